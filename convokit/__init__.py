@@ -1,0 +1,35 @@
+"""convokit: conversations that persist in SQL, a context builder, and a completion service for the Chat Completions API."""
+
+from convokit.async_kit import AsyncChat, AsyncConvokit
+from convokit.context.builder import ContextBuilder
+from convokit.context.report import Context, Report
+from convokit.domain.conversation import Conversation, Page, Verified
+from convokit.domain.message import Message
+from convokit.domain.profile import Profile
+from convokit.domain.reply import Usage
+from convokit.domain.turn import Reply
+from convokit.errors import ConvokitError
+from convokit.kit import Chat, Convokit
+from convokit.settings import Budget, Limits, Retry, Timeouts
+
+__all__ = [
+    "AsyncChat",
+    "AsyncConvokit",
+    "Budget",
+    "Chat",
+    "Context",
+    "ContextBuilder",
+    "Conversation",
+    "Convokit",
+    "ConvokitError",
+    "Limits",
+    "Message",
+    "Page",
+    "Profile",
+    "Reply",
+    "Report",
+    "Retry",
+    "Timeouts",
+    "Usage",
+    "Verified",
+]

@@ -1,0 +1,249 @@
+"""One API call of a turn, and the calls made again after it failed.
+
+Every call has its row before its first byte is sent, and nothing is called again once a piece of the reply was handed out. A
+reply on its way is stored as it comes, about once a second or every 4 KiB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from convokit.completion.effects import Close, Emit, Flow, Head, Open, Read, Sleep, write
+from convokit.completion.prepare import Prepared
+from convokit.completion.scope import Scope
+from convokit.domain import chain
+from convokit.domain.conversation import ConversationRow
+from convokit.domain.events import Retrying
+from convokit.domain.ids import new_id
+from convokit.domain.message import MessageRow
+from convokit.domain.text import compact_json, repaired
+from convokit.domain.turn import CompletionRow
+from convokit.errors import ContextOverflow, Interrupted, ModelError, TimedOut
+from convokit.store import steps
+from convokit.wire import failure, headers, request, retry
+from convokit.wire.response import ReplyReader
+
+LEASE_MARGIN_S = 10.0
+PIECE_S = 1.0
+PIECE_CHARS = 4096
+_ERROR_BODY_BYTES = 64 * 1024
+
+
+class TurnLost(Interrupted):
+    """Another worker took this turn over: its reply is not ours to save."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that is running: what is stored of it, and what came of it so far."""
+
+    prepared: Prepared
+    conversation: ConversationRow
+    row: CompletionRow
+    branch: int
+    question: MessageRow
+    epoch: int
+    deadline: float
+    stream: bool
+    reader: ReplyReader | None = None
+    head: Head | None = None
+    first_token_at: int | None = None
+    pieces: int = 0
+    stored_chars: int = 0
+    stored_at: float = 0.0
+    content_at: float = field(default=0.0)
+
+    @property
+    def text(self) -> str:
+        """What came of the reply so far, as it may be stored."""
+        return repaired(self.reader.text) if self.reader is not None else ""
+
+
+def make(scope: Scope, call: Call) -> Flow[None]:
+    """Make the call, again as often as the retry policy allows, until the reply is complete.
+
+    Raises: ModelError or ContextOverflow when it failed for good.
+    """
+    attempt = 1
+    while True:
+        try:
+            return (yield from _exchange(scope, call))
+        except ModelError as error:
+            yield Close()
+            remaining = call.deadline - scope.clock.monotonic()
+            wait = None
+            if call.first_token_at is None:
+                wait = retry.delay_s(
+                    error,
+                    attempt=attempt,
+                    retry=call.prepared.plan.retry,
+                    random=scope.clock.random,
+                    remaining_s=remaining,
+                )
+            if wait is None:
+                raise
+            yield from _record_retry(scope, call, error, wait)
+            yield Emit([Retrying(attempt, wait, type(error).__name__)])
+            yield Sleep(wait)
+            attempt += 1
+
+
+def _exchange(scope: Scope, call: Call) -> Flow[None]:
+    plan = call.prepared.plan
+    call.head = yield _open(scope, call)
+    assert call.head is not None
+    call.row.first_byte_at = scope.clock.now_us()
+    call.row.request_id = headers.request_id(call.head.headers)
+    if not 200 <= call.head.status < 300:
+        raise (yield from _refusal(scope, call, call.head))
+    content_type = call.head.headers.get("content-type", "")
+    reader = ReplyReader(content_type=content_type, streaming=call.stream, limits=scope.limits)
+    call.reader = reader
+    call.content_at = call.stored_at = scope.clock.monotonic()
+    while not reader.finished:
+        data = yield Read(_patience(scope, call, plan.timeouts.stall_s))
+        if not data:
+            reader.end()
+            break
+        events = reader.feed(data)
+        now = scope.clock.monotonic()
+        if reader.content_seen or not call.stream:
+            call.content_at = now
+        if events:
+            yield from _hand_out(scope, call, events, now)
+    yield Close()
+
+
+def _open(scope: Scope, call: Call) -> Open:
+    plan, rendered = call.prepared.plan, call.prepared.rendered
+    return Open(
+        url=request.endpoint(scope.base_url),
+        headers=request.request_headers(
+            plan.profile,
+            scope.api_key(),
+            stream=call.stream,
+            request_id=str(call.row.turn_id),
+            extra=rendered.headers,
+        ),
+        data=rendered.data,
+        connect_s=plan.timeouts.connect_s,
+        first_byte_s=_first_byte_s(scope, call),
+    )
+
+
+def _first_byte_s(scope: Scope, call: Call) -> float:
+    """Return how long to wait for the head: a plain answer begins only when it is complete."""
+    remaining = call.deadline - scope.clock.monotonic()
+    if call.stream:
+        remaining = min(remaining, call.prepared.plan.timeouts.first_byte_s)
+    return max(remaining, 0.001)
+
+
+def _patience(scope: Scope, call: Call, stall_s: float) -> float:
+    """Return how long to wait for the next bytes. Comments keep a connection alive, they are no content."""
+    now = scope.clock.monotonic()
+    if now >= call.deadline:
+        raise TimedOut("the turn took longer than Timeouts.total_s", phase="total", partial=call.text)
+    quiet = now - call.content_at
+    if quiet >= stall_s:
+        raise TimedOut(f"no content for {stall_s:g} s (Timeouts.stall_s)", phase="stall", partial=call.text)
+    return min(stall_s - quiet, call.deadline - now)
+
+
+def _hand_out(scope: Scope, call: Call, events: list[Any], now: float) -> Flow[None]:
+    if call.first_token_at is None:
+        call.first_token_at = scope.clock.now_us()
+    yield Emit(events)
+    assert call.reader is not None
+    fresh = len(call.reader.text) - call.stored_chars
+    if fresh and (fresh >= PIECE_CHARS or now - call.stored_at >= PIECE_S):
+        yield from _store_piece(scope, call, now)
+
+
+def _store_piece(scope: Scope, call: Call, now: float) -> Flow[None]:
+    assert call.reader is not None
+    text = call.reader.text
+    ours = yield from write(
+        steps.save_piece,
+        call.conversation.id,
+        call.row,
+        call.epoch,
+        call.pieces + 1,
+        repaired(text[call.stored_chars :]),
+        lease_us=lease_us(call.prepared.plan.timeouts.stall_s),
+        first_token_at=call.first_token_at or scope.clock.now_us(),
+    )
+    if not ours:
+        raise TurnLost("another worker took this turn over", partial=call.text)
+    call.pieces += 1
+    call.stored_chars = len(text)
+    call.stored_at = now
+
+
+def lease_us(longest_silence_s: float) -> int:
+    """Return a lease that covers the longest silence a call may still have."""
+    return int((longest_silence_s + LEASE_MARGIN_S) * 1_000_000)
+
+
+def _refusal(scope: Scope, call: Call, head: Head) -> Flow[ModelError | ContextOverflow]:
+    body = b""
+    while len(body) < _ERROR_BODY_BYTES:
+        data = yield Read(max(min(10.0, call.deadline - scope.clock.monotonic()), 0.001))
+        if not data:
+            break
+        body += data
+    yield Close()
+    return failure.from_response(head.status, head.headers, body, retry_after_now=scope.clock.time())
+
+
+def _record_retry(scope: Scope, call: Call, error: ModelError, wait: float) -> Flow[None]:
+    now = scope.clock.now_us()
+    fail(call.row, error, now)
+    following = CompletionRow(
+        turn_id=call.row.turn_id,
+        number=call.row.number + 1,
+        state="sending",
+        manifest=call.row.manifest,
+        body_salt=call.row.body_salt,
+        body_digest=call.row.body_digest,
+        requested_model=call.row.requested_model,
+        started_at=now,
+    )
+    lease = lease_us(wait + call.prepared.plan.timeouts.first_byte_s)
+    moved = yield from write(steps.try_again, call.conversation, call.epoch, call.row, following, lease)
+    if moved is None:
+        raise TurnLost("another worker took this turn over")
+    call.conversation, call.row, call.reader, call.head = moved, following, None, None
+
+
+def fail(row: CompletionRow, error: Exception, now: int) -> None:
+    """Write into the row how the call failed. No text of anyone's is kept in it."""
+    row.state = "error"
+    row.error = compact_json(describe(error))
+    row.ended_at = now
+    row.salt = chain.new_salt()
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """Return an error's facts for the record: no message text but the error's own sentence."""
+    facts: dict[str, Any] = {"type": type(error).__name__, "message": repaired(str(error))[:500]}
+    for name in ("status", "code", "param", "phase", "request_id"):
+        value = getattr(error, name, None)
+        if value is not None:
+            facts[name] = value
+    return facts
+
+
+def new_row(prepared: Prepared, digest: tuple[bytes, bytes], now: int) -> CompletionRow:
+    """Return the row of a turn's first call."""
+    return CompletionRow(
+        turn_id=new_id(),
+        number=1,
+        state="sending",
+        manifest=prepared.manifest,
+        body_salt=digest[0],
+        body_digest=digest[1],
+        requested_model=prepared.plan.model,
+        started_at=now,
+    )

@@ -1,0 +1,112 @@
+"""What a turn may ask of the outside world.
+
+A flow is a generator: it yields effects, a driver performs them and sends the answers back, or throws the error they ended in.
+So the turn is written once, for sync and async, and can be tested as a list of effects without a database or a network.
+A flow catches `Exception`, never `BaseException`. When its caller leaves (closes the stream, cancels the task, presses
+Ctrl-C) the driver throws `Stopped` into it, performs what it still wants to save, and then raises the original again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
+
+from convokit.domain.events import StreamEvent
+
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+
+@dataclass(slots=True)
+class Sql:
+    """Run a function over a connection in one transaction of its own. `write` says which kind of transaction."""
+
+    call: Callable[[Connection], Any]
+    write: bool
+
+
+@dataclass(slots=True)
+class Open:
+    """Send a request, wait for the head of the answer. Answered with a `Head`."""
+
+    url: str
+    headers: dict[str, str]
+    data: bytes
+    connect_s: float
+    first_byte_s: float
+
+
+@dataclass(slots=True)
+class Head:
+    """The head of an answer; header names are lower case."""
+
+    status: int
+    headers: dict[str, str]
+
+
+@dataclass(slots=True)
+class Read:
+    """Wait for more of the answer's body, at most `timeout_s`. Answered with bytes, empty at its end."""
+
+    timeout_s: float
+
+
+@dataclass(slots=True)
+class Close:
+    """Let go of the answer, finished or not."""
+
+
+@dataclass(slots=True)
+class Sleep:
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class Emit:
+    """Hand events to whoever reads the stream."""
+
+    events: Sequence[StreamEvent]
+
+
+Effect = Sql | Open | Read | Close | Sleep | Emit
+Flow = Generator[Effect, Any, Result]
+
+
+class Stopped(Exception):  # not an error: the caller left
+    """Thrown into a flow when its caller leaves. The flow saves what it has and ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time and chance, in one place so that tests may set both."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    time: Callable[[], float] = time.time
+    random: Callable[[], float] = random.random
+
+    def now_us(self) -> int:
+        """Return microseconds since 1970, for people to read; never for ordering."""
+        return int(self.time() * 1_000_000)
+
+
+def read(
+    function: Callable[Concatenate[Connection, Arguments], Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Flow[Result]:
+    """Run a store function in a reading transaction."""
+    answer: Result = yield Sql(lambda connection: function(connection, *args, **kwargs), write=False)
+    return answer
+
+
+def write(
+    function: Callable[Concatenate[Connection, Arguments], Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Flow[Result]:
+    """Run a store function in a writing transaction."""
+    answer: Result = yield Sql(lambda connection: function(connection, *args, **kwargs), write=True)
+    return answer

@@ -1,0 +1,109 @@
+"""The flows that only read: messages, the context that would be sent, listings, verification."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.completion.effects import Flow, read
+from convokit.completion.options import Options
+from convokit.completion.prepare import assemble, look, plan_for
+from convokit.completion.scope import Scope, Target, identify, missing
+from convokit.context.report import Context
+from convokit.context.tokens import message_tokens
+from convokit.context.window import Item
+from convokit.domain.conversation import Conversation, Page
+from convokit.domain.ids import message_seq
+from convokit.domain.message import Message
+from convokit.domain.text import checked
+from convokit.errors import InvalidInput
+from convokit.store import conversations, messages
+
+MAX_PAGE = 1000
+Result = TypeVar("Result")
+
+
+def listing(scope: Scope, target: Target, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
+    """Return the newest `limit` messages of the chat's path, oldest first; `before` goes further back."""
+    check_limit(limit)
+    conversation_id = yield from identify(scope, target)
+    last = None if before is None else message_seq(conversation_id, before)
+    found = yield from read(_page, scope.tenant, target, conversation_id, last, limit)
+    if found is None:
+        raise missing(target)
+    return found
+
+
+def _page(
+    connection: Connection, tenant: str, target: Target, conversation_id: UUID, before: int | None, limit: int
+) -> list[Message] | None:
+    row = conversations.find(connection, tenant, conversation_id)
+    if row is None:
+        return None
+    last = conversations.head(connection, row, target.branch)
+    if before is not None:
+        marked = messages.get(connection, conversation_id, before)
+        last = None if marked is None else marked.parent_seq
+    rows = messages.page(connection, conversation_id, last, limit)
+    return [Message.of(conversation_id, each) for each in rows]
+
+
+def context(scope: Scope, target: Target, text: str | None, call: Options) -> Flow[Context]:
+    """Return what `send(text)` would send, or with no text what the last turn's window holds now. No call is made."""
+    if text is not None:
+        checked("message", text, limit=scope.limits.message_bytes, setting="Limits.message_bytes")
+    seen = yield from look(scope, target, call, text or "")
+    if seen.conversation is None and text is None:
+        raise missing(target)
+    plan = plan_for(scope, target, call, seen.conversation)
+    behind = []
+    if text is not None:
+        question: dict[str, Any] = {"role": "user", "content": text}
+        seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
+        before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
+        behind.append(Item(seq, question, message_tokens(plan.counter, question), before))
+    return assemble(plan, seen, behind)
+
+
+def recent(scope: Scope, *, subject: str | None, limit: int, before: str | None) -> Flow[Page[Conversation]]:
+    """Return a page of the tenant's conversations, the last used first."""
+    check_limit(limit)
+    cursor = None if before is None else _cursor(before)
+    yield from identify(scope, Target())
+    rows = yield from read(conversations.recent, scope.tenant, subject=subject, limit=limit + 1, before=cursor)
+    items = [Conversation.of(row) for row in rows[:limit]]
+    more = len(rows) > limit
+    following = _encode(rows[limit - 1].updated_at, rows[limit - 1].id) if more else None
+    return Page[Conversation].model_construct(items=items, next=following)
+
+
+def check_limit(limit: int) -> None:
+    """Raise: InvalidInput unless `limit` is a page's size."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+        raise InvalidInput("limit", f"must be a whole number from 1 to {MAX_PAGE:,}, not {limit!r}")
+
+
+def _encode(updated_at: int, conversation_id: UUID) -> str:
+    return base64.urlsafe_b64encode(f"{updated_at}:{conversation_id}".encode()).decode()
+
+
+def _cursor(value: str) -> tuple[int, UUID]:
+    try:
+        updated_at, _, conversation_id = base64.urlsafe_b64decode(value.encode()).decode().partition(":")
+        return int(updated_at), UUID(conversation_id)
+    except (ValueError, binascii.Error, AttributeError):
+        raise InvalidInput("before", "is not a cursor of this listing: pass the page's `next`") from None
+
+
+def over(scope: Scope, target: Target, function: Callable[[Connection, str, UUID], Result | None]) -> Flow[Result]:
+    """Run a reading function over the chat's conversation. Raises: NotFound when it returns None."""
+    conversation_id = yield from identify(scope, target)
+    found = yield from read(function, scope.tenant, conversation_id)
+    if found is None:
+        raise missing(target)
+    return found

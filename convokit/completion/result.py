@@ -1,0 +1,166 @@
+"""From what the server answered to the rows that are saved and the reply that is returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from convokit.completion.call import Call, describe
+from convokit.context.tokens import message_tokens
+from convokit.domain import chain
+from convokit.domain.conversation import ConversationRow
+from convokit.domain.message import Message, MessageRow
+from convokit.domain.reply import Answer, Completion, Usage
+from convokit.domain.text import compact_json, repaired
+from convokit.domain.turn import CompletionRow, Reply
+from convokit.errors import ConvokitError
+from convokit.store import steps
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a turn ended: its state, the status of the reply rows, and the error if one ended it."""
+
+    state: str
+    status: str
+    error: Exception | None = None
+
+
+RowsFor = Callable[[ConversationRow], list[MessageRow]]
+
+
+def rows_of(call: Call, outcome: Outcome, now: int) -> RowsFor:
+    """Write the outcome into the call's row, and return what builds the reply rows behind any given last seq."""
+    completion = call.reader.completion() if call.reader is not None else Completion([])
+    complete = outcome.status == "complete"
+    _close(call, completion, outcome, now)
+    answers = [answer for answer in completion.answers if complete or _worth_keeping(answer)]
+    drafts = [_draft(call, answer, outcome.status, now) for answer in answers]
+
+    def rows(conversation: ConversationRow) -> list[MessageRow]:
+        for number, draft in enumerate(drafts, 1):
+            draft.seq = conversation.last_seq + number
+            follows = draft.seq == call.question.seq + 1
+            draft.run_start_seq = call.question.run_start_seq if follows else draft.seq
+            draft.salt = chain.new_salt()
+        return drafts
+
+    return rows
+
+
+def _worth_keeping(answer: Answer) -> bool:
+    return bool(answer.content or answer.refusal)
+
+
+def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
+    """Return the reply's row, without its place. A call whose arguments broke off is no call."""
+    plan, report = call.prepared.plan, call.prepared.context.report
+    calls = answer.tool_calls if status == "complete" else []
+    shape: dict[str, Any] = {"role": "assistant", "content": _fixed(answer.content), "refusal": _fixed(answer.refusal)}
+    if calls:
+        shape["tool_calls"] = calls
+    tokens = message_tokens(plan.counter, shape)
+    return MessageRow(
+        seq=0,
+        parent_seq=call.question.seq,
+        run_start_seq=0,
+        turn_id=call.row.turn_id,
+        role="assistant",
+        content=shape["content"],
+        parts=None,
+        tool_calls=repaired(compact_json(calls)) if calls else None,
+        tool_call_id=None,
+        name=None,
+        refusal=shape["refusal"],
+        extra=_extra(call, answer),
+        status=status,
+        tokens=tokens,
+        counter=plan.counter.name,
+        path_tokens=call.question.path_tokens + tokens,
+        window_from_seq=report.start,
+        window_rule=call.prepared.rule,
+        created_at=now,
+        salt=None,
+    )
+
+
+def _fixed(text: str | None) -> str | None:
+    return None if text is None else repaired(text)
+
+
+def _extra(call: Call, answer: Answer) -> str | None:
+    """Return what the provider sent beyond the API's own fields, under its name: it goes back only to that provider."""
+    keys = dict(answer.extra)
+    for name in ("annotations", "audio"):
+        value = getattr(answer, name)
+        if value:
+            keys[name] = value
+    if not keys:
+        return None
+    return repaired(compact_json({"provider": call.prepared.plan.profile.provider, "keys": keys}))
+
+
+def _close(call: Call, completion: Completion, outcome: Outcome, now: int) -> None:
+    row = call.row
+    row.state = "ok" if outcome.status == "complete" else "error"
+    row.error = compact_json(describe(outcome.error)) if outcome.error is not None else None
+    row.ended_at = now
+    row.served_model = _fixed(completion.model)
+    row.response_id = _fixed(completion.response_id)
+    row.finish_reason = completion.answers[0].finish_reason if completion.answers else None
+    row.service_tier = _fixed(completion.service_tier)
+    row.details = _details(completion)
+    _count(row, _usage(call, completion))
+    row.salt = chain.new_salt()
+
+
+def _details(completion: Completion) -> str | None:
+    values = dict(completion.extra)
+    if completion.system_fingerprint:
+        values["system_fingerprint"] = completion.system_fingerprint
+    if completion.usage_details:
+        values["usage"] = completion.usage_details
+    return repaired(compact_json(values)) if values else None
+
+
+def _usage(call: Call, completion: Completion) -> Usage:
+    """Return the reported usage, else an estimate where something was sent and came back: never a zero."""
+    if completion.usage.source == "reported" or call.head is None:
+        return completion.usage
+    counter, text = call.prepared.plan.counter, call.text
+    prompt, answered = call.prepared.context.report.tokens, counter.count(text)
+    return Usage(prompt_tokens=prompt, completion_tokens=answered, total_tokens=prompt + answered, source="estimated")
+
+
+def _count(row: CompletionRow, usage: Usage) -> None:
+    row.prompt_tokens = usage.prompt_tokens
+    row.completion_tokens = usage.completion_tokens
+    row.cached_tokens = usage.cached_tokens
+    row.cache_write_tokens = usage.cache_write_tokens
+    row.reasoning_tokens = usage.reasoning_tokens
+    row.usage_source = usage.source
+
+
+def reply_of(call: Call, settled: steps.Settled) -> Reply:
+    """Return the reply as its caller sees it."""
+    if not settled.rows:
+        raise ConvokitError("the server answered with no choice at all")
+    reader = call.reader
+    assert reader is not None
+    completion = reader.completion()
+    saved = [Message.of(settled.conversation.id, row) for row in settled.rows]
+    return Reply.model_construct(
+        message=saved[0],
+        choices=saved,
+        usage=_usage(call, completion),
+        turn_id=call.row.turn_id,
+        model=completion.model or call.row.requested_model,
+        finish_reason=call.row.finish_reason,
+        reasoning=completion.answers[0].reasoning,
+        logprobs=completion.answers[0].logprobs,
+        changes=call.prepared.rendered.changes,
+        request_id=call.row.request_id,
+        attempts=call.row.number,
+        context=call.prepared.context.report,
+    )

@@ -1,0 +1,71 @@
+"""What a flow knows of the kit and the chat it works for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from convokit.completion.effects import Clock, Flow, read
+from convokit.completion.options import Options
+from convokit.domain.ids import keyed_id, new_id
+from convokit.errors import NotFound
+from convokit.settings import Limits
+from convokit.store import migrate
+
+
+@dataclass(slots=True)
+class Database:
+    """One database as flows see it: its name for people, and its id once it was checked."""
+
+    name: str
+    id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A kit: one tenant of one database, one server, and the settings that chats and calls may override."""
+
+    tenant: str
+    database: Database
+    base_url: str
+    api_key: Callable[[], str | None]
+    options: Options
+    limits: Limits
+    owner: Callable[[], str]
+    """Names this worker: host, boot, process, start."""
+    is_dead: Callable[[str], bool]
+    """Whether an owner is known to be gone: a process of this host that runs no more."""
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(slots=True)
+class Target:
+    """A chat: which conversation and branch, and what was set on it."""
+
+    key: str | None = None
+    id: UUID | None = None
+    branch: int = 0
+    subject: str | None = None
+    title: str | None = None
+    metadata: str | None = None
+    options: Options = field(default_factory=Options)
+
+    @property
+    def name(self) -> object:
+        """What people call it: its key, else its id."""
+        return self.key if self.key is not None else self.id
+
+
+def identify(scope: Scope, target: Target) -> Flow[UUID]:
+    """Return the conversation's id, after checking once per kit that tables and code fit."""
+    if scope.database.id is None:
+        scope.database.id = yield from read(migrate.check, scope.database.name)
+    if target.id is None:
+        target.id = new_id() if target.key is None else keyed_id(scope.database.id, scope.tenant, target.key)
+    return target.id
+
+
+def missing(target: Target) -> NotFound:
+    """Return the error for a conversation that is not there."""
+    return NotFound("conversation", target.name or "(new)", "it is created by its first send")

@@ -1,0 +1,239 @@
+"""The context builder.
+
+The developer prompt and the current turn are always in the array; history is added from the newest back, in whole turns, as
+far as the budget goes (see `window`); what cannot be sent validly is left out (see `repair`); the result is put into the form
+the profile asks for. Whatever happens is in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convokit.context.repair import PartialPolicy, sendable
+from convokit.context.report import Context, Part, Report
+from convokit.context.tokens import (
+    MESSAGE_OVERHEAD,
+    REPLY_PRIMER,
+    CharacterEstimate,
+    Counter,
+    message_tokens,
+    schema_tokens,
+    tools_tokens,
+)
+from convokit.context.window import Item, choose
+from convokit.domain.message import text_of
+from convokit.domain.profile import Profile
+from convokit.errors import InvalidInput
+from convokit.settings import Budget
+
+DEFAULT_WINDOW = 8192
+_EXCERPT = 60
+
+
+class ContextBuilder:
+    """Builds `messages` arrays within a budget.
+
+    `budget` says how much there is, `profile` how the server wants its messages, `counter` counts (an estimate by default),
+    `partial` says whether replies that broke off are sent again.
+
+    >>> builder = ContextBuilder(budget=Budget(context_tokens=4096))
+    >>> context = builder.build(developer_prompt="Be brief.", history=[{"role": "user", "content": "Hello"}])
+    >>> [message["role"] for message in context.messages]
+    ['system', 'user']
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: Budget | None = None,
+        profile: Profile | None = None,
+        counter: Counter | None = None,
+        partial: PartialPolicy = "include",
+    ) -> None:
+        self.profile = profile or Profile()
+        self.budget = budget or Budget()
+        self.counter = counter or CharacterEstimate(self.profile.tokenizer)
+        self.partial: PartialPolicy = partial
+
+    @property
+    def window_tokens(self) -> int:
+        """The whole window: the budget's own, else the profile's, else 8,192."""
+        return self.budget.context_tokens or self.profile.window_tokens or DEFAULT_WINDOW
+
+    @property
+    def step_tokens(self) -> int:
+        """The step of the window's start: the budget's own, else a quarter of the window."""
+        return self.budget.step_tokens or max(self.window_tokens // 4, 1)
+
+    def available(self, fixed_tokens: int, reply_tokens: int | None = None) -> int:
+        """Return what is left for history and the current turn: min(input limit, window - reply) - fixed parts."""
+        limit = self.window_tokens - (reply_tokens or self.budget.reply_tokens)
+        if self.profile.max_input_tokens is not None:
+            limit = min(limit, self.profile.max_input_tokens)
+        return limit - fixed_tokens
+
+    def build(
+        self,
+        *,
+        developer_prompt: str | None = None,
+        history: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+        response_format: Any = None,
+    ) -> Context:
+        """Return the array for `history`, plain messages in the API's shape, oldest first.
+
+        The last user message and all behind it are the current turn. Raises: ContextOverflow, InvalidInput.
+        """
+        prompt, rest = _split_instructions(developer_prompt, history)
+        items, before = [], 0
+        for index, message in enumerate(rest):
+            if not isinstance(message.get("role"), str):
+                raise InvalidInput(f"history[{index}].role", "is missing")
+            tokens = message_tokens(self.counter, message)
+            items.append(Item(index, dict(message), tokens, before))
+            before += tokens
+        return self.assemble(items, developer_prompt=prompt, tools=tools, response_format=response_format)
+
+    def assemble(
+        self,
+        items: Sequence[Item],
+        *,
+        developer_prompt: str | None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        response_format: Any = None,
+        reply_tokens: int | None = None,
+        complete: bool = True,
+        floor: int | None = None,
+    ) -> Context:
+        """Return the array for counted items; what `build` does for plain messages and a conversation for its rows."""
+        fixed = self._fixed_parts(developer_prompt, tools, response_format)
+        fixed_tokens = sum(part.tokens for part in fixed) + REPLY_PRIMER
+        available = self.available(fixed_tokens, reply_tokens)
+        if not items:
+            raise InvalidInput("history", "holds no message to answer")
+        chosen = choose(
+            items,
+            available=available,
+            step=self.step_tokens,
+            complete=complete,
+            floor=floor,
+            counter=self.counter.name,
+        )
+        kept, left_out = sendable(items[chosen.start :], partial=self.partial)
+        if not kept:
+            raise InvalidInput("history", "holds no message that can be sent")
+        messages = _shaped(developer_prompt, kept, self.profile)
+        parts = [*fixed, *_message_parts(items, chosen.start, chosen.rule, left_out)]
+        report = Report.model_construct(
+            counter=self.counter.name,
+            context_tokens=self.window_tokens,
+            reply_tokens=reply_tokens or self.budget.reply_tokens,
+            step_tokens=self.step_tokens,
+            fixed_tokens=fixed_tokens,
+            available=available,
+            tokens=fixed_tokens + sum(item.tokens for item in kept),
+            rule=chosen.rule,
+            start=items[chosen.start].key,
+            dropped_tokens=items[chosen.start].before,
+            parts=tuple(parts),
+        )
+        return Context.model_construct(messages=messages, report=report)
+
+    def _fixed_parts(
+        self, developer_prompt: str | None, tools: Sequence[Mapping[str, Any]], response_format: Any
+    ) -> list[Part]:
+        parts = []
+        if developer_prompt:
+            tokens = MESSAGE_OVERHEAD + self.counter.count(developer_prompt)
+            parts.append(_part("developer_prompt", self.profile.instructions, None, tokens, text=developer_prompt))
+        if tools:
+            parts.append(_part("tools", "", None, tools_tokens(self.counter, tools)))
+        if response_format is not None:
+            parts.append(_part("response_format", "", None, schema_tokens(self.counter, response_format)))
+        return parts
+
+
+def _part(
+    kind: str, role: str, key: int | None, tokens: int, *, rule: str = "", out: bool = False, text: str = ""
+) -> Part:
+    excerpt = " ".join(text[: _EXCERPT * 2].split())[:_EXCERPT]
+    return Part.model_construct(
+        kind=kind, role=role, key=key, tokens=tokens, included=not out, rule=rule, excerpt=excerpt
+    )
+
+
+def _message_parts(items: Sequence[Item], start: int, rule: str, left_out: Mapping[int, str]) -> list[Part]:
+    parts = []
+    for index, item in enumerate(items):
+        reason = f"before the window ({rule})" if index < start else left_out.get(item.key)
+        text = text_of(item.shape.get("content"))
+        role = item.shape["role"]
+        parts.append(
+            _part("message", role, item.key, item.tokens, rule=reason or "", out=reason is not None, text=text)
+        )
+    return parts
+
+
+def _split_instructions(
+    developer_prompt: str | None, history: Sequence[Mapping[str, Any]]
+) -> tuple[str | None, Sequence[Mapping[str, Any]]]:
+    """Return one developer prompt, the leading instructions of `history` joined to it, and the rest of the history."""
+    prompts = [developer_prompt] if developer_prompt else []
+    count = 0
+    for message in history:
+        if message.get("role") not in ("developer", "system"):
+            break
+        prompts.append(text_of(message.get("content")))
+        count += 1
+    return ("\n\n".join(prompts) or None), history[count:]
+
+
+def _shaped(developer_prompt: str | None, items: Sequence[Item], profile: Profile) -> list[dict[str, Any]]:
+    """Return the array in the form the profile asks for: the instructions' role or fold, and turns that alternate."""
+    role = "developer" if profile.instructions == "developer" else "system"
+    messages = [_with_role(item.shape, role) for item in items]
+    if profile.alternate:
+        messages = _alternating(messages)
+    if not developer_prompt:
+        return messages
+    if profile.instructions != "fold":
+        return [{"role": role, "content": developer_prompt}, *messages]
+    first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
+    if first is None:
+        return [{"role": "user", "content": developer_prompt}, *messages]
+    messages[first] = {**messages[first], "content": _joined(developer_prompt, messages[first]["content"])}
+    return messages
+
+
+def _with_role(shape: dict[str, Any], instructions: str) -> dict[str, Any]:
+    if shape["role"] in ("developer", "system") and shape["role"] != instructions:
+        return {**shape, "role": instructions}
+    return shape
+
+
+def _alternating(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge neighbours of one role, and begin with the user; messages that carry tool calls stay as they are."""
+    result: list[dict[str, Any]] = []
+    for message in messages:
+        if not result and message["role"] == "assistant":
+            continue
+        last = result[-1] if result else None
+        plain = "tool_calls" not in message and message["role"] in ("user", "assistant")
+        if last is not None and plain and last["role"] == message["role"] and "tool_calls" not in last:
+            result[-1] = {**last, "content": _joined(last["content"], message["content"])}
+        else:
+            result.append(message)
+    return result
+
+
+def _joined(first: Any, second: Any) -> Any:
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*_as_parts(first), *_as_parts(second)]
+
+
+def _as_parts(content: Any) -> list[dict[str, Any]]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return list(content or ())

@@ -1,0 +1,79 @@
+"""Making any history a valid array, by leaving out and reordering, never by inventing text.
+
+The API demands that an assistant message with tool calls is followed at once by one answer per call, that no answer stands
+alone, and that content is null only beside tool calls. A crash, an import or a cut can leave anything; what cannot be sent is
+left out here, and stays as it is in storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from convokit.context.window import Item
+
+PartialPolicy = Literal["include", "leave_out"]
+
+
+def sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Item], dict[int, str]]:
+    """Return the items that may be sent, in a valid order, and why each other one was left out (by key)."""
+    left_out: dict[int, str] = {}
+    answers = {str(item.shape.get("tool_call_id")): item for item in items if item.shape["role"] == "tool"}
+    used: set[int] = set()
+    result: list[Item] = []
+    for item in items:
+        role = item.shape["role"]
+        if role == "tool":
+            continue
+        reason = _unsendable(item, partial)
+        if reason is not None:
+            left_out[item.key] = reason
+        elif role == "assistant" and item.shape.get("tool_calls"):
+            result += _with_answers(item, answers, used, left_out)
+        else:
+            result.append(item)
+    for item in items:
+        if item.shape["role"] == "tool" and item.key not in used:
+            left_out[item.key] = "a tool result without its call"
+    return result, left_out
+
+
+def _unsendable(item: Item, partial: PartialPolicy) -> str | None:
+    if item.status == "redacted":
+        return "redacted"
+    if item.status == "late":
+        return "came after its turn was over"
+    if item.status == "partial" and partial == "leave_out":
+        return "a partial reply (policy)"
+    shape = item.shape
+    if not (
+        _has_content(shape.get("content")) or shape.get("tool_calls") or shape.get("refusal") or shape.get("audio")
+    ):
+        return "empty"
+    return None
+
+
+def _has_content(content: Any) -> bool:
+    if isinstance(content, str):
+        return content != ""
+    return any(part.get("type") != "text" or part.get("text") for part in content or ())
+
+
+def _with_answers(item: Item, answers: dict[str, Item], used: set[int], left_out: dict[int, str]) -> list[Item]:
+    """Return the message with only its answered calls, and the answers in the calls' order right behind it."""
+    kept, behind = [], []
+    for call in item.shape["tool_calls"]:
+        answer = answers.get(str(call.get("id")))
+        if answer is not None and answer.key > item.key and answer.key not in used and answer.status != "redacted":
+            kept.append(call)
+            behind.append(answer)
+            used.add(answer.key)
+    if len(kept) == len(item.shape["tool_calls"]):
+        return [item, *behind]
+    shape = {key: value for key, value in item.shape.items() if key != "tool_calls"}
+    if kept:
+        shape["tool_calls"] = kept
+    elif not (_has_content(shape.get("content")) or shape.get("refusal")):
+        left_out[item.key] = "tool calls without results"
+        return []
+    return [Item(item.key, shape, item.tokens, item.before, item.status), *behind]

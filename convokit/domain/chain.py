@@ -1,0 +1,83 @@
+"""The history's chain, as arithmetic: what is hashed, in which order, with which salt.
+
+An entry commits to a row by a salted digest, and to all entries before it by the previous hash. The salt lives with the row and
+goes with it when the row is redacted: the chain stays whole and nothing short can be guessed back. Leaf and link are hashed
+under different prefixes (RFC 6962's domain separation), so that one can never pass for the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+Kind = Literal["message", "completion", "redaction", "erasure"]
+_LEAF = b"\x02convokit.1\x00"
+_LINK = b"\x00convokit.1\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One link: entry `number` says that row `ref` of this `kind` was, at that moment, what `commitment` commits to."""
+
+    number: int
+    kind: Kind
+    ref: str
+    commitment: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A row about to be entered."""
+
+    kind: Kind
+    ref: str
+    commitment: bytes
+
+
+def genesis(conversation_id: UUID) -> bytes:
+    """Return the hash before the first entry: a chain cannot be moved to another conversation."""
+    return hashlib.sha256(_LINK + conversation_id.bytes).digest()
+
+
+def new_salt() -> bytes:
+    """Return 16 random bytes."""
+    return os.urandom(16)
+
+
+def commitment(salt: bytes, covered: Sequence[object]) -> bytes:
+    """Return the salted digest of a row's covered columns (text, numbers, None; bytes and ids as text)."""
+    return hashlib.sha256(_LEAF + salt + _canonical(covered)).digest()
+
+
+def salted_digest(salt: bytes, data: bytes) -> bytes:
+    """Return the salted digest of bytes that were sent."""
+    return hashlib.sha256(_LEAF + salt + data).digest()
+
+
+def _canonical(values: Sequence[object]) -> bytes:
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=_plain).encode("utf-8")
+
+
+def _plain(value: object) -> str:
+    return bytes(value).hex() if isinstance(value, bytes | memoryview) else str(value)
+
+
+def extend(last: int, previous: bytes, leaves: Iterable[Leaf]) -> list[Entry]:
+    """Return the entries that follow entry `last`, whose hash is `previous`."""
+    entries = []
+    for number, leaf in enumerate(leaves, last + 1):
+        previous = link(previous, number, leaf.kind, leaf.ref, leaf.commitment)
+        entries.append(Entry(number, leaf.kind, leaf.ref, leaf.commitment, previous))
+    return entries
+
+
+def link(previous: bytes, number: int, kind: str, ref: str, committed: bytes) -> bytes:
+    """Return the hash of one entry."""
+    head = f"{number}\x00{kind}\x00{ref}\x00".encode()
+    return hashlib.sha256(_LINK + previous + head + committed).digest()

@@ -1,0 +1,95 @@
+"""Conversations: the stored row, and the values that users see."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from convokit.domain.message import moment
+
+Value = TypeVar("Value")
+
+
+@dataclass(slots=True)
+class ConversationRow:
+    """A row of the conversation table, column for column."""
+
+    id: UUID
+    tenant: str
+    key: str | None
+    subject: str | None
+    title: str | None
+    metadata: str | None
+    settings: str | None
+    head_seq: int | None
+    last_seq: int
+    last_entry: int
+    chain_hash: bytes
+    created_at: int
+    updated_at: int
+    archived_at: int | None
+
+
+class Conversation(BaseModel):
+    """One conversation, without its messages. Times are UTC."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    key: str | None = None
+    subject: str | None = None
+    title: str | None = None
+    metadata: dict[str, Any] = {}
+    last_seq: int = 0
+    """How many messages were ever written to it, on all branches."""
+    created_at: datetime
+    updated_at: datetime
+    archived_at: datetime | None = None
+
+    @classmethod
+    def of(cls, row: ConversationRow) -> Conversation:
+        """Return a stored row as a value, without validating what we wrote ourselves."""
+        return cls.model_construct(
+            id=row.id,
+            key=row.key,
+            subject=row.subject,
+            title=row.title,
+            metadata=json.loads(row.metadata) if row.metadata else {},
+            last_seq=row.last_seq,
+            created_at=moment(row.created_at),
+            updated_at=moment(row.updated_at),
+            archived_at=None if row.archived_at is None else moment(row.archived_at),
+        )
+
+
+class Page(BaseModel, Generic[Value]):
+    """Some of a listing. `next` is the cursor of the page after it, None on the last one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    items: list[Value]
+    next: str | None = None
+
+    def __iter__(self) -> Any:
+        """Iterate over the items, which is what a page is for."""
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class Verified(BaseModel):
+    """What `verify` found whole: how many entries were recomputed, how many rows checked, and the head of the chain."""
+
+    model_config = ConfigDict(frozen=True)
+
+    conversation_id: UUID
+    entries: int
+    rows: int
+    head: str
+    """The last hash, hexadecimal: kept elsewhere, it shows later that nothing before it was changed."""

@@ -1,0 +1,127 @@
+"""Messages: the stored row, and the value that users see.
+
+A row is immutable once written. `covered()` names every column the chain commits to: all of them but the salt.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from convokit.domain import chain
+from convokit.domain.ids import message_id
+
+Status = Literal["complete", "partial", "late", "redacted"]
+
+
+@dataclass(slots=True)
+class MessageRow:
+    """A row of the message table, column for column."""
+
+    seq: int
+    parent_seq: int | None
+    run_start_seq: int
+    turn_id: UUID | None
+    role: str
+    content: str | None
+    parts: str | None
+    tool_calls: str | None
+    tool_call_id: str | None
+    name: str | None
+    refusal: str | None
+    extra: str | None
+    status: str
+    tokens: int
+    counter: str
+    path_tokens: int
+    window_from_seq: int | None
+    window_rule: int | None
+    created_at: int
+    salt: bytes | None
+
+    def covered(self) -> list[object]:
+        """Return the values the chain commits to, in a fixed order."""
+        return [getattr(self, name) for name in COVERED]
+
+    def leaf(self) -> chain.Leaf:
+        """Return this row's entry to be; its salt must be set."""
+        assert self.salt is not None
+        return chain.Leaf("message", str(self.seq), chain.commitment(self.salt, self.covered()))
+
+    def as_wire(self) -> dict[str, Any]:
+        """Return the message in the API's own shape, with `extra` beside it for the provider that sent it."""
+        shape: dict[str, Any] = {"role": self.role}
+        shape["content"] = json.loads(self.parts) if self.parts is not None else self.content
+        if self.tool_calls is not None:
+            shape["tool_calls"] = json.loads(self.tool_calls)
+        for key in ("tool_call_id", "name", "refusal"):
+            value = getattr(self, key)
+            if value is not None:
+                shape[key] = value
+        if self.extra is not None:
+            shape["extra"] = json.loads(self.extra)
+        return shape
+
+
+COVERED = tuple(name for name in MessageRow.__slots__ if name != "salt")
+
+
+class Message(BaseModel):
+    """One stored message. `text` is its words, whatever shape they were sent in; `created_at` is UTC."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    seq: int
+    parent_seq: int | None = None
+    turn_id: UUID | None = None
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    refusal: str | None = None
+    status: Status = "complete"
+    tokens: int = 0
+    created_at: datetime
+
+    @property
+    def text(self) -> str:
+        """The words of the message: its text parts joined, or the refusal, or nothing."""
+        return text_of(self.content) or self.refusal or ""
+
+    @classmethod
+    def of(cls, conversation_id: UUID, row: MessageRow) -> Message:
+        """Return a stored row as a value. Nothing is validated again: we wrote it ourselves."""
+        return cls.model_construct(
+            id=message_id(conversation_id, row.seq),
+            seq=row.seq,
+            parent_seq=row.parent_seq,
+            turn_id=row.turn_id,
+            role=row.role,
+            content=json.loads(row.parts) if row.parts is not None else row.content,
+            tool_calls=json.loads(row.tool_calls) if row.tool_calls is not None else None,
+            tool_call_id=row.tool_call_id,
+            name=row.name,
+            refusal=row.refusal,
+            status=row.status,
+            tokens=row.tokens,
+            created_at=moment(row.created_at),
+        )
+
+
+def text_of(content: str | list[dict[str, Any]] | None) -> str:
+    """Return the words in a message's content."""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in content or () if part.get("type") == "text")
+
+
+def moment(microseconds: int) -> datetime:
+    """Return a stored time as a UTC datetime."""
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

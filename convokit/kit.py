@@ -1,0 +1,184 @@
+"""The synchronous face: `Convokit` and `Chat`. Thin: every method runs one flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Unpack
+from uuid import UUID
+
+from convokit.audit.verify import verify
+from convokit.completion import reading, turn
+from convokit.completion.options import Mode, Options
+from convokit.completion.scope import Scope, Target
+from convokit.context.repair import PartialPolicy
+from convokit.context.report import Context
+from convokit.context.tokens import Counter
+from convokit.domain.conversation import Conversation, Page, Verified
+from convokit.domain.message import Message
+from convokit.domain.params import RequestParams
+from convokit.domain.profile import Profile
+from convokit.domain.turn import Reply
+from convokit.run.http import Client, HttpxClient
+from convokit.run.setup import ApiKey, scope_of, target_of
+from convokit.run.sync import Stream, SyncDriver, SyncStore, migrate_once
+from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
+from convokit.store.engine import open_engine
+
+
+class Convokit:
+    """Durable conversations in one database, answered by one Chat Completions server.
+
+    `database` is a SQLAlchemy URL or the path of a SQLite file (default: `CONVOKIT_DATABASE_URL`). `model` has no default
+    (or `CONVOKIT_MODEL`). `base_url` is the server's (default: `OPENAI_BASE_URL`, else OpenAI), `api_key` a string or a
+    function that returns one (default: `OPENAI_API_KEY`, unless `base_url` is given here). `tenant` binds everything this kit
+    does. `profile` is a provider's name (`"vllm"`, `"ollama"` …) or a `Profile`, found by host when not given. `mode` says what
+    happens to parameters the model rejects: `"drop"` and report, `"strict"` raises, `"pass"` sends. Everything else is a
+    default that chats and calls may override. Raises: SettingsError.
+    """
+
+    def __init__(
+        self,
+        database: str | Path | None = None,
+        *,
+        model: str | Unset = UNSET,
+        developer_prompt: str | Unset | None = UNSET,
+        base_url: str | None = None,
+        api_key: ApiKey = None,
+        tenant: str = "default",
+        budget: Budget | Unset = UNSET,
+        retry: Retry | Unset = UNSET,
+        timeouts: Timeouts | Unset = UNSET,
+        limits: Limits | None = None,
+        profile: Profile | str | Unset = UNSET,
+        counter: Counter | Unset = UNSET,
+        mode: Mode | Unset = UNSET,
+        partial: PartialPolicy | Unset = UNSET,
+        http_client: Client | None = None,
+        **params: Unpack[RequestParams],
+    ) -> None:
+        options = Options(model, developer_prompt, budget, retry, timeouts, profile, counter, mode, partial, params)
+        self._url, self._scope = scope_of(
+            database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits
+        )
+        self._store = SyncStore(open_engine(self._url), self._scope.database.name)
+        self._client = http_client or HttpxClient()
+
+    def migrate(self) -> None:
+        """Bring the database's tables up to date, creating a SQLite file if it is not there. Safe from many processes."""
+        migrate_once(self._url, self._scope.database.name)
+
+    def chat(
+        self,
+        key: str | None = None,
+        *,
+        id: UUID | str | None = None,
+        subject: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        model: str | Unset = UNSET,
+        developer_prompt: str | Unset | None = UNSET,
+        budget: Budget | Unset = UNSET,
+        **params: Unpack[RequestParams],
+    ) -> Chat:
+        """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
+
+        It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
+        What is set here is stored with the conversation and beats the kit's own settings.
+        """
+        options = Options(model, developer_prompt, budget, params=params)
+        target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
+        return Chat(self._scope, target, self._driver)
+
+    def conversations(
+        self, *, subject: str | None = None, limit: int = 50, before: str | None = None
+    ) -> Page[Conversation]:
+        """Return the tenant's conversations, the last used first. `before` takes a page's `next`."""
+        return self._driver().run(reading.recent(self._scope, subject=subject, limit=limit, before=before))
+
+    def close(self) -> None:
+        """Close database and HTTP connections. A client that was passed in stays open."""
+        self._client.close()
+        self._store.close()
+
+    def __enter__(self) -> Convokit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _driver(self) -> SyncDriver:
+        return SyncDriver(self._store, self._client)
+
+
+class Chat:
+    """A handle on one conversation. Cheap to make, safe to share between threads."""
+
+    def __init__(self, scope: Scope, target: Target, driver: Callable[[], SyncDriver]) -> None:
+        self._scope = scope
+        self._target = target
+        self._driver = driver
+
+    @property
+    def id(self) -> UUID | None:
+        """The conversation's id; None until it is known (a key's id depends on the database)."""
+        return self._target.id
+
+    @property
+    def key(self) -> str | None:
+        """The key it was opened under."""
+        return self._target.key
+
+    def send(
+        self,
+        text: str,
+        *,
+        model: str | Unset = UNSET,
+        developer_prompt: str | Unset | None = UNSET,
+        budget: Budget | Unset = UNSET,
+        retry: Retry | Unset = UNSET,
+        timeouts: Timeouts | Unset = UNSET,
+        **params: Unpack[RequestParams],
+    ) -> Reply:
+        """Save `text`, call the model, save and return its reply. Raises: ConvokitError, `ModelError` for a failed call."""
+        options = Options(model, developer_prompt, budget, retry, timeouts, params=params)
+        return self._driver().run(turn.send(self._scope, self._target, text, options, stream=False))
+
+    def stream(
+        self,
+        text: str,
+        *,
+        model: str | Unset = UNSET,
+        developer_prompt: str | Unset | None = UNSET,
+        budget: Budget | Unset = UNSET,
+        retry: Retry | Unset = UNSET,
+        timeouts: Timeouts | Unset = UNSET,
+        **params: Unpack[RequestParams],
+    ) -> Stream[Reply]:
+        """Return the reply as it comes: a context manager over events. Leaving early stops the reply and keeps what came."""
+        options = Options(model, developer_prompt, budget, retry, timeouts, params=params)
+        return Stream(self._driver(), turn.send(self._scope, self._target, text, options, stream=True))
+
+    def messages(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
+        """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back."""
+        return self._driver().run(reading.listing(self._scope, self._target, limit=limit, before=before))
+
+    def context(
+        self,
+        text: str | None = None,
+        *,
+        model: str | Unset = UNSET,
+        developer_prompt: str | Unset | None = UNSET,
+        budget: Budget | Unset = UNSET,
+        **params: Unpack[RequestParams],
+    ) -> Context:
+        """Return what `send(text)` would send, and what it leaves out and why, with token counts. No call is made."""
+        options = Options(model, developer_prompt, budget, params=params)
+        return self._driver().run(reading.context(self._scope, self._target, text, options))
+
+    def verify(self) -> Verified:
+        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""
+        return self._driver().run(reading.over(self._scope, self._target, verify))

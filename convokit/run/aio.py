@@ -1,0 +1,241 @@
+"""The asynchronous driver: the same flows, awaited.
+
+SQL runs as one hop an effect. On PostgreSQL that is the async engine; SQLite has no asynchronous access, only slower detours,
+so its transactions run in one writer thread and a few reader threads over the sync engine. A hop that writes is never
+abandoned: a task cancelled during it learns of the cancellation right after, when it is known what was committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Sleep, Sql, Stopped
+from convokit.domain.events import StreamEvent
+from convokit.errors import ConvokitError
+from convokit.run.http import AsyncAnswer, AsyncClient
+from convokit.run.sync import SyncStore
+from convokit.store.engine import open_engine, require_driver
+from convokit.store.failure import translated
+
+Result = TypeVar("Result")
+_READERS = 4
+
+
+class AsyncStore(Protocol):
+    """Runs a function over a connection in a transaction of its own."""
+
+    async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result: ...
+    async def close(self) -> None: ...
+
+
+class ThreadedStore:
+    """SQLite: one writer thread, a few readers."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._store = SyncStore(engine, name)
+        self._writer = ThreadPoolExecutor(1, "convokit-writer")
+        self._readers = ThreadPoolExecutor(_READERS, "convokit-reader")
+
+    async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
+        """Run `call` in a thread. Raises: StoreError."""
+        loop = asyncio.get_running_loop()
+        pool = self._writer if write else self._readers
+        return await loop.run_in_executor(pool, lambda: self._store.run(call, write=write))
+
+    async def close(self) -> None:
+        """End the threads and close the connections."""
+        for pool in (self._writer, self._readers):
+            await asyncio.to_thread(pool.shutdown)
+        self._store.close()
+
+
+class AsyncEngineStore:
+    """PostgreSQL: the async engine, each hop through `run_sync`."""
+
+    def __init__(self, url: URL, name: str) -> None:
+        require_driver()
+        self._engine = create_async_engine(url, hide_parameters=True, pool_size=16, max_overflow=16)
+        self._name = name
+
+    async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
+        """Run `call` in a transaction. Raises: StoreError."""
+        try:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(call)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise translated(self._name, error) from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._engine.dispose()
+
+
+def open_store(url: URL, name: str) -> AsyncStore:
+    """Return the store for a database; nothing is connected yet."""
+    if url.get_backend_name() == "sqlite":
+        return ThreadedStore(open_engine(url), name)
+    return AsyncEngineStore(url, name)
+
+
+class _LeftAfter(BaseException):
+    """The task was cancelled during work that was finished all the same: its answer, and the cancellation."""
+
+    def __init__(self, answer: Any, cancelled: asyncio.CancelledError) -> None:
+        self.answer = answer
+        self.cancelled = cancelled
+
+
+class AsyncDriver:
+    """Performs the effects of one flow at a time."""
+
+    def __init__(
+        self, store: AsyncStore, client: AsyncClient, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._sleep = sleep
+        self._answer: AsyncAnswer | None = None
+        self.result: Any = None
+        """What the last flow returned: an async generator has no return value."""
+
+    async def run(self, flow: Flow[Result]) -> Result:
+        """Run a flow to its end and return what it returns; its events go nowhere."""
+        async for _ in self.steps(flow):
+            pass
+        result: Result = self.result
+        return result
+
+    async def steps(self, flow: Flow[Any]) -> AsyncGenerator[list[StreamEvent]]:
+        """Run a flow, yielding its events as they come; its result is then in `result`."""
+        answer: Any = None
+        error: Exception | None = None
+        try:
+            while True:
+                try:
+                    effect = flow.send(answer) if error is None else flow.throw(error)
+                except StopIteration as stop:
+                    self.result = stop.value
+                    return
+                answer = error = None
+                try:
+                    if type(effect) is Emit:
+                        yield list(effect.events)
+                    else:
+                        answer = await self._perform(effect)
+                except Exception as raised:
+                    error = raised
+                except _LeftAfter as left:
+                    await self._finished(self._stop(flow, left.answer, None))
+                    raise left.cancelled from None
+                except BaseException:
+                    await self._finished(self._stop(flow, None, Stopped()))
+                    raise
+        finally:
+            await self._let_go()
+
+    async def _stop(self, flow: Flow[Any], answer: Any, error: Exception | None) -> None:
+        """Let the flow save what it has, now that its caller is leaving.
+
+        After a hop that was finished though its task was cancelled, the flow hears of its answer first, then that it must stop.
+        """
+        await self._let_go()
+        told = error is not None
+        while True:
+            try:
+                effect = flow.send(answer) if error is None else flow.throw(error)
+            except (StopIteration, Stopped, ConvokitError):
+                return
+            answer = error = None
+            if not told:
+                told, error = True, Stopped()
+                continue
+            try:
+                answer = await self._store.run(effect.call, write=effect.write) if isinstance(effect, Sql) else None
+            except Exception as raised:
+                error = raised
+
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Read(timeout_s):
+                assert self._answer is not None
+                return await self._answer.read(timeout_s)
+            case Sql(call, write):
+                return await self._shielded(self._store.run(call, write=write))
+            case Open():
+                await self._let_go()
+                self._answer = await self._client.open(effect)
+                return self._answer.head
+            case Close():
+                await self._let_go()
+            case Sleep(seconds):
+                await self._sleep(seconds)
+        return None
+
+    async def _shielded(self, work: Awaitable[Result]) -> Result:
+        """Wait for `work` to its end even if this task is cancelled meanwhile; then let the cancellation through."""
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError as cancelled:
+            while not task.done():
+                try:
+                    await asyncio.wait([task])
+                except asyncio.CancelledError:
+                    continue
+            if task.cancelled() or task.exception() is not None:
+                raise
+            raise _LeftAfter(task.result(), cancelled) from None
+
+    async def _finished(self, saving: Awaitable[None]) -> None:
+        """Wait for the last saves; the cancellation that brought us here is raised anyway."""
+        with contextlib.suppress(_LeftAfter):
+            await self._shielded(saving)
+
+    async def _let_go(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            await answer.close()
+
+
+class AsyncStream(Generic[Result]):
+    """A reply on its way: `async for` over its events, then read `.reply`. Leaving early keeps what came."""
+
+    def __init__(self, driver: AsyncDriver, flow: Flow[Result]) -> None:
+        self._driver = driver
+        self._steps = driver.steps(flow)
+
+    async def __aenter__(self) -> AsyncStream[Result]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        async for events in self._steps:
+            for event in events:
+                yield event
+
+    @property
+    def reply(self) -> Result:
+        """The saved reply. Raises: ConvokitError before the stream's end."""
+        if self._driver.result is None:
+            raise ConvokitError("the reply is not complete: read the stream to its end first")
+        result: Result = self._driver.result
+        return result
+
+    async def close(self) -> None:
+        """Stop the reply if it is still coming; what came is kept."""
+        await self._steps.aclose()

@@ -1,0 +1,283 @@
+"""HTTP, behind a protocol of two methods a side; everything of httpx stays in this file.
+
+Clients are sharded: one httpx client's pool walks all its connections at the start and end of every request, so hundreds at
+once collapse it (measured: 59 requests a second through one client, 1,129 through fifty). Redirects are never followed: a key
+must not travel to another host.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from convokit.completion.effects import Head, Open
+from convokit.errors import Interrupted, ModelError, TimedOut, Unreachable
+
+PER_SHARD = 8
+"""Requests at once on one httpx client."""
+KEEPALIVE_S = 4.0
+"""Shorter than servers keep idle connections, so that we close first."""
+
+
+class Answer(Protocol):
+    """An answer whose body is still to come."""
+
+    head: Head
+
+    def read(self, timeout_s: float) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Client(Protocol):
+    """Sends requests. Raises: ModelError."""
+
+    def open(self, request: Open) -> Answer: ...
+    def close(self) -> None: ...
+
+
+class AsyncAnswer(Protocol):
+    """As `Answer`, awaited."""
+
+    head: Head
+
+    async def read(self, timeout_s: float) -> bytes: ...
+    async def close(self) -> None: ...
+
+
+class AsyncClient(Protocol):
+    """As `Client`, awaited."""
+
+    async def open(self, request: Open) -> AsyncAnswer: ...
+    async def close(self) -> None: ...
+
+
+Pooled = TypeVar("Pooled")
+
+
+class _Shards(Generic[Pooled]):
+    """httpx clients, each carrying a few requests at once; made when they are needed."""
+
+    def __init__(self, make: Callable[[], Pooled]) -> None:
+        self._make = make
+        self.load: dict[Pooled, int] = {}
+
+    def take(self) -> Pooled:
+        for client, running in self.load.items():
+            if running < PER_SHARD:
+                self.load[client] = running + 1
+                return client
+        client = self._make()
+        self.load[client] = 1
+        return client
+
+    def give_back(self, client: Pooled) -> None:
+        if client in self.load:
+            self.load[client] -= 1
+
+
+def _limits() -> dict[str, Any]:
+    limits = httpx.Limits(max_connections=PER_SHARD, max_keepalive_connections=PER_SHARD, keepalive_expiry=KEEPALIVE_S)
+    return {"limits": limits, "follow_redirects": False, "timeout": None}
+
+
+class _Tls:
+    """One TLS context for all shards: loading the certificates takes longer than a call."""
+
+    def __init__(self) -> None:
+        self.context: ssl.SSLContext | None = None
+
+    def verify(self, url: str) -> ssl.SSLContext | bool:
+        if urlsplit(url).scheme == "http":
+            return False
+        if self.context is None:
+            self.context = httpx.create_ssl_context()
+        return self.context
+
+
+class _Connected:
+    """Notes whether a request opened its connection: an old one may have been closed by the server unseen."""
+
+    def __init__(self) -> None:
+        self.fresh = False
+
+    def note(self, event: str, info: object) -> None:
+        if event.startswith("connection.connect"):
+            self.fresh = True
+
+    async def anote(self, event: str, info: object) -> None:
+        self.note(event, info)
+
+
+class HttpxClient:
+    """The client that convokit uses when none is given. `client` is an httpx.Client of your own (proxies, certificates)."""
+
+    def __init__(self, client: httpx.Client | None = None) -> None:
+        self._tls = _Tls()
+        self._own = client is None
+        self._given = client
+        self._shards: dict[str, _Shards[httpx.Client]] = {}
+
+    def open(self, request: Open) -> Answer:
+        """Send, and wait for the head."""
+        shards = self._for(request.url)
+        client = shards.take()
+        noted = _Connected()
+        timeout = _timeout(request)
+        try:
+            built = client.build_request("POST", request.url, content=request.data, headers=request.headers)
+            built.extensions = {"timeout": timeout, "trace": noted.note}
+            response = client.send(built, stream=True)
+        except httpx.HTTPError as error:
+            shards.give_back(client)
+            _fail(error, began=False, fresh=noted.fresh)
+        except BaseException:
+            shards.give_back(client)
+            raise
+        return _HttpxAnswer(response, timeout, lambda: shards.give_back(client))
+
+    def _for(self, url: str) -> _Shards[httpx.Client]:
+        scheme = urlsplit(url).scheme
+        if scheme not in self._shards:
+            verify = self._tls.verify(url)
+            given = self._given
+            self._shards[scheme] = _Shards(lambda: given or httpx.Client(verify=verify, **_limits()))
+        return self._shards[scheme]
+
+    def close(self) -> None:
+        """Close the connections that were opened here; a client that was given stays open."""
+        for shards in self._shards.values():
+            for client in shards.load:
+                if self._own:
+                    client.close()
+        self._shards.clear()
+
+
+class AsyncHttpxClient:
+    """As `HttpxClient`, awaited."""
+
+    def __init__(self, client: httpx.AsyncClient | None = None) -> None:
+        self._tls = _Tls()
+        self._own = client is None
+        self._given = client
+        self._shards: dict[str, _Shards[httpx.AsyncClient]] = {}
+
+    async def open(self, request: Open) -> AsyncAnswer:
+        """Send, and wait for the head."""
+        shards = self._for(request.url)
+        client = shards.take()
+        noted = _Connected()
+        timeout = _timeout(request)
+        try:
+            built = client.build_request("POST", request.url, content=request.data, headers=request.headers)
+            built.extensions = {"timeout": timeout, "trace": noted.anote}
+            response = await client.send(built, stream=True)
+        except httpx.HTTPError as error:
+            shards.give_back(client)
+            _fail(error, began=False, fresh=noted.fresh)
+        except BaseException:
+            shards.give_back(client)
+            raise
+        return _AsyncHttpxAnswer(response, timeout, lambda: shards.give_back(client))
+
+    def _for(self, url: str) -> _Shards[httpx.AsyncClient]:
+        scheme = urlsplit(url).scheme
+        if scheme not in self._shards:
+            verify = self._tls.verify(url)
+            given = self._given
+            self._shards[scheme] = _Shards(lambda: given or httpx.AsyncClient(verify=verify, **_limits()))
+        return self._shards[scheme]
+
+    async def close(self) -> None:
+        """Close the connections that were opened here; a client that was given stays open."""
+        for shards in self._shards.values():
+            for client in shards.load:
+                if self._own:
+                    await client.aclose()
+        self._shards.clear()
+
+
+class _HttpxAnswer:
+    def __init__(self, response: httpx.Response, timeout: dict[str, float], done: Callable[[], None]) -> None:
+        self.head = _head(response)
+        self._response = response
+        self._timeout = timeout
+        self._done = done
+        self._pieces: Iterator[bytes] | None = None
+
+    def read(self, timeout_s: float) -> bytes:
+        """Return the next piece, empty at the end."""
+        if self._pieces is None:
+            self._timeout["read"] = timeout_s  # httpcore looks once, when the body begins
+            encoded = "content-encoding" in self.head.headers
+            self._pieces = self._response.iter_bytes() if encoded else self._response.iter_raw()
+        try:
+            return next(self._pieces, b"")
+        except httpx.HTTPError as error:
+            _fail(error, began=True, fresh=True)
+
+    def close(self) -> None:
+        """Let go of the connection; one with an unread answer is closed."""
+        self._response.close()
+        self._done()
+
+
+class _AsyncHttpxAnswer:
+    def __init__(self, response: httpx.Response, timeout: dict[str, float], done: Callable[[], None]) -> None:
+        self.head = _head(response)
+        self._response = response
+        self._timeout = timeout
+        self._done = done
+        self._pieces: AsyncIterator[bytes] | None = None
+
+    async def read(self, timeout_s: float) -> bytes:
+        """Return the next piece, empty at the end."""
+        if self._pieces is None:
+            self._timeout["read"] = timeout_s
+            encoded = "content-encoding" in self.head.headers
+            self._pieces = self._response.aiter_bytes() if encoded else self._response.aiter_raw()
+        try:
+            return await anext(self._pieces, b"")
+        except httpx.HTTPError as error:
+            _fail(error, began=True, fresh=True)
+
+    async def close(self) -> None:
+        """Let go of the connection; one with an unread answer is closed."""
+        await self._response.aclose()
+        self._done()
+
+
+def _timeout(request: Open) -> dict[str, float]:
+    first, connect = request.first_byte_s, min(request.connect_s, request.first_byte_s)
+    return {"connect": connect, "read": first, "write": first, "pool": first}
+
+
+def _head(response: httpx.Response) -> Head:
+    return Head(response.status_code, {name.lower(): value for name, value in response.headers.items()})
+
+
+def _fail(error: httpx.HTTPError, *, began: bool, fresh: bool) -> NoReturn:
+    """Raise what an httpx error means: was anything sent, may it have been processed, did the answer begin?"""
+    raise _meaning(error, began=began, fresh=fresh) from None
+
+
+def _meaning(error: httpx.HTTPError, *, began: bool, fresh: bool) -> ModelError:
+    said = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectTimeout):
+        return TimedOut("no connection within Timeouts.connect_s", phase="connect")
+    if isinstance(error, httpx.PoolTimeout):
+        return TimedOut("no free connection in time", phase="connect")
+    if isinstance(error, httpx.TimeoutException):
+        if began:
+            return TimedOut("nothing came for Timeouts.stall_s", phase="stall")
+        return TimedOut("no answer within Timeouts.first_byte_s", phase="first_byte", ambiguous=True)
+    if isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol | httpx.ProxyError):
+        return Unreachable(f"cannot connect: {said}")
+    if began:
+        return Interrupted(f"the connection broke off in the middle of the answer ({said})")
+    if not fresh:
+        return Unreachable(f"a kept connection was closed by the server ({said})")
+    return Interrupted(f"the connection broke off before the answer began ({said})", ambiguous=True)

@@ -1,0 +1,53 @@
+"""Who holds a turn: host, boot, process and its start, so that a dead owner on this host is known at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+
+def owner() -> str:
+    """Return this process's name as an owner. Right after a fork too: it is read anew each time."""
+    pid = os.getpid()
+    return json.dumps([platform.node(), _boot(), pid, _started(pid)], separators=(",", ":"))
+
+
+def is_dead(name: str) -> bool:
+    """Return True only if the owner is a process of this host that is known to run no more."""
+    try:
+        host, boot, pid, started = json.loads(name)
+    except (ValueError, TypeError):
+        return False
+    if host != platform.node():
+        return False
+    if boot != _boot():
+        return bool(boot and _boot())
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OSError, TypeError):
+        pass
+    now = _started(pid)
+    return bool(started and now and started != now)
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """Return the process's start in clock ticks since boot, or nothing where /proc is not there."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    if fields and fields[0] in "ZX":
+        return "dead"
+    return fields[19] if len(fields) > 19 else ""

@@ -1,0 +1,102 @@
+"""From what a user passes to a kit, and what the environment says, to the scope that flows work in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from convokit.completion.options import Options
+from convokit.completion.scope import Database, Scope, Target
+from convokit.domain.ids import as_id
+from convokit.domain.profile import DEFAULT_BASE_URL, Profile, resolve
+from convokit.domain.text import checked, checked_json
+from convokit.errors import InvalidInput, SettingsError
+from convokit.run.owner import is_dead, owner
+from convokit.settings import UNSET, Environment, Limits
+from convokit.store.engine import database_url, describe
+from convokit.wire.request import endpoint
+
+ApiKey = str | Callable[[], str | None] | None
+
+
+def scope_of(
+    database: str | Path | None,
+    options: Options,
+    *,
+    base_url: str | None,
+    api_key: ApiKey,
+    tenant: str,
+    limits: Limits | None,
+) -> tuple[URL, Scope]:
+    """Return the database's URL and the kit's scope. Raises: SettingsError, InvalidInput."""
+    environment = Environment.read()
+    given = database if database is not None else environment.database_url
+    if given is None:
+        raise SettingsError("database", 'none was named: pass "sqlite:///chat.db" or set CONVOKIT_DATABASE_URL')
+    if options.model is UNSET and environment.model is not None:
+        options = replace(options, model=environment.model)
+    url = database_url(given)
+    server = base_url or environment.base_url or DEFAULT_BASE_URL
+    endpoint(server)
+    if isinstance(options.profile, str):
+        resolve("", server, name=options.profile)
+    elif options.profile is not UNSET and not isinstance(options.profile, Profile):
+        raise SettingsError("profile", f"must be a provider's name or a Profile, not {options.profile!r}")
+    bounds = limits or Limits()
+    if not tenant:
+        raise InvalidInput("tenant", "is empty")
+    scope = Scope(
+        tenant=checked("tenant", tenant, limit=bounds.key_chars * 4, setting="Limits.key_chars"),
+        database=Database(describe(url)),
+        base_url=server,
+        api_key=_key(api_key, environment.api_key if base_url is None else None),
+        options=options,
+        limits=bounds,
+        owner=owner,
+        is_dead=is_dead,
+    )
+    return url, scope
+
+
+def _key(given: ApiKey, from_environment: str | None) -> Callable[[], str | None]:
+    """Return what gives the key, anew for each call: keys rotate. A key of the environment goes only to its own host."""
+    if callable(given):
+        return given
+    key = given if given is not None else from_environment
+    return lambda: key
+
+
+def target_of(
+    scope: Scope,
+    key: str | None,
+    id: object,
+    *,
+    subject: str | None,
+    title: str | None,
+    metadata: object,
+    options: Options,
+) -> Target:
+    """Return a chat's target. Raises: InvalidInput for a key, subject or metadata that cannot be stored."""
+    limits = scope.limits
+    if key is not None and id is not None:
+        raise InvalidInput("key", "give a key or an id, not both")
+    for name, value in (("key", key), ("subject", subject), ("title", title)):
+        if value is None:
+            continue
+        checked(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
+        if not value:
+            raise InvalidInput(name, "is empty")
+    encoded = None
+    if metadata is not None:
+        encoded = checked_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # checked there
+    return Target(
+        key=key,
+        id=None if id is None else as_id(id),  # type: ignore[arg-type]  # checked there
+        subject=subject,
+        title=title,
+        metadata=encoded,
+        options=options,
+    )

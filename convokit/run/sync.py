@@ -1,0 +1,185 @@
+"""The synchronous driver: performs a flow's effects one after the other, in the caller's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Sleep, Sql, Stopped
+from convokit.domain.events import StreamEvent
+from convokit.errors import ConvokitError
+from convokit.run.http import Answer, Client
+from convokit.store import migrate
+from convokit.store.engine import WRITE, open_engine
+from convokit.store.failure import translated
+
+Result = TypeVar("Result")
+
+
+class SyncStore:
+    """Transactions on one engine. On SQLite one writer at a time per process: its own waiting is not fair."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self.name = name
+        self._writer = engine.execution_options(**{WRITE: True})
+        self._lock = threading.Lock() if engine.dialect.name == "sqlite" else None
+
+    def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
+        """Run `call` in a transaction of its own. Raises: StoreError."""
+        try:
+            if not write:
+                with self.engine.begin() as connection:
+                    return call(connection)
+            if self._lock is None:
+                with self._writer.begin() as connection:
+                    return call(connection)
+            with self._lock, self._writer.begin() as connection:
+                return call(connection)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise translated(self.name, error) from None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.engine.dispose()
+
+
+def migrate_once(url: URL, name: str) -> None:
+    """Bring the tables up to date over a connection of its own. Raises: StoreError."""
+    engine = open_engine(url, create=True)
+    store = SyncStore(engine, name)
+    try:
+        store.run(migrate.upgrade, write=True)
+    finally:
+        store.close()
+
+
+class SyncDriver:
+    """Performs the effects of one flow at a time."""
+
+    def __init__(self, store: SyncStore, client: Client, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._store = store
+        self._client = client
+        self._sleep = sleep
+        self._answer: Answer | None = None
+
+    def run(self, flow: Flow[Result]) -> Result:
+        """Run a flow to its end and return what it returns; its events go nowhere."""
+        steps = self.steps(flow)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+
+    def steps(self, flow: Flow[Result]) -> Generator[list[StreamEvent], None, Result]:
+        """Run a flow, yielding its events as they come; the iterator's return value is the flow's."""
+        answer: Any = None
+        error: Exception | None = None
+        try:
+            while True:
+                try:
+                    effect = flow.send(answer) if error is None else flow.throw(error)
+                except StopIteration as stop:
+                    result: Result = stop.value
+                    return result
+                answer = error = None
+                try:
+                    if type(effect) is Emit:
+                        yield list(effect.events)
+                    else:
+                        answer = self._perform(effect)
+                except Exception as raised:
+                    error = raised
+                except BaseException:
+                    self._stop(flow)
+                    raise
+        finally:
+            self._let_go()
+
+    def _stop(self, flow: Flow[Any]) -> None:
+        """Let the flow save what it has, now that its caller is leaving."""
+        self._let_go()
+        answer: Any = None
+        error: Exception | None = Stopped()
+        while True:
+            try:
+                effect = flow.send(answer) if error is None else flow.throw(error)
+            except (StopIteration, Stopped, ConvokitError):
+                return
+            answer = error = None
+            try:
+                answer = self._perform(effect) if isinstance(effect, Sql) else None
+            except Exception as raised:
+                error = raised
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Read(timeout_s):
+                assert self._answer is not None
+                return self._answer.read(timeout_s)
+            case Sql(call, write):
+                return self._store.run(call, write=write)
+            case Open():
+                self._let_go()
+                self._answer = self._client.open(effect)
+                return self._answer.head
+            case Close():
+                self._let_go()
+            case Sleep(seconds):
+                self._sleep(seconds)
+        return None
+
+    def _let_go(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
+
+
+class Stream(Generic[Result]):
+    """A reply on its way: iterate over its events, then read `.reply`.
+
+    Use it as a context manager: leaving early stops the reply and keeps what came.
+    """
+
+    def __init__(self, driver: SyncDriver, flow: Flow[Result]) -> None:
+        self._steps = driver.steps(flow)
+        self._reply: Result | None = None
+
+    def __enter__(self) -> Stream[Result]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        while True:
+            try:
+                events = next(self._steps)
+            except StopIteration as stop:
+                if stop.value is not None:
+                    self._reply = stop.value
+                return
+            yield from events
+
+    @property
+    def reply(self) -> Result:
+        """The saved reply. Raises: ConvokitError before the stream's end."""
+        if self._reply is None:
+            raise ConvokitError("the reply is not complete: read the stream to its end first")
+        return self._reply
+
+    def close(self) -> None:
+        """Stop the reply if it is still coming; what came is kept."""
+        self._steps.close()

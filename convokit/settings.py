@@ -1,0 +1,132 @@
+"""How convokit behaves, as small frozen groups, and the one place where the environment is read.
+
+`UNSET` means "not given" and is never the same as None: a value given per call beats the chat's, which beats the kit's.
+All times are float seconds, all sizes bytes, all budgets tokens.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from convokit.errors import SettingsError
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`: a value that was not given."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many tokens one request may hold.
+
+    `context_tokens` is the model's window; None takes it from the model's profile, or 8,192 for a model nobody knows.
+    `reply_tokens` of it are kept free for the reply. `step_tokens` is the step by which the window's start moves; None is a
+    quarter of the window. A larger step moves it more rarely (better prompt caching) and keeps less history after a move.
+    """
+
+    context_tokens: int | None = None
+    reply_tokens: int = 1024
+    step_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("context_tokens", "reply_tokens", "step_tokens"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise SettingsError(f"Budget.{name}", f"must be a whole number of tokens from 1 up, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a failed call is made again, all before the first piece of the reply has been handed out.
+
+    `attempts` counts the first try too. The delay before try n+1 is drawn from full jitter below
+    `min(initial_s * 2**(n-1), maximum_s)` unless the server names one; a server's wish longer than `honour_s` is not
+    waited for. `ambiguous` also repeats calls that may already have been processed, and billed, by the server.
+    """
+
+    attempts: int = 3
+    initial_s: float = 0.5
+    maximum_s: float = 8.0
+    honour_s: float = 60.0
+    ambiguous: bool = False
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise SettingsError("Retry.attempts", f"must be 1 (no retry) or more, not {self.attempts}")
+        for name in ("initial_s", "maximum_s", "honour_s"):
+            _check_seconds(f"Retry.{name}", getattr(self, name), zero=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each part of a call may take: `connect_s` for the connection, `first_byte_s` until the answer begins,
+    `stall_s` between two pieces of content in a stream (keep-alive comments do not count), `total_s` for the whole turn
+    with its retries."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 120.0
+    stall_s: float = 60.0
+    total_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in ("connect_s", "first_byte_s", "stall_s", "total_s"):
+            _check_seconds(f"Timeouts.{name}", getattr(self, name))
+
+
+def _check_seconds(setting: str, value: float, *, zero: bool = False) -> None:
+    if not (value > 0 or (zero and value == 0)) or value == float("inf"):
+        raise SettingsError(setting, f"must be a finite number of seconds above zero, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that is accepted before anything is written or called. Every one may be raised."""
+
+    message_bytes: int = 1024 * 1024
+    metadata_bytes: int = 64 * 1024
+    key_chars: int = 512
+    reply_bytes: int = 16 * 1024 * 1024
+    event_bytes: int = 4 * 1024 * 1024
+    tool_result_bytes: int = 32 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise SettingsError(f"Limits.{name}", "must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the process environment says. None where it says nothing."""
+
+    api_key: str | None = None
+    base_url: str | None = None
+    database_url: str | None = None
+    model: str | None = None
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str] | None = None) -> Environment:
+        """Read `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `CONVOKIT_DATABASE_URL` and `CONVOKIT_MODEL`; empty counts as unset."""
+        source = os.environ if variables is None else variables
+        return cls(
+            api_key=source.get("OPENAI_API_KEY") or None,
+            base_url=source.get("OPENAI_BASE_URL") or None,
+            database_url=source.get("CONVOKIT_DATABASE_URL") or None,
+            model=source.get("CONVOKIT_MODEL") or None,
+        )
+
+    def __repr__(self) -> str:
+        """Show neither the key nor the database URL: both may hold a secret."""
+        return f"Environment(base_url={self.base_url!r}, model={self.model!r})"

@@ -1,0 +1,68 @@
+"""The stored chain, and the small tables that are written only when something new appears."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from convokit.domain.chain import Entry, Kind
+from convokit.store.schema import entry, prompt
+
+_INSERT = insert(entry)
+_ENTRIES = (
+    select(entry.c.number, entry.c.kind, entry.c.ref, entry.c.commitment, entry.c.hash)
+    .where(entry.c.conversation_id == bindparam("id"), entry.c.number > bindparam("after"))
+    .order_by(entry.c.number)
+    .limit(bindparam("limit"))
+)
+_PROMPT = select(prompt.c.body).where(prompt.c.tenant == bindparam("tenant"), prompt.c.digest == bindparam("digest"))
+PAGE = 500
+
+
+def append(connection: Connection, conversation_id: UUID, entries: Sequence[Entry]) -> None:
+    """Insert entries."""
+    if entries:
+        connection.execute(
+            _INSERT,
+            [
+                {
+                    "conversation_id": conversation_id,
+                    "number": each.number,
+                    "kind": each.kind,
+                    "ref": each.ref,
+                    "commitment": each.commitment,
+                    "hash": each.hash,
+                }
+                for each in entries
+            ],
+        )
+
+
+def pages(connection: Connection, conversation_id: UUID) -> Iterator[list[Entry]]:
+    """Yield every entry in order, a page of rows at a time."""
+    after = 0
+    while True:
+        rows = connection.execute(_ENTRIES, {"id": conversation_id, "after": after, "limit": PAGE}).all()
+        if rows:
+            yield [Entry(row[0], cast("Kind", row[1]), *row[2:]) for row in rows]
+        if len(rows) < PAGE:
+            return
+        after = rows[-1][0]
+
+
+def keep_prompt(connection: Connection, tenant: str, digest: bytes, body: str) -> None:
+    """Store a developer prompt or tool set under its digest, once."""
+    if connection.execute(_PROMPT, {"tenant": tenant, "digest": digest}).one_or_none() is None:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        statement = dialect.insert(prompt).on_conflict_do_nothing()
+        connection.execute(statement, {"tenant": tenant, "digest": digest, "body": body})
+
+
+def find_prompt(connection: Connection, tenant: str, digest: bytes) -> str | None:
+    """Return the text stored under a digest."""
+    found: str | None = connection.execute(_PROMPT, {"tenant": tenant, "digest": digest}).scalar_one_or_none()
+    return found

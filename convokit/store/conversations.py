@@ -1,0 +1,112 @@
+"""Conversations and their branches' heads."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
+
+from convokit.domain import chain
+from convokit.domain.conversation import ConversationRow
+from convokit.store.schema import branch, conversation
+
+_COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slots__)
+_BY_ID = select(*_COLUMNS).where(conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant"))
+_BRANCH_HEAD = select(branch.c.head_seq).where(
+    branch.c.conversation_id == bindparam("id"), branch.c.number == bindparam("number")
+)
+_INSERT = insert(conversation)
+_ADVANCE = (
+    update(conversation)
+    .where(
+        conversation.c.id == bindparam("b_id"),
+        conversation.c.tenant == bindparam("b_tenant"),
+        conversation.c.last_entry == bindparam("b_last_entry"),
+    )
+    .values(
+        last_seq=bindparam("last_seq"),
+        last_entry=bindparam("new_last_entry"),
+        chain_hash=bindparam("chain_hash"),
+        head_seq=bindparam("head_seq"),
+        updated_at=bindparam("updated_at"),
+    )
+)
+_MOVE_BRANCH = (
+    update(branch)
+    .where(branch.c.conversation_id == bindparam("b_id"), branch.c.number == bindparam("b_number"))
+    .values(head_seq=bindparam("head_seq"))
+)
+_SETTINGS = (
+    update(conversation)
+    .where(conversation.c.id == bindparam("b_id"), conversation.c.tenant == bindparam("b_tenant"))
+    .values(settings=bindparam("settings"), subject=bindparam("subject"), title=bindparam("title"))
+)
+
+
+def find(connection: Connection, tenant: str, conversation_id: UUID) -> ConversationRow | None:
+    """Return the tenant's conversation, or None; another tenant's looks exactly like one that is not there."""
+    row = connection.execute(_BY_ID, {"id": conversation_id, "tenant": tenant}).one_or_none()
+    return None if row is None else ConversationRow(*row)
+
+
+def head(connection: Connection, row: ConversationRow, number: int) -> int | None:
+    """Return the last message of a branch; 0 is the main branch."""
+    if number == 0:
+        return row.head_seq
+    found: int | None = connection.execute(_BRANCH_HEAD, {"id": row.id, "number": number}).scalar_one_or_none()
+    return found
+
+
+def create(connection: Connection, row: ConversationRow) -> None:
+    """Insert a new conversation."""
+    connection.execute(_INSERT, {name: getattr(row, name) for name in ConversationRow.__slots__})
+
+
+def advance(
+    connection: Connection,
+    row: ConversationRow,
+    number: int,
+    *,
+    head_seq: int | None,
+    last_seq: int,
+    entries: list[chain.Entry],
+    at: int,
+) -> bool:
+    """Move the conversation and one branch's head on, if nobody moved it since `row` was read. Return whether it moved."""
+    moved = connection.execute(
+        _ADVANCE,
+        {
+            "b_id": row.id,
+            "b_tenant": row.tenant,
+            "b_last_entry": row.last_entry,
+            "last_seq": last_seq,
+            "new_last_entry": entries[-1].number if entries else row.last_entry,
+            "chain_hash": entries[-1].hash if entries else row.chain_hash,
+            "head_seq": head_seq if number == 0 else row.head_seq,
+            "updated_at": at,
+        },
+    )
+    if moved.rowcount != 1:
+        return False
+    if number:
+        connection.execute(_MOVE_BRANCH, {"b_id": row.id, "b_number": number, "head_seq": head_seq})
+    return True
+
+
+def describe(connection: Connection, row: ConversationRow) -> None:
+    """Write a conversation's own settings, subject and title."""
+    values = {"settings": row.settings, "subject": row.subject, "title": row.title}
+    connection.execute(_SETTINGS, {"b_id": row.id, "b_tenant": row.tenant, **values})
+
+
+def recent(
+    connection: Connection, tenant: str, *, subject: str | None, limit: int, before: tuple[int, UUID] | None
+) -> list[ConversationRow]:
+    """Return the tenant's conversations, the last used first; `before` is where the page before ended."""
+    query = select(*_COLUMNS).where(conversation.c.tenant == tenant)
+    if subject is not None:
+        query = query.where(conversation.c.subject == subject)
+    if before is not None:
+        query = query.where(tuple_(conversation.c.updated_at, conversation.c.id) < before)
+    query = query.order_by(conversation.c.updated_at.desc(), conversation.c.id.desc()).limit(limit)
+    return [ConversationRow(*row) for row in connection.execute(query)]

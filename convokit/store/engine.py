@@ -1,0 +1,142 @@
+"""Opening a database the way convokit needs it, and saying in one line what is wrong when it cannot be opened.
+
+SQLite: WAL, `synchronous=FULL`, and `BEGIN IMMEDIATE` for every writing transaction. A deferred transaction that reads and
+then writes is refused at once when another writer came between (SQLITE_BUSY_SNAPSHOT, which no timeout waits for); Python's
+own transaction control gives duplicate positions or deferred transactions, so it is switched off. A database file is only
+ever created by `migrate`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from convokit.errors import ConvokitError, SettingsError, StoreUnavailable
+
+BUSY_TIMEOUT_S = 30.0
+"""Longer than the worst queue behind one writer: SQLite's own waiting is not fair."""
+WRITE = "convokit_write"
+
+
+def database_url(database: str | Path) -> URL:
+    """Return the URL of `database`: a SQLAlchemy URL, or the path of a SQLite file.
+
+    Raises: SettingsError when it is neither, or names something that cannot persist.
+    """
+    if isinstance(database, Path):
+        return URL.create("sqlite", database=str(database))
+    try:
+        url = make_url(database)
+    except ArgumentError:
+        raise SettingsError(
+            "database", 'not a database URL; write "sqlite:///chat.db" or "postgresql://user@host/name"'
+        ) from None
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise SettingsError(
+                "database", "a SQLite database in memory cannot be resumed: name a file, sqlite:///chat.db"
+            )
+        return url
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    raise SettingsError("database", f"{backend} is not supported; SQLite and PostgreSQL are")
+
+
+def describe(url: URL) -> str:
+    """Return the database's name for people: no password, no parameters."""
+    if url.get_backend_name() == "sqlite":
+        return f"SQLite database {url.database}"
+    return f"PostgreSQL database {url.database or ''} at {url.host or 'the local socket'}".replace("  ", " ")
+
+
+def open_engine(url: URL, *, create: bool = False) -> Engine:
+    """Return an engine for `url`; nothing is connected yet. `create` lets a missing SQLite file be made."""
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, create=create)
+    require_driver()
+    return create_engine(url, hide_parameters=True, pool_pre_ping=False, pool_size=16, max_overflow=16)
+
+
+def require_driver() -> None:
+    """Raise: SettingsError when the PostgreSQL driver is not installed."""
+    try:
+        import psycopg  # noqa: F401, PLC0415  # an extra: most SQLite users never install it
+    except ImportError:
+        raise SettingsError("database", 'PostgreSQL needs its driver: pip install "convokit-sql[postgres]"') from None
+
+
+def _sqlite_engine(url: URL, *, create: bool) -> Engine:
+    path = str(url.database)
+    target = f"file:{quote(path)}?mode={'rwc' if create else 'rw'}"
+
+    def connect() -> sqlite3.Connection:
+        _check_file(path, create=create)
+        connection = sqlite3.connect(target, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+        connection.isolation_level = None
+        try:
+            _set_pragmas(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=_pool_class(), hide_parameters=True)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get(WRITE)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _pool_class() -> Any:
+    from sqlalchemy.pool import QueuePool  # noqa: PLC0415  # `sqlite://` would choose a pool for memory databases
+
+    return QueuePool
+
+
+def _set_pragmas(connection: sqlite3.Connection, path: str) -> None:
+    name = f"SQLite database {path}"
+    try:
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.DatabaseError as error:
+        raise sqlite_problem(name, error) from None
+    if mode != "wal":
+        raise StoreUnavailable(name, f"cannot use write-ahead logging here (journal mode {mode}): use a local disk")
+
+
+def _check_file(path: str, *, create: bool) -> None:
+    name = f"SQLite database {path}"
+    file = Path(path)
+    if file.is_dir():
+        raise StoreUnavailable(name, "is a folder, not a file")
+    if file.exists():
+        return
+    if not file.parent.is_dir():
+        raise StoreUnavailable(name, f"the folder {file.parent} does not exist: create it first")
+    if not create:
+        raise StoreUnavailable(name, "there is no such file: create it with kit.migrate() or `convokit db upgrade`")
+
+
+def sqlite_problem(name: str, error: sqlite3.Error) -> ConvokitError:
+    """Return what a failure of SQLite means for a person."""
+    said = str(error)
+    if "not a database" in said or "malformed" in said:
+        return StoreUnavailable(name, f"is not a usable SQLite database ({said})")
+    if "readonly" in said or "read-only" in said:
+        return StoreUnavailable(name, "is not writable: check the file's and its folder's permissions")
+    if "unable to open" in said:
+        return StoreUnavailable(name, "cannot be opened: check the path and its permissions")
+    if "locked" in said or "busy" in said:
+        return StoreUnavailable(name, f"is locked by another writer for over {BUSY_TIMEOUT_S:.0f} s")
+    return StoreUnavailable(name, said)

@@ -1,0 +1,105 @@
+"""Messages: appended once, read by range.
+
+A path through the tree of messages is a chain of contiguous runs (`run_start_seq`), so reading the end of any path is a few
+range scans from its head backwards, never a walk from message to message and never more than what is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, func, insert, select
+
+from convokit.domain.message import MessageRow
+from convokit.store.schema import message
+
+_COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
+_run_start = (
+    select(message.c.run_start_seq)
+    .where(message.c.conversation_id == bindparam("id"), message.c.seq == bindparam("last"))
+    .scalar_subquery()
+)
+_RUN = (
+    select(*_COLUMNS)
+    .where(
+        message.c.conversation_id == bindparam("id"),
+        message.c.seq <= bindparam("last"),
+        message.c.seq >= _run_start,
+    )
+    .order_by(message.c.seq.desc())
+    .limit(bindparam("limit"))
+)
+_ONE = select(*_COLUMNS).where(message.c.conversation_id == bindparam("id"), message.c.seq == bindparam("seq"))
+_AMONG = select(*_COLUMNS).where(
+    message.c.conversation_id == bindparam("id"), message.c.seq.in_(bindparam("seqs", expanding=True))
+)
+_COUNT = select(func.count()).select_from(message).where(message.c.conversation_id == bindparam("id"))
+_INSERT = insert(message)
+FIRST_PAGE = 32
+"""Rows read before anything is known of the window: a turn reads at most twice the rows it sends, and these."""
+
+
+@dataclass(slots=True)
+class Path:
+    """The end of a path, oldest message first. `complete` says that it begins at the root."""
+
+    rows: list[MessageRow]
+    complete: bool
+
+
+def append(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> None:
+    """Insert final messages."""
+    if rows:
+        connection.execute(
+            _INSERT,
+            [
+                {"conversation_id": conversation_id, **{name: getattr(row, name) for name in row.__slots__}}
+                for row in rows
+            ],
+        )
+
+
+def get(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:
+    """Return one message."""
+    row = connection.execute(_ONE, {"id": conversation_id, "seq": seq}).one_or_none()
+    return None if row is None else MessageRow(*row)
+
+
+def among(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[MessageRow]:
+    """Return these messages, as many of them as there are."""
+    return [MessageRow(*row) for row in connection.execute(_AMONG, {"id": conversation_id, "seqs": list(seqs)})]
+
+
+def count(connection: Connection, conversation_id: UUID) -> int:
+    """Return how many messages the conversation has, on all branches."""
+    return int(connection.execute(_COUNT, {"id": conversation_id}).scalar_one())
+
+
+def read_back(
+    connection: Connection, conversation_id: UUID, head: int | None, enough: Callable[[list[MessageRow]], int]
+) -> Path:
+    """Return the end of the path to `head`, reading pages backwards.
+
+    After each page, `enough` is shown all rows so far, newest first, and returns how many more to read; 0 ends the reading.
+    """
+    rows: list[MessageRow] = []
+    wanted = FIRST_PAGE
+    last = head
+    while last is not None and wanted > 0:
+        values = {"id": conversation_id, "last": last, "limit": wanted}
+        found = [MessageRow(*row) for row in connection.execute(_RUN, values)]
+        if not found:
+            break
+        rows += found
+        last = rows[-1].parent_seq
+        wanted = wanted - len(found) if len(found) < wanted else enough(rows)
+    rows.reverse()
+    return Path(rows, complete=not rows or rows[0].parent_seq is None)
+
+
+def page(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> list[MessageRow]:
+    """Return the `limit` messages of the path that ends at `last`, oldest first."""
+    path = read_back(connection, conversation_id, last, lambda rows: limit - len(rows))
+    return path.rows[-limit:]

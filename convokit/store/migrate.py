@@ -1,0 +1,101 @@
+"""Migrations: Alembic's scripts, run in one transaction under one lock, and the check that code and tables fit.
+
+Nothing here runs by itself. Code refuses a database that is older than it needs, and one whose schema says that this code
+is too old for it; in between, releases may roll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Select, Text, column, inspect, select, table, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from convokit.errors import ConvokitError, SchemaOutdated
+from convokit.store.schema import GENERATION, PREFIX, REVISION, VERSION_TABLE, metadata, schema_
+
+_LOCK = 0x636F6E766F6B6974 >> 1  # "convokit", as an advisory lock's number
+_VERSION: Select[str] = select(column("version_num", Text)).select_from(table(VERSION_TABLE))
+_UPGRADE = "run kit.migrate() or `convokit db upgrade`"
+
+
+def scripts() -> Path:
+    """Return the folder of the migration scripts: in the installed package, else in the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "migrations", package.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise ConvokitError(f"the migration scripts are missing beside {package}: reinstall convokit-sql")
+
+
+def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
+    """Keep autogenerate on one side of the fence: True for convokit's own tables only.
+
+    A host application passes the opposite to its own Alembic: `include_name=lambda *args: not include_name(*args)` for tables.
+    """
+    if type_ == "table":
+        return name is not None and name.startswith(PREFIX)
+    return True
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the tables to `revision`, in the caller's transaction. Safe to run from many processes at once."""
+    from alembic import command  # noqa: PLC0415  # only a process that migrates pays for alembic
+
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    command.upgrade(_config(connection), revision)
+
+
+def differences(connection: Connection) -> list[str]:
+    """Return how the database's tables differ from what this code expects; an empty list means not at all."""
+    from alembic.autogenerate import compare_metadata  # noqa: PLC0415
+    from alembic.migration import MigrationContext  # noqa: PLC0415
+
+    options = {"version_table": VERSION_TABLE, "include_name": include_name, "compare_type": True}
+    context = MigrationContext.configure(connection, opts=options)
+    return [str(difference) for difference in compare_metadata(context, metadata)]
+
+
+def _config(connection: Connection) -> Any:
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def current(connection: Connection) -> str | None:
+    """Return the revision the tables are at, or None when there are none."""
+    try:
+        with connection.begin_nested():
+            found = connection.execute(_VERSION).scalar_one_or_none()
+    except (OperationalError, ProgrammingError):
+        return None
+    return None if found is None else str(found)
+
+
+def check(connection: Connection, database: str) -> UUID:
+    """Return the database's id once code and tables are known to fit.
+
+    Raises: SchemaOutdated with both revisions and what to do.
+    """
+    has = current(connection)
+    if has is None:
+        others = [name for name in inspect(connection).get_table_names() if not name.startswith(PREFIX)]
+        beside = f" (it holds other tables: {', '.join(sorted(others)[:3])}; they are left alone)" if others else ""
+        raise SchemaOutdated(database, has=None, needs=REVISION, action=_UPGRADE + beside)
+    if has < REVISION:
+        raise SchemaOutdated(database, has=has, needs=REVISION, action=_UPGRADE)
+    row = connection.execute(select(schema_.c.oldest_code, schema_.c.database_id)).one()
+    if row.oldest_code > GENERATION:
+        raise SchemaOutdated(
+            database, has=has, needs=REVISION, action="upgrade the convokit-sql package: it is too old"
+        )
+    database_id: UUID = row.database_id
+    return database_id

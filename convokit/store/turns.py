@@ -1,0 +1,224 @@
+"""Turns, their API calls and the pieces of replies on their way.
+
+Every write of a running turn begins with a compare-and-swap on its epoch: a worker that was taken over finds no row and
+writes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
+
+from convokit.domain.turn import CompletionRow, OpenTurn
+from convokit.store.clock import now_us
+from convokit.store.schema import chunk, completion, turn
+
+_OPEN = select(
+    turn.c.id,
+    turn.c.question_seq,
+    turn.c.epoch,
+    turn.c.owner,
+    case((turn.c.lease_until < now_us(), True), else_=False),
+    now_us() - turn.c.started_at,
+    select(func.count())
+    .select_from(completion)
+    .where(completion.c.conversation_id == turn.c.conversation_id, completion.c.turn_id == turn.c.id)
+    .scalar_subquery(),
+).where(turn.c.conversation_id == bindparam("id"), turn.c.claim == bindparam("branch"))
+_BEGIN = insert(turn).values(lease_until=now_us() + bindparam("lease_us"), epoch=1, state="open")
+_RENEW = (
+    update(turn)
+    .where(
+        turn.c.conversation_id == bindparam("b_id"),
+        turn.c.id == bindparam("b_turn"),
+        turn.c.epoch == bindparam("b_epoch"),
+        turn.c.state == "open",
+    )
+    .values(
+        lease_until=now_us() + bindparam("lease_us"),
+        first_token_at=func.coalesce(turn.c.first_token_at, bindparam("first_token_at")),
+    )
+)
+_END = (
+    update(turn)
+    .where(
+        turn.c.conversation_id == bindparam("b_id"),
+        turn.c.id == bindparam("b_turn"),
+        turn.c.epoch == bindparam("b_epoch"),
+        turn.c.state == "open",
+    )
+    .values(
+        state=bindparam("new_state"),
+        claim=None,
+        lease_until=None,
+        epoch=turn.c.epoch + bindparam("b_raise"),
+        reply_seq=bindparam("reply_seq"),
+        error=bindparam("error"),
+        first_token_at=func.coalesce(turn.c.first_token_at, bindparam("first_token_at")),
+        ended_at=bindparam("ended_at"),
+    )
+)
+_CORRECT = (
+    update(turn)
+    .where(turn.c.conversation_id == bindparam("b_id"), turn.c.id == bindparam("b_turn"))
+    .values(reply_seq=bindparam("new_reply_seq"))
+)
+_COMPLETION = insert(completion)
+_CALL_FIELDS = tuple(name for name in CompletionRow.__slots__ if name not in ("turn_id", "number"))
+_END_CALL = (
+    update(completion)
+    .where(
+        completion.c.conversation_id == bindparam("b_id"),
+        completion.c.turn_id == bindparam("b_turn"),
+        completion.c.number == bindparam("b_number"),
+    )
+    .values({name: bindparam(f"v_{name}") for name in _CALL_FIELDS})
+)
+_CALL = select(*(getattr(completion.c, name) for name in CompletionRow.__slots__)).where(
+    completion.c.conversation_id == bindparam("id"),
+    completion.c.turn_id == bindparam("turn"),
+    completion.c.number == bindparam("number"),
+)
+_ENDED_CALLS = (
+    select(func.count())
+    .select_from(completion)
+    .where(completion.c.conversation_id == bindparam("id"), completion.c.ended_at.is_not(None))
+)
+_CHUNK = insert(chunk)
+_CHUNKS = (
+    select(chunk.c.text)
+    .where(chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
+    .order_by(chunk.c.completion, chunk.c.number)
+)
+_PRUNE = delete(chunk).where(chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
+
+
+def open_on(connection: Connection, conversation_id: UUID, branch: int) -> OpenTurn | None:
+    """Return the branch's open turn, if there is one."""
+    row = connection.execute(_OPEN, {"id": conversation_id, "branch": branch}).one_or_none()
+    return None if row is None else OpenTurn(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6])
+
+
+def insert_open(
+    connection: Connection,
+    conversation_id: UUID,
+    turn_id: UUID,
+    *,
+    branch: int,
+    question_seq: int,
+    owner: str,
+    lease_us: int,
+    at: int,
+) -> None:
+    """Insert an open turn. A unique index refuses a second one on the same branch."""
+    connection.execute(
+        _BEGIN,
+        {
+            "conversation_id": conversation_id,
+            "id": turn_id,
+            "branch": branch,
+            "claim": branch,
+            "question_seq": question_seq,
+            "owner": owner,
+            "lease_us": lease_us,
+            "started_at": at,
+        },
+    )
+
+
+def renew(
+    connection: Connection,
+    conversation_id: UUID,
+    turn_id: UUID,
+    epoch: int,
+    *,
+    lease_us: int,
+    first_token_at: int | None,
+) -> bool:
+    """Prolong the lease. Return False when another worker holds the turn now: then write nothing more."""
+    values: dict[str, Any] = {"b_id": conversation_id, "b_turn": turn_id, "b_epoch": epoch}
+    return connection.execute(_RENEW, {**values, "lease_us": lease_us, "first_token_at": first_token_at}).rowcount == 1
+
+
+def end(
+    connection: Connection,
+    conversation_id: UUID,
+    turn_id: UUID,
+    epoch: int,
+    *,
+    state: str,
+    reply_seq: int | None,
+    error: str | None,
+    first_token_at: int | None,
+    at: int,
+    takeover: bool = False,
+) -> bool:
+    """Close the turn, if it is still ours. Return False when it is not: then write nothing."""
+    values = {
+        "b_id": conversation_id,
+        "b_turn": turn_id,
+        "b_epoch": epoch,
+        "b_raise": int(takeover),
+        "new_state": state,
+        "reply_seq": reply_seq,
+        "error": error,
+        "first_token_at": first_token_at,
+        "ended_at": at,
+    }
+    return connection.execute(_END, values).rowcount == 1
+
+
+def correct_reply(connection: Connection, conversation_id: UUID, turn_id: UUID, reply_seq: int) -> None:
+    """Name the reply again, after another branch took the seq it was going to have."""
+    connection.execute(_CORRECT, {"b_id": conversation_id, "b_turn": turn_id, "new_reply_seq": reply_seq})
+
+
+def insert_call(connection: Connection, conversation_id: UUID, row: CompletionRow) -> None:
+    """Record an API call; committed before its first byte is sent."""
+    values = {name: getattr(row, name) for name in row.__slots__}
+    connection.execute(_COMPLETION, {"conversation_id": conversation_id, **values})
+
+
+def end_call(connection: Connection, conversation_id: UUID, row: CompletionRow) -> None:
+    """Write an API call's outcome."""
+    values = {f"v_{name}": getattr(row, name) for name in _CALL_FIELDS}
+    connection.execute(_END_CALL, {"b_id": conversation_id, "b_turn": row.turn_id, "b_number": row.number, **values})
+
+
+def call(connection: Connection, conversation_id: UUID, turn_id: UUID, number: int) -> CompletionRow | None:
+    """Return one API call of a turn."""
+    row = connection.execute(_CALL, {"id": conversation_id, "turn": turn_id, "number": number}).one_or_none()
+    return None if row is None else CompletionRow(**dict(row._mapping))
+
+
+def append_chunk(
+    connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, number: int, text: str
+) -> None:
+    """Store a piece of the reply on its way."""
+    connection.execute(
+        _CHUNK,
+        {
+            "conversation_id": conversation_id,
+            "turn_id": turn_id,
+            "completion": completion_number,
+            "number": number,
+            "text": text,
+        },
+    )
+
+
+def partial_text(connection: Connection, conversation_id: UUID, turn_id: UUID) -> str:
+    """Return what was stored of a reply on its way."""
+    return "".join(connection.execute(_CHUNKS, {"id": conversation_id, "turn": turn_id}).scalars())
+
+
+def prune_chunks(connection: Connection, conversation_id: UUID, turn_id: UUID) -> None:
+    """Delete the pieces: the final row holds them now."""
+    connection.execute(_PRUNE, {"id": conversation_id, "turn": turn_id})
+
+
+def count_ended_calls(connection: Connection, conversation_id: UUID) -> int:
+    """Return how many API calls of the conversation have ended."""
+    return int(connection.execute(_ENDED_CALLS, {"id": conversation_id}).scalar_one())

@@ -1,0 +1,24 @@
+"""${message}
+
+Old code on the new schema: say here whether the code of the release before still runs.
+
+Revision: ${up_revision}, after ${down_revision | comma,n}. Written ${create_date}.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    ${downgrades if downgrades else "pass"}

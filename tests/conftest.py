@@ -1,0 +1,104 @@
+"""Fixtures: both databases, both faces, and a server to talk to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.databases import Files, Postgres
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="also run the long soaks")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--soak"):
+        return
+    skip = pytest.mark.skip(reason="a soak: runs with --soak")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CONVOKIT_DATABASE_URL", "CONVOKIT_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_database(backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database with nothing in it, on each backend."""
+    yield from _database(backend, request, "empty")
+
+
+@pytest.fixture
+def database(backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A migrated database, on each backend."""
+    yield from _database(backend, request, "migrated")
+
+
+def _database(backend: str, request: pytest.FixtureRequest, state: str) -> Iterator[str]:
+    if backend == "sqlite":
+        files: Files = request.getfixturevalue("files")
+        yield files.empty() if state == "empty" else files.migrated()
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    url = server.empty() if state == "empty" else server.migrated()
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture
+def sqlite_file(files: Files) -> str:
+    """A migrated SQLite file, for what concerns SQLite alone."""
+    return files.migrated()
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Iterator[Face]:
+    made = Face(str(request.param))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    running = LoopbackServer().start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def kit(face: Face, database: str, server: LoopbackServer) -> Any:
+    """A kit of each face on each database, against the loopback server."""
+    return face.kit(database, model="loop-1", base_url=server.url)
+
+
+@pytest.fixture
+def checkout() -> Path:
+    """The project's own folder."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,1 @@
+"""What tests share: servers, databases, and one way to write a test for both faces."""
