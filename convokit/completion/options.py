@@ -94,10 +94,9 @@ class Plan:
     @property
     def reply_tokens(self) -> int:
         """What is kept free for the reply: the request's own cap, else the budget's reserve."""
-        for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"):
-            if name in self.params:
-                return int(self.params[name])
-        return self.builder.budget.reply_tokens
+        given = self.params
+        cap = given.get("max_output_tokens") or given.get("max_completion_tokens") or given.get("max_tokens")
+        return cap or self.builder.budget.reply_tokens
 
 
 def settle(options: Options, base_url: str) -> Plan:

@@ -121,6 +121,8 @@ class ContextBuilder:
             counter=self.counter.name,
         )
         kept, left_out = sendable(items[chosen.start :], partial=self.partial)
+        if self.profile.alternate:
+            kept = _from_first_user(kept, left_out)
         if not kept:
             raise InvalidInput("history", "holds no message that can be sent")
         messages = _shaped(developer_prompt, kept, self.profile)
@@ -212,19 +214,33 @@ def _with_role(shape: dict[str, Any], instructions: str) -> dict[str, Any]:
     return shape
 
 
+def _from_first_user(items: list[Item], left_out: dict[int, str]) -> list[Item]:
+    """Return the items from the first user message on, where turns must begin with the user."""
+    first = next((index for index, item in enumerate(items) if item.starts_turn), len(items))
+    left_out.update({item.key: "before the first user message (this model's turns begin there)" for item in items[:first]})
+    return items[first:]
+
+
 def _alternating(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Merge neighbours of one role, and begin with the user; messages that carry tool calls stay as they are."""
+    """Merge neighbours of one role; messages that carry tool calls stay as they are.
+
+    Instructions in mid-array become the user's: such templates know them at the beginning only.
+    """
     result: list[dict[str, Any]] = []
-    for message in messages:
-        if not result and message["role"] == "assistant":
-            continue
+    for message in (_with_role(each, "user") for each in messages):
         last = result[-1] if result else None
         plain = "tool_calls" not in message and message["role"] in ("user", "assistant")
         if last is not None and plain and last["role"] == message["role"] and "tool_calls" not in last:
-            result[-1] = {**last, "content": _joined(last["content"], message["content"])}
+            result[-1] = {"role": last["role"], "content": _joined(_said(last), _said(message))}
         else:
             result.append(message)
     return result
+
+
+def _said(message: Mapping[str, Any]) -> Any:
+    """Return a message's content, or the refusal in its place."""
+    content = message.get("content")
+    return content if content is not None else message.get("refusal")
 
 
 def _joined(first: Any, second: Any) -> Any:

@@ -1,9 +1,10 @@
 """Counting tokens: an estimate that needs nothing, behind a protocol that an exact counter fits too.
 
-The estimate is by character class, measured on o200k_base: ASCII 0.28 tokens a character (English prose needs 0.17, source
-code 0.27), Chinese, Japanese and Korean 0.9 (all-kanji text needs 0.89), other letters 0.75, emoji and the rest 1.6. Bytes/4,
-the usual guess, undercounts Japanese three times over. Smaller vocabularies split such text further, so without a known
-vocabulary everything beyond ASCII is counted 2.5 times.
+The estimate is by character class, measured on o200k_base. ASCII is cut where tokenizers cut it, at words, capitals, digits,
+signs and line ends (median 1.2 of the truth for prose and source code, 0.99 at the first percentile); Chinese, Japanese and
+Korean count 0.9 a character (all-kanji text needs 0.89), other letters 0.75, emoji and the rest 1.6. Bytes/4, the usual guess,
+undercounts Japanese three times over. Smaller vocabularies split such text further, so without a known vocabulary everything
+beyond ASCII is counted 2.5 times.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Counter(Protocol):
     def count(self, text: str) -> int: ...
 
 
+_PIECES = re.compile(r"[A-Z]?[a-z]{1,7}|[A-Z]{1,3}|[0-9]{1,3}|[!-/:-@\[-`{-~]|[ \t]*\n\s*|[ \t]{2,}|[\x00-\x08\x0b-\x1f\x7f]")
 _LETTERS = re.compile("[\u0080-\u058f\u1e00-\u1fff\u2010-\u206f]+")
 _WIDE = re.compile("[\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]+")
 
@@ -45,19 +47,19 @@ class CharacterEstimate:
 
     def __init__(self, vocabulary: str | None = None) -> None:
         self._beyond_ascii = 1.0 if vocabulary == "o200k_base" else 1.3 if vocabulary else 2.5
-        self._ascii = 0.28 if vocabulary else 0.34
+        self._ascii = 1.0 if vocabulary else 1.2
         self.name = f"estimate:{vocabulary}" if vocabulary else "estimate"
 
     def count(self, text: str) -> int:
         """Return the estimated tokens of `text`, rounded up."""
+        pieces = len(_PIECES.findall(text)) * self._ascii
         if text.isascii():
-            return math.ceil(len(text) * self._ascii)
+            return math.ceil(pieces)
         plain = len(text.encode("ascii", "ignore"))
         wide = sum(map(len, _WIDE.findall(text)))
         letters = sum(map(len, _LETTERS.findall(text)))
         rest = len(text) - plain - wide - letters
-        beyond = wide * 0.9 + letters * 0.75 + rest * 1.6
-        return math.ceil(plain * self._ascii + beyond * self._beyond_ascii)
+        return math.ceil(pieces + (wide * 0.9 + letters * 0.75 + rest * 1.6) * self._beyond_ascii)
 
 
 def message_tokens(counter: Counter, message: Mapping[str, Any]) -> int:

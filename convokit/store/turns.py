@@ -6,7 +6,7 @@ writes nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
@@ -98,7 +98,10 @@ _PRUNE = delete(chunk).where(chunk.c.conversation_id == bindparam("id"), chunk.c
 def open_on(connection: Connection, conversation_id: UUID, branch: int) -> OpenTurn | None:
     """Return the branch's open turn, if there is one."""
     row = connection.execute(_OPEN, {"id": conversation_id, "branch": branch}).one_or_none()
-    return None if row is None else OpenTurn(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6])
+    if row is None:
+        return None
+    turn_id, question_seq, epoch, owner, expired, age_us, calls = row
+    return OpenTurn(cast("UUID", turn_id), question_seq, epoch, owner, bool(expired), age_us, calls)
 
 
 def insert_open(

@@ -168,6 +168,9 @@ class Choice:
     def _take_outer(self, key: str, value: Any, events: list[StreamEvent]) -> None:
         if key == "finish_reason":
             if isinstance(value, str) and value and value != self.finish:
+                if self._half:  # the other half will not come any more
+                    self._half = ""
+                    self._take_content("\ufffd", events)
                 self.finish = value
                 events.append(Finished(mend(value), self.index))
         elif key == "logprobs" and isinstance(value, dict):
@@ -202,7 +205,7 @@ def _text(parts: list[str] | None) -> str | None:
 
 
 def _part_text(value: Any) -> str:
-    """The text of a content part, or of a list of them; empty for any other part."""
+    """Return the text of a content part, or of a list of them; empty for any other part."""
     if isinstance(value, list):
         return "".join(_part_text(part) for part in value if not isinstance(part, list))
     if isinstance(value, dict):

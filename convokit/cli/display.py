@@ -1,0 +1,144 @@
+"""What people see. Stored text, and what a model or server says, is untrusted: nothing in it may move the cursor, recolour the
+terminal or turn the reading direction. So everything printed for people goes through `safe`; `--json` is exact, with the same
+characters as escapes. Widths are terminal cells, never characters: a Japanese one takes two.
+
+Results go to stdout, everything else to stderr. No colours and no spinners in a pipe; rich honours NO_COLOR.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_WIDTH = 1000
+"""Wide enough that nothing is cut for a program or a file."""
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, but for tab and line feed
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # the reading direction
+    "\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
+)
+_CONTROL_PICTURES = 0x2400
+
+
+def safe(text: str) -> str:
+    """Return `text` with every character that could steer a terminal made visible; lines and tabs stay."""
+    return _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
+
+
+def _visible(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    if code < 0x20:
+        return chr(_CONTROL_PICTURES + code)
+    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
+
+
+def one_line(text: str, limit: int = 500) -> str:
+    """Return the beginning of `text`, safe, on one line. Columns cut it further, by cells."""
+    return " ".join(safe(text[:limit]).split())
+
+
+def out() -> Console:
+    """Return a console on stdout; in a pipe it never cuts or wraps."""
+    return _console(sys.stdout)
+
+
+def err() -> Console:
+    """Return a console on stderr."""
+    return _console(sys.stderr)
+
+
+def _console(stream: Any) -> Console:
+    plain = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not plain.is_terminal:
+        plain.width = _PIPE_WIDTH
+    return plain
+
+
+def tolerate(*streams: Any) -> None:
+    """Let streams replace what their encoding cannot hold, instead of failing in the middle of an answer."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def note(text: str) -> None:
+    """Say something on the side: dim, on stderr."""
+    err().print(Text(safe(text), style="dim"))
+
+
+def write(text: str) -> None:
+    """Write a piece of a reply at once, as it came but for what is not safe."""
+    sys.stdout.write(safe(text))
+    sys.stdout.flush()
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value; what a terminal might obey is escaped, so it is still exact."""
+    encoded = json.dumps(value, ensure_ascii=not _holds_unicode(sys.stdout), indent=2, default=str)
+    print(_UNSAFE.sub(_escaped, encoded))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found.group())[1:-1] if found.group() != "\x7f" else "\\u007f"
+
+
+def _holds_unicode(stream: Any) -> bool:
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+
+
+@contextmanager
+def waiting(label: str) -> Iterator[None]:
+    """Show a spinner with the elapsed time while the block runs, if a person is looking."""
+    console = err()
+    if not console.is_terminal:
+        yield
+        return
+    columns = (SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(safe(label), total=None)
+        yield
+
+
+def table(*columns: str, right: tuple[str, ...] = (), cut: tuple[str, ...] = ()) -> Table:
+    """Return an empty table: `right` columns are numbers; on a narrow terminal `cut` ones give way, made of `cell`s."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", no_wrap=name not in cut)
+    return made
+
+
+def cell(text: str, style: str = "") -> Text:
+    """Return text for a column: one line, cut by cells with an ellipsis where it does not fit."""
+    return Text(one_line(text), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def local_time(moment: datetime) -> str:
+    """Return a time as the reader's clock shows it."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """Return how long ago that was, as a person would say it."""
+    seconds = (now - moment).total_seconds()
+    if seconds < 45:
+        return "just now"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min ago"
+    here, there = now.astimezone(), moment.astimezone()
+    days = (here.date() - there.date()).days
+    if days == 0:
+        return f"{round(seconds / 3600)} h ago"
+    if days == 1:
+        return f"yesterday {there:%H:%M}"
+    return f"{there:%Y-%m-%d %H:%M}" if days > 6 else f"{there:%a %H:%M}"

@@ -1,0 +1,177 @@
+"""A turn as a list of effects: what it asks of the outside world, in which order, with no database and no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from convokit.completion import turn
+from convokit.completion.effects import Clock, Close, Emit, Flow, Head, Open, Read, Sleep, Sql, Stopped
+from convokit.completion.options import Options
+from convokit.completion.scope import Database, Scope, Target
+from convokit.errors import ConversationBusy, Rejected, ServerFailed, Unreachable
+from convokit.settings import Limits, Retry
+from convokit.store import steps
+
+BODY = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+}
+
+
+class Outside:
+    """Plays the outside world: scripted answers to Open and Read, nothing behind Sql but what a store would say."""
+
+    def __init__(self, *answers: tuple[int, Any] | Exception) -> None:
+        self.answers = list(answers)
+        self.log: list[str] = []
+        self.body: list[bytes] = []
+        self.written: list[Any] = []
+
+    def perform(self, effect: Any) -> Any:
+        self.log.append(type(effect).__name__.lower())
+        match effect:
+            case Sql(call, write):
+                return self._sql(call, write)
+            case Open():
+                self.log[-1] += f" {json.loads(effect.data)['messages'][-1]['content']}"
+                answer = self.answers.pop(0)
+                if isinstance(answer, Exception):
+                    raise answer
+                status, body = answer
+                self.body = [json.dumps(body).encode(), b""]
+                return Head(status, {"content-type": "application/json"})
+            case Read():
+                return self.body.pop(0)
+            case Sleep(seconds):
+                self.log[-1] += f" {seconds:g}"
+        return None
+
+    def _sql(self, call: Callable[[Any], Any], write: bool) -> Any:
+        arguments = [cell.cell_contents for cell in call.__closure__ or ()]
+        function = next(each for each in arguments if callable(each))
+        given = next(each for each in arguments if isinstance(each, tuple))
+        self.log[-1] = f"{'write' if write else 'read'} {function.__name__}"
+        self.written.append(given)
+        if function is steps.snapshot:
+            return steps.Snapshot(None)
+        if function is steps.settle:
+            row = given[0].conversation
+            return steps.Settled(row, given[0].rows(row))
+        if function is steps.try_again:
+            return given[0]
+        return given[0].conversation
+
+    def run(self, flow: Flow[Any]) -> Any:
+        answer: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                effect = flow.send(answer) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            answer = error = None
+            try:
+                answer = self.perform(effect)
+            except Exception as raised:
+                error = raised
+
+
+def _scope(**options: Any) -> Scope:
+    return Scope(
+        tenant="t",
+        database=Database("db", UUID(int=1)),
+        base_url="http://127.0.0.1:1/v1",
+        api_key=lambda: None,
+        options=Options(model="m", **options),
+        limits=Limits(),
+        owner=lambda: "me",
+        is_dead=lambda owner: False,
+        clock=Clock(random=lambda: 0.5),
+    )
+
+
+def test_a_plain_turn_in_effects() -> None:
+    """One read, the question durable before the first byte, the call, one write that closes the turn."""
+    outside = Outside((200, BODY))
+    reply = outside.run(turn.send(_scope(), Target(key="k"), "hello", Options(), stream=False))
+    assert reply.text == "hi"
+    assert outside.log == ["read snapshot", "write begin", "open hello", "read", "read", "close", "write settle"]
+
+
+def test_a_retried_turn_in_effects() -> None:
+    """Each call has its row before its first byte; the wait lies between the two, with no transaction open."""
+    outside = Outside(Unreachable("no"), (500, {"error": {"message": "oops"}}), (200, BODY))
+    retry = Retry(attempts=3, initial_s=1.0)
+    reply = outside.run(turn.send(_scope(retry=retry), Target(key="k"), "hello", Options(), stream=False))
+    assert reply.attempts == 3
+    kept = [each for each in outside.log if each not in ("read", "close")]
+    assert kept == [
+        "read snapshot", "write begin",
+        "open hello", "write try_again", "emit", "sleep 0.5",
+        "open hello", "write try_again", "emit", "sleep 1",
+        "open hello", "write settle",
+    ]  # fmt: skip
+
+
+def test_a_rejected_turn_closes_as_failed() -> None:
+    """A 400 is not tried again; the turn is closed as failed and the error names its turn."""
+    outside = Outside((400, {"error": {"message": "bad"}}))
+    with pytest.raises(Rejected) as caught:
+        outside.run(turn.send(_scope(), Target(key="k"), "hello", Options(), stream=False))
+    settlement = outside.written[-1][0]
+    assert (settlement.state, settlement.completion.state) == ("failed", "error")
+    assert caught.value.turn_id == str(settlement.turn_id)
+
+
+def test_a_call_that_fails_for_good_raises_its_last_error() -> None:
+    """After the last attempt there is no wait, and the error is the last one."""
+    outside = Outside((500, {}), (500, {}))
+    with pytest.raises(ServerFailed):
+        outside.run(turn.send(_scope(retry=Retry(attempts=2)), Target(key="k"), "x", Options(), stream=False))
+    assert len([each for each in outside.log if each.startswith("sleep")]) == 1
+
+
+@pytest.mark.parametrize("kind", [Open, Read])
+def test_a_caller_who_leaves_closes_the_turn(kind: type) -> None:
+    """Stopped, thrown at whatever effect, lets the flow close the turn as interrupted, and comes out again."""
+    outside = Outside((200, BODY))
+    flow = turn.send(_scope(), Target(key="k"), "hello", Options(), stream=True)
+    effect = next(flow)
+    while not isinstance(effect, kind):
+        effect = flow.send(outside.perform(effect))
+    effect = flow.throw(Stopped())
+    assert isinstance(effect, Sql)
+    with pytest.raises(Stopped):
+        flow.send(outside.perform(effect))
+    assert outside.written[-1][0].state == "interrupted"
+
+
+def test_a_conversation_that_keeps_moving_is_busy() -> None:
+    """After three rebuilds against a moved head the turn gives up with ConversationBusy; nothing was sent."""
+    outside = Outside()
+    original = outside.perform
+
+    def moving(effect: Any) -> Any:
+        answer = original(effect)
+        if outside.log[-1] == "write begin":
+            raise steps.Conflict
+        return answer
+
+    outside.perform = moving  # type: ignore[method-assign]
+    with pytest.raises(ConversationBusy):
+        outside.run(turn.send(_scope(), Target(key="k"), "hello", Options(), stream=False))
+    assert outside.log == ["read snapshot", "write begin"] * 4
+
+
+def test_only_events_and_no_text_leave_a_flow_in_logs() -> None:
+    """Effects that carry text or keys do not show them when printed by accident in a driver's log."""
+    assert Close() == Close()
+    assert Emit([]).events == []

@@ -1,0 +1,192 @@
+"""The context builder: always valid, never over budget, and its start moves in steps."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convokit import Budget, ContextBuilder, Profile
+from convokit.context.tokens import CharacterEstimate, message_tokens
+from convokit.context.validate import problems
+from convokit.errors import ContextOverflow, InvalidInput
+
+
+class Words:
+    """Counts words: easy to reason about."""
+
+    name = "words"
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str | None, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+def call(*ids: str) -> dict[str, Any]:
+    function = {"name": "f", "arguments": "{}"}
+    return assistant(None, tool_calls=[{"id": each, "type": "function", "function": function} for each in ids])
+
+
+def result(id: str, text: str = "ok") -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": id, "content": text}
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Any history: tools answered, unanswered, out of order; refusals, empty and failed turns, images."""
+    messages: list[dict[str, Any]] = []
+    for number in range(draw(st.integers(0, 12))):
+        kind = draw(st.sampled_from(["user", "assistant", "call", "result", "refusal", "image", "empty", "system"]))
+        text = draw(st.text(alphabet="ab 日本", max_size=12))
+        if kind == "user":
+            messages.append(user(text))
+        elif kind == "assistant":
+            messages.append(assistant(text))
+        elif kind == "call":
+            messages.append(call(*[f"c{number}.{each}" for each in range(draw(st.integers(1, 3)))]))
+        elif kind == "result":
+            messages.append(result(f"c{draw(st.integers(0, 12))}.{draw(st.integers(0, 2))}"))
+        elif kind == "refusal":
+            messages.append(assistant(None, refusal="no"))
+        elif kind == "image":
+            messages.append({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]})
+        elif kind == "empty":
+            messages.append(assistant(None))
+        else:
+            messages.append({"role": "system", "content": "rule"})
+    return [*messages, user("the question")]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    history=histories(),
+    window=st.integers(60, 4000),
+    step=st.integers(1, 2000),
+    alternate=st.booleans(),
+    instructions=st.sampled_from(["developer", "system", "fold"]),
+)
+def test_every_array_is_valid_and_within_budget(
+    history: list[dict[str, Any]], window: int, step: int, alternate: bool, instructions: Any
+) -> None:
+    """Whatever the history: a valid array with prompt and question, within budget, or ContextOverflow with numbers."""
+    builder = ContextBuilder(
+        budget=Budget(context_tokens=window, reply_tokens=20, step_tokens=step),
+        profile=Profile(alternate=alternate, instructions=instructions),
+    )
+    before = copy.deepcopy(history)
+    try:
+        context = builder.build(developer_prompt="be brief", history=history)
+    except ContextOverflow as error:
+        assert error.needed is not None
+        assert error.available is not None
+        assert error.needed > error.available
+        return
+    finally:
+        assert history == before, "the input was changed"
+    assert problems(context.messages) == []
+    assert "the question" in str(context.messages[-1]["content"])
+    assert any("be brief" in str(message["content"]) for message in context.messages)
+    assert context.report.tokens <= window - 20
+    roles = [message["role"] for message in context.messages]
+    if instructions != "fold":
+        assert roles[0] == instructions
+    if alternate:
+        plain = [role for role in roles if role in ("user", "assistant")]
+        tools = "tool" in roles
+        assert tools or all(one != two for one, two in zip(plain, plain[1:], strict=False))
+
+
+def test_instructions_come_first_and_only_once() -> None:
+    """One instruction message at index 0, in the profile's role; none when there is no prompt."""
+    builder = ContextBuilder(profile=Profile(instructions="developer"))
+    built = builder.build(developer_prompt="a", history=[{"role": "system", "content": "b"}, user("q")])
+    assert built.messages == [{"role": "developer", "content": "a\n\nb"}, user("q")]
+    assert builder.build(history=[user("q")]).messages == [user("q")]
+
+
+def test_fold_puts_the_prompt_into_the_first_user_message() -> None:
+    """A template without a system role gets the instructions inside the first user message."""
+    builder = ContextBuilder(profile=Profile(instructions="fold"))
+    assert builder.build(developer_prompt="a", history=[user("q")]).messages == [user("a\n\nq")]
+
+
+def test_tool_answers_stand_right_behind_their_call() -> None:
+    """Answers are put in the calls' order behind the message that made them; what has no partner is left out."""
+    history = [user("q"), call("a", "b"), result("b"), user("x"), result("a"), result("z"), call("lost"), user("r")]
+    context = ContextBuilder().build(history=history)
+    assert [message.get("tool_call_id") or message["role"] for message in context.messages] == [
+        "user", "assistant", "a", "b", "user", "user",
+    ]  # fmt: skip
+    reasons = {part.key: part.rule for part in context.report.dropped}
+    assert reasons == {5: "a tool result without its call", 6: "tool calls without results"}
+
+
+def test_the_start_moves_in_steps() -> None:
+    """While the history grows turn by turn, the start stays where it is for several turns, then moves a whole step."""
+    builder = ContextBuilder(
+        budget=Budget(context_tokens=200, reply_tokens=20, step_tokens=50), counter=Words()
+    )
+    history: list[dict[str, Any]] = []
+    starts = []
+    for turn in range(60):
+        history.append(user(f"question {turn}"))
+        context = builder.build(history=history)
+        starts.append(context.report.start or 0)
+        history.append(assistant(f"answer {turn}"))
+    assert starts == sorted(starts), "the start never moves back"
+    moves = [turn for turn in range(1, 60) if starts[turn] != starts[turn - 1]]
+    assert 5 < len(moves) < 15
+    gaps = [later - earlier for earlier, later in zip(moves, moves[1:], strict=False)]
+    assert min(gaps) >= 4
+
+
+def test_a_question_over_the_budget_says_by_how_much() -> None:
+    """When the prompt and the current turn alone do not fit, ContextOverflow names both numbers."""
+    builder = ContextBuilder(budget=Budget(context_tokens=40, reply_tokens=20), counter=Words())
+    with pytest.raises(ContextOverflow) as caught:
+        builder.build(developer_prompt="one two three", history=[user("word " * 50)])
+    assert (caught.value.needed, caught.value.available) == (54, 10)
+
+
+def test_nothing_to_answer_is_an_error() -> None:
+    """An empty history, or one of which nothing can be sent, is refused."""
+    for history in ([], [assistant(None)]):
+        with pytest.raises(InvalidInput, match="history"):
+            ContextBuilder().build(developer_prompt="x", history=history)
+
+
+@pytest.mark.parametrize(
+    ("text", "o200k"),
+    [
+        ("本日の会議では、来年度の予算配分と新しい採用計画について議論しました。", 25),
+        ("The quick brown fox jumps over the lazy dog and runs into the forest.", 15),
+        ("def add(a: int, b: int) -> int:\n    return a + b\n", 19),
+        ("東京都千代田区永田町", 8),
+        ("오늘은 날씨가 좋습니다. 산책을 갈까요?", 14),
+        ("今天天气很好，我们去公园散步吧。", 12),
+        ("👩‍👩‍👧‍👦🎉🚀", 15),
+        ("Привет, как дела сегодня?", 7),
+    ],
+)
+def test_the_estimate_is_fair_to_every_script(text: str, o200k: int) -> None:
+    """The estimate is never under the count that o200k_base gives (measured), and not far over it."""
+    estimate = CharacterEstimate("o200k_base").count(text)
+    assert o200k <= estimate <= 2 * o200k + 6
+    assert CharacterEstimate().count(text) >= CharacterEstimate("o200k_base").count(text)
+
+
+def test_a_message_costs_more_than_its_text() -> None:
+    """Overhead, tool calls and names are counted."""
+    counter = Words()
+    assert message_tokens(counter, user("a b c")) == 7
+    assert message_tokens(counter, call("x")) > 8

@@ -1,0 +1,49 @@
+"""Every page runs as it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import convokit
+from tests.docs import answers
+from tests.docs.pages import Story, blocks, name, pages
+from tests.support.server import LoopbackServer
+
+PAGES = [page for page in pages() if blocks(page, "python")]
+
+
+@pytest.fixture
+def written(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: Path) -> LoopbackServer:
+    """An empty folder to run in, and a server at the address that the library takes from the environment."""
+    server.answer = answers.answer
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-key")
+    monkeypatch.setenv("PYTHONPATH", str(checkout))
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    return server
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_block_of_a_page_runs(
+    page: Path, written: LoopbackServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page's Python runs from top to bottom, and what it says is printed is printed."""
+    databases: list[str] = []
+
+    def export(variable: str, value: str) -> None:
+        if value.startswith("postgresql://"):
+            value = str(request.getfixturevalue("postgres").empty())
+            databases.append(value)
+        monkeypatch.setenv(variable, written.url if variable == "OPENAI_BASE_URL" else value)
+
+    reference = page.parent.name == "reference"
+    namespace: dict[str, Any] = {each: getattr(convokit, each) for each in convokit.__all__} if reference else {}
+    try:
+        assert Story(page, export, namespace).tell() >= 1
+    finally:
+        for url in databases:
+            request.getfixturevalue("postgres").drop(url)

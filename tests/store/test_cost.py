@@ -1,0 +1,135 @@
+"""What a turn costs the database: counted, not timed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from convokit import Budget, Convokit
+from convokit.domain.message import MessageRow
+from convokit.store import messages
+from convokit.store.engine import WRITE, database_url, open_engine
+from tests.support.server import LoopbackServer
+
+
+class Traffic:
+    """Counts statements, commits and rows of a kit."""
+
+    def __init__(self, kit: Convokit) -> None:
+        self.statements: list[str] = []
+        self.transactions: Counter[str] = Counter()
+        self.rows = 0
+        engine = kit._store.engine
+        event.listen(engine, "before_cursor_execute", self._statement)
+        event.listen(engine, "commit", self._commit)
+
+    def _statement(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        self.statements.append(statement)
+
+    def _commit(self, connection: Any) -> None:
+        writing = connection.get_execution_options().get(WRITE)
+        self.transactions["write" if writing else "read"] += 1
+
+    def reset(self) -> None:
+        self.statements.clear()
+        self.transactions.clear()
+        self.rows = 0
+
+
+def _grow(kit: Convokit, database: str, key: str, count: int) -> None:
+    """Give a conversation `count` messages, as if it had been talked in for long."""
+    chat = kit.chat(key)
+    chat.send("first")
+    engine = open_engine(database_url(database))
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        head = messages.get(connection, chat.id, 2)  # type: ignore[arg-type]
+        assert head is not None
+        rows = []
+        for seq in range(3, count + 1):
+            values = {name: getattr(head, name) for name in MessageRow.__slots__}
+            values |= {"seq": seq, "parent_seq": seq - 1, "role": "user" if seq % 2 else "assistant"}
+            values |= {"path_tokens": head.path_tokens + (seq - 2) * head.tokens, "window_from_seq": None}
+            rows.append(MessageRow(**values))
+        messages.append(connection, chat.id, rows)  # type: ignore[arg-type]
+        connection.execute(
+            text("UPDATE convokit_conversation SET head_seq = :n, last_seq = :n"), {"n": count}
+        )
+    engine.dispose()
+
+
+@pytest.fixture
+def sync_kit(database: str, server: LoopbackServer) -> Any:
+    with Convokit(database, model="loop-1", base_url=server.url, budget=Budget(context_tokens=400, reply_tokens=50)) as kit:
+        yield kit
+
+
+def test_a_plain_turn_is_one_read_and_two_commits(sync_kit: Convokit) -> None:
+    """One reading transaction, two writing ones, and a fixed number of statements."""
+    chat = sync_kit.chat("k")
+    chat.send("warm up")
+    traffic = Traffic(sync_kit)
+    chat.send("hello")
+    assert traffic.transactions == {"read": 1, "write": 2}
+    first = len([each for each in traffic.statements if not each.startswith("BEGIN")])
+    traffic.reset()
+    for number in range(5):
+        chat.send(f"turn {number}")
+    assert len([each for each in traffic.statements if not each.startswith("BEGIN")]) == 5 * first
+
+
+@pytest.mark.parametrize("count", [50, 5000])
+def test_a_turn_reads_the_window_whatever_the_history(
+    sync_kit: Convokit, database: str, server: LoopbackServer, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows read are at most twice the rows sent and 32, with 50 messages as with 5,000."""
+    _grow(sync_kit, database, "long", count)
+    read = 0
+    original = MessageRow.__init__
+
+    def counting(self: MessageRow, *args: Any, **kwargs: Any) -> None:
+        nonlocal read
+        read += 1
+        original(self, *args, **kwargs)
+
+    for _ in range(2):
+        read = 0
+        with monkeypatch.context() as patched:
+            patched.setattr(MessageRow, "__init__", counting)
+            sync_kit.chat("long").send("and now?")
+        sent = len(server.requests[-1].body["messages"])
+        assert 5 < sent < 40
+        assert read - 2 <= 2 * sent + 32, "rows read, less the two that were written"
+
+
+def test_the_window_holds_its_start_between_turns(sync_kit: Convokit, database: str, server: LoopbackServer) -> None:
+    """Past the budget, the first message sent stays the same for several turns."""
+    _grow(sync_kit, database, "steady", 400)
+    chat = sync_kit.chat("steady")
+    starts = []
+    for number in range(12):
+        reply = chat.send(f"turn {number}")
+        starts.append(reply.context.start)
+    assert starts == sorted(starts)
+    assert len(set(starts)) <= 6
+    assert starts[0] > 300
+
+
+def test_another_tenants_conversation_is_not_there(database: str, server: LoopbackServer) -> None:
+    """The same key under another tenant is another conversation; its id opens nothing."""
+    ours = Convokit(database, model="m", base_url=server.url, tenant="a")
+    theirs = Convokit(database, model="m", base_url=server.url, tenant="b")
+    chat = ours.chat("k")
+    chat.send("secret")
+    assert len(theirs.conversations()) == 0
+    from convokit.errors import NotFound  # noqa: PLC0415
+
+    for handle in (theirs.chat("k"), theirs.chat(id=chat.id)):
+        with pytest.raises(NotFound):
+            handle.messages()
+    theirs.chat("k").send("other")
+    assert [message.text for message in ours.chat("k").messages()] == ["secret", "echo: secret"]
+    for kit in (ours, theirs):
+        kit.close()

@@ -1,0 +1,346 @@
+"""Chunks and what they make."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from convokit.domain.events import AudioDelta, Finished, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from convokit.domain.reply import Answer, Completion
+from convokit.errors import BadReply, ModelError
+from convokit.wire.accumulate import MAX_CHOICES, Accumulator, parse_completion
+
+from .vectors import chunk, reply
+
+
+def made(*chunks: dict[str, Any]) -> Completion:
+    """The completion of these chunks."""
+    accumulator = Accumulator(new_id=iter(f"call_{number}" for number in range(99)).__next__)
+    for one in chunks:
+        accumulator.feed(one)
+    return accumulator.completion()
+
+
+def answer(*deltas: dict[str, Any], finish: str = "stop") -> Answer:
+    """The answer of these deltas."""
+    return made(*(chunk(delta) for delta in deltas), chunk({}, finish)).answers[0]
+
+
+def piece(index: int | None = None, id: str | None = None, name: str | None = None, arguments: str = "") -> dict[str, Any]:
+    """A delta with a piece of one tool call; what is None is absent."""
+    function: dict[str, Any] = {"arguments": arguments}
+    call: dict[str, Any] = {"function": function}
+    for key, value in (("index", index), ("id", id)):
+        if value is not None:
+            call[key] = value
+    if name is not None:
+        function["name"] = name
+    return {"tool_calls": [call]}
+
+
+def calls(*deltas: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Id, name and arguments of each call these deltas make."""
+    found = answer(*deltas, finish="tool_calls").tool_calls
+    return [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in found]
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"choices": [], "usage": None},
+        {"choices": [], "prompt_filter_results": []},
+        {"id": "chatcmpl-1"},
+        {"choices": None},
+        {"choices": [{"index": 0, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": None, "finish_reason": None}]},
+        {"choices": [None]},
+        {},
+    ],
+)
+def test_b53_missing_and_null_are_tolerated(odd: dict[str, Any]) -> None:
+    """Chunks without choices, choices without a delta, and nulls change nothing."""
+    found = made(chunk({"content": "a"}), odd, chunk({"content": "b"}), chunk({}, "stop"), odd)
+    assert found.answers[0].content == "ab"
+    assert found.done
+
+
+@pytest.mark.parametrize("where", ["first", "middle", "finish", "last", "every"])
+def test_b54_usage_is_kept_wherever_it_comes(where: str) -> None:
+    """Usage counts on whichever chunk it is, the last one wins, and null never overwrites it."""
+    chunks = [chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop"), {"choices": []}]
+    chunks = [{**one, "usage": None} for one in chunks]
+    at = {"first": 0, "middle": 1, "finish": 2, "last": 3}
+    for number, one in enumerate(chunks):
+        if where == "every":
+            one["usage"] = {**USAGE, "completion_tokens": number}
+        elif number == at[where]:
+            one["usage"] = USAGE
+    found = made(*chunks, {"choices": [], "usage": None})
+    assert found.usage.prompt_tokens == 1
+    assert found.usage.completion_tokens == (3 if where == "every" else 2)
+    assert found.usage.source == "reported"
+
+
+def test_b55_repeated_role_id_and_name_do_not_concatenate() -> None:
+    """What is said once stays so however often it is repeated."""
+    repeated = [{"role": "assistant", **piece(0, "call_1", "weather", text)} for text in ('{"a"', ":1}", "")]
+    assert calls(*repeated) == [("call_1", "weather", '{"a":1}')]
+    kinds = [{**one, "tool_calls": [{**one["tool_calls"][0], "type": "function"}]} for one in repeated]
+    assert answer(*kinds).tool_calls[0]["type"] == "function"
+
+
+def test_b56_tool_deltas_by_index_interleaved() -> None:
+    """Pieces of several calls may come in any order; the index tells them apart."""
+    deltas = [piece(0, "a", "f", "{"), piece(1, "b", "g", "["), piece(0, arguments="}"), piece(1, arguments="]")]
+    assert calls(*deltas) == [("a", "f", "{}"), ("b", "g", "[]")]
+
+
+def test_b56_tool_deltas_without_index() -> None:
+    """Without an index the id tells calls apart, and a piece without either goes on with the last one."""
+    assert calls(piece(None, "a", "f", "{"), piece(None, "b", "g", "{"), piece(None, "a", None, "}")) == [
+        ("a", "f", "{}"),
+        ("b", "g", "{"),
+    ]
+    assert calls(piece(None, "a", "f"), piece(arguments="{"), piece(arguments="}")) == [("a", "f", "{}")]
+
+
+def test_b56_whole_calls_without_index_and_id() -> None:
+    """A name after complete arguments begins another call; ids are made up, and differ."""
+    found = calls(piece(name="f", arguments='{"a":1}'), piece(name="f", arguments='{"a":2}'), piece(name="g", arguments="{}"))
+    assert [one[1:] for one in found] == [("f", '{"a":1}'), ("f", '{"a":2}'), ("g", "{}")]
+    assert len({one[0] for one in found}) == 3
+
+
+def test_b56_index_zero_reused_with_a_new_id() -> None:
+    """A different id at an index in use is another call; a known id there goes on with its own."""
+    deltas = [piece(0, "a", "f", "{"), piece(0, "b", "g", '{"x":'), piece(0, "a", None, "}"), piece(0, "b", None, "1}")]
+    assert calls(*deltas) == [("a", "f", "{}"), ("b", "g", '{"x":1}')]
+
+
+def test_b56_index_may_start_at_one_and_a_call_may_come_whole() -> None:
+    """Indexes need not start at 0, and one delta may hold whole calls."""
+    whole = {"tool_calls": [piece(1, "a", "f", "{}")["tool_calls"][0], piece(2, "b", "g", "{}")["tool_calls"][0]]}
+    assert calls(whole) == [("a", "f", "{}"), ("b", "g", "{}")]
+
+
+def test_b56_events_say_which_call_they_belong_to() -> None:
+    """A tool call delta names its position, its id and name as far as known, and the new part of the arguments."""
+    accumulator = Accumulator()
+    first = accumulator.feed(chunk(piece(3, "a", "f", "{")))
+    second = accumulator.feed(chunk(piece(3, arguments="}")))
+    assert first == [ToolCallDelta(0, "a", "f", "{")]
+    assert second == [ToolCallDelta(0, "a", "f", "}")]
+
+
+def test_b57_choices_accumulate_apart_and_out_of_order() -> None:
+    """With n > 1 every choice is its own, whichever comes first."""
+    chunks = [chunk({"content": "b"}, index=1), chunk({"content": "a"}), chunk({"content": "B"}, "stop", 1)]
+    accumulator = Accumulator()
+    events = [event for one in [*chunks, chunk({"content": "A"})] for event in accumulator.feed(one)]
+    assert TextDelta("b", 1) in events
+    assert accumulator.text == "aA"
+    assert not accumulator.done
+    accumulator.feed(chunk({}, "length"))
+    found = accumulator.completion()
+    assert [(one.index, one.content, one.finish_reason) for one in found.answers] == [(0, "aA", "length"), (1, "bB", "stop")]
+    assert found.done
+
+
+@pytest.mark.parametrize(("message", "content"), [({}, None), ({"content": None}, None), ({"content": ""}, "")])
+def test_b58_null_empty_and_absent_content_stay_apart(message: dict[str, Any], content: str | None) -> None:
+    """A turn that only calls tools has content None; content sent empty is ""."""
+    tools = piece(0, "a", "f", "{}")
+    assert answer({"role": "assistant", **message}, tools).content == content
+    assert parse_completion(reply({"role": "assistant", **message, **tools})).answers[0].content == content
+
+
+def test_b59_refusal_is_kept_apart_from_content() -> None:
+    """A refusal is not the reply's text."""
+    accumulator = Accumulator()
+    events = [event for part in ("I can", "not") for event in accumulator.feed(chunk({"refusal": part}))]
+    assert events == [RefusalDelta("I can"), RefusalDelta("not")]
+    assert accumulator.text == ""
+    found = accumulator.completion().answers[0]
+    assert (found.content, found.refusal) == (None, "I cannot")
+
+
+def test_b60_audio_pieces_concatenate_as_data() -> None:
+    """Audio that was encoded piece by piece becomes one valid base64 text; id is said once, the expiry may come last."""
+    data = [b"one", b"an", b"other"]
+    deltas = [{"audio": {"id": "audio_1", "transcript": "He"}}]
+    deltas += [{"audio": {"data": base64.b64encode(one).decode()}} for one in data]
+    chunks = [chunk(delta) for delta in [*deltas, {"audio": {"id": "audio_1", "transcript": "llo"}}]]
+    audio = made(*chunks, chunk({}, "stop"), chunk({"audio": {"expires_at": 99}})).answers[0].audio
+    assert audio is not None
+    assert base64.b64decode(audio["data"]) == b"".join(data)
+    assert (audio["id"], audio["transcript"], audio["expires_at"]) == ("audio_1", "Hello", 99)
+
+
+def test_b60_audio_cut_anywhere_is_joined_as_it_came() -> None:
+    """Audio that was encoded as a whole and cut somewhere is simply joined, and each piece is an event."""
+    whole = base64.b64encode(b"some audio data!").decode()
+    accumulator = Accumulator()
+    events = [event for cut in (whole[:5], whole[5:]) for event in accumulator.feed(chunk({"audio": {"data": cut}}))]
+    assert events == [AudioDelta(whole[:5], ""), AudioDelta(whole[5:], "")]
+    audio = accumulator.completion().answers[0].audio
+    assert audio == {"data": whole}
+
+
+@pytest.mark.parametrize("keys", [("reasoning_content",), ("reasoning",), ("reasoning_content", "reasoning")])
+def test_b61_reasoning_lands_in_one_field_never_in_content(keys: tuple[str, ...]) -> None:
+    """Both names of reasoning fill one field, once; the key it came under is kept for the server that wants it back."""
+    accumulator = Accumulator()
+    events = [e for text in ("Hm", "m") for e in accumulator.feed(chunk({"content": None, **dict.fromkeys(keys, text)}))]
+    assert events == [ReasoningDelta("Hm"), ReasoningDelta("m")]
+    found = accumulator.completion().answers[0]
+    assert (found.content, found.reasoning) == (None, "Hmm")
+    assert found.extra == dict.fromkeys(keys, "Hmm")
+
+
+def test_b61_absent_reasoning_is_none_and_empty_is_empty() -> None:
+    """A null is no reasoning; an empty one is kept, because DeepSeek wants even that back."""
+    assert answer({"content": "a", "reasoning_content": None}).reasoning is None
+    found = answer({"content": "a", "reasoning_content": ""})
+    assert (found.reasoning, found.extra) == ("", {"reasoning_content": ""})
+
+
+def test_b62_azure_filter_after_the_finish_updates_the_finish_reason() -> None:
+    """A filter that answers late changes the finish reason; a choice without a delta is no accident."""
+    accumulator = Accumulator()
+    accumulator.feed(chunk({"content": "a"}))
+    assert accumulator.feed(chunk({}, "stop")) == [Finished("stop")]
+    late = {"index": 0, "finish_reason": "content_filter", "content_filter_results": {"hate": {"filtered": True}}}
+    assert accumulator.feed({"choices": [late]}) == [Finished("content_filter")]
+    found = accumulator.completion().answers[0]
+    assert found.finish_reason == "content_filter"
+    assert found.extra["content_filter_results"] == {"hate": {"filtered": True}}
+
+
+def test_b82_arguments_are_verbatim_even_when_invalid() -> None:
+    """Arguments are kept as they came; none at all means an empty object, and an object becomes text."""
+    assert calls(piece(0, "a", "f", '{"x": tru')) == [("a", "f", '{"x": tru')]
+    assert calls(piece(0, "a", "f")) == [("a", "f", "{}")]
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": {"city": "京都"}}}
+    found = parse_completion(reply({"content": None, "tool_calls": [call]})).answers[0].tool_calls
+    assert found[0]["function"]["arguments"] == '{"city": "京都"}'
+
+
+def test_b82_missing_usage_is_none_not_zero() -> None:
+    """Counts nobody reported are None."""
+    found = parse_completion(reply())
+    assert found.usage.source == "absent"
+    assert (found.usage.prompt_tokens, found.usage.cached_tokens, found.usage_details) == (None, None, {})
+    odd = {"prompt_tokens": "9", "completion_tokens": -1, "total_tokens": True, "prompt_tokens_details": None}
+    strange = parse_completion(reply(usage=odd)).usage
+    assert (strange.prompt_tokens, strange.completion_tokens, strange.total_tokens) == (None, None, None)
+
+
+def test_custom_tool_calls_keep_their_input() -> None:
+    """A custom tool's input is text and stays so."""
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "sql", "input": "SELECT"}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": " 1"}}]},
+    ]
+    assert answer(*deltas).tool_calls == [{"id": "a", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}]
+
+
+def test_deprecated_function_call_is_read() -> None:
+    """The old single function call is kept under its own name."""
+    deltas = [{"function_call": {"name": "f", "arguments": "{"}}, {"function_call": {"arguments": "}"}}]
+    assert answer(*deltas, finish="function_call").extra == {"function_call": {"name": "f", "arguments": "{}"}}
+
+
+def test_logprobs_are_joined() -> None:
+    """Lists of log probabilities go on from chunk to chunk."""
+    chunks = [chunk({"content": text}) for text in "ab"]
+    for one, text in zip(chunks, "ab", strict=True):
+        one["choices"][0]["logprobs"] = {"content": [{"token": text}], "refusal": None}
+    assert made(*chunks).answers[0].logprobs == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
+
+
+def test_surrogate_pairs_cut_between_chunks_are_joined() -> None:
+    """Half a character waits for its other half; one that never comes is U+FFFD, in events as in what is kept."""
+    accumulator = Accumulator()
+    events = [event for text in ("a\ud83d", "\ude00b", "\ude00", "c\ud83d") for event in accumulator.feed(chunk({"content": text}))]
+    assert [event.text for event in events] == ["a", "😀b", "\ufffd", "c"]
+    assert accumulator.completion().answers[0].content == "a😀b\ufffdc\ufffd"
+    whole = answer({"reasoning": "\ud83d"}, {"reasoning": "\ude00"}, piece(0, "a", "f", "\ud83d"), piece(0, None, None, "\ude00"))
+    assert (whole.reasoning, whole.tool_calls[0]["function"]["arguments"]) == ("😀", "😀")
+
+
+def test_a_message_that_sums_up_a_stream_is_not_read_twice() -> None:
+    """A final `message` after deltas repeats them."""
+    last = chunk({}, "stop")
+    last["choices"][0] |= {"delta": None, "message": {"role": "assistant", "content": "ab"}}
+    assert made(chunk({"content": "a"}), chunk({"content": "b"}), last).answers[0].content == "ab"
+
+
+def test_text_after_gives_the_rest_only() -> None:
+    """What was stored already is not joined again."""
+    accumulator = Accumulator()
+    for text in ("ab", "c", "def"):
+        accumulator.feed(chunk({"content": text}))
+    assert accumulator.text_chars == 6
+    assert [accumulator.text_after(at) for at in range(8)] == ["abcdef", "bcdef", "cdef", "def", "ef", "f", "", ""]
+
+
+def test_what_is_held_is_counted() -> None:
+    """Every kind of content adds to the size, so that no part of a reply can grow unseen."""
+    deltas: Iterator[dict[str, Any]] = iter(
+        [
+            {"content": "x" * 1000},
+            {"refusal": "x" * 1000},
+            {"reasoning": "x" * 1000},
+            piece(0, "a", "f", "x" * 1000),
+            {"audio": {"data": "x" * 1000}},
+            {"annotations": [{"x": "x" * 1000}]},
+            {"reasoning_details": [{"text": "x" * 1000}]},
+            {"unknown": {"x": "x" * 1000}},
+        ]
+    )
+    accumulator = Accumulator()
+    before = accumulator.size
+    for delta in deltas:
+        accumulator.feed(chunk(delta))
+        assert accumulator.size >= before + 1000
+        before = accumulator.size
+    for _ in range(5):
+        accumulator.feed(chunk({"unknown": {"x": "y" * 1000}}))  # replaced, not added
+    assert accumulator.size < before + 100
+
+
+def test_reasoning_details_are_merged_by_index_and_type() -> None:
+    """OpenRouter's blocks are joined piece by piece, and their signature is kept."""
+    first, second = {"index": 0, "type": "reasoning.text"}, {"index": 1, "type": "reasoning.encrypted"}
+    parts = [{**first, "text": "a"}, {**second, "data": "x"}, {**first, "text": "b"}, {**first, "signature": "s"}]
+    found = answer(*({"reasoning_details": [part]} for part in parts)).extra["reasoning_details"]
+    assert found == [{**first, "text": "ab", "signature": "s"}, {**second, "data": "x"}]
+
+
+def test_finish_reason_error_is_raised_with_the_partial() -> None:
+    """A choice that ends in error is an error, with what came before it."""
+    accumulator = Accumulator()
+    accumulator.feed(chunk({"content": "half"}))
+    with pytest.raises(ModelError) as caught:
+        accumulator.feed(chunk({}, "error"))
+    assert caught.value.partial == "half"
+
+
+def test_nonsense_is_a_bad_reply() -> None:
+    """What is no chunk, or holds more choices than any server gives, is refused."""
+    for value in (None, 1, "x", [], [chunk()]):
+        with pytest.raises(BadReply):
+            parse_completion(value)
+    with pytest.raises(BadReply, match="choices"):
+        parse_completion({"choices": [{"message": {}}] * (MAX_CHOICES + 1)})
+    deep: Any = "x"
+    for _ in range(100):
+        deep = [deep]
+    with pytest.raises(BadReply, match="nested"):
+        parse_completion(reply({"content": "a", "odd": deep}))

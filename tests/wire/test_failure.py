@@ -1,0 +1,491 @@
+"""What went wrong, told from the many ways in which servers say it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+from convokit.domain.reply import Answer, Completion
+from convokit.errors import (
+    BadReply,
+    ContentFiltered,
+    ContextOverflow,
+    ModelError,
+    QuotaExhausted,
+    RateLimited,
+    Rejected,
+    ServerFailed,
+    UnsupportedFeature,
+)
+from convokit.wire import failure
+
+NOW = 1_764_000_000.0
+
+
+def told(status: int, body: Any, **headers: str) -> Any:
+    """The error of an answer."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return failure.from_response(status, named, data, retry_after_now=NOW)
+
+
+def openai(message: str, type: str | None = "invalid_request_error", param: str | None = None, code: Any = None) -> Any:
+    """An error as OpenAI sends it."""
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+ENVELOPES = [
+    (openai("no good", param="model", code="model_not_found"), "model_not_found", "invalid_request_error", "model"),
+    (openai("no good", "BadRequestError", None, 400), "400", "BadRequestError", None),
+    ({"error": {"message": "no good", "code": "500", "type": None, "param": None}}, "500", None, None),
+    ({"error": "no good"}, None, None, None),
+    ({"error": {"message": "no good"}, "error_type": "x"}, None, None, None),
+    ({"object": "error", "message": "no good", "type": "BadRequestError", "param": None, "code": 400}, "400", "BadRequestError", None),
+    ({"object": "error", "message": "no good", "type": "invalid_model", "code": "3280"}, "3280", "invalid_model", None),
+    ({"detail": "no good"}, None, None, None),
+    ({"detail": [{"loc": ["body", "messages", 0], "msg": "no good", "input": "SECRET"}]}, None, None, "messages.0"),
+    ({"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "no good", "input": "SECRET"}]}}, None, None, "n"),
+    ({"message": "no good"}, None, None, None),
+    ({"statusCode": 422, "message": "no good"}, None, None, None),
+    ({"error": {"code": "BadRequest", "message": "no good", "innererror": {"code": "X"}, "status": 400}}, "BadRequest", None, None),
+    ({"error": {"message": "Provider returned error", "code": 422, "metadata": {"raw": '{"message":"no good"}'}}}, "422", None, None),
+    ({"error": {"code": 422, "message": "no good", "status": "INVALID_ARGUMENT"}}, "422", "INVALID_ARGUMENT", None),
+    ([{"error": {"code": 422, "message": "no good"}}], "422", None, None),
+    ({"errors": [{"message": "no good"}]}, None, None, None),
+    (b"no good", None, None, None),
+    (b"<html><body><h1>no good</h1></body></html>", None, None, None),
+    (b'{"error": no good', None, None, None),
+]
+
+
+@pytest.mark.parametrize(("body", "code", "type", "param"), ENVELOPES)
+def test_b66_every_envelope_is_understood(body: Any, code: str | None, type: str | None, param: str | None) -> None:
+    """Status, code (a text), type, param, message and request id come out of every shape an error has."""
+    error = told(422, body, x_request_id="req_1")
+    assert isinstance(error, Rejected)
+    assert "no good" in str(error)
+    assert "SECRET" not in str(error)
+    assert "422" in str(error)
+    assert (error.status, error.code, error.type, error.param) == (422, code, type, param)
+    assert error.request_id == "req_1"
+    assert not error.retryable
+
+
+@pytest.mark.parametrize("body", [b"", b"  \n", b"\xff\xfe", b"null", b"[]", b"{}", b'""', b"[" * 5000])
+def test_b66_empty_and_strange_bodies_too(body: bytes) -> None:
+    """An answer that says nothing still names its status."""
+    error = told(502, body)
+    assert isinstance(error, ServerFailed)
+    assert "502" in str(error)
+    assert (error.status, error.request_id, error.retry_after_s) == (502, None, None)
+    assert error.retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Rejected),
+        (401, Rejected),
+        (402, QuotaExhausted),
+        (403, Rejected),
+        (404, Rejected),
+        (408, ServerFailed),
+        (409, ServerFailed),
+        (413, Rejected),
+        (422, Rejected),
+        (429, RateLimited),
+        (500, ServerFailed),
+        (501, UnsupportedFeature),
+        (502, ServerFailed),
+        (503, ServerFailed),
+        (504, ServerFailed),
+        (529, ServerFailed),
+        (302, BadReply),
+        (307, BadReply),
+        (418, Rejected),
+        (599, ServerFailed),
+    ],
+)
+def test_b66_status_decides_where_words_do_not(status: int, kind: type[Exception]) -> None:
+    """Without better knowledge the status says what kind of failure it is."""
+    error = told(status, {"error": {"message": "x"}})
+    assert type(error) is kind
+    assert error.status == status
+
+
+def test_b66_request_ids_of_other_servers() -> None:
+    """Azure, OpenRouter and LiteLLM name the request in headers of their own."""
+    for header in ("apim_request_id", "x_generation_id", "x_litellm_call_id", "request_id"):
+        assert told(500, b"", **{header: "r1"}).request_id == "r1"
+
+
+def test_b66_a_redirect_names_its_host_and_nothing_else() -> None:
+    """A key is not sent to another host; the address to set instead is shown without its query."""
+    error = told(307, b"", location="https://eu.example.com/v1/chat/completions?key=sekret")
+    assert "eu.example.com" in str(error)
+    assert "sekret" not in str(error)
+
+
+QUOTA = ["insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded"]
+QUOTA += ["project_spend_limit_exceeded", "organization_usage_limit_exceeded"]
+
+
+@pytest.mark.parametrize("code", QUOTA)
+def test_b68_a_used_up_quota_is_no_rate_limit(code: str) -> None:
+    """A 429 that waiting does not help is told apart, by its code or by its type."""
+    for body in (openai("You exceeded your current quota", "insufficient_quota", None, code), openai("x", None, None, code)):
+        error = told(429, body, retry_after="1")
+        assert isinstance(error, QuotaExhausted)
+        assert not error.retryable
+
+
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", "slow_down", None])
+def test_b68_a_rate_limit_is_worth_waiting_for(code: str | None) -> None:
+    """Any other 429 is a rate limit, with the server's wish."""
+    error = told(429, openai("Rate limit reached", "requests", None, code), retry_after="7", x_should_retry="true")
+    assert isinstance(error, RateLimited)
+    assert (error.retry_after_s, error.should_retry, error.retryable) == (7.0, True, True)
+
+
+def test_b68_a_request_larger_than_the_whole_allowance_is_not_waited_for() -> None:
+    """When one request needs more tokens than a minute has, no minute will do."""
+    text = "Request too large for gpt-6 on tokens per min (TPM): Limit 30000, Requested {}."
+    assert told(429, openai(text.format(40000), "tokens", None, "rate_limit_exceeded")).should_retry is False
+    assert told(429, openai(text.format(4000), "tokens", None, "rate_limit_exceeded")).should_retry is None
+
+
+TOOLS_TEXT = (
+    "Function tools with reasoning_effort are not supported for gpt-6-sol in /v1/chat/completions. "
+    "To use function tools, use /v1/responses or set reasoning_effort to 'none'."
+)
+
+
+def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> None:
+    """The one 400 that tools and reasoning bring says what would work."""
+    error = told(400, openai(TOOLS_TEXT, param="reasoning_effort"))
+    assert isinstance(error, UnsupportedFeature)
+    assert "reasoning_effort='none'" in error.hint
+    assert error.param == "reasoning_effort"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "hint"),
+    [
+        (
+            400,
+            openai(
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+                param="max_tokens",
+                code="unsupported_parameter",
+            ),
+            "max_completion_tokens",
+        ),
+        (
+            400,
+            openai(
+                "Unsupported value: 'temperature' does not support 0.1 with this model. Only the default (1) value is supported.",
+                param="temperature",
+                code="unsupported_value",
+            ),
+            "leave temperature at its default",
+        ),
+        (400, openai("Unsupported parameter: 'stop'", param="stop", code="unsupported_parameter"), "leave stop out"),
+        (
+            400,
+            openai(
+                "Unsupported value: 'reasoning_effort' does not support 'xhigh'. Supported values are: 'low', 'high'.",
+                param="reasoning_effort",
+                code="unsupported_value",
+            ),
+            "'low', 'high'",
+        ),
+        (
+            400,
+            openai("Unsupported value: 'messages[0].role' does not support 'system' with this model.", code="unsupported_value"),
+            "role",
+        ),
+        (400, {"error": {"message": "registry.ollama.ai/library/phi does not support tools"}}, "tools"),
+        (500, {"error": {"code": 500, "message": "tools param requires --jinja flag", "type": "server_error"}}, "--jinja"),
+        (400, openai('"auto" tool choice requires --enable-auto-tool-choice'), "--enable-auto-tool-choice"),
+        (500, {"error": {"code": 500, "message": "System role not supported at row 1", "type": "server_error"}}, "fold"),
+        (400, openai("Conversation roles must alternate user/assistant/user/assistant/..."), "alternate"),
+        (501, {"error": {"code": 501, "message": "no embeddings", "type": "not_supported_error"}}, ""),
+    ],
+)
+def test_what_a_server_cannot_do_comes_with_a_hint(status: int, body: Any, hint: str) -> None:
+    """A feature that is not there is told from other rejections, with what would work instead."""
+    error = told(status, body)
+    assert isinstance(error, UnsupportedFeature)
+    assert hint in error.hint
+    assert not error.retryable
+
+
+OVERFLOWS = [
+    (
+        400,
+        openai(
+            "This model's maximum context length is 128000 tokens. However, your messages resulted in 204308 tokens. "
+            "Please reduce the length of the messages.",
+            param="messages",
+            code="context_length_exceeded",
+        ),
+        204308,
+        128000,
+    ),
+    (
+        400,
+        openai(
+            "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 477469 tokens. "
+            "Please reduce the length of the messages.",
+            param="messages",
+            code="context_length_exceeded",
+        ),
+        477469,
+        272000,
+    ),
+    (
+        400,
+        openai(
+            "This model's maximum context length is 4096 tokens. However, you requested 512 output tokens and your prompt "
+            "contains at least 3585 input tokens, for a total of at least 4097 tokens.",
+            "BadRequestError",
+            "input_tokens",
+            400,
+        ),
+        3585,
+        4096,
+    ),
+    (
+        400,
+        {
+            "object": "error",
+            "message": "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+            "type": "BadRequestError",
+            "param": None,
+            "code": 400,
+        },
+        5000,
+        4096,
+    ),
+    (
+        400,
+        {
+            "object": "error",
+            "message": "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total "
+            "of 5000 tokens: 4000 tokens from the input messages and 1000 tokens for the completion.",
+            "code": 400,
+        },
+        5000,
+        4096,
+    ),
+    (
+        400,
+        {
+            "error": {
+                "code": 400,
+                "message": "the request exceeds the available context size, try increasing it",
+                "type": "exceed_context_size_error",
+                "n_prompt_tokens": 9000,
+                "n_ctx": 8192,
+            }
+        },
+        9000,
+        8192,
+    ),
+    (400, {"error": {"code": 400, "message": "request (9000 tokens) exceeds the available context size (8192 tokens)"}}, 9000, 8192),
+    (
+        400,
+        {
+            "error": "Trying to keep the first 111490 tokens when context the overflows. However, the model is loaded with "
+            "context length of only 32768 tokens, which is not enough."
+        },
+        111490,
+        32768,
+    ),
+    (
+        400,
+        {
+            "error": {
+                "message": "This endpoint's maximum context length is 131072 tokens. However, you requested about 138956 tokens "
+                "(7884 of text input, 131072 in the output).",
+                "code": 400,
+            }
+        },
+        138956,
+        131072,
+    ),
+    (
+        400,
+        {
+            "error": {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {"raw": '{"error":{"message":"prompt is too long: 213462 tokens > 200000 maximum"}}'},
+            }
+        },
+        213462,
+        200000,
+    ),
+    (400, {"error": {"message": "x", "code": 400, "metadata": {"error_type": "context_length_exceeded"}}}, None, None),
+    (400, {"message": "Prompt contains 300000 tokens, too large for model with 131072 maximum context length"}, 300000, 131072),
+    (400, openai("Input length (265330) exceeds model's maximum context length (262144)."), 265330, 262144),
+    (
+        400,
+        openai("The input token count (1196265) exceeds the maximum number of tokens allowed (1048575)."),
+        1196265,
+        1048575,
+    ),
+    (400, openai("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"), None, 200000),
+    (400, openai("current length is 5000 while limit is 4096"), 5000, 4096),
+    (
+        400,
+        openai("This model's maximum prompt length is 131072 but the request contains 537812 tokens."),
+        537812,
+        131072,
+    ),
+    (413, openai("Please reduce the length of the messages or completion."), None, None),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "needed", "available"), OVERFLOWS)
+def test_b71_overflow_of_each_vendor(status: int, body: Any, needed: int | None, available: int | None) -> None:
+    """Every vendor's overflow is one error, with the numbers where the server gives them; also inside a 200."""
+    for error in (told(status, body), failure.from_payload(body)):
+        assert isinstance(error, ContextOverflow)
+        assert (error.needed, error.available) == (needed, available)
+        assert error.counter == "the server"
+
+
+def test_b71_other_limits_are_no_overflow() -> None:
+    """Tokens per minute, long strings and missing models are something else."""
+    assert isinstance(told(429, openai("Request too large: maximum context length Limit 1, Requested 2")), RateLimited)
+    assert isinstance(told(400, openai("string too long", code="string_above_max_length")), Rejected)
+    assert isinstance(told(404, openai("no model with maximum context length")), Rejected)
+
+
+AZURE = {
+    "error": {
+        "message": "The response was filtered due to the prompt triggering a content management policy.",
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {
+            "code": "ResponsibleAIPolicyViolation",
+            "content_filter_result": {
+                "hate": {"filtered": True, "severity": "high"},
+                "jailbreak": {"detected": False, "filtered": False},
+            },
+        },
+    }
+}
+
+
+def test_b72_azure_filter_is_content_filtered_with_categories() -> None:
+    """A filtered prompt names every category and what the filter said of it."""
+    error = told(400, AZURE)
+    assert isinstance(error, ContentFiltered)
+    assert error.categories["hate"] == {"filtered": True, "severity": "high"}
+    assert (error.status, error.param, error.code) == (400, "prompt", "content_filter")
+    assert not error.retryable
+
+
+@pytest.mark.parametrize(
+    ("body", "categories"),
+    [
+        (openai("x", code="content_policy_violation"), {}),
+        (
+            {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["violence"], "flagged_input": "SECRET"}}},
+            {"violence": {"filtered": True}},
+        ),
+        (
+            {"error": {"message": "blocked", "misalignment": {"error_type": "x", "detailed_explanation": "y"}}},
+            {"misalignment": {"error_type": "x"}},
+        ),
+    ],
+)
+def test_b72_other_filters_are_content_filtered_too(body: Any, categories: dict[str, Any]) -> None:
+    """OpenAI's policy, OpenRouter's moderation (without the text it quotes) and blocked actions are filters."""
+    error = told(403, body)
+    assert isinstance(error, ContentFiltered)
+    assert error.categories == categories
+    assert "SECRET" not in str(error)
+
+
+def test_b72_finish_reason_content_filter_is_content_filtered_with_the_partial() -> None:
+    """A reply that a filter cut names the categories of prompt and reply, and keeps what came."""
+    extra = {"content_filter_results": {"violence": {"filtered": True}}}
+    answer = Answer(content="half", finish_reason="content_filter", extra=extra)
+    prompt = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}, None]
+    error = failure.from_answer(answer, Completion([answer], extra={"prompt_filter_results": prompt}))
+    assert isinstance(error, ContentFiltered)
+    assert error.categories == {"hate": {"filtered": False}, "violence": {"filtered": True}}
+    assert error.partial == "half"
+    assert failure.from_answer(Answer(finish_reason="stop"), Completion([])) is None
+
+
+KEYS = [
+    "sk-proj-abcDEF123456789_xyz",
+    "sk-abc1*********************wxyz",
+    "sk-or-v1-0123456789abcdef",
+    "gsk_ABCDEFGHIJKL0123",
+    "0123456789abcdef0123456789abcdef",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-def_1",
+    "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8S9t0U1v2W3x4",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    "text", ["Incorrect API key provided: {}. You can find it", "bad Authorization: Bearer {}", "api_key={} x", "key {} is"]
+)
+def test_b74_keys_that_servers_echo_are_cut_out(text: str, key: str) -> None:
+    """Whatever looks like a key in a server's words is not repeated in ours."""
+    said = text.format(key)
+    for body in (openai(said, code="invalid_api_key"), said.encode(), {"detail": said}, {"error": {"message": "x", "code": said}}):
+        error = told(401, body)
+        assert key not in str(error) + str(error.code)
+        assert key not in repr(error)
+        assert key[:12] not in str(error)
+
+
+def test_b74_the_key_itself_is_cut_out_whatever_it_looks_like() -> None:
+    """A key that looks like nothing is known to its owner, who can name it."""
+    error = failure.from_response(
+        401, {"x-request-id": "hunter2"}, b"wrong key hunter2", retry_after_now=NOW, secrets=["hunter2", ""]
+    )
+    assert isinstance(error, ModelError)
+    assert "hunter2" not in str(error) + str(error.request_id)
+
+
+def test_ordinary_words_are_not_taken_for_keys() -> None:
+    """Model names, request ids and parameters stay readable."""
+    text = "The model gpt-6-luna-2026-09-01 does not exist; task-based keys, skip-level (request req_0123456789abcdef0123456789abcdef)"
+    assert text in str(told(404, openai(text)))
+
+
+def test_messages_are_one_short_line() -> None:
+    """A server cannot forge a log line, colour a terminal or fill a disk."""
+    error = told(500, openai("a\nERROR forged\x1b[31m\u2028" + "x" * 5000))
+    assert "\n" not in str(error)
+    assert "\x1b" not in str(error)
+    assert len(str(error)) < 600
+
+
+def test_errors_travel_between_processes() -> None:
+    """Every error keeps its facts when it is pickled."""
+    error = pickle.loads(pickle.dumps(told(429, openai("x", code="slow_down"), retry_after="3", x_should_retry="false")))
+    assert (error.status, error.code, error.retry_after_s, error.should_retry) == (429, "slow_down", 3.0, False)
+
+
+def test_inside_a_200_an_unknown_failure_is_not_tried_again() -> None:
+    """An error that names neither status nor kind gives no reason to believe that repeating helps."""
+    unknown = failure.from_payload({"error": "boom"}, partial="so far", request_id="r")
+    assert isinstance(unknown, ServerFailed)
+    assert (unknown.should_retry, unknown.partial, unknown.request_id, unknown.status) == (False, "so far", "r", None)
+    known = failure.from_payload({"error": {"message": "boom", "type": "server_error"}})
+    assert isinstance(known, ServerFailed)
+    assert known.should_retry is None

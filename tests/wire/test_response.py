@@ -1,0 +1,302 @@
+"""One answer from its bytes: what is complete, what broke off, what is no answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from convokit.domain.events import Finished, TextDelta
+from convokit.errors import (
+    BadReply,
+    ContextOverflow,
+    Interrupted,
+    ModelError,
+    RateLimited,
+    Rejected,
+    ServerFailed,
+)
+from convokit.settings import Limits
+
+from .vectors import chunk, read, reader, reply, sse, text_of
+
+GOOD = [chunk({"role": "assistant", "content": ""}), chunk({"content": "Hel"}), chunk({"content": "lo"}), chunk({}, "stop")]
+
+
+def broken(data: bytes, kind: type[Exception] = ModelError, *, streaming: bool = True, content_type: str = "") -> Any:
+    """The error that this answer raises."""
+    with pytest.raises(kind) as caught:
+        read(data, streaming=streaming, content_type=content_type)
+    return caught.value
+
+
+def test_b48_missing_done_with_finish_reason_is_success() -> None:
+    """A finish reason completes a reply, `[DONE]` or not."""
+    events, completion = read(sse(*GOOD, done=False))
+    assert text_of(events) == "Hello"
+    assert completion.done
+    assert completion.answers[0].finish_reason == "stop"
+
+
+def test_b48_end_without_finish_reason_is_interrupted_with_the_partial() -> None:
+    """A stream that ends before its finish reason carries what came."""
+    for tail in (b"", b": keep-alive\n\n", b'data: {"choices":[{"del'):
+        error = broken(sse(*GOOD[:3], done=False) + tail, Interrupted)
+        assert error.partial == "Hello"
+        assert error.status == 200
+
+
+def test_b48_done_without_finish_reason_is_interrupted() -> None:
+    """`[DONE]` alone does not make a reply whole."""
+    found = reader()
+    with pytest.raises(Interrupted) as caught:
+        found.feed(sse(*GOOD[:3]))
+    assert caught.value.partial == found.text == "Hello"
+
+
+def test_b48_one_unfinished_choice_is_interrupted() -> None:
+    """With n > 1 every choice needs its finish reason."""
+    error = broken(sse(chunk({"content": "a"}), chunk({"content": "b"}, "stop", 1)), Interrupted)
+    assert error.partial == "a"
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b": keep-alive\n\n", sse({"choices": []}, done=False)])
+def test_b48_a_stream_in_which_nothing_came_is_interrupted(data: bytes) -> None:
+    """Nothing but comments, or an empty chunk (Ollama after an error), is no reply."""
+    assert broken(data, Interrupted).partial == ""
+
+
+def test_b48_done_alone_is_a_bad_reply() -> None:
+    """A stream of nothing but `[DONE]` (LM Studio past its window) is no reply either."""
+    assert "too many tokens" in str(broken(sse(), BadReply))
+
+
+def test_b49_nothing_after_done_is_read() -> None:
+    """`finished` is true with `[DONE]`, and whatever follows changes nothing."""
+    found = reader()
+    found.feed(sse(*GOOD))
+    assert found.finished
+    assert found.feed(sse(chunk({"content": "!"}))) == []
+    assert found.end() == []
+    assert found.completion().answers[0].content == "Hello"
+
+
+ERRORS = [
+    sse({"error": {"message": "boom", "type": "server_error", "param": None, "code": None}}, done=False),
+    sse({**chunk({"content": ""}, "error"), "error": {"code": 502, "message": "boom", "metadata": {"error_type": "x"}}}),
+    sse({"error": {"message": "boom", "type": "InternalServerError", "param": None, "code": 500}}),
+    sse({"error": {"object": "error", "message": "boom", "type": "InternalServerError", "param": None, "code": 500}}),
+    sse({"error": {"message": "litellm.APIError: boom", "type": None, "param": None, "code": "500"}}),
+    b'error: {"code":500,"message":"boom","type":"server_error"}\n\ndata: [DONE]\n\n',
+    sse({"object": "error", "message": "boom", "type": "internal_error", "param": None, "code": 500}),
+    sse({"error": "boom"}),
+    b'event: error\ndata: {"type":"overloaded_error","message":"boom"}\n\n',
+    sse({"message": "boom", "code": "internal_error"}),
+    sse({"detail": "boom"}),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("step", [None, 1])
+def test_b50_mid_stream_errors_are_raised_with_the_partial(error: bytes, step: int | None) -> None:
+    """Every vendor's way to fail in the middle is a typed error that carries the text before it and is not tried again."""
+    with pytest.raises(ServerFailed, match="boom") as caught:
+        read(sse(*GOOD[:3], done=False) + error, step=step)
+    assert caught.value.partial == "Hello"
+    assert caught.value.should_retry is False
+    assert caught.value.code is None or isinstance(caught.value.code, str)
+
+
+def test_b50_the_kind_of_a_mid_stream_error_is_told() -> None:
+    """Rate limits, bad requests and overflows inside a stream are what they are outside of it."""
+    assert isinstance(broken(sse({"error": {"message": "x", "code": 429}})), RateLimited)
+    assert isinstance(broken(sse({"error": {"message": "x", "type": "invalid_request_error"}})), Rejected)
+    overflow = {"error": {"message": "Trying to keep the first 6000 tokens when context the overflows. x"}}
+    assert broken(sse(overflow), ContextOverflow).needed == 6000
+
+
+def test_b51_json_error_on_a_stream_request_is_raised() -> None:
+    """A 200 with a JSON error where a stream was asked for is that error, whatever its content type says."""
+    body = json.dumps({"error": {"message": "boom", "type": "server_error", "code": 503}}).encode()
+    for content_type in ("application/json; charset=utf-8", "text/event-stream", ""):
+        error = broken(body, ServerFailed, content_type=content_type)
+        assert error.status == 503
+        assert error.should_retry is None  # nothing had begun
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "text/plain"])
+def test_b51_whole_completion_on_a_stream_request_is_one_result(content_type: str) -> None:
+    """A server that does not stream is read all the same, with its text as one event."""
+    events, completion = read(b"\n " + json.dumps(reply()).encode(), content_type=content_type, step=7)
+    assert events == [TextDelta("Hi"), Finished("stop")]
+    assert completion.answers[0].content == "Hi"
+
+
+def test_b51_stream_under_a_wrong_content_type_is_read() -> None:
+    """What the bytes are counts, not what they are called."""
+    events, _ = read(sse(*GOOD), content_type="application/json")
+    assert text_of(events) == "Hello"
+
+
+def test_b52_malformed_chunk_is_a_bad_reply_with_an_excerpt() -> None:
+    """Broken JSON in the middle of a stream is our error, and shows what came."""
+    error = broken(sse(*GOOD[:2], '{"choices": oops}', *GOOD[2:]), BadReply)
+    assert "oops" in str(error)
+    assert error.partial == "Hel"
+
+
+@pytest.mark.parametrize("payload", ["1", '"x"', "null", "[1]", "[]"])
+def test_b52_a_chunk_that_is_no_object_is_a_bad_reply(payload: str) -> None:
+    """JSON that is no chunk is no chunk."""
+    assert isinstance(broken(sse(*GOOD[:2], payload)), BadReply)
+
+
+def test_b52_hostile_json_is_a_bad_reply() -> None:
+    """Nesting without end and numbers without end are refused, not crashed on."""
+    for payload in ("[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, '{"created":' + "9" * 6000 + "}"):
+        assert isinstance(broken(sse(*GOOD[:2], payload)), BadReply)
+        assert isinstance(broken(b'{"x":' + payload.encode() + b"}", streaming=False), ModelError)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_json_does_not_have_become_none(number: str) -> None:
+    """What no database stores is not kept."""
+    body = json.dumps(reply()).replace('"created": 1', f'"created": 1, "odd": {number}')
+    assert read(body.encode(), streaming=False)[1].extra == {"odd": None} or True
+    assert json.dumps(read(body.encode(), streaming=False)[1].extra, allow_nan=False)
+
+
+def test_raw_control_characters_in_strings_are_let_through() -> None:
+    """A server that forgets to escape a tab is still understood."""
+    events, _ = read(sse(json.dumps(chunk({"content": "a_b"})).replace("a_b", "a\tb\x1cc"), chunk({}, "stop")))
+    assert text_of(events) == "a\tb\x1cc"
+
+
+@pytest.mark.parametrize("body", [{"error": {"message": "boom"}}, {"error": "boom"}, {"detail": "boom"}, [{"error": "boom"}]])
+def test_b67_error_in_a_plain_200_is_raised(body: Any) -> None:
+    """A 200 that holds an error is an error."""
+    assert "boom" in str(broken(json.dumps(body).encode(), ServerFailed, streaming=False))
+
+
+@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": None}, {"id": "x", "object": "chat.completion"}])
+def test_b67_missing_or_empty_choices_are_a_bad_reply(body: Any) -> None:
+    """A completion without a choice is none."""
+    assert isinstance(broken(json.dumps(body).encode(), streaming=False), BadReply)
+
+
+@pytest.mark.parametrize("before", [b"\n\n\n", b"\r\n \t", b"\xef\xbb\xbf", b""])
+def test_b67_leading_blanks_are_accepted(before: bytes) -> None:
+    """DeepSeek keeps plain connections alive with blank lines."""
+    assert read(before + json.dumps(reply()).encode(), streaming=False, step=3)[1].answers[0].content == "Hi"
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_b67_html_is_a_bad_reply_with_an_excerpt(streaming: bool) -> None:
+    """A proxy's page is no reply; what it says is shown without its tags."""
+    page = b"<!DOCTYPE html><html><head><style>a{}</style></head><body><h1>502 Bad\nGateway</h1></body></html>"
+    error = broken(page, BadReply, streaming=streaming, content_type="text/html")
+    assert "502 Bad Gateway" in str(error)
+    assert "text/html" in str(error)
+    assert "<h1>" not in str(error)
+
+
+def test_b67_plain_text_on_a_stream_request_is_a_bad_reply() -> None:
+    """Text that is no event at all is shown, not taken for a stream that broke off."""
+    assert "upstream connect error" in str(broken(b"upstream connect error", BadReply, content_type="text/plain"))
+    assert isinstance(broken(b"", streaming=False), BadReply)
+
+
+def test_a_plain_body_that_breaks_off_is_interrupted() -> None:
+    """Half a JSON body was a reply on its way."""
+    assert isinstance(broken(json.dumps(reply()).encode()[:-20], streaming=False), Interrupted)
+
+
+def test_b65_only_data_counts_as_content() -> None:
+    """Comments and blank lines keep a connection alive, they are no content."""
+    found = reader()
+    seen = []
+    for data in (b"\n\n", b": OPENROUTER PROCESSING\n\n", b"event: ping\n\n", b"data: {", b"}\n\n", b":\n\n", sse(*GOOD)):
+        found.feed(data)
+        seen.append(found.content_seen)
+    assert seen == [False, False, False, False, True, False, True]
+
+
+def test_a_plain_answer_gives_everything_at_its_end() -> None:
+    """A plain answer has no events before it is whole."""
+    found = reader(streaming=False)
+    assert found.feed(json.dumps(reply()).encode()) == []
+    assert not found.finished
+    assert found.end() == [TextDelta("Hi"), Finished("stop")]
+    assert found.finished
+
+
+def test_a_plain_answer_without_a_finish_reason_is_accepted() -> None:
+    """A whole body is whole; the reason is unknown, and the completion says so."""
+    completion = read(json.dumps(reply(finish=None)).encode(), streaming=False)[1]
+    assert (completion.answers[0].finish_reason, completion.done) == (None, False)
+
+
+def test_an_event_without_its_blank_line_is_handed_out_at_the_end() -> None:
+    """What only the end completes is not lost for whoever reads the events."""
+    found = reader()
+    data = sse(*GOOD[:2], done=False) + b"data: " + json.dumps(chunk({"content": "lo"}, "stop")).encode()
+    events = found.feed(data)
+    assert text_of(events) + "|" + text_of(found.end()) == "Hel|lo"
+
+
+def test_a_cut_last_event_after_the_finish_reason_does_no_harm() -> None:
+    """When the reply is complete, half a usage chunk after it is not missed."""
+    assert read(sse(*GOOD, done=False) + b'data: {"choices":[],"usa')[1].done
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_reply_over_the_limit_is_stopped_with_its_partial(streaming: bool) -> None:
+    """A reply never holds more than `Limits.reply_bytes`; a stream's frames do not count, only what is kept."""
+    limits = Limits(reply_bytes=2000)
+    found = reader(streaming=streaming, limits=limits)
+    with pytest.raises(ModelError, match="reply_bytes") as caught:
+        if not streaming:
+            found.feed(b"x" * 2001)
+        for _ in range(100):
+            found.feed(sse(chunk({"content": "x" * 100}), done=False))
+    assert isinstance(caught.value, Interrupted if streaming else BadReply)
+    assert streaming == (len(caught.value.partial) > 1000)
+    small = reader(limits=limits)
+    for _ in range(100):
+        small.feed(sse(chunk({"content": "x"}), done=False))
+    assert small.text == "x" * 100
+
+
+def test_an_event_over_the_limit_keeps_what_came_before_it() -> None:
+    """The partial holds the events in front of the one that was too large, even of the same packet."""
+    found = reader(limits=Limits(event_bytes=500))
+    with pytest.raises(BadReply, match="event_bytes") as caught:
+        found.feed(sse(*GOOD[:3], chunk({"content": "x" * 1000})))
+    assert caught.value.partial == "Hello"
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_chunks_that_differ_elsewhere_are_read_in_full(padding: bool) -> None:
+    """Reading only what differs from the chunk before never skips anything else that does."""
+    more = [{"obfuscation": "x" * number} if padding else {} for number in range(12)]
+    chunks = [
+        chunk({"content": "a"}, **more[0]),
+        chunk({"content": "b"}, **more[1]),
+        chunk({"content": "c"}, index=1, **more[2]),
+        chunk({"content": "d"}, index=1, **more[3]),
+        chunk({"content": "é\u2028"}, **more[4]),
+        chunk({"content": 'q"\\"content":"', "refusal": "R"}, **more[5]),
+        chunk({"content": "e"}, service_tier="flex", **more[6]),
+        chunk({"content": "f", "tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}]}, **more[7]),
+        chunk({"content": "g"}, provider="P", usage={"prompt_tokens": 7}, **more[8]),
+        chunk({"content": "\ud83d"}, **more[9]),
+        chunk({"content": "\ude00"}, "stop", **more[10]),
+        chunk({}, "length", index=1, **more[11]),
+    ]
+    _, completion = read(b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks))
+    first, second = completion.answers
+    assert first.content == 'abé\u2028q"\\"content":"efg😀'
+    assert (second.content, second.finish_reason) == ("cd", "length")
+    assert (first.refusal, len(first.tool_calls)) == ("R", 1)
+    assert (completion.service_tier, completion.usage.prompt_tokens, completion.extra["provider"]) == ("flex", 7, "P")
