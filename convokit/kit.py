@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
@@ -10,7 +10,8 @@ from uuid import UUID
 
 from convokit.audit.verify import verify
 from convokit.completion import reading, turn
-from convokit.completion.options import Mode, Options
+from convokit.completion.functions import ToolLike
+from convokit.completion.options import Mode, Options, PartLike, Unsupported, tools_of
 from convokit.completion.scope import Scope, Target
 from convokit.context.repair import PartialPolicy
 from convokit.context.report import Context
@@ -55,10 +56,27 @@ class Convokit:
         counter: Counter | Unset = UNSET,
         mode: Mode | Unset = UNSET,
         partial: PartialPolicy | Unset = UNSET,
+        unsupported: Unsupported | Unset = UNSET,
+        tools: Sequence[ToolLike] | Unset = UNSET,
+        max_tool_rounds: int | Unset = UNSET,
         http_client: Client | None = None,
         **params: Unpack[RequestParams],
     ) -> None:
-        options = Options(model, developer_prompt, budget, retry, timeouts, profile, counter, mode, partial, params)
+        options = Options(
+            model=model,
+            developer_prompt=developer_prompt,
+            budget=budget,
+            retry=retry,
+            timeouts=timeouts,
+            profile=profile,
+            counter=counter,
+            mode=mode,
+            partial=partial,
+            unsupported=unsupported,
+            tools=tools_of(tools),
+            max_tool_rounds=max_tool_rounds,
+            params=params,
+        )
         self._url, self._scope = scope_of(
             database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits
         )
@@ -80,6 +98,7 @@ class Convokit:
         model: str | Unset = UNSET,
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
+        tools: Sequence[ToolLike] | Unset = UNSET,
         **params: Unpack[RequestParams],
     ) -> Chat:
         """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
@@ -87,7 +106,7 @@ class Convokit:
         It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
         What is set here is stored with the conversation and beats the kit's own settings.
         """
-        options = Options(model, developer_prompt, budget, params=params)
+        options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
         target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
         return Chat(self._scope, target, self._driver)
 
@@ -134,33 +153,60 @@ class Chat:
 
     def send(
         self,
-        text: str,
+        content: str | Sequence[PartLike],
         *,
         model: str | Unset = UNSET,
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
         retry: Retry | Unset = UNSET,
         timeouts: Timeouts | Unset = UNSET,
+        tools: Sequence[ToolLike] | Unset = UNSET,
+        max_tool_rounds: int | Unset = UNSET,
         **params: Unpack[RequestParams],
     ) -> Reply:
-        """Save `text`, call the model, save and return its reply. Raises: ConvokitError, `ModelError` for a failed call."""
-        options = Options(model, developer_prompt, budget, retry, timeouts, params=params)
-        return self._driver().run(turn.send(self._scope, self._target, text, options, stream=False))
+        """Save the question, call the model, save and return its reply.
+
+        `content` is text, or a list of content parts in the API's shape (text, image_url, input_audio, file). `tools` are typed
+        functions, `Tool`s or the API's own dicts; the model's calls of functions are run, for at most `max_tool_rounds` rounds.
+        Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
+        """
+        options = Options(
+            model,
+            developer_prompt,
+            budget,
+            retry,
+            timeouts,
+            tools=tools_of(tools),
+            max_tool_rounds=max_tool_rounds,
+            params=params,
+        )
+        return self._driver().run(turn.send(self._scope, self._target, content, options, stream=False))
 
     def stream(
         self,
-        text: str,
+        content: str | Sequence[PartLike],
         *,
         model: str | Unset = UNSET,
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
         retry: Retry | Unset = UNSET,
         timeouts: Timeouts | Unset = UNSET,
+        tools: Sequence[ToolLike] | Unset = UNSET,
+        max_tool_rounds: int | Unset = UNSET,
         **params: Unpack[RequestParams],
     ) -> Stream[Reply]:
         """Return the reply as it comes: a context manager over events. Leaving early stops the reply and keeps what came."""
-        options = Options(model, developer_prompt, budget, retry, timeouts, params=params)
-        return Stream(self._driver(), turn.send(self._scope, self._target, text, options, stream=True))
+        options = Options(
+            model,
+            developer_prompt,
+            budget,
+            retry,
+            timeouts,
+            tools=tools_of(tools),
+            max_tool_rounds=max_tool_rounds,
+            params=params,
+        )
+        return Stream(self._driver(), turn.send(self._scope, self._target, content, options, stream=True))
 
     def messages(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back."""
@@ -168,16 +214,17 @@ class Chat:
 
     def context(
         self,
-        text: str | None = None,
+        content: str | Sequence[PartLike] | None = None,
         *,
         model: str | Unset = UNSET,
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
+        tools: Sequence[ToolLike] | Unset = UNSET,
         **params: Unpack[RequestParams],
     ) -> Context:
-        """Return what `send(text)` would send, and what it leaves out and why, with token counts. No call is made."""
-        options = Options(model, developer_prompt, budget, params=params)
-        return self._driver().run(reading.context(self._scope, self._target, text, options))
+        """Return what `send(content)` would send, and what it leaves out and why, with token counts. No call is made."""
+        options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
+        return self._driver().run(reading.context(self._scope, self._target, content, options))
 
     def verify(self) -> Verified:
         """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""

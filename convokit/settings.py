@@ -54,6 +54,8 @@ class Retry:
     `attempts` counts the first try too. The delay before try n+1 is drawn from full jitter below
     `min(initial_s * 2**(n-1), maximum_s)` unless the server names one; a server's wish longer than `honour_s` is not
     waited for. `ambiguous` also repeats calls that may already have been processed, and billed, by the server.
+    `drop_unsupported` makes a call again without the parameter that the server said it does not support; `retrim` makes a call
+    that overflowed the server's context again, once, with the window cut to what the server said it holds.
     """
 
     attempts: int = 3
@@ -61,6 +63,8 @@ class Retry:
     maximum_s: float = 8.0
     honour_s: float = 60.0
     ambiguous: bool = False
+    drop_unsupported: bool = False
+    retrim: bool = False
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -95,6 +99,7 @@ class Limits:
     """The most that is accepted before anything is written or called. Every one may be raised."""
 
     message_bytes: int = 1024 * 1024
+    attachment_bytes: int = 20 * 1024 * 1024
     metadata_bytes: int = 64 * 1024
     key_chars: int = 512
     reply_bytes: int = 16 * 1024 * 1024

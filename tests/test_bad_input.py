@@ -32,7 +32,13 @@ def _nothing_happened(face: Face, kit: Any, server: LoopbackServer) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("", "empty"), ("a\x00b", "NUL"), ("a\ud800b", "lone surrogate"), (b"bytes", "must be text"), (None, "must be text")],
+    [
+        ("", "empty"),
+        ("a\x00b", "NUL"),
+        ("a\ud800b", "lone surrogate"),
+        (b"bytes", "must be text"),
+        (None, "must be text"),
+    ],
 )
 def test_text_that_cannot_be_stored(face: Face, kit: Any, server: LoopbackServer, text: Any, problem: str) -> None:
     """Empty text, NUL, lone surrogates and what is no text at all are refused at once."""

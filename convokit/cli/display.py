@@ -74,11 +74,16 @@ def tolerate(*streams: Any) -> None:
 
 def note(text: str) -> None:
     """Say something on the side: dim, on stderr."""
-    err().print(Text(safe(text), style="dim"))
+    wrapped(err(), Text(safe(text), style="dim"))
+
+
+def wrapped(console: Console, text: Text) -> None:
+    """Print our own words: broken between words on a terminal, whole in a pipe."""
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 def write(text: str) -> None:
-    """Write a piece of a reply at once, as it came but for what is not safe."""
+    """Write stored text, or a piece of a reply, at once: as it came but for what is not safe, wrapped by the terminal."""
     sys.stdout.write(safe(text))
     sys.stdout.flush()
 
@@ -121,6 +126,13 @@ def table(*columns: str, right: tuple[str, ...] = (), cut: tuple[str, ...] = ())
 def cell(text: str, style: str = "") -> Text:
     """Return text for a column: one line, cut by cells with an ellipsis where it does not fit."""
     return Text(one_line(text), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def fitted(text: str, cells: int) -> Text:
+    """Return text on one line of at most so many cells."""
+    made = cell(text)
+    made.truncate(cells, overflow="ellipsis")
+    return made
 
 
 def local_time(moment: datetime) -> str:

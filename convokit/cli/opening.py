@@ -67,11 +67,6 @@ class Answering:
             if self.local and given is not None:
                 raise typer.BadParameter(f"{option} and --local exclude each other: --local brings model and server")
 
-    @property
-    def has_model(self) -> bool:
-        """Whether a model is known without looking into a conversation."""
-        return self.local or self.model is not None or Environment.read().model is not None
-
     @contextmanager
     def settings(self) -> Iterator[dict[str, Any]]:
         """Yield a kit's settings, while the local model runs if one was asked for."""
@@ -130,7 +125,12 @@ def latest_chat(kit: Convokit, **settings: Any) -> Chat:
     """Return the tenant's chat that was used last. Raises: NotFound when there is none."""
     for conversation in kit.conversations(limit=1):
         return kit.chat(id=conversation.id, **settings)
-    raise NotFound("conversation", "yet", "start one with `convokit chat`")
+    raise nothing_yet()
+
+
+def nothing_yet() -> NotFound:
+    """Return the error for a tenant that has no conversation."""
+    return NotFound("conversation", "yet", "start one with `convokit chat`")
 
 
 def _as_id(name: str) -> UUID | None:

@@ -41,7 +41,8 @@ Local = Annotated[
 ]
 Gguf = Annotated[Path | None, typer.Option("--gguf", hidden=True)]
 Model = Annotated[
-    str | None, typer.Option("--model", "-m", metavar="NAME", help="The model; else CONVOKIT_MODEL.", show_default=False)
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME", help="The model; else CONVOKIT_MODEL.", show_default=False),
 ]
 BaseUrl = Annotated[
     str | None,

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from convokit.completion.effects import Close, Emit, Flow, Head, Open, Read, Sleep, write
-from convokit.completion.prepare import Prepared
+from convokit.completion.prepare import Prepared, adapted_to, body_digest
 from convokit.completion.scope import Scope
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Retrying
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
+from convokit.domain.reply import Usage
 from convokit.domain.text import compact_json, repaired
 from convokit.domain.turn import CompletionRow
 from convokit.errors import ContextOverflow, Interrupted, ModelError, TimedOut
@@ -34,7 +36,7 @@ class TurnLost(Interrupted):
     """Another worker took this turn over: its reply is not ours to save."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Call:
     """A call that is running: what is stored of it, and what came of it so far."""
 
@@ -42,7 +44,8 @@ class Call:
     conversation: ConversationRow
     row: CompletionRow
     branch: int
-    question: MessageRow
+    parent: MessageRow
+    """What the reply follows: the question, or the last tool result."""
     epoch: int
     deadline: float
     stream: bool
@@ -52,7 +55,11 @@ class Call:
     pieces: int = 0
     stored_chars: int = 0
     stored_at: float = 0.0
-    content_at: float = field(default=0.0)
+    content_at: float = 0.0
+    spent: list[Usage] = field(default_factory=list)
+    """What the calls before this one used, in the same turn."""
+    made: int = 1
+    """How many calls the turn has made, this one included."""
 
     @property
     def text(self) -> str:
@@ -68,25 +75,38 @@ def make(scope: Scope, call: Call) -> Flow[None]:
     attempt = 1
     while True:
         try:
-            return (yield from _exchange(scope, call))
-        except ModelError as error:
+            yield from _exchange(scope, call)
+            return
+        except (ModelError, ContextOverflow) as error:
             yield Close()
-            remaining = call.deadline - scope.clock.monotonic()
-            wait = None
-            if call.first_token_at is None:
-                wait = retry.delay_s(
-                    error,
-                    attempt=attempt,
-                    retry=call.prepared.plan.retry,
-                    random=scope.clock.random,
-                    remaining_s=remaining,
-                )
+            _tell(scope, call, error)
+            following = None if call.first_token_at is not None else adapted_to(scope, call.prepared, error)
+            wait: float | None = 0.0
+            if following is None:
+                wait = _delay_s(scope, call, error, attempt)
+                attempt += 1
             if wait is None:
                 raise
-            yield from _record_retry(scope, call, error, wait)
+            yield from _record_retry(scope, call, error, following or call.prepared, wait)
             yield Emit([Retrying(attempt, wait, type(error).__name__)])
             yield Sleep(wait)
-            attempt += 1
+
+
+def _tell(scope: Scope, call: Call, error: ModelError | ContextOverflow) -> None:
+    """Add to an error what came of the reply, and take out the key, should the server have sent it back."""
+    if isinstance(error, ModelError) and not error.partial:
+        error.partial = call.text
+    key = scope.api_key()
+    if key and any(key in str(each) for each in error.args):
+        error.args = tuple(str(each).replace(key, "[key]") for each in error.args)
+
+
+def _delay_s(scope: Scope, call: Call, error: Exception, attempt: int) -> float | None:
+    if call.first_token_at is not None:
+        return None
+    remaining = call.deadline - scope.clock.monotonic()
+    policy = call.prepared.plan.retry
+    return retry.delay_s(error, attempt=attempt, retry=policy, random=scope.clock.random, remaining_s=remaining)
 
 
 def _exchange(scope: Scope, call: Call) -> Flow[None]:
@@ -103,16 +123,18 @@ def _exchange(scope: Scope, call: Call) -> Flow[None]:
     call.content_at = call.stored_at = scope.clock.monotonic()
     while not reader.finished:
         data = yield Read(_patience(scope, call, plan.timeouts.stall_s))
-        if not data:
-            reader.end()
-            break
-        events = reader.feed(data)
+        events = reader.feed(data) if data else reader.end()
         now = scope.clock.monotonic()
         if reader.content_seen or not call.stream:
             call.content_at = now
-        if events:
+        if events and call.stream:
             yield from _hand_out(scope, call, events, now)
     yield Close()
+    call.spent.append(reader.completion().usage)
+    for answer in reader.completion().answers[:1]:
+        filtered = failure.from_answer(answer, reader.completion())
+        if filtered is not None:
+            raise filtered
 
 
 def _open(scope: Scope, call: Call) -> Open:
@@ -156,28 +178,28 @@ def _hand_out(scope: Scope, call: Call, events: list[Any], now: float) -> Flow[N
         call.first_token_at = scope.clock.now_us()
     yield Emit(events)
     assert call.reader is not None
-    fresh = len(call.reader.text) - call.stored_chars
+    fresh = call.reader.text_chars - call.stored_chars
     if fresh and (fresh >= PIECE_CHARS or now - call.stored_at >= PIECE_S):
         yield from _store_piece(scope, call, now)
 
 
 def _store_piece(scope: Scope, call: Call, now: float) -> Flow[None]:
     assert call.reader is not None
-    text = call.reader.text
+    text = call.reader.text_after(call.stored_chars)
     ours = yield from write(
         steps.save_piece,
         call.conversation.id,
         call.row,
         call.epoch,
         call.pieces + 1,
-        repaired(text[call.stored_chars :]),
+        repaired(text),
         lease_us=lease_us(call.prepared.plan.timeouts.stall_s),
         first_token_at=call.first_token_at or scope.clock.now_us(),
     )
     if not ours:
         raise TurnLost("another worker took this turn over", partial=call.text)
     call.pieces += 1
-    call.stored_chars = len(text)
+    call.stored_chars += len(text)
     call.stored_at = now
 
 
@@ -197,24 +219,36 @@ def _refusal(scope: Scope, call: Call, head: Head) -> Flow[ModelError | ContextO
     return failure.from_response(head.status, head.headers, body, retry_after_now=scope.clock.time())
 
 
-def _record_retry(scope: Scope, call: Call, error: ModelError, wait: float) -> Flow[None]:
+def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared, wait: float) -> Flow[None]:
+    """Make durable that this call failed and that another follows."""
     now = scope.clock.now_us()
     fail(call.row, error, now)
-    following = CompletionRow(
-        turn_id=call.row.turn_id,
-        number=call.row.number + 1,
-        state="sending",
-        manifest=call.row.manifest,
-        body_salt=call.row.body_salt,
-        body_digest=call.row.body_digest,
-        requested_model=call.row.requested_model,
-        started_at=now,
+    following = new_row(prepared, now, turn_id=call.row.turn_id, number=call.row.number + 1)
+    recorded = yield from write(
+        steps.record,
+        steps.Recording(
+            conversation=call.conversation,
+            branch=call.branch,
+            turn_id=call.row.turn_id,
+            epoch=call.epoch,
+            ended=call.row,
+            following=following,
+            prompts=prepared.prompts,
+            lease_us=lease_us(wait + prepared.plan.timeouts.first_byte_s),
+            at=now,
+        ),
     )
-    lease = lease_us(wait + call.prepared.plan.timeouts.first_byte_s)
-    moved = yield from write(steps.try_again, call.conversation, call.epoch, call.row, following, lease)
-    if moved is None:
-        raise TurnLost("another worker took this turn over")
-    call.conversation, call.row, call.reader, call.head = moved, following, None, None
+    follow(call, recorded, prepared, following)
+
+
+def follow(call: Call, recorded: steps.Settled | None, prepared: Prepared, following: CompletionRow) -> None:
+    """Turn to the next call of the same turn. Raises: TurnLost when the turn is no longer ours."""
+    if recorded is None:
+        raise TurnLost("another worker took this turn over", partial=call.text)
+    call.conversation, call.prepared, call.row = recorded.conversation, prepared, following
+    call.reader, call.head = None, None
+    call.stored_chars = call.pieces = 0
+    call.made += 1
 
 
 def fail(row: CompletionRow, error: Exception, now: int) -> None:
@@ -235,15 +269,16 @@ def describe(error: Exception) -> dict[str, Any]:
     return facts
 
 
-def new_row(prepared: Prepared, digest: tuple[bytes, bytes], now: int) -> CompletionRow:
-    """Return the row of a turn's first call."""
+def new_row(prepared: Prepared, now: int, *, turn_id: UUID | None = None, number: int = 1) -> CompletionRow:
+    """Return the row of a call that is about to be made."""
+    salt, digest = body_digest(prepared.rendered)
     return CompletionRow(
-        turn_id=new_id(),
-        number=1,
+        turn_id=turn_id or new_id(),
+        number=number,
         state="sending",
         manifest=prepared.manifest,
-        body_salt=digest[0],
-        body_digest=digest[1],
+        body_salt=salt,
+        body_digest=digest,
         requested_model=prepared.plan.model,
         started_at=now,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
@@ -35,8 +35,9 @@ class Open:
     """Send a request, wait for the head of the answer. Answered with a `Head`."""
 
     url: str
-    headers: dict[str, str]
-    data: bytes
+    headers: dict[str, str] = field(repr=False)
+    """Holds the key: kept out of every repr."""
+    data: bytes = field(repr=False)
     connect_s: float
     first_byte_s: float
 
@@ -75,7 +76,14 @@ class Emit:
     events: Sequence[StreamEvent]
 
 
-Effect = Sql | Open | Read | Close | Sleep | Emit
+@dataclass(slots=True)
+class Run:
+    """Run functions, at once where there are several. Answered with what each returned or raised, in their order."""
+
+    calls: Sequence[tuple[Callable[..., Any], dict[str, Any]]]
+
+
+Effect = Sql | Open | Read | Close | Sleep | Emit | Run
 Flow = Generator[Effect, Any, Result]
 
 

@@ -7,20 +7,31 @@ on it: so a deploy with a new prompt reaches old conversations at their next tur
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar, cast
 
+from convokit.completion import functions
 from convokit.context.builder import ContextBuilder
 from convokit.context.repair import PartialPolicy
 from convokit.context.tokens import CharacterEstimate, Counter
 from convokit.domain.params import RequestParams, check
 from convokit.domain.profile import Profile, resolve
+from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.settings import UNSET, Budget, Retry, Timeouts, Unset
+from convokit.wire import schema
+from convokit.wire.messages import Unsupported
+from convokit.wire.request import Mode
 
-Mode = Literal["strict", "drop", "pass"]
 Value = TypeVar("Value")
+PartLike = str | Mapping[str, Any]
+"""A content part in the API's shape; plain text is a text part."""
+
+
+_NOT_STORED = frozenset({"extra_headers", "response_format"})
+"""Headers may be secrets, and a response model is code: they hold for the handle, and are not stored."""
+DEFAULT_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +47,15 @@ class Options:
     counter: Counter | Unset = UNSET
     mode: Mode | Unset = UNSET
     partial: PartialPolicy | Unset = UNSET
+    unsupported: Unsupported | Unset = UNSET
+    tools: tuple[Tool, ...] | Unset = UNSET
+    max_tool_rounds: int | Unset = UNSET
     params: RequestParams = field(default_factory=RequestParams)
 
     def __post_init__(self) -> None:
         check(self.params)
+        if not isinstance(self.max_tool_rounds, Unset) and self.max_tool_rounds < 0:
+            raise SettingsError("max_tool_rounds", f"must be 0 (never run a tool) or more, not {self.max_tool_rounds}")
         if self.model is not UNSET and (not isinstance(self.model, str) or not self.model):
             raise SettingsError("model", f"must be a model's name, not {self.model!r}")
 
@@ -59,8 +75,9 @@ class Options:
             values["model"] = self.model
         if self.developer_prompt is not UNSET:
             values["developer_prompt"] = self.developer_prompt
-        if self.params:
-            values["params"] = self.params
+        kept = {name: value for name, value in self.params.items() if name not in _NOT_STORED}
+        if kept:
+            values["params"] = kept
         return json.dumps(values, ensure_ascii=False, sort_keys=True) if values else None
 
     @classmethod
@@ -86,6 +103,18 @@ class Plan:
     timeouts: Timeouts
     mode: Mode
     params: RequestParams
+    unsupported: Unsupported
+    tools: Mapping[str, Tool]
+    wire_tools: tuple[dict[str, Any], ...]
+    max_tool_rounds: int
+    response_model: Any = None
+    """What the reply is parsed into, when `response_format` was a type."""
+    schema_instructions: str | None = None
+
+    @property
+    def instructions(self) -> str | None:
+        """The developer prompt as it is sent: with the schema in words, for servers that take none."""
+        return "\n\n".join(filter(None, (self.developer_prompt, self.schema_instructions))) or None
 
     @property
     def counter(self) -> Counter:
@@ -97,6 +126,11 @@ class Plan:
         given = self.params
         cap = given.get("max_output_tokens") or given.get("max_completion_tokens") or given.get("max_tokens")
         return cap or self.builder.budget.reply_tokens
+
+
+def tools_of(given: Sequence[functions.ToolLike] | Unset) -> tuple[Tool, ...] | Unset:
+    """Return what was given as tools as `Tool`s. Raises: SettingsError for a function that cannot be one."""
+    return given if isinstance(given, Unset) else functions.tools_of(given)
 
 
 def settle(options: Options, base_url: str) -> Plan:
@@ -111,6 +145,8 @@ def settle(options: Options, base_url: str) -> Plan:
         counter=counter,
         partial=_given(options.partial, "include"),
     )
+    params, response_model, instructions = _formatted(options.params, profile)
+    tools = _given(options.tools, ())
     return Plan(
         model=options.model,
         developer_prompt=_given(options.developer_prompt, None),
@@ -119,8 +155,27 @@ def settle(options: Options, base_url: str) -> Plan:
         retry=_given(options.retry, Retry()),
         timeouts=_given(options.timeouts, Timeouts()),
         mode=_given(options.mode, "drop"),
-        params=options.params,
+        params=params,
+        unsupported=_given(options.unsupported, "raise"),
+        tools={tool.name: tool for tool in tools},
+        wire_tools=tuple(tool.as_wire() for tool in tools),
+        max_tool_rounds=_given(options.max_tool_rounds, DEFAULT_ROUNDS),
+        response_model=response_model,
+        schema_instructions=instructions,
     )
+
+
+def _formatted(params: RequestParams, profile: Profile) -> tuple[RequestParams, Any, str | None]:
+    """Return the parameters with the API's own response_format, the type it stands for, and the schema in words."""
+    given = params.get("response_format")
+    if given is None:
+        return params, None, None
+    form, instructions = schema.response_format(given, profile)
+    rest = {name: value for name, value in params.items() if name != "response_format"}
+    if form is not None:
+        rest["response_format"] = form
+    model = None if isinstance(given, Mapping) else given
+    return cast("RequestParams", rest), model, instructions
 
 
 def _given(value: Value | Unset, default: Value) -> Value:

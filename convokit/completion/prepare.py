@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -12,31 +12,42 @@ from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
 from convokit.context.report import Context
-from convokit.context.tokens import message_tokens, schema_tokens
+from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
+from convokit.domain.parts import Blob, Content, inflated
+from convokit.domain.reply import Change
 from convokit.domain.text import compact_json
+from convokit.errors import ContextOverflow, ModelError
+from convokit.settings import Budget
 from convokit.store import steps
 from convokit.wire import messages as wire_messages
 from convokit.wire import request as wire_request
 
 DIGEST_BYTES = 16
+_NOT_RECORDED = frozenset({"extra_headers"})
+"""Headers may carry secrets: they are sent, and kept nowhere."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Prepared:
     """A request, and everything that has to be stored about it."""
 
     conversation_id: UUID
     seen: steps.Snapshot
     plan: Plan
+    items: tuple[Item, ...]
+    blobs: Mapping[bytes, Blob]
     context: Context
     rendered: wire_request.Rendered
     manifest: str
     prompts: list[tuple[bytes, str]]
-    question_tokens: int
+    stream: bool
+    retrimmed: bool = False
+    changes: tuple[Change, ...] = ()
+    """What was dropped because the server said so, besides what the renderer changed."""
 
     @property
     def rule(self) -> int:
@@ -50,43 +61,132 @@ def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow |
     return settle(call.over(target.options).over(stored).over(scope.options), scope.base_url)
 
 
-def look(scope: Scope, target: Target, call: Options, text: str) -> Flow[steps.Snapshot]:
+def look(scope: Scope, target: Target, call: Options, content: Content) -> Flow[steps.Snapshot]:
     """Read what a turn needs: the conversation, and the end of its path as far as the window may reach."""
     conversation_id = yield from identify(scope, target)
-    enough = _enough(scope, target, call, text)
+    enough = _enough(scope, target, call, content)
     return (yield from read(steps.snapshot, scope.tenant, conversation_id, target.branch, enough))
 
 
-def prepare(scope: Scope, target: Target, call: Options, seen: steps.Snapshot, text: str, *, stream: bool) -> Prepared:
-    """Build the request for `text` after what was seen. Raises: SettingsError, ContextOverflow."""
+def prepare(
+    scope: Scope, target: Target, call: Options, seen: steps.Snapshot, content: Content, *, stream: bool
+) -> Prepared:
+    """Build the request for a question after what was seen. Raises: SettingsError, ContextOverflow."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
-    question = {"role": "user", "content": text}
-    tokens = message_tokens(plan.counter, question)
-    context = assemble(plan, seen, [Item(_next_seq(seen), question, tokens, _path_tokens(seen))])
+    items = (*items_of(plan, seen), question_item(plan, seen, content))
+    blobs = {**seen.blobs, **{blob.digest: blob for blob in content.blobs}}
+    floor = _floor(plan, reversed(seen.path.rows))
+    return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor)
+
+
+def _built(
+    scope: Scope,
+    conversation_id: UUID,
+    seen: steps.Snapshot,
+    plan: Plan,
+    items: tuple[Item, ...],
+    blobs: Mapping[bytes, Blob],
+    *,
+    stream: bool,
+    floor: int | None,
+) -> Prepared:
+    context = assemble(plan, items, complete=seen.path.complete, floor=floor)
     rendered = wire_request.render(
         model=plan.model,
-        messages=wire_messages.for_wire(context.messages, plan.profile, now=scope.clock.time()),
+        messages=wire_messages.for_wire(
+            inflated(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=scope.clock.time()
+        ),
         params=plan.params,
         profile=plan.profile,
         stream=stream,
+        tools=plan.wire_tools,
         mode=plan.mode,
     )
     manifest, prompts = _manifest(plan, context, stream=stream)
-    return Prepared(target.id, seen, plan, context, rendered, manifest, prompts, tokens)
+    return Prepared(conversation_id, seen, plan, items, blobs, context, rendered, manifest, prompts, stream)
 
 
-def assemble(plan: Plan, seen: steps.Snapshot, behind: list[Item]) -> Context:
-    """Return the context of the path that was read, with `behind` after it."""
-    rows = seen.path.rows
+def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
+    """Build the next request of the same turn: the same window, and what was added since."""
+    plan = prepared.plan
+    items = (*prepared.items, *(_item(plan, row) for row in more))
+    start = prepared.context.report.start
+    built = _built(
+        scope, prepared.conversation_id, prepared.seen, plan, items, prepared.blobs, stream=prepared.stream, floor=start
+    )
+    return replace(built, changes=prepared.changes, retrimmed=prepared.retrimmed)
+
+
+def adapted_to(scope: Scope, prepared: Prepared, error: Exception) -> Prepared | None:
+    """Return the request that answers what the server complained of, if the retry policy allows; None when there is none."""
+    plan, policy = prepared.plan, prepared.plan.retry
+    start = prepared.context.report.start
+    if isinstance(error, ModelError) and policy.drop_unsupported:
+        fewer = wire_request.without(plan.params, error)
+        if fewer is not None:
+            dropped = Change(parameter=str(error.param), action="dropped", reason="the server does not support it")
+            built = _rebuilt(scope, prepared, replace(plan, params=fewer), start)
+            return replace(built, changes=(*prepared.changes, dropped), retrimmed=prepared.retrimmed)
+    if isinstance(error, ContextOverflow) and policy.retrim and not prepared.retrimmed:
+        smaller = _smaller(prepared, error)
+        return replace(_rebuilt(scope, prepared, smaller, None), changes=prepared.changes, retrimmed=True)
+    return None
+
+
+def _rebuilt(scope: Scope, prepared: Prepared, plan: Plan, floor: int | None) -> Prepared:
+    return _built(
+        scope,
+        prepared.conversation_id,
+        prepared.seen,
+        plan,
+        prepared.items,
+        prepared.blobs,
+        stream=prepared.stream,
+        floor=floor,
+    )
+
+
+def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
+    """Return the plan with the window the server has, in our counter's tokens, and a tenth to spare."""
+    plan, report = prepared.plan, prepared.context.report
+    budget = plan.builder.budget
+    share = error.available / error.needed if error.available and error.needed else 0.5
+    window = max(int(report.tokens * min(share, 1.0) * 0.9) + report.reply_tokens, report.reply_tokens + 1)
+    smaller = Budget(context_tokens=window, reply_tokens=budget.reply_tokens, step_tokens=budget.step_tokens)
+    return replace(plan, builder=plan.builder.with_budget(smaller))
+
+
+def assemble(plan: Plan, items: Iterable[Item], *, complete: bool, floor: int | None) -> Context:
+    """Return the context of counted messages under a plan."""
     return plan.builder.assemble(
-        [*(_item(plan, row) for row in rows), *behind],
-        developer_prompt=plan.developer_prompt,
+        list(items),
+        developer_prompt=plan.instructions,
+        tools=plan.wire_tools,
         response_format=plan.params.get("response_format"),
         reply_tokens=plan.reply_tokens,
-        complete=seen.path.complete,
-        floor=_floor(plan, reversed(rows)),
+        complete=complete,
+        floor=floor,
     )
+
+
+def assemble_seen(plan: Plan, seen: steps.Snapshot, question: Item | None) -> Context:
+    """Return the context of the path that was read, with a question behind it."""
+    items = [*items_of(plan, seen), *([question] if question is not None else [])]
+    return assemble(plan, items, complete=seen.path.complete, floor=_floor(plan, reversed(seen.path.rows)))
+
+
+def items_of(plan: Plan, seen: steps.Snapshot) -> list[Item]:
+    """Return the path that was read, as counted messages."""
+    return [_item(plan, row) for row in seen.path.rows]
+
+
+def question_item(plan: Plan, seen: steps.Snapshot, content: Content) -> Item:
+    """Return the question as the counted message it will be."""
+    shape = {"role": "user", "content": content.parts if content.parts is not None else content.text}
+    seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
+    before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
+    return Item(seq, shape, message_tokens(plan.counter, shape), before)
 
 
 def _item(plan: Plan, row: MessageRow) -> Item:
@@ -96,7 +196,7 @@ def _item(plan: Plan, row: MessageRow) -> Item:
 
 
 def _enough(
-    scope: Scope, target: Target, call: Options, text: str
+    scope: Scope, target: Target, call: Options, content: Content
 ) -> Callable[[ConversationRow, list[MessageRow]], int]:
     """Return how many more rows the window may need: those back to where it last began, or until the budget is full."""
     plan: Plan | None = None
@@ -106,7 +206,7 @@ def _enough(
         nonlocal plan, room
         if plan is None:
             plan = plan_for(scope, target, call, conversation)
-            room = _room(plan, text)
+            room = _room(plan, content)
         floor = _floor(plan, rows)
         oldest = rows[-1]
         if floor is not None:
@@ -117,17 +217,18 @@ def _enough(
     return enough
 
 
-def _room(plan: Plan, text: str) -> int:
-    fixed = plan.counter.count(plan.developer_prompt or "")
-    fixed += schema_tokens(plan.counter, plan.params.get("response_format")) + plan.counter.count(text)
+def _room(plan: Plan, content: Content) -> int:
+    fixed = plan.counter.count(plan.instructions or "") + tools_tokens(plan.counter, plan.wire_tools)
+    fixed += schema_tokens(plan.counter, plan.params.get("response_format"))
+    fixed += message_tokens(plan.counter, {"content": content.parts if content.parts is not None else content.text})
     return plan.builder.available(fixed, plan.reply_tokens)
 
 
-def _floor(plan: Plan, newest_first: Any) -> int | None:
+def _floor(plan: Plan, newest_first: Iterable[MessageRow]) -> int | None:
     """Return where the last reply's window began, if model, counter and step are still what they were."""
     for row in newest_first:
         if row.window_from_seq is not None:
-            return int(row.window_from_seq) if row.window_rule == _rule(plan) else None
+            return row.window_from_seq if row.window_rule == _rule(plan) else None
     return None
 
 
@@ -135,30 +236,29 @@ def _rule(plan: Plan) -> int:
     return window_rule(plan.model, plan.counter.name, plan.builder.step_tokens)
 
 
-def _next_seq(seen: steps.Snapshot) -> int:
-    return seen.conversation.last_seq + 1 if seen.conversation is not None else 1
-
-
-def _path_tokens(seen: steps.Snapshot) -> int:
-    return seen.path.rows[-1].path_tokens if seen.path.rows else 0
-
-
 def _manifest(plan: Plan, context: Context, *, stream: bool) -> tuple[str, list[tuple[bytes, str]]]:
     """Return what the request was made of, by reference, and the texts it refers to that are stored apart."""
-    prompts = []
+    prompts: list[tuple[bytes, str]] = []
     values: dict[str, Any] = {"v": wire_request.RENDERER, "window": _ranges(context)}
-    if plan.developer_prompt:
-        digest = hashlib.sha256(plan.developer_prompt.encode("utf-8")).digest()[:DIGEST_BYTES]
-        prompts.append((digest, plan.developer_prompt))
-        values["prompt"] = digest.hex()
-    if plan.params:
-        values["params"] = plan.params
+    if plan.instructions:
+        values["prompt"] = _kept(plan.instructions, prompts)
+    if plan.wire_tools:
+        values["tools"] = _kept(compact_json(plan.wire_tools), prompts)
+    params = {name: value for name, value in plan.params.items() if name not in _NOT_RECORDED}
+    if params:
+        values["params"] = params
     values["profile"] = plan.profile.model_dump(mode="json", exclude_defaults=True)
     if plan.mode != "drop":
         values["mode"] = plan.mode
     if stream:
         values["stream"] = True
     return compact_json(values), prompts
+
+
+def _kept(text: str, prompts: list[tuple[bytes, str]]) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()[:DIGEST_BYTES]
+    prompts.append((digest, text))
+    return digest.hex()
 
 
 def _ranges(context: Context) -> list[list[int]]:

@@ -12,15 +12,13 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options
-from convokit.completion.prepare import assemble, look, plan_for
+from convokit.completion.prepare import assemble_seen, look, plan_for, question_item
 from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.context.report import Context
-from convokit.context.tokens import message_tokens
-from convokit.context.window import Item
 from convokit.domain.conversation import Conversation, Page
 from convokit.domain.ids import message_seq
 from convokit.domain.message import Message
-from convokit.domain.text import checked
+from convokit.domain.parts import Content, checked_content
 from convokit.errors import InvalidInput
 from convokit.store import conversations, messages
 
@@ -53,21 +51,15 @@ def _page(
     return [Message.of(conversation_id, each) for each in rows]
 
 
-def context(scope: Scope, target: Target, text: str | None, call: Options) -> Flow[Context]:
-    """Return what `send(text)` would send, or with no text what the last turn's window holds now. No call is made."""
-    if text is not None:
-        checked("message", text, limit=scope.limits.message_bytes, setting="Limits.message_bytes")
-    seen = yield from look(scope, target, call, text or "")
-    if seen.conversation is None and text is None:
+def context(scope: Scope, target: Target, given: object, call: Options) -> Flow[Context]:
+    """Return what `send(given)` would send, or with None what the last turn's window holds now. No call is made."""
+    content = Content("") if given is None else checked_content(given, scope.limits)
+    seen = yield from look(scope, target, call, content)
+    if seen.conversation is None and given is None:
         raise missing(target)
     plan = plan_for(scope, target, call, seen.conversation)
-    behind = []
-    if text is not None:
-        question: dict[str, Any] = {"role": "user", "content": text}
-        seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
-        before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
-        behind.append(Item(seq, question, message_tokens(plan.counter, question), before))
-    return assemble(plan, seen, behind)
+    question = None if given is None else question_item(plan, seen, content)
+    return assemble_seen(plan, seen, question)
 
 
 def recent(scope: Scope, *, subject: str | None, limit: int, before: str | None) -> Flow[Page[Conversation]]:

@@ -16,6 +16,7 @@ from convokit.domain.text import compact_json, repaired
 from convokit.domain.turn import CompletionRow, Reply
 from convokit.errors import ConvokitError
 from convokit.store import steps
+from convokit.wire import headers, schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ def rows_of(call: Call, outcome: Outcome, now: int) -> RowsFor:
     def rows(conversation: ConversationRow) -> list[MessageRow]:
         for number, draft in enumerate(drafts, 1):
             draft.seq = conversation.last_seq + number
-            follows = draft.seq == call.question.seq + 1
-            draft.run_start_seq = call.question.run_start_seq if follows else draft.seq
+            follows = draft.seq == call.parent.seq + 1
+            draft.run_start_seq = call.parent.run_start_seq if follows else draft.seq
             draft.salt = chain.new_salt()
         return drafts
 
@@ -63,7 +64,7 @@ def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
     tokens = message_tokens(plan.counter, shape)
     return MessageRow(
         seq=0,
-        parent_seq=call.question.seq,
+        parent_seq=call.parent.seq,
         run_start_seq=0,
         turn_id=call.row.turn_id,
         role="assistant",
@@ -77,7 +78,7 @@ def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
         status=status,
         tokens=tokens,
         counter=plan.counter.name,
-        path_tokens=call.question.path_tokens + tokens,
+        path_tokens=call.parent.path_tokens + tokens,
         window_from_seq=report.start,
         window_rule=call.prepared.rule,
         created_at=now,
@@ -142,25 +143,48 @@ def _count(row: CompletionRow, usage: Usage) -> None:
     row.usage_source = usage.source
 
 
+def _parsed(call: Call, answer: Answer) -> Any:
+    model = call.prepared.plan.response_model
+    if model is None or answer.tool_calls:
+        return None
+    return schema.parsed(model, answer.content, finish_reason=answer.finish_reason, refusal=answer.refusal)
+
+
+def _total(spent: list[Usage]) -> Usage:
+    """Return the sum over the turn's calls; a count that one of them did not report is None for all."""
+    if len(spent) == 1:
+        return spent[0]
+    sources = {usage.source for usage in spent}
+    values: dict[str, Any] = {"source": "estimated" if "estimated" in sources else "reported"}
+    for name in Usage.model_fields:
+        counts = [getattr(usage, name) for usage in spent]
+        if name != "source":
+            values[name] = None if None in counts else sum(counts)
+    return Usage(**values) if "absent" not in sources else Usage()
+
+
 def reply_of(call: Call, settled: steps.Settled) -> Reply:
-    """Return the reply as its caller sees it."""
+    """Return the reply as its caller sees it. Raises: ParseFailed when a structure was asked for and did not come."""
     if not settled.rows:
         raise ConvokitError("the server answered with no choice at all")
     reader = call.reader
     assert reader is not None
     completion = reader.completion()
     saved = [Message.of(settled.conversation.id, row) for row in settled.rows]
+    parsed = _parsed(call, completion.answers[0])
     return Reply.model_construct(
         message=saved[0],
         choices=saved,
-        usage=_usage(call, completion),
+        usage=_total(call.spent),
         turn_id=call.row.turn_id,
         model=completion.model or call.row.requested_model,
         finish_reason=call.row.finish_reason,
         reasoning=completion.answers[0].reasoning,
         logprobs=completion.answers[0].logprobs,
-        changes=call.prepared.rendered.changes,
+        changes=(*call.prepared.changes, *call.prepared.rendered.changes),
+        parsed=parsed,
         request_id=call.row.request_id,
-        attempts=call.row.number,
+        attempts=call.made,
+        rate_limits=headers.rate_limits(call.head.headers) if call.head is not None else None,
         context=call.prepared.context.report,
     )

@@ -12,35 +12,35 @@ from uuid import UUID
 from convokit.completion import call as calls
 from convokit.completion.effects import Flow, Stopped, write
 from convokit.completion.options import Options
-from convokit.completion.prepare import Prepared, body_digest, look, prepare
+from convokit.completion.prepare import Prepared, look, prepare
 from convokit.completion.recover import clear_the_way
 from convokit.completion.result import Outcome, reply_of, rows_of
 from convokit.completion.scope import Scope, Target
+from convokit.completion.tools import run_round, wanted
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
-from convokit.domain.text import checked
+from convokit.domain.parts import Content, checked_content
+from convokit.domain.text import compact_json
 from convokit.domain.turn import Reply
-from convokit.errors import ConversationBusy, InvalidInput, ModelError, SettingsError
+from convokit.errors import ConversationBusy, ModelError, SettingsError
 from convokit.store import steps
 
 _REBUILDS = 3
 
 
-def send(scope: Scope, target: Target, text: str, call: Options, *, stream: bool) -> Flow[Reply]:
-    """Send `text` and return the saved reply. Raises: every ConvokitError there is."""
-    checked("message", text, limit=scope.limits.message_bytes, setting="Limits.message_bytes")
-    if not text:
-        raise InvalidInput("message", "is empty: there is nothing to answer")
+def send(scope: Scope, target: Target, given: object, call: Options, *, stream: bool) -> Flow[Reply]:
+    """Send text, or content parts, and return the saved reply. Raises: every ConvokitError there is."""
+    content = checked_content(given, scope.limits)
     for _ in range(_REBUILDS + 1):
-        seen = yield from look(scope, target, call, text)
+        seen = yield from look(scope, target, call, content)
         if seen.open_turn is not None:
             yield from clear_the_way(scope, target, call, seen)
             continue
-        prepared = prepare(scope, target, call, seen, text, stream=stream)
+        prepared = prepare(scope, target, call, seen, content, stream=stream)
         _check_key(scope, prepared)
         try:
-            running = yield from _begin(scope, target, prepared, text, stream=stream)
+            running = yield from _begin(scope, target, prepared, content)
         except steps.Conflict:
             continue
         return (yield from _answer(scope, running))
@@ -52,15 +52,15 @@ def _check_key(scope: Scope, prepared: Prepared) -> None:
         raise SettingsError("api_key", f"{scope.base_url} wants a key: pass api_key=... or set OPENAI_API_KEY")
 
 
-def _begin(scope: Scope, target: Target, prepared: Prepared, text: str, *, stream: bool) -> Flow[calls.Call]:
+def _begin(scope: Scope, target: Target, prepared: Prepared, content: Content) -> Flow[calls.Call]:
     now = scope.clock.now_us()
     seen = prepared.seen.conversation
     row = seen if seen is not None else _new_conversation(scope, target, now)
     described = seen is not None and _describe(row, target)
-    completion = calls.new_row(prepared, body_digest(prepared.rendered), now)
-    question = _question(prepared, text, completion.turn_id, now)
+    completion = calls.new_row(prepared, now)
+    question = _question(prepared, content, completion.turn_id, now)
     timeouts = prepared.plan.timeouts
-    silence = timeouts.first_byte_s if stream else timeouts.total_s
+    silence = timeouts.first_byte_s if prepared.stream else timeouts.total_s
     conversation = yield from write(
         steps.begin,
         steps.Beginning(
@@ -73,12 +73,13 @@ def _begin(scope: Scope, target: Target, prepared: Prepared, text: str, *, strea
             lease_us=calls.lease_us(silence),
             at=now,
             prompts=prepared.prompts,
+            blobs=content.blobs,
             described=described,
         ),
     )
     deadline = scope.clock.monotonic() + timeouts.total_s
     return calls.Call(
-        prepared, conversation, completion, target.branch, question, epoch=1, deadline=deadline, stream=stream
+        prepared, conversation, completion, target.branch, question, epoch=1, deadline=deadline, stream=prepared.stream
     )
 
 
@@ -111,28 +112,29 @@ def _describe(row: ConversationRow, target: Target) -> bool:
     return (row.settings, row.subject, row.title) != before
 
 
-def _question(prepared: Prepared, text: str, turn_id: UUID, now: int) -> MessageRow:
+def _question(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> MessageRow:
     rows, seen = prepared.seen.path.rows, prepared.seen.conversation
     head = rows[-1] if rows else None
     seq = seen.last_seq + 1 if seen is not None else 1
     follows = head is not None and head.seq == seq - 1
+    tokens = prepared.items[-1].tokens
     return MessageRow(
         seq=seq,
         parent_seq=None if head is None else head.seq,
         run_start_seq=head.run_start_seq if head is not None and follows else seq,
         turn_id=turn_id,
         role="user",
-        content=text,
-        parts=None,
+        content=content.text,
+        parts=None if content.parts is None else compact_json(content.parts),
         tool_calls=None,
         tool_call_id=None,
         name=None,
         refusal=None,
         extra=None,
         status="complete",
-        tokens=prepared.question_tokens,
+        tokens=tokens,
         counter=prepared.plan.counter.name,
-        path_tokens=(head.path_tokens if head is not None else 0) + prepared.question_tokens,
+        path_tokens=(head.path_tokens if head is not None else 0) + tokens,
         window_from_seq=None,
         window_rule=None,
         created_at=now,
@@ -141,8 +143,15 @@ def _question(prepared: Prepared, text: str, turn_id: UUID, now: int) -> Message
 
 
 def _answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
+    rounds = 0
     try:
-        yield from calls.make(scope, running)
+        while True:
+            yield from calls.make(scope, running)
+            asked = wanted(running)
+            if not asked:
+                break
+            rounds += 1
+            yield from run_round(scope, running, asked, rounds)
     except Stopped:
         yield from _settle(scope, running, Outcome("interrupted", "partial"))
         raise

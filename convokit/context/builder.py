@@ -56,6 +56,10 @@ class ContextBuilder:
         self.counter = counter or CharacterEstimate(self.profile.tokenizer)
         self.partial: PartialPolicy = partial
 
+    def with_budget(self, budget: Budget) -> ContextBuilder:
+        """Return a builder that differs in its budget only."""
+        return ContextBuilder(budget=budget, profile=self.profile, counter=self.counter, partial=self.partial)
+
     @property
     def window_tokens(self) -> int:
         """The whole window: the budget's own, else the profile's, else 8,192."""
@@ -217,7 +221,9 @@ def _with_role(shape: dict[str, Any], instructions: str) -> dict[str, Any]:
 def _from_first_user(items: list[Item], left_out: dict[int, str]) -> list[Item]:
     """Return the items from the first user message on, where turns must begin with the user."""
     first = next((index for index, item in enumerate(items) if item.starts_turn), len(items))
-    left_out.update({item.key: "before the first user message (this model's turns begin there)" for item in items[:first]})
+    left_out.update(
+        {item.key: "before the first user message (this model's turns begin there)" for item in items[:first]}
+    )
     return items[first:]
 
 

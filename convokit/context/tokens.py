@@ -34,7 +34,9 @@ class Counter(Protocol):
     def count(self, text: str) -> int: ...
 
 
-_PIECES = re.compile(r"[A-Z]?[a-z]{1,7}|[A-Z]{1,3}|[0-9]{1,3}|[!-/:-@\[-`{-~]|[ \t]*\n\s*|[ \t]{2,}|[\x00-\x08\x0b-\x1f\x7f]")
+_PIECES = re.compile(
+    r"[A-Z]?[a-z]{1,7}|[A-Z]{1,3}|[0-9]{1,3}|[!-/:-@\[-`{-~]|[ \t]*\n\s*|[ \t]{2,}|[\x00-\x08\x0b-\x1f\x7f]"
+)
 _LETTERS = re.compile("[\u0080-\u058f\u1e00-\u1fff\u2010-\u206f]+")
 _WIDE = re.compile("[\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]+")
 

@@ -35,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The outcome: items from `start` on are sent. `moves_at` is the T of the next start, None if no step lies ahead."""
+    """The outcome: items from `start` on are sent, `tokens` in all."""
 
     start: int
     rule: Rule
@@ -56,9 +56,9 @@ def choose(
     Raises: ContextOverflow when the last turn alone is over `available` tokens.
     """
     suffix = _suffix_sums(items)
-    if complete and floor is None and suffix[0] <= available:
-        return Window(0, "everything fits", suffix[0])
     first = _first_at(items, floor)
+    if complete and first == 0 and suffix[0] <= available:
+        return Window(0, "everything fits", suffix[0])
     boundaries = [index for index, item in enumerate(items) if item.starts_turn and index >= first]
     for index in _step_starts(items, boundaries, step, complete=complete, held=first if floor is not None else None):
         if suffix[index] <= available:

@@ -73,3 +73,22 @@ class Completion:
     """Whether the server said it had finished: a finish reason on every choice."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Unknown top-level keys (`timings`, `provider`, `prompt_filter_results` …), verbatim."""
+
+
+class Allowance(BaseModel):
+    """One limit: how much there is, how much of it is left, and in how many seconds it is full again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset_s: float | None = None
+
+
+class RateLimits(BaseModel):
+    """The rate limits as of one answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    requests: Allowance = Allowance()
+    tokens: Allowance = Allowance()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from convokit.domain import chain
 from convokit.domain.message import Message
-from convokit.domain.reply import Change, Usage
+from convokit.domain.reply import Change, RateLimits, Usage
 
 TurnState = Literal["open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded"]
 CallState = Literal["sending", "streaming", "ok", "error", "ambiguous", "abandoned"]
@@ -76,6 +76,21 @@ class CompletionRow:
 COVERED = tuple(name for name in CompletionRow.__slots__ if name not in ("salt", "body_salt"))
 
 
+@dataclass(slots=True)
+class ToolCallRow:
+    """A row of the tool call table: written before the tool runs, so that no side effect is ever repeated unknowingly."""
+
+    call_id: str
+    name: str
+    state: str
+    started_at: int
+    message_seq: int = 0
+    position: int = 0
+    result_seq: int | None = None
+    error: str | None = None
+    ended_at: int | None = None
+
+
 class Reply(BaseModel):
     """A saved reply, and what the call that made it was like.
 
@@ -98,6 +113,8 @@ class Reply(BaseModel):
     changes: tuple[Change, ...] = ()
     request_id: str | None = None
     attempts: int = 1
+    rate_limits: RateLimits | None = None
+    """What the server says is left, where it says so."""
     context: Any = None
     """The report of the context that was sent (`convokit.Report`)."""
 
@@ -105,3 +122,13 @@ class Reply(BaseModel):
     def text(self) -> str:
         """The words of the reply."""
         return self.message.text
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls the model asks for and nobody here ran, in the API's shape."""
+        return self.message.tool_calls or []
+
+    @property
+    def refusal(self) -> str | None:
+        """The model's refusal, if it refused."""
+        return self.message.refusal

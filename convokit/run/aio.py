@@ -20,9 +20,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Sleep, Sql, Stopped
+from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
 from convokit.domain.events import StreamEvent
 from convokit.errors import ConvokitError
+from convokit.run.functions import arun_functions
 from convokit.run.http import AsyncAnswer, AsyncClient
 from convokit.run.sync import SyncStore
 from convokit.store.engine import open_engine, require_driver
@@ -180,6 +181,8 @@ class AsyncDriver:
                 await self._let_go()
             case Sleep(seconds):
                 await self._sleep(seconds)
+            case Run(calls):
+                return await arun_functions(calls)
         return None
 
     async def _shielded(self, work: Awaitable[Result]) -> Result:

@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Sleep, Sql, Stopped
+from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
 from convokit.domain.events import StreamEvent
 from convokit.errors import ConvokitError
+from convokit.run.functions import run_functions
 from convokit.run.http import Answer, Client
 from convokit.store import migrate
 from convokit.store.engine import WRITE, open_engine
@@ -137,6 +138,8 @@ class SyncDriver:
                 self._let_go()
             case Sleep(seconds):
                 self._sleep(seconds)
+            case Run(calls):
+                return run_functions(calls)
         return None
 
     def _let_go(self) -> None:

@@ -7,9 +7,9 @@ from typing import cast
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from convokit.domain.chain import Entry, Kind
+from convokit.store.blobs import insert_new
 from convokit.store.schema import entry, prompt
 
 _INSERT = insert(entry)
@@ -57,9 +57,7 @@ def pages(connection: Connection, conversation_id: UUID) -> Iterator[list[Entry]
 def keep_prompt(connection: Connection, tenant: str, digest: bytes, body: str) -> None:
     """Store a developer prompt or tool set under its digest, once."""
     if connection.execute(_PROMPT, {"tenant": tenant, "digest": digest}).one_or_none() is None:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(prompt).on_conflict_do_nothing()
-        connection.execute(statement, {"tenant": tenant, "digest": digest, "body": body})
+        connection.execute(insert_new(connection, prompt), {"tenant": tenant, "digest": digest, "body": body})
 
 
 def find_prompt(connection: Connection, tenant: str, digest: bytes) -> str | None:

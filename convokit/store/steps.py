@@ -16,15 +16,16 @@ from sqlalchemy.exc import IntegrityError
 from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow, OpenTurn
-from convokit.store import chain, conversations, messages, turns
+from convokit.domain.parts import Blob, digests
+from convokit.domain.turn import CompletionRow, OpenTurn, ToolCallRow
+from convokit.store import blobs, chain, conversations, messages, turns
 
 
 class Conflict(Exception):  # not a user's error: read again and try once more
     """Someone else moved the conversation since it was read. Nothing was written."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Snapshot:
     """What a turn reads, from one transaction."""
 
@@ -32,9 +33,11 @@ class Snapshot:
     head: int | None = None
     path: messages.Path = field(default_factory=lambda: messages.Path([], complete=True))
     open_turn: OpenTurn | None = None
+    blobs: dict[bytes, Blob] = field(default_factory=dict)
+    """The binaries that the messages of the path refer to."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Beginning:
     """What `begin` writes. `created` says that the conversation itself is new."""
 
@@ -47,11 +50,12 @@ class Beginning:
     lease_us: int
     at: int
     prompts: Sequence[tuple[bytes, str]] = ()
+    blobs: Sequence[Blob] = ()
     described: bool = False
     """Whether the conversation's own settings, subject or title changed."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Settlement:
     """What `settle` writes: `rows` builds the replies once the seq before them is known."""
 
@@ -68,7 +72,32 @@ class Settlement:
     takeover: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
+class Recording:
+    """What `record` writes while the turn stays open: how a call ended, the messages that came of it, the call that follows."""
+
+    conversation: ConversationRow
+    branch: int
+    turn_id: UUID
+    epoch: int
+    lease_us: int
+    at: int
+    rows: Callable[[ConversationRow], list[MessageRow]] = lambda row: []
+    ended: CompletionRow | None = None
+    following: CompletionRow | None = None
+    tool_calls: Sequence[ToolCallRow] = ()
+    """Tool calls that are about to run."""
+    ran: Sequence[ToolCallRow] = ()
+    """Tool calls that ran."""
+    prompts: Sequence[tuple[bytes, str]] = ()
+
+    @property
+    def completion(self) -> CompletionRow | None:
+        """The call whose outcome is entered into the chain."""
+        return self.ended
+
+
+@dataclass(slots=True, repr=False)
 class Settled:
     """What `settle` wrote."""
 
@@ -90,7 +119,9 @@ def snapshot(
     found = row
     head = conversations.head(connection, row, branch)
     path = messages.read_back(connection, row.id, head, lambda rows: enough(found, rows))
-    return Snapshot(row, head, path, turns.open_on(connection, row.id, branch))
+    wanted = {digest for each in path.rows if each.parts is not None for digest in digests(each.parts)}
+    found_blobs = blobs.among(connection, row.id, wanted) if wanted else {}
+    return Snapshot(row, head, path, turns.open_on(connection, row.id, branch), found_blobs)
 
 
 def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
@@ -132,6 +163,7 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
     chain.append(connection, row.id, entries)
     for digest, body in beginning.prompts:
         chain.keep_prompt(connection, row.tenant, digest, body)
+    blobs.keep(connection, row.id, beginning.blobs)
     turns.insert_call(connection, row.id, beginning.completion)
     return moved
 
@@ -164,13 +196,13 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
     return settled
 
 
-def _extend(connection: Connection, settlement: Settlement, rows: list[MessageRow]) -> Settled:
+def _extend(connection: Connection, settlement: Settlement | Recording, rows: list[MessageRow]) -> Settled:
     """Append the replies and the chain's entries; again, on a fresh row, while other branches come between."""
     row = settlement.conversation
     call = [settlement.completion.leaf()] if settlement.completion is not None else []
     while True:
         entries = chains.extend(row.last_entry, row.chain_hash, [*(each.leaf() for each in rows), *call])
-        head = rows[0].seq if rows else conversations.head(connection, row, settlement.branch)
+        head = _head_of(rows) if rows else conversations.head(connection, row, settlement.branch)
         last = rows[-1].seq if rows else row.last_seq
         if conversations.advance(
             connection, row, settlement.branch, head_seq=head, last_seq=last, entries=entries, at=settlement.at
@@ -180,6 +212,12 @@ def _extend(connection: Connection, settlement: Settlement, rows: list[MessageRo
             return Settled(_moved(row, settlement.branch, head, last, entries, settlement.at), rows)
         row = _again(connection, row)
         rows = settlement.rows(row)
+
+
+def _head_of(rows: Sequence[MessageRow]) -> int:
+    """Return the new head: the first of several choices, the last of messages that follow each other."""
+    siblings = rows[-1].parent_seq == rows[0].parent_seq
+    return rows[0].seq if siblings else rows[-1].seq
 
 
 def _again(connection: Connection, row: ConversationRow) -> ConversationRow:
@@ -201,32 +239,30 @@ def _moved(
     return ConversationRow(**values)
 
 
-def try_again(
-    connection: Connection,
-    conversation: ConversationRow,
-    epoch: int,
-    failed: CompletionRow,
-    following: CompletionRow,
-    lease_us: int,
-) -> ConversationRow | None:
-    """Record that a call failed and that another follows, before its first byte. None: the turn is no longer ours."""
-    if not turns.renew(connection, conversation.id, failed.turn_id, epoch, lease_us=lease_us, first_token_at=None):
+def record(connection: Connection, recording: Recording) -> Settled | None:
+    """Write what happened in an open turn, in one transaction; None, and nothing written, when it is no longer ours."""
+    row = recording.conversation
+    ours = turns.renew(
+        connection, row.id, recording.turn_id, recording.epoch, lease_us=recording.lease_us, first_token_at=None
+    )
+    if not ours:
         return None
-    turns.end_call(connection, conversation.id, failed)
-    turns.insert_call(connection, conversation.id, following)
-    return enter(connection, conversation, [failed.leaf()], failed.ended_at or conversation.updated_at)
-
-
-def enter(connection: Connection, row: ConversationRow, leaves: Sequence[chains.Leaf], at: int) -> ConversationRow:
-    """Append entries that add no message."""
-    while True:
-        entries = chains.extend(row.last_entry, row.chain_hash, leaves)
-        if conversations.advance(
-            connection, row, 0, head_seq=row.head_seq, last_seq=row.last_seq, entries=entries, at=at
-        ):
-            chain.append(connection, row.id, entries)
-            return _moved(row, 0, row.head_seq, row.last_seq, entries, at)
-        row = _again(connection, row)
+    settled = _extend(connection, recording, recording.rows(row))
+    if recording.ended is not None:
+        turns.end_call(connection, row.id, recording.ended)
+        turns.prune_chunks(connection, row.id, recording.turn_id)
+    for digest, body in recording.prompts:
+        chain.keep_prompt(connection, row.tenant, digest, body)
+    for begun, each in enumerate(recording.tool_calls):
+        each.message_seq = settled.rows[0].seq
+        each.position = begun
+        turns.begin_tool_call(connection, row.id, recording.turn_id, each)
+    for each, answered in zip(recording.ran, settled.rows, strict=False):
+        each.result_seq = answered.seq
+        turns.end_tool_call(connection, row.id, each)
+    if recording.following is not None:
+        turns.insert_call(connection, row.id, recording.following)
+    return settled
 
 
 def save_piece(

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
 
-from convokit.domain.turn import CompletionRow, OpenTurn
+from convokit.domain.turn import CompletionRow, OpenTurn, ToolCallRow
 from convokit.store.clock import now_us
-from convokit.store.schema import chunk, completion, turn
+from convokit.store.schema import chunk, completion, tool_call, turn
 
 _OPEN = select(
     turn.c.id,
@@ -85,6 +85,21 @@ _ENDED_CALLS = (
     select(func.count())
     .select_from(completion)
     .where(completion.c.conversation_id == bindparam("id"), completion.c.ended_at.is_not(None))
+)
+_TOOL_CALL = insert(tool_call)
+_END_TOOL_CALL = (
+    update(tool_call)
+    .where(
+        tool_call.c.conversation_id == bindparam("b_id"),
+        tool_call.c.message_seq == bindparam("b_seq"),
+        tool_call.c.position == bindparam("b_position"),
+    )
+    .values(
+        state=bindparam("new_state"),
+        result_seq=bindparam("new_result_seq"),
+        error=bindparam("new_error"),
+        ended_at=bindparam("new_ended_at"),
+    )
 )
 _CHUNK = insert(chunk)
 _CHUNKS = (
@@ -194,6 +209,26 @@ def call(connection: Connection, conversation_id: UUID, turn_id: UUID, number: i
     """Return one API call of a turn."""
     row = connection.execute(_CALL, {"id": conversation_id, "turn": turn_id, "number": number}).one_or_none()
     return None if row is None else CompletionRow(**dict(row._mapping))
+
+
+def begin_tool_call(connection: Connection, conversation_id: UUID, turn_id: UUID, row: ToolCallRow) -> None:
+    """Record a tool call that is about to run."""
+    values = {name: getattr(row, name) for name in row.__slots__}
+    connection.execute(_TOOL_CALL, {"conversation_id": conversation_id, "turn_id": turn_id, **values})
+
+
+def end_tool_call(connection: Connection, conversation_id: UUID, row: ToolCallRow) -> None:
+    """Record what came of a tool call."""
+    values = {
+        "b_id": conversation_id,
+        "b_seq": row.message_seq,
+        "b_position": row.position,
+        "new_state": row.state,
+        "new_result_seq": row.result_seq,
+        "new_error": row.error,
+        "new_ended_at": row.ended_at,
+    }
+    connection.execute(_END_TOOL_CALL, values)
 
 
 def append_chunk(

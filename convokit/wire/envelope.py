@@ -20,7 +20,7 @@ _HTML_TAG = re.compile(r"<(?:script|style)\b[^<]*</(?:script|style)>|<[^<>]*>", 
 _SECRET = re.compile(
     r"(?i)\bbearer\s+[^\s\"',;]+"
     r"|\bapi[-_ ]?key(?:\s+provided)?\s*[:=]\s*[\"']?[^\s\"',;]+[^\s\"',;.]"
-    r"|\b(?:sk|pk|rk|gsk|xai|hf|key|csk|pplx|nvapi|AIza)[-_]?[A-Za-z0-9*_\-]{3}[A-Za-z0-9*_\-.]{3,}[A-Za-z0-9*]"
+    r"|\b(?:(?:sk|gsk|csk|sess|xai|hf|pplx|nvapi)[-_]|AIza)[A-Za-z0-9*_\-]{3}[A-Za-z0-9*_\-.]{3,}[A-Za-z0-9*]"
     r"|\beyJ[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)*"
     r"|(?<![\w-])(?:[0-9a-f]{32}|[A-Za-z0-9]{40,})(?![\w-])"
 )

@@ -12,31 +12,14 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from pydantic import BaseModel, ConfigDict
+from convokit.domain.reply import Allowance, RateLimits
+
+__all__ = ["Allowance", "RateLimits", "rate_limits", "request_id", "retry_after_s", "should_retry"]
 
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-generation-id", "x-litellm-call-id")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|μs|ns|h|m|s)")
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
-
-
-class Allowance(BaseModel):
-    """One limit: how much there is, how much of it is left, and in how many seconds it is full again."""
-
-    model_config = ConfigDict(frozen=True)
-
-    limit: int | None = None
-    remaining: int | None = None
-    reset_s: float | None = None
-
-
-class RateLimits(BaseModel):
-    """The rate limits as of one answer."""
-
-    model_config = ConfigDict(frozen=True)
-
-    requests: Allowance = Allowance()
-    tokens: Allowance = Allowance()
 
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:

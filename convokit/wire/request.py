@@ -8,7 +8,7 @@ reported ("drop"), or sent as it is ("pass"); what nobody knows is sent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from convokit.domain.params import RequestParams
@@ -71,10 +71,10 @@ _CODES = frozenset({"unsupported_parameter", "unsupported_value"})
 class Rendered:
     """A request ready to be sent: `data` are its exact bytes, `changes` what was not sent as it was given."""
 
-    body: dict[str, Any]
-    data: bytes
+    body: dict[str, Any] = field(repr=False)
+    data: bytes = field(repr=False)
     changes: tuple[Change, ...]
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
 
 
 def render(

@@ -65,8 +65,9 @@ class Outside:
         if function is steps.settle:
             row = given[0].conversation
             return steps.Settled(row, given[0].rows(row))
-        if function is steps.try_again:
-            return given[0]
+        if function is steps.record:
+            row = given[0].conversation
+            return steps.Settled(row, given[0].rows(row))
         return given[0].conversation
 
     def run(self, flow: Flow[Any]) -> Any:
@@ -115,8 +116,8 @@ def test_a_retried_turn_in_effects() -> None:
     kept = [each for each in outside.log if each not in ("read", "close")]
     assert kept == [
         "read snapshot", "write begin",
-        "open hello", "write try_again", "emit", "sleep 0.5",
-        "open hello", "write try_again", "emit", "sleep 1",
+        "open hello", "write record", "emit", "sleep 0.5",
+        "open hello", "write record", "emit", "sleep 1",
         "open hello", "write settle",
     ]  # fmt: skip
 

@@ -133,9 +133,7 @@ def test_tool_answers_stand_right_behind_their_call() -> None:
 
 def test_the_start_moves_in_steps() -> None:
     """While the history grows turn by turn, the start stays where it is for several turns, then moves a whole step."""
-    builder = ContextBuilder(
-        budget=Budget(context_tokens=200, reply_tokens=20, step_tokens=50), counter=Words()
-    )
+    builder = ContextBuilder(budget=Budget(context_tokens=200, reply_tokens=20, step_tokens=50), counter=Words())
     history: list[dict[str, Any]] = []
     starts = []
     for turn in range(60):

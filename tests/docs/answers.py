@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.support.server import Script, completion, echo, stream
@@ -9,19 +10,35 @@ from tests.support.server import Script, completion, echo, stream
 ANSWERS = {
     "Why is port 80 already taken?": "Another web server is listening on it, most likely nginx.",
     "And how do I free it?": "Run `sudo systemctl stop nginx`.",
+    "80番ポートが使えないのはなぜですか。": "別のウェブサーバーが使っています。",
+    "どうすれば空きますか。": "`sudo systemctl stop nginx` を実行してください。",
     "開館時間を教えてください。": "午前九時から午後八時まで開いています。",
     "土曜日もですか。": "はい、土曜日も同じです。",
     "本は何冊借りられますか。": "一度に 十冊まで 借りられます。",
     "館内の規則を全部読み上げてください。": "一つ目、館内では静かに。 二つ目、飲食はご遠慮ください。",
     "こんにちは。": "こんにちは。ご用件は何でしょうか。",
+    "中央館は土曜日、何時までですか。": "土曜日は午後八時まで開いています。",
+    "『こころ』を取り寄せてください。": '{"title": "こころ", "author": "夏目漱石"}',
     "お礼を言いたいです。": "どういたしまして。",
 }
 
 
+CALLS = {
+    "中央館は土曜日、何時までですか。": ("opening_hours", {"branch": "中央", "day": "土曜日"}),
+    "Pay my fine.": ("pay", {}),
+}
+"""Questions that are answered by a tool call first."""
+
+
 def answer(body: Any) -> Script:
-    """Answer a known question with its line, and anything else with an echo."""
-    said = body["messages"][-1]["content"]
-    text = ANSWERS.get(said) if isinstance(said, str) else None
+    """Answer a known question with its line or its call, and anything else with an echo."""
+    questions = [message["content"] for message in body["messages"] if message["role"] == "user"]
+    said = questions[-1] if questions and isinstance(questions[-1], str) else ""
+    if said in CALLS and body.get("tools") and body["messages"][-1]["role"] == "user":
+        name, arguments = CALLS[said]
+        function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+        return completion(None, tool_calls=[{"id": "call_1", "type": "function", "function": function}])
+    text = ANSWERS.get(said)
     if text is None:
         return echo(body)
     if not body.get("stream"):

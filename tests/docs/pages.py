@@ -94,6 +94,9 @@ class Story:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(source, "utf-8")
             return
+        if source.startswith(">>>"):
+            self._session(example, source)
+            return
         padded = "\n" * (example.line + example.parsed.line_offset) + source
         code = compile(padded, str(example.path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -102,6 +105,12 @@ class Story:
             else:
                 exec(code, example.namespace)
         self._printed = printed.getvalue()
+
+    def _session(self, example: Example, source: str) -> None:
+        test = doctest.DocTestParser().get_doctest(source, example.namespace, str(example.path), None, example.line)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            failed, _ = doctest.DocTestRunner(optionflags=_MATCH).run(test)
+        assert not failed, printed.getvalue()
 
     def _shell(self, example: Example) -> None:
         self._printed = ""
@@ -116,10 +125,10 @@ class Story:
                 self._printed += ran.stdout
 
     def _output(self, example: Example) -> str | None:
-        wanted = str(example.parsed)
-        if doctest.OutputChecker().check_output(wanted, self._printed, _MATCH):
+        wanted, printed = str(example.parsed).rstrip() + "\n", self._printed.rstrip() + "\n"
+        if doctest.OutputChecker().check_output(wanted, printed, _MATCH):
             return None
-        return f"expected:\n{wanted}\nprinted:\n{self._printed}"
+        return f"expected:\n{wanted}\nprinted:\n{printed}"
 
     def _close(self) -> None:
         for kit in self._kits:

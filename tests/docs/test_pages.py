@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def written(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """An empty folder to run in, and a server at the address that the library takes from the environment."""
     server.answer = answers.answer
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-key")
     monkeypatch.setenv("PYTHONPATH", str(checkout))
@@ -42,8 +44,12 @@ def test_every_block_of_a_page_runs(
 
     reference = page.parent.name == "reference"
     namespace: dict[str, Any] = {each: getattr(convokit, each) for each in convokit.__all__} if reference else {}
+    known = set(sys.modules)
     try:
         assert Story(page, export, namespace).tell() >= 1
     finally:
+        for module in set(sys.modules) - known:
+            if str(getattr(sys.modules[module], "__file__", "")).startswith(str(Path.cwd())):
+                del sys.modules[module]
         for url in databases:
             request.getfixturevalue("postgres").drop(url)

@@ -54,15 +54,15 @@ def _grow(kit: Convokit, database: str, key: str, count: int) -> None:
             values |= {"path_tokens": head.path_tokens + (seq - 2) * head.tokens, "window_from_seq": None}
             rows.append(MessageRow(**values))
         messages.append(connection, chat.id, rows)  # type: ignore[arg-type]
-        connection.execute(
-            text("UPDATE convokit_conversation SET head_seq = :n, last_seq = :n"), {"n": count}
-        )
+        connection.execute(text("UPDATE convokit_conversation SET head_seq = :n, last_seq = :n"), {"n": count})
     engine.dispose()
 
 
 @pytest.fixture
 def sync_kit(database: str, server: LoopbackServer) -> Any:
-    with Convokit(database, model="loop-1", base_url=server.url, budget=Budget(context_tokens=400, reply_tokens=50)) as kit:
+    with Convokit(
+        database, model="loop-1", base_url=server.url, budget=Budget(context_tokens=400, reply_tokens=50)
+    ) as kit:
         yield kit
 
 

@@ -97,9 +97,7 @@ def test_two_alembics_share_a_database(
     assert face.settle(kit.chat("k").send("hello")).text == "echo: hello"
 
 
-def test_store_functions_work_in_the_hosts_transaction(
-    face: Face, database: str, server: LoopbackServer
-) -> None:
+def test_store_functions_work_in_the_hosts_transaction(face: Face, database: str, server: LoopbackServer) -> None:
     """The functions of `convokit.store` read over the host's connection, in the host's own transaction."""
     kit: Any = face.kit(database, model="loop-1", base_url=server.url)
     chat = kit.chat("order-7")

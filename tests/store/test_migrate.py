@@ -47,7 +47,15 @@ def test_the_newest_script_is_the_one_the_code_names() -> None:
 
 def test_alembic_check_is_clean_for_contributors(checkout: Path, tmp_path: Path) -> None:
     """`alembic upgrade head` and `alembic check` work with alembic.ini, and autogenerate finds nothing new."""
-    arguments = [sys.executable, "-m", "alembic", "-c", str(checkout / "alembic.ini"), "-x", f"url=sqlite:///{tmp_path}/a.db"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "alembic",
+        "-c",
+        str(checkout / "alembic.ini"),
+        "-x",
+        f"url=sqlite:///{tmp_path}/a.db",
+    ]
     for command in (["upgrade", "head"], ["check"], ["downgrade", "base"]):
         done = subprocess.run([*arguments, *command], check=False, capture_output=True, text=True, cwd=checkout)
         assert done.returncode == 0, done.stderr

@@ -21,6 +21,8 @@ class Script:
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     chunked: bool = True
+    delay_s: float = 0.0
+    """How long the head takes."""
 
 
 @dataclass
@@ -33,7 +35,9 @@ class Request:
     raw: bytes
 
 
-def completion(text: str | None, *, model: str = "loop-1", usage: dict[str, Any] | None = None, **message: Any) -> Script:
+def completion(
+    text: str | None, *, model: str = "loop-1", usage: dict[str, Any] | None = None, **message: Any
+) -> Script:
     """Return a plain answer."""
     body = {
         "id": "chatcmpl-1",
@@ -56,7 +60,9 @@ def event(value: Any) -> bytes:
 def chunk(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> bytes:
     """Return the event of one chunk."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return event({"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "loop-1", "choices": [choice], **extra})
+    return event(
+        {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "loop-1", "choices": [choice], **extra}
+    )
 
 
 def stream(words: Iterable[str], *, pause_s: float = 0.0, finish: str | None = "stop", done: bool = True) -> Script:
@@ -155,6 +161,7 @@ class LoopbackServer:
 
 
 async def _write(writer: asyncio.StreamWriter, script: Script) -> bool:
+    await asyncio.sleep(script.delay_s)
     headers = dict(script.headers)
     if script.chunked:
         headers["transfer-encoding"] = "chunked"

@@ -29,13 +29,13 @@ def answer(*deltas: dict[str, Any], finish: str = "stop") -> Answer:
     return made(*(chunk(delta) for delta in deltas), chunk({}, finish)).answers[0]
 
 
-def piece(index: int | None = None, id: str | None = None, name: str | None = None, arguments: str = "") -> dict[str, Any]:
+def piece(
+    index: int | None = None, id: str | None = None, name: str | None = None, arguments: str = ""
+) -> dict[str, Any]:
     """A delta with a piece of one tool call; what is None is absent."""
     function: dict[str, Any] = {"arguments": arguments}
     call: dict[str, Any] = {"function": function}
-    for key, value in (("index", index), ("id", id)):
-        if value is not None:
-            call[key] = value
+    call |= {key: value for key, value in (("index", index), ("id", id)) if value is not None}
     if name is not None:
         function["name"] = name
     return {"tool_calls": [call]}
@@ -112,7 +112,9 @@ def test_b56_tool_deltas_without_index() -> None:
 
 def test_b56_whole_calls_without_index_and_id() -> None:
     """A name after complete arguments begins another call; ids are made up, and differ."""
-    found = calls(piece(name="f", arguments='{"a":1}'), piece(name="f", arguments='{"a":2}'), piece(name="g", arguments="{}"))
+    found = calls(
+        piece(name="f", arguments='{"a":1}'), piece(name="f", arguments='{"a":2}'), piece(name="g", arguments="{}")
+    )
     assert [one[1:] for one in found] == [("f", '{"a":1}'), ("f", '{"a":2}'), ("g", "{}")]
     assert len({one[0] for one in found}) == 3
 
@@ -148,7 +150,10 @@ def test_b57_choices_accumulate_apart_and_out_of_order() -> None:
     assert not accumulator.done
     accumulator.feed(chunk({}, "length"))
     found = accumulator.completion()
-    assert [(one.index, one.content, one.finish_reason) for one in found.answers] == [(0, "aA", "length"), (1, "bB", "stop")]
+    assert [(one.index, one.content, one.finish_reason) for one in found.answers] == [
+        (0, "aA", "length"),
+        (1, "bB", "stop"),
+    ]
     assert found.done
 
 
@@ -196,7 +201,9 @@ def test_b60_audio_cut_anywhere_is_joined_as_it_came() -> None:
 def test_b61_reasoning_lands_in_one_field_never_in_content(keys: tuple[str, ...]) -> None:
     """Both names of reasoning fill one field, once; the key it came under is kept for the server that wants it back."""
     accumulator = Accumulator()
-    events = [e for text in ("Hm", "m") for e in accumulator.feed(chunk({"content": None, **dict.fromkeys(keys, text)}))]
+    events = [
+        e for text in ("Hm", "m") for e in accumulator.feed(chunk({"content": None, **dict.fromkeys(keys, text)}))
+    ]
     assert events == [ReasoningDelta("Hm"), ReasoningDelta("m")]
     found = accumulator.completion().answers[0]
     assert (found.content, found.reasoning) == (None, "Hmm")
@@ -267,10 +274,16 @@ def test_logprobs_are_joined() -> None:
 def test_surrogate_pairs_cut_between_chunks_are_joined() -> None:
     """Half a character waits for its other half; one that never comes is U+FFFD, in events as in what is kept."""
     accumulator = Accumulator()
-    events = [event for text in ("a\ud83d", "\ude00b", "\ude00", "c\ud83d") for event in accumulator.feed(chunk({"content": text}))]
+    events = [
+        event
+        for text in ("a\ud83d", "\ude00b", "\ude00", "c\ud83d")
+        for event in accumulator.feed(chunk({"content": text}))
+    ]
     assert [event.text for event in events] == ["a", "😀b", "\ufffd", "c"]
     assert accumulator.completion().answers[0].content == "a😀b\ufffdc\ufffd"
-    whole = answer({"reasoning": "\ud83d"}, {"reasoning": "\ude00"}, piece(0, "a", "f", "\ud83d"), piece(0, None, None, "\ude00"))
+    whole = answer(
+        {"reasoning": "\ud83d"}, {"reasoning": "\ude00"}, piece(0, "a", "f", "\ud83d"), piece(0, None, None, "\ude00")
+    )
     assert (whole.reasoning, whole.tool_calls[0]["function"]["arguments"]) == ("😀", "😀")
 
 

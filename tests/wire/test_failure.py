@@ -43,15 +43,35 @@ ENVELOPES = [
     ({"error": {"message": "no good", "code": "500", "type": None, "param": None}}, "500", None, None),
     ({"error": "no good"}, None, None, None),
     ({"error": {"message": "no good"}, "error_type": "x"}, None, None, None),
-    ({"object": "error", "message": "no good", "type": "BadRequestError", "param": None, "code": 400}, "400", "BadRequestError", None),
+    (
+        {"object": "error", "message": "no good", "type": "BadRequestError", "param": None, "code": 400},
+        "400",
+        "BadRequestError",
+        None,
+    ),
     ({"object": "error", "message": "no good", "type": "invalid_model", "code": "3280"}, "3280", "invalid_model", None),
     ({"detail": "no good"}, None, None, None),
     ({"detail": [{"loc": ["body", "messages", 0], "msg": "no good", "input": "SECRET"}]}, None, None, "messages.0"),
-    ({"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "no good", "input": "SECRET"}]}}, None, None, "n"),
+    (
+        {"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "no good", "input": "SECRET"}]}},
+        None,
+        None,
+        "n",
+    ),
     ({"message": "no good"}, None, None, None),
     ({"statusCode": 422, "message": "no good"}, None, None, None),
-    ({"error": {"code": "BadRequest", "message": "no good", "innererror": {"code": "X"}, "status": 400}}, "BadRequest", None, None),
-    ({"error": {"message": "Provider returned error", "code": 422, "metadata": {"raw": '{"message":"no good"}'}}}, "422", None, None),
+    (
+        {"error": {"code": "BadRequest", "message": "no good", "innererror": {"code": "X"}, "status": 400}},
+        "BadRequest",
+        None,
+        None,
+    ),
+    (
+        {"error": {"message": "Provider returned error", "code": 422, "metadata": {"raw": '{"message":"no good"}'}}},
+        "422",
+        None,
+        None,
+    ),
     ({"error": {"code": 422, "message": "no good", "status": "INVALID_ARGUMENT"}}, "422", "INVALID_ARGUMENT", None),
     ([{"error": {"code": 422, "message": "no good"}}], "422", None, None),
     ({"errors": [{"message": "no good"}]}, None, None, None),
@@ -109,7 +129,7 @@ def test_b66_empty_and_strange_bodies_too(body: bytes) -> None:
         (599, ServerFailed),
     ],
 )
-def test_b66_status_decides_where_words_do_not(status: int, kind: type[Exception]) -> None:
+def test_b66_status_decides_where_words_do_not(status: int, kind: type[ModelError]) -> None:
     """Without better knowledge the status says what kind of failure it is."""
     error = told(status, {"error": {"message": "x"}})
     assert type(error) is kind
@@ -136,7 +156,10 @@ QUOTA += ["project_spend_limit_exceeded", "organization_usage_limit_exceeded"]
 @pytest.mark.parametrize("code", QUOTA)
 def test_b68_a_used_up_quota_is_no_rate_limit(code: str) -> None:
     """A 429 that waiting does not help is told apart, by its code or by its type."""
-    for body in (openai("You exceeded your current quota", "insufficient_quota", None, code), openai("x", None, None, code)):
+    for body in (
+        openai("You exceeded your current quota", "insufficient_quota", None, code),
+        openai("x", None, None, code),
+    ):
         error = told(429, body, retry_after="1")
         assert isinstance(error, QuotaExhausted)
         assert not error.retryable
@@ -186,7 +209,8 @@ def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> No
         (
             400,
             openai(
-                "Unsupported value: 'temperature' does not support 0.1 with this model. Only the default (1) value is supported.",
+                "Unsupported value: 'temperature' does not support 0.1 with this model. "
+                "Only the default (1) value is supported.",
                 param="temperature",
                 code="unsupported_value",
             ),
@@ -204,13 +228,24 @@ def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> No
         ),
         (
             400,
-            openai("Unsupported value: 'messages[0].role' does not support 'system' with this model.", code="unsupported_value"),
+            openai(
+                "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+                code="unsupported_value",
+            ),
             "role",
         ),
         (400, {"error": {"message": "registry.ollama.ai/library/phi does not support tools"}}, "tools"),
-        (500, {"error": {"code": 500, "message": "tools param requires --jinja flag", "type": "server_error"}}, "--jinja"),
+        (
+            500,
+            {"error": {"code": 500, "message": "tools param requires --jinja flag", "type": "server_error"}},
+            "--jinja",
+        ),
         (400, openai('"auto" tool choice requires --enable-auto-tool-choice'), "--enable-auto-tool-choice"),
-        (500, {"error": {"code": 500, "message": "System role not supported at row 1", "type": "server_error"}}, "fold"),
+        (
+            500,
+            {"error": {"code": 500, "message": "System role not supported at row 1", "type": "server_error"}},
+            "fold",
+        ),
         (400, openai("Conversation roles must alternate user/assistant/user/assistant/..."), "alternate"),
         (501, {"error": {"code": 501, "message": "no embeddings", "type": "not_supported_error"}}, ""),
     ],
@@ -295,7 +330,12 @@ OVERFLOWS = [
         9000,
         8192,
     ),
-    (400, {"error": {"code": 400, "message": "request (9000 tokens) exceeds the available context size (8192 tokens)"}}, 9000, 8192),
+    (
+        400,
+        {"error": {"code": 400, "message": "request (9000 tokens) exceeds the available context size (8192 tokens)"}},
+        9000,
+        8192,
+    ),
     (
         400,
         {
@@ -309,7 +349,8 @@ OVERFLOWS = [
         400,
         {
             "error": {
-                "message": "This endpoint's maximum context length is 131072 tokens. However, you requested about 138956 tokens "
+                "message": "This endpoint's maximum context length is 131072 tokens. However, you requested "
+                "about 138956 tokens "
                 "(7884 of text input, 131072 in the output).",
                 "code": 400,
             }
@@ -330,7 +371,12 @@ OVERFLOWS = [
         200000,
     ),
     (400, {"error": {"message": "x", "code": 400, "metadata": {"error_type": "context_length_exceeded"}}}, None, None),
-    (400, {"message": "Prompt contains 300000 tokens, too large for model with 131072 maximum context length"}, 300000, 131072),
+    (
+        400,
+        {"message": "Prompt contains 300000 tokens, too large for model with 131072 maximum context length"},
+        300000,
+        131072,
+    ),
     (400, openai("Input length (265330) exceeds model's maximum context length (262144)."), 265330, 262144),
     (
         400,
@@ -398,7 +444,13 @@ def test_b72_azure_filter_is_content_filtered_with_categories() -> None:
     [
         (openai("x", code="content_policy_violation"), {}),
         (
-            {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["violence"], "flagged_input": "SECRET"}}},
+            {
+                "error": {
+                    "code": 403,
+                    "message": "flagged",
+                    "metadata": {"reasons": ["violence"], "flagged_input": "SECRET"},
+                }
+            },
             {"violence": {"filtered": True}},
         ),
         (
@@ -440,12 +492,18 @@ KEYS = [
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(
-    "text", ["Incorrect API key provided: {}. You can find it", "bad Authorization: Bearer {}", "api_key={} x", "key {} is"]
+    "text",
+    ["Incorrect API key provided: {}. You can find it", "bad Authorization: Bearer {}", "api_key={} x", "key {} is"],
 )
 def test_b74_keys_that_servers_echo_are_cut_out(text: str, key: str) -> None:
     """Whatever looks like a key in a server's words is not repeated in ours."""
     said = text.format(key)
-    for body in (openai(said, code="invalid_api_key"), said.encode(), {"detail": said}, {"error": {"message": "x", "code": said}}):
+    for body in (
+        openai(said, code="invalid_api_key"),
+        said.encode(),
+        {"detail": said},
+        {"error": {"message": "x", "code": said}},
+    ):
         error = told(401, body)
         assert key not in str(error) + str(error.code)
         assert key not in repr(error)
@@ -463,7 +521,7 @@ def test_b74_the_key_itself_is_cut_out_whatever_it_looks_like() -> None:
 
 def test_ordinary_words_are_not_taken_for_keys() -> None:
     """Model names, request ids and parameters stay readable."""
-    text = "The model gpt-6-luna-2026-09-01 does not exist; task-based keys, skip-level (request req_0123456789abcdef0123456789abcdef)"
+    text = "The model gpt-6-luna-2026-09-01 does not exist; task-based keys, skip-level (req_0123456789abcdef0123456789abcdef)"
     assert text in str(told(404, openai(text)))
 
 
@@ -477,7 +535,9 @@ def test_messages_are_one_short_line() -> None:
 
 def test_errors_travel_between_processes() -> None:
     """Every error keeps its facts when it is pickled."""
-    error = pickle.loads(pickle.dumps(told(429, openai("x", code="slow_down"), retry_after="3", x_should_retry="false")))
+    error = pickle.loads(
+        pickle.dumps(told(429, openai("x", code="slow_down"), retry_after="3", x_should_retry="false"))
+    )
     assert (error.status, error.code, error.retry_after_s, error.should_retry) == (429, "slow_down", 3.0, False)
 
 

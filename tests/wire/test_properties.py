@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +19,9 @@ from convokit.wire.accumulate import Accumulator, parse_completion
 
 from .vectors import reader, sse
 
-TEXT = st.text(st.characters(), max_size=12) | st.sampled_from(["日本語 テスト", "👩‍👩‍👧", "\u2028\u0085", '{"a": "\\n"}', "data: [DONE]"])
+TEXT = st.text(st.characters(), max_size=12) | st.sampled_from(
+    ["日本語 テスト", "👩‍👩‍👧", "\u2028\u0085", '{"a": "\\n"}', "data: [DONE]"]
+)
 NAMES = st.sampled_from(["weather", "search", "f"])
 CALL = st.builds(
     lambda name, arguments: {"type": "function", "function": {"name": name, "arguments": arguments}},
@@ -32,17 +36,27 @@ MESSAGE = st.fixed_dictionaries(
         "vendor_text": TEXT,
         "vendor_object": st.dictionaries(NAMES, st.integers() | TEXT, min_size=1, max_size=2),
         "annotations": st.lists(st.fixed_dictionaries({"type": st.just("url_citation"), "url": TEXT}), max_size=3),
-        "audio": st.fixed_dictionaries({"id": st.just("audio_1"), "data": st.sampled_from(["", "QUJD", "QUI="]), "transcript": TEXT}),
+        "audio": st.fixed_dictionaries(
+            {"id": st.just("audio_1"), "data": st.sampled_from(["", "QUJD", "QUI="]), "transcript": TEXT}
+        ),
         "tool_calls": st.lists(CALL, max_size=3),
     },
 )
 USAGE = st.fixed_dictionaries(
     {"prompt_tokens": st.integers(0, 9999), "completion_tokens": st.integers(0, 9999)},
-    optional={"prompt_tokens_details": st.fixed_dictionaries({"cached_tokens": st.integers(0, 99)}), "cost": st.floats(0, 1)},
+    optional={
+        "prompt_tokens_details": st.fixed_dictionaries({"cached_tokens": st.integers(0, 99)}),
+        "cost": st.floats(0, 1),
+    },
 )
 TOP = st.fixed_dictionaries(
     {"id": st.just("chatcmpl-1"), "created": st.just(1764000000), "model": st.just("m")},
-    optional={"service_tier": st.just("flex"), "system_fingerprint": st.just("fp"), "provider": st.just("P"), "usage": USAGE},
+    optional={
+        "service_tier": st.just("flex"),
+        "system_fingerprint": st.just("fp"),
+        "provider": st.just("P"),
+        "usage": USAGE,
+    },
 )
 FINISH = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
 
@@ -70,8 +84,9 @@ def deltas(draw: st.DrawFn, message: dict[str, Any]) -> list[dict[str, Any]]:
         elif key == "annotations":
             lanes.append([{key: [item]} for item in value] or [{key: []}])
         elif key == "audio":
-            lane: list[dict[str, Any]] = [{"id": value["id"], "data": value["data"]}]
-            lanes.append([{key: piece} for piece in [*lane, *({"transcript": one} for one in cut(draw, value["transcript"]))]])
+            audio: dict[str, Any] = message["audio"]
+            spoken = [{"transcript": one} for one in cut(draw, audio["transcript"])]
+            lanes.append([{key: piece} for piece in [{"id": audio["id"], "data": audio["data"]}, *spoken]])
         elif key != "tool_calls":
             lanes.append([{key: value}])
     lanes += [lane for lane in [_call_lane(draw, message.get("tool_calls", []))] if lane]
@@ -112,8 +127,8 @@ def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
 ) -> None:
     """However a reply is cut into chunks, and the chunks into packets, it is the reply that was not streamed."""
     plain_choices, lanes = [], []
-    for index, (message, finish) in enumerate(choices):
-        message = with_ids(copy.deepcopy(message))
+    for index, (drawn, finish) in enumerate(choices):
+        message = with_ids(copy.deepcopy(drawn))
         plain_choices.append({"index": index, "message": message, "finish_reason": finish})
         pieces: list[dict[str, Any]] = [{"index": index, "delta": delta} for delta in data.draw(deltas(message))]
         lanes.append([*pieces, {"index": index, "delta": {}, "finish_reason": finish}])
@@ -139,15 +154,21 @@ def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
 
 
 KEYS = st.sampled_from(
-    "id object created model choices usage error message code type param detail index delta finish_reason logprobs content"
-    " refusal tool_calls function arguments name input custom audio data transcript expires_at reasoning reasoning_details"
-    " annotations function_call text thinking metadata raw status innererror content_filter_result timings cache_n".split()
+    re.findall(
+        r"\w+",
+        """id object created model choices usage error message code type param detail index delta finish_reason logprobs
+        content refusal tool_calls function arguments name input custom audio data transcript expires_at reasoning
+        reasoning_details annotations function_call text thinking metadata raw status innererror content_filter_result
+        timings cache_n""",
+    )
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
     max_leaves=25,
 )
+
+
 @given(st.lists(JSON, max_size=5), st.booleans())
 def test_random_json_raises_nothing_but_our_errors(values: list[Any], streaming: bool) -> None:
     """Whatever JSON a server sends, what comes out is a completion that can be stored, or one of our errors."""
@@ -168,14 +189,14 @@ def test_random_chunks_raise_nothing_but_our_errors(chunks: list[dict[str, Any]]
     accumulator = Accumulator()
     for one in chunks:
         choice = {key: value for key, value in one.items() if key != "error"}
-        try:
+        with contextlib.suppress(ConvokitError):
             accumulator.feed({**one, "choices": [choice, {"delta": choice}, {"message": choice}]})
-        except ConvokitError:
-            pass
     json.dumps(kept(accumulator.completion()), ensure_ascii=False, default=str).encode()
 
 
-@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()), st.integers(100, 599), st.booleans())
+@given(
+    st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()), st.integers(100, 599), st.booleans()
+)
 def test_random_bodies_raise_nothing_but_our_errors(body: bytes, status: int, streaming: bool) -> None:
     """Any body under any status is an error of ours, with texts that are texts."""
     error = failure.from_response(status, {"retry-after": "x"}, body, retry_after_now=0.0)

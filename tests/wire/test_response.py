@@ -21,7 +21,12 @@ from convokit.settings import Limits
 
 from .vectors import chunk, read, reader, reply, sse, text_of
 
-GOOD = [chunk({"role": "assistant", "content": ""}), chunk({"content": "Hel"}), chunk({"content": "lo"}), chunk({}, "stop")]
+GOOD = [
+    chunk({"role": "assistant", "content": ""}),
+    chunk({"content": "Hel"}),
+    chunk({"content": "lo"}),
+    chunk({}, "stop"),
+]
 
 
 def broken(data: bytes, kind: type[Exception] = ModelError, *, streaming: bool = True, content_type: str = "") -> Any:
@@ -84,7 +89,9 @@ def test_b49_nothing_after_done_is_read() -> None:
 
 ERRORS = [
     sse({"error": {"message": "boom", "type": "server_error", "param": None, "code": None}}, done=False),
-    sse({**chunk({"content": ""}, "error"), "error": {"code": 502, "message": "boom", "metadata": {"error_type": "x"}}}),
+    sse(
+        {**chunk({"content": ""}, "error"), "error": {"code": 502, "message": "boom", "metadata": {"error_type": "x"}}}
+    ),
     sse({"error": {"message": "boom", "type": "InternalServerError", "param": None, "code": 500}}),
     sse({"error": {"object": "error", "message": "boom", "type": "InternalServerError", "param": None, "code": 500}}),
     sse({"error": {"message": "litellm.APIError: boom", "type": None, "param": None, "code": "500"}}),
@@ -173,7 +180,9 @@ def test_raw_control_characters_in_strings_are_let_through() -> None:
     assert text_of(events) == "a\tb\x1cc"
 
 
-@pytest.mark.parametrize("body", [{"error": {"message": "boom"}}, {"error": "boom"}, {"detail": "boom"}, [{"error": "boom"}]])
+@pytest.mark.parametrize(
+    "body", [{"error": {"message": "boom"}}, {"error": "boom"}, {"detail": "boom"}, [{"error": "boom"}]]
+)
 def test_b67_error_in_a_plain_200_is_raised(body: Any) -> None:
     """A 200 that holds an error is an error."""
     assert "boom" in str(broken(json.dumps(body).encode(), ServerFailed, streaming=False))
@@ -216,7 +225,15 @@ def test_b65_only_data_counts_as_content() -> None:
     """Comments and blank lines keep a connection alive, they are no content."""
     found = reader()
     seen = []
-    for data in (b"\n\n", b": OPENROUTER PROCESSING\n\n", b"event: ping\n\n", b"data: {", b"}\n\n", b":\n\n", sse(*GOOD)):
+    for data in (
+        b"\n\n",
+        b": OPENROUTER PROCESSING\n\n",
+        b"event: ping\n\n",
+        b"data: {",
+        b"}\n\n",
+        b":\n\n",
+        sse(*GOOD),
+    ):
         found.feed(data)
         seen.append(found.content_seen)
     assert seen == [False, False, False, False, True, False, True]
@@ -255,11 +272,9 @@ def test_a_reply_over_the_limit_is_stopped_with_its_partial(streaming: bool) -> 
     """A reply never holds more than `Limits.reply_bytes`; a stream's frames do not count, only what is kept."""
     limits = Limits(reply_bytes=2000)
     found = reader(streaming=streaming, limits=limits)
+    data = [sse(chunk({"content": "x" * 100}), done=False)] * 100 if streaming else [b"x" * 2001]
     with pytest.raises(ModelError, match="reply_bytes") as caught:
-        if not streaming:
-            found.feed(b"x" * 2001)
-        for _ in range(100):
-            found.feed(sse(chunk({"content": "x" * 100}), done=False))
+        list(map(found.feed, data))
     assert isinstance(caught.value, Interrupted if streaming else BadReply)
     assert streaming == (len(caught.value.partial) > 1000)
     small = reader(limits=limits)
@@ -279,7 +294,7 @@ def test_an_event_over_the_limit_keeps_what_came_before_it() -> None:
 @pytest.mark.parametrize("padding", [False, True])
 def test_chunks_that_differ_elsewhere_are_read_in_full(padding: bool) -> None:
     """Reading only what differs from the chunk before never skips anything else that does."""
-    more = [{"obfuscation": "x" * number} if padding else {} for number in range(12)]
+    more: list[dict[str, Any]] = [{"obfuscation": "x" * number} if padding else {} for number in range(12)]
     chunks = [
         chunk({"content": "a"}, **more[0]),
         chunk({"content": "b"}, **more[1]),

@@ -109,8 +109,8 @@ def test_b69_attempts_are_bounded_and_none_follows_the_last() -> None:
 
 def test_b69_no_sleep_outlasts_the_deadline() -> None:
     """A delay longer than what is left gives up at once instead of waiting in vain."""
-    assert wait(ServerFailed("x", status=500), 3, 1.0, remaining_s=2.0) is None
-    assert wait(ServerFailed("x", status=500), 3, 0.9, remaining_s=2.0) == 1.8
+    assert wait(ServerFailed("x", status=500), 3, 1.0, remaining_s=2.0, attempts=9) is None
+    assert wait(ServerFailed("x", status=500), 3, 0.9, remaining_s=2.0, attempts=9) == 1.8
     assert wait(RateLimited("x", retry_after_s=5.0), remaining_s=5.0) is None
     assert wait(Unreachable("x"), remaining_s=0.0) is None
     assert wait(Unreachable("x"), remaining_s=-1.0) is None

@@ -35,10 +35,19 @@ def dumps(value: Any) -> str:
     return text
 
 
-def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, index: int = 0, **top: Any) -> dict[str, Any]:
+def chunk(
+    delta: dict[str, Any] | None = None, finish: str | None = None, /, index: int = 0, **top: Any
+) -> dict[str, Any]:
     """A chunk with one choice, as OpenAI sends it."""
     choice: dict[str, Any] = {"index": index, "delta": delta or {}, "logprobs": None, "finish_reason": finish}
-    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice], **top}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        **top,
+    }
 
 
 def reply(message: dict[str, Any] | None = None, finish: str | None = "stop", **top: Any) -> dict[str, Any]:
@@ -95,13 +104,18 @@ _WEATHER = {"name": "weather", "arguments": '{"city":"Oslo"}'}
 
 
 def _openai() -> Vendor:
-    top = {"id": "chatcmpl-C1", "created": 1764000000, "model": "gpt-6-luna-2026-09-01", "service_tier": "default"}
+    top: dict[str, Any] = {
+        "id": "chatcmpl-C1",
+        "created": 1764000000,
+        "model": "gpt-6-luna-2026-09-01",
+        "service_tier": "default",
+    }
     usage = {
         **_USAGE,
         "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 1, "accepted_prediction_tokens": 0},
     }
-    message = {"role": "assistant", "content": "Hello, 世界", "refusal": None, "annotations": []}
+    message: dict[str, Any] = {"role": "assistant", "content": "Hello, 世界", "refusal": None, "annotations": []}
     plain = {
         **top,
         "object": "chat.completion",
@@ -112,7 +126,12 @@ def _openai() -> Vendor:
 
     def piece(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        tail = {"system_fingerprint": None, "choices": [choice], "usage": None, "obfuscation": "xQ3" * (len(str(delta)) % 5)}
+        tail = {
+            "system_fingerprint": None,
+            "choices": [choice],
+            "usage": None,
+            "obfuscation": "xQ3" * (len(str(delta)) % 5),
+        }
         return {**top, "object": "chat.completion.chunk", **tail}
 
     stream = sse(
@@ -127,8 +146,13 @@ def _openai() -> Vendor:
 def _azure() -> Vendor:
     safe = {"hate": {"filtered": False, "severity": "safe"}}
     prompt = [{"prompt_index": 0, "content_filter_results": safe}]
-    top = {"id": "chatcmpl-A1", "created": 1764000000, "model": "gpt-6-luna", "system_fingerprint": "fp_a"}
-    message = {"role": "assistant", "content": "Hello"}
+    top: dict[str, Any] = {
+        "id": "chatcmpl-A1",
+        "created": 1764000000,
+        "model": "gpt-6-luna",
+        "system_fingerprint": "fp_a",
+    }
+    message: dict[str, Any] = {"role": "assistant", "content": "Hello"}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "content_filter_results": safe}
     plain = {**top, "object": "chat.completion", "choices": [choice], "usage": _USAGE, "prompt_filter_results": prompt}
     first = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": prompt}
@@ -137,7 +161,12 @@ def _azure() -> Vendor:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "content_filter_results": {}, "logprobs": None}
         return {**top, "object": "chat.completion.chunk", "choices": [choice], "usage": None}
 
-    late = {"index": 0, "finish_reason": None, "content_filter_results": safe, "content_filter_offsets": {"check_offset": 44}}
+    late = {
+        "index": 0,
+        "finish_reason": None,
+        "content_filter_results": safe,
+        "content_filter_offsets": {"check_offset": 44},
+    }
     stream = sse(
         first,
         piece({"role": "assistant", "content": ""}),
@@ -151,11 +180,28 @@ def _azure() -> Vendor:
 
 
 def _openrouter() -> Vendor:
-    top = {"id": "gen-1764", "provider": "Anthropic", "model": "anthropic/claude", "created": 1764000000}
+    top: dict[str, Any] = {
+        "id": "gen-1764",
+        "provider": "Anthropic",
+        "model": "anthropic/claude",
+        "created": 1764000000,
+    }
     usage = {**_USAGE, "cost": 0.00014, "is_byok": False, "prompt_tokens_details": {"cached_tokens": 0}}
     detail = {"type": "reasoning.text", "text": "Let me see", "signature": "sig", "format": "anthropic-v1", "index": 0}
-    message = {"role": "assistant", "content": "Hello", "refusal": None, "reasoning": "Let me see", "reasoning_details": [detail]}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "native_finish_reason": "end_turn", "logprobs": None}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "Hello",
+        "refusal": None,
+        "reasoning": "Let me see",
+        "reasoning_details": [detail],
+    }
+    choice = {
+        "index": 0,
+        "message": message,
+        "finish_reason": "stop",
+        "native_finish_reason": "end_turn",
+        "logprobs": None,
+    }
     plain = {**top, "object": "chat.completion", "choices": [choice], "usage": usage}
 
     def piece(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
@@ -166,7 +212,10 @@ def _openrouter() -> Vendor:
 
     def thought(text: str, **more: Any) -> dict[str, Any]:
         shared = {"type": "reasoning.text", "format": "anthropic-v1", "index": 0}
-        return {"reasoning": text or None, "reasoning_details": [{**shared, **({"text": text} if text else {}), **more}]}
+        return {
+            "reasoning": text or None,
+            "reasoning_details": [{**shared, **({"text": text} if text else {}), **more}],
+        }
 
     stream = sse(
         b": OPENROUTER PROCESSING\n\n",
@@ -183,8 +232,13 @@ def _openrouter() -> Vendor:
 
 
 def _litellm() -> Vendor:
-    top = {"id": "chatcmpl-L1", "created": 1764000000, "model": "gpt-6-luna"}
-    message = {"content": None, "role": "assistant", "tool_calls": [_call("call_L")], "function_call": None}
+    top: dict[str, Any] = {"id": "chatcmpl-L1", "created": 1764000000, "model": "gpt-6-luna"}
+    message: dict[str, Any] = {
+        "content": None,
+        "role": "assistant",
+        "tool_calls": [_call("call_L")],
+        "function_call": None,
+    }
     choice = {"finish_reason": "tool_calls", "index": 0, "message": message}
     plain = {**top, "object": "chat.completion", "system_fingerprint": None, "choices": [choice], "usage": _USAGE}
     pieces = [
@@ -198,11 +252,22 @@ def _litellm() -> Vendor:
 
 
 def _vllm() -> Vendor:
-    top = {"id": "chatcmpl-V1", "created": 1764000000, "model": "Qwen/Qwen3.5"}
-    message = {"role": "assistant", "content": "Hello", "refusal": None, "annotations": None, "audio": None}
+    top: dict[str, Any] = {"id": "chatcmpl-V1", "created": 1764000000, "model": "Qwen/Qwen3.5"}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "Hello",
+        "refusal": None,
+        "annotations": None,
+        "audio": None,
+    }
     message |= {"function_call": None, "tool_calls": [], "reasoning": "Hm", "reasoning_content": "Hm"}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
-    plain = {**top, "object": "chat.completion", "choices": [choice], "usage": {**_USAGE, "prompt_tokens_details": None}}
+    plain = {
+        **top,
+        "object": "chat.completion",
+        "choices": [choice],
+        "usage": {**_USAGE, "prompt_tokens_details": None},
+    }
 
     def piece(delta: dict[str, Any], finish: str | None = None, done: int = 0) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -220,8 +285,8 @@ def _vllm() -> Vendor:
 
 
 def _sglang() -> Vendor:
-    top = {"id": "5f0c", "created": 1764000000, "model": "default"}
-    message = {"role": "assistant", "content": "Hello", "reasoning_content": None, "tool_calls": None}
+    top: dict[str, Any] = {"id": "5f0c", "created": 1764000000, "model": "default"}
+    message: dict[str, Any] = {"role": "assistant", "content": "Hello", "reasoning_content": None, "tool_calls": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "matched_stop": 151645}
     plain = {**top, "object": "chat.completion", "choices": [choice], "usage": {**_USAGE, "reasoning_tokens": 0}}
 
@@ -243,8 +308,13 @@ def _sglang() -> Vendor:
 
 def _llamacpp() -> Vendor:
     timings = {"cache_n": 5, "prompt_n": 4, "prompt_ms": 30.9, "predicted_n": 3}
-    top = {"created": 1764000000, "id": "chatcmpl-Q7", "model": "gpt-3.5-turbo", "system_fingerprint": "b7100"}
-    message = {"role": "assistant", "reasoning_content": "Hm", "content": "Hello"}
+    top: dict[str, Any] = {
+        "created": 1764000000,
+        "id": "chatcmpl-Q7",
+        "model": "gpt-3.5-turbo",
+        "system_fingerprint": "b7100",
+    }
+    message: dict[str, Any] = {"role": "assistant", "reasoning_content": "Hm", "content": "Hello"}
     choice = {"finish_reason": "stop", "index": 0, "message": message}
     plain = {"choices": [choice], **top, "object": "chat.completion", "usage": _USAGE, "timings": timings}
 
@@ -267,9 +337,14 @@ def _llamacpp() -> Vendor:
 
 
 def _ollama() -> Vendor:
-    top = {"id": "chatcmpl-417", "created": 1764000000, "model": "qwen3", "system_fingerprint": "fp_ollama"}
+    top: dict[str, Any] = {
+        "id": "chatcmpl-417",
+        "created": 1764000000,
+        "model": "qwen3",
+        "system_fingerprint": "fp_ollama",
+    }
     call = {**_call("call_x1"), "index": 0}
-    message = {"role": "assistant", "content": "", "reasoning": "Hm", "tool_calls": [call]}
+    message: dict[str, Any] = {"role": "assistant", "content": "", "reasoning": "Hm", "tool_calls": [call]}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
     plain = {**top, "object": "chat.completion", "choices": [choice], "usage": _USAGE}
 
@@ -287,8 +362,8 @@ def _ollama() -> Vendor:
 
 
 def _lmstudio() -> Vendor:
-    top = {"id": "chatcmpl-lm", "created": 1764000000, "model": "gemma", "system_fingerprint": "gemma"}
-    message = {"role": "assistant", "content": "Hello", "tool_calls": []}
+    top: dict[str, Any] = {"id": "chatcmpl-lm", "created": 1764000000, "model": "gemma", "system_fingerprint": "gemma"}
+    message: dict[str, Any] = {"role": "assistant", "content": "Hello", "tool_calls": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     plain = {**top, "object": "chat.completion", "choices": [choice], "usage": _USAGE, "stats": {}}
     pieces = [
@@ -300,9 +375,9 @@ def _lmstudio() -> Vendor:
 
 
 def _deepseek() -> Vendor:
-    top = {"id": "e1b4", "created": 1764000000, "model": "deepseek-chat", "system_fingerprint": "fp_d"}
+    top: dict[str, Any] = {"id": "e1b4", "created": 1764000000, "model": "deepseek-chat", "system_fingerprint": "fp_d"}
     usage = {**_USAGE, "prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 1}
-    message = {"role": "assistant", "content": "Hello", "reasoning_content": "Hm"}
+    message: dict[str, Any] = {"role": "assistant", "content": "Hello", "reasoning_content": "Hm"}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     plain = {**top, "object": "chat.completion", "choices": [choice], "usage": usage}
     stream = sse(
@@ -318,9 +393,13 @@ def _deepseek() -> Vendor:
 
 
 def _mistral() -> Vendor:
-    top = {"id": "cmpl-m", "created": 1764000000, "model": "magistral"}
+    top: dict[str, Any] = {"id": "cmpl-m", "created": 1764000000, "model": "magistral"}
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
-    message = {"role": "assistant", "tool_calls": None, "content": [thought, {"type": "text", "text": "Hello"}]}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "tool_calls": None,
+        "content": [thought, {"type": "text", "text": "Hello"}],
+    }
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     plain = {**top, "object": "chat.completion", "choices": [choice], "usage": _USAGE}
     stream = sse(
@@ -332,10 +411,10 @@ def _mistral() -> Vendor:
 
 
 def _gemini() -> Vendor:
-    top = {"id": "gm", "created": 1764000000, "model": "gemini"}
+    top: dict[str, Any] = {"id": "gm", "created": 1764000000, "model": "gemini"}
     extra = {"google": {"thought_signature": "c2ln"}}
     calls = [{**_call("function-call-1"), "extra_content": extra}, _call("function-call-2")]
-    message = {"role": "assistant", "tool_calls": calls}
+    message: dict[str, Any] = {"role": "assistant", "tool_calls": calls}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     plain = {**top, "object": "chat.completion", "choices": [choice], "usage": _USAGE}
     stream = sse(

@@ -1,0 +1,82 @@
+"""The context as a person wants to see it: how full the budget is, what is in, what is out and by which rule."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from convokit import Context, Report
+from convokit.cli.display import cell, one_line, out, table, wrapped
+from convokit.cli.messages import OTHER_ROLE, ROLE_STYLES
+from convokit.context.report import Part
+
+WINDOW_NOW = "what the model has in view after the last turn"
+_BAR_CELLS = 60
+_SEGMENTS = (("#", "magenta"), ("=", "cyan"), (".", "dim"), ("~", "green"))
+"""Fixed parts, messages, free, kept for the reply. ASCII: block characters are two cells wide in some terminals."""
+
+
+def print_context(context: Context, title: str) -> None:
+    """Print the window: its budget, then its parts in order."""
+    console, report = out(), context.report
+    console.print(Text(one_line(title), style="bold"))
+    console.print(_bar(report, max(10, min(_BAR_CELLS, console.width - 2))))
+    wrapped(console, Text(_legend(report), style="dim"))
+    console.print()
+    rules = any(part.rule for part in report.parts)
+    columns = ("#", "role", "tokens", "sent", "excerpt", *(("why",) if rules else ()))
+    listing = table(*columns, right=("#", "tokens"), cut=("excerpt", "why"))
+    for part in report.parts:
+        row: list[str | Text] = [
+            "" if part.key is None else str(part.key),
+            Text(_name(part), style=ROLE_STYLES.get(part.role, OTHER_ROLE) if part.included else "dim"),
+            f"{part.tokens:,}",
+            Text("yes") if part.included else Text("no", style="yellow"),
+            cell(part.excerpt, "" if part.included else "dim"),
+        ]
+        listing.add_row(*row, *((cell(part.rule, "dim"),) if rules else ()))
+    console.print(listing)
+    console.print()
+    wrapped(console, Text(_window(report)))
+
+
+def _name(part: Part) -> str:
+    return one_line(part.role if part.kind in ("message", "developer_prompt") else part.kind.replace("_", " "))
+
+
+def _bar(report: Report, width: int) -> Text:
+    bar = Text("[")
+    for (mark, style), cells in zip(_SEGMENTS, _cells(_amounts(report), width), strict=True):
+        bar.append(mark * cells, style=style)
+    return bar.append("]")
+
+
+def _amounts(report: Report) -> tuple[int, int, int, int]:
+    fixed = min(report.fixed_tokens, report.tokens)
+    history = report.tokens - fixed
+    free = max(report.context_tokens - report.tokens - report.reply_tokens, 0)
+    return fixed, history, free, report.reply_tokens
+
+
+def _cells(amounts: tuple[int, ...], width: int) -> list[int]:
+    """Return how many cells each amount gets: at least one if it is there at all, `width` together."""
+    total = sum(amounts) or 1
+    cells = [max(1, amount * width // total) if amount else 0 for amount in amounts]
+    largest = max(range(len(cells)), key=lambda index: cells[index])
+    cells[largest] += width - sum(cells)
+    return cells
+
+
+def _legend(report: Report) -> str:
+    fixed, history, free, reply = _amounts(report)
+    names = ("developer prompt and fixed parts", "messages", "free", "kept for the reply")
+    parts = [
+        f"{mark} {amount:,} {name}"
+        for (mark, _), amount, name in zip(_SEGMENTS, (fixed, history, free, reply), names, strict=True)
+    ]
+    return f"{report.context_tokens:,} tokens: {', '.join(parts)}; counted by {one_line(report.counter)}"
+
+
+def _window(report: Report) -> str:
+    begins = "" if report.start is None else f"; it begins with message {report.start}"
+    left = f"; {report.dropped_tokens:,} tokens before it stay out" if report.dropped_tokens else ""
+    return f"window: {report.rule}{begins}{left}"

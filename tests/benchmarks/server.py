@@ -1,0 +1,100 @@
+"""A fast Chat Completions server in a process of its own: it answers from bytes made beforehand, so it is never what is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def chunk_events(count: int) -> list[bytes]:
+    """Return the events of a streamed reply of `count` pieces, as OpenAI sends them."""
+    base = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1, "model": "bench"}
+    events = []
+    for number in range(count):
+        choice = {"index": 0, "delta": {"content": f" word{number % 100}"}, "logprobs": None, "finish_reason": None}
+        events.append({**base, "choices": [choice]})
+    events.append({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    usage = {"prompt_tokens": 10, "completion_tokens": count, "total_tokens": count + 10}
+    events.append({**base, "choices": [], "usage": usage})
+    return [b"data: " + json.dumps(each).encode() + b"\n\n" for each in events] + [b"data: [DONE]\n\n"]
+
+
+def _chunked(pieces: list[bytes]) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+class _Server(asyncio.Protocol):
+    plain = b""
+    streamed = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while True:
+            head, found, rest = self.buffer.partition(b"\r\n\r\n")
+            if not found:
+                return
+            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
+            if len(rest) < length:
+                return
+            body, self.buffer = rest[:length], rest[length:]
+            self.transport.write(self.streamed if b'"stream":true' in body.replace(b" ", b"") else self.plain)
+
+
+def main(chunks: int) -> None:
+    """Serve until the parent goes."""
+    message = {"role": "assistant", "content": "A reply of some words, as they come."}
+    reply = {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "bench",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18},
+    }
+    body = json.dumps(reply).encode()
+    _Server.plain = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+        len(body),
+        body,
+    )
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    _Server.streamed = head + _chunked(chunk_events(chunks))
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(_Server, "127.0.0.1", 0)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await loop.run_in_executor(None, sys.stdin.read)
+
+    asyncio.run(serve())
+
+
+@contextmanager
+def running(chunks: int) -> Iterator[str]:
+    """Start the server; yield its base URL."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.server", str(chunks)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{child.stdout.readline().strip()}/v1"
+    finally:
+        child.stdin.close()
+        child.wait()
+        child.stdout.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

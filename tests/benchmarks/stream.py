@@ -1,0 +1,95 @@
+"""Reading a streamed reply: convokit (saved in SQLite as it comes) against raw httpx and the openai package.
+
+`python -m tests.benchmarks.stream [CHUNKS] [ROUNDS]`: CPU time of this process, medians, all in one interleaved run.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import openai
+
+from convokit import Convokit
+from tests.benchmarks.server import running
+
+BODY = {"model": "bench", "messages": [{"role": "user", "content": "go"}], "stream": True}
+
+
+def raw(client: httpx.Client, url: str) -> int:
+    """By hand: lines, json.loads, the text joined."""
+    pieces = []
+    with client.stream("POST", f"{url}/chat/completions", json=BODY) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: ") and line != "data: [DONE]":
+                choices = json.loads(line[6:])["choices"]
+                if choices and choices[0]["delta"].get("content"):
+                    pieces.append(choices[0]["delta"]["content"])
+    return len("".join(pieces))
+
+
+def sdk(client: openai.OpenAI) -> int:
+    """The openai package."""
+    pieces = []
+    stream = client.chat.completions.create(model="bench", messages=[{"role": "user", "content": "go"}], stream=True)
+    for chunk in stream:
+        if chunk.choices and chunk.choices[0].delta.content:
+            pieces.append(chunk.choices[0].delta.content)
+    return len("".join(pieces))
+
+
+def ours(kit: Convokit) -> int:
+    """convokit, with everything on: question, pieces and reply saved, chain, token counts."""
+    pieces = []
+    with kit.chat().stream("go") as events:
+        for event in events:
+            pieces.append(event.text)
+    return len("".join(pieces))
+
+
+def measure(chunks: int, rounds: int) -> dict[str, list[float]]:
+    """Return CPU seconds by contender."""
+    with running(chunks) as url, tempfile.TemporaryDirectory() as folder:
+        client = httpx.Client()
+        official = openai.OpenAI(base_url=url, api_key="none")
+        kit = Convokit(f"sqlite:///{Path(folder) / 'bench.db'}", model="bench", base_url=url)
+        kit.migrate()
+        contenders: dict[str, Callable[[], int]] = {
+            "raw httpx": lambda: raw(client, url),
+            "convokit": lambda: ours(kit),
+            "openai": lambda: sdk(official),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in contenders}
+        lengths = {name: run() for name, run in contenders.items()}
+        assert len(set(lengths.values())) == 1, lengths
+        for _ in range(rounds):
+            for name, run in contenders.items():
+                began = time.process_time()
+                run()
+                taken[name].append(time.process_time() - began)
+        kit.close()
+        client.close()
+        official.close()
+    return taken
+
+
+def main() -> None:
+    """Print the table."""
+    chunks = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 7
+    taken = {name: statistics.median(times) for name, times in measure(chunks, rounds).items()}
+    base = taken["raw httpx"]
+    print(f"{chunks:,} chunks, CPU, median of {rounds}")
+    for name, seconds in taken.items():
+        per_chunk = seconds / chunks * 1e6
+        print(f"{name:10} {seconds * 1000:9.1f} ms {per_chunk:7.1f} us a chunk {seconds / base:6.2f} x raw")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The command line as a whole: help for everything, its version, and how it starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+
+from convokit.cli.app import app
+from tests.cli.conftest import CommandLine
+
+
+def _commands(command: Any, name: str = "convokit") -> list[tuple[str, Any]]:
+    found = [(name, command)]
+    for each, inner in getattr(command, "commands", {}).items():
+        found += _commands(inner, f"{name} {each}")
+    return found
+
+
+COMMANDS = _commands(typer.main.get_command(app))
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_every_command_and_every_option_has_help(name: str, command: Any) -> None:
+    """A command says in a sentence what it does, and so does each of its options."""
+    assert command.help
+    assert command.get_short_help_str(limit=200).endswith(".")
+    for parameter in command.params:
+        if not getattr(parameter, "hidden", False):
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_every_help_page_is_shown(name: str, command: Any, cli: CommandLine) -> None:
+    """`--help` works on every command and fits 80 columns."""
+    shown = cli(*name.split(" ")[1:], "--help").stdout
+    assert shown.startswith("Usage: ")
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_whatever_a_program_would_read_has_json() -> None:
+    """Every command that prints a result has `--json`."""
+    for name, command in COMMANDS:
+        if not hasattr(command, "commands"):
+            assert "--json" in {option for each in command.params for option in each.opts}, name
+
+
+def test_the_version_is_printed(cli: CommandLine) -> None:
+    """`--version` names the distribution and its version."""
+    assert cli("--version").stdout.startswith("convokit-sql 0.")
+
+
+def test_it_runs_as_a_module() -> None:
+    """`python -m convokit.cli` is the console script."""
+    ran = subprocess.run([sys.executable, "-m", "convokit.cli", "--version"], capture_output=True, check=True)
+    assert ran.stdout.startswith(b"convokit-sql ")
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
+    """Without typer or rich there is one line that says what to install, and exit code 1."""
+    script = f"import sys; sys.modules[{missing!r}] = None; from convokit.cli import main; main()"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, text=True)
+    assert ran.returncode == 1
+    assert ran.stderr == 'convokit: the command line needs its extra: pip install "convokit-sql[cli]"\n'
+
+
+def test_the_library_does_not_pay_for_it() -> None:
+    """`import convokit` loads nothing of the command line."""
+    script = "import sys, convokit; print([name for name in ('typer', 'convokit.cli') if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    assert ran.stdout == "[]\n"
+
+
+def test_a_wrong_option_is_a_usage_error(cli: CommandLine) -> None:
+    """What the command line itself cannot read exits with 2."""
+    assert "No such option" in cli("ls", "--nonsense", code=2).stderr
+    assert "exclude each other" in cli("chat", "--key", "k", "--continue", "hi", code=2).stderr
+    assert "exclude each other" in cli("chat", "--local", "--model", "m", "hi", code=2).stderr
+    assert "NAME=VALUE" in cli("chat", "-o", "top_p", "hi", code=2).stderr

@@ -1,0 +1,122 @@
+"""`doctor`: every check can pass and can fail, and says what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from convokit.cli import doctor
+from tests.cli.conftest import CommandLine
+
+
+def _checks(
+    cli: CommandLine, *arguments: str, code: int = 0, env: dict[str, str | None] | None = None
+) -> dict[str, Any]:
+    found = cli.json("doctor", *arguments, code=code, env=env)
+    assert found["ok"] is (code == 0)
+    return {check["name"]: check for check in found["checks"]}
+
+
+def test_a_healthy_installation_passes(cli: CommandLine) -> None:
+    """All that was looked at is listed, and nothing failed."""
+    checks = _checks(cli, env={"OPENAI_API_KEY": "sk-secret", "CONVOKIT_MODEL": "gpt-6-luna"})
+    for name in ("Python", "convokit-sql", "namesake", "database", "settings", "clock", "revision", "open turns"):
+        assert checks[name]["status"] == "ok", checks[name]
+    assert checks["model"]["found"] == "gpt-6-luna"
+    assert checks["API key"]["status"] == "ok"
+
+
+def test_no_key_is_ever_shown(cli: CommandLine) -> None:
+    """Whether there is one, never what it is."""
+    for arguments in (["doctor"], ["doctor", "--json"]):
+        assert "sk-secret" not in cli(*arguments, env={"OPENAI_API_KEY": "sk-secret"}).output
+
+
+def test_what_is_not_set_up_yet_is_a_warning(cli: CommandLine) -> None:
+    """An empty folder without a model and a key is no failure: each line says what to do."""
+    checks = _checks(cli, "-d", "new.db")
+    assert [checks[name]["status"] for name in ("database", "model", "API key")] == ["warn"] * 3
+    assert "--local" in checks["model"]["do"]
+    assert "`convokit db upgrade`" in cli("doctor", "-d", "new.db").stdout
+
+
+def test_a_server_that_needs_no_key_gets_no_warning(cli: CommandLine) -> None:
+    """Most compatible servers want none."""
+    assert _checks(cli, env={"OPENAI_BASE_URL": cli.base_url})["API key"]["status"] == "ok"
+
+
+def test_a_base_url_with_a_password_fails_unseen(cli: CommandLine) -> None:
+    """It would be refused by the first call."""
+    checks = _checks(cli, code=1, env={"OPENAI_BASE_URL": "http://me:hidden@host/v1"})
+    assert checks["base URL"]["status"] == "fail"
+    assert "hidden" not in str(checks)
+
+
+def test_tables_that_do_not_fit_fail(cli: CommandLine, tmp_path: Path) -> None:
+    """No tables, or ones that only newer code serves."""
+    (tmp_path / "empty.db").touch()
+    assert "db upgrade" in _checks(cli, "-d", "empty.db", code=1)["revision"]["found"]
+    file = sqlite3.connect(str(make_url(cli.database).database))
+    file.execute("UPDATE convokit_schema SET oldest_code = 99")
+    file.execute("UPDATE convokit_alembic_version SET version_num = '9999'")
+    file.commit()
+    file.close()
+    assert "too old" in _checks(cli, code=1)["revision"]["found"]
+
+
+def test_a_file_that_is_no_database_fails(cli: CommandLine, tmp_path: Path) -> None:
+    """The failure is the error's own line."""
+    (tmp_path / "letter.db").write_text("Dear reader, " * 100)
+    assert "not a usable SQLite database" in _checks(cli, "-d", "letter.db", code=1)["database"]["found"]
+
+
+def test_open_turns_are_counted(cli: CommandLine) -> None:
+    """A turn whose worker died long ago is a warning; a young one is not."""
+    cli.chat("--key", "k", "hi")
+    file = sqlite3.connect(str(make_url(cli.database).database))
+    file.execute("UPDATE convokit_turn SET claim = 0, state = 'open', lease_until = 1")
+    file.commit()
+    checks = _checks(cli)
+    assert checks["open turns"]["status"] == "ok"
+    assert checks["open turns"]["found"].startswith("1, the oldest for ")
+    assert checks["open turns"]["found"].endswith("1 past their lease")
+    file.execute("UPDATE convokit_turn SET started_at = started_at - 7200000000")
+    file.commit()
+    file.close()
+    assert _checks(cli)["open turns"]["status"] == "warn"
+
+
+def test_the_namesake_is_found(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another distribution named convokit installs the same package: the two cannot share an environment."""
+    info = tmp_path / "site" / "convokit-3.0.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: convokit\nVersion: 3.0.0\n")
+    monkeypatch.syspath_prepend(str(info.parent))
+    checks = _checks(cli, code=1)
+    assert checks["namesake"]["status"] == "fail"
+    assert "environment of its own" in checks["namesake"]["do"]
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        ((3, 6, 23), "ok"),
+        ((3, 7, 0), "warn"),
+        ((3, 40, 1), "warn"),
+        ((3, 44, 5), "warn"),
+        ((3, 44, 6), "ok"),
+        ((3, 45, 0), "warn"),
+        ((3, 50, 6), "warn"),
+        ((3, 50, 7), "ok"),
+        ((3, 51, 2), "warn"),
+        ((3, 51, 3), "ok"),
+        ((3, 52, 0), "ok"),
+    ],
+)
+def test_sqlite_versions_with_the_wal_reset_bug_are_warned_of(version: tuple[int, ...], status: str) -> None:
+    """From 3.7.0 to 3.51.2, but for the repaired 3.44 and 3.50."""
+    assert doctor.sqlite_check(version).status == status

@@ -1,0 +1,72 @@
+"""Commands that the pages show are commands that exist, with these options."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs import commands
+from tests.docs.pages import CHECKOUT, blocks, lines, name, pages
+
+KNOWN = {"alembic", "convokit", "export", "git", "pip", "python", "uv"}
+
+
+def _calls() -> list[Any]:
+    found = []
+    for page in pages():
+        for block in blocks(page, "sh"):
+            for line in lines(str(block.parsed)):
+                found += [pytest.param(part, id=f"{name(page)}:{part}") for part in _parts(line)]
+    return found
+
+
+def _parts(line: str) -> list[str]:
+    """Return the simple commands of a line: `a && b | c` is three."""
+    lexer = shlex.shlex(line, posix=False, punctuation_chars="&|")
+    lexer.whitespace_split = True
+    lexer.commenters = "#"
+    found: list[list[str]] = [[]]
+    for word in lexer:
+        if word in ("&&", "|", "||"):
+            found.append([])
+        else:
+            found[-1].append(word)
+    return [" ".join(words) for words in found]
+
+
+@pytest.mark.parametrize("call", _calls())
+def test_a_command_that_is_shown_exists(call: str) -> None:
+    """The program is one we know of; a call of convokit parses; groups and extras are those of pyproject.toml."""
+    words = shlex.split(call)
+    assert words[0] in KNOWN, call
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
+    if words[:2] == ["uv", "run"]:
+        words = words[2:]
+        if words[0] == "--group":
+            assert words[1] in project["dependency-groups"]
+            words = words[2:]
+        assert words[0] in ("convokit", "pytest")
+    if words[0] == "pip":
+        _check_install(words, project)
+    if words[0] == "convokit":
+        commands.parse(words[1:])
+
+
+def _check_install(words: list[str], project: dict[str, Any]) -> None:
+    assert words[1] == "install"
+    for wanted in words[2:]:
+        distribution, _, extra = wanted.rstrip("]").partition("[")
+        assert distribution in (project["project"]["name"], "uv"), wanted
+        assert not extra or set(extra.split(",")) <= set(project["project"]["optional-dependencies"]), wanted
+
+
+def test_the_two_commands_stand_in_the_readme() -> None:
+    """The README shows the two commands word for word."""
+    text = Path(CHECKOUT / "README.md").read_text("utf-8")
+    local = 'uv run --group local convokit chat --local "Why is the sky blue? Answer in one sentence."'
+    for command in (local, "uv run pytest -n 2"):
+        assert f"\npip install uv && {command}\n" in text
