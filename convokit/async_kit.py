@@ -12,7 +12,7 @@ from uuid import UUID
 from convokit.audit.verify import verify
 from convokit.completion import reading, turn
 from convokit.completion.functions import ToolLike
-from convokit.completion.options import Mode, Options, PartLike, Unsupported, tools_of
+from convokit.completion.options import Options, PartLike, tools_of
 from convokit.completion.scope import Scope, Target
 from convokit.context.repair import PartialPolicy
 from convokit.context.report import Context
@@ -27,6 +27,8 @@ from convokit.run.http import AsyncClient, AsyncHttpxClient
 from convokit.run.setup import ApiKey, scope_of, target_of
 from convokit.run.sync import migrate_once
 from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
+from convokit.wire.messages import Unsupported
+from convokit.wire.request import Mode
 
 
 class AsyncConvokit:

@@ -11,7 +11,7 @@ from uuid import UUID
 from convokit.audit.verify import verify
 from convokit.completion import reading, turn
 from convokit.completion.functions import ToolLike
-from convokit.completion.options import Mode, Options, PartLike, Unsupported, tools_of
+from convokit.completion.options import Options, PartLike, tools_of
 from convokit.completion.scope import Scope, Target
 from convokit.context.repair import PartialPolicy
 from convokit.context.report import Context
@@ -26,6 +26,8 @@ from convokit.run.setup import ApiKey, scope_of, target_of
 from convokit.run.sync import Stream, SyncDriver, SyncStore, migrate_once
 from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
 from convokit.store.engine import open_engine
+from convokit.wire.messages import Unsupported
+from convokit.wire.request import Mode
 
 
 class Convokit:

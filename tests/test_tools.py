@@ -21,8 +21,8 @@ from tests.support.server import LoopbackServer, Script, chunk, completion, even
 def calls(*asked: tuple[str, str, str], streamed: bool = False) -> Script:
     """Return an answer that calls tools: (id, name, arguments)."""
     listed = [
-        {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-        for id, name, arguments in asked
+        {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        for call_id, name, arguments in asked
     ]
     if streamed:
         pieces: list[bytes | float | None] = [chunk({"role": "assistant", "content": None})]

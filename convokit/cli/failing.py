@@ -16,8 +16,8 @@ from convokit.errors import ContextOverflow, ConvokitError, NotFound, SettingsEr
 
 _SETTING_HINTS = {
     "model": "name one with --model or CONVOKIT_MODEL, or try `--local`: a small model on this machine, no key needed",
-    "api_key": "export OPENAI_API_KEY, and OPENAI_BASE_URL instead of --base-url: a key goes only where its "
-    "environment says; or try `--local`",
+    "api_key": "export OPENAI_API_KEY; for another server export OPENAI_BASE_URL beside it, because a key of the "
+    "environment is not sent to a --base-url; `--local` needs no key",
 }
 
 
@@ -48,7 +48,7 @@ def _hint(error: ConvokitError) -> str:
         return _SETTING_HINTS.get(error.setting, "")
     if isinstance(error, Unreachable):
         return "is the server running, and --base-url (or OPENAI_BASE_URL) right? `--local` needs no server"
-    if isinstance(error, NotFound):
+    if isinstance(error, NotFound) and "`" not in str(error):
         return "`convokit ls` shows what there is"
     if isinstance(error, ContextOverflow):
         return "`convokit context` shows what takes the room"

@@ -49,20 +49,21 @@ def ls(
 
 def _print_page(page: Page[Stored]) -> None:
     console, now = out(), datetime.now(UTC)
-    described = any(found.title or found.subject for found in page.items)
-    if described and console.width < _WIDE:
+    extras = [name for name in ("title", "subject") if any(getattr(found, name) for found in page.items)]
+    if extras and console.width < _WIDE:
         for found in page.items:
             console.print(Text(_name(found), style="bold"))
-            for line in (found.title, found.subject and f"of {found.subject}"):
-                if line:
-                    console.print("  ", fitted(line, console.width - 2), sep="")
+            for name in extras:
+                if value := getattr(found, name):
+                    console.print(
+                        "  ", fitted(f"of {value}" if name == "subject" else value, console.width - 2), sep=""
+                    )
             console.print(f"  {found.last_seq:,} messages, {ago(found.updated_at, now)}")
     else:
-        columns = ("conversation", "messages", "last used", *(("title", "subject") if described else ()))
-        listing = table(*columns, right=("messages",), cut=("title", "subject"))
+        listing = table("conversation", "messages", "last used", *extras, right=("messages",), cut=("title", "subject"))
         for found in page.items:
             row = [_name(found), f"{found.last_seq:,}", ago(found.updated_at, now)]
-            listing.add_row(*row, *((cell(found.title or ""), cell(found.subject or "")) if described else ()))
+            listing.add_row(*row, *(cell(getattr(found, name) or "") for name in extras))
         console.print(listing)
     if page.next is not None:
         note(f"more: convokit ls --before {page.next}")

@@ -51,12 +51,8 @@ def bound_arguments(tool: Tool, raw: str) -> dict[str, Any]:
     named = {_alias(name, field): name for name, field in model.model_fields.items()}
     properties = tool.parameters.get("properties", {})
     for alias, name in named.items():
-        has_default = not model.model_fields[name].is_required()
-        if (
-            has_default
-            and given.get(alias, LEFT_OUT) is None
-            and (tool.strict or not admits_null(properties.get(alias)))
-        ):
+        default_meant = tool.strict or not admits_null(properties.get(alias))
+        if given.get(alias, LEFT_OUT) is None and default_meant and not model.model_fields[name].is_required():
             del given[alias]
     try:  # as JSON: what a type takes from JSON text (dates, enums, bytes) it need not take from Python values
         value = model.model_validate_json(json.dumps(given))
@@ -104,11 +100,11 @@ def _object(tool: Tool, raw: str) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Unfit(f"{twice[:64]} is given twice")
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise _Unfit(f"{name[:64]} is given twice")
+        made[name] = value
     return made
 
 

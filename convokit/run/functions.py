@@ -22,8 +22,8 @@ def run_functions(calls: Sequence[Call]) -> list[Any]:
     if len(calls) == 1:
         return [_outcome(*calls[0])]
     with ThreadPoolExecutor(min(len(calls), MAX_AT_ONCE), "convokit-tool") as pool:
-        running = [pool.submit(contextvars.copy_context().run, _outcome, *call) for call in calls]
-        return [each.result() for each in running]
+        contexts = [contextvars.copy_context() for _ in calls]
+        return list(pool.map(lambda context, call: context.run(_outcome, *call), contexts, calls))
 
 
 def _outcome(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:

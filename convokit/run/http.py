@@ -84,6 +84,12 @@ def _limits() -> dict[str, Any]:
     return {"limits": limits, "follow_redirects": False, "timeout": None}
 
 
+def _is_here(url: str) -> bool:
+    """Return whether the host is this machine: then no proxy of the environment is asked for it."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 class _Tls:
     """One TLS context for all shards: loading the certificates takes longer than a call."""
 
@@ -119,7 +125,7 @@ class HttpxClient:
         self._tls = _Tls()
         self._own = client is None
         self._given = client
-        self._shards: dict[str, _Shards[httpx.Client]] = {}
+        self._shards: dict[tuple[str, bool], _Shards[httpx.Client]] = {}
 
     def open(self, request: Open) -> Answer:
         """Send, and wait for the head."""
@@ -140,12 +146,13 @@ class HttpxClient:
         return _HttpxAnswer(response, timeout, lambda: shards.give_back(client))
 
     def _for(self, url: str) -> _Shards[httpx.Client]:
-        scheme = urlsplit(url).scheme
-        if scheme not in self._shards:
-            verify = self._tls.verify(url)
-            given = self._given
-            self._shards[scheme] = _Shards(lambda: given or httpx.Client(verify=verify, **_limits()))
-        return self._shards[scheme]
+        kind = (urlsplit(url).scheme, _is_here(url))
+        if kind not in self._shards:
+            verify, given = self._tls.verify(url), self._given
+            self._shards[kind] = _Shards(
+                lambda: given or httpx.Client(verify=verify, trust_env=not kind[1], **_limits())
+            )
+        return self._shards[kind]
 
     def close(self) -> None:
         """Close the connections that were opened here; a client that was given stays open."""
@@ -163,7 +170,7 @@ class AsyncHttpxClient:
         self._tls = _Tls()
         self._own = client is None
         self._given = client
-        self._shards: dict[str, _Shards[httpx.AsyncClient]] = {}
+        self._shards: dict[tuple[str, bool], _Shards[httpx.AsyncClient]] = {}
 
     async def open(self, request: Open) -> AsyncAnswer:
         """Send, and wait for the head."""
@@ -184,12 +191,13 @@ class AsyncHttpxClient:
         return _AsyncHttpxAnswer(response, timeout, lambda: shards.give_back(client))
 
     def _for(self, url: str) -> _Shards[httpx.AsyncClient]:
-        scheme = urlsplit(url).scheme
-        if scheme not in self._shards:
-            verify = self._tls.verify(url)
-            given = self._given
-            self._shards[scheme] = _Shards(lambda: given or httpx.AsyncClient(verify=verify, **_limits()))
-        return self._shards[scheme]
+        kind = (urlsplit(url).scheme, _is_here(url))
+        if kind not in self._shards:
+            verify, given = self._tls.verify(url), self._given
+            self._shards[kind] = _Shards(
+                lambda: given or httpx.AsyncClient(verify=verify, trust_env=not kind[1], **_limits())
+            )
+        return self._shards[kind]
 
     async def close(self) -> None:
         """Close the connections that were opened here; a client that was given stays open."""

@@ -103,8 +103,7 @@ class _Check:
         return None
 
     def type_of(self, node: Mapping[str, Any], path: str) -> None:
-        kinds = node.get("type", [])
-        kinds = kinds if isinstance(kinds, list) else [kinds]
+        kinds = _types(node)
         for kind in kinds:
             if kind not in _TYPES:
                 self.found(path, f"there is no type {kind!r}")
@@ -141,7 +140,7 @@ class _Check:
             self.found(path, f"there is no {ref}")
 
     def values(self, node: Mapping[str, Any], path: str) -> None:
-        if "format" in node and node["format"] not in FORMATS:
+        if "format" in node and str(node["format"]) not in FORMATS:
             self.found(path, f"format {node['format']!r} is not allowed; {', '.join(sorted(FORMATS))} are")
         if looks_around(str(node.get("pattern", ""))):
             self.found(path, "pattern may not look ahead or behind")
@@ -182,12 +181,16 @@ class _Check:
                 self.levels[ref] = 0  # so that a recursive reference ends
                 self.levels[ref] = self.nesting(self.target(ref))
             return self.levels[ref]
-        kinds = node.get("type", "")
-        own = "object" in kinds or "array" in kinds
+        own = not {"object", "array"}.isdisjoint(_types(node))
         inner = (
             self.nesting(child) for step, child in _children(node) if not step.startswith((".$defs", ".definitions"))
         )
         return own + max(inner, default=0)
+
+
+def _types(node: Mapping[str, Any]) -> list[str]:
+    kinds = node.get("type", [])
+    return [str(kind) for kind in kinds] if isinstance(kinds, list) else [str(kinds)]
 
 
 def _children(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

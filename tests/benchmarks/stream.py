@@ -36,20 +36,15 @@ def raw(client: httpx.Client, url: str) -> int:
 
 def sdk(client: openai.OpenAI) -> int:
     """The openai package."""
-    pieces = []
     stream = client.chat.completions.create(model="bench", messages=[{"role": "user", "content": "go"}], stream=True)
-    for chunk in stream:
-        if chunk.choices and chunk.choices[0].delta.content:
-            pieces.append(chunk.choices[0].delta.content)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     return len("".join(pieces))
 
 
 def ours(kit: Convokit) -> int:
     """convokit, with everything on: question, pieces and reply saved, chain, token counts."""
-    pieces = []
     with kit.chat().stream("go") as events:
-        for event in events:
-            pieces.append(event.text)
+        pieces = [event.text for event in events]
     return len("".join(pieces))
 
 

@@ -147,6 +147,12 @@ def test_the_first_question_is_the_title(cli: CommandLine) -> None:
     assert cli.json("ls")["conversations"][0]["title"] == found["title"]
 
 
+def test_a_server_on_this_machine_is_reached_past_a_proxy(cli: CommandLine) -> None:
+    """A proxy of the environment is for other hosts: a local model answers all the same."""
+    nowhere = {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1", "NO_PROXY": None}
+    assert cli.chat("hi", env=nowhere).stdout == "echo: hi\n"
+
+
 def test_tenants_do_not_meet(cli: CommandLine) -> None:
     """`--continue` finds the tenant's own conversations only."""
     cli.chat("--tenant", "acme", "one")

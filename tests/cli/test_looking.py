@@ -43,6 +43,9 @@ def test_ls_keeps_to_a_subject(cli: CommandLine) -> None:
         kit.chat("a", subject="hanako", title="東京への旅").send("hi")
         kit.chat("b", subject="taro").send("hi")
     assert [found["key"] for found in cli.json("ls", "--subject", "hanako")["conversations"]] == ["a"]
+    lines = cli("ls").stdout.splitlines()
+    assert lines[0].split() == ["conversation", "messages", "last", "used", "title", "subject"]
+    assert lines[2].split()[-2:] == ["東京への旅", "hanako"]
     assert "no conversations of nobody yet" in cli("ls", "--subject", "nobody").stderr
 
 

@@ -79,10 +79,15 @@ def test_ctrl_c_keeps_what_came(sqlite_file: str, server: LoopbackServer) -> Non
     """KeyboardInterrupt while a reply streams stores the part that came, and is raised to the caller."""
     server.script(stream(["one ", "two "], pause_s=30.0))
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
-        with pytest.raises(KeyboardInterrupt), kit.chat("k").stream("count") as events:
-            for event in events:
-                if event.text:
-                    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+        def read() -> None:
+            with kit.chat("k").stream("count") as events:
+                for event in events:
+                    if event.text:
+                        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+        with pytest.raises(KeyboardInterrupt):
+            read()
         assert [message.text for message in kit.chat("k").messages()] == ["count", "one "]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import subprocess
+import signal
 import tempfile
 import warnings
 from pathlib import Path
@@ -77,7 +77,7 @@ class Postgres:
         if self._folder is not None:
             data = self._folder / "data"
             pid = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
-            subprocess.run(["kill", "-QUIT", str(pid)], check=False)  # noqa: S607
+            os.kill(pid, signal.SIGQUIT)
             shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -1,0 +1,151 @@
+"""A tool as a value: its name, its shape on the wire, and the API's own objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionCustomToolParam, ChatCompletionFunctionToolParam
+from pydantic import TypeAdapter
+
+from convokit.domain.tool import Tool
+from convokit.errors import SettingsError
+
+FUNCTION: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "pay",
+        "description": "Pay.",
+        "parameters": {"type": "object", "properties": {}},
+        "strict": True,
+    },
+}
+CUSTOM: dict[str, Any] = {
+    "type": "custom",
+    "custom": {"name": "sql", "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: /x/"}}},
+}
+
+
+def test_the_shape_is_the_apis_own_and_in_one_order() -> None:
+    """Name, description, parameters, strict: always in this order, and accepted by the official client's types."""
+    schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    shape = Tool("pay", "Pay.", schema, strict=True).as_wire()
+    TypeAdapter(ChatCompletionFunctionToolParam).validate_python(shape)
+    assert list(shape) == ["type", "function"]
+    assert list(shape["function"]) == ["name", "description", "parameters", "strict"]
+    assert shape["function"]["strict"] is True
+
+
+def test_what_is_not_set_is_not_sent() -> None:
+    """No empty description, no empty parameters, no strict false: absent is absent."""
+    assert Tool("pay").as_wire() == {"type": "function", "function": {"name": "pay"}}
+
+
+@pytest.mark.parametrize("name", ["", "a b", "é", "a" * 65, "a.b", "ok\n", "天気", "a/b"])
+def test_a_name_the_api_refuses_is_refused_here(name: str) -> None:
+    """1 to 64 of A-Z a-z 0-9 _ and -; anything else names itself in the error."""
+    with pytest.raises(SettingsError) as caught:
+        Tool(name)
+    assert repr(name) in str(caught.value)
+
+
+@given(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
+def test_every_name_the_api_takes_is_taken(name: str) -> None:
+    """The whole of the documented alphabet and length works."""
+    assert Tool(name).as_wire()["function"]["name"] == name
+
+
+def test_a_tool_cannot_be_changed() -> None:
+    """Frozen and slotted: no attribute is set again or added."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Tool("a").name = "b"  # type: ignore[misc]
+    with pytest.raises((AttributeError, TypeError)):
+        Tool("a").other = 1  # type: ignore[attr-defined]
+
+
+def test_a_tool_with_a_function_can_be_called() -> None:
+    """It stays the function it was made of; one that is only described says so."""
+    assert Tool("double", function=lambda n: 2 * n)(4) == 8
+    with pytest.raises(SettingsError, match="only described"):
+        Tool("double")(4)
+
+
+@pytest.mark.parametrize(
+    ("raw", "form"), [(FUNCTION, ChatCompletionFunctionToolParam), (CUSTOM, ChatCompletionCustomToolParam)]
+)
+def test_the_apis_own_object_is_sent_verbatim(raw: dict[str, Any], form: Any) -> None:
+    """Function and custom tools given as dicts go out byte for byte as they came in."""
+    TypeAdapter(form).validate_python(raw)
+    tool = Tool.of_dict(raw)
+    assert json.dumps(tool.as_wire()) == json.dumps(raw)
+    assert tool.function is None
+    assert tool.arguments is None
+    assert tool.name == raw[raw["type"]]["name"]
+
+
+def test_unknown_keys_of_a_dict_are_kept() -> None:
+    """What a vendor adds is not ours to drop."""
+    raw = {
+        **FUNCTION,
+        "cache_control": {"type": "ephemeral"},
+        "function": {**FUNCTION["function"], "x": [1, 2.5, None]},
+    }
+    assert Tool.of_dict(raw).as_wire() == raw
+
+
+def test_a_dict_tool_is_a_copy() -> None:
+    """Changing the dict afterwards does not change what is sent."""
+    raw = json.loads(json.dumps(FUNCTION))
+    tool = Tool.of_dict(raw)
+    raw["function"]["parameters"]["properties"]["x"] = {"type": "string"}
+    assert tool.as_wire() == FUNCTION
+    assert tool.parameters == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ({}, "type"),
+        ({"type": "web_search"}, "web_search"),
+        ({"name": "pay", "parameters": {}}, "type"),
+        ({"type": "function", "name": "pay"}, "another API's form"),
+        ({"type": "function", "function": "pay"}, '"function"'),
+        ({"type": "function", "function": {}}, "name"),
+        ({"type": "function", "function": {"name": "a b"}}, "'a b'"),
+        ({"type": "function", "function": {"name": 3}}, "3"),
+        ({"type": "function", "function": {"name": "a", "parameters": []}}, "parameters"),
+        ({"type": "function", "function": {"name": "a", "description": 5}}, "description"),
+        ({"type": "function", "function": {"name": "a", "strict": "yes"}}, "strict"),
+        ({"type": "function", "function": {"name": "a", "parameters": {"x": {1, 2}}}}, "JSON"),
+        ({"type": "function", "function": {"name": "a", "parameters": {"x": float("nan")}}}, "JSON"),
+        ({"type": "function", "function": {"name": "a", "description": "\ud800"}}, "JSON"),
+        ({"type": "custom", "custom": {"name": ""}}, "name"),
+    ],
+)
+def test_a_dict_that_is_no_tool_says_why(raw: dict[str, Any], said: str) -> None:
+    """A wrong dict is a SettingsError that names what is wrong, before anything is sent."""
+    with pytest.raises(SettingsError) as caught:
+        Tool.of_dict(raw)
+    assert said in str(caught.value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(), lambda of: st.lists(of) | st.dictionaries(st.text(), of)
+    )
+)
+def test_any_dict_is_a_tool_or_a_settings_error(value: Any) -> None:
+    """Nothing else ever comes out of a dict, wherever it came from."""
+    for raw in (
+        {"type": "function", "function": value},
+        {"type": value},
+        {"type": "custom", "custom": {"name": value}},
+    ):
+        try:
+            Tool.of_dict(raw)
+        except SettingsError:
+            continue

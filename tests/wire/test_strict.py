@@ -1,0 +1,223 @@
+"""Where a schema leaves the strict subset: every rule has one schema that breaks it, and the path that is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convokit.wire.strict import json_type, looks_around, violations
+
+
+def closed(**properties: Any) -> dict[str, Any]:
+    """An object as strict mode wants it."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+TEXT = {"type": "string"}
+FITTING = [
+    closed(),
+    closed(a=TEXT, b={"type": ["string", "null"]}),
+    closed(a={"type": "array", "items": closed(n={"type": "integer", "minimum": 0, "maximum": 9, "multipleOf": 3})}),
+    closed(a={"anyOf": [TEXT, {"type": "null"}], "description": "either"}),
+    closed(a={"type": "string", "format": "date-time"}, b={"type": "string", "pattern": "^(a|b)$"}),
+    closed(a={"type": "string", "enum": ["x", "y"]}, b={"type": "string", "const": "z"}),
+    {**closed(child={"anyOf": [{"$ref": "#"}, {"type": "null"}]}), "title": "Recursive", "description": "yes"},
+    {
+        **closed(child={"$ref": "#/$defs/Node"}),
+        "$defs": {"Node": closed(next={"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]})},
+    },
+    {**closed(child={"$ref": "#/definitions/X"}), "definitions": {"X": closed(a=TEXT)}},
+    closed(title=TEXT, default=TEXT, allOf=TEXT, type=TEXT, **{"$ref": TEXT}),
+]
+
+
+@pytest.mark.parametrize("schema", FITTING)
+def test_a_schema_within_the_subset_has_no_violations(schema: dict[str, Any]) -> None:
+    """What the documentation allows is allowed, also properties whose names are keywords."""
+    assert violations(schema) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        (TEXT, "$: the root must be an object, not 'string'"),
+        ({"type": "array", "items": TEXT}, "$: the root must be an object, not 'array'"),
+        ({"anyOf": [closed(), closed(a=TEXT)]}, "$: the root must be an object, not anyOf"),
+        ({**closed(), "anyOf": [closed()]}, "$: the root must be an object, not anyOf"),
+        ({"$ref": "#/$defs/A", "$defs": {"A": closed()}}, "$: the root must be an object, not $ref"),
+        ({}, "$: the root must be an object, not None"),
+        ({**closed(a=TEXT), "additionalProperties": True}, "$: additionalProperties must be false"),
+        (
+            closed(a={k: v for k, v in closed(b=TEXT).items() if k != "additionalProperties"}),
+            "$.properties.a: additionalProperties must be false",
+        ),
+        ({**closed(a=TEXT, b=TEXT), "required": ["a"]}, "$: required must name every property; b not named"),
+        (
+            {k: v for k, v in closed(a=TEXT).items() if k != "required"},
+            "$: required must name every property; a not named",
+        ),
+        (closed(a={"type": "object", "additionalProperties": TEXT}), "$.properties.a: is an object with free keys"),
+        (closed(a={"type": "object", "additionalProperties": True}), "$.properties.a: is an object with free keys"),
+        (closed(a={}), "$.properties.a: must say its type (not Any)"),
+        (closed(a={"description": "anything"}), "$.properties.a: must say its type (not Any)"),
+        (closed(a=True), "$.properties.a: must be a schema"),
+        (closed(a={"enum": ["x"]}), "$.properties.a: must say its type"),
+        (closed(a={"const": "x"}), "$.properties.a: must say its type"),
+        (closed(a={"type": "array"}), "$.properties.a: must say what its items are"),
+        (closed(a={"type": "array", "items": {}}), "$.properties.a.items: must say its type (not Any)"),
+        (closed(a={"type": "text"}), "$.properties.a: there is no type 'text'"),
+        (closed(a={"allOf": [TEXT, TEXT]}), "$.properties.a: 'allOf' is not allowed"),
+        (closed(a={"oneOf": [TEXT, {"type": "null"}]}), "$.properties.a: 'oneOf' is not allowed: use anyOf"),
+        (closed(a={"type": "string", "not": TEXT}), "$.properties.a: 'not' is not allowed"),
+        ({**closed(a=TEXT), "dependentRequired": {}}, "$: 'dependentRequired' is not allowed"),
+        ({**closed(a=TEXT), "dependentSchemas": {}}, "$: 'dependentSchemas' is not allowed"),
+        ({**closed(a=TEXT), "if": {}}, "$: 'if' is not allowed"),
+        ({**closed(a=TEXT), "then": {}}, "$: 'then' is not allowed"),
+        ({**closed(a=TEXT), "else": {}}, "$: 'else' is not allowed"),
+        ({**closed(a=TEXT), "patternProperties": {"^x": TEXT}}, "$: 'patternProperties' is not allowed"),
+        (
+            closed(a={"type": "array", "items": TEXT, "uniqueItems": True}),
+            "$.properties.a: 'uniqueItems' is not allowed",
+        ),
+        (
+            closed(a={"type": "array", "prefixItems": [TEXT], "items": TEXT}),
+            "$.properties.a: 'prefixItems' is not allowed: a tuple",
+        ),
+        (closed(a={"type": "string", "default": "x"}), "$.properties.a: 'default' is not allowed"),
+        (closed(a={"type": "string", "minLength": 1}), "$.properties.a: 'minLength' is not allowed"),
+        (closed(a={"type": "string", "format": "uri"}), "$.properties.a: format 'uri' is not allowed"),
+        (closed(a={"type": "string", "pattern": "^(?!x)"}), "$.properties.a: pattern may not look ahead or behind"),
+        (
+            {**closed(a={"$ref": "#/$defs/A", "type": "string"}), "$defs": {"A": TEXT}},
+            "$.properties.a: a $ref stands alone, without type",
+        ),
+        (closed(a={"$ref": "#/$defs/Gone"}), "$.properties.a: there is no #/$defs/Gone"),
+        (closed(a={"$ref": "https://example.org/x"}), "$.properties.a: there is no https://example.org/x"),
+        ({**closed(), "$defs": {"A": {}}}, "$.$defs.A: must say its type"),
+        (closed(a={"anyOf": [TEXT, closed(b={})]}), "$.properties.a.anyOf[1].properties.b: must say its type"),
+    ],
+)
+def test_each_rule_is_told_with_its_path(schema: dict[str, Any], told: str) -> None:
+    """Behaviour 84: a violation names the place in the schema and what is wrong there."""
+    assert any(each.startswith(told) for each in violations(schema)), violations(schema)
+
+
+def test_every_violation_is_told_not_only_the_first() -> None:
+    """Somebody who repairs a schema sees all of it at once, in the order of the schema."""
+    found = violations({**closed(a={}, b={"type": "text"}), "additionalProperties": True, "if": {}})
+    assert [each.split(":")[0] for each in found] == ["$", "$", "$.properties.a", "$.properties.b"]
+
+
+def nested(levels: int, inner: dict[str, Any]) -> dict[str, Any]:
+    """Objects inside objects."""
+    for _ in range(levels):
+        inner = closed(a=inner)
+    return inner
+
+
+def test_ten_levels_are_allowed_and_eleven_are_not() -> None:
+    """An object or an array is a level; what lies in the innermost is not."""
+    assert violations(nested(10, TEXT)) == []
+    assert violations(nested(11, TEXT)) == ["$: has 11 levels of nesting, 10 are allowed"]
+    assert violations(nested(9, {"type": "array", "items": TEXT})) == []
+    assert violations(nested(9, {"type": "array", "items": closed()})) == [
+        "$: has 11 levels of nesting, 10 are allowed"
+    ]
+    assert violations(closed(a={"anyOf": [{"type": "null"}, nested(9, TEXT)]})) == []
+
+
+def test_levels_are_counted_through_references() -> None:
+    """A model in a model is nested as deeply as if it were written in place; recursion ends the count."""
+    chain = {f"M{n}": closed(a={"$ref": f"#/$defs/M{n + 1}"}) for n in range(9)} | {"M9": closed(a=TEXT)}
+    assert violations({**closed(a={"$ref": "#/$defs/M1"}), "$defs": chain}) == []
+    assert violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": chain}) == [
+        "$: has 11 levels of nesting, 10 are allowed"
+    ]
+
+
+def test_definitions_that_all_refer_to_each_other_are_counted_fast() -> None:
+    """The walk takes each definition once, however many ways lead to it."""
+    names = [f"M{n}" for n in range(60)]
+    definitions = {name: closed(**{other: {"$ref": f"#/$defs/{other}"} for other in names}) for name in names}
+    assert isinstance(violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": definitions}), list)
+
+
+def test_the_limits_of_size() -> None:
+    """5,000 properties, 1,000 enum values, 120,000 characters of names and values: one more is a violation."""
+    assert violations(closed(**{f"p{n}": TEXT for n in range(5_000)})) == []
+    assert violations(closed(**{f"p{n}": TEXT for n in range(5_001)})) == ["$: has 5,001 properties, 5,000 are allowed"]
+    numbers = {"type": "integer", "enum": list(range(500))}
+    assert violations(closed(a=numbers, b=numbers)) == []
+    assert violations(closed(a=numbers, b={"type": "integer", "enum": list(range(501))})) == [
+        "$: has 1,001 enum values, 1,000 are allowed"
+    ]
+    assert violations(closed(**{"x" * 120_000: TEXT})) == []
+    assert violations(closed(**{"x" * 120_001: TEXT})) == [
+        "$: has 120,001 characters of names and values, 120,000 are allowed"
+    ]
+    assert violations(closed(a={"type": "string", "const": "x" * 120_000})) != []
+    assert violations({**closed(), "$defs": {"D" * 120_001: TEXT}}) != []
+
+
+def test_a_long_enum_has_a_limit_of_its_own() -> None:
+    """More than 250 values may hold 15,000 characters; 250 may hold more."""
+    long = ["x" * 57 + f"{n:03}" for n in range(250)]
+    assert violations(closed(a={"type": "string", "enum": long})) == []
+    assert violations(closed(a={"type": "string", "enum": [*long, "y"]})) == [
+        "$.properties.a: its 251 enum values have 15,001 characters, 15,000 characters are allowed for more than 250"
+    ]
+
+
+def test_a_schema_nested_without_end_is_a_violation_not_a_crash() -> None:
+    """However deep a schema is, the answer is a list."""
+    assert violations(nested(5_000, TEXT)) == ["$: is nested far too deeply"]
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.text(max_size=3)
+        | st.sampled_from(["object", "array", "#", "#/$defs/a"]),
+        lambda of: (
+            st.lists(of, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(["type", "properties", "items", "anyOf", "$ref", "$defs", "enum", "required", "a"]),
+                of,
+                max_size=5,
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_any_dict_can_be_asked_about(value: Any) -> None:
+    """A user's own schema may be anything: the answer is a list of text, never an exception."""
+    found = violations(value if isinstance(value, dict) else {"properties": value})
+    assert all(isinstance(each, str) and each.startswith("$") for each in found)
+
+
+def test_looking_around_is_seen_behind_escapes() -> None:
+    """`\\(?=` is an escaped parenthesis, `\\\\(?=` is a lookahead after a backslash."""
+    assert looks_around("(?=a)")
+    assert looks_around(r"\\(?=a)")
+    assert looks_around("x(?<!a)")
+    assert not looks_around(r"\(?=a")
+    assert not looks_around("(?:a)(?P<n>b)")
+
+
+def test_json_types() -> None:
+    """Each value of JSON has the name that schemas call it by; true is no integer."""
+    values: list[Any] = [True, 1, 1.5, "x", None, [], {}]
+    assert [json_type(value) for value in values] == [
+        "boolean",
+        "integer",
+        "number",
+        "string",
+        "null",
+        "array",
+        "object",
+    ]
