@@ -7,6 +7,8 @@ A failure is told by its type and message, never by a traceback.
 from __future__ import annotations
 
 import base64
+import os
+from bisect import bisect_right
 from collections.abc import Mapping, Set
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -46,10 +48,13 @@ def error_text(error: Exception) -> str:
     name = type(error).__name__
     message = f"{name}: {said}" if said else name
     text = compact_json({"error": message})
-    while len(text) > MAX_ERROR_CHARS:  # escapes are longer than what they stand for
-        message = message[: len(message) - (len(text) - MAX_ERROR_CHARS) - 1] + "…"
-        text = compact_json({"error": message})
-    return text
+    if len(text) <= MAX_ERROR_CHARS:
+        return text
+    room = MAX_ERROR_CHARS - len(compact_json({"error": "…"})) + 2
+    kept = bisect_right(
+        range(MAX_ERROR_CHARS), room, key=lambda size: len(compact_json(message[:size]))
+    )  # escapes are long
+    return compact_json({"error": message[: kept - 1] + "…"})
 
 
 def _json(value: Any) -> str:
@@ -75,6 +80,8 @@ def _plain(value: Any) -> Any:
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return _plain(os.fspath(value))
     if isinstance(value, list | tuple | Set | range):
         return [_plain(item) for item in value]
     return value

@@ -88,7 +88,7 @@ class Accumulator:
     def feed_text(self, text: str, index: int) -> list[StreamEvent]:
         """Take a piece of content that is all a chunk has, for a choice that has had some."""
         choice = self.choices[index]
-        if choice.content is None or not text.isascii():
+        if choice.content is None or choice.half or not text.isascii():
             return choice.feed({"delta": {"content": text}})
         choice.content.append(text)
         choice.chars += len(text)

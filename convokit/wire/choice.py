@@ -21,7 +21,7 @@ REASONING_KEYS = ("reasoning_content", "reasoning")
 
 class Choice:
     """One choice on its way. `chars` counts its content, `size` is about how much it holds besides, so that someone can stop
-    it."""
+    it. `half` is the first half of a surrogate pair, waiting for the other."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -30,7 +30,7 @@ class Choice:
         self.chars = 0
         self.content: list[str] | None = None
         self._begun = False
-        self._half = ""
+        self.half = ""
         self._refusal: list[str] | None = None
         self._reasoning: list[str] | None = None
         self._reasoning_key = ""
@@ -68,7 +68,7 @@ class Choice:
             extra["function_call"] = self._function_call.function()
         return Answer(
             index=self.index,
-            content=None if self.content is None else "".join(self.content) + ("\ufffd" if self._half else ""),
+            content=None if self.content is None else "".join(self.content) + ("\ufffd" if self.half else ""),
             refusal=_text(self._refusal),
             reasoning=_text(self._reasoning),
             tool_calls=[call.value(new_id) for call in self._calls.all],
@@ -106,7 +106,7 @@ class Choice:
     def _take_content(self, value: Any, events: list[StreamEvent]) -> None:
         if isinstance(value, str):
             self.content = self.content if self.content is not None else []
-            text = value if value.isascii() and not self._half else self._whole_characters(value)
+            text = value if value.isascii() and not self.half else self._whole_characters(value)
             if text:
                 self.content.append(text)
                 self.chars += len(text)
@@ -122,10 +122,10 @@ class Choice:
 
     def _whole_characters(self, text: str) -> str:
         """Keep back the first half of a surrogate pair until the other half comes with the next piece."""
-        text = self._half + text
-        self._half = ""
+        text = self.half + text
+        self.half = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
-            self._half = text[-1]
+            self.half = text[-1]
             text = text[:-1]
         return mend(text)
 
@@ -168,8 +168,8 @@ class Choice:
     def _take_outer(self, key: str, value: Any, events: list[StreamEvent]) -> None:
         if key == "finish_reason":
             if isinstance(value, str) and value and value != self.finish:
-                if self._half:  # the other half will not come any more
-                    self._half = ""
+                if self.half:  # the other half will not come any more
+                    self.half = ""
                     self._take_content("\ufffd", events)
                 self.finish = value
                 events.append(Finished(mend(value), self.index))

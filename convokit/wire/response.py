@@ -141,7 +141,7 @@ class ReplyReader:
             try:
                 chunk = loads(payload)
             except BadReply:
-                if not self._read_any:
+                if not self._read_any and not payload.startswith("{"):
                     raise
                 continue  # the stream was cut inside its last event: what is missing is judged below
             self._read_any = True

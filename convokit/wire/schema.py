@@ -22,7 +22,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from convokit.domain.profile import Profile
 from convokit.domain.text import compact_json
 from convokit.errors import ContentFiltered, Refused, SettingsError, Truncated, ValidationFailed
-from convokit.wire.strict import FORMATS, json_type, looks_around, violations
+from convokit.wire.strict import FORMATS, ROOT, json_type, looks_around, violations
 
 __all__ = ["parsed", "places", "plain_schema", "response_format", "strict_schema", "violations"]
 
@@ -40,7 +40,7 @@ _NOTED = frozenset({"minLength", "maxLength", "uniqueItems", "minProperties", "m
 _ONE = ("items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED = ("properties", "$defs", "patternProperties", "dependentSchemas")
-_FENCE = re.compile(r"```(?:json)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL | re.IGNORECASE)
+_FENCE = "```"
 _MESSAGE_CHARS = 200
 
 
@@ -67,9 +67,7 @@ def response_format(model_or_dict: Any, profile: Profile) -> tuple[dict[str, Any
     if isinstance(model_or_dict, Mapping):
         return dict(model_or_dict), None
     structure = _structure_of(model_or_dict)
-    wrong = (
-        structure.problems if profile.json_schema else [each for each in structure.problems if each.startswith("$: ")]
-    )
+    wrong = [each for each in structure.problems if profile.json_schema or each.startswith(ROOT)]
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise SettingsError(
@@ -97,14 +95,19 @@ def parsed(model: type[Value], text: str | None, *, finish_reason: str | None, r
         raise Truncated(text or "")
     if not text:
         raise ValidationFailed("", ["the reply is empty"])
-    fenced = _FENCE.fullmatch(text.strip())
     adapter: TypeAdapter[Value] = _structure_of(model).adapter
     try:
-        return adapter.validate_json(fenced[1] if fenced else text)
+        return adapter.validate_json(_unfenced(text))
     except ValidationError as error:
         raise ValidationFailed(text, places(error)) from None
-    except UnicodeEncodeError:  # pydantic reads UTF-8
-        raise ValidationFailed(text, ["the reply holds a lone surrogate"]) from None
+
+
+def _unfenced(text: str) -> str:
+    bare = text.strip()
+    opening, _, rest = bare.partition("\n")
+    if opening.rstrip().lower() in (_FENCE, f"{_FENCE}json") and rest.endswith(_FENCE):
+        return rest.removesuffix(_FENCE)
+    return text
 
 
 def places(error: ValidationError) -> list[str]:
@@ -258,7 +261,7 @@ def _closed(node: dict[str, Any]) -> dict[str, Any]:
     """Close an object and require all its properties; one with free keys only is left for `violations` to find."""
     if node.get("type") != "object" and "properties" not in node:
         return node
-    if not node.get("properties") and "additionalProperties" in node:
+    if not node.get("properties") and node.get("additionalProperties", False) is not False:
         return node
     properties = node.get("properties", {})
     return {**node, "properties": properties, "additionalProperties": False, "required": list(properties)}

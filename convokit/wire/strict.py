@@ -17,6 +17,8 @@ MAX_ENUM_VALUES = 1_000
 LONG_ENUM = 250
 MAX_LONG_ENUM_CHARS = 15_000
 
+ROOT = "$: the root must be an object"
+"""How the one violation begins that no server forgives: a reply is an object, with a schema or without."""
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 _ANNOTATIONS = {"title", "description", "$schema", "$id", "$defs", "definitions"}
@@ -72,7 +74,7 @@ class _Check:
         kind = self.schema.get("type")
         if kind != "object" or "anyOf" in self.schema:
             met = next((key for key in ("anyOf", "oneOf", "allOf", "$ref") if key in self.schema), repr(kind))
-            self.found("$", f"the root must be an object, not {met}: make that a property of one")
+            self.problems.append(f"{ROOT}, not {met}: make that a property of one")
         self.node(self.schema, "$")
         for name, count, limit in (
             ("properties", self.properties, MAX_PROPERTIES),

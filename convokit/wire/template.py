@@ -74,7 +74,7 @@ class Template:
             return
         index = _quiet(chunk)
         found = list(_CONTENT.finditer(payload))
-        if index is None or len(found) != 1 or payload[found[0].start() - 1] == "\\":
+        if index is None or len(found) != 1:
             return
         _, end = DECODER.raw_decode(payload, found[0].end())
         after, last = payload[end:], None
@@ -91,7 +91,7 @@ class Template:
 
 def _quiet(chunk: object) -> int | None:
     """Return the index of the choice, when content is all that a chunk adds."""
-    if not isinstance(chunk, dict) or not chunk.keys() <= _QUIET_CHUNK or chunk.get("usage") is not None:
+    if not isinstance(chunk, dict) or not chunk.keys() <= _QUIET_CHUNK:
         return None
     choices = chunk.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):

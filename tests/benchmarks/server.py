@@ -1,4 +1,4 @@
-"""A fast Chat Completions server in a process of its own: it answers from bytes made beforehand and is never what is measured."""
+"""A fast Chat Completions server in a process of its own: its answers are made beforehand, so it is never what is measured."""
 
 from __future__ import annotations
 

@@ -86,19 +86,28 @@ class Terminal:
 
     def wait_for(self, text: str, timeout_s: float = 20.0) -> None:
         """Wait until `text` shows up behind what was waited for before."""
-        assert self.process.stdout is not None
         deadline = time.monotonic() + timeout_s
         while (found := self.seen.find(text, self._from)) < 0:
-            ready = select.select([self.process.stdout], [], [], max(deadline - time.monotonic(), 0))[0]
-            data = os.read(self.process.stdout.fileno(), 65536) if ready else b""
-            assert data, f"{text!r} never came; the terminal shows {self.seen[-1000:]!r}"
-            self._bytes += data
-            self.seen = self._bytes.decode("utf-8", "replace")
+            assert self._more(deadline), f"{text!r} never came; the terminal shows {self.seen[-1000:]!r}"
         self._from = found + len(text)
 
-    def end(self) -> int:
+    def end(self, timeout_s: float = 20.0) -> int:
         """Return the exit code, once it ends."""
-        return self.process.wait(20)
+        deadline = time.monotonic() + timeout_s
+        while self._more(deadline):
+            pass
+        assert time.monotonic() < deadline, f"it did not end; the terminal shows {self.seen[-1000:]!r}"
+        return self.process.wait(timeout_s)
+
+    def _more(self, deadline: float) -> bool:
+        """Read what is shown next. Return False at the end, and when the time is over."""
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], max(deadline - time.monotonic(), 0))[0]:
+            return False
+        data = os.read(self.process.stdout.fileno(), 65536)
+        self._bytes += data
+        self.seen = self._bytes.decode("utf-8", "replace")
+        return bool(data)
 
     def close(self) -> None:
         self.process.kill()

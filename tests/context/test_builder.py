@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convokit import Budget, ContextBuilder, Profile
+from convokit import Budget, Context, ContextBuilder, Profile
 from convokit.context.tokens import CharacterEstimate, message_tokens
 from convokit.context.validate import problems
 from convokit.errors import ContextOverflow, InvalidInput
@@ -85,14 +85,10 @@ def test_every_array_is_valid_and_within_budget(
         profile=Profile(alternate=alternate, instructions=instructions),
     )
     before = copy.deepcopy(history)
-    overflow: ContextOverflow | None = None
-    try:
-        context = builder.build(developer_prompt="be brief", history=history)
-    except ContextOverflow as error:
-        overflow = error
+    context = _built(builder, history)
     assert history == before, "the input was changed"
-    if overflow is not None:
-        assert (overflow.needed or 0) > (overflow.available or 0)
+    if isinstance(context, ContextOverflow):
+        assert (context.needed or 0) > (context.available or 0)
         return
     assert problems(context.messages) == []
     assert "the question" in str(context.messages[-1]["content"])
@@ -105,6 +101,13 @@ def test_every_array_is_valid_and_within_budget(
         plain = [role for role in roles if role in ("user", "assistant")]
         tools = "tool" in roles
         assert tools or all(one != two for one, two in pairwise(plain))
+
+
+def _built(builder: ContextBuilder, history: list[dict[str, Any]]) -> Context | ContextOverflow:
+    try:
+        return builder.build(developer_prompt="be brief", history=history)
+    except ContextOverflow as error:
+        return error
 
 
 def test_instructions_come_first_and_only_once() -> None:

@@ -3,7 +3,7 @@
 A page is a story: its blocks run in order, in an empty folder, and share one namespace. `python` is executed, top-level `await`
 included; a block whose first line is `# name.py` is written to that file instead. In `sh`, `export` sets the environment and
 `python name.py` runs such a file in a process of its own. `output` is what the block before it printed; `...` stands for
-anything.
+anything. Calls of `convokit` are run too, but for those that need what is not here: a terminal, a pipe, a host of the example's.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from typing import Any
 from sybil.document import Document
 from sybil.example import Example
 from sybil.parsers.markdown.codeblock import CodeBlockParser
+from typer.testing import CliRunner
 
 from convokit import AsyncConvokit, Convokit
+from convokit.cli.app import app
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _FILE = re.compile(r"# ([\w/]+\.py)\n")
+_ABSENT = re.compile(r"--local|\$|example/|\| convokit|^convokit chat$")
 _MATCH = doctest.ELLIPSIS | doctest.REPORT_NDIFF
 
 
@@ -123,6 +126,16 @@ class Story:
                 ran = subprocess.run([sys.executable, *words[1:]], check=False, capture_output=True, text=True)
                 assert ran.returncode == 0, f"{example.path}:{example.line}: {ran.stderr}"
                 self._printed += ran.stdout
+            elif not _ABSENT.search(line):
+                self._commands(line)
+
+    def _commands(self, line: str) -> None:
+        for call in calls(line):
+            words = shlex.split(call)
+            if words[0] == "convokit":
+                ran = CliRunner().invoke(app, words[1:], prog_name="convokit")
+                assert ran.exit_code == 0, f"{call}: {ran.output}"
+                self._printed += ran.stdout
 
     def _output(self, example: Example) -> str | None:
         wanted, printed = str(example.parsed).rstrip() + "\n", self._printed.rstrip() + "\n"
@@ -136,6 +149,20 @@ class Story:
             if inspect.iscoroutine(closing):
                 self._runner.run(closing)
         self._runner.close()
+
+
+def calls(line: str) -> list[str]:
+    """Return the simple commands of a line: `a && b | c  # words` is three."""
+    lexer = shlex.shlex(line, posix=False, punctuation_chars="&|")
+    lexer.whitespace_split = True
+    lexer.commenters = "#"
+    found: list[list[str]] = [[]]
+    for word in lexer:
+        if word in ("&&", "|", "||"):
+            found.append([])
+        else:
+            found[-1].append(word)
+    return [" ".join(words) for words in found]
 
 
 def lines(source: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.docs import commands
-from tests.docs.pages import CHECKOUT, blocks, lines, name, pages
+from tests.docs.pages import CHECKOUT, blocks, calls, lines, name, pages
 
 KNOWN = {"alembic", "convokit", "export", "git", "pip", "python", "uv"}
 
@@ -20,22 +20,8 @@ def _calls() -> list[Any]:
     for page in pages():
         for block in blocks(page, "sh"):
             for line in lines(str(block.parsed)):
-                found += [pytest.param(part, id=f"{name(page)}:{part}") for part in _parts(line)]
+                found += [pytest.param(part, id=f"{name(page)}:{part}") for part in calls(line)]
     return found
-
-
-def _parts(line: str) -> list[str]:
-    """Return the simple commands of a line: `a && b | c` is three."""
-    lexer = shlex.shlex(line, posix=False, punctuation_chars="&|")
-    lexer.whitespace_split = True
-    lexer.commenters = "#"
-    found: list[list[str]] = [[]]
-    for word in lexer:
-        if word in ("&&", "|", "||"):
-            found.append([])
-        else:
-            found[-1].append(word)
-    return [" ".join(words) for words in found]
 
 
 @pytest.mark.parametrize("call", _calls())

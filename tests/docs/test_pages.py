@@ -13,7 +13,7 @@ from tests.docs import answers
 from tests.docs.pages import Story, blocks, name, pages
 from tests.support.server import LoopbackServer
 
-PAGES = [page for page in pages() if blocks(page, "python")]
+PAGES = [page for page in pages() if blocks(page, "python") or blocks(page, "sh")]
 
 
 @pytest.fixture

@@ -357,3 +357,65 @@ def test_nonsense_is_a_bad_reply() -> None:
         deep = [deep]
     with pytest.raises(BadReply, match="nested"):
         parse_completion(reply({"content": "a", "odd": deep}))
+
+
+def test_b56_whole_calls_at_one_index_without_ids() -> None:
+    """Calls that all come at index 0, without ids, are told apart by a name after complete arguments."""
+    found = calls(
+        piece(0, None, "f", '{"a":1}'), piece(0, None, "f", '{"a":2}'), piece(0, None, "f"), piece(0, arguments=" ")
+    )
+    assert [one[1:] for one in found] == [("f", '{"a":1}'), ("f", '{"a":2} ')]
+
+
+def test_b56_calls_of_a_plain_reply_are_as_many_as_it_says() -> None:
+    """A reply that was not streamed needs no merging, whatever its ids are."""
+    same = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    none = {"type": "function", "function": {"name": "f", "arguments": ""}}
+    found = parse_completion(reply({"content": None, "tool_calls": [same, same, none, none]})).answers[0].tool_calls
+    assert len(found) == 4
+
+
+def test_parts_of_a_filter_result_are_put_together() -> None:
+    """Azure sends what its filter found piece by piece."""
+    chunks = [chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop")]
+    for one, name in zip(chunks, ("hate", "violence", "hate"), strict=True):
+        one["choices"][0]["content_filter_results"] = {name: {"filtered": False}}
+    assert made(*chunks).answers[0].extra["content_filter_results"].keys() == {"hate", "violence"}
+
+
+def test_reasoning_details_that_are_apart_stay_apart() -> None:
+    """Another type at an index is another block, and blocks of a plain reply are not joined."""
+    first, second = (
+        {"index": 0, "type": "reasoning.text", "text": "a"},
+        {"index": 0, "type": "reasoning.summary", "summary": "b"},
+    )
+    assert answer(*({"reasoning_details": [part]} for part in (first, second))).extra["reasoning_details"] == [
+        first,
+        second,
+    ]
+    plain = parse_completion(reply({"content": "x", "reasoning_details": [first, first]}))
+    assert plain.answers[0].extra["reasoning_details"] == [first, first]
+
+
+def test_id_and_model_are_said_once() -> None:
+    """Empty ids before or after change nothing; tier and fingerprint are the last ones."""
+    empty = {"id": "", "model": "", "created": 0, "choices": []}
+    found = made(empty, chunk({"content": "a"}, service_tier="auto"), chunk({}, "stop", service_tier="flex"), empty)
+    assert (found.response_id, found.model, found.created, found.service_tier) == ("chatcmpl-1", "m", 1, "flex")
+
+
+def test_every_failure_carries_the_partial() -> None:
+    """Also a chunk that is refused says what came before it."""
+    accumulator = Accumulator()
+    accumulator.feed(chunk({"content": "half"}))
+    with pytest.raises(BadReply) as caught:
+        accumulator.feed(["x"])
+    assert caught.value.partial == "half"
+
+
+def test_half_a_character_at_the_end_is_an_event_too() -> None:
+    """What a reader of the stream sees is what is kept, to the last character."""
+    accumulator = Accumulator()
+    assert accumulator.feed(chunk({"content": "a\ud83d"})) == [TextDelta("a")]
+    assert accumulator.feed(chunk({}, "stop")) == [TextDelta("\ufffd"), Finished("stop")]
+    assert accumulator.text == accumulator.completion().answers[0].content == "a\ufffd"

@@ -549,3 +549,9 @@ def test_inside_a_200_an_unknown_failure_is_not_tried_again() -> None:
     known = failure.from_payload({"error": {"message": "boom", "type": "server_error"}})
     assert isinstance(known, ServerFailed)
     assert known.should_retry is None
+
+
+def test_an_unknown_model_is_not_a_missing_feature() -> None:
+    """Who may not, or asks for what is not there, is rejected, whatever the server recommends instead."""
+    for status in (401, 403, 404):
+        assert type(told(status, openai("The model 'gpt-0' does not exist. Use 'gpt6' instead."))) is Rejected

@@ -300,6 +300,13 @@ def test_b08_reasoning_effort_is_checked_against_the_profile() -> None:
     assert changes(made({"reasoning_effort": "low"}, profile=of_model("gpt-4o"))) == [("reasoning_effort", "dropped")]
 
 
+def test_b07_a_dropped_effort_leaves_the_default_one() -> None:
+    """What is allowed depends on the effort that is sent, not on the one that was left out."""
+    given = {"temperature": 0.2, "reasoning_effort": "max"}
+    assert sent(given, profile=of_model("gpt-5.1")) == {"temperature": 0.2}
+    assert sent(given, profile=of_model("gpt-5.1"), mode="pass") == given
+
+
 def test_b08_an_unknown_model_passes_untouched() -> None:
     """What nobody knows is the server's to decide."""
     profile = of_model("gpt-9-nova")

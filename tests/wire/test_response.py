@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convokit.domain.events import Finished, TextDelta
 from convokit.errors import (
@@ -315,3 +317,80 @@ def test_chunks_that_differ_elsewhere_are_read_in_full(padding: bool) -> None:
     assert (second.content, second.finish_reason) == ("cd", "length")
     assert (first.refusal, len(first.tool_calls)) == ("R", 1)
     assert (completion.service_tier, completion.usage.prompt_tokens, completion.extra["provider"]) == ("flex", 7, "P")
+
+
+def raw(*chunks: dict[str, Any]) -> bytes:
+    """A stream of chunks, escaped as JSON allows."""
+    return b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks)
+
+
+def test_chunks_that_repeat_more_than_content_are_read_in_full() -> None:
+    """What is joined is joined however alike its chunks are."""
+    stream = raw(*(chunk({"content": text, "refusal": "R"}) for text in "abc"), chunk({}, "stop"))
+    answer = read(stream)[1].answers[0]
+    assert (answer.content, answer.refusal) == ("abc", "RRR")
+
+
+def test_chunks_that_differ_after_their_content_are_read_in_full() -> None:
+    """A value of the same length in the same place is still another value; so is one after the padding."""
+    chunks = [
+        chunk({"content": text}, service_tier=tier) for text, tier in (("a", "flex"), ("b", "flex"), ("c", "auto"))
+    ]
+    completion = read(raw(*chunks, {**chunk({}, "stop")}))[1]
+    assert (completion.answers[0].content, completion.service_tier) == ("abc", "auto")
+    padded = [chunk({"content": text}, obfuscation="x" * n, usage=None) for n, text in enumerate("abc")]
+    padded[2]["usage"] = {"prompt_tokens": 5}
+    completion = read(raw(*padded, chunk({}, "stop")))[1]
+    assert (completion.answers[0].content, completion.usage.prompt_tokens) == ("abc", 5)
+
+
+def test_chunks_with_another_content_key_are_read_in_full() -> None:
+    """The content that counts is the delta's."""
+    chunks = [{"provider": {"content": "P"}, **chunk({"content": text})} for text in "abc"]
+    assert read(raw(*chunks, chunk({}, "stop")))[1].answers[0].content == "abc"
+
+
+def test_a_chunk_with_something_after_it_is_a_bad_reply() -> None:
+    """A payload like the last one, and then some, is no JSON."""
+    good = raw(chunk({"content": "a"}), chunk({"content": "b"}))
+    assert broken(good + raw(chunk({"content": "c"}))[:-2] + b"}\n\n", BadReply).partial == "ab"
+    padded = raw(*(chunk({"content": text}, obfuscation="x") for text in "ab"))
+    assert broken(padded + raw(chunk({"content": "c"}, obfuscation="x"))[:-2] + b"}\n\n", BadReply).partial == "ab"
+
+
+def test_a_stream_that_never_repeats_itself_is_read_in_full() -> None:
+    """Chunks that always differ are read one by one, however many there are."""
+    chunks = [chunk({"content": str(number % 10)}, created=number + 1) for number in range(60)]
+    completion = read(raw(*chunks, chunk({}, "stop")))[1]
+    assert completion.answers[0].content == "0123456789" * 6
+    assert completion.created == 1
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "é", "日", '"', "\\", "\ud83d", "\ude00", "\ud83d\ude00", "", "content"]), max_size=12
+    )
+)
+def test_every_character_arrives_in_its_place(texts: list[str]) -> None:
+    """Whatever the pieces of content are, also halves of a character, they are joined in the order in which they came."""
+    events, completion = read(
+        raw(chunk({"content": ""}), *(chunk({"content": text}) for text in texts), chunk({}, "stop"))
+    )
+    whole = "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert completion.answers[0].content == text_of(events) == whole
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b'data: {"id":"x","cho', Interrupted), (b"data: hello", BadReply), (b"data: hello\n\n", BadReply)],
+)
+def test_a_first_event_that_is_cut_is_interrupted_and_one_that_is_no_json_is_not(
+    data: bytes, kind: type[Exception]
+) -> None:
+    """Half a chunk was a reply on its way; a word was not."""
+    assert type(broken(data)) is kind
+
+
+def test_a_plain_body_that_is_whole_but_wrong_is_a_bad_reply() -> None:
+    """Broken JSON that ends as JSON does was not cut."""
+    assert isinstance(broken(b'{"choices": oops}', streaming=False), BadReply)

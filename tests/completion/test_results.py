@@ -1,0 +1,259 @@
+"""What the model is told of a tool's outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import json
+import types
+import uuid
+from collections import OrderedDict, deque
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr, field_serializer
+
+from convokit.completion.results import error_text, result_text
+from convokit.errors import BadArguments
+
+LIMIT = 32 * 1024
+
+
+class Place(BaseModel):
+    name: str
+    secret: SecretStr = SecretStr("s3cret")
+
+    @field_serializer("name", when_used="json")
+    def shout(self, name: str) -> str:
+        """Names are told loud."""
+        return name.upper()
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    label: str = "東"
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+class Word(enum.StrEnum):
+    HI = "hi"
+
+
+@pytest.mark.parametrize("text", ["", "plain", "東京 👩‍👩‍👧", '{"a": 1}', "null", "\n"])
+def test_text_stays_as_it_is(text: str) -> None:
+    """A function that returns text has said it in its own words: no quotes around it."""
+    assert result_text(text, LIMIT) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (3, "3"),
+        (10**30, str(10**30)),
+        (1.5, "1.5"),
+        (float("nan"), '"NaN"'),
+        (float("-inf"), '"-Infinity"'),
+        ([], "[]"),
+        ({"a": [1, "é"], "b": None}, '{"a":[1,"é"],"b":null}'),
+        ({1: "a", None: "b"}, '{"1":"a","None":"b"}'),
+        ((1, 2), "[1,2]"),
+        ({5}, "[5]"),
+        (deque([1]), "[1]"),
+        (range(3), "[0,1,2]"),
+        (OrderedDict(b=1, a=2), '{"b":1,"a":2}'),
+        (types.MappingProxyType({"a": 1}), '{"a":1}'),
+        (Place(name="a"), '{"name":"A","secret":"**********"}'),
+        (Point(1), '{"x":1,"label":"東"}'),
+        ([Place(name="b"), Point(2)], '[{"name":"B","secret":"**********"},{"x":2,"label":"東"}]'),
+        (Color.RED, '"red"'),
+        (Word.HI, "hi"),
+        ({Color.RED: Word.HI}, '{"red":"hi"}'),
+        (datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC), '"2026-01-02T03:04:00Z"'),
+        (datetime.date(2026, 1, 2), '"2026-01-02"'),
+        (datetime.timedelta(minutes=5), '"PT5M"'),
+        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (Decimal("1.50"), '"1.50"'),
+        (PurePosixPath("/a/b"), '"/a/b"'),
+        (b"abc \xe6\x9d\xb1", '"abc 東"'),
+        (b"\xff\x00", '"/wA="'),
+        ([b"ok", b"\xff", bytearray(b"\xfe")], '["ok","/w==","/g=="]'),
+    ],
+)
+def test_values_are_compact_json(value: Any, told: str) -> None:
+    """Everything that JSON has a form for, without spaces, characters as they are."""
+    assert result_text(value, LIMIT) == told
+
+
+def test_what_cannot_be_stored_is_replaced() -> None:
+    """Lone surrogates and NUL become U+FFFD, in text and inside values: file names may hold them."""
+    assert result_text("a\ud800b\x00", LIMIT) == "a\ufffdb\ufffd"
+    assert (
+        result_text(["a\udcff", {"\ud800": Point(1, "\udfff")}, Path("\udcfe")], LIMIT)
+        == '["a\ufffd",{"\ufffd":{"x":1,"label":"\ufffd"}},"\ufffd"]'
+    )
+
+
+class Refuses(BaseModel):
+    a: int = 1
+
+    @field_serializer("a")
+    def refuse(self, a: int) -> int:
+        """Fail."""
+        raise RuntimeError("no")
+
+
+def itself() -> list[Any]:
+    """A list that holds itself."""
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def deep() -> dict[str, Any]:
+    """Far too deep for anyone."""
+    value: dict[str, Any] = {}
+    for _ in range(100_000):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), {"a": object()}, lambda: 1, itself(), Refuses(), ValueError("x")],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_json_has_no_form_for_is_told(value: Any) -> None:
+    """The model reads an error naming the type, nothing is raised."""
+    told = json.loads(result_text(value, LIMIT))
+    assert set(told) == {"error"}
+    assert type(value).__name__ in told["error"]
+    assert "cannot be told as JSON" in told["error"]
+
+
+def test_nesting_without_end_is_told_too() -> None:
+    """However deep a value is, there is a text."""
+    assert "error" in json.loads(result_text(deep(), LIMIT))
+
+
+def test_a_long_result_is_cut_with_a_mark() -> None:
+    """The mark says how many bytes of how many are not there; all of it is within the limit."""
+    text = result_text("x" * 73_728, 32_768)
+    assert len(text) <= 32_768
+    kept = text.count("x")
+    assert text.endswith(f"… [cut: {73_728 - kept:,} of 73,728 bytes]")
+    assert kept > 32_700
+    assert result_text("x" * 32_768, 32_768) == "x" * 32_768
+
+
+def test_json_is_cut_like_text() -> None:
+    """A cut value is no JSON any more, and its mark says so."""
+    text = result_text(list(range(1_000)), 100)
+    assert text.startswith("[0,1,2")
+    assert text.endswith("bytes]")
+    assert len(text.encode()) <= 100
+
+
+@given(st.text(st.characters(), max_size=300), st.integers(0, 200))
+def test_a_cut_never_passes_the_limit_nor_splits_a_character(text: str, limit: int) -> None:
+    """For any text and limit: bytes within the limit, characters whole, the beginning kept, the numbers right."""
+    told = result_text(text, limit)
+    whole = result_text(text, 1_000_000)
+    size = len(told.encode("utf-8"))
+    assert size <= limit
+    if told == whole:
+        return
+    assert len(whole.encode("utf-8")) > limit
+    kept, mark, rest = told.rpartition("… [cut: ")
+    assert whole.startswith(kept if mark else told)
+    if mark:
+        cut, of = (int(number.replace(",", "")) for number in rest.removesuffix(" bytes]").split(" of "))
+        assert of == len(whole.encode("utf-8"))
+        assert cut == of - len(kept.encode("utf-8"))
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(st.characters())
+        | st.binary()
+        | st.dates()
+        | st.uuids(),
+        lambda of: st.lists(of) | st.dictionaries(st.text(st.characters()), of) | st.tuples(of),
+        max_leaves=20,
+    )
+)
+def test_any_value_becomes_text_that_can_be_stored(value: Any) -> None:
+    """Encodable, without NUL, JSON unless it was text to begin with; and the function's value is not changed."""
+    before = repr(value)
+    told = result_text(value, LIMIT)
+    assert "\x00" not in told
+    told.encode("utf-8")
+    if not isinstance(value, str):
+        json.loads(told)
+    assert repr(value) == before
+
+
+# --- errors
+
+
+def test_an_error_is_its_type_and_message() -> None:
+    """JSON with one key; never a traceback."""
+    assert json.loads(error_text(ValueError("bad 東"))) == {"error": "ValueError: bad 東"}
+    assert json.loads(error_text(KeyError("city"))) == {"error": "KeyError: 'city'"}
+    assert json.loads(error_text(ValueError())) == {"error": "ValueError"}
+    told = json.loads(error_text(BadArguments("pay", "amount: is missing")))["error"]
+    assert told == "BadArguments: tool 'pay': amount: is missing"
+
+
+def test_a_raised_error_tells_no_traceback() -> None:
+    """Neither files nor lines nor causes of what was raised."""
+
+    def fail() -> None:
+        """Fail twice."""
+        try:
+            raise KeyError("inner")
+        except KeyError as error:
+            raise RuntimeError("outer") from error
+
+    with pytest.raises(RuntimeError) as caught:
+        fail()
+    assert json.loads(error_text(caught.value)) == {"error": "RuntimeError: outer"}
+
+
+class Mute(Exception):
+    """Its own text cannot be made."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_an_error_without_words_is_its_name() -> None:
+    """An exception that fails to say anything is still told."""
+    assert json.loads(error_text(Mute())) == {"error": "Mute"}
+
+
+@given(st.text(st.characters()) | st.text(st.sampled_from('\n"\\\x01é東'), min_size=900, max_size=4_000))
+def test_any_error_is_short_json(said: str) -> None:
+    """At most 2,000 characters, however much its message holds or needs to be escaped; whole where it fits."""
+    told = error_text(RuntimeError(said))
+    assert len(told) <= 2_000
+    told.encode("utf-8")
+    message = json.loads(told)["error"]
+    assert message.startswith("RuntimeError")
+    if len(said) > 2_000:
+        assert message.endswith("…")
+        assert len(told) > 1_990
