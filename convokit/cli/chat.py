@@ -9,7 +9,6 @@ from __future__ import annotations
 import json as jsons
 import shlex
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -66,22 +65,35 @@ def chat(
         raise typer.BadParameter("--key and --continue exclude each other")
     source, place = Answering(local, gguf, model, base_url, profile), Place(database, tenant)
     params = _params(param or [], max_output_tokens=max_output_tokens, temperature=temperature)
-    talks = text is None and not json and sys.stdin.isatty() and sys.stdout.isatty()
-    question = None if talks else text if text is not None else _piped()
+    question = _question(text, json=json)
     if resume:
         _require_one(place)
     interrupts = Interrupts()
     client = StoppableClient(interrupts)
     with source.settings() as settings, opened_to_write(place, settings, client=client) as kit:
-        replies = Replies(*_chats(kit, key, resume, settings.get("model"), developer_prompt), interrupts, params)
-        replies.stream, replies.quiet = not no_stream, json
-        stopped = question is not None and not _once(replies, question)
-        if question is None:
-            talk(replies)
+        named = _given(model=settings.get("model"), developer_prompt=developer_prompt)
+        replies = Replies(
+            _begun(kit, key, resume=resume, named=named),
+            lambda first: kit.chat(title=fitted(first, _TITLE_CELLS).plain or None, **named),
+            interrupts,
+            params,
+            stream=not no_stream,
+            quiet=json,
+        )
+        whole = talk(replies) if question is None else _once(replies, question)
         if key is None and not json and replies.chat is not None:
             note(f"continue with: {_again(source, place)}")
-    if stopped:
+    if not whole:
         raise typer.Exit(_STOPPED)
+
+
+def _question(text: str | None, *, json: bool) -> str | None:
+    """Return what to ask, or None for a talk: in a terminal, when nothing was said and no program reads."""
+    if text is not None:
+        return text
+    if not json and sys.stdin.isatty() and sys.stdout.isatty():
+        return None
+    return _piped()
 
 
 def _once(replies: Replies, question: str) -> bool:
@@ -92,14 +104,15 @@ def _once(replies: Replies, question: str) -> bool:
     return reply is not None
 
 
-def _chats(
-    kit: Convokit, key: str | None, resume: bool, model: str | None, developer_prompt: str | None
-) -> tuple[Chat | None, Callable[[str], Chat]]:
-    """Return the chat to talk in, if there is one already, and what makes a new one: its first question is its title."""
-    given = {"model": model, "developer_prompt": developer_prompt}
-    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    chat = latest_chat(kit, **settings) if resume else kit.chat(key, **settings) if key is not None else None
-    return chat, lambda question: kit.chat(title=fitted(question, _TITLE_CELLS).plain or None, **settings)
+def _begun(kit: Convokit, key: str | None, *, resume: bool, named: dict[str, Any]) -> Chat | None:
+    """Return the chat to go on with; None when the first question begins a new one."""
+    if resume:
+        return latest_chat(kit, **named)
+    return None if key is None else kit.chat(key, **named)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _require_one(place: Place) -> None:
@@ -112,7 +125,7 @@ def _require_one(place: Place) -> None:
 
 def _params(pairs: list[str], **given: Any) -> RequestParams:
     """Return the request parameters of the options. Raises: SettingsError naming the first that is wrong."""
-    values = {name: value for name, value in given.items() if value is not None}
+    values = _given(**given)
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:

@@ -11,31 +11,23 @@ import json
 import os
 import sys
 import threading
+from importlib import import_module
 from typing import Any
-
-
-def parameters(settings: dict[str, Any]) -> Any:
-    """Return the server's parameters: loopback only, a key, a port that the system chooses."""
-    import xllamacpp  # noqa: PLC0415  # of the `local` group: only this process needs it
-
-    chosen = xllamacpp.CommonParams()
-    chosen.model.path = settings["path"]
-    chosen.model_alias = {settings["model"]}
-    chosen.n_ctx = settings["context_tokens"]
-    chosen.hostnames = ["127.0.0.1"]
-    chosen.port = 0
-    chosen.api_keys = [settings["api_key"]]
-    chosen.ui = False
-    return chosen
 
 
 def serve() -> None:
     """Load the model, say where it answers, and wait for the end of stdin."""
     settings = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    chosen = parameters(settings)
-    import xllamacpp  # noqa: PLC0415
-
+    xllamacpp: Any = import_module("xllamacpp")  # of the `local` group, without types
+    chosen = xllamacpp.CommonParams()
+    chosen.model.path = settings["path"]
+    chosen.model_alias = {settings["model"]}
+    chosen.n_ctx = settings["context_tokens"]
+    chosen.hostnames = ["127.0.0.1"]
+    chosen.port = 0  # the system chooses
+    chosen.api_keys = [settings["api_key"]]
+    chosen.ui = False
     server = xllamacpp.Server(chosen)
     print(server.listening_address, flush=True)
     threading.Event().wait()

@@ -89,7 +89,8 @@ class Answering:
 @contextmanager
 def opened(place: Place, settings: dict[str, Any] | None = None, *, client: Client | None = None) -> Iterator[Convokit]:
     """Yield a kit on a database as it is. Raises: ConvokitError."""
-    with Convokit(place.named, tenant=place.tenant, http_client=client, **(settings or {})) as kit:
+    chosen: dict[str, Any] = dict(settings or {})
+    with Convokit(place.named, tenant=place.tenant, http_client=client, **chosen) as kit:
         yield kit
 
 

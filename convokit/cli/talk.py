@@ -30,20 +30,21 @@ _REMEMBERED = 100
 _SHOWN = 1000
 
 
-def talk(replies: Replies) -> None:
-    """Talk until the user leaves. Errors are printed and the talk goes on."""
+def talk(replies: Replies) -> bool:
+    """Talk until the user leaves, and return True. Errors are printed and the talk goes on."""
     _remember(replies)
     note("/help for help, Ctrl-D leaves")
     while (line := _line()) is not None:
         try:
-            if line.startswith("/") and not line.removeprefix("/").strip().count(" "):
-                if line == "/quit":
-                    return
+            if line == "/quit":
+                break
+            if line.startswith("/") and " " not in line:
                 _command(line, replies)
             else:
                 replies.ask(line)
         except ConvokitError as error:
             report(error)
+    return True
 
 
 def _line() -> str | None:

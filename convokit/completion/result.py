@@ -69,10 +69,7 @@ def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
         turn_id=call.row.turn_id,
         role="assistant",
         content=shape["content"],
-        parts=None,
         tool_calls=repaired(compact_json(calls)) if calls else None,
-        tool_call_id=None,
-        name=None,
         refusal=shape["refusal"],
         extra=_extra(call, answer),
         status=status,
@@ -82,7 +79,6 @@ def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
         window_from_seq=report.start,
         window_rule=call.prepared.rule,
         created_at=now,
-        salt=None,
     )
 
 

@@ -28,21 +28,21 @@ class MessageRow:
     run_start_seq: int
     turn_id: UUID | None
     role: str
-    content: str | None
-    parts: str | None
-    tool_calls: str | None
-    tool_call_id: str | None
-    name: str | None
-    refusal: str | None
-    extra: str | None
     status: str
     tokens: int
     counter: str
     path_tokens: int
-    window_from_seq: int | None
-    window_rule: int | None
     created_at: int
-    salt: bytes | None
+    content: str | None = None
+    parts: str | None = None
+    tool_calls: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    refusal: str | None = None
+    extra: str | None = None
+    window_from_seq: int | None = None
+    window_rule: int | None = None
+    salt: bytes | None = None
 
     def covered(self) -> list[object]:
         """Return the values the chain commits to, in a fixed order."""

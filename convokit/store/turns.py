@@ -27,15 +27,16 @@ _OPEN = select(
     .where(completion.c.conversation_id == turn.c.conversation_id, completion.c.turn_id == turn.c.id)
     .scalar_subquery(),
 ).where(turn.c.conversation_id == bindparam("id"), turn.c.claim == bindparam("branch"))
+_HELD = (
+    turn.c.conversation_id == bindparam("b_id"),
+    turn.c.id == bindparam("b_turn"),
+    turn.c.epoch == bindparam("b_epoch"),
+    turn.c.state == "open",
+)
 _BEGIN = insert(turn).values(lease_until=now_us() + bindparam("lease_us"), epoch=1, state="open")
 _RENEW = (
     update(turn)
-    .where(
-        turn.c.conversation_id == bindparam("b_id"),
-        turn.c.id == bindparam("b_turn"),
-        turn.c.epoch == bindparam("b_epoch"),
-        turn.c.state == "open",
-    )
+    .where(*_HELD)
     .values(
         lease_until=now_us() + bindparam("lease_us"),
         first_token_at=func.coalesce(turn.c.first_token_at, bindparam("first_token_at")),
@@ -43,12 +44,7 @@ _RENEW = (
 )
 _END = (
     update(turn)
-    .where(
-        turn.c.conversation_id == bindparam("b_id"),
-        turn.c.id == bindparam("b_turn"),
-        turn.c.epoch == bindparam("b_epoch"),
-        turn.c.state == "open",
-    )
+    .where(*_HELD)
     .values(
         state=bindparam("new_state"),
         claim=None,

@@ -147,11 +147,12 @@ def _worked_out(kind: Any) -> _Structure:
     try:
         adapter = _adapter(kind)
         schema = _strict(adapter)
-    except (PydanticUserError, PydanticUndefinedAnnotation, NameError, TypeError) as error:
+        text = compact_json(schema)
+    except (PydanticUserError, PydanticUndefinedAnnotation, NameError, TypeError, ValueError) as error:
         said = str(error).partition("\n")[0]
         raise SettingsError("response_format", f"{_ACCEPTED}; {name} has no JSON schema: {said}") from error
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:64] or "reply"
-    return _Structure(adapter, safe, compact_json(schema), tuple(violations(schema)))
+    return _Structure(adapter, safe, text, tuple(violations(schema)))
 
 
 _remembered = functools.lru_cache(maxsize=256)(_worked_out)

@@ -13,23 +13,6 @@ from convokit.wire.parsing import DECODER
 _CONTENT = re.compile(r'"content"\s*:\s*(?=")')
 _PADDING = re.compile(r'"obfuscation"\s*:\s*(?=")')
 _PATIENCE = 16  # templates that did not fit in a row; a server whose every chunk differs is read in full from then on
-_QUIET_CHUNK = frozenset(
-    {
-        "id",
-        "object",
-        "created",
-        "model",
-        "service_tier",
-        "system_fingerprint",
-        "choices",
-        "usage",
-        "provider",
-        "obfuscation",
-    }
-)
-_QUIET_CHOICE = frozenset(
-    {"index", "delta", "finish_reason", "logprobs", "native_finish_reason", "stop_reason", "matched_stop"}
-)
 
 
 class Template:
@@ -90,16 +73,14 @@ class Template:
 
 
 def _quiet(chunk: object) -> int | None:
-    """Return the index of the choice, when content is all that a chunk adds."""
-    if not isinstance(chunk, dict) or not chunk.keys() <= _QUIET_CHUNK:
-        return None
-    choices = chunk.get("choices")
+    """Return the index of the choice, when content is all that a chunk adds. Whatever is kept as its last value may be there
+    too: the same bytes say the same again."""
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         return None
     choice = choices[0]
     delta, index = choice.get("delta"), choice.get("index", 0)
-    if not isinstance(delta, dict) or not isinstance(delta.get("content"), str) or not isinstance(index, int):
+    if not isinstance(delta, dict) or not isinstance(delta.get("content"), str) or type(index) is not int:
         return None
-    loud = any(value for key, value in delta.items() if key not in ("content", "role"))
-    loud = loud or any(value is not None for key, value in choice.items() if key not in ("index", "delta"))
-    return None if loud or not choice.keys() <= _QUIET_CHOICE else index
+    adds = choice.get("logprobs") or any(value for key, value in delta.items() if key not in ("content", "role"))
+    return None if adds else index

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from convokit.cli import main
 from convokit.cli.app import app
 from tests.cli.conftest import CommandLine
 
@@ -60,12 +61,17 @@ def test_it_runs_as_a_module() -> None:
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
+def test_without_the_extra_it_says_what_to_install(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without typer or rich there is one line that says what to install, and exit code 1."""
-    script = f"import sys; sys.modules[{missing!r}] = None; from convokit.cli import main; main()"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, text=True)
-    assert ran.returncode == 1
-    assert ran.stderr == 'convokit: the command line needs its extra: pip install "convokit-sql[cli]"\n'
+    for name in [name for name in sys.modules if name.startswith(("convokit.cli.", "typer", "rich"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == 'convokit: the command line needs its extra: pip install "convokit-sql[cli]"\n'
 
 
 def test_the_library_does_not_pay_for_it() -> None:

@@ -267,8 +267,7 @@ def test_any_text_is_arguments_or_a_bad_argument(raw: str) -> None:
     for made in (search, loose, Tool("described")):
         try:
             bound = bound_arguments(made, raw)
-        except BadArguments as error:
-            assert len(str(error)) < 1_500
+        except BadArguments:
             continue
         assert isinstance(bound, dict)
         if made.function is not None:

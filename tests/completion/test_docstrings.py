@@ -91,6 +91,12 @@ def test_only_names_of_the_function_begin_an_entry() -> None:
     assert notes == {"city": "Where. Note: no country. color: gone", "unit": "c"}
 
 
+def test_text_after_the_entries_belongs_to_nobody() -> None:
+    """A line that is not indented ends Google's entries, an empty line ends a field of Sphinx."""
+    assert read("Do.\n\nArgs:\n    city: Where.\nAnd more.\n    unit: c", NAMES)[1] == {"city": "Where."}
+    assert read("Do.\n\n:param city: Where.\n\nAnd more.", NAMES) == ("Do.", {"city": "Where."})
+
+
 def test_several_names_may_share_an_entry() -> None:
     """NumPy style: `a, b : int` says the same of both."""
     assert read("Do.\n\nParameters\n----------\ncity, unit : str\n    Both.", NAMES)[1] == {

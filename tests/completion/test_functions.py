@@ -122,7 +122,7 @@ def test_the_schema_is_what_the_official_helper_makes_of_a_model() -> None:
     ) -> None:
         """Search."""
 
-    theirs: Any = openai.pydantic_function_tool(Search)["function"]["parameters"]
+    theirs = dict(openai.pydantic_function_tool(Search)["function"])["parameters"]
 
     def tidied(node: Any) -> Any:
         if isinstance(node, list):
@@ -316,6 +316,26 @@ def test_a_closure_knows_its_own_names() -> None:
         return far
 
     assert properties(tool(make()))["value"] == {"$ref": "#/$defs/Hidden"}
+
+
+def test_a_closure_may_not_be_filled_yet() -> None:
+    """A name that the enclosing function gives its value later is no reason to fail."""
+
+    def make() -> Tool:
+        def count(value: int) -> Any:
+            return later
+
+        made = tool(count)
+        later = 1
+        return made
+
+    assert list(properties(make())) == ["value"]
+
+
+def test_a_function_without_a_signature_says_so() -> None:
+    """Some of Python's own have none that can be read."""
+    with pytest.raises(SettingsError, match="signature cannot be read"):
+        tool(max)
 
 
 def test_a_return_type_nobody_can_read_does_not_matter() -> None:

@@ -3,7 +3,7 @@
 A page is a story: its blocks run in order, in an empty folder, and share one namespace. `python` is executed, top-level `await`
 included; a block whose first line is `# name.py` is written to that file instead. In `sh`, `export` sets the environment and
 `python name.py` runs such a file in a process of its own. `output` is what the block before it printed; `...` stands for
-anything. Calls of `convokit` are run too, but for those that need what is not here: a terminal, a pipe, a host of the example's.
+anything. Calls of `convokit` are run too, but for those that need what is not here: a terminal, a pipe, a host, a local model.
 """
 
 from __future__ import annotations

@@ -373,6 +373,7 @@ def test_b11_stream_options_only_with_a_stream() -> None:
         "include_obfuscation": False
     }
     assert sent({"include_usage": True, "include_obfuscation": True}) == {}
+    assert sent({}, stream=True, profile=resolve("m", "https://api.mistral.ai/v1")) == {"stream": True}  # a 422 there
     silent = Profile(stream_usage=False)
     assert sent({}, stream=True, profile=silent) == {"stream": True}
     assert sent({"include_usage": True}, stream=True, profile=silent)["stream_options"] == {"include_usage": True}

@@ -20,6 +20,7 @@ from convokit.errors import (
     ServerFailed,
 )
 from convokit.settings import Limits
+from convokit.wire.template import Template
 
 from .vectors import chunk, read, reader, reply, sse, text_of
 
@@ -346,8 +347,33 @@ def test_chunks_that_differ_after_their_content_are_read_in_full() -> None:
 
 def test_chunks_with_another_content_key_are_read_in_full() -> None:
     """The content that counts is the delta's."""
-    chunks = [{"provider": {"content": "P"}, **chunk({"content": text})} for text in "abc"]
-    assert read(raw(*chunks, chunk({}, "stop")))[1].answers[0].content == "abc"
+    chunks = [{"provider": {"content": "P"}, **chunk({"content": text})} for text in "aaa"]
+    assert read(raw(*chunks, chunk({}, "stop")))[1].answers[0].content == "aaa"
+
+
+def test_log_probabilities_are_never_skipped() -> None:
+    """A chunk that repeats its log probabilities adds them again."""
+    chunks = [chunk({"content": "a"}) for _ in range(3)]
+    for one in chunks:
+        one["choices"][0]["logprobs"] = {"content": [{"token": "a"}]}
+    answer = read(raw(*chunks, chunk({}, "stop")))[1].answers[0]
+    assert answer.logprobs == {"content": [{"token": "a"}] * 3}
+
+
+@pytest.mark.parametrize("more", [{}, {"obfuscation": "xy"}, {"usage": None, "x_vendor": {"a": 1}}])
+def test_a_chunk_like_the_last_is_read_by_its_content_alone(more: dict[str, Any]) -> None:
+    """The quick way is taken where it can be, and left for good where no two chunks are alike."""
+    template = Template()
+    first, second = chunk({"content": "a"}, **more), chunk({"content": 'b"\u65e5'}, **more)
+    assert template.read(json.dumps(first)) is None
+    template.learn(json.dumps(first), first)
+    assert template.read(json.dumps(second)) == 'b"\u65e5'
+    assert template.read(json.dumps(chunk({"content": 1}, **more))) is None
+    for number in range(50):
+        odd = chunk({"content": "a"}, created=number, **more)
+        assert template.read(json.dumps(odd)) is None
+        template.learn(json.dumps(odd), odd)
+    assert template.read(json.dumps(chunk({"content": "b"}, created=49, **more))) is None
 
 
 def test_a_chunk_with_something_after_it_is_a_bad_reply() -> None:
@@ -394,3 +420,10 @@ def test_a_first_event_that_is_cut_is_interrupted_and_one_that_is_no_json_is_not
 def test_a_plain_body_that_is_whole_but_wrong_is_a_bad_reply() -> None:
     """Broken JSON that ends as JSON does was not cut."""
     assert isinstance(broken(b'{"choices": oops}', streaming=False), BadReply)
+
+
+@pytest.mark.parametrize("index", [True, None, "0", 7, -1, 1.5])
+def test_an_odd_index_is_no_accident(index: Any) -> None:
+    """An index that is no number counts as the position; any number is a choice of its own."""
+    chunks = [chunk({"content": text}, index=index) for text in "abc"]
+    assert read(raw(*chunks, chunk({}, "stop", index=index)))[1].answers[0].content == "abc"

@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 from openai.lib._parsing._completions import type_to_response_format_param
 from openai.lib._pydantic import to_strict_json_schema
 from openai.types.shared_params import ResponseFormatJSONSchema
-from pydantic import AnyUrl, BaseModel, ConfigDict, Field, RootModel, TypeAdapter, create_model, field_validator
+from pydantic import (
+    AnyUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    TypeAdapter,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+)
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
@@ -104,6 +114,10 @@ class Box(BaseModel, Generic[Value]):
 
 class Unready(BaseModel):
     later: NotThereYet  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+
+
+class Extra(BaseModel):
+    a: int = Field(json_schema_extra={"minimum": float("nan")})
 
 
 def refs(node: Any) -> set[str]:
@@ -254,12 +268,14 @@ def test_an_enum_of_several_types_becomes_one_for_each() -> None:
     class Mixed(BaseModel):
         a: Literal["x", "y", 1, None]
         b: Literal[True]
+        c: Annotated[str, WithJsonSchema({"const": "x"})]
 
     properties = strict_schema(Mixed)["properties"]
     assert properties["a"] == {
         "anyOf": [{"type": "string", "enum": ["x", "y"]}, {"type": "integer", "enum": [1]}, {"type": "null"}]
     }
     assert properties["b"] == {"type": "boolean", "const": True}
+    assert properties["c"] == {"type": "string", "const": "x"}
     assert violations(strict_schema(Mixed)) == []
 
 
@@ -476,7 +492,7 @@ def test_a_reply_is_an_object_everywhere(kind: Any, profile: Profile) -> None:
         response_format(kind, profile)
 
 
-@pytest.mark.parametrize("kind", ["Place", 5, Place(name="x"), Point(1), object(), socket.socket, Unready])
+@pytest.mark.parametrize("kind", ["Place", 5, Place(name="x"), Point(1), object(), socket.socket, Unready, Extra])
 def test_what_is_no_type_says_what_is_accepted(kind: Any) -> None:
     """Values and types without a schema are told what may be given."""
     with pytest.raises(SettingsError, match="pydantic model, a dataclass, a TypedDict"):
