@@ -80,10 +80,12 @@ def chat(
             stream=not no_stream,
             quiet=json,
         )
-        whole = talk(replies) if question is None else _once(replies, question)
+        if question is None:
+            talk(replies)
+        stopped = question is not None and not _once(replies, question)
         if key is None and not json and replies.chat is not None:
             note(f"continue with: {_again(source, place)}")
-    if not whole:
+    if stopped:
         raise typer.Exit(_STOPPED)
 
 

@@ -30,8 +30,8 @@ _REMEMBERED = 100
 _SHOWN = 1000
 
 
-def talk(replies: Replies) -> bool:
-    """Talk until the user leaves, and return True. Errors are printed and the talk goes on."""
+def talk(replies: Replies) -> None:
+    """Talk until the user leaves. Errors are printed and the talk goes on."""
     _remember(replies)
     note("/help for help, Ctrl-D leaves")
     while (line := _line()) is not None:
@@ -44,7 +44,6 @@ def talk(replies: Replies) -> bool:
                 replies.ask(line)
         except ConvokitError as error:
             report(error)
-    return True
 
 
 def _line() -> str | None:

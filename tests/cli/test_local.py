@@ -18,6 +18,7 @@ import pytest
 from convokit.cli import local
 from convokit.cli.local import TokenizeCounter, local_model, model_file
 from convokit.cli.options import split_local
+from convokit.context.tokens import Counter
 from convokit.errors import ConvokitError, SettingsError, Unreachable
 from tests.cli.conftest import CommandLine, Terminal
 from tests.support.server import LoopbackServer, Script
@@ -72,7 +73,8 @@ def test_the_counter_asks_once_a_text(server: LoopbackServer) -> None:
     """Tokens are the server's own; the same text is not asked twice, an empty one never."""
     server.answer = lambda body: Script([json.dumps({"tokens": list(body["content"])}).encode()])
     counter = TokenizeCounter(server.url, "tiny", "key")
-    assert (counter.name, counter.count("日本語"), counter.count("日本語"), counter.count("")) == (
+    used: Counter = counter  # the protocol that a kit asks for
+    assert (used.name, used.count("日本語"), used.count("日本語"), used.count("")) == (
         "llama.cpp:tiny",
         3,
         3,

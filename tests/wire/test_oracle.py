@@ -22,7 +22,8 @@ from convokit.wire.request import ORDER, render
 
 from .test_messages import AUDIO, FILE, IMAGE, INLINE, SPOKEN, TEXT, call
 from .test_request import EVERY, TOOL
-from .vectors import VENDORS, chunk, read, reply, sse, text_of
+from .vectors import chunk, read, reply, sse, text_of
+from .vendors import VENDORS
 
 PLAIN: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsNonStreaming)
 STREAM: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsStreaming)

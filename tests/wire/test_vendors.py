@@ -6,7 +6,8 @@ import pytest
 
 from convokit.domain.reply import Completion
 
-from .vectors import VENDORS, Vendor, read, text_of
+from .vectors import Vendor, read, text_of
+from .vendors import VENDORS
 
 by_name = pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.name)
 

@@ -1,0 +1,81 @@
+"""Content filters, in every vendor's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from convokit.domain.reply import Answer, Completion
+from convokit.errors import (
+    ContentFiltered,
+)
+from convokit.wire import failure
+
+from .test_failure import openai, told
+
+AZURE = {
+    "error": {
+        "message": "The response was filtered due to the prompt triggering a content management policy.",
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {
+            "code": "ResponsibleAIPolicyViolation",
+            "content_filter_result": {
+                "hate": {"filtered": True, "severity": "high"},
+                "jailbreak": {"detected": False, "filtered": False},
+            },
+        },
+    }
+}
+
+
+def test_b72_azure_filter_is_content_filtered_with_categories() -> None:
+    """A filtered prompt names every category and what the filter said of it."""
+    error = told(400, AZURE)
+    assert isinstance(error, ContentFiltered)
+    assert error.categories["hate"] == {"filtered": True, "severity": "high"}
+    assert (error.status, error.param, error.code) == (400, "prompt", "content_filter")
+    assert not error.retryable
+
+
+@pytest.mark.parametrize(
+    ("body", "categories"),
+    [
+        (openai("x", code="content_policy_violation"), {}),
+        (
+            {
+                "error": {
+                    "code": 403,
+                    "message": "flagged",
+                    "metadata": {"reasons": ["violence"], "flagged_input": "SECRET"},
+                }
+            },
+            {"violence": {"filtered": True}},
+        ),
+        (
+            {"error": {"message": "blocked", "misalignment": {"error_type": "x", "detailed_explanation": "y"}}},
+            {"misalignment": {"error_type": "x"}},
+        ),
+    ],
+)
+def test_b72_other_filters_are_content_filtered_too(body: Any, categories: dict[str, Any]) -> None:
+    """OpenAI's policy, OpenRouter's moderation (without the text it quotes) and blocked actions are filters."""
+    error = told(403, body)
+    assert isinstance(error, ContentFiltered)
+    assert error.categories == categories
+    assert "SECRET" not in str(error)
+
+
+def test_b72_finish_reason_content_filter_is_content_filtered_with_the_partial() -> None:
+    """A reply that a filter cut names the categories of prompt and reply, and keeps what came."""
+    extra = {"content_filter_results": {"violence": {"filtered": True}}}
+    answer = Answer(content="half", finish_reason="content_filter", extra=extra)
+    prompt = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}, None]
+    error = failure.from_answer(answer, Completion([answer], extra={"prompt_filter_results": prompt}))
+    assert isinstance(error, ContentFiltered)
+    assert error.categories == {"hate": {"filtered": False}, "violence": {"filtered": True}}
+    assert error.partial == "half"
+    assert failure.from_answer(Answer(finish_reason="stop"), Completion([])) is None

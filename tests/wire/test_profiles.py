@@ -1,0 +1,166 @@
+"""Parameters that some models and servers refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from convokit.domain.profile import Profile, resolve
+from convokit.errors import SettingsError
+
+from .test_request import EVERY, TOOL, changes, made, of_model, sent
+
+SAMPLING: dict[str, Any] = {
+    "temperature": 0.2,
+    "top_p": 0.9,
+    "presence_penalty": 0.1,
+    "frequency_penalty": 0.1,
+    "logit_bias": {"1": 1},
+    "logprobs": True,
+    "top_logprobs": 2,
+    "stop": "END",
+}
+
+
+@pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini", "gpt-6-luna", "gpt-6-astra", "o3"])
+def test_b06_reasoning_models_drop_sampling_parameters_and_say_so(model: str) -> None:
+    """The seven sampling parameters and stop are left out, max_tokens is renamed, and all of it is reported."""
+    profile = of_model(model)
+    found = made({**SAMPLING, "max_tokens": 5}, profile=profile)
+    assert found.body.keys() == {"model", "messages", "max_completion_tokens"}
+    assert sorted(changes(found)) == sorted([*((name, "dropped") for name in SAMPLING), ("max_tokens", "renamed")])
+    assert all(change.reason for change in found.changes)
+
+
+@pytest.mark.parametrize("name", [*SAMPLING, "max_tokens"])
+def test_b06_strict_mode_refuses_what_the_model_refuses(name: str) -> None:
+    """In strict mode the first refused parameter is a SettingsError that names it."""
+    given = {name: {**SAMPLING, "max_tokens": 5}[name]} | ({"logprobs": True} if name == "top_logprobs" else {})
+    with pytest.raises(SettingsError) as caught:
+        made(given, profile=of_model("gpt-5"), mode="strict")
+    assert caught.value.setting in (name, "logprobs")
+
+
+def test_b06_pass_mode_sends_everything() -> None:
+    """In pass mode the server decides."""
+    given = {**SAMPLING, "max_tokens": 5}
+    found = made(given, profile=of_model("gpt-5"), mode="pass")
+    assert {key: found.body[key] for key in given} == given
+    assert found.changes == ()
+
+
+@pytest.mark.parametrize("given", [{"reasoning_effort": "none"}, {}])
+def test_b07_effort_none_keeps_temperature(given: dict[str, Any]) -> None:
+    """gpt-5.1 takes temperature, top_p and logprobs when its effort is none, also by default."""
+    kept = {"temperature": 0.2, "top_p": 0.9, "logprobs": True, "top_logprobs": 2}
+    found = made({**kept, **given}, profile=of_model("gpt-5.1"))
+    assert {key: found.body[key] for key in kept} == kept
+    dropped = made({**kept, "reasoning_effort": "low"}, profile=of_model("gpt-5.1"))
+    assert {name for name, _ in changes(dropped)} == set(kept)
+
+
+def test_b07_an_effort_that_nobody_knows_keeps_temperature() -> None:
+    """Where the default effort is not known, the server decides."""
+    assert of_model("gpt-5.4").default_effort is None
+    assert sent({"temperature": 0.2}, profile=of_model("gpt-5.4")) == {"temperature": 0.2}
+
+
+def test_b08_reasoning_effort_is_checked_against_the_profile() -> None:
+    """An effort this model does not have is dropped and reported, refused or passed, as the mode says."""
+    profile = of_model("gpt-5")
+    assert sent({"reasoning_effort": "minimal"}, profile=profile) == {"reasoning_effort": "minimal"}
+    found = made({"reasoning_effort": "none"}, profile=profile)
+    assert changes(found) == [("reasoning_effort", "dropped")]
+    with pytest.raises(SettingsError, match="minimal, low"):
+        made({"reasoning_effort": "none"}, profile=profile, mode="strict")
+    assert sent({"reasoning_effort": "none"}, profile=profile, mode="pass") == {"reasoning_effort": "none"}
+    assert changes(made({"reasoning_effort": "low"}, profile=of_model("gpt-4o"))) == [("reasoning_effort", "dropped")]
+
+
+def test_b07_a_dropped_effort_leaves_the_default_one() -> None:
+    """What is allowed depends on the effort that is sent, not on the one that was left out."""
+    given = {"temperature": 0.2, "reasoning_effort": "max"}
+    assert sent(given, profile=of_model("gpt-5.1")) == {"temperature": 0.2}
+    assert sent(given, profile=of_model("gpt-5.1"), mode="pass") == given
+
+
+def test_b08_an_unknown_model_passes_untouched() -> None:
+    """What nobody knows is the server's to decide."""
+    profile = of_model("gpt-9-nova")
+    given = {name: value for name, value in EVERY.items() if name not in ("max_output_tokens", "include_usage")}
+    found = made(given, profile=profile, tools=[TOOL])
+    assert found.changes == ()
+    assert found.body["reasoning_effort"] == "low"
+
+
+def test_b09_tools_while_reasoning_are_refused_only_in_strict_mode() -> None:
+    """Whether the API still refuses it is not certain, so by default the server says so itself."""
+    profile = of_model("gpt-6-luna")
+    assert "tools" in sent({}, profile=profile, tools=[TOOL])
+    assert "reasoning_effort" not in sent({}, profile=profile, tools=[TOOL])
+    with pytest.raises(SettingsError, match="reasoning_effort='none'"):
+        made({}, profile=profile, tools=[TOOL], mode="strict")
+    assert sent({"reasoning_effort": "none"}, profile=profile, tools=[TOOL], mode="strict")["tools"] == [TOOL]
+
+
+NAMED = {"type": "function", "function": {"name": "f"}}
+
+
+CUSTOM = {"type": "custom", "custom": {"name": "f"}}
+
+
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}}
+
+
+@pytest.mark.parametrize(
+    ("forms", "choice", "kept"),
+    [
+        ("all", CUSTOM, True),
+        ("all", ALLOWED, True),
+        ("functions", "required", True),
+        ("functions", NAMED, True),
+        ("functions", CUSTOM, False),
+        ("functions", ALLOWED, False),
+        ("none", "auto", True),
+        ("none", "required", False),
+        ("none", NAMED, False),
+    ],
+)
+def test_b10_forms_of_tool_choice_follow_the_profile(forms: Any, choice: Any, kept: bool) -> None:
+    """A form this server does not know is not sent to be ignored in silence."""
+    profile = Profile(tool_choice_forms=forms)
+    found = made({"tool_choice": choice}, profile=profile, tools=[TOOL])
+    assert ("tool_choice" in found.body) is kept
+    assert changes(found) == ([] if kept else [("tool_choice", "dropped")])
+    assert sent({"tool_choice": choice}, profile=profile, tools=[TOOL], mode="pass")["tool_choice"] == choice
+    if not kept:
+        with pytest.raises(SettingsError, match="tool_choice"):
+            made({"tool_choice": choice}, profile=profile, tools=[TOOL], mode="strict")
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+
+
+def test_response_format_falls_back_where_a_server_has_less() -> None:
+    """Without schemas json_object is the next best, if the messages allow it; the change is reported."""
+    deepseek = resolve("deepseek-chat", "https://api.deepseek.com")
+    json_messages = [{"role": "user", "content": "JSON"}]
+    found = made({"response_format": SCHEMA}, profile=deepseek, messages=json_messages)
+    assert found.body["response_format"] == {"type": "json_object"}
+    assert changes(found) == [("response_format", "changed")]
+    assert changes(made({"response_format": SCHEMA}, profile=deepseek)) == [("response_format", "dropped")]
+    lmstudio = resolve("m", "http://localhost", name="lmstudio")
+    assert "response_format" not in made({"response_format": {"type": "json_object"}}, profile=lmstudio).body
+    assert sent({"response_format": SCHEMA}, profile=lmstudio) == {"response_format": SCHEMA}
+    with pytest.raises(SettingsError, match="schema"):
+        made({"response_format": SCHEMA}, profile=deepseek, mode="strict")
+    with pytest.raises(SettingsError, match="by now"):
+        made({"response_format": int})
+
+
+def test_too_many_choices_for_a_server() -> None:
+    """Ollama ignores n: better said than found out."""
+    ollama = resolve("m", "http://localhost", name="ollama")
+    assert changes(made({"n": 2}, profile=ollama)) == [("n", "dropped")]
+    assert sent({"n": 1}, profile=ollama) == {"n": 1}

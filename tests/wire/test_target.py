@@ -1,0 +1,111 @@
+"""Where a request goes, and with which headers."""
+
+from __future__ import annotations
+
+import pytest
+
+from convokit.domain.profile import Profile, resolve
+from convokit.errors import SettingsError
+from convokit.wire.request import endpoint, request_headers
+
+from .test_request import of_model
+
+
+@pytest.mark.parametrize(
+    ("base", "url"),
+    [
+        ("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions"),
+        ("https://api.openai.com/v1/", "https://api.openai.com/v1/chat/completions"),
+        ("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1/chat/completions"),
+        ("https://x.openai.azure.com/openai/v1/", "https://x.openai.azure.com/openai/v1/chat/completions"),
+        (
+            "https://x.openai.azure.com/openai/v1/?api-version=v1",
+            "https://x.openai.azure.com/openai/v1/chat/completions?api-version=v1",
+        ),
+        (
+            "https://x.openai.azure.com/openai/deployments/d?api-version=2026-01-01&x=1",
+            "https://x.openai.azure.com/openai/deployments/d/chat/completions?api-version=2026-01-01&x=1",
+        ),
+        ("http://localhost:11434/v1", "http://localhost:11434/v1/chat/completions"),
+        ("http://[::1]:8080", "http://[::1]:8080/chat/completions"),
+        ("https://h/v1/chat/completions", "https://h/v1/chat/completions"),
+        ("https://h/v1#frag", "https://h/v1/chat/completions"),
+    ],
+)
+def test_b15_base_urls_are_joined(base: str, url: str) -> None:
+    """Every form of base URL leads to the one endpoint below it, and its query stays."""
+    assert endpoint(base) == url
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "",
+        "api.openai.com/v1",
+        "ftp://h/v1",
+        "file:///etc/passwd",
+        "https://",
+        "https:///v1",
+        "https://user:sekret@h/v1",
+        "https://sekret@h/v1",
+        "https://h:99999/v1",
+        "https://[::1/v1",
+        "https://h/v1\n",
+        "https://h /v1",
+        "//h/v1",
+    ],
+)
+def test_b15_anything_else_is_refused_without_showing_secrets(base: str) -> None:
+    """Only http and https, with a host, and no password."""
+    with pytest.raises(SettingsError) as caught:
+        endpoint(base)
+    assert "sekret" not in str(caught.value)
+
+
+def heads(profile: Profile | None = None, key: str | None = "k1", stream: bool = False, **extra: str) -> dict[str, str]:
+    """The headers of a request."""
+    return request_headers(profile or Profile(), key, stream=stream, request_id="r1", extra=extra)
+
+
+def test_headers_of_a_request() -> None:
+    """A bearer key, what is sent and accepted, who sends it, and an id to ask support about."""
+    assert heads() == {
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "User-Agent": "convokit",
+        "X-Client-Request-Id": "r1",
+        "Authorization": "Bearer k1",
+    }
+    assert heads(stream=True)["Accept"] == "text/event-stream"
+    named = request_headers(Profile(), None, stream=False, request_id="r", extra={}, version="1.2")
+    assert named["User-Agent"] == "convokit/1.2"
+    assert "Authorization" not in named
+
+
+def test_headers_follow_the_profile_and_the_caller() -> None:
+    """Azure takes the key bare in its own header; extra headers replace ours whatever their case."""
+    azure = resolve("d", "https://x.openai.azure.com/openai/v1/")
+    assert heads(azure)["api-key"] == "k1"
+    assert "Authorization" not in heads(azure)
+    assert heads(authorization="Token t")["authorization"] == "Token t"
+    assert "Authorization" not in heads(authorization="Token t")
+    assert {name.lower(): value for name, value in heads(USER_agent="x").items()}["user_agent"] == "x"
+    with pytest.raises(SettingsError, match="api_key"):
+        heads(of_model("gpt-6-luna"), None)
+    assert heads(of_model("gpt-6-luna"), None, Authorization="Bearer t")["Authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize(
+    "value", ["sekret\r\nX-Evil: 1", "sekret\n", " sekret", "sekret ", "sekret\x00", "sekré", "sekret日"]
+)
+def test_b74_a_header_value_that_cannot_be_one_is_refused_unseen(value: str) -> None:
+    """A line break in a key or header is refused here, and the value is not shown."""
+    with pytest.raises(SettingsError, match="api_key") as caught:
+        heads(key=value)
+    assert "sek" not in str(caught.value)
+    with pytest.raises(SettingsError, match="X-Title") as caught:
+        request_headers(Profile(), None, stream=False, request_id="r", extra={"X-Title": value})
+    assert "sek" not in str(caught.value)
+    with pytest.raises(SettingsError) as caught:
+        request_headers(Profile(), None, stream=False, request_id="r", extra={value or "x": "y"})
+    assert "sek" not in str(caught.value)
