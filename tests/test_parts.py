@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from convokit import Profile
 from convokit.errors import InvalidInput, TooLarge
 from convokit.store.engine import database_url, open_engine
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer
+from tests.support.server import LoopbackServer, completion
 
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"pixel" * 50).decode()
 IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
@@ -72,6 +73,24 @@ def test_too_much_at_once(face: Face, kit: Any) -> None:
     big = base64.b64encode(bytes(21 * 1024 * 1024)).decode()
     with pytest.raises(TooLarge, match="attachment_bytes"):
         face.settle(kit.chat("p").send([{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{big}"}}]))
+
+
+def test_a_spoken_reply_is_named_by_its_id_while_it_lives(
+    face: Face, kit: Any, database: str, server: LoopbackServer
+) -> None:
+    """Its sound is stored once as bytes; it goes back by id before it expires and as its transcript afterwards."""
+    for number, lives_s in enumerate((3600, -10)):
+        audio = {"id": "audio_1", "expires_at": int(time.time()) + lives_s, "data": PIXEL, "transcript": "こんにちは"}
+        server.script(completion(None, audio=audio))
+        chat = kit.chat(f"spoken{number}")
+        face.settle(chat.send("speak", modalities=["text", "audio"], audio={"format": "wav", "voice": "alloy"}))
+        face.settle(chat.send("again"))
+        sent = server.requests[-1].body["messages"][1]
+        assert PIXEL[:40] not in str(sent)
+        assert (sent.get("audio"), sent["content"]) == (
+            ({"id": "audio_1"}, None) if lives_s > 0 else (None, "こんにちは")
+        )
+        face.settle(chat.verify())
 
 
 def test_a_model_without_eyes(face: Face, database: str, server: LoopbackServer) -> None:

@@ -6,6 +6,7 @@ own to migrate.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,8 +49,13 @@ class Place:
     def is_new_file(self) -> bool:
         """Whether it is a SQLite file that is not there yet, in a folder that is."""
         url = self.url
-        file = Path(str(url.database))
-        return url.get_backend_name() == "sqlite" and not file.exists() and file.parent.is_dir()
+        file = str(url.database)
+        # os.path: where nothing may be looked at, it says no instead of raising
+        return (
+            url.get_backend_name() == "sqlite"
+            and not os.path.exists(file)
+            and os.path.isdir(os.path.dirname(file) or ".")
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,10 @@ def _refusal(scope: Scope, call: Call, head: Head) -> Flow[ModelError | ContextO
             break
         body += data
     yield Close()
-    return failure.from_response(head.status, head.headers, body, retry_after_now=scope.clock.time())
+    key = scope.api_key()
+    return failure.from_response(
+        head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=(key,) if key else ()
+    )
 
 
 def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared, wait: float) -> Flow[None]:

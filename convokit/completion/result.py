@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,7 @@ from convokit.context.tokens import message_tokens
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import Message, MessageRow
+from convokit.domain.parts import Blob
 from convokit.domain.reply import Answer, Completion, Usage
 from convokit.domain.text import compact_json, repaired
 from convokit.domain.turn import CompletionRow, Reply
@@ -51,7 +54,7 @@ def rows_of(call: Call, outcome: Outcome, now: int) -> RowsFor:
 
 
 def _worth_keeping(answer: Answer) -> bool:
-    return bool(answer.content or answer.refusal)
+    return bool(answer.content or answer.refusal or (answer.audio or {}).get("transcript"))
 
 
 def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
@@ -89,13 +92,32 @@ def _fixed(text: str | None) -> str | None:
 def _extra(call: Call, answer: Answer) -> str | None:
     """Return what the provider sent beyond the API's own fields, under its name: it goes back only to that provider."""
     keys = dict(answer.extra)
-    for name in ("annotations", "audio"):
-        value = getattr(answer, name)
-        if value:
-            keys[name] = value
+    if answer.annotations:
+        keys["annotations"] = answer.annotations
+    if answer.audio:
+        keys["audio"] = spoken(answer)[0]
     if not keys:
         return None
     return repaired(compact_json({"provider": call.prepared.plan.profile.provider, "keys": keys}))
+
+
+def spoken(answer: Answer) -> tuple[dict[str, Any], list[Blob]]:
+    """Return a spoken answer as it is stored: its sound apart from its id and transcript."""
+    audio = dict(answer.audio or {})
+    try:
+        sound = base64.b64decode(audio.pop("data", None) or "", validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        sound = b""
+    if not sound:
+        return audio, []
+    blob = Blob.of("audio", sound)
+    return {**audio, "data": blob.url}, [blob]
+
+
+def sounds_of(call: Call) -> list[Blob]:
+    """Return the sounds in a call's answers."""
+    answers = call.reader.completion().answers if call.reader is not None else []
+    return [blob for answer in answers if answer.audio for blob in spoken(answer)[1]]
 
 
 def _close(call: Call, completion: Completion, outcome: Outcome, now: int) -> None:

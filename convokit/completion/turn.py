@@ -14,7 +14,7 @@ from convokit.completion.effects import Flow, Stopped, write
 from convokit.completion.options import Options
 from convokit.completion.prepare import Prepared, look, prepare
 from convokit.completion.recover import clear_the_way
-from convokit.completion.result import Outcome, reply_of, rows_of
+from convokit.completion.result import Outcome, reply_of, rows_of, sounds_of
 from convokit.completion.scope import Scope, Target
 from convokit.completion.tools import run_round, wanted
 from convokit.domain import chain
@@ -180,6 +180,7 @@ def _settle(scope: Scope, running: calls.Call, outcome: Outcome) -> Flow[steps.S
                 at=now,
                 error=running.row.error,
                 first_token_at=running.first_token_at,
+                blobs=sounds_of(running),
             ),
         )
     )

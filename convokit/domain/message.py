@@ -64,7 +64,9 @@ class MessageRow:
             if value is not None:
                 shape[key] = value
         if self.extra is not None:
-            shape["extra"] = json.loads(self.extra)
+            shape["extra"] = extra = json.loads(self.extra)
+            if extra["keys"].get("audio"):
+                shape["audio"] = extra["keys"].pop("audio")
         return shape
 
 

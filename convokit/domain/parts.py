@@ -36,6 +36,11 @@ class Blob:
     media_type: str
     data: bytes
 
+    @classmethod
+    def of(cls, media_type: str, data: bytes) -> Blob:
+        """Return data as a blob. The type belongs to the digest: the same bytes as another type are another part."""
+        return cls(hashlib.sha256(media_type.encode() + b"\x00" + data).digest(), media_type, data)
+
     @property
     def url(self) -> str:
         """How a stored part refers to it."""
@@ -140,9 +145,8 @@ def _decoded(field: str, value: object) -> bytes:
 
 
 def _add(blobs: dict[bytes, Blob], media_type: str, data: bytes) -> Blob:
-    # The type belongs to the digest: the same bytes sent as another type are another part.
-    digest = hashlib.sha256(media_type.encode() + b"\x00" + data).digest()
-    return blobs.setdefault(digest, Blob(digest, media_type, data))
+    blob = Blob.of(media_type, data)
+    return blobs.setdefault(blob.digest, blob)
 
 
 def digests(parts_json: str) -> list[bytes]:

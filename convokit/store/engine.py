@@ -117,15 +117,24 @@ def _set_pragmas(connection: sqlite3.Connection, path: str) -> None:
 
 def _check_file(path: str, *, create: bool) -> None:
     name = f"SQLite database {path}"
-    file = Path(path)
+    try:
+        problem = _problem_with(Path(path), create=create)
+    except (OSError, ValueError) as error:  # a folder that may not be searched, a name no file can have
+        problem = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
+    if problem is not None:
+        raise StoreUnavailable(name, problem)
+
+
+def _problem_with(file: Path, *, create: bool) -> str | None:
     if file.is_dir():
-        raise StoreUnavailable(name, "is a folder, not a file")
+        return "is a folder, not a file"
     if file.exists():
-        return
+        return None
     if not file.parent.is_dir():
-        raise StoreUnavailable(name, f"the folder {file.parent} does not exist: create it first")
-    if not create:
-        raise StoreUnavailable(name, "there is no such file: create it with kit.migrate() or `convokit db upgrade`")
+        return f"the folder {file.parent} does not exist: create it first"
+    if "\0" in str(file):
+        return "its name holds NUL (U+0000)"
+    return None if create else "there is no such file: create it with kit.migrate() or `convokit db upgrade`"
 
 
 def sqlite_problem(name: str, error: sqlite3.Error) -> ConvokitError:

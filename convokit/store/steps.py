@@ -70,6 +70,7 @@ class Settlement:
     error: str | None = None
     first_token_at: int | None = None
     takeover: bool = False
+    blobs: Sequence[Blob] = ()
 
 
 @dataclass(slots=True, repr=False)
@@ -190,6 +191,7 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
     settled = _extend(connection, settlement, rows)
     if call is not None:
         turns.end_call(connection, row.id, call)
+    blobs.keep(connection, row.id, settlement.blobs)
     turns.prune_chunks(connection, row.id, settlement.turn_id)
     if settled.rows and settled.rows[0].seq != named:
         turns.correct_reply(connection, row.id, settlement.turn_id, settled.rows[0].seq)

@@ -469,7 +469,9 @@ def test_a_schema_outside_the_strict_subset_says_where_and_the_way_out() -> None
     assert list(properties(tool(search, strict=False))) == ["filters", "anything", "pair"]
 
 
-@pytest.mark.parametrize("given", [5, "weather", None, Shop, dict, tool(weather), len, "a".join], ids=str)
+@pytest.mark.parametrize(
+    "given", [5, "weather", None, Shop, dict, tool(weather), len, "a".join], ids=lambda given: type(given).__name__
+)
 def test_what_is_no_function_is_no_tool(given: Any) -> None:
     """Values, classes, tools and functions without a signature a model could use are refused."""
     with pytest.raises(SettingsError):

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine
 from sybil.document import Document
 from sybil.example import Example
 from sybil.parsers.markdown.codeblock import CodeBlockParser
@@ -144,6 +145,10 @@ class Story:
         return f"expected:\n{wanted}\nprinted:\n{printed}"
 
     def _close(self) -> None:
+        """Close what the page left open."""
+        for value in self._document.namespace.values():
+            if isinstance(value, Engine):
+                value.dispose()
         for kit in self._kits:
             closing = kit.close()
             if inspect.iscoroutine(closing):

@@ -54,5 +54,5 @@ def test_the_two_commands_stand_in_the_readme() -> None:
     """The README shows the two commands word for word."""
     text = Path(CHECKOUT / "README.md").read_text("utf-8")
     local = 'uv run --group local convokit chat --local "Why is the sky blue? Answer in one sentence."'
-    for command in (local, "uv run pytest -n 2"):
+    for command in (local, "uv run --group test pytest -n 2"):
         assert f"\npip install uv && {command}\n" in text
