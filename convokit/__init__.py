@@ -1,12 +1,14 @@
 """convokit: conversations that persist in SQL, a context builder, and a completion service for the Chat Completions API."""
 
 from convokit.async_kit import AsyncChat, AsyncConvokit
+from convokit.completion.functions import tool
 from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
 from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.message import Message
 from convokit.domain.profile import Profile
 from convokit.domain.reply import Usage
+from convokit.domain.tool import Tool
 from convokit.domain.turn import Reply
 from convokit.errors import ConvokitError
 from convokit.kit import Chat, Convokit
@@ -30,6 +32,8 @@ __all__ = [
     "Report",
     "Retry",
     "Timeouts",
+    "Tool",
     "Usage",
     "Verified",
+    "tool",
 ]

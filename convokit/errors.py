@@ -236,11 +236,8 @@ class ModelError(ConvokitError):
         request_id: str | None = None,
         retry_after_s: float | None = None,
         partial: str = "",
-        ambiguous: bool = False,
     ) -> None:
         super().__init__(message)
-        self.ambiguous = ambiguous
-        """Whether the server may have processed, and billed, the call all the same."""
         self.status = status
         self.code = code
         self.type = type

@@ -16,7 +16,6 @@ from convokit.completion.scope import Scope
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Retrying
-from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.reply import Usage
 from convokit.domain.text import compact_json, repaired
@@ -226,7 +225,7 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
     """Make durable that this call failed and that another follows."""
     now = scope.clock.now_us()
     fail(call.row, error, now)
-    following = new_row(prepared, now, turn_id=call.row.turn_id, number=call.row.number + 1)
+    following = new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
     recorded = yield from write(
         steps.record,
         steps.Recording(
@@ -272,11 +271,11 @@ def describe(error: Exception) -> dict[str, Any]:
     return facts
 
 
-def new_row(prepared: Prepared, now: int, *, turn_id: UUID | None = None, number: int = 1) -> CompletionRow:
+def new_row(prepared: Prepared, turn_id: UUID, now: int, *, number: int = 1) -> CompletionRow:
     """Return the row of a call that is about to be made."""
     salt, digest = body_digest(prepared.rendered)
     return CompletionRow(
-        turn_id=turn_id or new_id(),
+        turn_id=turn_id,
         number=number,
         state="sending",
         manifest=prepared.manifest,

@@ -38,7 +38,7 @@ def clear_the_way(scope: Scope, target: Target, call: Options, seen: steps.Snaps
     held, conversation = seen.open_turn, seen.conversation
     assert held is not None
     assert conversation is not None
-    if not (held.expired or (held.owner is not None and scope.is_dead(held.owner))):
+    if not (held.expired or (held.owner is not None and scope.is_dead(held.owner, held.id))):
         raise ConversationBusy(target.name, held.id, held.age_us / 1_000_000)
     left = yield from read(_left_behind, conversation.id, held)
     plan = plan_for(scope, target, call, conversation)

@@ -34,8 +34,10 @@ class Scope:
     limits: Limits
     owner: Callable[[], str]
     """Names this worker: host, boot, process, start."""
-    is_dead: Callable[[str], bool]
-    """Whether an owner is known to be gone: a process of this host that runs no more."""
+    is_dead: Callable[[str, UUID], bool]
+    """Whether the owner of a turn is known to be gone."""
+    running: set[UUID] = field(default_factory=set)
+    """The turns that this process is running."""
     clock: Clock = field(default_factory=Clock)
 
 

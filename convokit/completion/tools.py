@@ -112,7 +112,7 @@ def _record_results(
         return drafts
 
     prepared = again(scope, call.prepared, [asker, *rows(call.conversation)])
-    following = calls.new_row(prepared, now, turn_id=call.row.turn_id, number=call.row.number + 1)
+    following = calls.new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
     recorded = yield from write(
         steps.record,
         _recording(call, now, rows=rows, ran=tool_rows, following=following, prompts=prepared.prompts),

@@ -7,6 +7,8 @@ is kept and the conversation can go on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from convokit.completion import call as calls
@@ -19,6 +21,7 @@ from convokit.completion.scope import Scope, Target
 from convokit.completion.tools import run_round, wanted
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
+from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Content, checked_content
 from convokit.domain.text import compact_json
@@ -39,12 +42,24 @@ def send(scope: Scope, target: Target, given: object, call: Options, *, stream: 
             continue
         prepared = prepare(scope, target, call, seen, content, stream=stream)
         _check_key(scope, prepared)
-        try:
-            running = yield from _begin(scope, target, prepared, content)
-        except steps.Conflict:
-            continue
-        return (yield from _answer(scope, running))
+        with _held(scope) as turn_id:
+            try:
+                running = yield from _begin(scope, target, prepared, content, turn_id)
+            except steps.Conflict:
+                continue
+            return (yield from _answer(scope, running))
     raise ConversationBusy(target.name, "several", None)
+
+
+@contextmanager
+def _held(scope: Scope) -> Iterator[UUID]:
+    """Draw a turn's id, which counts as run by this process for as long as the block lasts."""
+    turn_id = new_id()
+    scope.running.add(turn_id)
+    try:
+        yield turn_id
+    finally:
+        scope.running.discard(turn_id)
 
 
 def _check_key(scope: Scope, prepared: Prepared) -> None:
@@ -52,13 +67,13 @@ def _check_key(scope: Scope, prepared: Prepared) -> None:
         raise SettingsError("api_key", f"{scope.base_url} wants a key: pass api_key=... or set OPENAI_API_KEY")
 
 
-def _begin(scope: Scope, target: Target, prepared: Prepared, content: Content) -> Flow[calls.Call]:
+def _begin(scope: Scope, target: Target, prepared: Prepared, content: Content, turn_id: UUID) -> Flow[calls.Call]:
     now = scope.clock.now_us()
     seen = prepared.seen.conversation
     row = seen if seen is not None else _new_conversation(scope, target, now)
     described = seen is not None and _describe(row, target)
-    completion = calls.new_row(prepared, now)
-    question = _question(prepared, content, completion.turn_id, now)
+    completion = calls.new_row(prepared, turn_id, now)
+    question = _question(prepared, content, turn_id, now)
     timeouts = prepared.plan.timeouts
     silence = timeouts.first_byte_s if prepared.stream else timeouts.total_s
     conversation = yield from write(

@@ -163,7 +163,8 @@ class ContextBuilder:
 def _part(
     kind: str, role: str, key: int | None, tokens: int, *, rule: str = "", out: bool = False, text: str = ""
 ) -> Part:
-    excerpt = " ".join(text[: _EXCERPT * 2].split())[:_EXCERPT]
+    words = " ".join(text[: _EXCERPT * 2].split())
+    excerpt = words if len(words) <= _EXCERPT else words[: _EXCERPT - 1] + "…"
     return Part.model_construct(
         kind=kind, role=role, key=key, tokens=tokens, included=not out, rule=rule, excerpt=excerpt
     )

@@ -139,7 +139,7 @@ class HttpxClient:
             response = client.send(built, stream=True)
         except httpx.HTTPError as error:
             shards.give_back(client)
-            _fail(error, began=False, fresh=noted.fresh)
+            _fail(error, began=False, fresh=noted.fresh, url=request.url)
         except BaseException:
             shards.give_back(client)
             raise
@@ -184,7 +184,7 @@ class AsyncHttpxClient:
             response = await client.send(built, stream=True)
         except httpx.HTTPError as error:
             shards.give_back(client)
-            _fail(error, began=False, fresh=noted.fresh)
+            _fail(error, began=False, fresh=noted.fresh, url=request.url)
         except BaseException:
             shards.give_back(client)
             raise
@@ -267,25 +267,25 @@ def _head(response: httpx.Response) -> Head:
     return Head(response.status_code, {name.lower(): value for name, value in response.headers.items()})
 
 
-def _fail(error: httpx.HTTPError, *, began: bool, fresh: bool) -> NoReturn:
+def _fail(error: httpx.HTTPError, *, began: bool, fresh: bool, url: str = "") -> NoReturn:
     """Raise what an httpx error means: was anything sent, may it have been processed, did the answer begin?"""
-    raise _meaning(error, began=began, fresh=fresh) from None
+    raise _meaning(error, began=began, fresh=fresh, host=urlsplit(url).netloc) from None
 
 
-def _meaning(error: httpx.HTTPError, *, began: bool, fresh: bool) -> ModelError:
+def _meaning(error: httpx.HTTPError, *, began: bool, fresh: bool, host: str) -> ModelError:
     said = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectTimeout):
-        return TimedOut("no connection within Timeouts.connect_s", phase="connect")
+        return TimedOut(f"no connection to {host} within Timeouts.connect_s", phase="connect")
     if isinstance(error, httpx.PoolTimeout):
         return TimedOut("no free connection in time", phase="connect")
     if isinstance(error, httpx.TimeoutException):
         if began:
             return TimedOut("nothing came for Timeouts.stall_s", phase="stall")
-        return TimedOut("no answer within Timeouts.first_byte_s", phase="first_byte", ambiguous=True)
+        return TimedOut("no answer within Timeouts.first_byte_s", phase="first_byte")
     if isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol | httpx.ProxyError):
-        return Unreachable(f"cannot connect: {said}")
+        return Unreachable(f"cannot connect to {host}: {said}")
     if began:
         return Interrupted(f"the connection broke off in the middle of the answer ({said})")
     if not fresh:
         return Unreachable(f"a kept connection was closed by the server ({said})")
-    return Interrupted(f"the connection broke off before the answer began ({said})", ambiguous=True)
+    return Interrupted(f"the connection broke off before the answer began ({said})")

@@ -6,6 +6,10 @@ import json
 import os
 import platform
 from pathlib import Path
+from uuid import UUID
+
+running: set[UUID] = set()
+"""The turns that this process is running."""
 
 
 def owner() -> str:
@@ -14,8 +18,11 @@ def owner() -> str:
     return json.dumps([platform.node(), _boot(), pid, _started(pid)], separators=(",", ":"))
 
 
-def is_dead(name: str) -> bool:
-    """Return True only if the owner is a process of this host that is known to run no more."""
+def is_dead(name: str, turn_id: UUID) -> bool:
+    """Return True only if the turn's owner is known to be gone: a process of this host that runs no more, or this very one
+    when the turn was torn away from it (an interrupt in the wrong moment, a generator that was thrown away)."""
+    if name == owner():
+        return turn_id not in running
     try:
         host, boot, pid, started = json.loads(name)
     except (ValueError, TypeError):

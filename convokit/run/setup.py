@@ -14,7 +14,7 @@ from convokit.domain.ids import as_id
 from convokit.domain.profile import DEFAULT_BASE_URL, Profile, resolve
 from convokit.domain.text import checked, checked_json
 from convokit.errors import InvalidInput, SettingsError
-from convokit.run.owner import is_dead, owner
+from convokit.run.owner import is_dead, owner, running
 from convokit.settings import UNSET, Environment, Limits
 from convokit.store.engine import database_url, describe
 from convokit.wire.request import endpoint
@@ -57,6 +57,7 @@ def scope_of(
         limits=bounds,
         owner=owner,
         is_dead=is_dead,
+        running=running,
     )
     return url, scope
 

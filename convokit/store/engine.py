@@ -81,7 +81,7 @@ def _sqlite_engine(url: URL, *, create: bool) -> Engine:
         connection = sqlite3.connect(target, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
         connection.isolation_level = None
         try:
-            _set_pragmas(connection, path)
+            _set_pragmas(connection, path, create=create)
         except BaseException:
             connection.close()
             raise
@@ -103,15 +103,16 @@ def _pool_class() -> Any:
     return QueuePool
 
 
-def _set_pragmas(connection: sqlite3.Connection, path: str) -> None:
+def _set_pragmas(connection: sqlite3.Connection, path: str, *, create: bool) -> None:
+    """Set what holds for a connection. The journal mode stays in the file: only `migrate` may set it, in a file made ours."""
     name = f"SQLite database {path}"
     try:
-        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        mode = connection.execute("PRAGMA journal_mode=WAL" if create else "PRAGMA journal_mode").fetchone()[0]
         for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
     except sqlite3.DatabaseError as error:
         raise sqlite_problem(name, error) from None
-    if mode != "wal":
+    if create and mode != "wal":
         raise StoreUnavailable(name, f"cannot use write-ahead logging here (journal mode {mode}): use a local disk")
 
 

@@ -206,7 +206,8 @@ def _categories(fault: Fault) -> dict[str, Any] | None:
     reasons = metadata.get("reasons") if isinstance(metadata, dict) else None
     if isinstance(reasons, list):  # OpenRouter's moderation; it also quotes the text, which stays out
         return {reason: {"filtered": True} for reason in reasons if isinstance(reason, str)}
-    return {} if not _FILTERS.isdisjoint({fault.code, fault.type, inner.get("code")}) else None
+    codes = (fault.code, fault.type, inner.get("code"))
+    return {} if any(code in _FILTERS for code in codes if isinstance(code, str)) else None
 
 
 def _hint(fault: Fault, status: int | None) -> str | None:

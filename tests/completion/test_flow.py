@@ -94,7 +94,7 @@ def _scope(**options: Any) -> Scope:
         options=Options(model="m", **options),
         limits=Limits(),
         owner=lambda: "me",
-        is_dead=lambda owner: False,
+        is_dead=lambda owner, turn: False,
         clock=Clock(random=lambda: 0.5),
     )
 

@@ -23,7 +23,7 @@ NOTE = "<!-- Written by `python -m tests.docs.generate` from the docstrings. Cha
 FACES = ("Convokit", "Chat")
 VALUES = (
     "Conversation", "Message", "Page", "Reply", "Usage", "Verified", "Context", "Report",
-    "Budget", "Retry", "Timeouts", "Limits", "Profile", "ContextBuilder",
+    "Budget", "Retry", "Timeouts", "Limits", "Profile", "ContextBuilder", "tool", "Tool",
 )  # fmt: skip
 ELSEWHERE = {"ConvokitError": "errors.md", "AsyncConvokit": "", "AsyncChat": ""}
 MODULES: dict[str, tuple[str, str, tuple[str, ...]]] = {

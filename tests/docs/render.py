@@ -22,7 +22,10 @@ _FACTORIES = {"field(default_factory=list)": "[]", "field(default_factory=dict)"
 def public_members(module: ModuleType) -> list[Any]:
     """Return the public classes and functions that a module itself defines, in the order it defines them."""
     defined = (node for node in _tree(module).body if isinstance(node, ast.ClassDef | ast.FunctionDef))
-    return [getattr(module, node.name) for node in defined if not node.name.startswith("_")]
+    names = dict.fromkeys(
+        node.name for node in defined if not node.name.startswith("_")
+    )  # an overload stands there twice
+    return [getattr(module, name) for name in names]
 
 
 def module_text(module: ModuleType) -> str:

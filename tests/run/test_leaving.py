@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 
 from convokit import AsyncConvokit, Convokit
+from convokit.completion import turn
+from convokit.completion.effects import Open
+from convokit.completion.options import Options
 from convokit.errors import ConversationBusy
 from tests.support.server import LoopbackServer, completion, stream
 
@@ -89,6 +92,21 @@ def test_ctrl_c_keeps_what_came(sqlite_file: str, server: LoopbackServer) -> Non
         with pytest.raises(KeyboardInterrupt):
             read()
         assert [message.text for message in kit.chat("k").messages()] == ["count", "one "]
+
+
+def test_a_turn_torn_away_from_this_process_is_taken_over_at_once(database: str, server: LoopbackServer) -> None:
+    """A flow that was thrown away without a chance to save does not keep the chat busy until its lease ends."""
+    with Convokit(database, model="m", base_url=server.url) as kit:
+        flow = turn.send(kit._scope, kit.chat("k")._target, "hello", Options(), stream=True)
+        driver = kit._driver()
+        effect = next(flow)
+        while not isinstance(effect, Open):
+            effect = flow.send(driver._perform(effect))
+        with pytest.raises(ConversationBusy):
+            kit.chat("k").send("too early")
+        flow.close()
+        assert kit.chat("k").send("and now?").text == "echo: and now?"
+        kit.chat("k").verify()
 
 
 def test_threads_share_a_kit(database: str, server: LoopbackServer) -> None:

@@ -277,3 +277,9 @@ def test_an_unknown_model_is_not_a_missing_feature() -> None:
     """Who may not, or asks for what is not there, is rejected, whatever the server recommends instead."""
     for status in (401, 403, 404):
         assert type(told(status, openai("The model 'gpt-0' does not exist. Use 'gpt6' instead."))) is Rejected
+
+
+@pytest.mark.parametrize("code", [[1], {"a": 1}, None, 7])
+def test_an_inner_code_of_any_type_is_no_crash(code: object) -> None:
+    """Whatever stands where a code should, the failure is a typed error."""
+    assert isinstance(told(400, {"error": {"message": "no", "innererror": {"code": code}}}), Rejected)
