@@ -10,9 +10,10 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from convokit.audit.verify import verify
-from convokit.completion import reading, turn
+from convokit.completion import reading, recover, turn
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, PartLike, tools_of
+from convokit.completion.recover import OnBusy
 from convokit.completion.scope import Scope, Target
 from convokit.context.repair import PartialPolicy
 from convokit.context.report import Context
@@ -21,7 +22,7 @@ from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.message import Message
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
-from convokit.domain.turn import Reply
+from convokit.domain.turn import Recovered, Reply
 from convokit.run.aio import AsyncDriver, AsyncStream, open_store
 from convokit.run.http import AsyncClient, AsyncHttpxClient
 from convokit.run.setup import ApiKey, scope_of, target_of
@@ -107,7 +108,8 @@ class AsyncConvokit:
         """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
 
         It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
-        What is set here is stored with the conversation and beats the kit's own settings.
+        What is set here beats the kit's own settings. Model, developer prompt, parameters, subject, title and metadata are
+        stored with the conversation at its next turn; budget and tools hold for this handle.
         """
         options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
         target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
@@ -118,6 +120,13 @@ class AsyncConvokit:
     ) -> Page[Conversation]:
         """Return the tenant's conversations, the last used first. `before` takes a page's `next`."""
         return await self._driver().run(reading.recent(self._scope, subject=subject, limit=limit, before=before))
+
+    async def recover(self) -> list[Recovered]:
+        """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.
+
+        Nobody has to call this: whoever next sends to such a conversation does the same for it.
+        """
+        return await self._driver().run(recover.sweep(self._scope))
 
     async def close(self) -> None:
         """Close database and HTTP connections. A client that was passed in stays open."""
@@ -132,6 +141,9 @@ class AsyncConvokit:
     ) -> None:
         await self.close()
 
+    def __repr__(self) -> str:
+        return f"AsyncConvokit({self._scope.database.name!r}, tenant={self._scope.tenant!r})"
+
     def _driver(self) -> AsyncDriver:
         return AsyncDriver(self._store, self._client)
 
@@ -143,6 +155,9 @@ class AsyncChat:
         self._scope = scope
         self._target = target
         self._driver = driver
+
+    def __repr__(self) -> str:
+        return f"AsyncChat({self._target.name!r})"
 
     @property
     def id(self) -> UUID | None:
@@ -165,12 +180,15 @@ class AsyncChat:
         timeouts: Timeouts | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
+        on_busy: OnBusy = "raise",
         **params: Unpack[RequestParams],
     ) -> Reply:
         """Save the question, call the model, save and return its reply.
 
         `content` is text, or a list of content parts in the API's shape (text, image_url, input_audio, file). `tools` are typed
         functions, `Tool`s or the API's own dicts; the model's calls of functions are run, for at most `max_tool_rounds` rounds.
+        `on_busy` says what to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`), or
+        "supersede" it; a superseded turn's reply is kept, off the path.
         Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
         """
         options = Options(
@@ -183,7 +201,9 @@ class AsyncChat:
             max_tool_rounds=max_tool_rounds,
             params=params,
         )
-        return await self._driver().run(turn.send(self._scope, self._target, content, options, stream=False))
+        return await self._driver().run(
+            turn.send(self._scope, self._target, content, options, stream=False, on_busy=on_busy)
+        )
 
     def stream(
         self,
@@ -196,6 +216,7 @@ class AsyncChat:
         timeouts: Timeouts | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
+        on_busy: OnBusy = "raise",
         **params: Unpack[RequestParams],
     ) -> AsyncStream[Reply]:
         """Return the reply as it comes: a context manager over events. Leaving early stops the reply and keeps what came."""
@@ -209,7 +230,9 @@ class AsyncChat:
             max_tool_rounds=max_tool_rounds,
             params=params,
         )
-        return AsyncStream(self._driver(), turn.send(self._scope, self._target, content, options, stream=True))
+        return AsyncStream(
+            self._driver(), turn.send(self._scope, self._target, content, options, stream=True, on_busy=on_busy)
+        )
 
     async def messages(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back."""

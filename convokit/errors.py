@@ -1,5 +1,6 @@
 """Everything convokit raises, one tree. Each class takes facts and makes its own sentence; the facts stay readable as
-attributes that are plain data, so no error ever carries an HTTP or database object, a message's text, or a key.
+attributes that are plain data. No error carries an HTTP or database object or a key, and people's words only where it says so:
+`partial` and `text` hold what came of a reply.
 
 ConvokitError
 ├─ SettingsError (ValueError)      a setting or parameter is missing, unknown or out of range
@@ -8,7 +9,7 @@ ConvokitError
 ├─ NotFound (LookupError)          no such conversation, turn or message
 ├─ StoreError                      the database
 │  ├─ StoreUnavailable             not there, not reachable, not writable, not a database
-│  ├─ StoreFull                    no room left to write
+│  │  └─ StoreFull                 no room left to write
 │  └─ SchemaOutdated               the tables are older, or newer, than this code can use
 ├─ ContextOverflow                 what must be sent does not fit: needed, available tokens
 ├─ ConversationBusy                another turn is open on this branch: turn, since

@@ -32,12 +32,13 @@ class Budget:
     """How many tokens one request may hold.
 
     `context_tokens` is the model's window; None takes it from the model's profile, or 8,192 for a model nobody knows.
-    `reply_tokens` of it are kept free for the reply. `step_tokens` is the step by which the window's start moves; None is a
-    quarter of the window. A larger step moves it more rarely (better prompt caching) and keeps less history after a move.
+    `reply_tokens` of it are kept free for the reply; None is 1,024, or a quarter of a smaller window. `step_tokens` is the step
+    by which the window's start moves; None is a quarter of the window. A larger step moves it more rarely (better prompt
+    caching) and keeps less history after a move.
     """
 
     context_tokens: int | None = None
-    reply_tokens: int = 1024
+    reply_tokens: int | None = None
     step_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -45,6 +46,9 @@ class Budget:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise SettingsError(f"Budget.{name}", f"must be a whole number of tokens from 1 up, not {value!r}")
+        if self.context_tokens is not None and (self.reply_tokens or 0) >= self.context_tokens:
+            problem = f"leaves nothing of the window of {self.context_tokens:,} tokens"
+            raise SettingsError("Budget.reply_tokens", f"{self.reply_tokens:,} {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +81,16 @@ class Retry:
 class Timeouts:
     """How long each part of a call may take: `connect_s` for the connection, `first_byte_s` until the answer begins,
     `stall_s` between two pieces of content in a stream (keep-alive comments do not count), `total_s` for the whole turn
-    with its retries."""
+    with its retries. `busy_s` is how long `on_busy="wait"` waits for another turn."""
 
     connect_s: float = 5.0
     first_byte_s: float = 120.0
     stall_s: float = 60.0
     total_s: float = 600.0
+    busy_s: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("connect_s", "first_byte_s", "stall_s", "total_s"):
+        for name in self.__slots__:
             _check_seconds(f"Timeouts.{name}", getattr(self, name))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from typing import Any
 
 import pytest
 from sqlalchemy import text as sql
 
-from convokit import Budget
+from convokit import AsyncConvokit, Budget
 from convokit.context.validate import problems
 from convokit.errors import TooManyRounds
 from convokit.store.engine import database_url, open_engine
@@ -163,3 +165,59 @@ def test_every_call_is_on_record_before_it_runs(face: Face, kit: Any, database: 
     engine.dispose()
     assert seen == ["running"]
     assert tuple(after) == ("done", 3)
+
+
+KILLED = """
+import os, signal, sys
+from convokit import Convokit
+
+def look() -> str:
+    "Look."
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Convokit(sys.argv[1], model="m", base_url=sys.argv[2]).chat("t").send("go", tools=[look])
+"""
+
+
+def test_killed_while_a_tool_runs(face: Face, kit: Any, database: str, server: LoopbackServer) -> None:
+    """A worker that dies inside a tool leaves a call whose outcome is unknown: never run again, never sent, chain whole."""
+    script = calls(("c1", "look", "{}"))
+    assert isinstance(script.pieces[0], bytes)
+    script.pieces[0] = script.pieces[0].replace(b'"content": null', b'"content": "Let me look."')
+    server.script(script)
+    subprocess.run([sys.executable, "-c", KILLED, database, server.url], check=False)
+    assert face.settle(kit.chat("t").send("and?")).text == "echo: and?"
+    assert problems(server.requests[-1].body["messages"]) == []
+    face.settle(kit.chat("t").verify())
+    stored = face.settle(kit.chat("t").messages())
+    assert [message.text for message in stored] == ["go", "Let me look.", "and?", "echo: and?"]
+    assert _tool_states(database) == ["unknown"]
+
+
+def _tool_states(database: str) -> list[str]:
+    engine = open_engine(database_url(database))
+    with engine.connect() as connection:
+        states = list(connection.execute(sql("SELECT state FROM convokit_tool_call")).scalars())
+    engine.dispose()
+    return states
+
+
+def test_cancelled_while_a_tool_runs(database: str, server: LoopbackServer) -> None:
+    """A task cancelled inside a tool closes its turn; what the model said before the call stays, once, on the path."""
+
+    async def forever() -> str:
+        """Wait."""
+        await asyncio.sleep(60)
+        return ""
+
+    async def run() -> None:
+        server.script(calls(("c1", "forever", "{}")))
+        async with AsyncConvokit(database, model="m", base_url=server.url) as kit:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await kit.chat("t").send("go", tools=[forever])
+            assert (await kit.chat("t").send("and?")).text == "echo: and?"
+            await kit.chat("t").verify()
+
+    asyncio.run(run())
+    assert _tool_states(database) == ["unknown"]

@@ -55,6 +55,8 @@ class Call:
     stored_chars: int = 0
     stored_at: float = 0.0
     content_at: float = 0.0
+    recorded: bool = False
+    """Whether this call's outcome is on record already: a tool round is between two calls."""
     spent: list[Usage] = field(default_factory=list)
     """What the calls before this one used, in the same turn."""
     made: int = 1
@@ -248,7 +250,7 @@ def follow(call: Call, recorded: steps.Settled | None, prepared: Prepared, follo
     if recorded is None:
         raise TurnLost("another worker took this turn over", partial=call.text)
     call.conversation, call.prepared, call.row = recorded.conversation, prepared, following
-    call.reader, call.head = None, None
+    call.reader, call.head, call.recorded = None, None, False
     call.stored_chars = call.pieces = 0
     call.made += 1
 

@@ -32,6 +32,20 @@ PartLike = str | Mapping[str, Any]
 _NOT_STORED = frozenset({"extra_headers", "response_format"})
 """Headers may be secrets, and a response model is code: they hold for the handle, and are not stored."""
 DEFAULT_ROUNDS = 8
+_KINDS: dict[str, tuple[type, ...]] = {
+    "model": (str,),
+    "developer_prompt": (str, type(None)),
+    "budget": (Budget,),
+    "retry": (Retry,),
+    "timeouts": (Timeouts,),
+    "profile": (Profile, str),
+    "max_tool_rounds": (int,),
+}
+_WORDS = {
+    "mode": ("strict", "drop", "pass"),
+    "partial": ("include", "leave_out"),
+    "unsupported": ("raise", "placeholder"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +68,21 @@ class Options:
 
     def __post_init__(self) -> None:
         check(self.params)
+        for name, kinds in _KINDS.items():
+            value = getattr(self, name)
+            if value is not UNSET and not isinstance(value, kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise SettingsError(name, f"must be {wanted.replace('NoneType', 'None')}, not {value!r}")
+        for name, words in _WORDS.items():
+            value = getattr(self, name)
+            if value is not UNSET and value not in words:
+                raise SettingsError(name, f"must be one of {', '.join(words)}, not {value!r}")
+        if self.model == "":
+            raise SettingsError("model", "is empty")
+        if self.counter is not UNSET and not (hasattr(self.counter, "count") and hasattr(self.counter, "name")):
+            raise SettingsError("counter", f"must have `count(text) -> int` and a `name`, not {self.counter!r}")
         if not isinstance(self.max_tool_rounds, Unset) and self.max_tool_rounds < 0:
             raise SettingsError("max_tool_rounds", f"must be 0 (never run a tool) or more, not {self.max_tool_rounds}")
-        if self.model is not UNSET and (not isinstance(self.model, str) or not self.model):
-            raise SettingsError("model", f"must be a model's name, not {self.model!r}")
 
     def over(self, below: Options) -> Options:
         """Return these options, with `below` wherever nothing was given."""
@@ -125,7 +150,7 @@ class Plan:
         """What is kept free for the reply: the request's own cap, else the budget's reserve."""
         given = self.params
         cap = given.get("max_output_tokens") or given.get("max_completion_tokens") or given.get("max_tokens")
-        return cap or self.builder.budget.reply_tokens
+        return cap or self.builder.reply_tokens
 
 
 def tools_of(given: Sequence[functions.ToolLike] | Unset) -> tuple[Tool, ...] | Unset:

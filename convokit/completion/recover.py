@@ -1,4 +1,4 @@
-"""Taking over a turn whose worker is gone: its partial reply is kept, and the conversation goes on.
+"""Closing a turn that another worker held: its partial reply is kept, and the conversation goes on.
 
 A worker is gone when its lease ran out by the database's clock, or when it was a process of this host that runs no more. The
 takeover is one transaction: killed before it, everything is as it was; after it, the turn is closed.
@@ -7,96 +7,155 @@ takeover is one transaction: killed before it, everything is as it was; after it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, read, write
+from convokit.completion.effects import Flow, Sleep, read, write
 from convokit.completion.options import Options
 from convokit.completion.prepare import plan_for
-from convokit.completion.scope import Scope, Target
-from convokit.context.tokens import message_tokens
+from convokit.completion.scope import Scope, Target, identify
+from convokit.context.tokens import CharacterEstimate, Counter, message_tokens
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow, OpenTurn
-from convokit.errors import ConversationBusy
-from convokit.store import messages, steps, turns
+from convokit.domain.turn import CompletionRow, OpenTurn, Recovered
+from convokit.errors import ConversationBusy, SettingsError
+from convokit.store import conversations, messages, steps, turns
+
+OnBusy = Literal["raise", "wait", "supersede"]
+_POLL_S = 0.1
 
 
 @dataclass(slots=True)
 class _Left:
-    """What a dead worker left behind."""
+    """What a worker left behind."""
 
     text: str
-    question: MessageRow | None
+    tail: MessageRow | None
+    """The last message of the turn on its path: what a reply would follow."""
     call: CompletionRow | None
 
 
-def clear_the_way(scope: Scope, target: Target, call: Options, seen: steps.Snapshot) -> Flow[None]:
-    """Take over the branch's open turn if its worker is gone. Raises: ConversationBusy when it is not."""
+def is_gone(scope: Scope, held: OpenTurn) -> bool:
+    """Whether an open turn's worker is known to be gone."""
+    return held.expired or (held.owner is not None and scope.is_dead(held.owner, held.id))
+
+
+def clear_the_way(
+    scope: Scope, target: Target, call: Options, seen: steps.Snapshot, on_busy: OnBusy, deadline: float
+) -> Flow[None]:
+    """Take over the branch's open turn if its worker is gone; else do what `on_busy` says about it.
+
+    Raises: ConversationBusy at once for "raise", after `deadline` (monotonic seconds) for "wait".
+    """
     held, conversation = seen.open_turn, seen.conversation
     assert held is not None
     assert conversation is not None
-    if not (held.expired or (held.owner is not None and scope.is_dead(held.owner, held.id))):
+    counter = plan_for(scope, target, call, conversation).counter
+    if is_gone(scope, held):
+        yield from close(scope, conversation, target.branch, held, counter, "abandoned")
+    elif on_busy == "supersede":
+        yield from close(scope, conversation, target.branch, held, counter, "superseded")
+    elif on_busy == "raise" or scope.clock.monotonic() >= deadline:
         raise ConversationBusy(target.name, held.id, held.age_us / 1_000_000)
-    left = yield from read(_left_behind, conversation.id, held)
-    plan = plan_for(scope, target, call, conversation)
+    else:
+        yield Sleep(_POLL_S * (0.5 + scope.clock.random()))
+
+
+def close(
+    scope: Scope, conversation: ConversationRow, branch: int, held: OpenTurn, counter: Counter, state: str
+) -> Flow[bool]:
+    """Close someone else's turn, keeping what is stored of its reply. Return False when it was closed meanwhile.
+
+    A superseded turn's partial reply stays out of the path: the new question follows the old one.
+    """
+    left = yield from read(_left_behind, conversation, branch, held)
     now = scope.clock.now_us()
+    if left.call is not None and left.call.ended_at is not None:
+        left.call = None  # it ended, and is in the chain as it ended: the worker died between two calls
     if left.call is not None:
         left.call.state = "abandoned"
         left.call.ended_at = now
         left.call.salt = chain.new_salt()
         if left.text:
             left.call.usage_source = "estimated"
-            left.call.completion_tokens = plan.counter.count(left.text)
+            left.call.completion_tokens = counter.count(left.text)
 
     def rows(row: ConversationRow) -> list[MessageRow]:
-        if not left.text or left.question is None:
+        if not left.text or left.tail is None or state == "superseded":
             return []
-        shape = {"role": "assistant", "content": left.text}
-        tokens = message_tokens(plan.counter, shape)
-        return [_partial(left, left.question, row, tokens, plan.counter.name, held.id, now)]
+        return [_partial(left.text, left.tail, row, counter, held.id, now)]
 
-    yield from write(
+    settled = yield from write(
         steps.settle,
         steps.Settlement(
             conversation=conversation,
-            branch=target.branch,
+            branch=branch,
             turn_id=held.id,
             epoch=held.epoch,
-            state="abandoned",
+            state=state,
             rows=rows,
             completion=left.call,
             at=now,
             takeover=True,
+            tools_from_seq=held.question_seq,
         ),
     )
+    return settled is not None
 
 
-def _left_behind(connection: Connection, conversation_id: UUID, held: OpenTurn) -> _Left:
+def _left_behind(connection: Connection, conversation: ConversationRow, branch: int, held: OpenTurn) -> _Left:
+    head = conversations.head(connection, conversation, branch)
     return _Left(
-        text=turns.partial_text(connection, conversation_id, held.id),
-        question=messages.get(connection, conversation_id, held.question_seq),
-        call=turns.call(connection, conversation_id, held.id, held.calls),
+        text=turns.partial_text(connection, conversation.id, held.id),
+        tail=None if head is None else messages.get(connection, conversation.id, head),
+        call=turns.call(connection, conversation.id, held.id, held.calls),
     )
 
 
 def _partial(
-    left: _Left, question: MessageRow, row: ConversationRow, tokens: int, counter: str, turn_id: UUID, now: int
+    text: str, tail: MessageRow, row: ConversationRow, counter: Counter, turn_id: UUID, now: int
 ) -> MessageRow:
     seq = row.last_seq + 1
+    tokens = message_tokens(counter, {"role": "assistant", "content": text})
     return MessageRow(
         seq=seq,
-        parent_seq=question.seq,
-        run_start_seq=question.run_start_seq if seq == question.seq + 1 else seq,
+        parent_seq=tail.seq,
+        run_start_seq=tail.run_start_seq if seq == tail.seq + 1 else seq,
         turn_id=turn_id,
         role="assistant",
-        content=left.text,
+        content=text,
         status="partial",
         tokens=tokens,
-        counter=counter,
-        path_tokens=question.path_tokens + tokens,
+        counter=counter.name,
+        path_tokens=tail.path_tokens + tokens,
         created_at=now,
         salt=chain.new_salt(),
     )
+
+
+def sweep(scope: Scope) -> Flow[list[Recovered]]:
+    """Take over every turn of the tenant whose worker is gone, one transaction each, and say what was found."""
+    yield from identify(scope, Target())
+    found: list[Recovered] = []
+    for conversation_id, branch, held in (yield from read(turns.open_in, scope.tenant)):
+        if not is_gone(scope, held):
+            continue
+        conversation = yield from read(conversations.find, scope.tenant, conversation_id)
+        if conversation is None:
+            continue
+        counter = _counter(scope, conversation)
+        closed = yield from close(scope, conversation, branch, held, counter, "abandoned")
+        if closed:
+            found.append(Recovered(conversation_id=conversation_id, key=conversation.key, turn_id=held.id))
+    return found
+
+
+def _counter(scope: Scope, conversation: ConversationRow) -> Counter:
+    """Return the counter of a conversation's replies; an estimate where no model is known any more."""
+    try:
+        return plan_for(scope, Target(), Options(), conversation).counter
+    except SettingsError:
+        return CharacterEstimate()

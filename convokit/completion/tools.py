@@ -53,7 +53,7 @@ def run_round(scope: Scope, call: calls.Call, asked: list[dict[str, Any]], round
     )
     if recorded is None:
         raise calls.TurnLost("another worker took this turn over", partial=call.text)
-    call.conversation = recorded.conversation
+    call.conversation, call.recorded = recorded.conversation, True
     outcomes = yield from _run(call, asked)
     yield from _record_results(scope, call, recorded.rows[0], tool_rows, asked, outcomes)
 

@@ -15,8 +15,8 @@ from convokit.completion import call as calls
 from convokit.completion.effects import Flow, Stopped, write
 from convokit.completion.options import Options
 from convokit.completion.prepare import Prepared, look, prepare
-from convokit.completion.recover import clear_the_way
-from convokit.completion.result import Outcome, reply_of, rows_of, sounds_of
+from convokit.completion.recover import OnBusy, clear_the_way
+from convokit.completion.result import Outcome, RowsFor, reply_of, rows_of, sounds_of
 from convokit.completion.scope import Scope, Target
 from convokit.completion.tools import run_round, wanted
 from convokit.domain import chain
@@ -27,18 +27,24 @@ from convokit.domain.parts import Content, checked_content
 from convokit.domain.text import compact_json
 from convokit.domain.turn import Reply
 from convokit.errors import ConversationBusy, ModelError, SettingsError
+from convokit.settings import Timeouts, Unset
 from convokit.store import steps
 
 _REBUILDS = 3
 
 
-def send(scope: Scope, target: Target, given: object, call: Options, *, stream: bool) -> Flow[Reply]:
+def send(
+    scope: Scope, target: Target, given: object, call: Options, *, stream: bool, on_busy: OnBusy = "raise"
+) -> Flow[Reply]:
     """Send text, or content parts, and return the saved reply. Raises: every ConvokitError there is."""
     content = checked_content(given, scope.limits)
-    for _ in range(_REBUILDS + 1):
+    check_on_busy(on_busy)
+    deadline = scope.clock.monotonic() + _timeouts(scope, target, call).busy_s
+    rebuilds = 0
+    while rebuilds <= _REBUILDS:
         seen = yield from look(scope, target, call, content)
         if seen.open_turn is not None:
-            yield from clear_the_way(scope, target, call, seen)
+            yield from clear_the_way(scope, target, call, seen, on_busy, deadline)
             continue
         prepared = prepare(scope, target, call, seen, content, stream=stream)
         _check_key(scope, prepared)
@@ -46,9 +52,21 @@ def send(scope: Scope, target: Target, given: object, call: Options, *, stream: 
             try:
                 running = yield from _begin(scope, target, prepared, content, turn_id)
             except steps.Conflict:
+                rebuilds += 1
                 continue
             return (yield from _answer(scope, running))
     raise ConversationBusy(target.name, "several", None)
+
+
+def check_on_busy(on_busy: str) -> None:
+    """Raise: SettingsError unless it is one of the three."""
+    if on_busy not in ("raise", "wait", "supersede"):
+        raise SettingsError("on_busy", f'must be "raise", "wait" or "supersede", not {on_busy!r}')
+
+
+def _timeouts(scope: Scope, target: Target, call: Options) -> Timeouts:
+    given = call.over(target.options).over(scope.options).timeouts
+    return Timeouts() if isinstance(given, Unset) else given
 
 
 @contextmanager
@@ -120,11 +138,12 @@ def _new_conversation(scope: Scope, target: Target, now: int) -> ConversationRow
 
 def _describe(row: ConversationRow, target: Target) -> bool:
     """Put what was newly set on the chat into the row. Return whether anything changed."""
-    before = (row.settings, row.subject, row.title)
+    before = (row.settings, row.subject, row.title, row.metadata)
     row.settings = target.options.over(Options.from_json(row.settings)).to_json()
     row.subject = target.subject if target.subject is not None else row.subject
     row.title = target.title if target.title is not None else row.title
-    return (row.settings, row.subject, row.title) != before
+    row.metadata = target.metadata if target.metadata is not None else row.metadata
+    return (row.settings, row.subject, row.title, row.metadata) != before
 
 
 def _question(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> MessageRow:
@@ -161,7 +180,9 @@ def _answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
             rounds += 1
             yield from run_round(scope, running, asked, rounds)
     except Stopped:
-        yield from _settle(scope, running, Outcome("interrupted", "partial"))
+        whole = running.reader is not None and running.reader.completion().done and not wanted(running)
+        outcome = Outcome("completed", "complete") if whole else Outcome("interrupted", "partial")
+        yield from _settle(scope, running, outcome)
         raise
     except Exception as error:
         partial = bool(running.text)
@@ -173,29 +194,44 @@ def _answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
         raise
     settled = yield from _settle(scope, running, Outcome("completed", "complete"))
     if settled is None:
-        raise calls.TurnLost("another worker took this turn over", partial=running.text)
+        yield from _keep_late(scope, running)
+        raise calls.TurnLost(
+            "this turn was closed by someone else; its reply is kept off the path", partial=running.text
+        )
     return reply_of(running, settled)
+
+
+def _keep_late(scope: Scope, running: calls.Call) -> Flow[None]:
+    """Keep a paid-for reply whose turn was taken over, superseded or cancelled meanwhile."""
+    now = scope.clock.now_us()
+    running.row.number += 1000  # beside the call's own row, which whoever closed the turn has ended
+    settlement = _settlement(running, Outcome("completed", "late"), rows_of(running, Outcome("ok", "late"), now), now)
+    yield from write(steps.append_late, settlement)
 
 
 def _settle(scope: Scope, running: calls.Call, outcome: Outcome) -> Flow[steps.Settled | None]:
     """Close the turn with this outcome and whatever came of the reply."""
     now = scope.clock.now_us()
-    make_rows = rows_of(running, outcome, now)
-    return (
-        yield from write(
-            steps.settle,
-            steps.Settlement(
-                conversation=running.conversation,
-                branch=running.branch,
-                turn_id=running.row.turn_id,
-                epoch=running.epoch,
-                state=outcome.state,
-                rows=make_rows,
-                completion=running.row,
-                at=now,
-                error=running.row.error,
-                first_token_at=running.first_token_at,
-                blobs=sounds_of(running),
-            ),
-        )
+    rows = _no_rows if running.recorded else rows_of(running, outcome, now)
+    return (yield from write(steps.settle, _settlement(running, outcome, rows, now)))
+
+
+def _no_rows(row: ConversationRow) -> list[MessageRow]:
+    return []
+
+
+def _settlement(running: calls.Call, outcome: Outcome, rows: RowsFor, now: int) -> steps.Settlement:
+    return steps.Settlement(
+        conversation=running.conversation,
+        branch=running.branch,
+        turn_id=running.row.turn_id,
+        epoch=running.epoch,
+        state=outcome.state,
+        rows=rows,
+        completion=None if running.recorded else running.row,
+        at=now,
+        error=compact_json(calls.describe(outcome.error)) if outcome.error is not None else None,
+        first_token_at=running.first_token_at,
+        tools_from_seq=running.parent.seq if running.recorded else None,
+        blobs=sounds_of(running),
     )

@@ -28,6 +28,7 @@ from convokit.errors import InvalidInput
 from convokit.settings import Budget
 
 DEFAULT_WINDOW = 8192
+DEFAULT_REPLY = 1024
 _EXCERPT = 60
 
 
@@ -66,13 +67,18 @@ class ContextBuilder:
         return self.budget.context_tokens or self.profile.window_tokens or DEFAULT_WINDOW
 
     @property
+    def reply_tokens(self) -> int:
+        """What is kept free for the reply: the budget's own, else 1,024 or a quarter of a smaller window."""
+        return self.budget.reply_tokens or min(DEFAULT_REPLY, self.window_tokens // 4)
+
+    @property
     def step_tokens(self) -> int:
         """The step of the window's start: the budget's own, else a quarter of the window."""
         return self.budget.step_tokens or max(self.window_tokens // 4, 1)
 
     def available(self, fixed_tokens: int, reply_tokens: int | None = None) -> int:
         """Return what is left for history and the current turn: min(input limit, window - reply) - fixed parts."""
-        limit = self.window_tokens - (reply_tokens or self.budget.reply_tokens)
+        limit = self.window_tokens - (reply_tokens or self.reply_tokens)
         if self.profile.max_input_tokens is not None:
             limit = min(limit, self.profile.max_input_tokens)
         return limit - fixed_tokens
@@ -134,7 +140,7 @@ class ContextBuilder:
         report = Report.model_construct(
             counter=self.counter.name,
             context_tokens=self.window_tokens,
-            reply_tokens=reply_tokens or self.budget.reply_tokens,
+            reply_tokens=reply_tokens or self.reply_tokens,
             step_tokens=self.step_tokens,
             fixed_tokens=fixed_tokens,
             available=available,

@@ -29,6 +29,16 @@ class OpenTurn:
     calls: int
 
 
+class Recovered(BaseModel):
+    """A turn whose worker was gone, and which `recover` closed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    conversation_id: UUID
+    key: str | None = None
+    turn_id: UUID
+
+
 @dataclass(slots=True)
 class CompletionRow:
     """A row of the completion table: one API call."""

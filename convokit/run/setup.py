@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 from convokit.completion.options import Options
 from convokit.completion.scope import Database, Scope, Target
 from convokit.domain.ids import as_id
-from convokit.domain.profile import DEFAULT_BASE_URL, Profile, resolve
+from convokit.domain.profile import DEFAULT_BASE_URL, resolve
 from convokit.domain.text import checked, checked_json
 from convokit.errors import InvalidInput, SettingsError
 from convokit.run.owner import is_dead, owner, running
@@ -43,8 +43,6 @@ def scope_of(
     endpoint(server)
     if isinstance(options.profile, str):
         resolve("", server, name=options.profile)
-    elif options.profile is not UNSET and not isinstance(options.profile, Profile):
-        raise SettingsError("profile", f"must be a provider's name or a Profile, not {options.profile!r}")
     bounds = limits or Limits()
     if not tenant:
         raise InvalidInput("tenant", "is empty")

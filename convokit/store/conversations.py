@@ -8,13 +8,15 @@ from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
 
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
-from convokit.store.schema import branch, conversation
+from convokit.domain.ids import keyed_id
+from convokit.store.schema import branch, conversation, schema_
 
 _COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slots__)
 _BY_ID = select(*_COLUMNS).where(conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant"))
 _BRANCH_HEAD = select(branch.c.head_seq).where(
     branch.c.conversation_id == bindparam("id"), branch.c.number == bindparam("number")
 )
+_DATABASE_ID = select(schema_.c.database_id)
 _INSERT = insert(conversation)
 _ADVANCE = (
     update(conversation)
@@ -39,7 +41,7 @@ _MOVE_BRANCH = (
 _SETTINGS = (
     update(conversation)
     .where(conversation.c.id == bindparam("b_id"), conversation.c.tenant == bindparam("b_tenant"))
-    .values(settings=bindparam("settings"), subject=bindparam("subject"), title=bindparam("title"))
+    .values({name: bindparam(f"new_{name}") for name in ("settings", "subject", "title", "metadata")})
 )
 
 
@@ -47,6 +49,12 @@ def find(connection: Connection, tenant: str, conversation_id: UUID) -> Conversa
     """Return the tenant's conversation, or None; another tenant's looks exactly like one that is not there."""
     row = connection.execute(_BY_ID, {"id": conversation_id, "tenant": tenant}).one_or_none()
     return None if row is None else ConversationRow(*row)
+
+
+def by_key(connection: Connection, tenant: str, key: str) -> ConversationRow | None:
+    """Return the conversation that the tenant keeps under `key`, or None."""
+    database_id = connection.execute(_DATABASE_ID).scalar_one()
+    return find(connection, tenant, keyed_id(database_id, tenant, key))
 
 
 def head(connection: Connection, row: ConversationRow, number: int) -> int | None:
@@ -94,8 +102,8 @@ def advance(
 
 
 def describe(connection: Connection, row: ConversationRow) -> None:
-    """Write a conversation's own settings, subject and title."""
-    values = {"settings": row.settings, "subject": row.subject, "title": row.title}
+    """Write a conversation's own settings, subject, title and metadata."""
+    values = {f"new_{name}": getattr(row, name) for name in ("settings", "subject", "title", "metadata")}
     connection.execute(_SETTINGS, {"b_id": row.id, "b_tenant": row.tenant, **values})
 
 

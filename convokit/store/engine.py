@@ -9,6 +9,7 @@ ever created by `migrate`.
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from convokit.errors import ConvokitError, SettingsError, StoreUnavailable
 BUSY_TIMEOUT_S = 30.0
 """Longer than the worst queue behind one writer: SQLite's own waiting is not fair."""
 WRITE = "convokit_write"
+_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
 def database_url(database: str | Path) -> URL:
@@ -29,7 +31,7 @@ def database_url(database: str | Path) -> URL:
 
     Raises: SettingsError when it is neither, or names something that cannot persist.
     """
-    if isinstance(database, Path):
+    if isinstance(database, Path) or (Path(database).suffix in _SUFFIXES and "://" not in database):
         return URL.create("sqlite", database=str(database))
     try:
         url = make_url(database)
@@ -107,13 +109,25 @@ def _set_pragmas(connection: sqlite3.Connection, path: str, *, create: bool) -> 
     """Set what holds for a connection. The journal mode stays in the file: only `migrate` may set it, in a file made ours."""
     name = f"SQLite database {path}"
     try:
-        mode = connection.execute("PRAGMA journal_mode=WAL" if create else "PRAGMA journal_mode").fetchone()[0]
+        mode = _made_wal(connection) if create else connection.execute("PRAGMA journal_mode").fetchone()[0]
         for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
     except sqlite3.DatabaseError as error:
         raise sqlite_problem(name, error) from None
     if create and mode != "wal":
         raise StoreUnavailable(name, f"cannot use write-ahead logging here (journal mode {mode}): use a local disk")
+
+
+def _made_wal(connection: sqlite3.Connection) -> str:
+    """Set write-ahead logging and return the mode. SQLite does not wait for others here, so we do."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _check_file(path: str, *, create: bool) -> None:

@@ -6,6 +6,7 @@ is too old for it; in between, releases may roll.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, Text, column, inspect, select, table, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from convokit.errors import ConvokitError, SchemaOutdated
+from convokit.errors import ConvokitError, SchemaOutdated, StoreError
 from convokit.store.schema import GENERATION, PREFIX, REVISION, VERSION_TABLE, metadata, schema_
 
+_ALONE = threading.Lock()
+"""Alembic keeps its state in module globals: one migration at a time in a process, whatever the database."""
 _LOCK = 0x636F6E766F6B6974 >> 1  # "convokit", as an advisory lock's number
 _VERSION: Select[str] = select(column("version_num", Text)).select_from(table(VERSION_TABLE))
 _UPGRADE = "run kit.migrate() or `convokit db upgrade`"
@@ -34,7 +37,8 @@ def scripts() -> Path:
 def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
     """Keep autogenerate on one side of the fence: True for convokit's own tables only.
 
-    A host application passes the opposite to its own Alembic: `include_name=lambda *args: not include_name(*args)` for tables.
+    A host application passes the opposite for tables, and everything else, to its own Alembic:
+    `lambda name, kind, parents: kind != "table" or not include_name(name, kind, parents)`.
     """
     if type_ == "table":
         return name is not None and name.startswith(PREFIX)
@@ -47,7 +51,20 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    command.upgrade(_config(connection), revision)
+    with _ALONE:
+        _check_alone()
+        command.upgrade(_config(connection), revision)
+
+
+def _check_alone() -> None:
+    """Raise: StoreError inside a migration of a host application: Alembic runs one at a time."""
+    from alembic import context  # noqa: PLC0415
+
+    try:
+        context.get_context()
+    except (NameError, AttributeError):  # no Alembic environment is set up
+        return
+    raise StoreError("another Alembic migration is running: call kit.migrate() before it or after it, not inside")
 
 
 def differences(connection: Connection) -> list[str]:

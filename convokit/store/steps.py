@@ -70,6 +70,8 @@ class Settlement:
     error: str | None = None
     first_token_at: int | None = None
     takeover: bool = False
+    tools_from_seq: int | None = None
+    """Where the turn's tool calls begin, when some may have been cut off while they ran."""
     blobs: Sequence[Blob] = ()
 
 
@@ -191,6 +193,8 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
     settled = _extend(connection, settlement, rows)
     if call is not None:
         turns.end_call(connection, row.id, call)
+    if settlement.tools_from_seq is not None:
+        turns.cut_off_tool_calls(connection, row.id, settlement.turn_id, settlement.tools_from_seq, settlement.at)
     blobs.keep(connection, row.id, settlement.blobs)
     turns.prune_chunks(connection, row.id, settlement.turn_id)
     if settled.rows and settled.rows[0].seq != named:
@@ -204,7 +208,8 @@ def _extend(connection: Connection, settlement: Settlement | Recording, rows: li
     call = [settlement.completion.leaf()] if settlement.completion is not None else []
     while True:
         entries = chains.extend(row.last_entry, row.chain_hash, [*(each.leaf() for each in rows), *call])
-        head = _head_of(rows) if rows else conversations.head(connection, row, settlement.branch)
+        moves = bool(rows) and rows[0].status != "late"
+        head = _head_of(rows) if moves else conversations.head(connection, row, settlement.branch)
         last = rows[-1].seq if rows else row.last_seq
         if conversations.advance(
             connection, row, settlement.branch, head_seq=head, last_seq=last, entries=entries, at=settlement.at
@@ -239,6 +244,18 @@ def _moved(
     if branch == 0:
         values["head_seq"] = head
     return ConversationRow(**values)
+
+
+def append_late(connection: Connection, settlement: Settlement) -> Settled | None:
+    """Keep a reply that came after its turn was over, off the path: no turn, claim or head changes."""
+    fresh = conversations.find(connection, settlement.conversation.tenant, settlement.conversation.id)
+    if fresh is None:
+        return None
+    settlement.conversation = fresh
+    settled = _extend(connection, settlement, settlement.rows(fresh))
+    if settlement.completion is not None:
+        turns.insert_call(connection, fresh.id, settlement.completion)
+    return settled
 
 
 def record(connection: Connection, recording: Recording) -> Settled | None:

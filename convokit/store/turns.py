@@ -6,16 +6,16 @@ writes nothing.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
 
 from convokit.domain.turn import CompletionRow, OpenTurn, ToolCallRow
 from convokit.store.clock import now_us
-from convokit.store.schema import chunk, completion, tool_call, turn
+from convokit.store.schema import chunk, completion, conversation, tool_call, turn
 
-_OPEN = select(
+_OPEN_COLUMNS = (
     turn.c.id,
     turn.c.question_seq,
     turn.c.epoch,
@@ -26,7 +26,14 @@ _OPEN = select(
     .select_from(completion)
     .where(completion.c.conversation_id == turn.c.conversation_id, completion.c.turn_id == turn.c.id)
     .scalar_subquery(),
-).where(turn.c.conversation_id == bindparam("id"), turn.c.claim == bindparam("branch"))
+)
+_OPEN = select(*_OPEN_COLUMNS).where(turn.c.conversation_id == bindparam("id"), turn.c.claim == bindparam("branch"))
+_OPEN_IN = (
+    select(turn.c.conversation_id, turn.c.branch, *_OPEN_COLUMNS)
+    .join(conversation, conversation.c.id == turn.c.conversation_id)
+    .where(turn.c.claim.is_not(None), conversation.c.tenant == bindparam("tenant"))
+    .order_by(turn.c.lease_until)
+)
 _HELD = (
     turn.c.conversation_id == bindparam("b_id"),
     turn.c.id == bindparam("b_turn"),
@@ -97,6 +104,16 @@ _END_TOOL_CALL = (
         ended_at=bindparam("new_ended_at"),
     )
 )
+_CUT_OFF = (
+    update(tool_call)
+    .where(
+        tool_call.c.conversation_id == bindparam("b_id"),
+        tool_call.c.message_seq >= bindparam("b_first"),
+        tool_call.c.turn_id == bindparam("b_turn"),
+        tool_call.c.state == "running",
+    )
+    .values(state="unknown", ended_at=bindparam("new_ended_at"))
+)
 _CHUNK = insert(chunk)
 _CHUNKS = (
     select(chunk.c.text)
@@ -111,8 +128,17 @@ def open_on(connection: Connection, conversation_id: UUID, branch: int) -> OpenT
     row = connection.execute(_OPEN, {"id": conversation_id, "branch": branch}).one_or_none()
     if row is None:
         return None
-    turn_id, question_seq, epoch, owner, expired, age_us, calls = row
-    return OpenTurn(cast("UUID", turn_id), question_seq, epoch, owner, bool(expired), age_us, calls)
+    return _open_turn(row)
+
+
+def _open_turn(values: Any) -> OpenTurn:
+    turn_id, question_seq, epoch, owner, expired, age_us, calls = values
+    return OpenTurn(turn_id, question_seq, epoch, owner, bool(expired), age_us, calls)
+
+
+def open_in(connection: Connection, tenant: str) -> list[tuple[UUID, int, OpenTurn]]:
+    """Return every open turn of a tenant with its conversation and branch, the oldest lease first."""
+    return [(row[0], row[1], _open_turn(row[2:])) for row in connection.execute(_OPEN_IN, {"tenant": tenant})]
 
 
 def insert_open(
@@ -225,6 +251,12 @@ def end_tool_call(connection: Connection, conversation_id: UUID, row: ToolCallRo
         "new_ended_at": row.ended_at,
     }
     connection.execute(_END_TOOL_CALL, values)
+
+
+def cut_off_tool_calls(connection: Connection, conversation_id: UUID, turn_id: UUID, first_seq: int, at: int) -> None:
+    """Mark the turn's tool calls that nobody will report on any more: whether they had an effect is unknown."""
+    values = {"b_id": conversation_id, "b_turn": turn_id, "b_first": first_seq, "new_ended_at": at}
+    connection.execute(_CUT_OFF, values)
 
 
 def append_chunk(

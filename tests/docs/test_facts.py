@@ -51,6 +51,16 @@ def test_every_error_has_its_advice() -> None:
                 assert not re.search(rf"\b{each}\(", source), f"docs/how-to/errors.md: {each} is raised by now"
 
 
+def test_attributes_that_are_named_exist() -> None:
+    """What the page of errors says every ModelError has, an error without any facts has too."""
+    text = (CHECKOUT / "docs" / "how-to" / "errors.md").read_text("utf-8")
+    named = text.partition("All are below `ModelError`, with ")[2].partition(";")[0]
+    found = re.findall(r"`\.(\w+)`", named)
+    assert found
+    for each in found:
+        assert hasattr(errors.ModelError("x"), each), each
+
+
 def test_every_provider_is_described() -> None:
     """The page of providers names every one in profiles.json, and every host that tells one."""
     text = (CHECKOUT / "docs" / "how-to" / "providers.md").read_text("utf-8")
