@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.databases import Files, Postgres
 from tests.support.faces import Face
@@ -14,7 +15,13 @@ from tests.support.server import LoopbackServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", action="store_true", help="also run the long soaks")
+    parser.addoption("--soak", action="store_true", help="also run the long soaks, and each property on 40,000 examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--soak"):
+        settings.register_profile("soak", max_examples=40_000, deadline=None, suppress_health_check=list(HealthCheck))
+        settings.load_profile("soak")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

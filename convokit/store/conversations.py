@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
@@ -53,7 +54,7 @@ def find(connection: Connection, tenant: str, conversation_id: UUID) -> Conversa
 
 def by_key(connection: Connection, tenant: str, key: str) -> ConversationRow | None:
     """Return the conversation that the tenant keeps under `key`, or None."""
-    database_id = connection.execute(_DATABASE_ID).scalar_one()
+    database_id = cast("UUID", connection.execute(_DATABASE_ID).scalar_one())
     return find(connection, tenant, keyed_id(database_id, tenant, key))
 
 

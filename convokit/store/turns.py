@@ -6,7 +6,7 @@ writes nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
@@ -138,7 +138,8 @@ def _open_turn(values: Any) -> OpenTurn:
 
 def open_in(connection: Connection, tenant: str) -> list[tuple[UUID, int, OpenTurn]]:
     """Return every open turn of a tenant with its conversation and branch, the oldest lease first."""
-    return [(row[0], row[1], _open_turn(row[2:])) for row in connection.execute(_OPEN_IN, {"tenant": tenant})]
+    rows = connection.execute(_OPEN_IN, {"tenant": tenant})
+    return [(cast("UUID", row[0]), row[1], _open_turn(row[2:])) for row in rows]
 
 
 def insert_open(
