@@ -15,7 +15,9 @@ from tests.support.server import LoopbackServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", action="store_true", help="also run the long soaks, and each property on 40,000 examples")
+    parser.addoption(
+        "--soak", action="store_true", help="also run the long soaks, and each property on 40,000 examples"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
