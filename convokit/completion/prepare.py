@@ -150,10 +150,10 @@ def _rebuilt(scope: Scope, prepared: Prepared, plan: Plan, floor: int | None) ->
 def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
     """Return the plan with the window the server has, in our counter's tokens, and a tenth to spare."""
     plan, report = prepared.plan, prepared.context.report
-    budget = plan.builder.budget
+    step = plan.builder.budget.step_tokens
     share = error.available / error.needed if error.available and error.needed else 0.5
     window = max(int(report.tokens * min(share, 1.0) * 0.9) + report.reply_tokens, report.reply_tokens + 1)
-    smaller = Budget(context_tokens=window, reply_tokens=budget.reply_tokens, step_tokens=budget.step_tokens)
+    smaller = Budget(context_tokens=window, reply_tokens=report.reply_tokens, step_tokens=step)
     return replace(plan, builder=plan.builder.with_budget(smaller))
 
 
