@@ -5,6 +5,7 @@ from convokit.completion.functions import tool
 from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
 from convokit.domain.conversation import Conversation, Page, Verified
+from convokit.domain.events import StreamEvent
 from convokit.domain.message import Message
 from convokit.domain.profile import Profile
 from convokit.domain.reply import Usage
@@ -12,11 +13,14 @@ from convokit.domain.tool import Tool
 from convokit.domain.turn import Reply
 from convokit.errors import ConvokitError
 from convokit.kit import Chat, Convokit
+from convokit.run.aio import AsyncStream
+from convokit.run.sync import Stream
 from convokit.settings import Budget, Limits, Retry, Timeouts
 
 __all__ = [
     "AsyncChat",
     "AsyncConvokit",
+    "AsyncStream",
     "Budget",
     "Chat",
     "Context",
@@ -31,6 +35,8 @@ __all__ = [
     "Reply",
     "Report",
     "Retry",
+    "Stream",
+    "StreamEvent",
     "Timeouts",
     "Tool",
     "Usage",

@@ -139,7 +139,7 @@ class ConversationBusy(ConvokitError):
     def __init__(self, conversation: object, turn: object, since_s: float | None = None) -> None:
         age = "" if since_s is None else f", for {since_s:.1f} s"
         super().__init__(
-            f"conversation {conversation} is answering another turn ({turn}{age}): wait for it, or send on another branch"
+            f"conversation {conversation} is answering another turn ({turn}{age}): wait for it, or supersede it (on_busy)"
         )
         self.conversation = str(conversation)
         self.turn = str(turn)
@@ -187,7 +187,8 @@ class TooManyRounds(ToolFailed):
     """The model kept calling tools past the limit; everything so far is saved."""
 
     def __init__(self, rounds: int) -> None:
-        super().__init__("*", f"still calling tools after {rounds} rounds (max_tool_rounds)")
+        super().__init__("*", "")
+        self.args = (f"the model still calls tools after {rounds} rounds (max_tool_rounds)",)
         self.rounds = rounds
 
 

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from convokit.audit.verify import verify
-from convokit.completion import reading, recover, turn
+from convokit.completion import reading, recover, repeat
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, PartLike, tools_of
 from convokit.completion.recover import OnBusy
@@ -22,7 +22,7 @@ from convokit.domain.message import Message
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
 from convokit.domain.turn import Recovered, Reply
-from convokit.run.http import Client, HttpxClient
+from convokit.run.http import Client, HttpxClient, checked_client
 from convokit.run.setup import ApiKey, scope_of, target_of
 from convokit.run.sync import Stream, SyncDriver, SyncStore, migrate_once
 from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
@@ -84,7 +84,7 @@ class Convokit:
             database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits
         )
         self._store = SyncStore(open_engine(self._url), self._scope.database.name)
-        self._client = http_client or HttpxClient()
+        self._client = checked_client(http_client) or HttpxClient()
 
     def migrate(self) -> None:
         """Bring the database's tables up to date, creating a SQLite file if it is not there. Safe from many processes."""
@@ -180,6 +180,7 @@ class Chat:
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
         on_busy: OnBusy = "raise",
+        idempotency_key: str | None = None,
         **params: Unpack[RequestParams],
     ) -> Reply:
         """Save the question, call the model, save and return its reply.
@@ -187,7 +188,8 @@ class Chat:
         `content` is text, or a list of content parts in the API's shape (text, image_url, input_audio, file). `tools` are typed
         functions, `Tool`s or the API's own dicts; the model's calls of functions are run, for at most `max_tool_rounds` rounds.
         `on_busy` says what to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`), or
-        "supersede" it; a superseded turn's reply is kept, off the path.
+        "supersede" it; a superseded turn's reply is kept, off the path. Under an `idempotency_key` the same send may be
+        repeated: it comes back to its turn, whose question is saved once, and has the same reply.
         Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
         """
         options = Options(
@@ -200,7 +202,8 @@ class Chat:
             max_tool_rounds=max_tool_rounds,
             params=params,
         )
-        return self._driver().run(turn.send(self._scope, self._target, content, options, stream=False, on_busy=on_busy))
+        flow = repeat.send(self._scope, self._target, content, options, idempotency_key, stream=False, on_busy=on_busy)
+        return self._driver().run(flow)
 
     def stream(
         self,
@@ -214,6 +217,7 @@ class Chat:
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
         on_busy: OnBusy = "raise",
+        idempotency_key: str | None = None,
         **params: Unpack[RequestParams],
     ) -> Stream[Reply]:
         """Return the reply as it comes: a context manager over events. Leaving early stops the reply and keeps what came."""
@@ -228,8 +232,26 @@ class Chat:
             params=params,
         )
         return Stream(
-            self._driver(), turn.send(self._scope, self._target, content, options, stream=True, on_busy=on_busy)
+            self._driver(),
+            repeat.send(self._scope, self._target, content, options, idempotency_key, stream=True, on_busy=on_busy),
         )
+
+    def resume(
+        self,
+        *,
+        model: str | Unset = UNSET,
+        retry: Retry | Unset = UNSET,
+        timeouts: Timeouts | Unset = UNSET,
+        tools: Sequence[ToolLike] | Unset = UNSET,
+        on_busy: OnBusy = "raise",
+        **params: Unpack[RequestParams],
+    ) -> Reply:
+        """Finish the last turn: ask again for the reply it is missing, without a second question, or return the one it has.
+
+        The right move after a `ModelError`. Tool results that are recorded are not made again.
+        """
+        options = Options(model=model, retry=retry, timeouts=timeouts, tools=tools_of(tools), params=params)
+        return self._driver().run(repeat.resume(self._scope, self._target, options, stream=False, on_busy=on_busy))
 
     def messages(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back."""

@@ -55,6 +55,7 @@ class Call:
     stored_chars: int = 0
     stored_at: float = 0.0
     content_at: float = 0.0
+    moves_head: bool = True
     recorded: bool = False
     """Whether this call's outcome is on record already: a tool round is between two calls."""
     spent: list[Usage] = field(default_factory=list)
@@ -238,6 +239,7 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
             ended=call.row,
             following=following,
             prompts=prepared.prompts,
+            moves_head=call.moves_head,
             lease_us=lease_us(wait + prepared.plan.timeouts.first_byte_s),
             at=now,
         ),

@@ -17,6 +17,7 @@ from convokit.context.repair import PartialPolicy
 from convokit.context.tokens import CharacterEstimate, Counter
 from convokit.domain.params import RequestParams, check
 from convokit.domain.profile import Profile, resolve
+from convokit.domain.text import checked
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.settings import UNSET, Budget, Retry, Timeouts, Unset
@@ -32,6 +33,7 @@ PartLike = str | Mapping[str, Any]
 _NOT_STORED = frozenset({"extra_headers", "response_format"})
 """Headers may be secrets, and a response model is code: they hold for the handle, and are not stored."""
 DEFAULT_ROUNDS = 8
+PROMPT_BYTES = 1024 * 1024
 _KINDS: dict[str, tuple[type, ...]] = {
     "model": (str,),
     "developer_prompt": (str, type(None)),
@@ -77,6 +79,8 @@ class Options:
             value = getattr(self, name)
             if value is not UNSET and value not in words:
                 raise SettingsError(name, f"must be one of {', '.join(words)}, not {value!r}")
+        if isinstance(self.developer_prompt, str):
+            checked("developer_prompt", self.developer_prompt, limit=PROMPT_BYTES, setting="a fixed limit")
         if self.model == "":
             raise SettingsError("model", "is empty")
         if self.counter is not UNSET and not (hasattr(self.counter, "count") and hasattr(self.counter, "name")):

@@ -61,11 +61,11 @@ def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow |
     return settle(call.over(target.options).over(stored).over(scope.options), scope.base_url)
 
 
-def look(scope: Scope, target: Target, call: Options, content: Content) -> Flow[steps.Snapshot]:
-    """Read what a turn needs: the conversation, and the end of its path as far as the window may reach."""
+def look(scope: Scope, target: Target, call: Options, content: Content, at: int | None = None) -> Flow[steps.Snapshot]:
+    """Read what a turn needs: the conversation, and the end of its path (or of the path to `at`) as far as the window goes."""
     conversation_id = yield from identify(scope, target)
     enough = _enough(scope, target, call, content)
-    return (yield from read(steps.snapshot, scope.tenant, conversation_id, target.branch, enough))
+    return (yield from read(steps.snapshot, scope.tenant, conversation_id, target.branch, enough, at))
 
 
 def prepare(
@@ -78,6 +78,15 @@ def prepare(
     blobs = {**seen.blobs, **{blob.digest: blob for blob in content.blobs}}
     floor = _floor(plan, reversed(seen.path.rows))
     return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor)
+
+
+def prepare_again(scope: Scope, target: Target, call: Options, seen: steps.Snapshot, *, stream: bool) -> Prepared:
+    """Build the request for a question that is stored already: the path that was read ends with it."""
+    assert target.id is not None
+    plan = plan_for(scope, target, call, seen.conversation)
+    floor = _floor(plan, reversed(seen.path.rows))
+    items = tuple(items_of(plan, seen))
+    return _built(scope, target.id, seen, plan, items, seen.blobs, stream=stream, floor=floor)
 
 
 def _built(

@@ -21,7 +21,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.tool import Tool
 from convokit.domain.turn import ToolCallRow
-from convokit.errors import ConvokitError, TooManyRounds, UnknownTool
+from convokit.errors import ContextOverflow, ConvokitError, TooManyRounds, UnknownTool
 from convokit.store import steps
 
 Prepared = tuple[Callable[..., Any], dict[str, Any]] | ConvokitError
@@ -34,6 +34,8 @@ def wanted(call: calls.Call) -> list[dict[str, Any]]:
     asked = answers[0].tool_calls if answers else []
     tools = call.prepared.plan.tools
     own = [tools.get(_function(each)[0]) for each in asked]
+    if call.prepared.plan.max_tool_rounds == 0:
+        return []
     if any(each.get("type") != "function" for each in asked) or any(tool and not tool.function for tool in own):
         return []
     return asked if tools else []
@@ -111,7 +113,12 @@ def _record_results(
             before = draft
         return drafts
 
-    prepared = again(scope, call.prepared, [asker, *rows(call.conversation)])
+    try:
+        prepared = again(scope, call.prepared, [asker, *rows(call.conversation)])
+    except ContextOverflow as error:
+        yield from write(steps.record, _recording(call, now, rows=rows, ran=tool_rows))
+        detail = "the results of this turn's tools are saved, but do not fit; return less, or raise the budget"
+        raise ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail) from None
     following = calls.new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
     recorded = yield from write(
         steps.record,
@@ -130,6 +137,7 @@ def _recording(call: calls.Call, now: int, **values: Any) -> steps.Recording:
         epoch=call.epoch,
         lease_us=calls.lease_us(timeouts.total_s),
         at=now,
+        moves_head=call.moves_head,
         **values,
     )
 

@@ -17,7 +17,7 @@ from convokit.completion.options import Options
 from convokit.completion.prepare import Prepared, look, prepare
 from convokit.completion.recover import OnBusy, clear_the_way
 from convokit.completion.result import Outcome, RowsFor, reply_of, rows_of, sounds_of
-from convokit.completion.scope import Scope, Target
+from convokit.completion.scope import Scope, Target, missing
 from convokit.completion.tools import run_round, wanted
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
@@ -25,7 +25,7 @@ from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Content, checked_content
 from convokit.domain.text import compact_json
-from convokit.domain.turn import Reply
+from convokit.domain.turn import Key, Reply
 from convokit.errors import ConversationBusy, ModelError, SettingsError
 from convokit.settings import Timeouts, Unset
 from convokit.store import steps
@@ -34,9 +34,19 @@ _REBUILDS = 3
 
 
 def send(
-    scope: Scope, target: Target, given: object, call: Options, *, stream: bool, on_busy: OnBusy = "raise"
+    scope: Scope,
+    target: Target,
+    given: object,
+    call: Options,
+    *,
+    stream: bool,
+    on_busy: OnBusy = "raise",
+    key: Key | None = None,
 ) -> Flow[Reply]:
-    """Send text, or content parts, and return the saved reply. Raises: every ConvokitError there is."""
+    """Send text, or content parts, and return the saved reply. Raises: every ConvokitError there is.
+
+    Raises steps.Conflict when a turn under the same idempotency `key` came between.
+    """
     content = checked_content(given, scope.limits)
     check_on_busy(on_busy)
     deadline = scope.clock.monotonic() + _timeouts(scope, target, call).busy_s
@@ -47,14 +57,18 @@ def send(
             yield from clear_the_way(scope, target, call, seen, on_busy, deadline)
             continue
         prepared = prepare(scope, target, call, seen, content, stream=stream)
-        _check_key(scope, prepared)
-        with _held(scope) as turn_id:
+        check_api_key(scope, prepared)
+        with held(scope, new_id()) as turn_id:
             try:
-                running = yield from _begin(scope, target, prepared, content, turn_id)
+                running = yield from _begin(scope, target, prepared, content, turn_id, key)
             except steps.Conflict:
+                if key is not None:
+                    raise
+                if rebuilds and seen.conversation is None:  # the id is taken, and not by anything this tenant can see
+                    raise missing(target) from None
                 rebuilds += 1
                 continue
-            return (yield from _answer(scope, running))
+            return (yield from answer(scope, running))
     raise ConversationBusy(target.name, "several", None)
 
 
@@ -70,9 +84,8 @@ def _timeouts(scope: Scope, target: Target, call: Options) -> Timeouts:
 
 
 @contextmanager
-def _held(scope: Scope) -> Iterator[UUID]:
-    """Draw a turn's id, which counts as run by this process for as long as the block lasts."""
-    turn_id = new_id()
+def held(scope: Scope, turn_id: UUID) -> Iterator[UUID]:
+    """Count a turn as run by this process for as long as the block lasts."""
     scope.running.add(turn_id)
     try:
         yield turn_id
@@ -80,12 +93,16 @@ def _held(scope: Scope) -> Iterator[UUID]:
         scope.running.discard(turn_id)
 
 
-def _check_key(scope: Scope, prepared: Prepared) -> None:
-    if prepared.plan.profile.needs_key and not scope.api_key():
+def check_api_key(scope: Scope, prepared: Prepared) -> None:
+    """Raise: SettingsError when the host wants a key and there is none."""
+    key = scope.api_key()
+    if prepared.plan.profile.needs_key and not key:
         raise SettingsError("api_key", f"{scope.base_url} wants a key: pass api_key=... or set OPENAI_API_KEY")
 
 
-def _begin(scope: Scope, target: Target, prepared: Prepared, content: Content, turn_id: UUID) -> Flow[calls.Call]:
+def _begin(
+    scope: Scope, target: Target, prepared: Prepared, content: Content, turn_id: UUID, key: Key | None
+) -> Flow[calls.Call]:
     now = scope.clock.now_us()
     seen = prepared.seen.conversation
     row = seen if seen is not None else _new_conversation(scope, target, now)
@@ -107,6 +124,7 @@ def _begin(scope: Scope, target: Target, prepared: Prepared, content: Content, t
             at=now,
             prompts=prepared.prompts,
             blobs=content.blobs,
+            key=key,
             described=described,
         ),
     )
@@ -169,7 +187,8 @@ def _question(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> 
     )
 
 
-def _answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
+def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
+    """Make the call of an open turn, run the tools it asks for, close the turn however it ends, and return the reply."""
     rounds = 0
     try:
         while True:
@@ -232,6 +251,7 @@ def _settlement(running: calls.Call, outcome: Outcome, rows: RowsFor, now: int) 
         at=now,
         error=compact_json(calls.describe(outcome.error)) if outcome.error is not None else None,
         first_token_at=running.first_token_at,
+        moves_head=running.moves_head,
         tools_from_seq=running.parent.seq if running.recorded else None,
         blobs=sounds_of(running),
     )

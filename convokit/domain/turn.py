@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -27,6 +28,43 @@ class OpenTurn:
     expired: bool
     age_us: int
     calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key as it is stored: hashed, with the salted fingerprint of the request it came with."""
+
+    hash: bytes
+    salt: bytes
+    fingerprint: bytes
+
+    @classmethod
+    def of(cls, key: str, request: str) -> Key:
+        """Return the key for a request, given as canonical text."""
+        salt = chain.new_salt()
+        return cls(hashlib.sha256(key.encode()).digest(), salt, chain.salted_digest(salt, request.encode()))
+
+
+@dataclass(slots=True)
+class TurnRow:
+    """A row of the turn table, as far as finding a turn again needs it."""
+
+    id: UUID
+    branch: int
+    question_seq: int
+    reply_seq: int | None
+    state: str
+    epoch: int
+    error: str | None
+    fingerprint: bytes | None
+    fingerprint_salt: bytes | None
+    calls: int
+    """The number of its last API call."""
+
+    def was_sent_with(self, request: str) -> bool:
+        """Whether the turn was sent with this very request."""
+        salt = bytes(self.fingerprint_salt or b"")
+        return chain.salted_digest(salt, request.encode()) == bytes(self.fingerprint or b"")
 
 
 class Recovered(BaseModel):

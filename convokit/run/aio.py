@@ -14,11 +14,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
 from convokit.domain.events import StreamEvent
@@ -66,20 +67,31 @@ class AsyncEngineStore:
 
     def __init__(self, url: URL, name: str) -> None:
         require_driver()
-        self._engine = create_async_engine(url, hide_parameters=True, pool_size=16, max_overflow=16)
+        self._url = url
         self._name = name
+        self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
+        """A connection belongs to the event loop that made it: `asyncio.run` may be called again and again."""
 
     async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
         """Run `call` in a transaction. Raises: StoreError."""
         try:
-            async with self._engine.begin() as connection:
+            async with self._engine().begin() as connection:
                 return await connection.run_sync(call)
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translated(self._name, error) from None
 
+    def _engine(self) -> AsyncEngine:
+        loop = asyncio.get_running_loop()
+        if loop not in self._engines:
+            self._engines[loop] = create_async_engine(self._url, hide_parameters=True, pool_size=16, max_overflow=16)
+        return self._engines[loop]
+
     async def close(self) -> None:
         """Close the connections."""
-        await self._engine.dispose()
+        engine = self._engines.pop(asyncio.get_running_loop(), None)
+        if engine is not None:
+            await engine.dispose()
+        self._engines.clear()
 
 
 def open_store(url: URL, name: str) -> AsyncStore:

@@ -7,15 +7,17 @@ must not travel to another host.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import httpx
 
 from convokit.completion.effects import Head, Open
-from convokit.errors import Interrupted, ModelError, TimedOut, Unreachable
+from convokit.errors import Interrupted, ModelError, SettingsError, TimedOut, Unreachable
 
 PER_SHARD = 8
 """Requests at once on one httpx client."""
@@ -56,6 +58,14 @@ class AsyncClient(Protocol):
 
 
 Pooled = TypeVar("Pooled")
+
+
+def checked_client(given: Any) -> Any:
+    """Return a client that was passed in. Raises: SettingsError when it has no `open` and `close`."""
+    if given is not None and not (callable(getattr(given, "open", None)) and callable(getattr(given, "close", None))):
+        name = "AsyncHttpxClient" if isinstance(given, httpx.AsyncClient) else "HttpxClient"
+        raise SettingsError("http_client", f"must have `open` and `close`; wrap it: convokit.run.http.{name}(...)")
+    return given
 
 
 class _Shards(Generic[Pooled]):
@@ -170,7 +180,9 @@ class AsyncHttpxClient:
         self._tls = _Tls()
         self._own = client is None
         self._given = client
-        self._shards: dict[tuple[str, bool], _Shards[httpx.AsyncClient]] = {}
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, bool], _Shards[httpx.AsyncClient]]]
+        self._loops = WeakKeyDictionary()
+        """A connection belongs to the event loop that made it: `asyncio.run` may be called again and again."""
 
     async def open(self, request: Open) -> AsyncAnswer:
         """Send, and wait for the head."""
@@ -191,21 +203,20 @@ class AsyncHttpxClient:
         return _AsyncHttpxAnswer(response, timeout, lambda: shards.give_back(client))
 
     def _for(self, url: str) -> _Shards[httpx.AsyncClient]:
+        kinds = self._loops.setdefault(asyncio.get_running_loop(), {})
         kind = (urlsplit(url).scheme, _is_here(url))
-        if kind not in self._shards:
+        if kind not in kinds:
             verify, given = self._tls.verify(url), self._given
-            self._shards[kind] = _Shards(
-                lambda: given or httpx.AsyncClient(verify=verify, trust_env=not kind[1], **_limits())
-            )
-        return self._shards[kind]
+            kinds[kind] = _Shards(lambda: given or httpx.AsyncClient(verify=verify, trust_env=not kind[1], **_limits()))
+        return kinds[kind]
 
     async def close(self) -> None:
         """Close the connections that were opened here; a client that was given stays open."""
-        for shards in self._shards.values():
+        for shards in self._loops.pop(asyncio.get_running_loop(), {}).values():
             for client in shards.load:
                 if self._own:
                     await client.aclose()
-        self._shards.clear()
+        self._loops.clear()
 
 
 class _HttpxAnswer:

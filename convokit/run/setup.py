@@ -13,7 +13,7 @@ from convokit.completion.scope import Database, Scope, Target
 from convokit.domain.ids import as_id
 from convokit.domain.profile import DEFAULT_BASE_URL, resolve
 from convokit.domain.text import checked, checked_json
-from convokit.errors import InvalidInput, SettingsError
+from convokit.errors import InvalidInput, SettingsError, TooLarge
 from convokit.run.owner import is_dead, owner, running
 from convokit.settings import UNSET, Environment, Limits
 from convokit.store.engine import database_url, describe
@@ -43,6 +43,8 @@ def scope_of(
     endpoint(server)
     if isinstance(options.profile, str):
         resolve("", server, name=options.profile)
+    if limits is not None and not isinstance(limits, Limits):
+        raise SettingsError("limits", f"must be Limits, not {limits!r}")
     bounds = limits or Limits()
     if not tenant:
         raise InvalidInput("tenant", "is empty")
@@ -63,9 +65,20 @@ def scope_of(
 def _key(given: ApiKey, from_environment: str | None) -> Callable[[], str | None]:
     """Return what gives the key, anew for each call: keys rotate. A key of the environment goes only to its own host."""
     if callable(given):
-        return given
-    key = given if given is not None else from_environment
+        return lambda: _fit(given())
+    key = _fit(given if given is not None else from_environment)
     return lambda: key
+
+
+def _fit(key: object) -> str | None:
+    """Return a key that can be a header's value. Raises: SettingsError, which does not show it."""
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise SettingsError("api_key", f"must be text or a function that returns text, not {type(key).__name__}")
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        raise SettingsError("api_key", "holds blanks at an end, line ends or characters that no header can carry")
+    return key
 
 
 def target_of(
@@ -88,6 +101,8 @@ def target_of(
         checked(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
         if not value:
             raise InvalidInput(name, "is empty")
+        if len(value) > limits.key_chars:
+            raise TooLarge(name, len(value), limits.key_chars, setting="Limits.key_chars", unit="characters")
     encoded = None
     if metadata is not None:
         encoded = checked_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # checked there

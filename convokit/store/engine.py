@@ -48,6 +48,8 @@ def database_url(database: str | Path) -> URL:
         return url
     if backend == "postgresql":
         return url.set(drivername="postgresql+psycopg")
+    if backend == "postgres":
+        raise SettingsError("database", "write postgresql:// for postgres://")
     raise SettingsError("database", f"{backend} is not supported; SQLite and PostgreSQL are")
 
 

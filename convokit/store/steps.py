@@ -17,7 +17,7 @@ from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob, digests
-from convokit.domain.turn import CompletionRow, OpenTurn, ToolCallRow
+from convokit.domain.turn import CompletionRow, Key, OpenTurn, ToolCallRow, TurnRow
 from convokit.store import blobs, chain, conversations, messages, turns
 
 
@@ -51,6 +51,7 @@ class Beginning:
     at: int
     prompts: Sequence[tuple[bytes, str]] = ()
     blobs: Sequence[Blob] = ()
+    key: Key | None = None
     described: bool = False
     """Whether the conversation's own settings, subject or title changed."""
 
@@ -70,6 +71,8 @@ class Settlement:
     error: str | None = None
     first_token_at: int | None = None
     takeover: bool = False
+    moves_head: bool = True
+    """False where later messages follow the question already: the reply is then a branch of its own."""
     tools_from_seq: int | None = None
     """Where the turn's tool calls begin, when some may have been cut off while they ran."""
     blobs: Sequence[Blob] = ()
@@ -92,6 +95,7 @@ class Recording:
     """Tool calls that are about to run."""
     ran: Sequence[ToolCallRow] = ()
     """Tool calls that ran."""
+    moves_head: bool = True
     prompts: Sequence[tuple[bytes, str]] = ()
 
     @property
@@ -114,14 +118,18 @@ def snapshot(
     conversation_id: UUID,
     branch: int,
     enough: Callable[[ConversationRow, list[MessageRow]], int],
+    at: int | None = None,
 ) -> Snapshot:
-    """Read the conversation, the end of the branch's path as far as `enough` asks, and whether a turn is open on it."""
+    """Read the conversation, the end of the branch's path as far as `enough` asks, and whether a turn is open on it.
+
+    `at` reads the path that ends there instead of the branch's own.
+    """
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return Snapshot(None)
     found = row
     head = conversations.head(connection, row, branch)
-    path = messages.read_back(connection, row.id, head, lambda rows: enough(found, rows))
+    path = messages.read_back(connection, row.id, head if at is None else at, lambda rows: enough(found, rows))
     wanted = {digest for each in path.rows if each.parts is not None for digest in digests(each.parts)}
     found_blobs = blobs.among(connection, row.id, wanted) if wanted else {}
     return Snapshot(row, head, path, turns.open_on(connection, row.id, branch), found_blobs)
@@ -159,6 +167,7 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
             owner=beginning.owner,
             lease_us=beginning.lease_us,
             at=beginning.at,
+            key=beginning.key,
         )
     except IntegrityError:
         raise Conflict from None
@@ -169,6 +178,27 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
     blobs.keep(connection, row.id, beginning.blobs)
     turns.insert_call(connection, row.id, beginning.completion)
     return moved
+
+
+def reopen(
+    connection: Connection,
+    row: ConversationRow,
+    turn: TurnRow,
+    completion: CompletionRow,
+    *,
+    owner: str,
+    lease_us: int,
+    prompts: Sequence[tuple[bytes, str]],
+) -> None:
+    """Open a turn again for another API call. Raises: Conflict when someone else did, or another turn is open."""
+    try:
+        if not turns.reopen(connection, row.id, turn.id, turn.epoch, owner=owner, lease_us=lease_us):
+            raise Conflict
+    except IntegrityError:
+        raise Conflict from None
+    for digest, body in prompts:
+        chain.keep_prompt(connection, row.tenant, digest, body)
+    turns.insert_call(connection, row.id, completion)
 
 
 def settle(connection: Connection, settlement: Settlement) -> Settled | None:
@@ -208,7 +238,7 @@ def _extend(connection: Connection, settlement: Settlement | Recording, rows: li
     call = [settlement.completion.leaf()] if settlement.completion is not None else []
     while True:
         entries = chains.extend(row.last_entry, row.chain_hash, [*(each.leaf() for each in rows), *call])
-        moves = bool(rows) and rows[0].status != "late"
+        moves = bool(rows) and settlement.moves_head and rows[0].status != "late"
         head = _head_of(rows) if moves else conversations.head(connection, row, settlement.branch)
         last = rows[-1].seq if rows else row.last_seq
         if conversations.advance(

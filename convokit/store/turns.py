@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
 
-from convokit.domain.turn import CompletionRow, OpenTurn, ToolCallRow
+from convokit.domain.turn import CompletionRow, Key, OpenTurn, ToolCallRow, TurnRow
 from convokit.store.clock import now_us
 from convokit.store.schema import chunk, completion, conversation, tool_call, turn
 
@@ -33,6 +33,33 @@ _OPEN_IN = (
     .join(conversation, conversation.c.id == turn.c.conversation_id)
     .where(turn.c.claim.is_not(None), conversation.c.tenant == bindparam("tenant"))
     .order_by(turn.c.lease_until)
+)
+_CALLS = (
+    select(func.coalesce(func.max(completion.c.number), 0))
+    .where(completion.c.conversation_id == turn.c.conversation_id, completion.c.turn_id == turn.c.id)
+    .scalar_subquery()
+)
+_FOUND = select(*(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"), _CALLS)
+_BY_ID = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
+_BY_KEY = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.idempotency_hash == bindparam("hash"))
+_REOPEN = (
+    update(turn)
+    .where(
+        turn.c.conversation_id == bindparam("b_id"),
+        turn.c.id == bindparam("b_turn"),
+        turn.c.epoch == bindparam("b_epoch"),
+        turn.c.state.in_(("interrupted", "cancelled", "failed", "abandoned")),
+    )
+    .values(
+        state="open",
+        claim=turn.c.branch,
+        epoch=turn.c.epoch + 1,
+        owner=bindparam("new_owner"),
+        lease_until=now_us() + bindparam("lease_us"),
+        reply_seq=None,
+        error=None,
+        ended_at=None,
+    )
 )
 _HELD = (
     turn.c.conversation_id == bindparam("b_id"),
@@ -136,6 +163,26 @@ def _open_turn(values: Any) -> OpenTurn:
     return OpenTurn(turn_id, question_seq, epoch, owner, bool(expired), age_us, calls)
 
 
+def find(connection: Connection, conversation_id: UUID, turn_id: UUID) -> TurnRow | None:
+    """Return a turn."""
+    row = connection.execute(_BY_ID, {"id": conversation_id, "turn": turn_id}).one_or_none()
+    return None if row is None else TurnRow(*cast("Any", row))
+
+
+def find_by_key(connection: Connection, conversation_id: UUID, idempotency_hash: bytes) -> TurnRow | None:
+    """Return the turn that was sent under an idempotency key."""
+    row = connection.execute(_BY_KEY, {"id": conversation_id, "hash": idempotency_hash}).one_or_none()
+    return None if row is None else TurnRow(*cast("Any", row))
+
+
+def reopen(
+    connection: Connection, conversation_id: UUID, turn_id: UUID, epoch: int, *, owner: str, lease_us: int
+) -> bool:
+    """Open a turn again that ended without a whole reply, if nobody else did."""
+    values = {"b_id": conversation_id, "b_turn": turn_id, "b_epoch": epoch, "new_owner": owner, "lease_us": lease_us}
+    return connection.execute(_REOPEN, values).rowcount == 1
+
+
 def open_in(connection: Connection, tenant: str) -> list[tuple[UUID, int, OpenTurn]]:
     """Return every open turn of a tenant with its conversation and branch, the oldest lease first."""
     rows = connection.execute(_OPEN_IN, {"tenant": tenant})
@@ -152,8 +199,9 @@ def insert_open(
     owner: str,
     lease_us: int,
     at: int,
+    key: Key | None = None,
 ) -> None:
-    """Insert an open turn. A unique index refuses a second one on the same branch."""
+    """Insert an open turn. Unique indexes refuse a second one on the same branch, or under the same idempotency key."""
     connection.execute(
         _BEGIN,
         {
@@ -165,6 +213,9 @@ def insert_open(
             "owner": owner,
             "lease_us": lease_us,
             "started_at": at,
+            "idempotency_hash": key.hash if key is not None else None,
+            "fingerprint": key.fingerprint if key is not None else None,
+            "fingerprint_salt": key.salt if key is not None else None,
         },
     )
 

@@ -18,8 +18,8 @@ from convokit.wire.parsing import describe, excerpt, loads
 _READ_BYTES = 64 * 1024
 _HTML_TAG = re.compile(r"<(?:script|style)\b[^<]*</(?:script|style)>|<[^<>]*>", re.IGNORECASE)
 _SECRET = re.compile(
-    r"(?i)\bbearer\s+[^\s\"',;]+"
-    r"|\bapi[-_ ]?key(?:\s+provided)?\s*[:=]\s*[\"']?[^\s\"',;]+[^\s\"',;.]"
+    r"(?i)(?P<named>\bbearer\s+(?=[^\s\"',;]*[0-9._~+/=-])|\bapi[-_ ]?key(?:\s+provided)?\s*[:=]\s*[\"']?)"
+    r"[^\s\"',;]+[^\s\"',;.]"
     r"|\b(?:(?:sk|gsk|csk|sess|xai|hf|pplx|nvapi)[-_]|AIza)[A-Za-z0-9*_\-]{3}[A-Za-z0-9*_\-.]{3,}[A-Za-z0-9*]"
     r"|\beyJ[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)*"
     r"|(?<![\w-])(?:[0-9a-f]{32}|[A-Za-z0-9]{40,})(?![\w-])"
@@ -44,7 +44,7 @@ def clean(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in secrets:
         if secret:
             text = text.replace(secret, _CUT)
-    return excerpt(_SECRET.sub(_CUT, text[:4096]))
+    return excerpt(_SECRET.sub(lambda found: (found["named"] or "") + _CUT, text[:4096]))
 
 
 def is_error(payload: dict[str, Any]) -> bool:

@@ -25,7 +25,10 @@ VALUES = (
     "Conversation", "Message", "Page", "Reply", "Usage", "Verified", "Context", "Report",
     "Budget", "Retry", "Timeouts", "Limits", "Profile", "ContextBuilder", "tool", "Tool",
 )  # fmt: skip
-ELSEWHERE = {"ConvokitError": "errors.md", "AsyncConvokit": "", "AsyncChat": ""}
+ELSEWHERE = {
+    "ConvokitError": "errors.md", "AsyncConvokit": "", "AsyncChat": "",
+    "Stream": "events.md", "AsyncStream": "events.md", "StreamEvent": "events.md",
+}  # fmt: skip
 MODULES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "errors": (
         "convokit.errors",
@@ -57,7 +60,7 @@ MODULES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "events": (
         "Streams and their events",
-        "What `chat.stream(...)` returns, and what it hands out while a reply is on its way.",
+        "What `chat.stream(...)` returns, and what it hands out while a reply is on its way. `Stream`, `AsyncStream` and the union `StreamEvent` come from\n`convokit`, the single events from `convokit.domain.events`.",
         ("run.sync:Stream", "run.aio:AsyncStream", "domain.events"),
     ),
 }

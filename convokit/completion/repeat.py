@@ -1,0 +1,213 @@
+"""Coming back to a turn: a send that is repeated under its idempotency key, and a turn that is resumed.
+
+However often a key is sent, by whomever: one question, at most one whole reply, and every caller that returns has the same one.
+A turn that ended without a whole reply is opened again for another API call; its question is not asked twice, and tool
+results that are recorded are not made twice.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.completion import call as calls
+from convokit.completion import turn
+from convokit.completion.effects import Emit, Flow, Sleep, read, write
+from convokit.completion.options import Options
+from convokit.completion.prepare import Prepared, look, prepare_again
+from convokit.completion.recover import OnBusy, clear_the_way
+from convokit.completion.scope import Scope, Target, identify, missing
+from convokit.domain.events import TextDelta
+from convokit.domain.message import Message, MessageRow
+from convokit.domain.parts import Content
+from convokit.domain.reply import Usage, UsageSource
+from convokit.domain.text import checked, compact_json
+from convokit.domain.turn import CompletionRow, Key, Reply, TurnRow
+from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, NotFound
+from convokit.store import messages, steps, turns
+
+_POLL_S = 0.1
+_TRIES = 8
+
+
+def send(
+    scope: Scope, target: Target, given: object, call: Options, key: str | None, *, stream: bool, on_busy: OnBusy
+) -> Flow[Reply]:
+    """Send, under an idempotency key if there is one."""
+    if key is None:
+        return turn.send(scope, target, given, call, stream=stream, on_busy=on_busy)
+    return _send_once(scope, target, given, call, key, stream=stream, on_busy=on_busy)
+
+
+def _send_once(
+    scope: Scope, target: Target, given: object, call: Options, key: str, *, stream: bool, on_busy: OnBusy
+) -> Flow[Reply]:
+    """Send under an idempotency key: the first time a turn, ever after that turn. Raises: IdempotencyConflict."""
+    checked("idempotency_key", key, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
+    request = _canonical(given, call)
+    stored_key = Key.of(key, request)
+    conversation_id = yield from identify(scope, target)
+    for _ in range(_TRIES):
+        found = yield from read(turns.find_by_key, conversation_id, stored_key.hash)
+        if found is not None:
+            if not found.was_sent_with(request):
+                raise IdempotencyConflict(target.name, found.id)
+            return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
+        try:
+            return (yield from turn.send(scope, target, given, call, stream=stream, on_busy=on_busy, key=stored_key))
+        except steps.Conflict:
+            continue
+        except ConversationBusy:  # by a turn under this very key, perhaps, that began since we looked
+            if (yield from read(turns.find_by_key, conversation_id, stored_key.hash)) is None:
+                raise
+    raise ConversationBusy(target.name, "several", None)
+
+
+def _canonical(given: object, call: Options) -> str:
+    """Return what makes a request the same request: its content and what was set for this call."""
+    return compact_json(
+        [given if isinstance(given, str) else json.loads(json.dumps(given, default=str)), call.to_json()]
+    )
+
+
+def resume(scope: Scope, target: Target, call: Options, *, stream: bool, on_busy: OnBusy = "raise") -> Flow[Reply]:
+    """Finish the chat's last turn: return its reply, or ask for it again if it has none that is whole."""
+    seen = yield from look(scope, target, call, Content(""))
+    if seen.conversation is None or not seen.path.rows:
+        raise missing(target)
+    turn_id = seen.path.rows[-1].turn_id
+    found = None if turn_id is None else (yield from read(turns.find, seen.conversation.id, turn_id))
+    if found is None:
+        raise NotFound("turn", "to resume", "the last message belongs to none")
+    return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
+
+
+def come_back(
+    scope: Scope, target: Target, call: Options, found: TurnRow, *, stream: bool, on_busy: OnBusy
+) -> Flow[Reply]:
+    """Return the turn's reply: the stored one, the one that is on its way, or a new one."""
+    assert target.id is not None
+    deadline = scope.clock.monotonic() + 600.0
+    for _ in range(_TRIES):
+        found = yield from _closed(scope, target, call, found, deadline)
+        if found.state == "completed":
+            reply = yield from read(stored_reply, target.id, found)
+            yield Emit([TextDelta(reply.text)])
+            return reply
+        if found.state == "superseded":
+            raise Interrupted("this turn was superseded by a later one")
+        try:
+            return (yield from _open_again(scope, target, call, found, stream=stream, on_busy=on_busy))
+        except steps.Conflict:
+            found = yield from _fresh(target.id, found)
+    raise ConversationBusy(target.name, found.id, None)
+
+
+def _closed(scope: Scope, target: Target, call: Options, found: TurnRow, deadline: float) -> Flow[TurnRow]:
+    """Wait until the turn is closed, and close it if its worker is gone."""
+    assert target.id is not None
+    while found.state == "open":
+        seen = yield from look(scope, target, call, Content(""))
+        if seen.open_turn is not None and seen.open_turn.id == found.id:
+            yield from clear_the_way(scope, target, call, seen, "wait", deadline)
+        else:
+            yield Sleep(_POLL_S)
+        found = yield from _fresh(target.id, found)
+    return found
+
+
+def _fresh(conversation_id: UUID, found: TurnRow) -> Flow[TurnRow]:
+    row = yield from read(turns.find, conversation_id, found.id)
+    return found if row is None else row
+
+
+def _open_again(
+    scope: Scope, target: Target, call: Options, found: TurnRow, *, stream: bool, on_busy: OnBusy
+) -> Flow[Reply]:
+    seen = yield from _ready(scope, target, call, found, on_busy)
+    assert seen.conversation is not None
+    tail, last = _tail(seen.path.rows, found), seen.path.rows[-1].turn_id == found.id
+    if not last:
+        seen = yield from look(scope, target, call, Content(""), at=found.question_seq)
+        assert seen.conversation is not None
+        tail = seen.path.rows
+    seen.path.rows = tail
+    prepared = prepare_again(scope, target, call, seen, stream=stream)
+    turn.check_api_key(scope, prepared)
+    with turn.held(scope, found.id):
+        running = yield from _reopened(scope, prepared, found, moves_head=last)
+        return (yield from turn.answer(scope, running))
+
+
+def _ready(scope: Scope, target: Target, call: Options, found: TurnRow, on_busy: OnBusy) -> Flow[steps.Snapshot]:
+    """Return what a turn needs once no other turn is open on its branch."""
+    deadline = scope.clock.monotonic() + 60.0
+    while True:
+        seen = yield from look(scope, target, call, Content(""))
+        if seen.open_turn is None or seen.open_turn.id == found.id:
+            return seen
+        yield from clear_the_way(scope, target, call, seen, on_busy, deadline)
+
+
+def _tail(rows: list[MessageRow], found: TurnRow) -> list[MessageRow]:
+    """Return the path up to where a new reply of the turn belongs: without what broke off."""
+    end = len(rows)
+    while end and rows[end - 1].turn_id == found.id and rows[end - 1].status == "partial":
+        end -= 1
+    return rows[:end]
+
+
+def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: bool) -> Flow[calls.Call]:
+    timeouts, seen = prepared.plan.timeouts, prepared.seen
+    assert seen.conversation is not None
+    row = calls.new_row(prepared, found.id, scope.clock.now_us(), number=found.calls + 1)
+    silence = timeouts.first_byte_s if prepared.stream else timeouts.total_s
+    yield from write(
+        steps.reopen,
+        seen.conversation,
+        found,
+        row,
+        owner=scope.owner(),
+        lease_us=calls.lease_us(silence),
+        prompts=prepared.prompts,
+    )
+    return calls.Call(
+        prepared,
+        seen.conversation,
+        row,
+        found.branch,
+        seen.path.rows[-1],
+        epoch=found.epoch + 1,
+        deadline=scope.clock.monotonic() + timeouts.total_s,
+        stream=prepared.stream,
+        moves_head=moves_head,
+    )
+
+
+def stored_reply(connection: Connection, conversation_id: UUID, found: TurnRow) -> Reply:
+    """Return a completed turn's reply as it is stored. Raises: NotFound."""
+    row = None if found.reply_seq is None else messages.get(connection, conversation_id, found.reply_seq)
+    call = turns.call(connection, conversation_id, found.id, found.calls)
+    if row is None or call is None:
+        raise NotFound("reply of turn", found.id)
+    message = Message.of(conversation_id, row)
+    return Reply.model_construct(
+        message=message,
+        choices=[message],
+        usage=_usage(call),
+        turn_id=found.id,
+        model=call.served_model or call.requested_model,
+        finish_reason=call.finish_reason,
+        request_id=call.request_id,
+        attempts=found.calls,
+    )
+
+
+def _usage(call: CompletionRow) -> Usage:
+    values: dict[str, Any] = {name: getattr(call, name, None) for name in Usage.model_fields if name != "source"}
+    prompt, completion = call.prompt_tokens, call.completion_tokens
+    values["total_tokens"] = None if prompt is None or completion is None else prompt + completion
+    return Usage(**values, source=cast("UsageSource", call.usage_source or "absent"))
