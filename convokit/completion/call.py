@@ -29,6 +29,7 @@ LEASE_MARGIN_S = 10.0
 PIECE_S = 1.0
 PIECE_CHARS = 4096
 _ERROR_BODY_BYTES = 64 * 1024
+_ERROR_BODY_S = 10.0
 
 
 class TurnLost(Interrupted):
@@ -55,6 +56,8 @@ class Call:
     stored_chars: int = 0
     stored_at: float = 0.0
     content_at: float = 0.0
+    key: str | None = None
+    """The API key of this very call: keys rotate."""
     moves_head: bool = True
     recorded: bool = False
     """Whether this call's outcome is on record already: a tool round is between two calls."""
@@ -81,7 +84,7 @@ def make(scope: Scope, call: Call) -> Flow[None]:
             return
         except (ModelError, ContextOverflow) as error:
             yield Close()
-            _tell(scope, call, error)
+            _tell(call, error)
             following = None if call.first_token_at is not None else adapted_to(scope, call.prepared, error)
             wait: float | None = 0.0
             if following is None:
@@ -94,11 +97,11 @@ def make(scope: Scope, call: Call) -> Flow[None]:
             yield Sleep(wait)
 
 
-def _tell(scope: Scope, call: Call, error: ModelError | ContextOverflow) -> None:
+def _tell(call: Call, error: ModelError | ContextOverflow) -> None:
     """Add to an error what came of the reply, and take out the key, should the server have sent it back."""
     if isinstance(error, ModelError) and not error.partial:
         error.partial = call.text
-    key = scope.api_key()
+    key = call.key
     if key and any(key in str(each) for each in error.args):
         error.args = tuple(str(each).replace(key, "[key]") for each in error.args)
 
@@ -141,11 +144,12 @@ def _exchange(scope: Scope, call: Call) -> Flow[None]:
 
 def _open(scope: Scope, call: Call) -> Open:
     plan, rendered = call.prepared.plan, call.prepared.rendered
+    call.key = scope.api_key()
     return Open(
         url=request.endpoint(scope.base_url),
         headers=request.request_headers(
             plan.profile,
-            scope.api_key(),
+            call.key,
             stream=call.stream,
             request_id=str(call.row.turn_id),
             extra=rendered.headers,
@@ -181,7 +185,7 @@ def _hand_out(scope: Scope, call: Call, events: list[Any], now: float) -> Flow[N
     yield Emit(events)
     assert call.reader is not None
     fresh = call.reader.text_chars - call.stored_chars
-    if fresh and (fresh >= PIECE_CHARS or now - call.stored_at >= PIECE_S):
+    if fresh >= PIECE_CHARS or now - call.stored_at >= PIECE_S:  # without text too: reasoning must keep the lease
         yield from _store_piece(scope, call, now)
 
 
@@ -200,9 +204,15 @@ def _store_piece(scope: Scope, call: Call, now: float) -> Flow[None]:
     )
     if not ours:
         raise TurnLost("another worker took this turn over", partial=call.text)
-    call.pieces += 1
+    call.pieces += bool(text)
     call.stored_chars += len(text)
     call.stored_at = now
+
+
+def silence_s(prepared: Prepared) -> float:
+    """Return the longest silence before a call's first piece: a plain answer is silent until it is complete."""
+    timeouts = prepared.plan.timeouts
+    return timeouts.first_byte_s + timeouts.stall_s if prepared.stream else timeouts.total_s
 
 
 def lease_us(longest_silence_s: float) -> int:
@@ -212,16 +222,15 @@ def lease_us(longest_silence_s: float) -> int:
 
 def _refusal(scope: Scope, call: Call, head: Head) -> Flow[ModelError | ContextOverflow]:
     body = b""
-    while len(body) < _ERROR_BODY_BYTES:
-        data = yield Read(max(min(10.0, call.deadline - scope.clock.monotonic()), 0.001))
+    until = min(scope.clock.monotonic() + _ERROR_BODY_S, call.deadline)
+    while len(body) < _ERROR_BODY_BYTES and scope.clock.monotonic() < until:
+        data = yield Read(max(until - scope.clock.monotonic(), 0.001))
         if not data:
             break
         body += data
     yield Close()
-    key = scope.api_key()
-    return failure.from_response(
-        head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=(key,) if key else ()
-    )
+    secrets = (call.key,) if call.key else ()
+    return failure.from_response(head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=secrets)
 
 
 def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared, wait: float) -> Flow[None]:
@@ -240,7 +249,7 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
             following=following,
             prompts=prepared.prompts,
             moves_head=call.moves_head,
-            lease_us=lease_us(wait + prepared.plan.timeouts.first_byte_s),
+            lease_us=lease_us(wait + silence_s(prepared)),
             at=now,
         ),
     )
@@ -271,7 +280,7 @@ def describe(error: Exception) -> dict[str, Any]:
     for name in ("status", "code", "param", "phase", "request_id"):
         value = getattr(error, name, None)
         if value is not None:
-            facts[name] = value
+            facts[name] = repaired(value)[:200] if isinstance(value, str) else value
     return facts
 
 

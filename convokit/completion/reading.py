@@ -13,12 +13,13 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import assemble_seen, look, plan_for, question_item
-from convokit.completion.scope import Scope, Target, identify, missing
+from convokit.completion.scope import Scope, Target, identify, missing, ready
 from convokit.context.report import Context
 from convokit.domain.conversation import Conversation, Page
 from convokit.domain.ids import message_seq
 from convokit.domain.message import Message
 from convokit.domain.parts import Content, checked_content
+from convokit.domain.text import checked
 from convokit.errors import InvalidInput
 from convokit.store import conversations, messages
 
@@ -66,7 +67,9 @@ def recent(scope: Scope, *, subject: str | None, limit: int, before: str | None)
     """Return a page of the tenant's conversations, the last used first."""
     check_limit(limit)
     cursor = None if before is None else _cursor(before)
-    yield from identify(scope, Target())
+    if subject is not None:
+        checked("subject", subject, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
+    yield from ready(scope)
     rows = yield from read(conversations.recent, scope.tenant, subject=subject, limit=limit + 1, before=cursor)
     items = [Conversation.of(row) for row in rows[:limit]]
     more = len(rows) > limit
@@ -87,7 +90,10 @@ def _encode(updated_at: int, conversation_id: UUID) -> str:
 def _cursor(value: str) -> tuple[int, UUID]:
     try:
         updated_at, _, conversation_id = base64.urlsafe_b64decode(value.encode()).decode().partition(":")
-        return int(updated_at), UUID(conversation_id)
+        cursor = int(updated_at), UUID(conversation_id)
+        if not 0 <= cursor[0] < 2**63:
+            raise ValueError(updated_at)
+        return cursor
     except (ValueError, binascii.Error, AttributeError):
         raise InvalidInput("before", "is not a cursor of this listing: pass the page's `next`") from None
 

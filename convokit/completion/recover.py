@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Flow, Sleep, read, write
 from convokit.completion.options import Options
 from convokit.completion.prepare import plan_for
-from convokit.completion.scope import Scope, Target, identify
+from convokit.completion.scope import Scope, Target, ready
 from convokit.context.tokens import CharacterEstimate, Counter, message_tokens
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
@@ -138,7 +138,7 @@ def _partial(
 
 def sweep(scope: Scope) -> Flow[list[Recovered]]:
     """Take over every turn of the tenant whose worker is gone, one transaction each, and say what was found."""
-    yield from identify(scope, Target())
+    yield from ready(scope)
     found: list[Recovered] = []
     for conversation_id, branch, held in (yield from read(turns.open_in, scope.tenant)):
         if not is_gone(scope, held):

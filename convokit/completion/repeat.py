@@ -164,14 +164,13 @@ def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: b
     timeouts, seen = prepared.plan.timeouts, prepared.seen
     assert seen.conversation is not None
     row = calls.new_row(prepared, found.id, scope.clock.now_us(), number=found.calls + 1)
-    silence = timeouts.first_byte_s if prepared.stream else timeouts.total_s
     yield from write(
         steps.reopen,
         seen.conversation,
         found,
         row,
         owner=scope.owner(),
-        lease_us=calls.lease_us(silence),
+        lease_us=calls.lease_us(calls.silence_s(prepared)),
         prompts=prepared.prompts,
     )
     return calls.Call(

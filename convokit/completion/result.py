@@ -31,6 +31,8 @@ class Outcome:
     error: Exception | None = None
 
 
+_MAX_COUNT = 2**31 - 1
+"""What a column holds: a server may say anything, and its reply is kept all the same."""
 RowsFor = Callable[[ConversationRow], list[MessageRow]]
 
 
@@ -127,7 +129,7 @@ def _close(call: Call, completion: Completion, outcome: Outcome, now: int) -> No
     row.ended_at = now
     row.served_model = _fixed(completion.model)
     row.response_id = _fixed(completion.response_id)
-    row.finish_reason = completion.answers[0].finish_reason if completion.answers else None
+    row.finish_reason = _fixed(completion.answers[0].finish_reason) if completion.answers else None
     row.service_tier = _fixed(completion.service_tier)
     row.details = _details(completion)
     _count(row, _usage(call, completion))
@@ -153,11 +155,9 @@ def _usage(call: Call, completion: Completion) -> Usage:
 
 
 def _count(row: CompletionRow, usage: Usage) -> None:
-    row.prompt_tokens = usage.prompt_tokens
-    row.completion_tokens = usage.completion_tokens
-    row.cached_tokens = usage.cached_tokens
-    row.cache_write_tokens = usage.cache_write_tokens
-    row.reasoning_tokens = usage.reasoning_tokens
+    for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"):
+        count = getattr(usage, name)
+        setattr(row, name, None if count is None else min(max(count, 0), _MAX_COUNT))
     row.usage_source = usage.source
 
 

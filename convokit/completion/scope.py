@@ -8,7 +8,7 @@ from uuid import UUID
 
 from convokit.completion.effects import Clock, Flow, read
 from convokit.completion.options import Options
-from convokit.domain.ids import keyed_id, new_id
+from convokit.domain.ids import keyed_id
 from convokit.errors import NotFound
 from convokit.settings import Limits
 from convokit.store import migrate
@@ -59,12 +59,19 @@ class Target:
         return self.key if self.key is not None else self.id
 
 
-def identify(scope: Scope, target: Target) -> Flow[UUID]:
-    """Return the conversation's id, after checking once per kit that tables and code fit."""
+def ready(scope: Scope) -> Flow[UUID]:
+    """Return the database's id, after checking once per kit that tables and code fit."""
     if scope.database.id is None:
         scope.database.id = yield from read(migrate.check, scope.database.name)
+    return scope.database.id
+
+
+def identify(scope: Scope, target: Target) -> Flow[UUID]:
+    """Return the conversation's id."""
+    database_id = yield from ready(scope)
     if target.id is None:
-        target.id = new_id() if target.key is None else keyed_id(scope.database.id, scope.tenant, target.key)
+        assert target.key is not None
+        target.id = keyed_id(database_id, scope.tenant, target.key)
     return target.id
 
 

@@ -19,6 +19,7 @@ from convokit.context.tokens import message_tokens
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
+from convokit.domain.text import repaired
 from convokit.domain.tool import Tool
 from convokit.domain.turn import ToolCallRow
 from convokit.errors import ContextOverflow, ConvokitError, TooManyRounds, UnknownTool
@@ -46,7 +47,7 @@ def run_round(scope: Scope, call: calls.Call, asked: list[dict[str, Any]], round
     if rounds > call.prepared.plan.max_tool_rounds:
         raise TooManyRounds(call.prepared.plan.max_tool_rounds)
     now = scope.clock.now_us()
-    tool_rows = [ToolCallRow(str(each["id"]), _function(each)[0], "running", now) for each in asked]
+    tool_rows = [ToolCallRow(repaired(str(each["id"])), repaired(_function(each)[0]), "running", now) for each in asked]
     recorded = yield from write(
         steps.record,
         _recording(
@@ -144,7 +145,7 @@ def _recording(call: calls.Call, now: int, **values: Any) -> steps.Recording:
 
 def _result(call: calls.Call, asker: MessageRow, asked: dict[str, Any], text: str, now: int) -> MessageRow:
     """Return a result's row, without its place."""
-    shape = {"role": "tool", "tool_call_id": str(asked["id"]), "content": text}
+    shape = {"role": "tool", "tool_call_id": repaired(str(asked["id"])), "content": text}
     counter = call.prepared.plan.counter
     return MessageRow(
         seq=0,

@@ -110,7 +110,6 @@ def _begin(
     completion = calls.new_row(prepared, turn_id, now)
     question = _question(prepared, content, turn_id, now)
     timeouts = prepared.plan.timeouts
-    silence = timeouts.first_byte_s if prepared.stream else timeouts.total_s
     conversation = yield from write(
         steps.begin,
         steps.Beginning(
@@ -120,7 +119,7 @@ def _begin(
             question=question,
             completion=completion,
             owner=scope.owner(),
-            lease_us=calls.lease_us(silence),
+            lease_us=calls.lease_us(calls.silence_s(prepared)),
             at=now,
             prompts=prepared.prompts,
             blobs=content.blobs,
@@ -252,6 +251,7 @@ def _settlement(running: calls.Call, outcome: Outcome, rows: RowsFor, now: int) 
         error=compact_json(calls.describe(outcome.error)) if outcome.error is not None else None,
         first_token_at=running.first_token_at,
         moves_head=running.moves_head,
+        pieces=running.pieces > 0 or running.made > 1 or running.row.number > 1,
         tools_from_seq=running.parent.seq if running.recorded else None,
         blobs=sounds_of(running),
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convokit.context.repair import PartialPolicy, sendable
-from convokit.context.report import Context, Part, Report
+from convokit.context.report import Context, Part, PartKind, Report
 from convokit.context.tokens import (
     MESSAGE_OVERHEAD,
     REPLY_PRIMER,
@@ -167,13 +167,11 @@ class ContextBuilder:
 
 
 def _part(
-    kind: str, role: str, key: int | None, tokens: int, *, rule: str = "", out: bool = False, text: str = ""
+    kind: PartKind, role: str, key: int | None, tokens: int, *, rule: str = "", out: bool = False, text: str = ""
 ) -> Part:
     words = " ".join(text[: _EXCERPT * 2].split())
     excerpt = words if len(words) <= _EXCERPT else words[: _EXCERPT - 1] + "…"
-    return Part.model_construct(
-        kind=kind, role=role, key=key, tokens=tokens, included=not out, rule=rule, excerpt=excerpt
-    )
+    return Part(kind, role, key, tokens, included=not out, rule=rule, excerpt=excerpt)
 
 
 def _message_parts(items: Sequence[Item], start: int, rule: str, left_out: Mapping[int, str]) -> list[Part]:

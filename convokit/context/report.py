@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+PartKind = Literal["developer_prompt", "tools", "response_format", "message"]
 
-class Part(BaseModel):
-    """One piece of the request, or one that was left out. `key` is a message's seq (its index for plain dicts)."""
 
-    model_config = ConfigDict(frozen=True)
+@dataclass(slots=True)
+class Part:
+    """One piece of the request, or one that was left out. `key` is a message's seq (its index for plain dicts).
 
-    kind: Literal["developer_prompt", "tools", "response_format", "message"]
+    A plain dataclass: a turn makes one for every message of its window.
+    """
+
+    kind: PartKind
     role: str = ""
     key: int | None = None
     tokens: int = 0

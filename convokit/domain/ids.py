@@ -10,6 +10,9 @@ from uuid import UUID
 
 from convokit.errors import InvalidInput
 
+MAX_SEQ = 2**31 - 1
+"""What the column holds."""
+
 
 def new_id() -> UUID:
     """Return a UUIDv7: 48 bits of milliseconds, then random bits, so that rows made together lie together."""
@@ -49,9 +52,9 @@ def message_id(conversation_id: UUID, seq: int) -> str:
 
 def message_seq(conversation_id: UUID, value: str | int) -> int:
     """Return the seq in a message id of this conversation; a plain seq passes. Raises: InvalidInput."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEQ:
         return value
     owner, _, seq = str(value).rpartition(":")
-    if owner != str(conversation_id) or not (seq.isascii() and seq.isdigit()):
+    if owner != str(conversation_id) or not (seq.isascii() and seq.isdigit()) or int(seq[:20]) > MAX_SEQ:
         raise InvalidInput("message", f"{value!r} is not a message of conversation {conversation_id}")
     return int(seq)

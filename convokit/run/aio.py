@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -24,10 +25,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
 from convokit.domain.events import StreamEvent
 from convokit.errors import ConvokitError
+from convokit.run import fork
 from convokit.run.functions import arun_functions
 from convokit.run.http import AsyncAnswer, AsyncClient
 from convokit.run.sync import SyncStore
-from convokit.store.engine import open_engine, require_driver
+from convokit.store.engine import POSTGRES, SNAPSHOT, open_engine, require_driver
 from convokit.store.failure import translated
 
 Result = TypeVar("Result")
@@ -46,6 +48,12 @@ class ThreadedStore:
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._store = SyncStore(engine, name)
+        self._writer = ThreadPoolExecutor(1, "convokit-writer")
+        self._readers = ThreadPoolExecutor(_READERS, "convokit-reader")
+        fork.watch(self)
+
+    def forked(self) -> None:
+        """Start threads anew, in a child process: a fork copies none."""
         self._writer = ThreadPoolExecutor(1, "convokit-writer")
         self._readers = ThreadPoolExecutor(_READERS, "convokit-reader")
 
@@ -69,28 +77,37 @@ class AsyncEngineStore:
         require_driver()
         self._url = url
         self._name = name
-        self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
+        self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncEngine, AsyncEngine]]
+        self._engines = WeakKeyDictionary()
         """A connection belongs to the event loop that made it: `asyncio.run` may be called again and again."""
+        fork.watch(self)
+
+    def forked(self) -> None:
+        """Leave the parent's connections alone, in a child process."""
+        for engine, _ in self._engines.values():
+            engine.sync_engine.dispose(close=False)
+        self._engines = WeakKeyDictionary()
 
     async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
         """Run `call` in a transaction. Raises: StoreError."""
         try:
-            async with self._engine().begin() as connection:
+            async with self._engine(write=write).begin() as connection:
                 return await connection.run_sync(call)
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translated(self._name, error) from None
 
-    def _engine(self) -> AsyncEngine:
+    def _engine(self, *, write: bool) -> AsyncEngine:
         loop = asyncio.get_running_loop()
         if loop not in self._engines:
-            self._engines[loop] = create_async_engine(self._url, hide_parameters=True, pool_size=16, max_overflow=16)
-        return self._engines[loop]
+            writer = create_async_engine(self._url, **POSTGRES)
+            self._engines[loop] = (writer, writer.execution_options(isolation_level=SNAPSHOT))
+        return self._engines[loop][0 if write else 1]
 
     async def close(self) -> None:
         """Close the connections."""
-        engine = self._engines.pop(asyncio.get_running_loop(), None)
-        if engine is not None:
-            await engine.dispose()
+        engines = self._engines.pop(asyncio.get_running_loop(), None)
+        if engines is not None:
+            await engines[0].dispose()
         self._engines.clear()
 
 
@@ -229,6 +246,7 @@ class AsyncStream(Generic[Result]):
     def __init__(self, driver: AsyncDriver, flow: Flow[Result]) -> None:
         self._driver = driver
         self._steps = driver.steps(flow)
+        self._events: deque[StreamEvent] = deque()
 
     async def __aenter__(self) -> AsyncStream[Result]:
         return self
@@ -239,9 +257,13 @@ class AsyncStream(Generic[Result]):
         await self.close()
 
     async def __aiter__(self) -> AsyncIterator[StreamEvent]:
-        async for events in self._steps:
-            for event in events:
-                yield event
+        while True:
+            while self._events:  # a loop that was left takes up where it stopped
+                yield self._events.popleft()
+            try:
+                self._events.extend(await anext(self._steps))
+            except StopAsyncIteration:
+                return
 
     @property
     def reply(self) -> Result:

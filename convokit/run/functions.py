@@ -50,6 +50,14 @@ def _waited_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return outcome[0]
 
 
+def _returned(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Return what a function returned or raised: a StopIteration could not travel through a future."""
+    try:
+        return function(**arguments)
+    except Exception as error:
+        return error
+
+
 async def arun_functions(calls: Sequence[Call]) -> list[Any]:
     """As `run_functions`: async functions are awaited, plain ones run in threads."""
     gate = asyncio.Semaphore(MAX_AT_ONCE)
@@ -59,7 +67,7 @@ async def arun_functions(calls: Sequence[Call]) -> list[Any]:
             try:
                 if inspect.iscoroutinefunction(function):
                     return await function(**arguments)
-                value = await asyncio.to_thread(function, **arguments)
+                value = await asyncio.to_thread(_returned, function, arguments)
                 return await value if inspect.isawaitable(value) else value
             except Exception as error:
                 return error

@@ -18,11 +18,16 @@ import httpx
 
 from convokit.completion.effects import Head, Open
 from convokit.errors import Interrupted, ModelError, SettingsError, TimedOut, Unreachable
+from convokit.run import fork
 
 PER_SHARD = 8
 """Requests at once on one httpx client."""
 KEEPALIVE_S = 4.0
 """Shorter than servers keep idle connections, so that we close first."""
+
+
+_parents: list[object] = []
+"""Clients of a parent process: kept from being collected, because closing them would end the parent's TLS sessions."""
 
 
 class Answer(Protocol):
@@ -136,6 +141,12 @@ class HttpxClient:
         self._own = client is None
         self._given = client
         self._shards: dict[tuple[str, bool], _Shards[httpx.Client]] = {}
+        fork.watch(self)
+
+    def forked(self) -> None:
+        """Leave the parent's connections alone, in a child process."""
+        _parents.append(self._shards)
+        self._shards = {}
 
     def open(self, request: Open) -> Answer:
         """Send, and wait for the head."""
@@ -146,7 +157,7 @@ class HttpxClient:
         try:
             built = client.build_request("POST", request.url, content=request.data, headers=request.headers)
             built.extensions = {"timeout": timeout, "trace": noted.note}
-            response = client.send(built, stream=True)
+            response = client.send(built, stream=True, follow_redirects=False, auth=None)
         except httpx.HTTPError as error:
             shards.give_back(client)
             _fail(error, began=False, fresh=noted.fresh, url=request.url)
@@ -183,6 +194,12 @@ class AsyncHttpxClient:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, bool], _Shards[httpx.AsyncClient]]]
         self._loops = WeakKeyDictionary()
         """A connection belongs to the event loop that made it: `asyncio.run` may be called again and again."""
+        fork.watch(self)
+
+    def forked(self) -> None:
+        """Leave the parent's connections alone, in a child process."""
+        _parents.append(self._loops)
+        self._loops = WeakKeyDictionary()
 
     async def open(self, request: Open) -> AsyncAnswer:
         """Send, and wait for the head."""
@@ -193,7 +210,7 @@ class AsyncHttpxClient:
         try:
             built = client.build_request("POST", request.url, content=request.data, headers=request.headers)
             built.extensions = {"timeout": timeout, "trace": noted.anote}
-            response = await client.send(built, stream=True)
+            response = await client.send(built, stream=True, follow_redirects=False, auth=None)
         except httpx.HTTPError as error:
             shards.give_back(client)
             _fail(error, began=False, fresh=noted.fresh, url=request.url)

@@ -15,7 +15,7 @@ running: set[UUID] = set()
 def owner() -> str:
     """Return this process's name as an owner. Right after a fork too: it is read anew each time."""
     pid = os.getpid()
-    return json.dumps([platform.node(), _boot(), pid, _started(pid)], separators=(",", ":"))
+    return json.dumps([platform.node(), _boot() + _namespace(), pid, _started(pid)], separators=(",", ":"))
 
 
 def is_dead(name: str, turn_id: UUID) -> bool:
@@ -29,8 +29,9 @@ def is_dead(name: str, turn_id: UUID) -> bool:
         return False
     if host != platform.node():
         return False
-    if boot != _boot():
-        return bool(boot and _boot())
+    if boot != _boot() + _namespace():
+        # Another boot of this host is over; another container's processes cannot be seen from here.
+        return bool(_boot()) and not boot.startswith(_boot())
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -44,6 +45,14 @@ def is_dead(name: str, turn_id: UUID) -> bool:
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    """Return the process namespace's name: containers may share a host's name and see none of each other's processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 
 from convokit.completion.options import Options
 from convokit.completion.scope import Database, Scope, Target
-from convokit.domain.ids import as_id
+from convokit.domain.ids import as_id, new_id
 from convokit.domain.profile import DEFAULT_BASE_URL, resolve
 from convokit.domain.text import checked, checked_json
 from convokit.errors import InvalidInput, SettingsError, TooLarge
@@ -108,7 +108,7 @@ def target_of(
         encoded = checked_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # checked there
     return Target(
         key=key,
-        id=None if id is None else as_id(id),  # type: ignore[arg-type]  # checked there
+        id=new_id() if id is None and key is None else None if id is None else as_id(id),  # type: ignore[arg-type]  # checked there
         subject=subject,
         title=title,
         metadata=encoded,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -16,10 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
 from convokit.domain.events import StreamEvent
 from convokit.errors import ConvokitError
+from convokit.run import fork
 from convokit.run.functions import run_functions
 from convokit.run.http import Answer, Client
 from convokit.store import migrate
-from convokit.store.engine import WRITE, open_engine
+from convokit.store.engine import SNAPSHOT, WRITE, open_engine
 from convokit.store.failure import translated
 
 Result = TypeVar("Result")
@@ -32,13 +34,20 @@ class SyncStore:
         self.engine = engine
         self.name = name
         self._writer = engine.execution_options(**{WRITE: True})
+        self._reader = engine.execution_options(isolation_level=SNAPSHOT) if _is_postgres(engine) else engine
         self._lock = threading.Lock() if engine.dialect.name == "sqlite" else None
+        fork.watch(self)
+
+    def forked(self) -> None:
+        """Leave the parent's connections alone, in a child process."""
+        self.engine.dispose(close=False)
+        self._lock = threading.Lock() if self._lock is not None else None
 
     def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
         """Run `call` in a transaction of its own. Raises: StoreError."""
         try:
             if not write:
-                with self.engine.begin() as connection:
+                with self._reader.begin() as connection:
                     return call(connection)
             if self._lock is None:
                 with self._writer.begin() as connection:
@@ -51,6 +60,10 @@ class SyncStore:
     def close(self) -> None:
         """Close the connections."""
         self.engine.dispose()
+
+
+def _is_postgres(engine: Engine) -> bool:
+    return engine.dialect.name == "postgresql"
 
 
 def migrate_once(url: URL, name: str) -> None:
@@ -156,6 +169,7 @@ class Stream(Generic[Result]):
 
     def __init__(self, driver: SyncDriver, flow: Flow[Result]) -> None:
         self._steps = driver.steps(flow)
+        self._events: deque[StreamEvent] = deque()
         self._reply: Result | None = None
 
     def __enter__(self) -> Stream[Result]:
@@ -168,13 +182,14 @@ class Stream(Generic[Result]):
 
     def __iter__(self) -> Iterator[StreamEvent]:
         while True:
+            while self._events:  # a loop that was left takes up where it stopped
+                yield self._events.popleft()
             try:
-                events = next(self._steps)
+                self._events.extend(next(self._steps))
             except StopIteration as stop:
                 if stop.value is not None:
                     self._reply = stop.value
                 return
-            yield from events
 
     @property
     def reply(self) -> Result:

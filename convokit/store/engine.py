@@ -23,6 +23,10 @@ from convokit.errors import ConvokitError, SettingsError, StoreUnavailable
 BUSY_TIMEOUT_S = 30.0
 """Longer than the worst queue behind one writer: SQLite's own waiting is not fair."""
 WRITE = "convokit_write"
+POSTGRES: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True, "pool_size": 16, "max_overflow": 16}
+"""A restarted server leaves dead connections in the pool: each is tried before it is used."""
+SNAPSHOT = "REPEATABLE READ"
+"""What reads several statements from one snapshot; PostgreSQL's own default reads each from another."""
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
@@ -65,7 +69,7 @@ def open_engine(url: URL, *, create: bool = False) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, create=create)
     require_driver()
-    return create_engine(url, hide_parameters=True, pool_pre_ping=False, pool_size=16, max_overflow=16)
+    return create_engine(url, **POSTGRES)
 
 
 def require_driver() -> None:

@@ -73,6 +73,8 @@ class Settlement:
     takeover: bool = False
     moves_head: bool = True
     """False where later messages follow the question already: the reply is then a branch of its own."""
+    pieces: bool = True
+    """Whether pieces of the reply may have been stored on its way."""
     tools_from_seq: int | None = None
     """Where the turn's tool calls begin, when some may have been cut off while they ran."""
     blobs: Sequence[Blob] = ()
@@ -226,7 +228,8 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
     if settlement.tools_from_seq is not None:
         turns.cut_off_tool_calls(connection, row.id, settlement.turn_id, settlement.tools_from_seq, settlement.at)
     blobs.keep(connection, row.id, settlement.blobs)
-    turns.prune_chunks(connection, row.id, settlement.turn_id)
+    if settlement.pieces:
+        turns.prune_chunks(connection, row.id, settlement.turn_id)
     if settled.rows and settled.rows[0].seq != named:
         turns.correct_reply(connection, row.id, settlement.turn_id, settled.rows[0].seq)
     return settled
@@ -329,5 +332,6 @@ def save_piece(
     turn_id = completion.turn_id
     if not turns.renew(connection, conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at):
         return False
-    turns.append_chunk(connection, conversation_id, turn_id, completion.number, number, text)
+    if text:
+        turns.append_chunk(connection, conversation_id, turn_id, completion.number, number, text)
     return True

@@ -16,7 +16,7 @@ from convokit.errors import BadReply, ModelError
 from convokit.wire import failure
 from convokit.wire.choice import Choice
 from convokit.wire.parsing import describe, mend, mend_all, weight
-from convokit.wire.usage import read_usage
+from convokit.wire.usage import count, read_usage
 
 MAX_CHOICES = 1024
 _SAID_ONCE = ("id", "model", "created")
@@ -98,12 +98,11 @@ class Accumulator:
         """Return what the chunks make so far."""
         known = self._known
         extra: dict[str, Any] = mend_all(self._extra)
-        created = known.get("created")
         return Completion(
             answers=[self.choices[index].answer(self._new_id) for index in sorted(self.choices)],
             response_id=_text(known.get("id")),
             model=_text(known.get("model")),
-            created=int(created) if isinstance(created, (int, float)) else None,
+            created=count(known.get("created")),
             usage=read_usage(self._usage, extra.get("timings")),
             usage_details=mend_all(self._usage),
             service_tier=_text(known.get("service_tier")),

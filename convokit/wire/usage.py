@@ -19,11 +19,11 @@ def read_usage(details: dict[str, Any], timings: Any = None) -> Usage:
         timings.get("cache_n") if isinstance(timings, dict) else None,
     )
     return Usage(
-        prompt_tokens=_count(details.get("prompt_tokens")),
-        completion_tokens=_count(details.get("completion_tokens")),
-        total_tokens=_count(details.get("total_tokens")),
+        prompt_tokens=count(details.get("prompt_tokens")),
+        completion_tokens=count(details.get("completion_tokens")),
+        total_tokens=count(details.get("total_tokens")),
         cached_tokens=cached,
-        cache_write_tokens=_count(prompt.get("cache_write_tokens")),
+        cache_write_tokens=count(prompt.get("cache_write_tokens")),
         reasoning_tokens=_first(completion.get("reasoning_tokens"), details.get("reasoning_tokens")),
         source="reported",
     )
@@ -35,10 +35,11 @@ def _inner(details: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _first(*values: Any) -> int | None:
-    return next((count for count in map(_count, values) if count is not None), None)
+    return next((each for each in map(count, values) if each is not None), None)
 
 
-def _count(value: Any) -> int | None:
+def count(value: Any) -> int | None:
+    """Return a whole number that is one, whatever a server put in its place."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None

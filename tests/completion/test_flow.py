@@ -13,6 +13,7 @@ from convokit.completion import turn
 from convokit.completion.effects import Clock, Close, Emit, Flow, Head, Open, Read, Sleep, Sql, Stopped
 from convokit.completion.options import Options
 from convokit.completion.scope import Database, Scope, Target
+from convokit.domain.conversation import ConversationRow
 from convokit.errors import ConversationBusy, Rejected, ServerFailed, Unreachable
 from convokit.settings import Limits, Retry
 from convokit.store import steps
@@ -34,6 +35,7 @@ class Outside:
         self.log: list[str] = []
         self.body: list[bytes] = []
         self.written: list[Any] = []
+        self.conversation: ConversationRow | None = None
 
     def perform(self, effect: Any) -> Any:
         self.log.append(type(effect).__name__.lower())
@@ -61,7 +63,7 @@ class Outside:
         self.log[-1] = f"{'write' if write else 'read'} {function.__name__}"
         self.written.append(given)
         if function is steps.snapshot:
-            return steps.Snapshot(None)
+            return steps.Snapshot(self.conversation)
         if function is steps.settle:
             row = given[0].conversation
             return steps.Settled(row, given[0].rows(row))
@@ -158,6 +160,9 @@ def test_a_caller_who_leaves_closes_the_turn(kind: type) -> None:
 def test_a_conversation_that_keeps_moving_is_busy() -> None:
     """After three rebuilds against a moved head the turn gives up with ConversationBusy; nothing was sent."""
     outside = Outside()
+    outside.conversation = ConversationRow(
+        UUID(int=2), "t", "k", None, None, None, None, None, 0, 0, b"", created_at=1, updated_at=1, archived_at=None
+    )
     original = outside.perform
 
     def moving(effect: Any) -> Any:

@@ -60,7 +60,9 @@ MODULES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "events": (
         "Streams and their events",
-        "What `chat.stream(...)` returns, and what it hands out while a reply is on its way. `Stream`, `AsyncStream` and the union `StreamEvent` come from\n`convokit`, the single events from `convokit.domain.events`.",
+        "What `chat.stream(...)` returns, and what it hands out while a reply is on its way.\n"
+        "`Stream`, `AsyncStream` and the union `StreamEvent` come from `convokit`, the single events from\n"
+        "`convokit.domain.events`.",
         ("run.sync:Stream", "run.aio:AsyncStream", "domain.events"),
     ),
 }

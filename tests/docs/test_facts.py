@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -103,4 +104,6 @@ def test_public_names_stand_in_the_reference() -> None:
     """The reference has a heading for every name of the package."""
     text = "".join(page.read_text("utf-8") for page in (CHECKOUT / "docs" / "reference").glob("*.md"))
     for each in convokit.__all__:
+        if not isinstance(getattr(convokit, each), type | FunctionType):
+            continue  # a union of types is named on the page of its members
         assert re.search(rf"^#+ {each}$", text, flags=re.MULTILINE), each

@@ -154,3 +154,49 @@ def test_one_conversation_answers_one_at_a_time(database: str, server: LoopbackS
         stored = [message.text for message in kit.chat("k").messages()]
         assert sorted(stored[3::2]) == sorted(answered)
         kit.chat("k").verify()
+
+
+FORKS = """
+import os, sys
+from convokit import Convokit
+kit = Convokit(sys.argv[1], model="m", base_url=sys.argv[2])
+kit.chat("warm").send("warm")
+children = []
+for number in range(4):
+    pid = os.fork()
+    if pid == 0:
+        chat = kit.chat(f"c{number}")
+        ok = all(chat.send(f"secret {number} {turn}").text == f"echo: secret {number} {turn}" for turn in range(5))
+        os._exit(0 if ok else 1)
+    children.append(pid)
+assert kit.chat("warm").send("parent").text == "echo: parent"
+failed = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+for number in range(4):
+    kit.chat(f"c{number}").verify()
+sys.exit(1 if any(failed) else 0)
+"""
+
+
+def test_a_kit_may_be_forked(database: str, server: LoopbackServer) -> None:
+    """A kit that was used before a fork (gunicorn --preload) works in parent and children, none on another's connection."""
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS, database, server.url], check=True)
+
+
+def test_verify_is_right_while_others_write(database: str, server: LoopbackServer) -> None:
+    """A verification sees one moment: turns that are written meanwhile raise no false alarm."""
+    with Convokit(database, model="m", base_url=server.url) as kit:
+        kit.chat("k").send("first")
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                kit.chat("k").send("more")
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            for _ in range(25):
+                kit.chat("k").verify()
+        finally:
+            stop.set()
+            thread.join()

@@ -115,7 +115,9 @@ def test_public_names_are_documented() -> None:
     """Every public class, method and function has a docstring."""
     for name in convokit.__all__:
         value = getattr(convokit, name)
+        if not inspect.isclass(value) and not inspect.isfunction(value):
+            continue  # a union of types has no words of its own
         assert inspect.getdoc(value), name
-        for attribute, member in vars(value).items():
+        for attribute, member in vars(value).items() if inspect.isclass(value) else ():
             if attribute[0] != "_" and (inspect.isfunction(member) or isinstance(member, property)):
                 assert inspect.getdoc(member), f"{name}.{attribute}"

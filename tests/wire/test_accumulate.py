@@ -308,3 +308,12 @@ def test_half_a_character_at_the_end_is_an_event_too() -> None:
     assert accumulator.feed(chunk({"content": "a\ud83d"})) == [TextDelta("a")]
     assert accumulator.feed(chunk({}, "stop")) == [TextDelta("\ufffd"), Finished("stop")]
     assert accumulator.text == accumulator.completion().answers[0].content == "a\ufffd"
+
+
+@pytest.mark.parametrize("created", [float("inf"), float("nan"), 1e300, -1, True, "1", [1]])
+def test_a_time_that_is_none_is_none(created: object) -> None:
+    """Whatever stands where a time should, the reply is read."""
+    accumulator = Accumulator()
+    accumulator.feed({"created": created, "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
+    assert accumulator.completion().created is None
+    assert accumulator.text == "x"
