@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -182,15 +184,19 @@ def test_another_tenants_id_is_not_found(face: Face, kit: Any, database: str, se
     assert len(server.requests) == 1
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # who never closes leaves sockets behind
+LOOPS = """
+import asyncio, sys
+from convokit import AsyncConvokit
+kit = AsyncConvokit(sys.argv[1], model="m", base_url=sys.argv[2])
+
+async def one(number):
+    return (await kit.chat("k").send(f"turn {number}")).text
+
+for number in range(4):
+    assert asyncio.run(one(number)) == f"echo: turn {number}"
+"""
+
+
 def test_a_kit_serves_one_event_loop_after_another(database: str, server: LoopbackServer) -> None:
     """`asyncio.run` again and again with one kit: connections belong to their loop, and a new loop gets new ones."""
-    kit = AsyncConvokit(database, model="m", base_url=server.url)
-
-    async def one(number: int) -> str:
-        reply = await kit.chat("k").send(f"turn {number}")
-        if number == 3:
-            await kit.close()
-        return str(reply.text)
-
-    assert [asyncio.run(one(number)) for number in range(4)] == [f"echo: turn {number}" for number in range(4)]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", LOOPS, database, server.url], check=True)
