@@ -8,7 +8,7 @@ import pytest
 
 from convokit.errors import ModelError
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, failure, stream
+from tests.support.server import LoopbackServer, completion, failure, stream
 
 
 def test_a_turn_saves_question_and_reply(face: Face, kit: Any) -> None:
@@ -67,3 +67,16 @@ def test_verify_holds_after_every_turn(face: Face, kit: Any) -> None:
         face.settle(chat.send(f"turn {number}"))
     verified = face.settle(chat.verify())
     assert verified.entries == 9
+
+
+def test_what_a_provider_added_goes_back_to_it_alone(face: Face, database: str, server: LoopbackServer) -> None:
+    """Unknown keys of a reply survive save and load; they go back to the provider that sent them, and to no other."""
+    theirs = face.kit(database, model="m", base_url=server.url, profile="deepseek", api_key="k")
+    server.script(completion("thought about it", reasoning_content="hmm", x_vendor={"a": [1]}))
+    reply = face.settle(theirs.chat("k").send("think"))
+    assert (reply.text, reply.reasoning) == ("thought about it", "hmm")
+    face.settle(theirs.chat("k").send("again"))
+    assert server.requests[-1].body["messages"][1]["reasoning_content"] == "hmm"
+    other = face.kit(database, model="m", base_url=server.url, profile="mistral", api_key="k")
+    face.settle(other.chat("k").send("and you?"))
+    assert server.requests[-1].body["messages"][1] == {"role": "assistant", "content": "thought about it"}

@@ -1,0 +1,1 @@
+"""Public types, pinned: read by the type checkers, never run."""
