@@ -24,7 +24,7 @@ from convokit.domain.events import TextDelta
 from convokit.domain.message import Message, MessageRow
 from convokit.domain.parts import Content
 from convokit.domain.reply import Usage, UsageSource
-from convokit.domain.text import checked, compact_json
+from convokit.domain.text import checked
 from convokit.domain.turn import CompletionRow, Key, Reply, TurnRow
 from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, NotFound
 from convokit.store import messages, steps, turns
@@ -68,9 +68,7 @@ def _send_once(
 
 def _canonical(given: object, call: Options) -> str:
     """Return what makes a request the same request: its content and what was set for this call."""
-    return compact_json(
-        [given if isinstance(given, str) else json.loads(json.dumps(given, default=str)), call.to_json()]
-    )
+    return json.dumps([given, call.to_json()], ensure_ascii=False, default=str)
 
 
 def resume(scope: Scope, target: Target, call: Options, *, stream: bool, on_busy: OnBusy = "raise") -> Flow[Reply]:
@@ -90,7 +88,7 @@ def come_back(
 ) -> Flow[Reply]:
     """Return the turn's reply: the stored one, the one that is on its way, or a new one."""
     assert target.id is not None
-    deadline = scope.clock.monotonic() + 600.0
+    deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).total_s
     for _ in range(_TRIES):
         found = yield from _closed(scope, target, call, found, deadline)
         if found.state == "completed":
@@ -144,7 +142,7 @@ def _open_again(
 
 def _ready(scope: Scope, target: Target, call: Options, found: TurnRow, on_busy: OnBusy) -> Flow[steps.Snapshot]:
     """Return what a turn needs once no other turn is open on its branch."""
-    deadline = scope.clock.monotonic() + 60.0
+    deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).busy_s
     while True:
         seen = yield from look(scope, target, call, Content(""))
         if seen.open_turn is None or seen.open_turn.id == found.id:

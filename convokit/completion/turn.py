@@ -49,7 +49,7 @@ def send(
     """
     content = checked_content(given, scope.limits)
     check_on_busy(on_busy)
-    deadline = scope.clock.monotonic() + _timeouts(scope, target, call).busy_s
+    deadline = scope.clock.monotonic() + timeouts_of(scope, target, call).busy_s
     rebuilds = 0
     while rebuilds <= _REBUILDS:
         seen = yield from look(scope, target, call, content)
@@ -78,7 +78,8 @@ def check_on_busy(on_busy: str) -> None:
         raise SettingsError("on_busy", f'must be "raise", "wait" or "supersede", not {on_busy!r}')
 
 
-def _timeouts(scope: Scope, target: Target, call: Options) -> Timeouts:
+def timeouts_of(scope: Scope, target: Target, call: Options) -> Timeouts:
+    """Return the timeouts that hold before the conversation is read: a chat stores none."""
     given = call.over(target.options).over(scope.options).timeouts
     return Timeouts() if isinstance(given, Unset) else given
 

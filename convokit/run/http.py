@@ -210,7 +210,11 @@ class AsyncHttpxClient:
         try:
             built = client.build_request("POST", request.url, content=request.data, headers=request.headers)
             built.extensions = {"timeout": timeout, "trace": noted.anote}
-            response = await client.send(built, stream=True, follow_redirects=False, auth=None)
+            async with asyncio.timeout(request.first_byte_s):  # httpx times each read of the head, not the head
+                response = await client.send(built, stream=True, follow_redirects=False, auth=None)
+        except TimeoutError:
+            shards.give_back(client)
+            raise _late_head() from None
         except httpx.HTTPError as error:
             shards.give_back(client)
             _fail(error, began=False, fresh=noted.fresh, url=request.url)
@@ -300,6 +304,10 @@ def _fail(error: httpx.HTTPError, *, began: bool, fresh: bool, url: str = "") ->
     raise _meaning(error, began=began, fresh=fresh, host=urlsplit(url).netloc) from None
 
 
+def _late_head() -> TimedOut:
+    return TimedOut("no answer within Timeouts.first_byte_s", phase="first_byte")
+
+
 def _meaning(error: httpx.HTTPError, *, began: bool, fresh: bool, host: str) -> ModelError:
     said = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectTimeout):
@@ -309,7 +317,7 @@ def _meaning(error: httpx.HTTPError, *, began: bool, fresh: bool, host: str) -> 
     if isinstance(error, httpx.TimeoutException):
         if began:
             return TimedOut("nothing came for Timeouts.stall_s", phase="stall")
-        return TimedOut("no answer within Timeouts.first_byte_s", phase="first_byte")
+        return _late_head()
     if isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol | httpx.ProxyError):
         return Unreachable(f"cannot connect to {host}: {said}")
     if began:

@@ -282,3 +282,15 @@ def _locals_of(error: BaseException) -> str:
     ours = [frame for frame in frames if f"{os.sep}convokit{os.sep}" in frame.f_code.co_filename]
     assert ours
     return "".join(repr(value) for frame in ours for value in frame.f_locals.values())
+
+
+def test_a_dripping_head_does_not_outlast_its_deadline(database: str, server: LoopbackServer) -> None:
+    """A head that comes byte by byte is given up after `first_byte_s`, on the asynchronous face."""
+    face = Face("async")
+    server.script(Script([b"{}"], drip_s=0.1))
+    before = time.monotonic()
+    kit = face.kit(database, model="m", base_url=server.url)
+    raised = _failing(face, kit.chat("b"), TimedOut, timeouts=Timeouts(first_byte_s=0.5), retry=ONCE)
+    assert raised.phase == "first_byte"
+    assert time.monotonic() - before < 2.5
+    face.close()
