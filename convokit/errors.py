@@ -92,11 +92,17 @@ class StoreError(ConvokitError):
 
 
 class StoreUnavailable(StoreError):
-    """The database is not there, not reachable, not writable, or not a database at all."""
+    """The database is not there, not reachable, not writable, or not a database at all.
 
-    def __init__(self, database: str, problem: str) -> None:
+    `transient` says that it may pass by itself (a restart, a dropped connection, a deadlock). `unsaved` is the text of a reply
+    that came and could not be saved, where there is one: the last thing between it and being lost.
+    """
+
+    def __init__(self, database: str, problem: str, *, transient: bool = False) -> None:
         super().__init__(f"{database}: {problem}")
         self.database = database
+        self.transient = transient
+        self.unsaved = ""
 
 
 class StoreFull(StoreUnavailable):

@@ -6,12 +6,14 @@ reply on its way is stored as it comes, about once a second or every 4 KiB.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from convokit.completion.effects import Close, Emit, Flow, Head, Open, Read, Sleep, write
+from convokit.completion.effects import Close, Emit, Flow, Head, Open, Read, Sleep, write_once
 from convokit.completion.prepare import Prepared, adapted_to, body_digest
+from convokit.completion.saving import SAVE_S, sure
 from convokit.completion.scope import Scope
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
@@ -20,11 +22,12 @@ from convokit.domain.message import MessageRow
 from convokit.domain.reply import Usage
 from convokit.domain.text import compact_json, repaired
 from convokit.domain.turn import CompletionRow
-from convokit.errors import ContextOverflow, Interrupted, ModelError, TimedOut
-from convokit.store import steps
+from convokit.errors import ContextOverflow, Interrupted, ModelError, StoreUnavailable, TimedOut
+from convokit.store import outcomes, steps
 from convokit.wire import failure, headers, request, retry
 from convokit.wire.response import ReplyReader
 
+log = logging.getLogger(__name__)
 LEASE_MARGIN_S = 10.0
 PIECE_S = 1.0
 PIECE_CHARS = 4096
@@ -65,6 +68,8 @@ class Call:
     """What the calls before this one used, in the same turn."""
     made: int = 1
     """How many calls the turn has made, this one included."""
+    unsure: bool = False
+    """Whether a piece may have been stored although its acknowledgement was lost."""
 
     @property
     def text(self) -> str:
@@ -190,23 +195,29 @@ def _hand_out(scope: Scope, call: Call, events: list[Any], now: float) -> Flow[N
 
 
 def _store_piece(scope: Scope, call: Call, now: float) -> Flow[None]:
+    """Store what came since the last piece. While the database is away the stream goes on; the next piece holds this one."""
     assert call.reader is not None
     text = call.reader.text_after(call.stored_chars)
-    ours = yield from write(
-        steps.save_piece,
-        call.conversation.id,
-        call.row,
-        call.epoch,
-        call.pieces + 1,
-        repaired(text),
-        lease_us=lease_us(call.prepared.plan.timeouts.stall_s),
-        first_token_at=call.first_token_at or scope.clock.now_us(),
-    )
+    call.stored_at = now
+    try:
+        ours = yield from write_once(
+            steps.save_piece,
+            call.conversation.id,
+            call.row,
+            call.epoch,
+            call.pieces + 1,
+            repaired(text),
+            lease_us=lease_us(call.prepared.plan.timeouts.stall_s),
+            first_token_at=call.first_token_at or scope.clock.now_us(),
+        )
+    except StoreUnavailable as error:
+        log.warning("turn %s: a piece of its reply waits to be stored (%s)", call.row.turn_id, type(error).__name__)
+        call.unsure = True
+        return
     if not ours:
         raise TurnLost("another worker took this turn over", partial=call.text)
     call.pieces += bool(text)
     call.stored_chars += len(text)
-    call.stored_at = now
 
 
 def silence_s(prepared: Prepared) -> float:
@@ -238,22 +249,32 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
     now = scope.clock.now_us()
     fail(call.row, error, now)
     following = new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
-    recorded = yield from write(
-        steps.record,
-        steps.Recording(
-            conversation=call.conversation,
-            branch=call.branch,
-            turn_id=call.row.turn_id,
-            epoch=call.epoch,
-            ended=call.row,
-            following=following,
-            prompts=prepared.prompts,
-            moves_head=call.moves_head,
-            lease_us=lease_us(wait + silence_s(prepared)),
-            at=now,
-        ),
+    recording = steps.Recording(
+        conversation=call.conversation,
+        branch=call.branch,
+        turn_id=call.row.turn_id,
+        epoch=call.epoch,
+        ended=call.row,
+        following=following,
+        prompts=prepared.prompts,
+        moves_head=call.moves_head,
+        lease_us=lease_us(wait + silence_s(prepared)),
+        at=now,
     )
-    follow(call, recorded, prepared, following)
+    follow(call, (yield from record(scope, recording)), prepared, following)
+
+
+def record(scope: Scope, recording: steps.Recording) -> Flow[steps.Settled | None]:
+    """Write what happened in the turn; None when it is no longer ours."""
+    return (
+        yield from sure(
+            scope,
+            steps.record,
+            outcomes.recorded,
+            recording,
+            patience_s=SAVE_S,
+        )
+    )
 
 
 def follow(call: Call, recorded: steps.Settled | None, prepared: Prepared, following: CompletionRow) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 
 from convokit.domain.events import StreamEvent
+from convokit.errors import StoreUnavailable
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
@@ -83,6 +84,8 @@ class Run:
     calls: Sequence[tuple[Callable[..., Any], dict[str, Any]]]
 
 
+READ_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""How long a reading transaction waits before it is tried again."""
 Effect = Sql | Open | Read | Close | Sleep | Emit | Run
 Flow = Generator[Effect, Any, Result]
 
@@ -107,14 +110,32 @@ class Clock:
 def read(
     function: Callable[Concatenate[Connection, Arguments], Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Flow[Result]:
-    """Run a store function in a reading transaction."""
+    """Run a store function in a reading transaction; again, for a while, when the connection was lost."""
+    effect = Sql(lambda connection: function(connection, *args, **kwargs), write=False)
+    for wait in READ_WAITS_S:
+        try:
+            answer: Result = yield effect
+        except StoreUnavailable as error:
+            if not error.transient:
+                raise
+            yield Sleep(wait)
+        else:
+            return answer
+    last: Result = yield effect
+    return last
+
+
+def once(
+    function: Callable[Concatenate[Connection, Arguments], Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Flow[Result]:
+    """Run a store function in a reading transaction, and not again."""
     answer: Result = yield Sql(lambda connection: function(connection, *args, **kwargs), write=False)
     return answer
 
 
-def write(
+def write_once(
     function: Callable[Concatenate[Connection, Arguments], Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Flow[Result]:
-    """Run a store function in a writing transaction."""
+    """Run a store function in a writing transaction, and not again."""
     answer: Result = yield Sql(lambda connection: function(connection, *args, **kwargs), write=True)
     return answer

@@ -12,9 +12,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, Sleep, read, write
+from convokit.completion.effects import Flow, Sleep, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import plan_for
+from convokit.completion.saving import SAVE_S, sure
 from convokit.completion.scope import Scope, Target, ready
 from convokit.context.tokens import CharacterEstimate, Counter, message_tokens
 from convokit.domain import chain
@@ -22,7 +23,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow, OpenTurn, Recovered
 from convokit.errors import ConversationBusy, SettingsError
-from convokit.store import conversations, messages, steps, turns
+from convokit.store import conversations, messages, outcomes, steps, turns
 
 OnBusy = Literal["raise", "wait", "supersede"]
 _POLL_S = 0.1
@@ -88,20 +89,25 @@ def close(
             return []
         return [_partial(left.text, left.tail, row, counter, held.id, now)]
 
-    settled = yield from write(
+    settlement = steps.Settlement(
+        conversation=conversation,
+        branch=branch,
+        turn_id=held.id,
+        epoch=held.epoch,
+        state=state,
+        rows=rows,
+        completion=left.call,
+        at=now,
+        takeover=True,
+        tools_from_seq=held.question_seq,
+    )
+    settled = yield from sure(
+        scope,
         steps.settle,
-        steps.Settlement(
-            conversation=conversation,
-            branch=branch,
-            turn_id=held.id,
-            epoch=held.epoch,
-            state=state,
-            rows=rows,
-            completion=left.call,
-            at=now,
-            takeover=True,
-            tools_from_seq=held.question_seq,
-        ),
+        outcomes.settled,
+        settlement,
+        patience_s=SAVE_S,
+        passing_only=True,
     )
     return settled is not None
 

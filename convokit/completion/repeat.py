@@ -15,10 +15,11 @@ from sqlalchemy import Connection
 
 from convokit.completion import call as calls
 from convokit.completion import turn
-from convokit.completion.effects import Emit, Flow, Sleep, read, write
+from convokit.completion.effects import Emit, Flow, Sleep, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import Prepared, look, prepare_again
 from convokit.completion.recover import OnBusy, clear_the_way
+from convokit.completion.saving import BEGIN_S, sure
 from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.domain.events import TextDelta
 from convokit.domain.message import Message, MessageRow
@@ -27,7 +28,7 @@ from convokit.domain.reply import Usage, UsageSource
 from convokit.domain.text import checked
 from convokit.domain.turn import CompletionRow, Key, Reply, TurnRow
 from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, NotFound
-from convokit.store import messages, steps, turns
+from convokit.store import messages, outcomes, steps, turns
 
 _POLL_S = 0.1
 _TRIES = 8
@@ -162,14 +163,21 @@ def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: b
     timeouts, seen = prepared.plan.timeouts, prepared.seen
     assert seen.conversation is not None
     row = calls.new_row(prepared, found.id, scope.clock.now_us(), number=found.calls + 1)
-    yield from write(
-        steps.reopen,
-        seen.conversation,
-        found,
-        row,
+    reopening = steps.Reopening(
+        conversation=seen.conversation,
+        turn=found,
+        completion=row,
         owner=scope.owner(),
         lease_us=calls.lease_us(calls.silence_s(prepared)),
         prompts=prepared.prompts,
+    )
+    yield from sure(
+        scope,
+        steps.reopen,
+        outcomes.reopened,
+        reopening,
+        patience_s=BEGIN_S,
+        passing_only=True,
     )
     return calls.Call(
         prepared,

@@ -39,7 +39,7 @@ RowsFor = Callable[[ConversationRow], list[MessageRow]]
 def rows_of(call: Call, outcome: Outcome, now: int) -> RowsFor:
     """Write the outcome into the call's row, and return what builds the reply rows behind any given last seq."""
     completion = call.reader.completion() if call.reader is not None else Completion([])
-    complete = outcome.status in ("complete", "late")
+    complete = outcome.status != "partial" and outcome.error is None
     _close(call, completion, outcome, now)
     answers = [answer for answer in completion.answers if complete or _worth_keeping(answer)]
     drafts = [_draft(call, answer, outcome.status, now) for answer in answers]
@@ -124,7 +124,7 @@ def sounds_of(call: Call) -> list[Blob]:
 
 def _close(call: Call, completion: Completion, outcome: Outcome, now: int) -> None:
     row = call.row
-    row.state = "ok" if outcome.status in ("complete", "late") else "error"
+    row.state = "ok" if outcome.status != "partial" and outcome.error is None else "error"
     row.error = compact_json(describe(outcome.error)) if outcome.error is not None else None
     row.ended_at = now
     row.served_model = _fixed(completion.model)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from convokit.completion.effects import Clock, Flow, read
+from convokit.completion.effects import Clock, Flow, once
 from convokit.completion.options import Options
 from convokit.domain.ids import keyed_id
 from convokit.errors import NotFound
@@ -62,7 +62,7 @@ class Target:
 def ready(scope: Scope) -> Flow[UUID]:
     """Return the database's id, after checking once per kit that tables and code fit."""
     if scope.database.id is None:
-        scope.database.id = yield from read(migrate.check, scope.database.name)
+        scope.database.id = yield from once(migrate.check, scope.database.name)
     return scope.database.id
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from convokit.completion import call as calls
 from convokit.completion import functions
-from convokit.completion.effects import Flow, Run, write
+from convokit.completion.effects import Flow, Run
 from convokit.completion.prepare import again
 from convokit.completion.result import Outcome, rows_of
 from convokit.completion.scope import Scope
@@ -48,12 +48,8 @@ def run_round(scope: Scope, call: calls.Call, asked: list[dict[str, Any]], round
         raise TooManyRounds(call.prepared.plan.max_tool_rounds)
     now = scope.clock.now_us()
     tool_rows = [ToolCallRow(repaired(str(each["id"])), repaired(_function(each)[0]), "running", now) for each in asked]
-    recorded = yield from write(
-        steps.record,
-        _recording(
-            call, now, rows=rows_of(call, Outcome("open", "complete"), now), ended=call.row, tool_calls=tool_rows
-        ),
-    )
+    asking = rows_of(call, Outcome("open", "complete"), now)
+    recorded = yield from calls.record(scope, _recording(call, now, rows=asking, ended=call.row, tool_calls=tool_rows))
     if recorded is None:
         raise calls.TurnLost("another worker took this turn over", partial=call.text)
     call.conversation, call.recorded = recorded.conversation, True
@@ -117,16 +113,16 @@ def _record_results(
     try:
         prepared = again(scope, call.prepared, [asker, *rows(call.conversation)])
     except ContextOverflow as error:
-        yield from write(steps.record, _recording(call, now, rows=rows, ran=tool_rows))
+        yield from calls.record(scope, _recording(call, now, rows=rows, ran=tool_rows))
         detail = "the results of this turn's tools are saved, but do not fit; return less, or raise the budget"
         raise ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail) from None
     following = calls.new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
-    recorded = yield from write(
-        steps.record,
-        _recording(call, now, rows=rows, ran=tool_rows, following=following, prompts=prepared.prompts),
+    recorded = yield from calls.record(
+        scope, _recording(call, now, rows=rows, ran=tool_rows, following=following, prompts=prepared.prompts)
     )
     calls.follow(call, recorded, prepared, following)
-    call.parent = drafts[-1]
+    assert recorded is not None
+    call.parent = recorded.rows[-1]
 
 
 def _recording(call: calls.Call, now: int, **values: Any) -> steps.Recording:

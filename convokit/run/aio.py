@@ -191,7 +191,10 @@ class AsyncDriver:
                 told, error = True, Stopped()
                 continue
             try:
-                answer = await self._store.run(effect.call, write=effect.write) if isinstance(effect, Sql) else None
+                if isinstance(effect, Sql):
+                    answer = await self._store.run(effect.call, write=effect.write)
+                elif isinstance(effect, Sleep):
+                    await self._sleep(effect.seconds)
             except Exception as raised:
                 error = raised
 

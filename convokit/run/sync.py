@@ -121,7 +121,7 @@ class SyncDriver:
             self._let_go()
 
     def _stop(self, flow: Flow[Any]) -> None:
-        """Let the flow save what it has, now that its caller is leaving."""
+        """Let the flow save what it has, now that its caller is leaving; nothing else is done for it any more."""
         self._let_go()
         answer: Any = None
         error: Exception | None = Stopped()
@@ -132,7 +132,7 @@ class SyncDriver:
                 return
             answer = error = None
             try:
-                answer = self._perform(effect) if isinstance(effect, Sql) else None
+                answer = self._perform(effect) if isinstance(effect, Sql | Sleep) else None
             except Exception as raised:
                 error = raised
 

@@ -15,6 +15,8 @@ from convokit.store.engine import sqlite_problem
 
 _FULL = ("disk is full", "disk I/O error")
 _FULL_STATES = {"53100", "53200"}
+_PASSING_STATES = {"40001", "40P01", "53300", "57P01", "57P02", "57P03"}
+"""Serialization failure, deadlock, too many connections, and a server that is shutting down, crashed or starting."""
 
 
 def translated(name: str, error: SQLAlchemyError | sqlite3.Error) -> ConvokitError:
@@ -29,10 +31,12 @@ def translated(name: str, error: SQLAlchemyError | sqlite3.Error) -> ConvokitErr
     state = getattr(original, "sqlstate", None)
     if state in _FULL_STATES:
         return StoreFull(name, "the server is out of room; nothing of this transaction was kept")
-    detail = f"{type(original).__name__}" + (f", SQLSTATE {state}" if state else "")
     if state is None and type(original).__name__ == "OperationalError":
-        return StoreUnavailable(name, f"cannot be reached ({_first_line(original)})")
-    return StoreUnavailable(name, f"refused a statement ({detail})")
+        return StoreUnavailable(name, f"cannot be reached ({_first_line(original)})", transient=True)
+    detail = f"{type(original).__name__}" + (f", SQLSTATE {state}" if state else "")
+    if getattr(error, "connection_invalidated", False) or (state or "").startswith("08"):
+        return StoreUnavailable(name, f"dropped the connection ({detail})", transient=True)
+    return StoreUnavailable(name, f"refused a statement ({detail})", transient=state in _PASSING_STATES)
 
 
 def _first_line(error: object) -> str:

@@ -35,6 +35,16 @@ _ONE = select(*_COLUMNS).where(message.c.conversation_id == bindparam("id"), mes
 _AMONG = select(*_COLUMNS).where(
     message.c.conversation_id == bindparam("id"), message.c.seq.in_(bindparam("seqs", expanding=True))
 )
+_OF_TURN = (
+    select(*_COLUMNS)
+    .where(
+        message.c.conversation_id == bindparam("id"),
+        message.c.seq > bindparam("after"),
+        message.c.turn_id == bindparam("turn"),
+    )
+    .order_by(message.c.seq)
+    .limit(bindparam("limit"))
+)
 _COUNT = select(func.count()).select_from(message).where(message.c.conversation_id == bindparam("id"))
 _INSERT = insert(message)
 FIRST_PAGE = 32
@@ -70,6 +80,14 @@ def get(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow |
 def among(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[MessageRow]:
     """Return these messages, as many of them as there are."""
     return [MessageRow(*row) for row in connection.execute(_AMONG, {"id": conversation_id, "seqs": list(seqs)})]
+
+
+def of_turn(
+    connection: Connection, conversation_id: UUID, turn_id: UUID, *, after: int, limit: int
+) -> list[MessageRow]:
+    """Return the first `limit` messages of a turn behind a seq, oldest first."""
+    values = {"id": conversation_id, "turn": turn_id, "after": after, "limit": limit}
+    return [MessageRow(*row) for row in connection.execute(_OF_TURN, values)]
 
 
 def count(connection: Connection, conversation_id: UUID) -> int:

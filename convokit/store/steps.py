@@ -57,6 +57,18 @@ class Beginning:
 
 
 @dataclass(slots=True, repr=False)
+class Reopening:
+    """What `reopen` writes."""
+
+    conversation: ConversationRow
+    turn: TurnRow
+    completion: CompletionRow
+    owner: str
+    lease_us: int
+    prompts: Sequence[tuple[bytes, str]] = ()
+
+
+@dataclass(slots=True, repr=False)
 class Settlement:
     """What `settle` writes: `rows` builds the replies once the seq before them is known."""
 
@@ -182,25 +194,20 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
     return moved
 
 
-def reopen(
-    connection: Connection,
-    row: ConversationRow,
-    turn: TurnRow,
-    completion: CompletionRow,
-    *,
-    owner: str,
-    lease_us: int,
-    prompts: Sequence[tuple[bytes, str]],
-) -> None:
+def reopen(connection: Connection, reopening: Reopening) -> bool:
     """Open a turn again for another API call. Raises: Conflict when someone else did, or another turn is open."""
+    row, turn = reopening.conversation, reopening.turn
     try:
-        if not turns.reopen(connection, row.id, turn.id, turn.epoch, owner=owner, lease_us=lease_us):
+        if not turns.reopen(
+            connection, row.id, turn.id, turn.epoch, owner=reopening.owner, lease_us=reopening.lease_us
+        ):
             raise Conflict
     except IntegrityError:
         raise Conflict from None
-    for digest, body in prompts:
+    for digest, body in reopening.prompts:
         chain.keep_prompt(connection, row.tenant, digest, body)
-    turns.insert_call(connection, row.id, completion)
+    turns.insert_call(connection, row.id, reopening.completion)
+    return True
 
 
 def settle(connection: Connection, settlement: Settlement) -> Settled | None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from convokit.domain.turn import CompletionRow, Key, OpenTurn, ToolCallRow, TurnRow
 from convokit.store.clock import now_us
@@ -141,7 +142,14 @@ _CUT_OFF = (
     )
     .values(state="unknown", ended_at=bindparam("new_ended_at"))
 )
-_CHUNK = insert(chunk)
+_CHUNK = {
+    dialect: kind.insert(chunk).on_conflict_do_update(
+        index_elements=[chunk.c.conversation_id, chunk.c.turn_id, chunk.c.completion, chunk.c.number],
+        set_={"text": kind.insert(chunk).excluded.text},
+    )
+    for dialect, kind in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+"""A piece whose commit's acknowledgement was lost is stored again, longer by what came since."""
 _CHUNKS = (
     select(chunk.c.text)
     .where(chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
@@ -314,9 +322,9 @@ def cut_off_tool_calls(connection: Connection, conversation_id: UUID, turn_id: U
 def append_chunk(
     connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, number: int, text: str
 ) -> None:
-    """Store a piece of the reply on its way."""
+    """Store a piece of the reply on its way, in place of an earlier one under its number."""
     connection.execute(
-        _CHUNK,
+        _CHUNK[connection.dialect.name],
         {
             "conversation_id": conversation_id,
             "turn_id": turn_id,
