@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from convokit.audit.verify import verify
-from convokit.completion import reading, recover, repeat
+from convokit.completion import following, reading, recover, repeat
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, PartLike, tools_of
 from convokit.completion.recover import OnBusy
@@ -22,12 +22,14 @@ from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.message import Message
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
-from convokit.domain.turn import Recovered, Reply
+from convokit.domain.turn import Recovered, Reply, Turn
 from convokit.run.aio import AsyncDriver, AsyncStream, open_store
+from convokit.run.background import Background
 from convokit.run.http import AsyncClient, AsyncHttpxClient, checked_client
-from convokit.run.setup import ApiKey, scope_of, target_of
+from convokit.run.setup import ApiKey, OnDisconnect, check_on_disconnect, scope_of, target_of
 from convokit.run.sync import migrate_once
 from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
+from convokit.store.engine import Durability
 from convokit.wire.messages import Unsupported
 from convokit.wire.request import Mode
 
@@ -63,6 +65,7 @@ class AsyncConvokit:
         unsupported: Unsupported | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
+        durability: Durability = "full",
         http_client: AsyncClient | None = None,
         **params: Unpack[RequestParams],
     ) -> None:
@@ -84,8 +87,9 @@ class AsyncConvokit:
         self._url, self._scope = scope_of(
             database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits
         )
-        self._store = open_store(self._url, self._scope.database.name)
+        self._store = open_store(self._url, self._scope.database.name, durability)
         self._client = checked_client(http_client) or AsyncHttpxClient()
+        self._background = Background()
 
     async def migrate(self) -> None:
         """Bring the database's tables up to date, creating a SQLite file if it is not there. Safe from many processes."""
@@ -113,7 +117,7 @@ class AsyncConvokit:
         """
         options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
         target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
-        return AsyncChat(self._scope, target, self._driver)
+        return AsyncChat(self._scope, target, self._driver, self._background)
 
     async def conversations(
         self, *, subject: str | None = None, limit: int = 50, before: str | None = None
@@ -129,7 +133,8 @@ class AsyncConvokit:
         return await self._driver().run(recover.sweep(self._scope))
 
     async def close(self) -> None:
-        """Close database and HTTP connections. A client that was passed in stays open."""
+        """Close database and HTTP connections, after replies that finish in the background. A client passed in stays open."""
+        await self._background.finished()
         await self._client.close()
         await self._store.close()
 
@@ -151,10 +156,11 @@ class AsyncConvokit:
 class AsyncChat:
     """A handle on one conversation. Cheap to make, safe to share between tasks."""
 
-    def __init__(self, scope: Scope, target: Target, driver: Callable[[], AsyncDriver]) -> None:
+    def __init__(self, scope: Scope, target: Target, driver: Callable[[], AsyncDriver], background: Background) -> None:
         self._scope = scope
         self._target = target
         self._driver = driver
+        self._background = background
 
     def __repr__(self) -> str:
         return f"AsyncChat({self._target.name!r})"
@@ -220,9 +226,14 @@ class AsyncChat:
         max_tool_rounds: int | Unset = UNSET,
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
+        on_disconnect: OnDisconnect = "stop",
         **params: Unpack[RequestParams],
     ) -> AsyncStream[Reply]:
-        """Return the reply as it comes: a context manager over events. Leaving early stops the reply and keeps what came."""
+        """Return the reply as it comes: a context manager over events.
+
+        When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
+        it, in a task of its own, which `close` of the kit waits for.
+        """
         options = Options(
             model,
             developer_prompt,
@@ -233,9 +244,11 @@ class AsyncChat:
             max_tool_rounds=max_tool_rounds,
             params=params,
         )
+        background = self._background if check_on_disconnect(on_disconnect) else None
         return AsyncStream(
             self._driver(),
             repeat.send(self._scope, self._target, content, options, idempotency_key, stream=True, on_busy=on_busy),
+            background=background,
         )
 
     async def resume(
@@ -256,6 +269,26 @@ class AsyncChat:
         return await self._driver().run(
             repeat.resume(self._scope, self._target, options, stream=False, on_busy=on_busy)
         )
+
+    def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> AsyncStream[Reply]:
+        """Attach to a reply that is on its way in any process, or over: its text, as a stream like any other.
+
+        `turn` is the newest when not given; `after` is how many characters of its text the reader already has. Several may
+        follow one turn; leaving changes nothing for it. Raises: Interrupted, with the turn's state as `code`, when it ends
+        without a whole reply.
+        """
+        return AsyncStream(self._driver(), following.follow(self._scope, self._target, turn, after=after))
+
+    async def cancel(self, turn: UUID | str | None = None) -> bool:
+        """End the branch's open turn (or the one named), whoever runs it. Return whether it was open.
+
+        What is stored of its reply is kept. Whoever runs it learns of it at the next piece: `Interrupted`, code "cancelled".
+        """
+        return await self._driver().run(following.cancel(self._scope, self._target, turn))
+
+    async def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
+        """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
+        return await self._driver().run(following.listing(self._scope, self._target, limit=limit, before=before))
 
     async def messages(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back."""

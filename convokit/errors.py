@@ -10,6 +10,7 @@ ConvokitError
 ├─ StoreError                      the database
 │  ├─ StoreUnavailable             not there, not reachable, not writable, not a database
 │  │  └─ StoreFull                 no room left to write
+│  ├─ KitClosed                    the kit was closed
 │  └─ SchemaOutdated               the tables are older, or newer, than this code can use
 ├─ ContextOverflow                 what must be sent does not fit: needed, available tokens
 ├─ ConversationBusy                another turn is open on this branch: turn, since
@@ -107,6 +108,14 @@ class StoreUnavailable(StoreError):
 
 class StoreFull(StoreUnavailable):
     """The disk, file or quota under the database has no room left; nothing of the transaction was kept."""
+
+
+class KitClosed(StoreError):
+    """The kit was closed: make another one."""
+
+    def __init__(self, database: str) -> None:
+        super().__init__(f"{database}: this kit was closed")
+        self.database = database
 
 
 class SchemaOutdated(StoreError):

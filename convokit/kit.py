@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from convokit.audit.verify import verify
-from convokit.completion import reading, recover, repeat
+from convokit.completion import following, reading, recover, repeat
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, PartLike, tools_of
 from convokit.completion.recover import OnBusy
@@ -21,12 +21,12 @@ from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.message import Message
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
-from convokit.domain.turn import Recovered, Reply
+from convokit.domain.turn import Recovered, Reply, Turn
 from convokit.run.http import Client, HttpxClient, checked_client
-from convokit.run.setup import ApiKey, scope_of, target_of
+from convokit.run.setup import ApiKey, OnDisconnect, check_on_disconnect, scope_of, target_of
 from convokit.run.sync import Stream, SyncDriver, SyncStore, migrate_once
 from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
-from convokit.store.engine import open_engine
+from convokit.store.engine import Durability, open_engine
 from convokit.wire.messages import Unsupported
 from convokit.wire.request import Mode
 
@@ -38,8 +38,9 @@ class Convokit:
     (or `CONVOKIT_MODEL`). `base_url` is the server's (default: `OPENAI_BASE_URL`, else OpenAI), `api_key` a string or a
     function that returns one (default: `OPENAI_API_KEY`, unless `base_url` is given here). `tenant` binds everything this kit
     does. `profile` is a provider's name (`"vllm"`, `"ollama"` …) or a `Profile`, found by host when not given. `mode` says what
-    happens to parameters the model rejects: `"drop"` and report, `"strict"` raises, `"pass"` sends. Everything else is a
-    default that chats and calls may override. Raises: SettingsError.
+    happens to parameters the model rejects: `"drop"` and report, `"strict"` raises, `"pass"` sends. `durability="fast"` waits
+    for no disk at a commit: a power cut may take the last seconds. Everything else is a default that chats and calls may
+    override. Raises: SettingsError.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Convokit:
         unsupported: Unsupported | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
+        durability: Durability = "full",
         http_client: Client | None = None,
         **params: Unpack[RequestParams],
     ) -> None:
@@ -83,7 +85,7 @@ class Convokit:
         self._url, self._scope = scope_of(
             database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits
         )
-        self._store = SyncStore(open_engine(self._url), self._scope.database.name)
+        self._store = SyncStore(open_engine(self._url, durability=durability), self._scope.database.name)
         self._client = checked_client(http_client) or HttpxClient()
 
     def migrate(self) -> None:
@@ -218,9 +220,14 @@ class Chat:
         max_tool_rounds: int | Unset = UNSET,
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
+        on_disconnect: OnDisconnect = "stop",
         **params: Unpack[RequestParams],
     ) -> Stream[Reply]:
-        """Return the reply as it comes: a context manager over events. Leaving early stops the reply and keeps what came."""
+        """Return the reply as it comes: a context manager over events.
+
+        When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
+        it: leaving then waits for its end.
+        """
         options = Options(
             model,
             developer_prompt,
@@ -231,9 +238,11 @@ class Chat:
             max_tool_rounds=max_tool_rounds,
             params=params,
         )
+        finish = check_on_disconnect(on_disconnect)
         return Stream(
             self._driver(),
             repeat.send(self._scope, self._target, content, options, idempotency_key, stream=True, on_busy=on_busy),
+            finish=finish,
         )
 
     def resume(
@@ -252,6 +261,26 @@ class Chat:
         """
         options = Options(model=model, retry=retry, timeouts=timeouts, tools=tools_of(tools), params=params)
         return self._driver().run(repeat.resume(self._scope, self._target, options, stream=False, on_busy=on_busy))
+
+    def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> Stream[Reply]:
+        """Attach to a reply that is on its way in any process, or over: its text, as a stream like any other.
+
+        `turn` is the newest when not given; `after` is how many characters of its text the reader already has. Several may
+        follow one turn; leaving changes nothing for it. Raises: Interrupted, with the turn's state as `code`, when it ends
+        without a whole reply.
+        """
+        return Stream(self._driver(), following.follow(self._scope, self._target, turn, after=after))
+
+    def cancel(self, turn: UUID | str | None = None) -> bool:
+        """End the branch's open turn (or the one named), whoever runs it. Return whether it was open.
+
+        What is stored of its reply is kept. Whoever runs it learns of it at the next piece: `Interrupted`, code "cancelled".
+        """
+        return self._driver().run(following.cancel(self._scope, self._target, turn))
+
+    def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
+        """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
+        return self._driver().run(following.listing(self._scope, self._target, limit=limit, before=before))
 
     def messages(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back."""

@@ -7,12 +7,17 @@ All times are float seconds, all sizes bytes, all budgets tokens.
 from __future__ import annotations
 
 import enum
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from convokit.errors import SettingsError
+
+
+logging.getLogger("convokit").addHandler(logging.NullHandler())
+"""A library speaks where the application listens, and nowhere else."""
 
 
 class Unset(enum.Enum):

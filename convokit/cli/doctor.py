@@ -27,7 +27,7 @@ from convokit.errors import ConvokitError
 from convokit.settings import Environment
 from convokit.store import doctor as asked
 from convokit.store import migrate
-from convokit.store.engine import describe
+from convokit.store.engine import describe, has_wal_reset_bug
 from convokit.store.schema import REVISION
 
 Status = Literal["ok", "warn", "fail"]
@@ -99,11 +99,10 @@ def _namesake() -> Check:
     return Check("namesake", "fail", f"convokit {found} is installed here too", advice)
 
 
-def sqlite_check(version: tuple[int, ...]) -> Check:
+def sqlite_check(version: tuple[int, int, int]) -> Check:
     """Return the check of a SQLite version: 3.7.0 to 3.51.2 have the WAL-reset bug, but for two repaired branches."""
     name = ".".join(map(str, version))
-    repaired = (3, 44, 6) <= version < (3, 45) or (3, 50, 7) <= version < (3, 51)
-    if (3, 7) <= version < (3, 51, 3) and not repaired:
+    if has_wal_reset_bug(version):
         return Check("SQLite", "warn", name, _WAL_RESET)
     return Check("SQLite", "ok", name)
 

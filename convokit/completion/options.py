@@ -45,7 +45,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 _WORDS = {
     "mode": ("strict", "drop", "pass"),
-    "partial": ("include", "leave_out"),
+    "partial": ("include", "mark", "leave_out"),
     "unsupported": ("raise", "placeholder"),
 }
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
+from convokit.context.repair import marked
 from convokit.context.report import Context
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
@@ -199,8 +200,10 @@ def question_item(plan: Plan, seen: steps.Snapshot, content: Content) -> Item:
 
 
 def _item(plan: Plan, row: MessageRow) -> Item:
-    shape = row.as_wire()
-    tokens = row.tokens if row.counter == plan.counter.name else message_tokens(plan.counter, shape)
+    shape, own = row.as_wire(), row.counter == plan.counter.name
+    if row.status == "partial" and plan.builder.partial == "mark":
+        shape, own = marked(shape), False
+    tokens = row.tokens if own else message_tokens(plan.counter, shape)
     return Item(row.seq, shape, tokens, row.path_tokens - row.tokens, row.status)
 
 
@@ -257,6 +260,8 @@ def _manifest(plan: Plan, context: Context, *, stream: bool) -> tuple[str, list[
     if params:
         values["params"] = params
     values["profile"] = plan.profile.model_dump(mode="json", exclude_defaults=True)
+    if plan.builder.partial == "mark":
+        values["partial"] = "mark"
     if plan.mode != "drop":
         values["mode"] = plan.mode
     if stream:

@@ -23,7 +23,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow, OpenTurn, Recovered
 from convokit.errors import ConversationBusy, SettingsError
-from convokit.store import conversations, messages, outcomes, steps, turns
+from convokit.store import conversations, messages, outcomes, pieces, steps, turns
 
 OnBusy = Literal["raise", "wait", "supersede"]
 _POLL_S = 0.1
@@ -115,7 +115,7 @@ def close(
 def _left_behind(connection: Connection, conversation: ConversationRow, branch: int, held: OpenTurn) -> _Left:
     head = conversations.head(connection, conversation, branch)
     return _Left(
-        text=turns.partial_text(connection, conversation.id, held.id),
+        text=pieces.text(connection, conversation.id, held.id),
         tail=None if head is None else messages.get(connection, conversation.id, head),
         call=turns.call(connection, conversation.id, held.id, held.calls),
     )
@@ -152,14 +152,14 @@ def sweep(scope: Scope) -> Flow[list[Recovered]]:
         conversation = yield from read(conversations.find, scope.tenant, conversation_id)
         if conversation is None:
             continue
-        counter = _counter(scope, conversation)
+        counter = counter_of(scope, conversation)
         closed = yield from close(scope, conversation, branch, held, counter, "abandoned")
         if closed:
             found.append(Recovered(conversation_id=conversation_id, key=conversation.key, turn_id=held.id))
     return found
 
 
-def _counter(scope: Scope, conversation: ConversationRow) -> Counter:
+def counter_of(scope: Scope, conversation: ConversationRow) -> Counter:
     """Return the counter of a conversation's replies; an estimate where no model is known any more."""
     try:
         return plan_for(scope, Target(), Options(), conversation).counter

@@ -21,7 +21,7 @@ from convokit.completion.prepare import Prepared, look, prepare_again
 from convokit.completion.recover import OnBusy, clear_the_way
 from convokit.completion.saving import BEGIN_S, sure
 from convokit.completion.scope import Scope, Target, identify, missing
-from convokit.domain.events import TextDelta
+from convokit.domain.events import Started, TextDelta
 from convokit.domain.message import Message, MessageRow
 from convokit.domain.parts import Content
 from convokit.domain.reply import Usage, UsageSource
@@ -94,7 +94,7 @@ def come_back(
         found = yield from _closed(scope, target, call, found, deadline)
         if found.state == "completed":
             reply = yield from read(stored_reply, target.id, found)
-            yield Emit([TextDelta(reply.text)])
+            yield Emit([Started(found.id), TextDelta(reply.text)])
             return reply
         if found.state == "superseded":
             raise Interrupted("this turn was superseded by a later one")

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from convokit.completion import call as calls
 from convokit.completion.begin import begin
-from convokit.completion.effects import Flow, Sleep, Stopped, read
+from convokit.completion.effects import Emit, Flow, Sleep, Stopped, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import Prepared, look, prepare
 from convokit.completion.recover import OnBusy, clear_the_way
@@ -22,6 +22,7 @@ from convokit.completion.saving import LEAVING_S, SAVE_S, sure
 from convokit.completion.scope import Scope, Target, missing
 from convokit.completion.tools import run_round, wanted
 from convokit.domain.conversation import ConversationRow
+from convokit.domain.events import Started
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import checked_content
@@ -120,6 +121,8 @@ def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
     """Make the call of an open turn, run the tools it asks for, close the turn however it ends, and return the reply."""
     rounds = 0
     try:
+        if running.stream:
+            yield Emit([Started(running.row.turn_id)])
         while True:
             yield from calls.make(scope, running)
             asked = wanted(running)

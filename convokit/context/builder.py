@@ -36,7 +36,7 @@ class ContextBuilder:
     """Builds `messages` arrays within a budget.
 
     `budget` says how much there is, `profile` how the server wants its messages, `counter` counts (an estimate by default),
-    `partial` says whether replies that broke off are sent again.
+    `partial` says whether replies that broke off are sent again: as they are, with a mark behind them, or not.
 
     >>> builder = ContextBuilder(budget=Budget(context_tokens=4096))
     >>> context = builder.build(developer_prompt="Be brief.", history=[{"role": "user", "content": "Hello"}])

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from convokit.context.window import Item
 
-PartialPolicy = Literal["include", "leave_out"]
+PartialPolicy = Literal["include", "mark", "leave_out"]
+MARK = "\n[cut off]"
+"""What is put behind a partial reply that is sent marked."""
 
 
 def sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Item], dict[int, str]]:
@@ -36,6 +38,11 @@ def sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Ite
         if item.shape["role"] == "tool" and item.key not in used:
             left_out[item.key] = "a tool result without its call"
     return result, left_out
+
+
+def marked(shape: dict[str, Any]) -> dict[str, Any]:
+    """Return a partial reply with the mark that says so: the model must not take it for a whole one."""
+    return {**shape, "content": shape["content"] + MARK} if isinstance(shape.get("content"), str) else shape
 
 
 def _unsendable(item: Item, partial: PartialPolicy) -> str | None:

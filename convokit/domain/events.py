@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+from uuid import UUID
 
 
 @dataclass(slots=True)
@@ -84,4 +85,13 @@ class Retrying:
     type: Literal["retrying"] = "retrying"
 
 
-StreamEvent = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | AudioDelta | Finished | Retrying
+@dataclass(slots=True)
+class Started:
+    """The question is saved and the call is about to be made: from here on the turn can be followed, cancelled and resumed."""
+
+    turn_id: UUID
+    text: str = ""
+    type: Literal["started"] = "started"
+
+
+StreamEvent = Started | TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | AudioDelta | Finished | Retrying

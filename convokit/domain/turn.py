@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
 from convokit.domain import chain
-from convokit.domain.message import Message
+from convokit.domain.ids import message_id
+from convokit.domain.message import Message, moment
 from convokit.domain.reply import Change, RateLimits, Usage
 
 TurnState = Literal["open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded"]
@@ -58,6 +61,9 @@ class TurnRow:
     error: str | None
     fingerprint: bytes | None
     fingerprint_salt: bytes | None
+    started_at: int
+    first_token_at: int | None
+    ended_at: int | None
     calls: int
     """The number of its last API call."""
 
@@ -65,6 +71,39 @@ class TurnRow:
         """Whether the turn was sent with this very request."""
         salt = bytes(self.fingerprint_salt or b"")
         return chain.salted_digest(salt, request.encode()) == bytes(self.fingerprint or b"")
+
+
+class Turn(BaseModel):
+    """One user request and what came of it. `question` and `reply` are message ids; times are UTC.
+
+    `state`: open, completed, interrupted (it broke off, or its reader left), cancelled, failed, abandoned (its worker is gone),
+    superseded. `error` says, as plain facts, what ended it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    state: TurnState
+    question: str
+    reply: str | None = None
+    error: dict[str, Any] | None = None
+    started_at: datetime
+    first_token_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @classmethod
+    def of(cls, conversation_id: UUID, row: TurnRow) -> Turn:
+        """Return a stored row as a value."""
+        return cls.model_construct(
+            id=row.id,
+            state=row.state,
+            question=message_id(conversation_id, row.question_seq),
+            reply=None if row.reply_seq is None else message_id(conversation_id, row.reply_seq),
+            error=None if row.error is None else json.loads(row.error),
+            started_at=moment(row.started_at),
+            first_token_at=None if row.first_token_at is None else moment(row.first_token_at),
+            ended_at=None if row.ended_at is None else moment(row.ended_at),
+        )
 
 
 class Recovered(BaseModel):

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
@@ -23,13 +24,23 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
-from convokit.domain.events import StreamEvent
-from convokit.errors import ConvokitError
+from convokit.domain.events import Started, StreamEvent
+from convokit.errors import ConvokitError, KitClosed
 from convokit.run import fork
+from convokit.run.background import Background
 from convokit.run.functions import arun_functions
 from convokit.run.http import AsyncAnswer, AsyncClient
 from convokit.run.sync import SyncStore
-from convokit.store.engine import POSTGRES, SNAPSHOT, open_engine, require_driver
+from convokit.store.engine import (
+    POSTGRES,
+    SNAPSHOT,
+    WRITE,
+    Durability,
+    checked_durability,
+    open_engine,
+    require_driver,
+    set_durability,
+)
 from convokit.store.failure import translated
 
 Result = TypeVar("Result")
@@ -50,6 +61,7 @@ class ThreadedStore:
         self._store = SyncStore(engine, name)
         self._writer = ThreadPoolExecutor(1, "convokit-writer")
         self._readers = ThreadPoolExecutor(_READERS, "convokit-reader")
+        self._closed = False
         fork.watch(self)
 
     def forked(self) -> None:
@@ -59,12 +71,15 @@ class ThreadedStore:
 
     async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
         """Run `call` in a thread. Raises: StoreError."""
+        if self._closed:
+            raise KitClosed(self._store.name)
         loop = asyncio.get_running_loop()
         pool = self._writer if write else self._readers
         return await loop.run_in_executor(pool, lambda: self._store.run(call, write=write))
 
     async def close(self) -> None:
-        """End the threads and close the connections."""
+        """End the threads and close the connections. Nothing runs any more."""
+        self._closed = True
         for pool in (self._writer, self._readers):
             await asyncio.to_thread(pool.shutdown)
         self._store.close()
@@ -73,13 +88,15 @@ class ThreadedStore:
 class AsyncEngineStore:
     """PostgreSQL: the async engine, each hop through `run_sync`."""
 
-    def __init__(self, url: URL, name: str) -> None:
+    def __init__(self, url: URL, name: str, durability: Durability = "full") -> None:
         require_driver()
+        self._durability: Durability = checked_durability(durability)
         self._url = url
         self._name = name
         self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncEngine, AsyncEngine]]
         self._engines = WeakKeyDictionary()
         """A connection belongs to the event loop that made it: `asyncio.run` may be called again and again."""
+        self._closed = False
         fork.watch(self)
 
     def forked(self) -> None:
@@ -90,6 +107,8 @@ class AsyncEngineStore:
 
     async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
         """Run `call` in a transaction. Raises: StoreError."""
+        if self._closed:
+            raise KitClosed(self._name)
         try:
             async with self._engine(write=write).begin() as connection:
                 return await connection.run_sync(call)
@@ -100,22 +119,25 @@ class AsyncEngineStore:
         loop = asyncio.get_running_loop()
         if loop not in self._engines:
             writer = create_async_engine(self._url, **POSTGRES)
-            self._engines[loop] = (writer, writer.execution_options(isolation_level=SNAPSHOT))
+            set_durability(writer.sync_engine, self._durability)
+            reader = writer.execution_options(isolation_level=SNAPSHOT)
+            self._engines[loop] = (writer.execution_options(**{WRITE: True}), reader)
         return self._engines[loop][0 if write else 1]
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Nothing runs any more."""
+        self._closed = True
         engines = self._engines.pop(asyncio.get_running_loop(), None)
         if engines is not None:
             await engines[0].dispose()
         self._engines.clear()
 
 
-def open_store(url: URL, name: str) -> AsyncStore:
+def open_store(url: URL, name: str, durability: Durability = "full") -> AsyncStore:
     """Return the store for a database; nothing is connected yet."""
     if url.get_backend_name() == "sqlite":
-        return ThreadedStore(open_engine(url), name)
-    return AsyncEngineStore(url, name)
+        return ThreadedStore(open_engine(url, durability=durability), name)
+    return AsyncEngineStore(url, name, durability)
 
 
 class _LeftAfter(BaseException):
@@ -244,12 +266,17 @@ class AsyncDriver:
 
 
 class AsyncStream(Generic[Result]):
-    """A reply on its way: `async for` over its events, then read `.reply`. Leaving early keeps what came."""
+    """A reply on its way: `async for` over its events, then read `.reply`. Leaving early keeps what came.
 
-    def __init__(self, driver: AsyncDriver, flow: Flow[Result]) -> None:
+    With `background` the flow runs in a task of its own there, and comes to its end whether anybody reads it or not.
+    """
+
+    def __init__(self, driver: AsyncDriver, flow: Flow[Result], *, background: Background | None = None) -> None:
         self._driver = driver
-        self._steps = driver.steps(flow)
+        self._steps = driver.steps(flow) if background is None else background.steps(driver, flow)
         self._events: deque[StreamEvent] = deque()
+        self._turn_id: UUID | None = None
+        self._left = False
 
     async def __aenter__(self) -> AsyncStream[Result]:
         return self
@@ -264,9 +291,20 @@ class AsyncStream(Generic[Result]):
             while self._events:  # a loop that was left takes up where it stopped
                 yield self._events.popleft()
             try:
-                self._events.extend(await anext(self._steps))
+                events = await anext(self._steps)
             except StopAsyncIteration:
                 return
+            if type(events[0]) is Started:
+                self._turn_id = events[0].turn_id
+            if self._left:  # closed by another task meanwhile
+                await self._steps.aclose()
+                return
+            self._events.extend(events)
+
+    @property
+    def turn_id(self) -> UUID | None:
+        """The turn, to follow or cancel it from anywhere; None until its question is saved."""
+        return self._turn_id
 
     @property
     def reply(self) -> Result:
@@ -277,5 +315,9 @@ class AsyncStream(Generic[Result]):
         return result
 
     async def close(self) -> None:
-        """Stop the reply if it is still coming; what came is kept."""
-        await self._steps.aclose()
+        """Leave the reply if it is still coming. From another task, it is left at its reader's next event."""
+        self._left = True
+        try:
+            await self._steps.aclose()
+        except RuntimeError:  # it is being read in another task at this moment
+            return

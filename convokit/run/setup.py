@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy.engine import URL
 
@@ -19,6 +20,7 @@ from convokit.settings import UNSET, Environment, Limits
 from convokit.store.engine import database_url, describe
 from convokit.wire.request import endpoint
 
+OnDisconnect = Literal["stop", "finish"]
 ApiKey = str | Callable[[], str | None] | None
 
 
@@ -60,6 +62,13 @@ def scope_of(
         running=running,
     )
     return url, scope
+
+
+def check_on_disconnect(given: str) -> bool:
+    """Return whether a reply goes on without its reader. Raises: SettingsError unless it is one of the two."""
+    if given not in ("stop", "finish"):
+        raise SettingsError("on_disconnect", f'must be "stop" or "finish", not {given!r}')
+    return given == "finish"
 
 
 def _key(given: ApiKey, from_environment: str | None) -> Callable[[], str | None]:

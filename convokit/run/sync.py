@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
@@ -9,14 +10,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
-from convokit.domain.events import StreamEvent
-from convokit.errors import ConvokitError
+from convokit.domain.events import Started, StreamEvent
+from convokit.errors import ConvokitError, KitClosed
 from convokit.run import fork
 from convokit.run.functions import run_functions
 from convokit.run.http import Answer, Client
@@ -24,6 +26,7 @@ from convokit.store import migrate
 from convokit.store.engine import SNAPSHOT, WRITE, open_engine
 from convokit.store.failure import translated
 
+log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
@@ -36,6 +39,7 @@ class SyncStore:
         self._writer = engine.execution_options(**{WRITE: True})
         self._reader = engine.execution_options(isolation_level=SNAPSHOT) if _is_postgres(engine) else engine
         self._lock = threading.Lock() if engine.dialect.name == "sqlite" else None
+        self._closed = False
         fork.watch(self)
 
     def forked(self) -> None:
@@ -45,6 +49,8 @@ class SyncStore:
 
     def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
         """Run `call` in a transaction of its own. Raises: StoreError."""
+        if self._closed:
+            raise KitClosed(self.name)
         try:
             if not write:
                 with self._reader.begin() as connection:
@@ -58,7 +64,8 @@ class SyncStore:
             raise translated(self.name, error) from None
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Nothing runs any more."""
+        self._closed = True
         self.engine.dispose()
 
 
@@ -95,8 +102,11 @@ class SyncDriver:
                 result: Result = stop.value
                 return result
 
-    def steps(self, flow: Flow[Result]) -> Generator[list[StreamEvent], None, Result]:
-        """Run a flow, yielding its events as they come; the iterator's return value is the flow's."""
+    def steps(self, flow: Flow[Result], *, finish: bool = False) -> Generator[list[StreamEvent], None, Result]:
+        """Run a flow, yielding its events as they come; the iterator's return value is the flow's.
+
+        When its reader leaves, the flow saves what it has; with `finish` it runs to its end first, in the reader's thread.
+        """
         answer: Any = None
         error: Exception | None = None
         try:
@@ -114,11 +124,24 @@ class SyncDriver:
                         answer = self._perform(effect)
                 except Exception as raised:
                     error = raised
+                except GeneratorExit:
+                    if finish:
+                        self._finish(flow)
+                    else:
+                        self._stop(flow)
+                    raise
                 except BaseException:
                     self._stop(flow)
                     raise
         finally:
             self._let_go()
+
+    def _finish(self, flow: Flow[Any]) -> None:
+        """Run the flow to its end, though nobody reads its events any more."""
+        try:
+            self.run(flow)
+        except ConvokitError as error:
+            log.warning("a reply whose reader had left ended in %s", type(error).__name__)
 
     def _stop(self, flow: Flow[Any]) -> None:
         """Let the flow save what it has, now that its caller is leaving; nothing else is done for it any more."""
@@ -164,13 +187,15 @@ class SyncDriver:
 class Stream(Generic[Result]):
     """A reply on its way: iterate over its events, then read `.reply`.
 
-    Use it as a context manager: leaving early stops the reply and keeps what came.
+    Use it as a context manager: leaving early stops the reply and keeps what came; with `finish` it comes to its end first.
     """
 
-    def __init__(self, driver: SyncDriver, flow: Flow[Result]) -> None:
-        self._steps = driver.steps(flow)
+    def __init__(self, driver: SyncDriver, flow: Flow[Result], *, finish: bool = False) -> None:
+        self._steps = driver.steps(flow, finish=finish)
         self._events: deque[StreamEvent] = deque()
         self._reply: Result | None = None
+        self._turn_id: UUID | None = None
+        self._left = False
 
     def __enter__(self) -> Stream[Result]:
         return self
@@ -185,11 +210,22 @@ class Stream(Generic[Result]):
             while self._events:  # a loop that was left takes up where it stopped
                 yield self._events.popleft()
             try:
-                self._events.extend(next(self._steps))
+                events = next(self._steps)
             except StopIteration as stop:
                 if stop.value is not None:
                     self._reply = stop.value
                 return
+            if type(events[0]) is Started:
+                self._turn_id = events[0].turn_id
+            if self._left:  # closed by another thread meanwhile
+                self._steps.close()
+                return
+            self._events.extend(events)
+
+    @property
+    def turn_id(self) -> UUID | None:
+        """The turn, to follow or cancel it from anywhere; None until its question is saved."""
+        return self._turn_id
 
     @property
     def reply(self) -> Result:
@@ -199,5 +235,9 @@ class Stream(Generic[Result]):
         return self._reply
 
     def close(self) -> None:
-        """Stop the reply if it is still coming; what came is kept."""
-        self._steps.close()
+        """Leave the reply if it is still coming. From another thread, it is left at its reader's next event."""
+        self._left = True
+        try:
+            self._steps.close()
+        except ValueError:  # it is being read in another thread at this moment
+            return

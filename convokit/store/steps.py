@@ -18,7 +18,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob, digests
 from convokit.domain.turn import CompletionRow, Key, OpenTurn, ToolCallRow, TurnRow
-from convokit.store import blobs, chain, conversations, messages, turns
+from convokit.store import blobs, chain, conversations, messages, pieces, tool_calls, turns
 
 
 class Conflict(Exception):  # not a user's error: read again and try once more
@@ -233,10 +233,10 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
     if call is not None:
         turns.end_call(connection, row.id, call)
     if settlement.tools_from_seq is not None:
-        turns.cut_off_tool_calls(connection, row.id, settlement.turn_id, settlement.tools_from_seq, settlement.at)
+        tool_calls.cut_off(connection, row.id, settlement.turn_id, settlement.tools_from_seq, settlement.at)
     blobs.keep(connection, row.id, settlement.blobs)
     if settlement.pieces:
-        turns.prune_chunks(connection, row.id, settlement.turn_id)
+        pieces.prune(connection, row.id, settlement.turn_id)
     if settled.rows and settled.rows[0].seq != named:
         turns.correct_reply(connection, row.id, settlement.turn_id, settled.rows[0].seq)
     return settled
@@ -309,16 +309,16 @@ def record(connection: Connection, recording: Recording) -> Settled | None:
     settled = _extend(connection, recording, recording.rows(row))
     if recording.ended is not None:
         turns.end_call(connection, row.id, recording.ended)
-        turns.prune_chunks(connection, row.id, recording.turn_id)
+        pieces.prune(connection, row.id, recording.turn_id)
     for digest, body in recording.prompts:
         chain.keep_prompt(connection, row.tenant, digest, body)
     for begun, each in enumerate(recording.tool_calls):
         each.message_seq = settled.rows[0].seq
         each.position = begun
-        turns.begin_tool_call(connection, row.id, recording.turn_id, each)
+        tool_calls.begin(connection, row.id, recording.turn_id, each)
     for each, answered in zip(recording.ran, settled.rows, strict=False):
         each.result_seq = answered.seq
-        turns.end_tool_call(connection, row.id, each)
+        tool_calls.end(connection, row.id, each)
     if recording.following is not None:
         turns.insert_call(connection, row.id, recording.following)
     return settled
@@ -340,5 +340,5 @@ def save_piece(
     if not turns.renew(connection, conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at):
         return False
     if text:
-        turns.append_chunk(connection, conversation_id, turn_id, completion.number, number, text)
+        pieces.append(connection, conversation_id, turn_id, completion.number, number, text)
     return True

@@ -6,15 +6,15 @@ writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
-from convokit.domain.turn import CompletionRow, Key, OpenTurn, ToolCallRow, TurnRow
+from convokit.domain.turn import CompletionRow, Key, OpenTurn, TurnRow
 from convokit.store.clock import now_us
-from convokit.store.schema import chunk, completion, conversation, tool_call, turn
+from convokit.store.schema import completion, conversation, turn
 
 _OPEN_COLUMNS = (
     turn.c.id,
@@ -42,6 +42,7 @@ _CALLS = (
 )
 _FOUND = select(*(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"), _CALLS)
 _BY_ID = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
+_AMONG = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True)))
 _BY_KEY = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.idempotency_hash == bindparam("hash"))
 _REOPEN = (
     update(turn)
@@ -117,45 +118,6 @@ _ENDED_CALLS = (
     .select_from(completion)
     .where(completion.c.conversation_id == bindparam("id"), completion.c.ended_at.is_not(None))
 )
-_TOOL_CALL = insert(tool_call)
-_END_TOOL_CALL = (
-    update(tool_call)
-    .where(
-        tool_call.c.conversation_id == bindparam("b_id"),
-        tool_call.c.message_seq == bindparam("b_seq"),
-        tool_call.c.position == bindparam("b_position"),
-    )
-    .values(
-        state=bindparam("new_state"),
-        result_seq=bindparam("new_result_seq"),
-        error=bindparam("new_error"),
-        ended_at=bindparam("new_ended_at"),
-    )
-)
-_CUT_OFF = (
-    update(tool_call)
-    .where(
-        tool_call.c.conversation_id == bindparam("b_id"),
-        tool_call.c.message_seq >= bindparam("b_first"),
-        tool_call.c.turn_id == bindparam("b_turn"),
-        tool_call.c.state == "running",
-    )
-    .values(state="unknown", ended_at=bindparam("new_ended_at"))
-)
-_CHUNK = {
-    dialect: kind.insert(chunk).on_conflict_do_update(
-        index_elements=[chunk.c.conversation_id, chunk.c.turn_id, chunk.c.completion, chunk.c.number],
-        set_={"text": kind.insert(chunk).excluded.text},
-    )
-    for dialect, kind in (("sqlite", sqlite), ("postgresql", postgresql))
-}
-"""A piece whose commit's acknowledgement was lost is stored again, longer by what came since."""
-_CHUNKS = (
-    select(chunk.c.text)
-    .where(chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
-    .order_by(chunk.c.completion, chunk.c.number)
-)
-_PRUNE = delete(chunk).where(chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
 
 
 def open_on(connection: Connection, conversation_id: UUID, branch: int) -> OpenTurn | None:
@@ -181,6 +143,12 @@ def find_by_key(connection: Connection, conversation_id: UUID, idempotency_hash:
     """Return the turn that was sent under an idempotency key."""
     row = connection.execute(_BY_KEY, {"id": conversation_id, "hash": idempotency_hash}).one_or_none()
     return None if row is None else TurnRow(*cast("Any", row))
+
+
+def among(connection: Connection, conversation_id: UUID, turn_ids: Sequence[UUID]) -> list[TurnRow]:
+    """Return these turns, as many of them as there are."""
+    rows = connection.execute(_AMONG, {"id": conversation_id, "turns": list(turn_ids)})
+    return [TurnRow(*cast("Any", row)) for row in rows]
 
 
 def reopen(
@@ -291,58 +259,6 @@ def call(connection: Connection, conversation_id: UUID, turn_id: UUID, number: i
     """Return one API call of a turn."""
     row = connection.execute(_CALL, {"id": conversation_id, "turn": turn_id, "number": number}).one_or_none()
     return None if row is None else CompletionRow(**dict(row._mapping))
-
-
-def begin_tool_call(connection: Connection, conversation_id: UUID, turn_id: UUID, row: ToolCallRow) -> None:
-    """Record a tool call that is about to run."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    connection.execute(_TOOL_CALL, {"conversation_id": conversation_id, "turn_id": turn_id, **values})
-
-
-def end_tool_call(connection: Connection, conversation_id: UUID, row: ToolCallRow) -> None:
-    """Record what came of a tool call."""
-    values = {
-        "b_id": conversation_id,
-        "b_seq": row.message_seq,
-        "b_position": row.position,
-        "new_state": row.state,
-        "new_result_seq": row.result_seq,
-        "new_error": row.error,
-        "new_ended_at": row.ended_at,
-    }
-    connection.execute(_END_TOOL_CALL, values)
-
-
-def cut_off_tool_calls(connection: Connection, conversation_id: UUID, turn_id: UUID, first_seq: int, at: int) -> None:
-    """Mark the turn's tool calls that nobody will report on any more: whether they had an effect is unknown."""
-    values = {"b_id": conversation_id, "b_turn": turn_id, "b_first": first_seq, "new_ended_at": at}
-    connection.execute(_CUT_OFF, values)
-
-
-def append_chunk(
-    connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, number: int, text: str
-) -> None:
-    """Store a piece of the reply on its way, in place of an earlier one under its number."""
-    connection.execute(
-        _CHUNK[connection.dialect.name],
-        {
-            "conversation_id": conversation_id,
-            "turn_id": turn_id,
-            "completion": completion_number,
-            "number": number,
-            "text": text,
-        },
-    )
-
-
-def partial_text(connection: Connection, conversation_id: UUID, turn_id: UUID) -> str:
-    """Return what was stored of a reply on its way."""
-    return "".join(connection.execute(_CHUNKS, {"id": conversation_id, "turn": turn_id}).scalars())
-
-
-def prune_chunks(connection: Connection, conversation_id: UUID, turn_id: UUID) -> None:
-    """Delete the pieces: the final row holds them now."""
-    connection.execute(_PRUNE, {"id": conversation_id, "turn": turn_id})
 
 
 def count_ended_calls(connection: Connection, conversation_id: UUID) -> int:

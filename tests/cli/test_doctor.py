@@ -117,6 +117,6 @@ def test_the_namesake_is_found(cli: CommandLine, tmp_path: Path, monkeypatch: py
         ((3, 52, 0), "ok"),
     ],
 )
-def test_sqlite_versions_with_the_wal_reset_bug_are_warned_of(version: tuple[int, ...], status: str) -> None:
+def test_sqlite_versions_with_the_wal_reset_bug_are_warned_of(version: tuple[int, int, int], status: str) -> None:
     """From 3.7.0 to 3.51.2, but for the repaired 3.44 and 3.50."""
     assert doctor.sqlite_check(version).status == status

@@ -1,0 +1,84 @@
+"""Replies that come to their end though their reader left: a task per reply, held until it is done.
+
+Asynchronous only: a synchronous reader that leaves is the thread that would have to go on, and does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
+
+from convokit.completion.effects import Flow
+from convokit.domain.events import StreamEvent
+from convokit.errors import ConvokitError
+
+log = logging.getLogger(__name__)
+_AHEAD = 64
+"""How many batches of events a reply may be ahead of its reader before it waits for it."""
+Batch = list[StreamEvent]
+
+
+class Runs(Protocol):
+    """Runs flows: `AsyncDriver`."""
+
+    def steps(self, flow: Flow[Any]) -> AsyncGenerator[Batch]: ...
+
+
+class _Mailbox:
+    """Between the task that makes a reply and whoever reads it."""
+
+    def __init__(self) -> None:
+        self.batches: asyncio.Queue[Batch | None] = asyncio.Queue(_AHEAD)
+        self.left = False
+        self.error: Exception | None = None
+
+    async def put(self, batch: Batch | None) -> None:
+        if not self.left:
+            await self.batches.put(batch)
+
+    def leave(self) -> None:
+        """Let the task go on without a reader: nobody takes anything any more, so it never waits again."""
+        self.left = True
+        while not self.batches.empty():
+            self.batches.get_nowait()
+
+
+class Background:
+    """The replies of one kit that are on their way by themselves."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def steps(self, driver: Runs, flow: Flow[Any]) -> AsyncGenerator[Batch]:
+        """Run a flow in a task of its own and yield its events, for as long as somebody asks for them."""
+        mailbox = _Mailbox()
+        task = asyncio.create_task(_make(driver, flow, mailbox))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            while (batch := await mailbox.batches.get()) is not None:
+                yield batch
+            if mailbox.error is not None:
+                raise mailbox.error
+        finally:
+            mailbox.leave()
+
+    async def finished(self) -> None:
+        """Wait until every reply of this event loop has come to its end."""
+        loop = asyncio.get_running_loop()
+        own = [task for task in self._tasks if task.get_loop() is loop]
+        if own:
+            await asyncio.wait(own)
+
+
+async def _make(driver: Runs, flow: Flow[Any], mailbox: _Mailbox) -> None:
+    try:
+        async for batch in driver.steps(flow):
+            await mailbox.put(batch)
+    except Exception as error:
+        mailbox.error = error
+        if mailbox.left and isinstance(error, ConvokitError):
+            log.warning("a reply whose reader had left ended in %s", type(error).__name__)
+    await mailbox.put(None)

@@ -1,0 +1,62 @@
+"""Tool calls: recorded before they run, and again when they ran."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, insert, update
+
+from convokit.domain.turn import ToolCallRow
+from convokit.store.schema import tool_call
+
+_TOOL_CALL = insert(tool_call)
+_END_TOOL_CALL = (
+    update(tool_call)
+    .where(
+        tool_call.c.conversation_id == bindparam("b_id"),
+        tool_call.c.message_seq == bindparam("b_seq"),
+        tool_call.c.position == bindparam("b_position"),
+    )
+    .values(
+        state=bindparam("new_state"),
+        result_seq=bindparam("new_result_seq"),
+        error=bindparam("new_error"),
+        ended_at=bindparam("new_ended_at"),
+    )
+)
+_CUT_OFF = (
+    update(tool_call)
+    .where(
+        tool_call.c.conversation_id == bindparam("b_id"),
+        tool_call.c.message_seq >= bindparam("b_first"),
+        tool_call.c.turn_id == bindparam("b_turn"),
+        tool_call.c.state == "running",
+    )
+    .values(state="unknown", ended_at=bindparam("new_ended_at"))
+)
+
+
+def begin(connection: Connection, conversation_id: UUID, turn_id: UUID, row: ToolCallRow) -> None:
+    """Record a tool call that is about to run."""
+    values = {name: getattr(row, name) for name in row.__slots__}
+    connection.execute(_TOOL_CALL, {"conversation_id": conversation_id, "turn_id": turn_id, **values})
+
+
+def end(connection: Connection, conversation_id: UUID, row: ToolCallRow) -> None:
+    """Record what came of a tool call."""
+    values = {
+        "b_id": conversation_id,
+        "b_seq": row.message_seq,
+        "b_position": row.position,
+        "new_state": row.state,
+        "new_result_seq": row.result_seq,
+        "new_error": row.error,
+        "new_ended_at": row.ended_at,
+    }
+    connection.execute(_END_TOOL_CALL, values)
+
+
+def cut_off(connection: Connection, conversation_id: UUID, turn_id: UUID, first_seq: int, at: int) -> None:
+    """Mark the turn's tool calls that nobody will report on any more: whether they had an effect is unknown."""
+    values = {"b_id": conversation_id, "b_turn": turn_id, "b_first": first_seq, "new_ended_at": at}
+    connection.execute(_CUT_OFF, values)
