@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
@@ -26,7 +27,7 @@ from convokit.domain.turn import Recovered, Reply, Turn
 from convokit.run.aio import AsyncDriver, AsyncStream, open_store
 from convokit.run.background import Background
 from convokit.run.http import AsyncClient, AsyncHttpxClient, checked_client
-from convokit.run.setup import ApiKey, OnDisconnect, check_on_disconnect, scope_of, target_of
+from convokit.run.setup import ApiKey, OnDisconnect, check_on_disconnect, scope_for, scope_of, target_of
 from convokit.run.sync import migrate_once
 from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
 from convokit.store.engine import Durability
@@ -118,6 +119,12 @@ class AsyncConvokit:
         options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
         target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
         return AsyncChat(self._scope, target, self._driver, self._background)
+
+    def tenant(self, name: str) -> AsyncConvokit:
+        """Return the same kit bound to another tenant. They share their connections: closing one closes both."""
+        bound = copy(self)
+        bound._scope = scope_for(self._scope, name)
+        return bound
 
     async def conversations(
         self, *, subject: str | None = None, limit: int = 50, before: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
@@ -23,7 +24,7 @@ from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
 from convokit.domain.turn import Recovered, Reply, Turn
 from convokit.run.http import Client, HttpxClient, checked_client
-from convokit.run.setup import ApiKey, OnDisconnect, check_on_disconnect, scope_of, target_of
+from convokit.run.setup import ApiKey, OnDisconnect, check_on_disconnect, scope_for, scope_of, target_of
 from convokit.run.sync import Stream, SyncDriver, SyncStore, migrate_once
 from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
 from convokit.store.engine import Durability, open_engine
@@ -115,6 +116,12 @@ class Convokit:
         options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
         target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
         return Chat(self._scope, target, self._driver)
+
+    def tenant(self, name: str) -> Convokit:
+        """Return the same kit bound to another tenant. They share their connections: closing one closes both."""
+        bound = copy(self)
+        bound._scope = scope_for(self._scope, name)
+        return bound
 
     def conversations(
         self, *, subject: str | None = None, limit: int = 50, before: str | None = None

@@ -15,7 +15,6 @@ from typing import Final
 
 from convokit.errors import SettingsError
 
-
 logging.getLogger("convokit").addHandler(logging.NullHandler())
 """A library speaks where the application listens, and nowhere else."""
 

@@ -15,6 +15,7 @@ from convokit.cli.display import tolerate
 from convokit.cli.doctor import doctor
 from convokit.cli.failing import Commands
 from convokit.cli.listing import context, ls, show, verify
+from convokit.cli.recovery import recover
 
 app = typer.Typer(
     cls=Commands,
@@ -29,6 +30,7 @@ app.command()(ls)
 app.command()(show)
 app.command(cls=options.WithLocal)(context)
 app.command()(verify)
+app.command()(recover)
 app.add_typer(db, name="db")
 app.command()(doctor)
 

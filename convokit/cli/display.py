@@ -140,6 +140,15 @@ def local_time(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def lasted(seconds: float) -> str:
+    """Return a span of time as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
 def ago(moment: datetime, now: datetime) -> str:
     """Return how long ago that was, as a person would say it."""
     seconds = (now - moment).total_seconds()

@@ -98,7 +98,8 @@ def cancel(scope: Scope, target: Target, turn: UUID | str | None) -> Flow[bool]:
     if found is None:
         return False
     branch, held = found
-    return (yield from close(scope, conversation, branch, held, counter_of(scope, conversation), "cancelled"))
+    closed = yield from close(scope, conversation, branch, held, counter_of(scope, conversation), "cancelled")
+    return closed is not None
 
 
 def listing(scope: Scope, target: Target, *, limit: int, before: UUID | str | None) -> Flow[list[Turn]]:

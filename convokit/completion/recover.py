@@ -67,8 +67,8 @@ def clear_the_way(
 
 def close(
     scope: Scope, conversation: ConversationRow, branch: int, held: OpenTurn, counter: Counter, state: str
-) -> Flow[bool]:
-    """Close someone else's turn, keeping what is stored of its reply. Return False when it was closed meanwhile.
+) -> Flow[steps.Settled | None]:
+    """Close someone else's turn, keeping what is stored of its reply. Return None when it was closed meanwhile.
 
     A superseded turn's partial reply stays out of the path: the new question follows the old one.
     """
@@ -101,15 +101,7 @@ def close(
         takeover=True,
         tools_from_seq=held.question_seq,
     )
-    settled = yield from sure(
-        scope,
-        steps.settle,
-        outcomes.settled,
-        settlement,
-        patience_s=SAVE_S,
-        passing_only=True,
-    )
-    return settled is not None
+    return (yield from sure(scope, steps.settle, outcomes.settled, settlement, patience_s=SAVE_S, passing_only=True))
 
 
 def _left_behind(connection: Connection, conversation: ConversationRow, branch: int, held: OpenTurn) -> _Left:
@@ -154,8 +146,16 @@ def sweep(scope: Scope) -> Flow[list[Recovered]]:
             continue
         counter = counter_of(scope, conversation)
         closed = yield from close(scope, conversation, branch, held, counter, "abandoned")
-        if closed:
-            found.append(Recovered(conversation_id=conversation_id, key=conversation.key, turn_id=held.id))
+        if closed is not None:
+            found.append(
+                Recovered(
+                    conversation_id=conversation_id,
+                    key=conversation.key,
+                    turn_id=held.id,
+                    open_s=held.age_us / 1_000_000,
+                    kept_chars=sum(len(row.content or "") for row in closed.rows),
+                )
+            )
     return found
 
 

@@ -107,13 +107,16 @@ class Turn(BaseModel):
 
 
 class Recovered(BaseModel):
-    """A turn whose worker was gone, and which `recover` closed."""
+    """A turn whose worker was gone, and which `recover` closed: for how long it had been open, and how much of its reply is
+    kept."""
 
     model_config = ConfigDict(frozen=True)
 
     conversation_id: UUID
     key: str | None = None
     turn_id: UUID
+    open_s: float = 0.0
+    kept_chars: int = 0
 
 
 @dataclass(slots=True)

@@ -48,10 +48,8 @@ def scope_of(
     if limits is not None and not isinstance(limits, Limits):
         raise SettingsError("limits", f"must be Limits, not {limits!r}")
     bounds = limits or Limits()
-    if not tenant:
-        raise InvalidInput("tenant", "is empty")
     scope = Scope(
-        tenant=checked("tenant", tenant, limit=bounds.key_chars * 4, setting="Limits.key_chars"),
+        tenant=_tenant(tenant, bounds),
         database=Database(describe(url)),
         base_url=server,
         api_key=_key(api_key, environment.api_key if base_url is None else None),
@@ -62,6 +60,18 @@ def scope_of(
         running=running,
     )
     return url, scope
+
+
+def scope_for(scope: Scope, tenant: str) -> Scope:
+    """Return the scope bound to another tenant. Raises: InvalidInput."""
+    return replace(scope, tenant=_tenant(tenant, scope.limits))
+
+
+def _tenant(given: str, limits: Limits) -> str:
+    checked("tenant", given, limit=limits.key_chars * 4, setting="Limits.key_chars")
+    if not given:
+        raise InvalidInput("tenant", "is empty")
+    return given
 
 
 def check_on_disconnect(given: str) -> bool:

@@ -35,6 +35,13 @@ _OPEN_IN = (
     .where(turn.c.claim.is_not(None), conversation.c.tenant == bindparam("tenant"))
     .order_by(turn.c.lease_until)
 )
+_TENANTS = (
+    select(conversation.c.tenant)
+    .join(turn, turn.c.conversation_id == conversation.c.id)
+    .where(turn.c.claim.is_not(None))
+    .distinct()
+    .order_by(conversation.c.tenant)
+)
 _CALLS = (
     select(func.coalesce(func.max(completion.c.number), 0))
     .where(completion.c.conversation_id == turn.c.conversation_id, completion.c.turn_id == turn.c.id)
@@ -163,6 +170,11 @@ def open_in(connection: Connection, tenant: str) -> list[tuple[UUID, int, OpenTu
     """Return every open turn of a tenant with its conversation and branch, the oldest lease first."""
     rows = connection.execute(_OPEN_IN, {"tenant": tenant})
     return [(cast("UUID", row[0]), row[1], _open_turn(row[2:])) for row in rows]
+
+
+def tenants_with_open(connection: Connection) -> list[str]:
+    """Return every tenant that has an open turn: for an operator, who is bound to none."""
+    return list(connection.execute(_TENANTS).scalars())
 
 
 def insert_open(
