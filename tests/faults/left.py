@@ -15,15 +15,24 @@ class Dead(BaseException):
 
 
 class Watched:
-    """A kit's store, with something that happens before each of its transactions."""
+    """A kit's store, with something that happens before each transaction, or inside it, right before its commit."""
 
-    def __init__(self, store: Any, before: Callable[[bool], None]) -> None:
-        self._store = store
-        self._before = before
+    def __init__(
+        self, store: Any, before: Callable[[bool], None], inside: Callable[[bool], None] = lambda write: None
+    ) -> None:
+        self._store, self._before, self._inside = store, before, inside
 
     def run(self, call: Any, *, write: bool) -> Any:
+        def work(connection: Any) -> Any:
+            answer = call(connection)
+            self._inside(write)
+            return answer
+
         self._before(write)
-        return self._store.run(call, write=write)
+        return self._store.run(work, write=write)
+
+    def close(self) -> Any:
+        return self._store.close()
 
 
 def leave(face: Face, kit: Any, key: str, text: str, *, after: int = 2) -> None:

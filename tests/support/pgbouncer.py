@@ -38,7 +38,8 @@ class PgBouncer:
         self._folder = Path(tempfile.mkdtemp(prefix="convokit-pgbouncer-"))
         self._folder.chmod(0o755)
         settings = self._folder / "pgbouncer.ini"
-        settings.write_text(_SETTINGS.format(server=_address(server), port=self.port, size=size))
+        text = _SETTINGS.format(server=_address(server), port=self.port, size=size)
+        settings.write_text(text + ("max_prepared_statements = 0\n" if _version() >= (1, 21) else ""))
         settings.chmod(0o644)
         self._log = (self._folder / "log").open("wb")
         self._process = subprocess.Popen([PROGRAM, str(settings)], stderr=self._log, user=_user(server))
@@ -65,6 +66,12 @@ class PgBouncer:
         self._process.wait(10)
         self._log.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _version() -> tuple[int, ...]:
+    """Return the program's version: from 1.21 on it can pass prepared statements on, and may do so unasked."""
+    said = subprocess.run([str(PROGRAM), "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(part) for part in said.split()[1].split(".")[:2])
 
 
 def _user(server: URL) -> int | str | None:
