@@ -49,6 +49,10 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "_FIRST_WAIT_S", 0.01)
 
 
+def _nothing(turns: Turns, key: str) -> None:
+    """Nothing came before it."""
+
+
 @dataclass
 class Turn:
     """A kind of turn: what came before it, what the server says, how it is sent, and what must be stored after it."""
@@ -57,7 +61,7 @@ class Turn:
     answers: Callable[[], list[Script]]
     stored: list[tuple[str, str]]
     calls: int
-    before: Callable[[Turns, str], None] = lambda turns, key: None
+    before: Callable[[Turns, str], None] = _nothing
     turns: int = 1
 
 
@@ -107,11 +111,13 @@ class Turns:
         self.face.settle(chat.verify())
         with psycopg.connect(self.url) as connection:
             found = connection.execute(_STORED, {"id": chat.id}).fetchone()
-        assert found == (turn.turns, 0, 0, len(turn.stored))
+        before = turn.before is not _nothing
+        assert found == (turn.turns, turn.calls + before, 0, 0, len(turn.stored))
 
 
 _STORED = """
     SELECT (SELECT count(*) FROM convokit_turn WHERE conversation_id = %(id)s),
+           (SELECT count(*) FROM convokit_completion WHERE conversation_id = %(id)s),
            (SELECT count(*) FROM convokit_turn WHERE conversation_id = %(id)s AND claim IS NOT NULL),
            (SELECT count(*) FROM convokit_chunk WHERE conversation_id = %(id)s),
            (SELECT count(*) FROM convokit_message WHERE conversation_id = %(id)s)

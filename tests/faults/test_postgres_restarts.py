@@ -154,7 +154,8 @@ def test_a_restart_during_recover(
             if worker == "dies":
                 raise Dead
 
-    kit._store = Watched(store, strike)
+    place = {"lives": "inside", "dies": "before"}[worker]
+    kit._store = Watched(store, **{"before": lambda write: None, place: strike})
     found: list[Any] = []
     if worker == "lives":
         found += face.settle(kit.recover())
