@@ -28,7 +28,33 @@ Durability = Literal["full", "fast"]
 BUSY_TIMEOUT_S = 30.0
 """Longer than the worst queue behind one writer: SQLite's own waiting is not fair."""
 WRITE = "convokit_write"
-POSTGRES: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True, "pool_size": 16, "max_overflow": 16}
+
+
+def _prepare_nothing_behind_a_pooler(connection: Any, record: object) -> None:
+    """Switch prepared statements off on a new connection that ends at a pooler, such as pgbouncer.
+
+    In its transaction mode every transaction may run on another connection of the server, where a statement's name is unknown
+    or, worse, stands for another statement. A pooler shows: the process that was announced is not the one that answers.
+    """
+    before, connection.autocommit = connection.autocommit, True
+    cursor = connection.cursor()
+    try:
+        cursor.execute("SELECT pg_backend_pid()")
+        behind_pooler = cursor.fetchone()[0] != connection.info.backend_pid
+    finally:
+        cursor.close()
+        connection.autocommit = before
+    if behind_pooler:
+        getattr(connection, "driver_connection", connection).prepare_threshold = None
+
+
+POSTGRES: dict[str, Any] = {
+    "hide_parameters": True,
+    "pool_pre_ping": True,
+    "pool_size": 16,
+    "max_overflow": 16,
+    "pool_events": [(_prepare_nothing_behind_a_pooler, "connect")],
+}
 """A restarted server leaves dead connections in the pool: each is tried before it is used."""
 SNAPSHOT = "REPEATABLE READ"
 """What reads several statements from one snapshot; PostgreSQL's own default reads each from another."""
