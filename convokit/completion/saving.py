@@ -1,8 +1,8 @@
 """Writes that outlive a restart of the database.
 
-A commit whose acknowledgement was lost may have happened all the same. So nothing is written again blindly: after a failure
-the database is asked first whether the write is there, and only then is it repeated. What has been paid for is tried for
-longer than what has not begun yet.
+A commit whose acknowledgement was lost may have happened all the same, or may still be on its way. So nothing is written again
+blindly: a second try first waits for whoever is writing the conversation, then looks whether the write is there, and only then
+writes, all in one transaction. What has been paid for is tried for longer than what has not begun yet.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Flow, Sleep, Sql
 from convokit.completion.scope import Scope
 from convokit.errors import StoreUnavailable
+from convokit.store import conversations, steps
 
-Given = TypeVar("Given")
+Given = TypeVar("Given", steps.Beginning, steps.Reopening, steps.Recording, steps.Settlement)
 Result = TypeVar("Result")
 BEGIN_S = 10.0
 """How long a turn's beginning is tried while the database is away: nothing is lost if it does not happen."""
@@ -41,16 +42,30 @@ def sure(
 
     Raises: StoreUnavailable after `patience_s`; at once, with `passing_only`, for one that does not pass by itself.
     """
+
+    def first(connection: Connection) -> Result:
+        return step(connection, given)
+
+    def again(connection: Connection) -> Result:
+        conversations.lock(connection, given.conversation.id)
+        there = found(connection, given)
+        return step(connection, given) if there is None else there
+
     until: float | None = None
     wait, unknown = _FIRST_WAIT_S, False
     while True:
         try:
-            if unknown:
-                there: Result | None = yield Sql(lambda connection: found(connection, given), write=False)
-                if there is not None:
-                    return there
-            result: Result = yield Sql(lambda connection: step(connection, given), write=True)
+            result: Result = yield Sql(again if unknown else first, write=True)
             return result
+        except (
+            steps.Conflict
+        ):  # with an earlier try of our own, perhaps, that was committed while this one waited for it
+            there: Result | None = None
+            if unknown:
+                there = yield Sql(lambda connection: found(connection, given), write=False)
+            if there is None:
+                raise
+            return there
         except StoreUnavailable as error:
             now = scope.clock.monotonic()
             until = now + patience_s if until is None else until

@@ -17,6 +17,7 @@ _BY_ID = select(*_COLUMNS).where(conversation.c.id == bindparam("id"), conversat
 _BRANCH_HEAD = select(branch.c.head_seq).where(
     branch.c.conversation_id == bindparam("id"), branch.c.number == bindparam("number")
 )
+_LOCK = select(conversation.c.id).where(conversation.c.id == bindparam("id")).with_for_update()
 _DATABASE_ID = select(schema_.c.database_id)
 _INSERT = insert(conversation)
 _ADVANCE = (
@@ -50,6 +51,11 @@ def find(connection: Connection, tenant: str, conversation_id: UUID) -> Conversa
     """Return the tenant's conversation, or None; another tenant's looks exactly like one that is not there."""
     row = connection.execute(_BY_ID, {"id": conversation_id, "tenant": tenant}).one_or_none()
     return None if row is None else ConversationRow(*row)
+
+
+def lock(connection: Connection, conversation_id: UUID) -> None:
+    """Wait until no other transaction writes this conversation, and keep others from it. SQLite has one writer anyway."""
+    connection.execute(_LOCK, {"id": conversation_id})
 
 
 def by_key(connection: Connection, tenant: str, key: str) -> ConversationRow | None:

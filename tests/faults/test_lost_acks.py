@@ -204,7 +204,6 @@ def test_without_an_idempotency_key_too(turns: Turns, kind: str) -> None:
         assert turns.proxy.lost
 
 
-@pytest.mark.xfail(strict=True, reason="an earlier try is looked for while its commit is still on its way")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_commit_that_is_done_after_its_connection_was_lost(turns: Turns, kind: str) -> None:
     """A commit may still be on its way when its client asks whether it is there: it counts once all the same."""
