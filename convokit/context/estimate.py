@@ -27,7 +27,9 @@ _UNBROKEN = re.compile(r"\b[A-Za-z0-9]{20,}")
 _NUMBERS = re.compile("[0-9]{1,3}")
 _SPACED_NUMBERS = re.compile(" [0-9]")
 _GAPS = re.compile("  {1,63}")
+_LETTER_DIGIT = re.compile("[A-Za-z][0-9]")
 _SPACED_SIGNS = re.compile(" (?=[\u2000-\U0010ffff])")
+_SPACED_HAN = re.compile(" (?=[\u2e80-\u9fff])")
 _SPACED = re.compile(" (?=[^\x00-\x7f])")
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
 _NO_SIGNS = bytes(code for code in range(128) if chr(code).isalnum() or chr(code) == " ")
@@ -38,17 +40,23 @@ _UTF16 = "utf-16-le" if sys.byteorder == "little" else "utf-16-be"
 _CLASSES = (
     (0x0000, 0xFFFF, 12, 12),  # every script that is not named: its UTF-8 bytes
     (0x0080, 0x00BF, 8, 8),  # signs of Latin-1
-    (0x00C0, 0x024F, 2, 5),  # Latin letters, beside what their words cost
+    (0x00C0, 0x00FF, 2, 5),  # Latin letters, beside what their words cost
+    (0x0100, 0x024F, 4, 5),
     (0x0250, 0x036F, 8, 8),
     (0x0370, 0x03FF, 2, 5),  # Greek, likewise
-    (0x0400, 0x052F, 1, 5),  # Cyrillic, likewise
+    (0x0400, 0x052F, 3, 5),  # Cyrillic, likewise; the Russian letters cost less
+    (0x0410, 0x044F, 1, 5),
     (0x0530, 0x058F, 4, 8),  # Armenian
     (0x0590, 0x06FF, 3, 6),  # Hebrew, Arabic
+    (0x0660, 0x0669, 8, 8),  # digits, which no space is joined to
+    (0x06F0, 0x06F9, 8, 8),
     (0x0900, 0x0A7F, 4, 9),  # the scripts of India
+    (0x0966, 0x096F, 8, 12),
     (0x0A80, 0x0DFF, 4, 12),
     (0x0B00, 0x0B7F, 6, 12),
     (0x0B80, 0x0BFF, 4, 9),
     (0x0E00, 0x0E7F, 4, 9),  # Thai
+    (0x0E50, 0x0E59, 8, 12),
     (0x0E80, 0x0FFF, 9, 12),
     (0x1000, 0x109F, 4, 12),  # Burmese
     (0x10A0, 0x10FF, 4, 9),  # Georgian
@@ -96,15 +104,16 @@ class CharacterEstimate:
         if not text.isascii():
             beyond = "".join(_BEYOND_ASCII.findall(text))
             plain = text.encode("ascii", "replace").decode("ascii")
-        words = (_WORDS.findall(text) if _ACCENTED.search(beyond) else _ASCII_WORDS.findall(plain))
+        words = _WORDS.findall(text) if _ACCENTED.search(beyond) else _ASCII_WORDS.findall(plain)
         quarters = sum(map(scale.words.__getitem__, map(len, words))) - sum(map(scale.saved.get, words, repeat(0)))
         encoded = plain.encode("ascii")
-        signs = len(encoded.translate(None, _NO_SIGNS)) - len(beyond) + len(_GAPS.findall(plain))
+        signs = len(encoded.translate(None, _NO_SIGNS)) - len(beyond) + len(_GAPS.findall(plain)) + text.endswith(" ")
         digits = len(encoded.translate(None, _NO_DIGITS))
         if digits:
             signs += len(_SPACED_NUMBERS.findall(plain)) + (len(_NUMBERS.findall(plain)) if self._known else digits)
+            quarters += 2 * len(_LETTER_DIGIT.findall(plain))  # identifiers
         if beyond:
-            signs += len((_SPACED_SIGNS if self._known else _SPACED).findall(text))
+            signs += len((_SPACED_SIGNS if self._known else _SPACED).findall(text)) + len(_SPACED_HAN.findall(text))
             quarters += sum(map(scale.units.__getitem__, array("H", beyond.encode(_UTF16, "surrogatepass"))))
         unbroken = sum(map(len, _UNBROKEN.findall(plain)))
         return -(-int(quarters + signs * scale.sign + unbroken * scale.unbroken) // 4)
@@ -113,7 +122,7 @@ class CharacterEstimate:
 @functools.cache
 def _scale(known: bool) -> _Scale:  # noqa: FBT001
     words, han, hangul = _frequent()
-    share, column = (0.4, 0) if known else (0.5, 1)
+    share, column = (0.4, 0) if known else (0.55, 1)
     costs = (0, *(4 * max(1, -int(-length * share // 1)) for length in range(1, _LONGEST + 2)))
     saved = {spelt: costs[len(word)] - 4 for word in words.split() for spelt in (word, word.capitalize())}
     units = bytearray(0x10000)
