@@ -23,7 +23,8 @@ class Calibrated:
 
     `Calibrated.from_usage` finds the factor. A factor of 1 changes nothing, the name included.
 
-    >>> from convokit.context.tokens import CharacterEstimate
+    >>> from convokit.context.calibrate import Calibrated
+    >>> from convokit.context.estimate import CharacterEstimate
     >>> Calibrated(CharacterEstimate(), 1.3).name
     'estimate*1.3'
     """
@@ -41,7 +42,9 @@ class Calibrated:
         return self._tenths / STEPS
 
     @classmethod
-    def from_usage(cls, counter: Counter, usage: Iterable[tuple[int, int | None]], *, lowest: float = 1.0) -> Calibrated:
+    def from_usage(
+        cls, counter: Counter, usage: Iterable[tuple[int, int | None]], *, lowest: float = 1.0
+    ) -> Calibrated:
         """Return `counter` calibrated by pairs of prompt tokens: as it counted them, and as the server reported them.
 
         A pair is `(reply.context.tokens, reply.usage.prompt_tokens)` of a turn that `counter` counted, with usage that the

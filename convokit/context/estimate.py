@@ -120,7 +120,7 @@ class CharacterEstimate:
 
 
 @functools.cache
-def _scale(known: bool) -> _Scale:  # noqa: FBT001
+def _scale(known: bool) -> _Scale:
     words, han, hangul = _frequent()
     share, column = (0.4, 0) if known else (0.55, 1)
     costs = (0, *(4 * max(1, -int(-length * share // 1)) for length in range(1, _LONGEST + 2)))

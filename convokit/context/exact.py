@@ -124,7 +124,9 @@ def _encode(encoding: Encoding) -> _Encode:
         encode, package = _tiktoken(encoding), "tiktoken"
     for text, ids in _KNOWN[encoding].items():
         if list(encode(text)) != ids:
-            raise SettingsError("counter", f"{package} is not to be trusted with {encoding}: its ids for {text!r} differ")
+            raise SettingsError(
+                "counter", f"{package} is not to be trusted with {encoding}: its ids for {text!r} differ"
+            )
     return encode
 
 

@@ -104,6 +104,7 @@ def file_tokens(part: Mapping[str, Any], family: ImageTokens | None) -> int:
 def image_size(url: str) -> Size | None:
     """Return width and height of an image that a data: URL holds; None for another address or another format.
 
+    >>> from convokit.context.media import image_size
     >>> image_size("data:image/gif;base64,R0lGODdhQAHwAA==")
     (320, 240)
     """

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from convokit.context import exact, media
-from convokit.context.estimate import CharacterEstimate as CharacterEstimate
+from convokit.context.estimate import CharacterEstimate
 from convokit.domain.profile import ImageTokens, Profile
 
 MESSAGE_OVERHEAD = 4

@@ -75,7 +75,7 @@ def test_small_changes_of_the_truth_change_nothing() -> None:
 
 
 def test_a_window_stays_where_it_began() -> None:
-    """Windows by a calibrated counter move in steps like any other: the same path gives the same start, never an earlier one."""
+    """Windows by a calibrated counter move in steps like any other, and never back."""
     builder = ContextBuilder(budget=Budget(context_tokens=300, step_tokens=60), counter=Calibrated(Words(), 1.5))
     history, starts = [], []
     for turn in range(30):

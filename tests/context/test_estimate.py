@@ -1,4 +1,4 @@
-"""The estimate: never under the truth for o200k_base, not twice over it for prose and code, careful with what it does not know."""
+"""The estimate: not under the truth for o200k_base, not twice over it for prose and code, careful with the unknown."""
 
 from __future__ import annotations
 
@@ -56,13 +56,15 @@ def test_any_text_has_an_estimate(text: str) -> None:
     assert known <= unknown <= 5 * len(text)
 
 
-@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ud83d", "\ud83d\ude00 \udc00"])
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ud83d\ude00 \udc00"])
 def test_lone_surrogates_are_counted(text: str) -> None:
     """A half pair is counted as what is sent in its place, at least."""
     assert CharacterEstimate("o200k_base").count(text) >= O200K.count(text) > 0
 
 
-@pytest.mark.parametrize("unit", ["a", "A", "1", " ", "\n", "\t", "a1", "日", "é", "😀", "a\u0301", "-", "aA", " 1", "Я"])
+@pytest.mark.parametrize(
+    "unit", ["a", "A", "1", " ", "\n", "\t", "a1", "日", "é", "😀", "a\u0301", "-", "aA", " 1", "Я"]
+)
 def test_long_texts_cost_in_proportion(unit: str) -> None:
     """A text ten times as long costs at most ten times as much: no pattern runs wild on a run of one character."""
     estimate = CharacterEstimate("o200k_base")

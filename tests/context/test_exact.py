@@ -42,11 +42,13 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def hide(*names: str) -> None:
         real = importlib.import_module
-        monkeypatch.setattr(
-            exact.importlib,
-            "import_module",
-            lambda name: (_ for _ in ()).throw(ImportError(name)) if name in names else real(name),
-        )
+
+        def find(name: str) -> Any:
+            if name in names:
+                raise ImportError(name)
+            return real(name)
+
+        monkeypatch.setattr(importlib, "import_module", find)
         monkeypatch.setattr(exact, "find_spec", lambda name: None if name in names else object())
 
     return hide
