@@ -10,7 +10,6 @@ FIXTURES: dict[str, str] = {
     "私はしばらくベンチに座ってそれを眺めていました。",
     "Japanese, technical": "非同期処理では、イベントループが待機中のタスクを監視し、"
     "入出力が完了した時点で対応する処理を再開する。"
-    ""
     "例外が発生した場合は、"
     "呼び出し元へ伝播させるか、記録して再試行するかを明示的に選択しなければならない。",
     "kanji only": "東京都千代田区永田町一丁目七番一号国会議事堂内閣総理大臣官邸危機管理監補佐官会議資料",
@@ -23,8 +22,8 @@ FIXTURES: dict[str, str] = {
     "Korean": "어제는 비가 많이 와서 하루 종일 집에서 "
     "책을 읽었습니다. 저녁이 되자 하늘이 맑아져서 가까운 공원으로 산책을 "
     "나갔습니다. 아이들이 연못가에서 즐겁게 놀고 있었습니다.",
-    "English": "Yesterday it rained for most of the day, so we stayed at home and read. Towards the evening the sky cleared, and we "
-    "walked to the park nearby, where children were playing beside the pond. I sat down on a bench for a while and watched.",
+    "English": "Yesterday it rained for most of the day, so we stayed at home and read. "
+    "Towards the evening the sky cleared, and we walked to the park nearby, where children were playing beside the pond. I sat down on a bench for a while and watched.",
     "Python": "def window(items: list[Item], *, available: int) -> Window:\n    total = 0\n    for index, item in "
     "enumerate(reversed(items)):\n        total += item.tokens\n        if total > available:\n            return "
     "Window(len(items) - index, total - item.tokens)\n    return Window(0, total)\n",
