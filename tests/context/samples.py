@@ -23,7 +23,8 @@ FIXTURES: dict[str, str] = {
     "책을 읽었습니다. 저녁이 되자 하늘이 맑아져서 가까운 공원으로 산책을 "
     "나갔습니다. 아이들이 연못가에서 즐겁게 놀고 있었습니다.",
     "English": "Yesterday it rained for most of the day, so we stayed at home and read. "
-    "Towards the evening the sky cleared, and we walked to the park nearby, where children were playing beside the pond. I sat down on a bench for a while and watched.",
+    "Towards the evening the sky cleared, and we walked to the park nearby, where children were playing "
+    "beside the pond. I sat down on a bench for a while and watched.",
     "Python": "def window(items: list[Item], *, available: int) -> Window:\n    total = 0\n    for index, item in "
     "enumerate(reversed(items)):\n        total += item.tokens\n        if total > available:\n            return "
     "Window(len(items) - index, total - item.tokens)\n    return Window(0, total)\n",

@@ -14,6 +14,7 @@ from convokit.context.estimate import CharacterEstimate
 from convokit.context.tokens import Counter
 from convokit.context.window import window_rule
 from convokit.errors import SettingsError
+from convokit.store import usage
 from tests.support.server import LoopbackServer, Script, completion
 
 
@@ -111,6 +112,7 @@ def test_a_database_knows_the_pairs(sqlite_file: str, server: LoopbackServer) ->
         assert usage_pairs(connection, Words(), model="loop-1", limit=1) == told[:1:-1]
         assert usage_pairs(connection, Words(), model="other") == []
         assert usage_pairs(connection, Words(), model="loop-1", tenant="other") == []
+        assert usage.reported(connection, "other", "loop-1", 9) == []
         calibrated = Calibrated.from_usage(Words(), usage_pairs(connection, Words(), model="loop-1"))
     engine.dispose()
     assert calibrated.factor > 1
