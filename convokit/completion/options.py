@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from convokit.completion import functions
 from convokit.context.builder import ContextBuilder
 from convokit.context.repair import PartialPolicy
-from convokit.context.tokens import CharacterEstimate, Counter
+from convokit.context.tokens import Counter, counter_for
 from convokit.domain.params import RequestParams, check
 from convokit.domain.profile import Profile, resolve
 from convokit.domain.text import checked
@@ -167,11 +167,10 @@ def settle(options: Options, base_url: str) -> Plan:
     if isinstance(options.model, Unset):
         raise SettingsError("model", 'no model was named: pass model="..." to Convokit or set CONVOKIT_MODEL')
     profile = _profile(options, options.model, base_url)
-    counter = _given(options.counter, None) or CharacterEstimate(profile.tokenizer)
     builder = ContextBuilder(
         budget=_given(options.budget, Budget()),
         profile=profile,
-        counter=counter,
+        counter=counter_for(profile, _given(options.counter, None)),
         partial=_given(options.partial, "include"),
     )
     params, response_model, instructions = _formatted(options.params, profile)

@@ -17,7 +17,8 @@ from convokit.completion.options import Options
 from convokit.completion.prepare import plan_for
 from convokit.completion.saving import SAVE_S, sure
 from convokit.completion.scope import Scope, Target, ready
-from convokit.context.tokens import CharacterEstimate, Counter, message_tokens
+from convokit.context.estimate import CharacterEstimate
+from convokit.context.tokens import Counter, message_tokens
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow

@@ -15,8 +15,8 @@ from convokit.context.report import Context, Part, PartKind, Report
 from convokit.context.tokens import (
     MESSAGE_OVERHEAD,
     REPLY_PRIMER,
-    CharacterEstimate,
     Counter,
+    counter_for,
     message_tokens,
     schema_tokens,
     tools_tokens,
@@ -54,7 +54,7 @@ class ContextBuilder:
     ) -> None:
         self.profile = profile or Profile()
         self.budget = budget or Budget()
-        self.counter = counter or CharacterEstimate(self.profile.tokenizer)
+        self.counter = counter or counter_for(self.profile)
         self.partial: PartialPolicy = partial
 
     def with_budget(self, budget: Budget) -> ContextBuilder:
@@ -119,6 +119,8 @@ class ContextBuilder:
         """Return the array for counted items; what `build` does for plain messages and a conversation for its rows."""
         fixed = self._fixed_parts(developer_prompt, tools, response_format)
         fixed_tokens = sum(part.tokens for part in fixed) + REPLY_PRIMER
+        if not developer_prompt:  # then the template may say something of its own
+            fixed_tokens += self.profile.template_tokens
         available = self.available(fixed_tokens, reply_tokens)
         if not items:
             raise InvalidInput("history", "holds no message to answer")
@@ -157,7 +159,7 @@ class ContextBuilder:
     ) -> list[Part]:
         parts = []
         if developer_prompt:
-            tokens = MESSAGE_OVERHEAD + self.counter.count(developer_prompt)
+            tokens = MESSAGE_OVERHEAD + self.counter.count("developer") + self.counter.count(developer_prompt)
             parts.append(_part("developer_prompt", self.profile.instructions, None, tokens, text=developer_prompt))
         if tools:
             parts.append(_part("tools", "", None, tools_tokens(self.counter, tools)))

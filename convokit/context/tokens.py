@@ -1,28 +1,25 @@
-"""Counting tokens: an estimate that needs nothing, behind a protocol that an exact counter fits too.
+"""Counting tokens: whatever counts texts, and from it what messages, tools and schemas cost.
 
-The estimate is by character class, measured on o200k_base. ASCII is cut where tokenizers cut it, at words, capitals, digits,
-signs and line ends (median 1.2 of the truth for prose and source code, 0.99 at the first percentile); Chinese, Japanese and
-Korean count 0.9 a character (all-kanji text needs 0.89), other letters 0.75, emoji and the rest 1.6. Bytes/4, the usual guess,
-undercounts Japanese three times over. Smaller vocabularies split such text further, so without a known vocabulary everything
-beyond ASCII is counted 2.5 times.
+A text is counted by an estimate that needs nothing (`estimate`), by the model's own vocabulary (`exact`), by the server
+(`convokit.run.tokenize`), or by any of them calibrated (`calibrate`); `media` knows images, sound and files. A message's count
+is stored beside the counter's name, so it is computed once.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from convokit.context import exact, media
+from convokit.context.estimate import CharacterEstimate
+from convokit.domain.profile import ImageTokens, Profile
+
 MESSAGE_OVERHEAD = 4
-"""Tokens a message costs beyond its text: role and separators."""
-REPLY_PRIMER = 3
+"""Tokens a message costs beyond role and text: where it begins and ends, and line breaks (ChatML, Llama 3; OpenAI needs 3)."""
+REPLY_PRIMER = 5
+"""Tokens that open the reply: a message without its end."""
 TOOL_OVERHEAD = 8
-_IMAGE_TOKENS = {"low": 85}
-_IMAGE_WORST = 1500
-_AUDIO_BYTES_PER_TOKEN = 3200
-"""About 10 tokens a second at 32 kB/s (16 kHz, 16 bit), the smallest rate in use."""
 
 
 class Counter(Protocol):
@@ -34,39 +31,34 @@ class Counter(Protocol):
     def count(self, text: str) -> int: ...
 
 
-_PIECES = re.compile(
-    r"[A-Z]?[a-z]{1,7}|[A-Z]{1,3}|[0-9]{1,3}|[!-/:-@\[-`{-~]|[ \t]*\n\s*|[ \t]{2,}|[\x00-\x08\x0b-\x1f\x7f]"
-)
-_LETTERS = re.compile("[\u0080-\u058f\u1e00-\u1fff\u2010-\u206f]+")
-_WIDE = re.compile("[\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]+")
+class ForProfile:
+    """A counter together with what images cost the profile's model; the name says both."""
+
+    def __init__(self, counter: Counter, images: ImageTokens) -> None:
+        self.images = images
+        self.name = f"{counter.name}+{images.name}"
+        self.count = counter.count
 
 
-class CharacterEstimate:
-    """A count that needs no vocabulary: fast, never far under, under twice the truth for o200k_base.
+def counter_for(profile: Profile, given: Counter | None = None) -> Counter:
+    """Return what counts for `profile`: the counter given, else exact tokens with the `tokens` extra, else the estimate.
 
-    `vocabulary` is the model's when it is known (`o200k_base`); None counts everything beyond ASCII 2.5 times.
+    Exact means o200k_base or cl100k_base, where the profile's model is known to use it. A family of models whose images are
+    priced by its own formula becomes part of the counter and its name.
     """
+    counter = given or _default(profile.tokenizer)
+    return counter if profile.images is None else ForProfile(counter, profile.images)
 
-    def __init__(self, vocabulary: str | None = None) -> None:
-        self._beyond_ascii = 1.0 if vocabulary == "o200k_base" else 1.3 if vocabulary else 2.5
-        self._ascii = 1.0 if vocabulary else 1.2
-        self.name = f"estimate:{vocabulary}" if vocabulary else "estimate"
 
-    def count(self, text: str) -> int:
-        """Return the estimated tokens of `text`, rounded up."""
-        pieces = len(_PIECES.findall(text)) * self._ascii
-        if text.isascii():
-            return math.ceil(pieces)
-        plain = len(text.encode("ascii", "ignore"))
-        wide = sum(map(len, _WIDE.findall(text)))
-        letters = sum(map(len, _LETTERS.findall(text)))
-        rest = len(text) - plain - wide - letters
-        return math.ceil(pieces + (wide * 0.9 + letters * 0.75 + rest * 1.6) * self._beyond_ascii)
+def _default(tokenizer: str | None) -> Counter:
+    if tokenizer in exact.ENCODINGS and exact.is_installed():
+        return exact.ExactTokens(tokenizer)
+    return CharacterEstimate(tokenizer)
 
 
 def message_tokens(counter: Counter, message: Mapping[str, Any]) -> int:
     """Return what one message in the API's shape costs, its overhead included."""
-    total = MESSAGE_OVERHEAD
+    total = MESSAGE_OVERHEAD + counter.count(message.get("role") or "user")
     content = message.get("content")
     if isinstance(content, str):
         total += counter.count(content)
@@ -87,11 +79,12 @@ def _part_tokens(counter: Counter, part: Mapping[str, Any]) -> int:
     kind = part.get("type")
     if kind in ("text", "refusal"):
         return counter.count(str(part.get(kind, "")))
-    if kind == "image_url":
-        return _IMAGE_TOKENS.get(part.get("image_url", {}).get("detail", ""), _IMAGE_WORST)
+    family = counter.images if isinstance(counter, ForProfile) else None
     if kind == "input_audio":
-        return math.ceil(len(part.get("input_audio", {}).get("data", "")) * 0.75 / _AUDIO_BYTES_PER_TOKEN) + 1
-    return _IMAGE_WORST
+        return media.audio_tokens(part)
+    if kind == "file":
+        return media.file_tokens(part, family)
+    return media.image_tokens(part, family)
 
 
 def tools_tokens(counter: Counter, tools: Sequence[Mapping[str, Any]]) -> int:

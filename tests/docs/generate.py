@@ -50,7 +50,10 @@ MODULES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "context": (
         "convokit.context",
         "The context builder alone: no database, no network. [Parts](../how-to/parts.md) shows it at work.",
-        tuple(f"context.{name}" for name in ("builder", "report", "tokens", "window", "repair", "validate")),
+        (
+            *(f"context.{name}" for name in ("builder", "report", "tokens", "estimate", "exact", "calibrate", "media")),
+            *("context.window", "context.repair", "context.validate", "run.tokenize", "audit.calibration"),
+        ),
     ),
     "wire": (
         "convokit.wire",
