@@ -11,13 +11,14 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from convokit.audit.verify import verify
-from convokit.completion import following, reading, recover, repeat
+from convokit.completion import following, pinning, reading, recover, repeat
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, PartLike, tools_of
 from convokit.completion.recover import OnBusy
 from convokit.completion.scope import Scope, Target
 from convokit.context.repair import PartialPolicy
 from convokit.context.report import Context
+from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
 from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.message import Message
@@ -66,6 +67,7 @@ class AsyncConvokit:
         unsupported: Unsupported | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
+        strategy: Strategy | Unset = UNSET,
         durability: Durability = "full",
         http_client: AsyncClient | None = None,
         **params: Unpack[RequestParams],
@@ -83,6 +85,7 @@ class AsyncConvokit:
             unsupported=unsupported,
             tools=tools_of(tools),
             max_tool_rounds=max_tool_rounds,
+            strategy=strategy,
             params=params,
         )
         self._url, self._scope = scope_of(
@@ -108,15 +111,16 @@ class AsyncConvokit:
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
+        strategy: Strategy | Unset = UNSET,
         **params: Unpack[RequestParams],
     ) -> AsyncChat:
         """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
 
         It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
         What is set here beats the kit's own settings. Model, developer prompt, parameters, subject, title and metadata are
-        stored with the conversation at its next turn; budget and tools hold for this handle.
+        stored with the conversation at its next turn; budget, tools and strategy hold for this handle.
         """
-        options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
+        options = Options(model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, params=params)
         target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
         return AsyncChat(self._scope, target, self._driver, self._background)
 
@@ -301,6 +305,14 @@ class AsyncChat:
         """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back."""
         return await self._driver().run(reading.listing(self._scope, self._target, limit=limit, before=before))
 
+    async def pin(self, message: Message | str | int) -> None:
+        """Have a message (or its id or seq) sent with every request of a path it lies on, also from before the window."""
+        await self._driver().run(pinning.pin(self._scope, self._target, message, pinned=True))
+
+    async def unpin(self, message: Message | str | int) -> None:
+        """Undo `pin`. Nothing stored changes, neither way: only what is sent."""
+        await self._driver().run(pinning.pin(self._scope, self._target, message, pinned=False))
+
     async def context(
         self,
         content: str | Sequence[PartLike] | None = None,
@@ -309,10 +321,11 @@ class AsyncChat:
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
+        strategy: Strategy | Unset = UNSET,
         **params: Unpack[RequestParams],
     ) -> Context:
         """Return what `send(content)` would send, and what it leaves out and why, with token counts. No call is made."""
-        options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
+        options = Options(model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, params=params)
         return await self._driver().run(reading.context(self._scope, self._target, content, options))
 
     async def verify(self) -> Verified:

@@ -10,13 +10,14 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from convokit.audit.verify import verify
-from convokit.completion import following, reading, recover, repeat
+from convokit.completion import following, pinning, reading, recover, repeat
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, PartLike, tools_of
 from convokit.completion.recover import OnBusy
 from convokit.completion.scope import Scope, Target
 from convokit.context.repair import PartialPolicy
 from convokit.context.report import Context
+from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
 from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.message import Message
@@ -64,6 +65,7 @@ class Convokit:
         unsupported: Unsupported | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
+        strategy: Strategy | Unset = UNSET,
         durability: Durability = "full",
         http_client: Client | None = None,
         **params: Unpack[RequestParams],
@@ -81,6 +83,7 @@ class Convokit:
             unsupported=unsupported,
             tools=tools_of(tools),
             max_tool_rounds=max_tool_rounds,
+            strategy=strategy,
             params=params,
         )
         self._url, self._scope = scope_of(
@@ -105,15 +108,16 @@ class Convokit:
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
+        strategy: Strategy | Unset = UNSET,
         **params: Unpack[RequestParams],
     ) -> Chat:
         """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
 
         It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
         What is set here beats the kit's own settings. Model, developer prompt, parameters, subject, title and metadata are
-        stored with the conversation at its next turn; budget and tools hold for this handle.
+        stored with the conversation at its next turn; budget, tools and strategy hold for this handle.
         """
-        options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
+        options = Options(model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, params=params)
         target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
         return Chat(self._scope, target, self._driver)
 
@@ -293,6 +297,14 @@ class Chat:
         """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back."""
         return self._driver().run(reading.listing(self._scope, self._target, limit=limit, before=before))
 
+    def pin(self, message: Message | str | int) -> None:
+        """Have a message (or its id or seq) sent with every request of a path it lies on, also from before the window."""
+        self._driver().run(pinning.pin(self._scope, self._target, message, pinned=True))
+
+    def unpin(self, message: Message | str | int) -> None:
+        """Undo `pin`. Nothing stored changes, neither way: only what is sent."""
+        self._driver().run(pinning.pin(self._scope, self._target, message, pinned=False))
+
     def context(
         self,
         content: str | Sequence[PartLike] | None = None,
@@ -301,10 +313,11 @@ class Chat:
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
+        strategy: Strategy | Unset = UNSET,
         **params: Unpack[RequestParams],
     ) -> Context:
         """Return what `send(content)` would send, and what it leaves out and why, with token counts. No call is made."""
-        options = Options(model, developer_prompt, budget, tools=tools_of(tools), params=params)
+        options = Options(model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, params=params)
         return self._driver().run(reading.context(self._scope, self._target, content, options))
 
     def verify(self) -> Verified:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from convokit.completion import functions
 from convokit.context.builder import ContextBuilder
 from convokit.context.repair import PartialPolicy
+from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter, counter_for
 from convokit.domain.params import RequestParams, check
 from convokit.domain.profile import Profile, resolve
@@ -43,6 +44,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "profile": (Profile, str),
     "max_tool_rounds": (int,),
 }
+_OF_STRATEGY = ("name", "most_turns", "select")
 _WORDS = {
     "mode": ("strict", "drop", "pass"),
     "partial": ("include", "mark", "leave_out"),
@@ -66,6 +68,7 @@ class Options:
     unsupported: Unsupported | Unset = UNSET
     tools: tuple[Tool, ...] | Unset = UNSET
     max_tool_rounds: int | Unset = UNSET
+    strategy: Strategy | Unset = UNSET
     params: RequestParams = field(default_factory=RequestParams)
 
     def __post_init__(self) -> None:
@@ -85,6 +88,8 @@ class Options:
             raise SettingsError("model", "is empty")
         if self.counter is not UNSET and not (hasattr(self.counter, "count") and hasattr(self.counter, "name")):
             raise SettingsError("counter", f"must have `count(text) -> int` and a `name`, not {self.counter!r}")
+        if self.strategy is not UNSET and not all(hasattr(self.strategy, name) for name in _OF_STRATEGY):
+            raise SettingsError("strategy", f"must have {', '.join(_OF_STRATEGY)}, not {self.strategy!r}")
         if not isinstance(self.max_tool_rounds, Unset) and self.max_tool_rounds < 0:
             raise SettingsError("max_tool_rounds", f"must be 0 (never run a tool) or more, not {self.max_tool_rounds}")
 
@@ -172,6 +177,7 @@ def settle(options: Options, base_url: str) -> Plan:
         profile=profile,
         counter=counter_for(profile, _given(options.counter, None)),
         partial=_given(options.partial, "include"),
+        strategy=_given(options.strategy, None),
     )
     params, response_model, instructions = _formatted(options.params, profile)
     tools = _given(options.tools, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from convokit.completion.options import Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
 from convokit.context.repair import marked
 from convokit.context.report import Context
+from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
 from convokit.domain import chain
@@ -23,7 +24,7 @@ from convokit.domain.reply import Change
 from convokit.domain.text import compact_json
 from convokit.errors import ContextOverflow, ModelError
 from convokit.settings import Budget
-from convokit.store import steps
+from convokit.store import snapshots
 from convokit.wire import messages as wire_messages
 from convokit.wire import request as wire_request
 
@@ -37,7 +38,7 @@ class Prepared:
     """A request, and everything that has to be stored about it."""
 
     conversation_id: UUID
-    seen: steps.Snapshot
+    seen: snapshots.Snapshot
     plan: Plan
     items: tuple[Item, ...]
     blobs: Mapping[bytes, Blob]
@@ -62,15 +63,17 @@ def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow |
     return settle(call.over(target.options).over(stored).over(scope.options), scope.base_url)
 
 
-def look(scope: Scope, target: Target, call: Options, content: Content, at: int | None = None) -> Flow[steps.Snapshot]:
+def look(
+    scope: Scope, target: Target, call: Options, content: Content, at: int | None = None
+) -> Flow[snapshots.Snapshot]:
     """Read what a turn needs: the conversation, and the end of its path (or of the path to `at`) as far as the window goes."""
     conversation_id = yield from identify(scope, target)
     enough = _enough(scope, target, call, content)
-    return (yield from read(steps.snapshot, scope.tenant, conversation_id, target.branch, enough, at))
+    return (yield from read(snapshots.snapshot, scope.tenant, conversation_id, target.branch, enough, at))
 
 
 def prepare(
-    scope: Scope, target: Target, call: Options, seen: steps.Snapshot, content: Content, *, stream: bool
+    scope: Scope, target: Target, call: Options, seen: snapshots.Snapshot, content: Content, *, stream: bool
 ) -> Prepared:
     """Build the request for a question after what was seen. Raises: SettingsError, ContextOverflow."""
     assert target.id is not None
@@ -81,7 +84,7 @@ def prepare(
     return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor)
 
 
-def prepare_again(scope: Scope, target: Target, call: Options, seen: steps.Snapshot, *, stream: bool) -> Prepared:
+def prepare_again(scope: Scope, target: Target, call: Options, seen: snapshots.Snapshot, *, stream: bool) -> Prepared:
     """Build the request for a question that is stored already: the path that was read ends with it."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
@@ -93,7 +96,7 @@ def prepare_again(scope: Scope, target: Target, call: Options, seen: steps.Snaps
 def _built(
     scope: Scope,
     conversation_id: UUID,
-    seen: steps.Snapshot,
+    seen: snapshots.Snapshot,
     plan: Plan,
     items: tuple[Item, ...],
     blobs: Mapping[bytes, Blob],
@@ -101,7 +104,7 @@ def _built(
     stream: bool,
     floor: int | None,
 ) -> Prepared:
-    context = assemble(plan, items, complete=seen.path.complete, floor=floor)
+    context = assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=_pinned(plan, seen, items))
     rendered = wire_request.render(
         model=plan.model,
         messages=wire_messages.for_wire(
@@ -167,7 +170,9 @@ def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
     return replace(plan, builder=plan.builder.with_budget(smaller))
 
 
-def assemble(plan: Plan, items: Iterable[Item], *, complete: bool, floor: int | None) -> Context:
+def assemble(
+    plan: Plan, items: Iterable[Item], *, complete: bool, floor: int | None, pinned: Sequence[Item] = ()
+) -> Context:
     """Return the context of counted messages under a plan."""
     return plan.builder.assemble(
         list(items),
@@ -177,21 +182,31 @@ def assemble(plan: Plan, items: Iterable[Item], *, complete: bool, floor: int | 
         reply_tokens=plan.reply_tokens,
         complete=complete,
         floor=floor,
+        pinned=pinned,
     )
 
 
-def assemble_seen(plan: Plan, seen: steps.Snapshot, question: Item | None) -> Context:
+def _pinned(plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item]) -> list[Item]:
+    """Return the pinned messages of the path, from before what was read and in it."""
+    if seen.conversation is None or not seen.conversation.pins:
+        return []
+    pins = set(seen.conversation.pinned)
+    return [*(_item(plan, row) for row in seen.pinned), *(item for item in items if item.key in pins)]
+
+
+def assemble_seen(plan: Plan, seen: snapshots.Snapshot, question: Item | None) -> Context:
     """Return the context of the path that was read, with a question behind it."""
     items = [*items_of(plan, seen), *([question] if question is not None else [])]
-    return assemble(plan, items, complete=seen.path.complete, floor=_floor(plan, reversed(seen.path.rows)))
+    floor, pinned = _floor(plan, reversed(seen.path.rows)), _pinned(plan, seen, items)
+    return assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned)
 
 
-def items_of(plan: Plan, seen: steps.Snapshot) -> list[Item]:
+def items_of(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
     """Return the path that was read, as counted messages."""
     return [_item(plan, row) for row in seen.path.rows]
 
 
-def question_item(plan: Plan, seen: steps.Snapshot, content: Content) -> Item:
+def question_item(plan: Plan, seen: snapshots.Snapshot, content: Content) -> Item:
     """Return the question as the counted message it will be."""
     shape = {"role": "user", "content": content.parts if content.parts is not None else content.text}
     seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
@@ -219,14 +234,21 @@ def _enough(
         if plan is None:
             plan = plan_for(scope, target, call, conversation)
             room = _room(plan, content)
-        floor = _floor(plan, rows)
-        oldest = rows[-1]
+        strategy = plan.builder.strategy
+        floor = _floor(plan, rows) if isinstance(strategy, StepWindow) else None
         if floor is not None:
-            return max(oldest.seq - floor, 0)
-        spent = rows[0].path_tokens - oldest.path_tokens + oldest.tokens
-        return 0 if spent > room else len(rows)
+            return max(rows[-1].seq - floor, 0)
+        if strategy.most_turns is not None and sum(row.role == "user" for row in rows) >= strategy.most_turns:
+            return 0
+        return 0 if _spent(plan, rows) > room else len(rows)
 
     return enough
+
+
+def _spent(plan: Plan, rows: list[MessageRow]) -> int:
+    """Return what the rows cost, counted as this plan counts."""
+    name = plan.counter.name
+    return sum(row.tokens if row.counter == name else message_tokens(plan.counter, row.as_wire()) for row in rows)
 
 
 def _room(plan: Plan, content: Content) -> int:
@@ -245,7 +267,7 @@ def _floor(plan: Plan, newest_first: Iterable[MessageRow]) -> int | None:
 
 
 def _rule(plan: Plan) -> int:
-    return window_rule(plan.model, plan.counter.name, plan.builder.step_tokens)
+    return window_rule(plan.model, plan.counter.name, plan.builder.step_tokens, plan.builder.strategy.name)
 
 
 def _manifest(plan: Plan, context: Context, *, stream: bool) -> tuple[str, list[tuple[bytes, str]]]:

@@ -24,7 +24,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow, OpenTurn, Recovered
 from convokit.errors import ConversationBusy, SettingsError
-from convokit.store import conversations, messages, outcomes, pieces, steps, turns
+from convokit.store import conversations, messages, outcomes, pieces, snapshots, steps, turns
 
 OnBusy = Literal["raise", "wait", "supersede"]
 _POLL_S = 0.1
@@ -46,7 +46,7 @@ def is_gone(scope: Scope, held: OpenTurn) -> bool:
 
 
 def clear_the_way(
-    scope: Scope, target: Target, call: Options, seen: steps.Snapshot, on_busy: OnBusy, deadline: float
+    scope: Scope, target: Target, call: Options, seen: snapshots.Snapshot, on_busy: OnBusy, deadline: float
 ) -> Flow[None]:
     """Take over the branch's open turn if its worker is gone; else do what `on_busy` says about it.
 

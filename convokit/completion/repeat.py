@@ -28,7 +28,7 @@ from convokit.domain.reply import Usage, UsageSource
 from convokit.domain.text import checked
 from convokit.domain.turn import CompletionRow, Key, Reply, TurnRow
 from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, NotFound
-from convokit.store import messages, outcomes, steps, turns
+from convokit.store import messages, outcomes, snapshots, steps, turns
 
 _POLL_S = 0.1
 _TRIES = 8
@@ -141,7 +141,7 @@ def _open_again(
         return (yield from turn.answer(scope, running))
 
 
-def _ready(scope: Scope, target: Target, call: Options, found: TurnRow, on_busy: OnBusy) -> Flow[steps.Snapshot]:
+def _ready(scope: Scope, target: Target, call: Options, found: TurnRow, on_busy: OnBusy) -> Flow[snapshots.Snapshot]:
     """Return what a turn needs once no other turn is open on its branch."""
     deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).busy_s
     while True:

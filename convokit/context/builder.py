@@ -7,11 +7,13 @@ the profile asks for. Whatever happens is in the report.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from convokit.context.repair import PartialPolicy, sendable
 from convokit.context.report import Context, Part, PartKind, Report
+from convokit.context.strategy import Selection, Sent, StepWindow, Strategy, View, within
 from convokit.context.tokens import (
     MESSAGE_OVERHEAD,
     REPLY_PRIMER,
@@ -21,10 +23,10 @@ from convokit.context.tokens import (
     schema_tokens,
     tools_tokens,
 )
-from convokit.context.window import Item, choose
+from convokit.context.window import Item
 from convokit.domain.message import text_of
 from convokit.domain.profile import Profile
-from convokit.errors import InvalidInput
+from convokit.errors import ContextOverflow, InvalidInput
 from convokit.settings import Budget
 
 DEFAULT_WINDOW = 8192
@@ -36,7 +38,8 @@ class ContextBuilder:
     """Builds `messages` arrays within a budget.
 
     `budget` says how much there is, `profile` how the server wants its messages, `counter` counts (an estimate by default),
-    `partial` says whether replies that broke off are sent again: as they are, with a mark behind them, or not.
+    `partial` says whether replies that broke off are sent again: as they are, with a mark behind them, or not. `strategy`
+    selects what is sent (`StepWindow`).
 
     >>> builder = ContextBuilder(budget=Budget(context_tokens=4096))
     >>> context = builder.build(developer_prompt="Be brief.", history=[{"role": "user", "content": "Hello"}])
@@ -51,15 +54,19 @@ class ContextBuilder:
         profile: Profile | None = None,
         counter: Counter | None = None,
         partial: PartialPolicy = "include",
+        strategy: Strategy | None = None,
     ) -> None:
         self.profile = profile or Profile()
         self.budget = budget or Budget()
         self.counter = counter or counter_for(self.profile)
         self.partial: PartialPolicy = partial
+        self.strategy = strategy or StepWindow()
 
     def with_budget(self, budget: Budget) -> ContextBuilder:
         """Return a builder that differs in its budget only."""
-        return ContextBuilder(budget=budget, profile=self.profile, counter=self.counter, partial=self.partial)
+        other = copy(self)
+        other.budget = budget
+        return other
 
     @property
     def window_tokens(self) -> int:
@@ -90,10 +97,12 @@ class ContextBuilder:
         history: Sequence[Mapping[str, Any]] = (),
         tools: Sequence[Mapping[str, Any]] = (),
         response_format: Any = None,
+        pinned: Collection[int] = (),
     ) -> Context:
         """Return the array for `history`, plain messages in the API's shape, oldest first.
 
-        The last user message and all behind it are the current turn. Raises: ContextOverflow, InvalidInput.
+        The last user message and all behind it are the current turn. `pinned` are indexes of messages (behind leading
+        instructions) that are sent also from before the window. Raises: ContextOverflow, InvalidInput.
         """
         prompt, rest = _split_instructions(developer_prompt, history)
         items, before = [], 0
@@ -103,7 +112,8 @@ class ContextBuilder:
             tokens = message_tokens(self.counter, message)
             items.append(Item(index, dict(message), tokens, before))
             before += tokens
-        return self.assemble(items, developer_prompt=prompt, tools=tools, response_format=response_format)
+        kept = [item for item in items if item.key in pinned]
+        return self.assemble(items, developer_prompt=prompt, tools=tools, response_format=response_format, pinned=kept)
 
     def assemble(
         self,
@@ -115,8 +125,12 @@ class ContextBuilder:
         reply_tokens: int | None = None,
         complete: bool = True,
         floor: int | None = None,
+        pinned: Sequence[Item] = (),
     ) -> Context:
-        """Return the array for counted items; what `build` does for plain messages and a conversation for its rows."""
+        """Return the array for counted items; what `build` does for plain messages and a conversation for its rows.
+
+        `pinned` may lie before the first of `items`.
+        """
         fixed = self._fixed_parts(developer_prompt, tools, response_format)
         fixed_tokens = sum(part.tokens for part in fixed) + REPLY_PRIMER
         if not developer_prompt:  # then the template may say something of its own
@@ -124,21 +138,16 @@ class ContextBuilder:
         available = self.available(fixed_tokens, reply_tokens)
         if not items:
             raise InvalidInput("history", "holds no message to answer")
-        chosen = choose(
-            items,
-            available=available,
-            step=self.step_tokens,
-            complete=complete,
-            floor=floor,
-            counter=self.counter.name,
-        )
-        kept, left_out = sendable(items[chosen.start :], partial=self.partial)
+        free = available - sum(item.tokens for item in pinned)
+        view = View(items, free, self.step_tokens, complete, floor, self.counter.name)
+        chosen = within(_selected(self.strategy, view), view, pinned, available)
+        kept, left_out = sendable([*chosen.also, *items[chosen.start :]], partial=self.partial)
         if self.profile.alternate:
             kept = _from_first_user(kept, left_out)
         if not kept:
             raise InvalidInput("history", "holds no message that can be sent")
         messages = _shaped(developer_prompt, kept, self.profile)
-        parts = [*fixed, *_message_parts(items, chosen.start, chosen.rule, left_out)]
+        parts = [*fixed, *_message_parts(items, chosen, pinned, left_out)]
         report = Report.model_construct(
             counter=self.counter.name,
             context_tokens=self.window_tokens,
@@ -148,6 +157,7 @@ class ContextBuilder:
             available=available,
             tokens=fixed_tokens + sum(item.tokens for item in kept),
             rule=chosen.rule,
+            strategy=self.strategy.name,
             start=items[chosen.start].key,
             dropped_tokens=items[chosen.start].before,
             parts=tuple(parts),
@@ -176,15 +186,34 @@ def _part(
     return Part(kind, role, key, tokens, included=not out, rule=rule, excerpt=excerpt)
 
 
-def _message_parts(items: Sequence[Item], start: int, rule: str, left_out: Mapping[int, str]) -> list[Part]:
+def _selected(strategy: Strategy, view: View) -> Selection:
+    """Return what the strategy selects; where not even the current turn fits beside the pins, that turn alone."""
+    try:
+        return strategy.select(view)
+    except ContextOverflow:
+        turns = view.turns
+        return Selection(turns[-1] if turns else 0, "only this turn fits")
+
+
+def _message_parts(
+    items: Sequence[Item], chosen: Sent, pinned: Sequence[Item], left_out: Mapping[int, str]
+) -> list[Part]:
+    first = items[chosen.start].key
+    single = {item.key for item in chosen.also}
+    pins = {item.key for item in pinned}
+    earlier = [item for item in pinned if item.key < items[0].key]
     parts = []
-    for index, item in enumerate(items):
-        reason = f"before the window ({rule})" if index < start else left_out.get(item.key)
+    for item in (*earlier, *items):
+        why, out = "", False
+        if item.key in left_out:
+            why, out = left_out[item.key], True
+        elif item.key in single:
+            why = "pinned" if item.key in pins else f"selected ({chosen.rule})"
+        elif item.key < first:
+            why = "pinned, but does not fit" if item.key in pins else f"before the window ({chosen.rule})"
+            out = True
         text = text_of(item.shape.get("content"))
-        role = item.shape["role"]
-        parts.append(
-            _part("message", role, item.key, item.tokens, rule=reason or "", out=reason is not None, text=text)
-        )
+        parts.append(_part("message", item.shape["role"], item.key, item.tokens, rule=why, out=out, text=text))
     return parts
 
 

@@ -42,6 +42,7 @@ class Report(BaseModel):
     fixed_tokens: int
     available: int
     tokens: int
+    strategy: str
     rule: str
     start: int | None
     dropped_tokens: int

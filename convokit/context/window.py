@@ -42,9 +42,9 @@ class Window:
     tokens: int
 
 
-def window_rule(model: str, counter: str, step_tokens: int) -> int:
+def window_rule(model: str, counter: str, step_tokens: int, strategy: str) -> int:
     """Return the checksum of all that a window's start depends on besides the path."""
-    return zlib.crc32(f"{model}\x00{counter}\x00{step_tokens}".encode())
+    return zlib.crc32(f"{model}\x00{counter}\x00{step_tokens}\x00{strategy}".encode())
 
 
 def choose(
@@ -55,7 +55,7 @@ def choose(
     `complete` says that `items` begin at the path's root; `floor` is the key before which the window may not begin.
     Raises: ContextOverflow when the last turn alone is over `available` tokens.
     """
-    suffix = _suffix_sums(items)
+    suffix = suffix_sums(items)
     first = _first_at(items, floor)
     if complete and first == 0 and suffix[0] <= available:
         return Window(0, "everything fits", suffix[0])
@@ -73,7 +73,8 @@ def choose(
     raise ContextOverflow(needed, max(available, 0), counter=counter)
 
 
-def _suffix_sums(items: Sequence[Item]) -> list[int]:
+def suffix_sums(items: Sequence[Item]) -> list[int]:
+    """Return what the items from each index on cost together, and 0 behind the last."""
     sums = [0] * (len(items) + 1)
     for index in range(len(items) - 1, -1, -1):
         sums[index] = sums[index + 1] + items[index].tokens

@@ -33,6 +33,13 @@ class ConversationRow:
     created_at: int
     updated_at: int
     archived_at: int | None
+    pins: str | None = None
+
+    @property
+    def pinned(self) -> list[int]:
+        """The seqs of the pinned messages, in order."""
+        seqs: list[int] = json.loads(self.pins) if self.pins else []
+        return seqs
 
 
 class Conversation(BaseModel):

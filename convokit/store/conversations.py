@@ -46,6 +46,12 @@ _SETTINGS = (
     .values({name: bindparam(f"new_{name}") for name in ("settings", "subject", "title", "metadata")})
 )
 
+_PINS = (
+    update(conversation)
+    .where(conversation.c.id == bindparam("b_id"), conversation.c.tenant == bindparam("b_tenant"))
+    .values(pins=bindparam("new_pins"))
+)
+
 
 def find(connection: Connection, tenant: str, conversation_id: UUID) -> ConversationRow | None:
     """Return the tenant's conversation, or None; another tenant's looks exactly like one that is not there."""
@@ -112,6 +118,11 @@ def describe(connection: Connection, row: ConversationRow) -> None:
     """Write a conversation's own settings, subject, title and metadata."""
     values = {f"new_{name}": getattr(row, name) for name in ("settings", "subject", "title", "metadata")}
     connection.execute(_SETTINGS, {"b_id": row.id, "b_tenant": row.tenant, **values})
+
+
+def set_pins(connection: Connection, row: ConversationRow, pins: str | None) -> None:
+    """Write which messages are pinned."""
+    connection.execute(_PINS, {"b_id": row.id, "b_tenant": row.tenant, "new_pins": pins})
 
 
 def recent(

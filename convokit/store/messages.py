@@ -6,7 +6,7 @@ range scans from its head backwards, never a walk from message to message and ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -44,6 +44,13 @@ _OF_TURN = (
     )
     .order_by(message.c.seq)
     .limit(bindparam("limit"))
+)
+_first = message.alias()
+_RUN_OF = select(message.c.run_start_seq, _first.c.parent_seq).where(
+    message.c.conversation_id == bindparam("id"),
+    message.c.seq == bindparam("seq"),
+    _first.c.conversation_id == message.c.conversation_id,
+    _first.c.seq == message.c.run_start_seq,
 )
 _COUNT = select(func.count()).select_from(message).where(message.c.conversation_id == bindparam("id"))
 _INSERT = insert(message)
@@ -115,6 +122,21 @@ def read_back(
         wanted = wanted - len(found) if len(found) < wanted else enough(rows)
     rows.reverse()
     return Path(rows, complete=not rows or rows[0].parent_seq is None)
+
+
+def on_path(connection: Connection, conversation_id: UUID, head: int | None, seqs: Collection[int]) -> list[int]:
+    """Return those of `seqs` that lie on the path to `head`, in order: one look per run of the path, not per message."""
+    left, found = set(seqs), list[int]()
+    while left and head is not None:
+        row = connection.execute(_RUN_OF, {"id": conversation_id, "seq": head}).one_or_none()
+        if row is None:
+            break
+        first, before = row
+        here = {seq for seq in left if first <= seq <= head}
+        found += here
+        left = {seq for seq in left if seq < first}
+        head = before
+    return sorted(found)
 
 
 def page(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> list[MessageRow]:

@@ -67,6 +67,8 @@ class ConversationColumns(TypedColumns):
     created_at = Column(BigInteger, nullable=False)
     updated_at = Column(BigInteger, nullable=False)
     archived_at = Column(BigInteger)
+    pins = Column(Text)
+    """JSON array of seqs: messages that are sent also from before the window."""
 
 
 class BranchColumns(_OfConversation):

@@ -1,13 +1,13 @@
 """The steps of a turn's life, each the work of one transaction.
 
-`snapshot` reads everything a turn needs at once; `begin` makes the question, the turn and its first API call durable before a
+`begin` makes the question, the turn and its first API call durable before a
 byte is sent; `settle` closes the turn, whoever closes it and however it ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -16,25 +16,13 @@ from sqlalchemy.exc import IntegrityError
 from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
-from convokit.domain.parts import Blob, digests
-from convokit.domain.turn import CompletionRow, Key, OpenTurn, ToolCallRow, TurnRow
+from convokit.domain.parts import Blob
+from convokit.domain.turn import CompletionRow, Key, ToolCallRow, TurnRow
 from convokit.store import blobs, chain, conversations, messages, pieces, tool_calls, turns
 
 
 class Conflict(Exception):  # not a user's error: read again and try once more
     """Someone else moved the conversation since it was read. Nothing was written."""
-
-
-@dataclass(slots=True, repr=False)
-class Snapshot:
-    """What a turn reads, from one transaction."""
-
-    conversation: ConversationRow | None
-    head: int | None = None
-    path: messages.Path = field(default_factory=lambda: messages.Path([], complete=True))
-    open_turn: OpenTurn | None = None
-    blobs: dict[bytes, Blob] = field(default_factory=dict)
-    """The binaries that the messages of the path refer to."""
 
 
 @dataclass(slots=True, repr=False)
@@ -124,29 +112,6 @@ class Settled:
 
     conversation: ConversationRow
     rows: list[MessageRow]
-
-
-def snapshot(
-    connection: Connection,
-    tenant: str,
-    conversation_id: UUID,
-    branch: int,
-    enough: Callable[[ConversationRow, list[MessageRow]], int],
-    at: int | None = None,
-) -> Snapshot:
-    """Read the conversation, the end of the branch's path as far as `enough` asks, and whether a turn is open on it.
-
-    `at` reads the path that ends there instead of the branch's own.
-    """
-    row = conversations.find(connection, tenant, conversation_id)
-    if row is None:
-        return Snapshot(None)
-    found = row
-    head = conversations.head(connection, row, branch)
-    path = messages.read_back(connection, row.id, head if at is None else at, lambda rows: enough(found, rows))
-    wanted = {digest for each in path.rows if each.parts is not None for digest in digests(each.parts)}
-    found_blobs = blobs.among(connection, row.id, wanted) if wanted else {}
-    return Snapshot(row, head, path, turns.open_on(connection, row.id, branch), found_blobs)
 
 
 def begin(connection: Connection, beginning: Beginning) -> ConversationRow:

@@ -70,6 +70,7 @@ def _tables_of_a_conversation() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
         sa.Column("archived_at", sa.BigInteger),
+        sa.Column("pins", sa.Text),
     )
     op.create_index("convokit_conversation_recent", "convokit_conversation", ["tenant", "updated_at", "id"])
     op.create_index(

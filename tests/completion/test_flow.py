@@ -16,7 +16,7 @@ from convokit.completion.scope import Database, Scope, Target
 from convokit.domain.conversation import ConversationRow
 from convokit.errors import ConversationBusy, Rejected, ServerFailed, Unreachable
 from convokit.settings import Limits, Retry
-from convokit.store import steps
+from convokit.store import snapshots, steps
 
 BODY = {
     "id": "x",
@@ -66,9 +66,9 @@ class Outside:
         given = (next(each for each in arguments if not callable(each)),) if given is None else given
         self.log[-1] = f"{'write' if write else 'read'} {function.__name__}"
         self.written.append(given)
-        if function is steps.snapshot:
+        if function is snapshots.snapshot:
             self._head += self.moves_head
-            return steps.Snapshot(self.conversation, self._head)
+            return snapshots.Snapshot(self.conversation, self._head)
         if function is steps.begin and self.conflicts:
             self.conflicts -= 1
             raise steps.Conflict

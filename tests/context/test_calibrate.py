@@ -71,7 +71,7 @@ def test_small_changes_of_the_truth_change_nothing() -> None:
     """Usage a little different lands on the same step: same name, same window rule, same stored counts."""
     names = {Calibrated.from_usage(Words(), [(1000, reported)]).name for reported in range(1201, 1300, 7)}
     assert names == {"words*1.3"}
-    rules = {window_rule("m", name, 100) for name in [*names, "words*1.4"]}
+    rules = {window_rule("m", name, 100, "step window") for name in [*names, "words*1.4"]}
     assert len(rules) == 2
 
 

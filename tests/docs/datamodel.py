@@ -52,6 +52,7 @@ WORDS = {
     "convokit_conversation.created_at": "When its first turn began.",
     "convokit_conversation.updated_at": "When it last changed.",
     "convokit_conversation.archived_at": "When it was archived; null while it is not.",
+    "convokit_conversation.pins": "JSON array of seqs: messages that are sent also from before the window.",
     "convokit_branch.number": "From 1; 0 is the main branch and has no row here.",
     "convokit_branch.name": "A name for people.",
     "convokit_branch.head_seq": "The last message of the branch.",

@@ -1,0 +1,41 @@
+"""Pinning messages: a property of the conversation, not of the message, which never changes."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.completion.effects import Flow, write_once
+from convokit.completion.scope import Scope, Target, identify, missing
+from convokit.domain.ids import message_seq
+from convokit.domain.message import Message
+from convokit.errors import InvalidInput, NotFound
+from convokit.store import conversations, messages
+
+MOST_PINS = 64
+"""Each is read with every turn that has left it behind."""
+
+
+def pin(scope: Scope, target: Target, given: Message | str | int, *, pinned: bool) -> Flow[None]:
+    """Pin a message, or unpin it; again is no error. Raises: NotFound, InvalidInput past 64 pins."""
+    conversation_id = yield from identify(scope, target)
+    seq = message_seq(conversation_id, given.id if isinstance(given, Message) else given)
+    found = yield from write_once(_change, scope.tenant, conversation_id, seq, pinned)
+    if not found:
+        raise missing(target)
+
+
+def _change(connection: Connection, tenant: str, conversation_id: UUID, seq: int, pinned: bool) -> bool:
+    conversations.lock(connection, conversation_id)
+    row = conversations.find(connection, tenant, conversation_id)
+    if row is None:
+        return False
+    if messages.get(connection, conversation_id, seq) is None:
+        raise NotFound("message", seq)
+    pins = {*row.pinned, seq} if pinned else set(row.pinned) - {seq}
+    if len(pins) > MOST_PINS:
+        raise InvalidInput("message", f"at most {MOST_PINS} messages of a conversation may be pinned: unpin one first")
+    conversations.set_pins(connection, row, json.dumps(sorted(pins)) if pins else None)
+    return True
