@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,25 @@ def opened(database: str) -> Iterator[Connection]:
 
 
 def rows(database: str, statement: str, **values: Any) -> list[tuple[Any, ...]]:
-    """Return what a statement selects."""
-    with opened(database) as connection:
-        return [tuple(row) for row in connection.execute(sql(statement), values)]
+    """Return what a statement selects. Nothing is locked by it."""
+    engine = open_engine(database_url(database))
+    try:
+        with engine.begin() as connection:
+            return [tuple(row) for row in connection.execute(sql(statement), values)]
+    finally:
+        engine.dispose()
+
+
+def may_write(database: str) -> bool:
+    """Return whether nobody is in the middle of writing: on SQLite a process that is stopped there stops everybody."""
+    if not database.startswith("sqlite"):
+        return True
+    with closing(sqlite3.connect(str(database_url(database).database), timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        return True
 
 
 def until(holds: Callable[[], object], what: str) -> None:
