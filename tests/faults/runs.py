@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy import text as sql
 
+from convokit.completion.effects import Clock
 from convokit.store.engine import WRITE, database_url, open_engine
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -94,3 +96,9 @@ def until(holds: Callable[[], object], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.02)
+
+
+def hurried(kit: Any) -> Any:
+    """Have a kit's own patience end thirty times sooner: a full disk is waited for as long as a database that restarts."""
+    kit._scope = replace(kit._scope, clock=Clock(monotonic=lambda: time.monotonic() * 30))
+    return kit
