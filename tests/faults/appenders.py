@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
@@ -62,8 +63,8 @@ def main() -> None:
     order = Order(**json.loads(sys.argv[1]))
     if order.deferred:
         engine.WRITE = "convokit_never"
-    writers = [_forked(lambda number=number: _write(order, number)) for number in range(order.processes)]
-    reading = [_forked(lambda: _read(order)) for _ in range(order.readers)]
+    writers = [_forked(partial(_write, order, number)) for number in range(order.processes)]
+    reading = [_forked(partial(_read, order)) for _ in range(order.readers)]
     codes = [_code(pid) for pid in writers]
     for pid in reading:
         os.kill(pid, 15)
@@ -93,7 +94,7 @@ def _write(order: Order, process: int) -> None:
         kit = Convokit(order.database, model="m", base_url=order.url, timeouts=timeouts)
         _in_threads(order, lambda thread: _turns(order, kit, process, thread))
     else:
-        made = engine.open_engine(engine.database_url(order.database)).execution_options(**{"convokit_write": True})
+        made = engine.open_engine(engine.database_url(order.database)).execution_options(convokit_write=True)
         append = _append if order.what == "rows" else _append_highest
         _in_threads(order, lambda thread: _rows(order, made, f"{process}.{thread}", append))
 

@@ -27,6 +27,7 @@ def main() -> None:
         chat = kit.chat("k")
         chat.send("first")
         resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + ROOM_BYTES, unlimited[1]))
+        number, name = 0, "x" * 3000
         for number in range(200):
             name = f"question {number} " + "x" * 3000
             try:

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from sqlalchemy import text as sql
 
 from convokit import AsyncConvokit, Convokit, Timeouts
 from tests.faults import oracles
-from tests.faults.runs import Child, opened, rows, sql
+from tests.faults.runs import Child, opened, rows
 from tests.support.server import LoopbackServer
 
 PATIENT = Timeouts(busy_s=300)
@@ -132,7 +133,9 @@ def test_branches_grow_side_by_side(database: str, server: LoopbackServer) -> No
                 )
         for number, chat in enumerate(chats):
             chat._target.branch = number
-        said = _at_once([lambda number=number, chat=chat: _talk(chat, f"b{number}") for number, chat in enumerate(chats)])
+        said = _at_once(
+            [lambda number=number, chat=chat: _talk(chat, f"b{number}") for number, chat in enumerate(chats)]
+        )
         for number, chat in enumerate(chats):
             texts = [message.text for message in chat.messages()]
             own = [text for turn in range(6) for text in (f"b{number}.{turn}", f"echo: b{number}.{turn}")]

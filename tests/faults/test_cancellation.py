@@ -1,7 +1,7 @@
 """Callers who leave at any moment: a task cancelled at each of its awaits, Ctrl-C at each effect.
 
-Afterwards nothing acknowledged is lost, the conversation is free for everybody, the same send under its key ends in one question
-and one reply, and no connection has leaked.
+Afterwards nothing acknowledged is lost, the conversation is free for everybody, the same send under its key ends in one
+question and one reply, and no connection has leaked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gc
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,7 +35,8 @@ def answer(body: Any) -> Script:
     """Answer a question for a tool with a call of it, everything else with an echo in a few pieces."""
     said = body["messages"][-1]
     if said["role"] == "user" and "tools" in body:
-        return calls(("c1", "double", '{"number": 21}'), streamed=bool(body.get("stream")))
+        call_id = f"call_{len(body['messages'])}_{said['content']}"
+        return calls((call_id, "double", '{"number": 21}'), streamed=bool(body.get("stream")))
     text = f"answer to {said['content']}"
     return stream(text.split(), pause_s=0.001) if body.get("stream") else completion(text)
 
@@ -52,7 +54,7 @@ class Leaving:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         coroutine = self._coroutine.__await__()
-        step: Callable[[], Any] = lambda: next(coroutine)  # noqa: E731
+        step: Callable[[], Any] = partial(next, coroutine)
         while True:
             try:
                 waiting = step()
@@ -63,9 +65,9 @@ class Leaving:
                 loop.call_soon(task.cancel)
             try:
                 yield waiting
-                step = lambda: next(coroutine)  # noqa: E731
+                step = partial(next, coroutine)
             except BaseException as error:
-                step = lambda error=error: coroutine.throw(error)  # noqa: E731
+                step = partial(coroutine.throw, error)
 
 
 async def ask(chat: Any, way: str, name: str) -> str:
@@ -106,7 +108,7 @@ def in_use(kit: Any) -> int:
     pools = [each.pool for each in engines or [getattr(store, "_store", store).engine]]
     loops = getattr(kit._client, "_loops", {0: getattr(kit._client, "_shards", {})})
     requests = sum(load for shards in loops.values() for each in shards.values() for load in each.load.values())
-    return sum(pool.checkedout() for pool in pools) + requests
+    return int(sum(pool.checkedout() for pool in pools) + requests)
 
 
 def run_clean(main: Callable[[], Awaitable[None]]) -> None:
@@ -157,7 +159,9 @@ async def _check_free(database: str, kit: Any, stranger: Any, key: str, way: str
     oracles.check_once(oracles.check_conversation(database, key), told)
 
 
-def test_a_task_cancelled_twice_at_random(database: str, server: LoopbackServer, request: pytest.FixtureRequest) -> None:
+def test_a_task_cancelled_twice_at_random(
+    database: str, server: LoopbackServer, request: pytest.FixtureRequest
+) -> None:
     """Cancelled again while its last saves run, a turn still leaves the conversation as whole and as free."""
     server.answer = answer
     chance = random.Random(20)

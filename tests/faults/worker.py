@@ -1,7 +1,8 @@
 """A child process that makes one turn and may be stopped in the middle of it, as a laptop's sleep or a long pause would.
 
-`python -m tests.faults.worker {...}`; the argument is an `Order` as JSON. Its lease is far shorter than its timeouts, so that it
-runs out while the process is stopped. Each line it writes is what it saw of the reply; the last one is how its turn ended.
+`python -m tests.faults.worker {...}`; the argument is an `Order` as JSON. Its lease is far shorter than its timeouts, so
+that it runs out while the process is stopped. Each line it writes is what it saw of the reply; the last
+one is how its turn ended.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
     calls.LEASE_MARGIN_S = order.lease_s - (TIMEOUTS.first_byte_s + TIMEOUTS.stall_s if order.stream else 120)
     calls.PIECE_S = 0.1
     if order.stream:  # a lease is renewed for one silence between two pieces, and begins with two
-        calls.lease_us = lambda longest_silence_s: int(order.lease_s * 1_000_000)  # noqa: ARG005
+        calls.lease_us = lambda longest_silence_s: int(order.lease_s * 1_000_000)
     if order.unfenced:
         _take_out_the_fence()
     real = time.time
