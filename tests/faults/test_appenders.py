@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +18,7 @@ from sqlalchemy import text as sql
 
 from convokit import AsyncConvokit, Convokit, Timeouts
 from tests.faults import oracles
-from tests.faults.runs import Child, opened, rows
+from tests.faults.runs import PATIENCE_S, Child, opened, rows
 from tests.support.server import LoopbackServer
 
 PATIENT = Timeouts(busy_s=300)
@@ -229,7 +232,12 @@ sys.exit(any([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
 def test_a_kit_made_before_a_fork_serves_everybody(database: str, server: LoopbackServer) -> None:
     """Kits that were used before a fork (a preloading server) write one conversation from parent and four children."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED, database, server.url]
-    subprocess.run(command, check=True)
+    with subprocess.Popen(command, start_new_session=True) as parent:
+        try:
+            assert parent.wait(PATIENCE_S) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(parent.pid, signal.SIGKILL)
     found = oracles.check_conversation(database, "c0")
     workers = ["before", "parent", *(f"child{number}" for number in range(4))]
     names = [f"{worker}.{turn}" for worker in workers for turn in ("0", "1", "2", "a0", "a1", "a2")]
