@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from convokit.errors import StoreError, StoreFull, StoreUnavailable
+from convokit.errors import NotFound, StoreError, StoreFull, StoreUnavailable
 from convokit.store import engine
 from convokit.store.engine import database_url
 from tests.faults import oracles
@@ -200,23 +200,47 @@ def test_a_file_that_was_deleted(face: Face, sqlite_file: str, server: LoopbackS
     assert len(server.requests) == 1
 
 
-def test_a_file_that_was_replaced(face: Face, files: Files, server: LoopbackServer) -> None:
-    """A kit whose file was replaced by another database never takes the one for the other."""
-    database, other = files.migrated(), files.migrated()
-    with_other = face.kit(other, model="m", base_url=server.url)
-    face.settle(with_other.chat("theirs").send("theirs"))
-    face.settle(with_other.close())
-    kit = face.kit(database, model="m", base_url=server.url)
-    face.settle(kit.chat("k").send("first"))
+def replace_file(database: str, other: Path) -> None:
+    """Put another file under a database's name, as restoring a backup does."""
     for ending in ("-wal", "-shm"):
         path_of(database + ending).unlink(missing_ok=True)
-    os.replace(path_of(other), path_of(database))
-    with pytest.raises(StoreUnavailable):
+    other.replace(path_of(database))
+
+
+def test_a_file_that_was_restored(face: Face, sqlite_file: str, server: LoopbackServer) -> None:
+    """A kit whose file was replaced by its backup goes on where the backup ends: what it writes is where others look."""
+    kit = face.kit(sqlite_file, model="m", base_url=server.url)
+    chat = kit.chat("k")
+    face.settle(chat.send("first"))
+    rows(sqlite_file, "PRAGMA wal_checkpoint(TRUNCATE)")
+    backup = path_of(sqlite_file + ".backup")
+    shutil.copy(path_of(sqlite_file), backup)
+    face.settle(chat.send("second"))
+    replace_file(sqlite_file, backup)
+    assert face.settle(chat.send("third")).text == "echo: third"
+    fresh = face.kit(sqlite_file, model="m", base_url=server.url)
+    for each in (kit, fresh):
+        texts = [message.text for message in face.settle(each.chat("k").messages())]
+        assert texts == ["first", "echo: first", "third", "echo: third"]
+    oracles.check_conversation(sqlite_file, "k")
+
+
+def test_a_file_that_was_replaced(face: Face, files: Files, sqlite_file: str, server: LoopbackServer) -> None:
+    """A kit whose file became another database refuses it, or keeps its chats where any other kit finds them."""
+    other = files.empty()
+    with_other = face.kit(other, model="m", base_url=server.url)
+    face.settle(with_other.migrate())
+    kit = face.kit(sqlite_file, model="m", base_url=server.url)
+    face.settle(kit.chat("k").send("first"))
+    replace_file(sqlite_file, path_of(other))
+    fresh = face.kit(sqlite_file, model="m", base_url=server.url)
+    try:
         face.settle(kit.chat("k").send("second"))
-    with pytest.raises(StoreUnavailable):
-        face.settle(kit.chat("k").messages())
-    fresh = face.kit(database, model="m", base_url=server.url)
-    assert [message.text for message in face.settle(fresh.chat("theirs").messages())] == ["theirs", "echo: theirs"]
+    except StoreUnavailable:
+        with pytest.raises(NotFound):
+            face.settle(fresh.chat("k").messages())
+    else:
+        assert [message.text for message in face.settle(fresh.chat("k").messages())] == ["second", "echo: second"]
 
 
 @pytest.mark.parametrize("keep", [0, 0.5], ids=["empty", "half"])
