@@ -29,6 +29,8 @@ class Sql:
 
     call: Callable[[Connection], Any]
     write: bool
+    found: Callable[[Connection], Any] | None = None
+    """Returns what the call has written, None where nothing: asked when its caller was interrupted in the middle of it."""
 
 
 @dataclass(slots=True)

@@ -55,7 +55,9 @@ def sure(
     wait, unknown = _FIRST_WAIT_S, False
     while True:
         try:
-            result: Result = yield Sql(again if unknown else first, write=True)
+            result: Result = yield Sql(
+                again if unknown else first, write=True, found=lambda connection: found(connection, given)
+            )
             return result
         except (
             steps.Conflict

@@ -144,7 +144,11 @@ def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
         if isinstance(error, ModelError):
             error.turn_id = str(running.row.turn_id)
         raise
-    settled = yield from _settle(scope, running, Outcome("completed", "complete"))
+    try:
+        settled = yield from _settle(scope, running, Outcome("completed", "complete"))
+    except Stopped:  # right before it was saved: the reply is whole, and paid for
+        yield from _settle(scope, running, Outcome("completed", "complete"), patience_s=LEAVING_S)
+        raise
     if settled is None:
         raise (yield from _lost(scope, running, calls.TurnLost("")))
     return reply_of(running, settled)

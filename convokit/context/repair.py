@@ -20,7 +20,7 @@ MARK = "\n[cut off]"
 def sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Item], dict[int, str]]:
     """Return the items that may be sent, in a valid order, and why each other one was left out (by key)."""
     left_out: dict[int, str] = {}
-    answers = {str(item.shape.get("tool_call_id")): item for item in items if item.shape["role"] == "tool"}
+    answers = _answers(items)
     used: set[int] = set()
     result: list[Item] = []
     for item in items:
@@ -38,6 +38,24 @@ def sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Ite
         if item.shape["role"] == "tool" and item.key not in used:
             left_out[item.key] = "a tool result without its call"
     return result, left_out
+
+
+def _answers(items: Sequence[Item]) -> dict[tuple[int, str], list[Item]]:
+    """Return the results of each asker's calls: some servers number their calls afresh in every reply.
+
+    A result belongs to the nearest call of its id before it that has none yet.
+    """
+    waiting: dict[str, list[int]] = {}
+    found: dict[tuple[int, str], list[Item]] = {}
+    for item in items:
+        if item.shape["role"] == "tool":
+            call_id = str(item.shape.get("tool_call_id"))
+            if waiting.get(call_id):
+                found.setdefault((waiting[call_id].pop(), call_id), []).append(item)
+        elif item.shape["role"] == "assistant":
+            for call in item.shape.get("tool_calls") or ():
+                waiting.setdefault(str(call.get("id")), []).append(item.key)
+    return found
 
 
 def marked(shape: dict[str, Any]) -> dict[str, Any]:
@@ -66,12 +84,15 @@ def _has_content(content: Any) -> bool:
     return any(part.get("type") != "text" or part.get("text") for part in content or ())
 
 
-def _with_answers(item: Item, answers: dict[str, Item], used: set[int], left_out: dict[int, str]) -> list[Item]:
+def _with_answers(
+    item: Item, answers: dict[tuple[int, str], list[Item]], used: set[int], left_out: dict[int, str]
+) -> list[Item]:
     """Return the message with only its answered calls, and the answers in the calls' order right behind it."""
     kept, behind = [], []
     for call in item.shape["tool_calls"]:
-        answer = answers.get(str(call.get("id")))
-        if answer is not None and answer.key > item.key and answer.key not in used and answer.status != "redacted":
+        own = answers.get((item.key, str(call.get("id"))))
+        answer = own.pop(0) if own else None
+        if answer is not None and answer.status != "redacted":
             kept.append(call)
             behind.append(answer)
             used.add(answer.key)

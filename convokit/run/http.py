@@ -261,8 +261,10 @@ class _HttpxAnswer:
 
     def close(self) -> None:
         """Let go of the connection; one with an unread answer is closed."""
-        self._response.close()
-        self._done()
+        try:
+            self._response.close()
+        finally:
+            self._done()
 
 
 class _AsyncHttpxAnswer:
@@ -286,8 +288,10 @@ class _AsyncHttpxAnswer:
 
     async def close(self) -> None:
         """Let go of the connection; one with an unread answer is closed."""
-        await self._response.aclose()
-        self._done()
+        try:
+            await self._response.aclose()
+        finally:
+            self._done()
 
 
 def _timeout(request: Open) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -128,10 +129,10 @@ class SyncDriver:
                     if finish:
                         self._finish(flow)
                     else:
-                        self._stop(flow)
+                        self._stop(flow, effect)
                     raise
                 except BaseException:
-                    self._stop(flow)
+                    self._stop(flow, effect)
                     raise
         finally:
             self._let_go()
@@ -143,17 +144,27 @@ class SyncDriver:
         except ConvokitError as error:
             log.warning("a reply whose reader had left ended in %s", type(error).__name__)
 
-    def _stop(self, flow: Flow[Any]) -> None:
-        """Let the flow save what it has, now that its caller is leaving; nothing else is done for it any more."""
+    def _stop(self, flow: Flow[Any], effect: Effect) -> None:
+        """Let the flow save what it has, now that its caller is leaving; nothing else is done for it any more.
+
+        After a write that was done though we were interrupted, the flow hears of its answer first, then that it must stop.
+        """
         self._let_go()
         answer: Any = None
-        error: Exception | None = Stopped()
+        if isinstance(effect, Sql) and effect.found is not None:
+            with contextlib.suppress(ConvokitError):
+                answer = self._store.run(effect.found, write=False)
+        error: Exception | None = Stopped() if answer is None else None
+        told = error is not None
         while True:
             try:
                 effect = flow.send(answer) if error is None else flow.throw(error)
             except (StopIteration, Stopped, ConvokitError):
                 return
             answer = error = None
+            if not told:
+                told, error = True, Stopped()
+                continue
             try:
                 answer = self._perform(effect) if isinstance(effect, Sql | Sleep) else None
             except Exception as raised:

@@ -163,16 +163,35 @@ def _sqlite_engine(url: URL, *, create: bool, synchronous: str) -> Engine:
 
 
 def _notice_replaced(engine: Engine, path: str) -> None:
-    """Open the file anew when another one lies under its name: a connection would go on writing into the deleted one."""
+    """Open the file anew when another one lies under its name: a connection would go on writing into the deleted one.
+
+    Another database there is refused: what a kit knows of its conversations would be wrong in it.
+    """
+    known: list[bytes] = []
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
         record.info["file"] = _identity(path)
+        found = _database_id(connection)
+        if known and found != known[0]:
+            connection.close()
+            problem = "is another database than it was before: open it with a new kit"
+            raise StoreUnavailable(f"SQLite database {path}", problem)
+        if found is not None and not known:
+            known.append(found)
 
     @event.listens_for(engine, "checkout")
     def checkout(connection: Any, record: Any, proxy: Any) -> None:
         if record.info["file"] != _identity(path):
             raise DisconnectionError(f"{path} was replaced")
+
+
+def _database_id(connection: sqlite3.Connection) -> bytes | None:
+    try:
+        row = connection.execute("SELECT database_id FROM convokit_schema").fetchone()
+    except sqlite3.Error:  # no tables yet, or no database: whoever uses the connection will be told
+        return None
+    return None if row is None else row[0]
 
 
 def _identity(path: str) -> tuple[int, int] | None:
