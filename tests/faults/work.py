@@ -6,6 +6,7 @@ functions finish, in the test's own process, what a dead child left.
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from collections.abc import Callable
@@ -252,8 +253,8 @@ class Points:
         if not isinstance(effect, Sql):
             self.reach(f"before {type(effect).__name__}")
             return effect
-        function = dict(zip(effect.call.__code__.co_freevars, effect.call.__closure__ or (), strict=True))["function"]
-        name = function.cell_contents.__name__
+        held = [cell.cell_contents for cell in effect.call.__closure__ or ()]
+        name = next(each.__name__ for each in held if inspect.isfunction(each))
         self.reach(f"before {name}")
         if not effect.write:
             return effect
