@@ -129,7 +129,7 @@ def find(url: str, key: str, *, tenant: str = "default") -> Found:
     engine = open_engine(database_url(url)).execution_options(compiled_cache=_COMPILED)
     try:
         with engine.connect() as connection:
-            database_id = connection.execute(select(schema.schema_.c.database_id)).scalar_one()
+            database_id = UUID(str(connection.execute(select(schema.schema_.c.database_id)).scalar_one()))
             conversation_id = keyed_id(database_id, tenant, key)
             table = schema.conversation
             row = connection.execute(select(table).where(table.c.id == conversation_id)).mappings().first()
