@@ -82,7 +82,7 @@ _warm: dict[tuple[str, str], Any] = {}
 def warm(face: str, url: str, server: str) -> None:
     """Have a kit ready for children: what it learnt of the database and its statements is not learnt again by each.
 
-    Its threads and connections are closed again: the children make their own.
+    Its connections to the database are closed again, or a child's would never be a file's last. The kit itself stays open.
     """
     _warm.clear()
     made = Face(face)
@@ -90,8 +90,9 @@ def warm(face: str, url: str, server: str) -> None:
     asker = Asker(made, kit, "warm", tell=lambda **facts: None)
     for question in TURNS:
         asker.ask(question)
-    made.settle(kit.close())
-    made.loop.close()
+    store = getattr(kit._store, "_store", kit._store)
+    if hasattr(store, "engine"):
+        store.engine.dispose()
     _warm[face, url] = kit
 
 
