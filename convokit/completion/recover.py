@@ -36,7 +36,9 @@ class _Left:
 
     text: str
     tail: MessageRow | None
-    """The last message of the turn on its path: what a reply would follow."""
+    """The turn's last whole message: what a reply would follow."""
+    at_head: bool
+    """Whether the branch ends with this turn: a turn that was opened again may have later ones behind it."""
     call: CompletionRow | None
 
 
@@ -100,6 +102,7 @@ def close(
         completion=left.call,
         at=now,
         takeover=True,
+        moves_head=left.at_head,
         tools_from_seq=held.question_seq,
     )
     return (yield from sure(scope, steps.settle, outcomes.settled, settlement, patience_s=SAVE_S, passing_only=True))
@@ -107,9 +110,15 @@ def close(
 
 def _left_behind(connection: Connection, conversation: ConversationRow, branch: int, held: OpenTurn) -> _Left:
     head = conversations.head(connection, conversation, branch)
+    tail = None if head is None else messages.get(connection, conversation.id, head)
+    at_head = tail is not None and tail.turn_id == held.id
+    if tail is None or not at_head or tail.status == "partial":
+        last = messages.last_of_turn(connection, conversation.id, held.id, held.question_seq)
+        tail = messages.get(connection, conversation.id, last)
     return _Left(
         text=pieces.text(connection, conversation.id, held.id),
-        tail=None if head is None else messages.get(connection, conversation.id, head),
+        tail=tail,
+        at_head=at_head,
         call=turns.call(connection, conversation.id, held.id, held.calls),
     )
 

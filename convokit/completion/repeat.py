@@ -130,7 +130,8 @@ def _open_again(
     assert seen.conversation is not None
     tail, last = _tail(seen.path.rows, found), seen.path.rows[-1].turn_id == found.id
     if not last:
-        seen = yield from look(scope, target, call, Content(""), at=found.question_seq)
+        end = yield from read(messages.last_of_turn, seen.conversation.id, found.id, found.question_seq)
+        seen = yield from look(scope, target, call, Content(""), at=end)
         assert seen.conversation is not None
         tail = seen.path.rows
     seen.path.rows = tail

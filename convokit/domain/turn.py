@@ -31,6 +31,7 @@ class OpenTurn:
     expired: bool
     age_us: int
     calls: int
+    """The number of the API call that is running; 0 between two calls."""
 
 
 @dataclass(frozen=True, slots=True)

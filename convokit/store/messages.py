@@ -57,6 +57,13 @@ _INSERT = insert(message)
 FIRST_PAGE = 32
 """Rows read before anything is known of the window: a turn reads at most twice the rows it sends, and these."""
 
+_LAST_OF_TURN = select(func.max(message.c.seq)).where(
+    message.c.conversation_id == bindparam("id"),
+    message.c.seq >= bindparam("question"),
+    message.c.turn_id == bindparam("turn"),
+    message.c.status == "complete",
+)
+
 
 @dataclass(slots=True)
 class Path:
@@ -95,6 +102,12 @@ def of_turn(
     """Return the first `limit` messages of a turn behind a seq, oldest first."""
     values = {"id": conversation_id, "turn": turn_id, "after": after, "limit": limit}
     return [MessageRow(*row) for row in connection.execute(_OF_TURN, values)]
+
+
+def last_of_turn(connection: Connection, conversation_id: UUID, turn_id: UUID, question_seq: int) -> int:
+    """Return the seq of a turn's last whole message: its question, or the last result of its tools."""
+    values = {"id": conversation_id, "turn": turn_id, "question": question_seq}
+    return connection.execute(_LAST_OF_TURN, values).scalar_one() or question_seq
 
 
 def count(connection: Connection, conversation_id: UUID) -> int:

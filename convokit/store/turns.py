@@ -16,6 +16,9 @@ from convokit.domain.turn import CompletionRow, Key, OpenTurn, TurnRow
 from convokit.store.clock import now_us
 from convokit.store.schema import completion, conversation, turn
 
+_CALLS = select(func.coalesce(func.max(completion.c.number), 0)).where(
+    completion.c.conversation_id == turn.c.conversation_id, completion.c.turn_id == turn.c.id
+)
 _OPEN_COLUMNS = (
     turn.c.id,
     turn.c.question_seq,
@@ -23,10 +26,7 @@ _OPEN_COLUMNS = (
     turn.c.owner,
     case((turn.c.lease_until < now_us(), True), else_=False),
     now_us() - turn.c.started_at,
-    select(func.count())
-    .select_from(completion)
-    .where(completion.c.conversation_id == turn.c.conversation_id, completion.c.turn_id == turn.c.id)
-    .scalar_subquery(),
+    _CALLS.where(completion.c.ended_at.is_(None)).scalar_subquery(),
 )
 _OPEN = select(*_OPEN_COLUMNS).where(turn.c.conversation_id == bindparam("id"), turn.c.claim == bindparam("branch"))
 _OPEN_IN = (
@@ -42,12 +42,7 @@ _TENANTS = (
     .distinct()
     .order_by(conversation.c.tenant)
 )
-_CALLS = (
-    select(func.coalesce(func.max(completion.c.number), 0))
-    .where(completion.c.conversation_id == turn.c.conversation_id, completion.c.turn_id == turn.c.id)
-    .scalar_subquery()
-)
-_FOUND = select(*(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"), _CALLS)
+_FOUND = select(*(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"), _CALLS.scalar_subquery())
 _BY_ID = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
 _AMONG = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True)))
 _BY_KEY = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.idempotency_hash == bindparam("hash"))

@@ -25,6 +25,8 @@ from convokit.store import schema
 from convokit.store.engine import database_url, open_engine
 
 Row = dict[str, Any]
+_COMPILED: dict[Any, Any] = {}
+"""One cache of compiled statements for all engines."""
 
 
 class Broken(AssertionError):
@@ -51,8 +53,8 @@ class Found:
         ]
 
 
-def check_conversation(url: str, key: str, *, tenant: str = "default") -> Found:
-    """Check everything that holds of one conversation at any moment, and return its rows.
+def check_conversation(url: str, key: str, *, tenant: str = "default", kit: Convokit | None = None) -> Found:
+    """Check everything that holds of one conversation at any moment, and return its rows. `kit` is one to use, if there is one.
 
     The file is sound, seqs are dense, every turn has one question and at most one whole reply, everything of a turn follows its
     own question, closed turns left nothing running, the chain verifies, and the next request would be accepted.
@@ -64,10 +66,13 @@ def check_conversation(url: str, key: str, *, tenant: str = "default") -> Found:
     _check_seqs(found)
     _check_turns(found)
     _check_closed_turns(found)
-    with Convokit(url, model="m", tenant=tenant) as kit:
-        chat = kit.chat(key)
-        chat.verify()
-        check_request(chat.context("what comes next").messages)
+    used = kit or Convokit(url, model="m", tenant=tenant)
+    try:
+        used.chat(key).verify()
+        check_request(used.chat(key).context("what comes next").messages)
+    finally:
+        if kit is None:
+            used.close()
     return found
 
 
@@ -121,10 +126,10 @@ def check_once(found: Found, replies: dict[str, str]) -> None:
 
 def find(url: str, key: str, *, tenant: str = "default") -> Found:
     """Return a conversation's rows from one snapshot; nothing is checked."""
-    engine = open_engine(database_url(url))
+    engine = open_engine(database_url(url)).execution_options(compiled_cache=_COMPILED)
     try:
         with engine.connect() as connection:
-            database_id = connection.execute(select(schema.schema_.c.database_id)).scalar_one()
+            database_id = UUID(str(connection.execute(select(schema.schema_.c.database_id)).scalar_one()))
             conversation_id = keyed_id(database_id, tenant, key)
             table = schema.conversation
             row = connection.execute(select(table).where(table.c.id == conversation_id)).mappings().first()
