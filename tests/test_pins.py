@@ -29,6 +29,7 @@ def test_a_pinned_message_is_sent_from_before_the_window(face: Face, small: Any,
     chat = small.chat("k")
     first = face.settle(chat.send("the password is swordfish"))
     face.settle(chat.pin(face.settle(chat.messages())[0]))
+    reply: Any = None
     for number in range(40):
         reply = face.settle(chat.send(f"turn {number}"))
     assert _sent(server)[0] == "the password is swordfish"
@@ -69,6 +70,7 @@ def test_only_messages_that_are_there_can_be_pinned(face: Face, small: Any) -> N
 def test_last_turns_sends_the_last_turns(face: Face, database: str, server: LoopbackServer) -> None:
     """The last three turns, the current one included, whatever the history; rows read do not grow with it."""
     kit = face.kit(database, model="m", base_url=server.url, strategy=LastTurns(3))
+    reply: Any = None
     for number in range(30):
         reply = face.settle(kit.chat("k").send(f"turn {number}"))
     assert _sent(server) == ["turn 27", "echo: turn 27", "turn 28", "echo: turn 28", "turn 29"]
@@ -97,6 +99,7 @@ class Questions:
 def test_a_users_own_strategy_can_only_select(face: Face, database: str, server: LoopbackServer) -> None:
     """Whatever it selects, the current turn is in, the budget holds, and the reason is the strategy's own."""
     kit = face.kit(database, model="m", base_url=server.url, strategy=Questions(), budget=SMALL)
+    reply: Any = None
     for number in range(40):
         reply = face.settle(kit.chat("k").send(f"turn {number}"))
     sent = _sent(server)

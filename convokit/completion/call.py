@@ -139,6 +139,7 @@ def _exchange(scope: Scope, call: Call) -> Flow[None]:
             call.content_at = now
         if events and call.stream:
             yield from _hand_out(scope, call, events, now)
+            call.content_at = max(call.content_at, scope.clock.monotonic())  # a slow reader is not a silent server
     yield Close()
     call.spent.append(reader.completion().usage)
     for answer in reader.completion().answers[:1]:

@@ -15,25 +15,18 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Emit, Flow, Sleep, read
 from convokit.completion.reading import check_limit
 from convokit.completion.recover import close, counter_of, is_gone
-from convokit.completion.repeat import stored_reply
 from convokit.completion.scope import Scope, Target, identify, missing
+from convokit.completion.stored import ended, stored_reply
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started, TextDelta
 from convokit.domain.ids import as_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import OpenTurn, Reply, Turn, TurnRow
-from convokit.errors import Interrupted, InvalidInput, NotFound
+from convokit.errors import InvalidInput, NotFound
 from convokit.store import conversations, messages, pieces, turns
 
 POLL_S = 0.25
 _MOST_ROWS = 10_000
-_ENDED = {
-    "interrupted": "the reply broke off",
-    "cancelled": "the turn was cancelled",
-    "failed": "the turn failed",
-    "abandoned": "the worker of this turn is gone",
-    "superseded": "the turn was superseded by a later one",
-}
 
 
 @dataclass(slots=True, repr=False)
@@ -70,6 +63,11 @@ def follow(scope: Scope, target: Target, turn: UUID | str | None, *, after: int)
         raise InvalidInput("after", f"must be the number of characters already had, 0 or more, not {after!r}")
     conversation = yield from _conversation(scope, target)
     turn_id = yield from _turn_id(conversation, target, turn)
+    return (yield from attach(scope, conversation, turn_id, after))
+
+
+def attach(scope: Scope, conversation: ConversationRow, turn_id: UUID, after: int) -> Flow[Reply]:
+    """Do what `follow` does, once it is known which turn."""
     heard = _Heard(after)
     yield Emit([Started(turn_id)])
     while True:
@@ -82,7 +80,7 @@ def follow(scope: Scope, target: Target, turn: UUID | str | None, *, after: int)
         if seen.turn.state == "completed":
             return (yield from read(stored_reply, conversation.id, seen.turn))
         if seen.turn.state != "open":
-            raise _ended(seen.turn, "".join(row.content or "" for row in seen.said))
+            raise ended(seen.turn, "".join(row.content or "" for row in seen.said))
         if seen.open_turn is not None and is_gone(scope, seen.open_turn):
             counter = counter_of(scope, conversation)
             yield from close(scope, conversation, seen.turn.branch, seen.open_turn, counter, "abandoned")
@@ -207,9 +205,3 @@ def _listen(heard: _Heard, seen: _Seen) -> str:
         heard.number, last = seen.pieces[-1]
         heard.at = before + len(text) - len(last)
     return heard.fresh(text, before)
-
-
-def _ended(turn: TurnRow, partial: str) -> Interrupted:
-    told = Interrupted(_ENDED.get(turn.state, turn.state), code=turn.state, partial=partial)
-    told.turn_id = str(turn.id)
-    return told

@@ -8,27 +8,24 @@ results that are recorded are not made twice.
 from __future__ import annotations
 
 import json
-from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from convokit.completion import call as calls
-from convokit.completion import turn
+from convokit.completion import following, turn
 from convokit.completion.effects import Emit, Flow, Sleep, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import Prepared, look, prepare_again
 from convokit.completion.recover import OnBusy, clear_the_way
 from convokit.completion.saving import BEGIN_S, sure
 from convokit.completion.scope import Scope, Target, identify, missing
+from convokit.completion.stored import ended, stored_reply
 from convokit.domain.events import Started, TextDelta
-from convokit.domain.message import Message, MessageRow
+from convokit.domain.message import MessageRow
 from convokit.domain.parts import Content
-from convokit.domain.reply import Usage, UsageSource
 from convokit.domain.text import checked
-from convokit.domain.turn import CompletionRow, Key, Reply, TurnRow
-from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, NotFound
-from convokit.store import messages, outcomes, snapshots, steps, turns
+from convokit.domain.turn import Key, Reply, TurnRow
+from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, InvalidInput, NotFound
+from convokit.store import conversations, messages, outcomes, snapshots, steps, turns
 
 _POLL_S = 0.1
 _TRIES = 8
@@ -47,6 +44,8 @@ def _send_once(
     scope: Scope, target: Target, given: object, call: Options, key: str, *, stream: bool, on_busy: OnBusy
 ) -> Flow[Reply]:
     """Send under an idempotency key: the first time a turn, ever after that turn. Raises: IdempotencyConflict."""
+    if key == "":
+        raise InvalidInput("idempotency_key", "is empty")
     checked("idempotency_key", key, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
     request = _canonical(given, call)
     stored_key = Key.of(key, request)
@@ -91,18 +90,34 @@ def come_back(
     assert target.id is not None
     deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).total_s
     for _ in range(_TRIES):
+        if stream and found.state == "open":
+            try:
+                return (yield from _attached(scope, target, found))
+            except Interrupted as error:
+                if error.partial:  # its reader has that much of it already: a second reply would come on top
+                    raise
+                found = yield from _fresh(target.id, found)
         found = yield from _closed(scope, target, call, found, deadline)
         if found.state == "completed":
             reply = yield from read(stored_reply, target.id, found)
             yield Emit([Started(found.id), TextDelta(reply.text)])
             return reply
         if found.state == "superseded":
-            raise Interrupted("this turn was superseded by a later one")
+            raise ended(found)
         try:
             return (yield from _open_again(scope, target, call, found, stream=stream, on_busy=on_busy))
         except steps.Conflict:
             found = yield from _fresh(target.id, found)
     raise ConversationBusy(target.name, found.id, None)
+
+
+def _attached(scope: Scope, target: Target, found: TurnRow) -> Flow[Reply]:
+    """Read along with whoever runs the turn."""
+    assert target.id is not None
+    conversation = yield from read(conversations.find, scope.tenant, target.id)
+    if conversation is None:
+        raise missing(target)
+    return (yield from following.attach(scope, conversation, found.id, 0))
 
 
 def _closed(scope: Scope, target: Target, call: Options, found: TurnRow, deadline: float) -> Flow[TurnRow]:
@@ -191,29 +206,3 @@ def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: b
         stream=prepared.stream,
         moves_head=moves_head,
     )
-
-
-def stored_reply(connection: Connection, conversation_id: UUID, found: TurnRow) -> Reply:
-    """Return a completed turn's reply as it is stored. Raises: NotFound."""
-    row = None if found.reply_seq is None else messages.get(connection, conversation_id, found.reply_seq)
-    call = turns.call(connection, conversation_id, found.id, found.calls)
-    if row is None or call is None:
-        raise NotFound("reply of turn", found.id)
-    message = Message.of(conversation_id, row)
-    return Reply.model_construct(
-        message=message,
-        choices=[message],
-        usage=_usage(call),
-        turn_id=found.id,
-        model=call.served_model or call.requested_model,
-        finish_reason=call.finish_reason,
-        request_id=call.request_id,
-        attempts=found.calls,
-    )
-
-
-def _usage(call: CompletionRow) -> Usage:
-    values: dict[str, Any] = {name: getattr(call, name, None) for name in Usage.model_fields if name != "source"}
-    prompt, completion = call.prompt_tokens, call.completion_tokens
-    values["total_tokens"] = None if prompt is None or completion is None else prompt + completion
-    return Usage(**values, source=cast("UsageSource", call.usage_source or "absent"))

@@ -27,7 +27,7 @@ from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import checked_content
 from convokit.domain.text import compact_json
-from convokit.domain.turn import Key, Reply
+from convokit.domain.turn import LATE_CALLS, Key, Reply
 from convokit.errors import ConversationBusy, ModelError, SettingsError, StoreUnavailable
 from convokit.settings import Timeouts, Unset
 from convokit.store import outcomes, steps, turns
@@ -179,7 +179,7 @@ def _keep_late(
     if running.recorded or not (running.text or (error is None and running.reader is not None)):
         return None
     now = scope.clock.now_us()
-    running.row.number += 1000  # beside the call's own row, which whoever closed the turn has ended
+    running.row.number += LATE_CALLS  # beside the call's own row, which whoever closed the turn has ended
     outcome = Outcome("completed", "late", error)
     settlement = _settlement(running, outcome, rows_of(running, outcome, now), now)
     return (

@@ -17,6 +17,8 @@ from convokit.domain.message import Message, moment
 from convokit.domain.reply import Change, RateLimits, Usage
 
 TurnState = Literal["open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded"]
+LATE_CALLS = 1000
+"""What is added to the number of a call whose reply came late: the call's own row is closed already."""
 CallState = Literal["sending", "streaming", "ok", "error", "ambiguous", "abandoned"]
 
 

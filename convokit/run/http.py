@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -78,20 +79,23 @@ class _Shards(Generic[Pooled]):
 
     def __init__(self, make: Callable[[], Pooled]) -> None:
         self._make = make
+        self._lock = threading.Lock()
         self.load: dict[Pooled, int] = {}
 
     def take(self) -> Pooled:
-        for client, running in self.load.items():
-            if running < PER_SHARD:
-                self.load[client] = running + 1
-                return client
-        client = self._make()
-        self.load[client] = 1
-        return client
+        with self._lock:
+            for client, running in self.load.items():
+                if running < PER_SHARD:
+                    self.load[client] = running + 1
+                    return client
+            client = self._make()
+            self.load[client] = 1
+            return client
 
     def give_back(self, client: Pooled) -> None:
-        if client in self.load:
-            self.load[client] -= 1
+        with self._lock:
+            if client in self.load:
+                self.load[client] -= 1
 
 
 def _limits() -> dict[str, Any]:

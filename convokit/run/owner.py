@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from uuid import UUID
 
+_HOST_NAMESPACE = "pid:[4026531836]"
+"""The process namespace that Linux starts with: outside of containers."""
 running: set[UUID] = set()
 """The turns that this process is running."""
 
@@ -15,7 +17,7 @@ running: set[UUID] = set()
 def owner() -> str:
     """Return this process's name as an owner. Right after a fork too: it is read anew each time."""
     pid = os.getpid()
-    return json.dumps([platform.node(), _boot() + _namespace(), pid, _started(pid)], separators=(",", ":"))
+    return json.dumps([_machine(), _boot() + _namespace(), pid, _started(pid)], separators=(",", ":"))
 
 
 def is_dead(name: str, turn_id: UUID) -> bool:
@@ -24,14 +26,15 @@ def is_dead(name: str, turn_id: UUID) -> bool:
     if name == owner():
         return turn_id not in running
     try:
-        host, boot, pid, started = json.loads(name)
+        machine, boot, pid, started = json.loads(name)
     except (ValueError, TypeError):
         return False
-    if host != platform.node():
+    if machine != _machine():
         return False
     if boot != _boot() + _namespace():
-        # Another boot of this host is over; another container's processes cannot be seen from here.
-        return bool(_boot()) and not boot.startswith(_boot())
+        return _rebooted(machine, str(boot))
+    if os.name == "nt":  # where signal 0 is Ctrl-C: there the lease decides
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -40,6 +43,23 @@ def is_dead(name: str, turn_id: UUID) -> bool:
         pass
     now = _started(pid)
     return bool(started and now and started != now)
+
+
+def _rebooted(machine: str, boot: str) -> bool:
+    """Return whether that boot of this machine is over. In a container nobody knows: its neighbours have names like its own,
+    and processes that cannot be seen from here."""
+    here = _boot()
+    in_container = _namespace() != _HOST_NAMESPACE or not boot.endswith(_HOST_NAMESPACE)
+    return bool(here) and not in_container and "/" in machine and not boot.startswith(here)
+
+
+def _machine() -> str:
+    """Return the host's name and, where it has one, its machine id: names like `localhost` are many machines'."""
+    try:
+        number = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        number = ""
+    return f"{platform.node()}/{number}" if number else platform.node()
 
 
 def _boot() -> str:

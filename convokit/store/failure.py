@@ -27,7 +27,7 @@ def translated(name: str, error: SQLAlchemyError | sqlite3.Error) -> ConvokitErr
             return StoreFull(name, f"no room to write ({original}); nothing of this transaction was kept")
         return sqlite_problem(name, original)
     if isinstance(error, PoolTimeout):
-        return StoreUnavailable(name, "every connection of the pool is in use; raise the pool or lower the load")
+        return StoreUnavailable(name, "every connection of the pool is in use; spread the load over more processes")
     state = getattr(original, "sqlstate", None)
     if state in _FULL_STATES:
         return StoreFull(name, "the server is out of room; nothing of this transaction was kept")

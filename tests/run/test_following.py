@@ -352,3 +352,44 @@ def test_a_plain_reply_that_was_cancelled_is_kept_as_late(database: str, server:
             late = connection.execute(sql("SELECT content FROM convokit_message WHERE status = 'late'")).scalars().all()
         assert late == ["the slow answer"]
         kit.chat("k").verify()
+
+
+def test_a_repeat_reads_along_while_its_turn_runs(face: Face, kit: Any, database: str, slow: LoopbackServer) -> None:
+    """The same stream under the same key, sent again while the turn runs elsewhere, gets its text as it comes."""
+    other = Convokit(database, model="m", base_url=slow.url)
+    first = other.chat("k").stream("count", idempotency_key="once")
+    thread = threading.Thread(target=lambda: [each.text for each in first])
+    thread.start()
+    while not slow.requests:
+        time.sleep(0.01)
+    again = kit.chat("k").stream("count", idempotency_key="once")
+    events = face.collect(again)
+    thread.join(10)
+    other.close()
+    assert "".join(each.text for each in events) == TEXT
+    assert len([each for each in events if each.text]) > 2
+    assert again.reply.message == first.reply.message
+    assert len(slow.requests) == 1
+
+
+def test_a_slow_reader_is_not_a_silent_server(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """The time that its reader takes between two events does not count as the server's silence."""
+    from convokit import Timeouts  # noqa: PLC0415
+
+    server.script(stream(["a ", "b ", "c "], pause_s=0.05))
+    events = kit.chat("k").stream("count", timeouts=Timeouts(stall_s=0.3))
+
+    def slowly() -> None:
+        time.sleep(0.4)
+
+    assert "".join(_read(face, events, slowly)) == "a b c "
+
+
+def _read(face: Face, events: Any, between: Any) -> list[str]:
+    if face.name == "sync":
+        return [(each.text, between())[0] for each in events]
+
+    async def read() -> list[str]:
+        return [(each.text, between())[0] async for each in events]
+
+    return face.loop.run_until_complete(read())
