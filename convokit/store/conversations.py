@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
 
-from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import keyed_id
 from convokit.store.schema import branch, conversation, schema_
@@ -20,7 +19,7 @@ _BRANCH_HEAD = select(branch.c.head_seq).where(
 _LOCK = select(conversation.c.id).where(conversation.c.id == bindparam("id")).with_for_update()
 _DATABASE_ID = select(schema_.c.database_id)
 _INSERT = insert(conversation)
-_ADVANCE = (
+ADVANCE = (
     update(conversation)
     .where(
         conversation.c.id == bindparam("b_id"),
@@ -83,35 +82,28 @@ def create(connection: Connection, row: ConversationRow) -> None:
     connection.execute(_INSERT, {name: getattr(row, name) for name in ConversationRow.__slots__})
 
 
-def advance(
-    connection: Connection,
-    row: ConversationRow,
-    number: int,
-    *,
-    head_seq: int | None,
-    last_seq: int,
-    entries: list[chain.Entry],
-    at: int,
-) -> bool:
-    """Move the conversation and one branch's head on, if nobody moved it since `row` was read. Return whether it moved."""
-    moved = connection.execute(
-        _ADVANCE,
-        {
-            "b_id": row.id,
-            "b_tenant": row.tenant,
-            "b_last_entry": row.last_entry,
-            "last_seq": last_seq,
-            "new_last_entry": entries[-1].number if entries else row.last_entry,
-            "chain_hash": entries[-1].hash if entries else row.chain_hash,
-            "head_seq": head_seq if number == 0 else row.head_seq,
-            "updated_at": at,
-        },
-    )
-    if moved.rowcount != 1:
-        return False
-    if number:
-        connection.execute(_MOVE_BRANCH, {"b_id": row.id, "b_number": number, "head_seq": head_seq})
-    return True
+def advance(connection: Connection, row: ConversationRow, moved: ConversationRow) -> bool:
+    """Move the conversation on, if nobody moved it since `row` was read. Return whether it moved."""
+    return connection.execute(ADVANCE, advancing(row, moved)).rowcount == 1
+
+
+def advancing(row: ConversationRow, moved: ConversationRow) -> dict[str, Any]:
+    """Return the values of `ADVANCE`."""
+    return {
+        "b_id": row.id,
+        "b_tenant": row.tenant,
+        "b_last_entry": row.last_entry,
+        "last_seq": moved.last_seq,
+        "new_last_entry": moved.last_entry,
+        "chain_hash": moved.chain_hash,
+        "head_seq": moved.head_seq,
+        "updated_at": moved.updated_at,
+    }
+
+
+def move_branch(connection: Connection, conversation_id: UUID, number: int, head_seq: int | None) -> None:
+    """Move the head of a branch that is not the main one."""
+    connection.execute(_MOVE_BRANCH, {"b_id": conversation_id, "b_number": number, "head_seq": head_seq})
 
 
 def describe(connection: Connection, row: ConversationRow) -> None:

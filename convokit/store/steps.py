@@ -6,8 +6,9 @@ byte is sent; `settle` closes the turn, whoever closes it and however it ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -18,7 +19,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob
 from convokit.domain.turn import CompletionRow, Key, ToolCallRow, TurnRow
-from convokit.store import blobs, chain, conversations, messages, pieces, tool_calls, turns
+from convokit.store import append, blobs, chain, conversations, pieces, tool_calls, turns
 
 
 class Conflict(Exception):  # not a user's error: read again and try once more
@@ -122,40 +123,27 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
     row, question = beginning.conversation, beginning.question
     entries = chains.extend(row.last_entry, row.chain_hash, [question.leaf()])
     moved = _moved(row, beginning.branch, question.seq, question.seq, entries, beginning.at)
+    opened = turns.opening(
+        beginning.completion.turn_id,
+        branch=beginning.branch,
+        question_seq=question.seq,
+        owner=beginning.owner,
+        lease_us=beginning.lease_us,
+        at=beginning.at,
+        key=beginning.key,
+    )
+    addition = append.Addition(row, moved, beginning.branch, question.seq, entries, [question])
+    addition.created, addition.opened, addition.begun_call = beginning.created, opened, beginning.completion
     try:
-        if beginning.created:
-            conversations.create(connection, moved)
-        elif not conversations.advance(
-            connection,
-            row,
-            beginning.branch,
-            head_seq=question.seq,
-            last_seq=question.seq,
-            entries=entries,
-            at=beginning.at,
-        ):
+        if append.write(connection, addition) != "all":
             raise Conflict
-        if beginning.described:
-            conversations.describe(connection, moved)
-        turns.insert_open(
-            connection,
-            row.id,
-            beginning.completion.turn_id,
-            branch=beginning.branch,
-            question_seq=question.seq,
-            owner=beginning.owner,
-            lease_us=beginning.lease_us,
-            at=beginning.at,
-            key=beginning.key,
-        )
     except IntegrityError:
         raise Conflict from None
-    messages.append(connection, row.id, [question])
-    chain.append(connection, row.id, entries)
+    if beginning.described:
+        conversations.describe(connection, moved)
     for digest, body in beginning.prompts:
         chain.keep_prompt(connection, row.tenant, digest, body)
     blobs.keep(connection, row.id, beginning.blobs)
-    turns.insert_call(connection, row.id, beginning.completion)
     return moved
 
 
@@ -177,11 +165,10 @@ def reopen(connection: Connection, reopening: Reopening) -> bool:
 
 def settle(connection: Connection, settlement: Settlement) -> Settled | None:
     """Close a turn, if it is still held under this epoch; return None, and write nothing, when it is not."""
-    row, call = settlement.conversation, settlement.completion
+    row = settlement.conversation
     rows = settlement.rows(row)
     named = rows[0].seq if rows else None
-    ended = turns.end(
-        connection,
+    ended = turns.ending(
         row.id,
         settlement.turn_id,
         settlement.epoch,
@@ -192,11 +179,9 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
         at=settlement.at,
         takeover=settlement.takeover,
     )
-    if not ended:
+    settled = _extend(connection, settlement, rows, ended=ended, ended_call=settlement.completion)
+    if settled is None:
         return None
-    settled = _extend(connection, settlement, rows)
-    if call is not None:
-        turns.end_call(connection, row.id, call)
     if settlement.tools_from_seq is not None:
         tool_calls.cut_off(connection, row.id, settlement.turn_id, settlement.tools_from_seq, settlement.at)
     blobs.keep(connection, row.id, settlement.blobs)
@@ -207,8 +192,19 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
     return settled
 
 
-def _extend(connection: Connection, settlement: Settlement | Recording, rows: list[MessageRow]) -> Settled:
-    """Append the replies and the chain's entries; again, on a fresh row, while other branches come between."""
+def _extend(
+    connection: Connection,
+    settlement: Settlement | Recording,
+    rows: list[MessageRow],
+    *,
+    ended: Mapping[str, Any] | None = None,
+    ended_call: CompletionRow | None = None,
+    begun_call: CompletionRow | None = None,
+) -> Settled | None:
+    """Append the replies and the chain's entries; again, on a fresh row, while other branches come between.
+
+    None, and nothing written, when the turn that was to be `ended` is not ours any more.
+    """
     row = settlement.conversation
     call = [settlement.completion.leaf()] if settlement.completion is not None else []
     while True:
@@ -216,12 +212,15 @@ def _extend(connection: Connection, settlement: Settlement | Recording, rows: li
         moves = bool(rows) and settlement.moves_head and rows[0].status != "late"
         head = _head_of(rows) if moves else conversations.head(connection, row, settlement.branch)
         last = rows[-1].seq if rows else row.last_seq
-        if conversations.advance(
-            connection, row, settlement.branch, head_seq=head, last_seq=last, entries=entries, at=settlement.at
-        ):
-            messages.append(connection, row.id, rows)
-            chain.append(connection, row.id, entries)
-            return Settled(_moved(row, settlement.branch, head, last, entries, settlement.at), rows)
+        moved = _moved(row, settlement.branch, head, last, entries, settlement.at)
+        addition = append.Addition(row, moved, settlement.branch, head, entries, rows)
+        addition.ended, addition.ended_call, addition.begun_call = ended, ended_call, begun_call
+        written = append.write(connection, addition)
+        if written == "all":
+            return Settled(moved, rows)
+        if ended is not None and written == "nothing":
+            return None
+        ended = None
         row = _again(connection, row)
         rows = settlement.rows(row)
 
@@ -257,10 +256,7 @@ def append_late(connection: Connection, settlement: Settlement) -> Settled | Non
     if fresh is None:
         return None
     settlement.conversation = fresh
-    settled = _extend(connection, settlement, settlement.rows(fresh))
-    if settlement.completion is not None:
-        turns.insert_call(connection, fresh.id, settlement.completion)
-    return settled
+    return _extend(connection, settlement, settlement.rows(fresh), begun_call=settlement.completion)
 
 
 def record(connection: Connection, recording: Recording) -> Settled | None:
@@ -271,9 +267,11 @@ def record(connection: Connection, recording: Recording) -> Settled | None:
     )
     if not ours:
         return None
-    settled = _extend(connection, recording, recording.rows(row))
+    settled = _extend(
+        connection, recording, recording.rows(row), ended_call=recording.ended, begun_call=recording.following
+    )
+    assert settled is not None
     if recording.ended is not None:
-        turns.end_call(connection, row.id, recording.ended)
         pieces.prune(connection, row.id, recording.turn_id)
     for digest, body in recording.prompts:
         chain.keep_prompt(connection, row.tenant, digest, body)
@@ -284,8 +282,6 @@ def record(connection: Connection, recording: Recording) -> Settled | None:
     for each, answered in zip(recording.ran, settled.rows, strict=False):
         each.result_seq = answered.seq
         tool_calls.end(connection, row.id, each)
-    if recording.following is not None:
-        turns.insert_call(connection, row.id, recording.following)
     return settled
 
 

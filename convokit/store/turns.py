@@ -6,7 +6,7 @@ writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -71,7 +71,12 @@ _HELD = (
     turn.c.epoch == bindparam("b_epoch"),
     turn.c.state == "open",
 )
-_BEGIN = insert(turn).values(lease_until=now_us() + bindparam("lease_us"), epoch=1, state="open")
+LEASE = now_us() + bindparam("lease_us")
+OPENING = (
+    *("id", "branch", "claim", "question_seq", "epoch", "state", "owner", "started_at"),
+    *("idempotency_hash", "fingerprint", "fingerprint_salt"),
+)
+_BEGIN = insert(turn).values(lease_until=LEASE)
 _RENEW = (
     update(turn)
     .where(*_HELD)
@@ -80,7 +85,7 @@ _RENEW = (
         first_token_at=func.coalesce(turn.c.first_token_at, bindparam("first_token_at")),
     )
 )
-_END = (
+END = (
     update(turn)
     .where(*_HELD)
     .values(
@@ -101,7 +106,7 @@ _CORRECT = (
 )
 _COMPLETION = insert(completion)
 _CALL_FIELDS = tuple(name for name in CompletionRow.__slots__ if name not in ("turn_id", "number"))
-_END_CALL = (
+END_CALL = (
     update(completion)
     .where(
         completion.c.conversation_id == bindparam("b_id"),
@@ -172,35 +177,29 @@ def tenants_with_open(connection: Connection) -> list[str]:
     return list(connection.execute(_TENANTS).scalars())
 
 
-def insert_open(
-    connection: Connection,
-    conversation_id: UUID,
-    turn_id: UUID,
-    *,
-    branch: int,
-    question_seq: int,
-    owner: str,
-    lease_us: int,
-    at: int,
-    key: Key | None = None,
-) -> None:
+def opening(
+    turn_id: UUID, *, branch: int, question_seq: int, owner: str, lease_us: int, at: int, key: Key | None = None
+) -> dict[str, Any]:
+    """Return the values of a turn that begins."""
+    return {
+        "id": turn_id,
+        "branch": branch,
+        "claim": branch,
+        "question_seq": question_seq,
+        "epoch": 1,
+        "state": "open",
+        "owner": owner,
+        "lease_us": lease_us,
+        "started_at": at,
+        "idempotency_hash": key.hash if key is not None else None,
+        "fingerprint": key.fingerprint if key is not None else None,
+        "fingerprint_salt": key.salt if key is not None else None,
+    }
+
+
+def insert_open(connection: Connection, conversation_id: UUID, opened: Mapping[str, Any]) -> None:
     """Insert an open turn. Unique indexes refuse a second one on the same branch, or under the same idempotency key."""
-    connection.execute(
-        _BEGIN,
-        {
-            "conversation_id": conversation_id,
-            "id": turn_id,
-            "branch": branch,
-            "claim": branch,
-            "question_seq": question_seq,
-            "owner": owner,
-            "lease_us": lease_us,
-            "started_at": at,
-            "idempotency_hash": key.hash if key is not None else None,
-            "fingerprint": key.fingerprint if key is not None else None,
-            "fingerprint_salt": key.salt if key is not None else None,
-        },
-    )
+    connection.execute(_BEGIN, {"conversation_id": conversation_id, **opened})
 
 
 def renew(
@@ -217,8 +216,7 @@ def renew(
     return connection.execute(_RENEW, {**values, "lease_us": lease_us, "first_token_at": first_token_at}).rowcount == 1
 
 
-def end(
-    connection: Connection,
+def ending(
     conversation_id: UUID,
     turn_id: UUID,
     epoch: int,
@@ -229,9 +227,9 @@ def end(
     first_token_at: int | None,
     at: int,
     takeover: bool = False,
-) -> bool:
-    """Close the turn, if it is still ours. Return False when it is not: then write nothing."""
-    values = {
+) -> dict[str, Any]:
+    """Return the values of `END`."""
+    return {
         "b_id": conversation_id,
         "b_turn": turn_id,
         "b_epoch": epoch,
@@ -242,7 +240,11 @@ def end(
         "first_token_at": first_token_at,
         "ended_at": at,
     }
-    return connection.execute(_END, values).rowcount == 1
+
+
+def end(connection: Connection, ended: Mapping[str, Any]) -> bool:
+    """Close the turn, if it is still ours. Return False when it is not: then write nothing."""
+    return connection.execute(END, ended).rowcount == 1
 
 
 def correct_reply(connection: Connection, conversation_id: UUID, turn_id: UUID, reply_seq: int) -> None:
@@ -258,8 +260,13 @@ def insert_call(connection: Connection, conversation_id: UUID, row: CompletionRo
 
 def end_call(connection: Connection, conversation_id: UUID, row: CompletionRow) -> None:
     """Write an API call's outcome."""
+    connection.execute(END_CALL, ending_call(conversation_id, row))
+
+
+def ending_call(conversation_id: UUID, row: CompletionRow) -> dict[str, Any]:
+    """Return the values of `END_CALL`."""
     values = {f"v_{name}": getattr(row, name) for name in _CALL_FIELDS}
-    connection.execute(_END_CALL, {"b_id": conversation_id, "b_turn": row.turn_id, "b_number": row.number, **values})
+    return {"b_id": conversation_id, "b_turn": row.turn_id, "b_number": row.number, **values}
 
 
 def call(connection: Connection, conversation_id: UUID, turn_id: UUID, number: int) -> CompletionRow | None:

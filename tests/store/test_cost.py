@@ -21,6 +21,9 @@ class Traffic:
     def __init__(self, kit: Convokit) -> None:
         self.statements: list[str] = []
         self.transactions: Counter[str] = Counter()
+        self.sizes: list[tuple[str, int]] = []
+        """Of each transaction, its kind and how many statements it had, BEGIN and COMMIT apart."""
+        self._fresh = 0
         self.rows = 0
         engine = kit._store.engine
         event.listen(engine, "before_cursor_execute", self._statement)
@@ -28,14 +31,19 @@ class Traffic:
 
     def _statement(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         self.statements.append(statement)
+        self._fresh += not statement.startswith("BEGIN")
 
     def _commit(self, connection: Any) -> None:
         writing = connection.get_execution_options().get(WRITE)
-        self.transactions["write" if writing else "read"] += 1
+        kind = "write" if writing else "read"
+        self.transactions[kind] += 1
+        self.sizes.append((kind, self._fresh))
+        self._fresh = 0
 
     def reset(self) -> None:
         self.statements.clear()
         self.transactions.clear()
+        self.sizes.clear()
         self.rows = 0
 
 
@@ -78,6 +86,23 @@ def test_a_plain_turn_is_one_read_and_two_commits(sync_kit: Convokit) -> None:
     for number in range(5):
         chat.send(f"turn {number}")
     assert len([each for each in traffic.statements if not each.startswith("BEGIN")]) == 5 * first
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_each_write_of_a_turn_is_one_statement_on_postgresql(sync_kit: Convokit) -> None:
+    """Over a network every statement is a round trip, and the conversation's row is locked for all of them."""
+    chat = sync_kit.chat("k")
+    chat.send("warm up")
+    traffic = Traffic(sync_kit)
+    chat.send("hello")
+    assert traffic.sizes == [("read", 3), ("write", 1), ("write", 1)]
+    traffic.reset()
+    sync_kit.chat("new").send("hello")
+    assert traffic.sizes == [("read", 1), ("write", 1), ("write", 1)]
+    traffic.reset()
+    with chat.stream("hello") as events:
+        assert "".join(event.text for event in events) == "echo: hello"
+    assert traffic.sizes == [("read", 3), ("write", 1), ("write", 1)]
 
 
 @pytest.mark.parametrize("count", [50, 5000])

@@ -1,0 +1,153 @@
+"""What a step writes is written whole or not at all, in one statement or one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Engine, select
+
+from convokit.domain import chain as chains
+from convokit.domain.conversation import ConversationRow
+from convokit.domain.ids import new_id
+from convokit.domain.message import MessageRow
+from convokit.domain.turn import CompletionRow, Key
+from convokit.store import append, conversations, schema, steps, turns
+from convokit.store.engine import WRITE, database_url, open_engine
+
+TABLES = (schema.conversation, schema.message, schema.turn, schema.completion, schema.entry)
+
+
+@pytest.fixture(params=["as it comes", "one by one"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways, on each database: SQLite has only the second."""
+    if request.param == "one by one":
+        monkeypatch.setattr(append, "MANY", -1)
+    return str(request.param)
+
+
+@pytest.fixture
+def engine(database: str, way: str) -> Iterator[Engine]:
+    opened = open_engine(database_url(database)).execution_options(**{WRITE: True})
+    yield opened
+    opened.dispose()
+
+
+def _conversation(conversation_id: UUID) -> ConversationRow:
+    genesis = chains.genesis(conversation_id)
+    return ConversationRow(conversation_id, "t", None, None, None, None, None, None, 0, 0, genesis, 1, 1, None)
+
+
+def _message(seq: int, role: str, parent: int | None) -> MessageRow:
+    return MessageRow(seq, parent, 1, None, role, "complete", 1, "none", seq, 1, content=f"no. {seq}", salt=b"s" * 16)
+
+
+def _beginning(row: ConversationRow, *, key: Key | None = None, branch: int = 0) -> steps.Beginning:
+    completion = CompletionRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
+    question = _message(row.last_seq + 1, "user", row.head_seq)
+    return steps.Beginning(row, row.last_seq == 0, branch, question, completion, "me", 60_000_000, 1, key=key)
+
+
+def _settlement(row: ConversationRow, completion: CompletionRow, replies: int = 1) -> steps.Settlement:
+    def rows(fresh: ConversationRow) -> list[MessageRow]:
+        return [_message(fresh.last_seq + n, "assistant", row.last_seq) for n in range(1, replies + 1)]
+
+    ended = replace(completion, state="ok", ended_at=2, salt=b"c" * 16)
+    return steps.Settlement(row, 0, completion.turn_id, 1, "completed", rows, ended, 2)
+
+
+def _stored(engine: Engine) -> list[list[Any]]:
+    with engine.begin() as connection:
+        return [sorted(map(repr, connection.execute(select(table)))) for table in TABLES]
+
+
+def _begun(engine: Engine, beginning: steps.Beginning) -> ConversationRow:
+    with engine.begin() as connection:
+        return steps.begin(connection, beginning)
+
+
+@pytest.mark.parametrize("replies", [0, 1, 3, append.MANY + 1])
+def test_a_turn_is_stored_whole(engine: Engine, replies: int) -> None:
+    """Question, turn, call, replies and chain are all there, whichever way and however many they are."""
+    beginning = _beginning(_conversation(new_id()))
+    row = _begun(engine, beginning)
+    with engine.begin() as connection:
+        settled = steps.settle(connection, _settlement(row, beginning.completion, replies))
+        found = turns.find(connection, row.id, beginning.completion.turn_id)
+        call = turns.call(connection, row.id, beginning.completion.turn_id, 1)
+        stored = conversations.find(connection, "t", row.id)
+        entries = connection.execute(select(schema.entry.c.hash).order_by(schema.entry.c.number)).scalars().all()
+        contents = connection.execute(select(schema.message.c.content).order_by(schema.message.c.seq)).scalars().all()
+    assert settled is not None
+    assert found is not None
+    assert call is not None
+    assert stored is not None
+    assert stored == settled.conversation
+    assert (found.state, found.reply_seq, call.state) == ("completed", 2 if replies else None, "ok")
+    assert contents == [f"no. {n}" for n in range(1, replies + 2)]
+    assert len(entries) == replies + 2
+    assert bytes(entries[-1]) == bytes(stored.chain_hash)
+
+
+@pytest.mark.parametrize("taken", ["moved", "claim", "key", "created", "foreign"])
+def test_a_turn_that_may_not_begin_writes_nothing(engine: Engine, taken: str) -> None:
+    """A conversation that moved, an open turn, a used key, an id in use and another tenant's row: Conflict, and no row."""
+    key = Key(b"h" * 32, b"s" * 16, b"f" * 32)
+    first = _conversation(new_id())
+    row = _begun(engine, _beginning(first, key=key))
+    before = _stored(engine)
+    beginning = {
+        "moved": lambda: _beginning(replace(row, last_entry=0), branch=1),
+        "claim": lambda: _beginning(row),
+        "key": lambda: _beginning(row, key=key, branch=1),
+        "created": lambda: _beginning(first),
+        "foreign": lambda: _beginning(replace(row, tenant="other"), branch=1),
+    }[taken]()
+    with pytest.raises(steps.Conflict):
+        _begun(engine, beginning)
+    assert _stored(engine) == before
+
+
+@pytest.mark.parametrize("lost", ["epoch", "closed"])
+def test_a_turn_that_is_not_ours_any_more_is_left_alone(engine: Engine, lost: str) -> None:
+    """Another epoch, or a turn that someone closed: None, and nothing is written."""
+    beginning = _beginning(_conversation(new_id()))
+    settlement = _settlement(_begun(engine, beginning), beginning.completion)
+    with engine.begin() as connection:
+        if lost == "closed":
+            assert steps.settle(connection, settlement) is not None
+        else:
+            settlement.epoch = 2
+    before = _stored(engine)
+    with engine.begin() as connection:
+        assert steps.settle(connection, settlement) is None
+    assert _stored(engine) == before
+
+
+def test_a_reply_is_kept_when_another_branch_came_between(engine: Engine) -> None:
+    """The turn closes once; the reply takes the next free place, and the turn names it."""
+    beginning = _beginning(_conversation(new_id()))
+    row = _begun(engine, beginning)
+    other = _begun(engine, _beginning(row, branch=1))
+    with engine.begin() as connection:
+        settled = steps.settle(connection, _settlement(row, beginning.completion))
+        found = turns.find(connection, row.id, beginning.completion.turn_id)
+        _check(connection, settled, other.last_seq + 1)
+    assert found is not None
+    assert (found.state, found.reply_seq) == ("completed", other.last_seq + 1)
+
+
+def _check(connection: Connection, settled: steps.Settled | None, seq: int) -> None:
+    assert settled is not None
+    assert [row.seq for row in settled.rows] == [seq]
+    stored = connection.execute(select(schema.message.c.seq).order_by(schema.message.c.seq)).scalars().all()
+    assert stored == list(range(1, seq + 1))
+    assert connection.execute(
+        select(schema.completion.c.state).order_by(schema.completion.c.state)
+    ).scalars().all() == [
+        "ok",
+        "sending",
+    ]
