@@ -155,7 +155,10 @@ def _sqlite_engine(url: URL, *, create: bool, synchronous: str) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writing = connection.get_execution_options().get(WRITE)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+        driver.execute(
+            "BEGIN IMMEDIATE" if writing else "BEGIN"
+        )  # as any driver begins, beneath SQLAlchemy's statements
 
     _notice_replaced(engine, path)
     _warn_of_version()
