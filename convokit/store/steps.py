@@ -232,6 +232,8 @@ def _head_of(rows: Sequence[MessageRow]) -> int:
 
 
 def _again(connection: Connection, row: ConversationRow) -> ConversationRow:
+    """Return the row as it is now, and keep others from moving it before we do: what was paid for must not starve."""
+    conversations.lock(connection, row.id)
     fresh = conversations.find(connection, row.tenant, row.id)
     if fresh is None:
         raise Conflict
