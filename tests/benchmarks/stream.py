@@ -1,6 +1,8 @@
-"""Reading a streamed reply: convokit (saved in SQLite as it comes) against raw httpx and the openai package.
+"""Reading a streamed reply: convokit (saved in SQLite as it comes) against itself without a database, against raw httpx, and
+against the openai package.
 
-`python -m tests.benchmarks.stream [CHUNKS] [ROUNDS]`: CPU time of this process, medians, all in one interleaved run.
+`python -m tests.benchmarks.stream [CHUNKS] [ROUNDS]`: CPU time of this process, medians, all in one interleaved run. What
+saving costs is "convokit" by "nothing saved": the same turn, with a store that takes everything and keeps nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
+from sqlalchemy.dialects import sqlite
 
 from convokit import Convokit
+from convokit.domain.ids import new_id
 from tests.benchmarks.server import running
 
 BODY = {"model": "bench", "messages": [{"role": "user", "content": "go"}], "stream": True}
@@ -48,6 +53,37 @@ def ours(kit: Convokit) -> int:
     return len("".join(pieces))
 
 
+class Nothing:
+    """A database that accepts every statement, keeps nothing, and finds nothing."""
+
+    rowcount = 1
+    dialect = sqlite.dialect()
+
+    def run(self, call: Callable[[Any], Any], *, write: bool) -> Any:
+        """As the store's: hand out a connection, and no transaction."""
+        return call(self)
+
+    def execute(self, statement: object, values: object = None) -> Nothing:
+        return self
+
+    def one_or_none(self) -> None:
+        return None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def close(self) -> None:
+        pass
+
+
+def unsaved(url: str) -> Convokit:
+    """Return a kit whose turns are kept nowhere."""
+    kit = Convokit("sqlite:///none.db", model="bench", base_url=url)
+    kit._store = Nothing()  # type: ignore[assignment]
+    kit._scope.database.id = new_id()
+    return kit
+
+
 def measure(chunks: int, rounds: int) -> dict[str, list[float]]:
     """Return CPU seconds by contender."""
     with running(chunks) as url, tempfile.TemporaryDirectory() as folder:
@@ -55,8 +91,10 @@ def measure(chunks: int, rounds: int) -> dict[str, list[float]]:
         official = openai.OpenAI(base_url=url, api_key="none")
         kit = Convokit(f"sqlite:///{Path(folder) / 'bench.db'}", model="bench", base_url=url)
         kit.migrate()
+        forgetful = unsaved(url)
         contenders: dict[str, Callable[[], int]] = {
             "raw httpx": lambda: raw(client, url),
+            "nothing saved": lambda: ours(forgetful),
             "convokit": lambda: ours(kit),
             "openai": lambda: sdk(official),
         }
@@ -69,6 +107,7 @@ def measure(chunks: int, rounds: int) -> dict[str, list[float]]:
                 run()
                 taken[name].append(time.process_time() - began)
         kit.close()
+        forgetful.close()
         client.close()
         official.close()
     return taken
@@ -79,11 +118,12 @@ def main() -> None:
     chunks = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 7
     taken = {name: statistics.median(times) for name, times in measure(chunks, rounds).items()}
-    base = taken["raw httpx"]
+    base, unsaved_s = taken["raw httpx"], taken["nothing saved"]
     print(f"{chunks:,} chunks, CPU, median of {rounds}")
     for name, seconds in taken.items():
         per_chunk = seconds / chunks * 1e6
-        print(f"{name:10} {seconds * 1000:9.1f} ms {per_chunk:7.1f} us a chunk {seconds / base:6.2f} x raw")
+        ratios = f"{seconds / base:6.2f} x raw {seconds / unsaved_s:6.2f} x nothing saved"
+        print(f"{name:13} {seconds * 1000:9.1f} ms {per_chunk:7.1f} us a chunk {ratios}")
 
 
 if __name__ == "__main__":
