@@ -15,7 +15,7 @@ from convokit.completion import following, turn
 from convokit.completion.effects import Emit, Flow, Sleep, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import Prepared, look, prepare_again
-from convokit.completion.recover import OnBusy, clear_the_way
+from convokit.completion.recover import OnBusy, clear_the_way, is_gone
 from convokit.completion.saving import BEGIN_S, sure
 from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.completion.stored import ended, stored_reply
@@ -90,7 +90,7 @@ def come_back(
     assert target.id is not None
     deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).total_s
     for _ in range(_TRIES):
-        if stream and found.state == "open":
+        if stream and (yield from _is_running(scope, target.id, found)):
             try:
                 return (yield from _attached(scope, target, found))
             except Interrupted as error:
@@ -109,6 +109,13 @@ def come_back(
         except steps.Conflict:
             found = yield from _fresh(target.id, found)
     raise ConversationBusy(target.name, found.id, None)
+
+
+def _is_running(scope: Scope, conversation_id: UUID, found: TurnRow) -> Flow[bool]:
+    if found.state != "open":
+        return False
+    held = yield from read(turns.open_on, conversation_id, found.branch)
+    return held is not None and held.id == found.id and not is_gone(scope, held)
 
 
 def _attached(scope: Scope, target: Target, found: TurnRow) -> Flow[Reply]:
