@@ -100,7 +100,7 @@ def _image(field: str, image: object, limits: Limits, blobs: dict[bytes, Blob]) 
     if not isinstance(image, Mapping):
         raise InvalidInput(field, "must be an object with a url")
     url, detail = image.get("url"), image.get("detail")
-    if detail is not None and detail not in _DETAILS:
+    if detail is not None and (not isinstance(detail, str) or detail not in _DETAILS):
         raise InvalidInput(f"{field}.detail", f"{detail!r} is not one of {', '.join(sorted(_DETAILS))}")
     if not isinstance(url, str) or not (url.startswith("data:") or _HTTP.match(url)):
         raise InvalidInput(f"{field}.url", "must be an http(s) or data: URL")
@@ -109,11 +109,12 @@ def _image(field: str, image: object, limits: Limits, blobs: dict[bytes, Blob]) 
 
 
 def _audio(field: str, audio: object, blobs: dict[bytes, Blob]) -> dict[str, Any]:
-    if not isinstance(audio, Mapping) or audio.get("format") not in _AUDIO:
+    form = audio.get("format") if isinstance(audio, Mapping) else None
+    if not isinstance(audio, Mapping) or not isinstance(form, str) or form not in _AUDIO:
         raise InvalidInput(field, "must be an object with data (base64) and format (wav or mp3)")
     data = _decoded(f"{field}.data", audio.get("data"))
-    blob = _add(blobs, _AUDIO[audio["format"]], data)
-    return {"type": "input_audio", "input_audio": {"data": blob.url, "format": audio["format"]}}
+    blob = _add(blobs, _AUDIO[form], data)
+    return {"type": "input_audio", "input_audio": {"data": blob.url, "format": form}}
 
 
 def _file(field: str, file: object, limits: Limits, blobs: dict[bytes, Blob]) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def _kept(field: str, url: object, blobs: dict[bytes, Blob]) -> str:
     if found is None:
         raise InvalidInput(field, "must be a data: URL such as data:image/png;base64,…")
     raw = found["data"]
-    data = _decoded(field, raw) if found["base64"] else unquote_to_bytes(raw)
+    data = _decoded(field, raw) if found["base64"] else _unquoted(field, raw)
     return _add(blobs, (found["type"] or "text/plain").lower(), data).url
 
 
@@ -142,6 +143,13 @@ def _decoded(field: str, value: object) -> bytes:
         return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidInput(field, "is not valid base64") from None
+
+
+def _unquoted(field: str, value: str) -> bytes:
+    try:
+        return unquote_to_bytes(value)
+    except UnicodeEncodeError:
+        raise InvalidInput(field, "holds a lone surrogate, which cannot be sent") from None
 
 
 def _add(blobs: dict[bytes, Blob], media_type: str, data: bytes) -> Blob:
