@@ -53,33 +53,34 @@ def checked_json(field: str, value: Mapping[str, Any], *, limit: int, setting: s
     """
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be a mapping, not {type(value).__name__}")
-    _check_value(field, value, 0)
-    encoded = compact_json(value)
+    encoded = compact_json(_plain(field, value, 0))
     return checked(field, encoded, limit=limit, setting=setting)
 
 
-def _check_value(path: str, value: object, depth: int) -> None:
+def _plain(path: str, value: object, depth: int) -> object:
+    """Return a value in JSON's own containers. Raises: InvalidInput naming the path of what does not fit."""
     if depth > MAX_DEPTH:
         raise InvalidInput(path, f"is nested deeper than {MAX_DEPTH}")
     if isinstance(value, Mapping):
+        made = {}
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidInput(path, f"key {key!r} is not text")
-            _check_value(f"{path}.{key}", key, depth + 1)
-            _check_value(f"{path}.{key}", item, depth + 1)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check_value(f"{path}[{index}]", item, depth + 1)
-    elif isinstance(value, str):
+            place = f"{path}.{repaired(key)}"
+            _plain(place, key, depth + 1)
+            made[key] = _plain(place, item, depth + 1)
+        return made
+    if isinstance(value, list | tuple):
+        return [_plain(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+    if isinstance(value, str):
         if _UNSTORABLE.search(value):
             raise InvalidInput(path, "holds NUL or a lone surrogate, which cannot be stored")
-    elif isinstance(value, bool) or value is None:
-        return
-    elif isinstance(value, int):
+    elif isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > 2**53:
-            raise InvalidInput(path, f"{value} is beyond 2**53: store it as text")
+            raise InvalidInput(path, "holds a number beyond 2**53: store it as text")
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidInput(path, f"{value} is not a JSON number")
-    else:
+    elif not isinstance(value, bool) and value is not None:
         raise InvalidInput(path, f"{type(value).__name__} is not JSON")
+    return value
