@@ -21,7 +21,7 @@ from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.completion.stored import ended, stored_reply
 from convokit.domain.events import Started, TextDelta
 from convokit.domain.message import MessageRow
-from convokit.domain.parts import Content
+from convokit.domain.parts import Content, checked_content
 from convokit.domain.text import checked
 from convokit.domain.turn import Key, Reply, TurnRow
 from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, InvalidInput, NotFound
@@ -47,7 +47,7 @@ def _send_once(
     if key == "":
         raise InvalidInput("idempotency_key", "is empty")
     checked("idempotency_key", key, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
-    request = _canonical(given, call)
+    request = _canonical(checked_content(given, scope.limits), call)
     stored_key = Key.of(key, request)
     conversation_id = yield from identify(scope, target)
     for _ in range(_TRIES):
@@ -66,9 +66,9 @@ def _send_once(
     raise ConversationBusy(target.name, "several", None)
 
 
-def _canonical(given: object, call: Options) -> str:
+def _canonical(content: Content, call: Options) -> str:
     """Return what makes a request the same request: its content and what was set for this call."""
-    return json.dumps([given, call.to_json()], ensure_ascii=False, default=str)
+    return json.dumps([content.text, content.parts, call.to_json()], ensure_ascii=False)
 
 
 def resume(scope: Scope, target: Target, call: Options, *, stream: bool, on_busy: OnBusy = "raise") -> Flow[Reply]:
