@@ -1,206 +1,367 @@
-"""What bad input gets: a typed error that says what is wrong and what to do, before anything is written or called."""
+"""What bad input gets: a typed error that says what is wrong, before anything is written or called; or it comes back as it was."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-import tempfile
+import itertools
+import math
 from collections.abc import Callable
-from pathlib import Path
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
-from convokit import Retry
-from convokit.errors import (
-    InvalidInput,
-    NotFound,
-    SettingsError,
-    StoreUnavailable,
-    TooLarge,
-    Unreachable,
-)
-from tests.support.faces import Face
-from tests.support.server import LoopbackServer
+from convokit import Budget
+from convokit.domain.ids import MAX_SEQ
+from convokit.errors import InvalidInput, NotFound, TooLarge
+from tests.faults.stage import Stage, staged
+
+stage = staged(developer_prompt="Be brief.")
+ROOMY = Budget(context_tokens=10_000_000)
+PNG = "data:image/png;base64,"
 
 
-def _nothing_happened(face: Face, kit: Any, server: LoopbackServer) -> None:
-    assert server.requests == []
-    assert len(face.settle(kit.conversations())) == 0
+def circle() -> dict[str, Any]:
+    """Return a mapping that holds itself."""
+    made: dict[str, Any] = {}
+    made["again"] = made
+    return made
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "empty"),
-        ("a\x00b", "NUL"),
-        ("a\ud800b", "lone surrogate"),
-        (b"bytes", "must be text"),
-        (None, "must be text"),
-    ],
-)
-def test_text_that_cannot_be_stored(face: Face, kit: Any, server: LoopbackServer, text: Any, problem: str) -> None:
-    """Empty text, NUL, lone surrogates and what is no text at all are refused at once."""
-    with pytest.raises(InvalidInput, match=problem):
-        face.settle(kit.chat("k").send(text))
-    _nothing_happened(face, kit, server)
+def nested(depth: int) -> dict[str, Any]:
+    """Return a mapping `depth` levels deep."""
+    made: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        made = {"in": made}
+    return made
 
 
-def test_ten_megabytes_of_text(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """Text over the limit names both sizes and the setting that raises it."""
-    with pytest.raises(TooLarge, match=r"Limits\.message_bytes") as caught:
-        face.settle(kit.chat("k").send("あ" * 3_500_000))
-    assert (caught.value.size, caught.value.limit) == (10_500_000, 1024 * 1024)
-    _nothing_happened(face, kit, server)
+def _image(url: Any, **more: Any) -> list[dict[str, Any]]:
+    return [{"type": "image_url", "image_url": {"url": url, **more}}]
 
 
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        ({"temperature": 2.1}, "temperature"),
-        ({"temperature": float("nan")}, "temperature"),
-        ({"top_p": -0.1}, "top_p"),
-        ({"presence_penalty": 3}, "presence_penalty"),
-        ({"n": 0}, "n"),
-        ({"max_output_tokens": 0}, "max_output_tokens"),
-        ({"top_logprobs": 3}, "top_logprobs"),
-        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
-        ({"reasoning_effort": "huge"}, "reasoning_effort"),
-        ({"temprature": 1}, "temprature"),
-        ({"api_metadata": {"a": "b"}}, "api_metadata"),
-        ({"max_tokens": 5, "max_output_tokens": 5}, "max_tokens"),
-    ],
-)
-def test_a_parameter_out_of_range(
-    face: Face, kit: Any, server: LoopbackServer, given: dict[str, Any], named: str
-) -> None:
-    """A parameter out of its documented range, unknown, or at odds with another is named in the error."""
-    with pytest.raises(SettingsError) as caught:
-        face.settle(kit.chat("k").send("hello", **given))
-    assert caught.value.setting.startswith(named)
-    _nothing_happened(face, kit, server)
+def _audio(data: Any, format: Any) -> list[dict[str, Any]]:
+    return [{"type": "input_audio", "input_audio": {"data": data, "format": format}}]
 
 
-def test_reading_what_is_not_there(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """Reads of a conversation that is not there raise NotFound and create nothing."""
-    chat = kit.chat("nobody")
-    calls: list[Callable[[], Any]] = [chat.messages, chat.context, chat.verify]
-    for call in calls:
-        with pytest.raises(NotFound, match="nobody"):
-            face.settle(call())
-    _nothing_happened(face, kit, server)
+def _file(**file: Any) -> list[dict[str, Any]]:
+    return [{"type": "file", "file": file}]
 
 
-def test_no_model(face: Face, database: str, server: LoopbackServer) -> None:
-    """Without a model anywhere the error names the setting; nothing is written."""
-    kit = face.kit(database, base_url=server.url)
-    with pytest.raises(SettingsError, match="CONVOKIT_MODEL"):
-        face.settle(kit.chat("k").send("hello"))
-    _nothing_happened(face, kit, server)
+def _circular() -> list[Any]:
+    made: list[Any] = []
+    made.append(made)
+    return made
 
 
-def test_no_key_for_a_host_that_wants_one(face: Face, database: str, server: LoopbackServer) -> None:
-    """OpenAI without a key is refused before anything is written or sent."""
-    kit = face.kit(database, model="gpt-6-luna")
-    with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
-        face.settle(kit.chat("k").send("hello"))
-    _nothing_happened(face, kit, server)
+CONTENT: list[tuple[str, Any, str]] = [
+    ("empty", "", "empty"),
+    ("nul", "a\x00b", "NUL"),
+    ("high surrogate", "a\ud800b", "lone surrogate"),
+    ("low surrogate", "\udfff", "lone surrogate"),
+    ("surrogates the wrong way round", "\ude00\ud83d", "lone surrogate"),
+    ("bytes", b"bytes", "must be text"),
+    ("bytearray", bytearray(b"x"), "content part"),
+    ("none", None, "must be text"),
+    ("number", 5, "must be text"),
+    ("nan", math.nan, "must be text"),
+    ("mapping", {"role": "user", "content": "x"}, "must be text"),
+    ("mapping with a key that is no text", {(1, 2): 3}, "must be text"),
+    ("set", {"x"}, "must be text"),
+    ("no parts", [], "empty"),
+    ("no text in any part", [""], "no message that can be sent|empty"),
+    ("a list in a list", [["x"]], "content part"),
+    ("a list in itself", _circular(), "content part"),
+    ("part of no type", [{}], "None is not text"),
+    ("part of an unknown type", [{"type": "video"}], "'video' is not text"),
+    ("part whose type is a list", [{"type": []}], "is not text"),
+    ("text part without text", [{"type": "text"}], "must be text"),
+    ("text part with a list", [{"type": "text", "text": ["x"]}], "must be text"),
+    ("text part with nul", [{"type": "text", "text": "\x00"}], "NUL"),
+    ("text part with a surrogate", ["\udc80"], "surrogate"),
+    ("image without an object", [{"type": "image_url", "image_url": "http://x"}], "object with a url"),
+    ("image of a file", _image("file:///etc/passwd"), r"http\(s\) or data"),
+    ("image of another scheme", _image("javascript:alert(1)"), r"http\(s\) or data"),
+    ("image of no url", _image(None), r"http\(s\) or data"),
+    ("image url with nul", _image("https://host/\x00"), "NUL"),
+    ("image url with a surrogate", _image("https://host/\ud800"), "surrogate"),
+    ("image detail unknown", _image("https://host/x", detail="huge"), "detail"),
+    ("image detail a list", _image("https://host/x", detail=[]), "detail"),
+    ("base64 that is none", _image(PNG + "!!!!"), "not valid base64"),
+    ("base64 of five characters", _image(PNG + "AAAAA"), "not valid base64"),
+    ("base64 with nul", _image(PNG + "AA\x00="), "not valid base64"),
+    ("base64 with a surrogate", _image(PNG + "AA\ud800="), "not valid base64"),
+    ("percent data with a surrogate", _image("data:image/png,\ud800"), "surrogate"),
+    ("data url of no data", _image("data:image/png"), "data: URL"),
+    ("data url of a wrong type", _image("data:imagepng;base64,AAAA"), "data: URL"),
+    ("audio of no format", [{"type": "input_audio", "input_audio": {"data": "AAAA"}}], "wav or mp3"),
+    ("audio of a list for a format", _audio("AAAA", []), "wav or mp3"),
+    ("audio of bytes", _audio(b"AAAA", "wav"), "base64"),
+    ("file of nothing", _file(), "file_id"),
+    ("file id a number", _file(file_id=5), "must be text"),
+    ("file name a list", _file(file_id="f", filename=["a"]), "must be text"),
+    ("file data that is a path", _file(file_data="/etc/passwd"), "data: URL"),
+    ("file data a number", _file(file_data=5), "data: URL"),
+]
+WAYS: dict[str, Callable[[Stage, Any, Any], Any]] = {
+    "send": lambda on, chat, given: on.settle(chat.send(given)),
+    "stream": lambda on, chat, given: on.face.collect(chat.stream(given)),
+    "send once": lambda on, chat, given: on.settle(chat.send(given, idempotency_key="once")),
+    "context": lambda on, chat, given: on.settle(chat.context(given)),
+}
 
 
-def test_an_unreachable_host(face: Face, database: str) -> None:
-    """A refused connection is Unreachable after its retries; the question is kept."""
-    kit = face.kit(database, model="m", base_url="http://127.0.0.1:9/v1")
-    with pytest.raises(Unreachable, match="cannot connect") as caught:
-        face.settle(kit.chat("k").send("hello", retry=Retry(attempts=2, initial_s=0.0)))
-    assert caught.value.turn_id is not None
-    assert [message.text for message in face.settle(kit.chat("k").messages())] == ["hello"]
-    face.settle(kit.chat("k").verify())
+@pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in CONTENT])
+def test_content_that_cannot_be_kept(stage: Stage, given: Any, problem: str) -> None:
+    """Content that no backend, or no socket, could take is InvalidInput by every way in, before anything happens."""
+    with stage.untouched():
+        for name, way in WAYS.items():
+            if name == "context" and given is None:
+                continue  # there it means: no question
+            with pytest.raises(InvalidInput, match=problem) as caught:
+                way(stage, stage.chat(), given)
+            str(caught.value).encode()
 
 
-def test_a_database_that_is_not_there(face: Face, tmp_path: Path) -> None:
-    """A missing file or folder is named, and never made by anything but migrate."""
-    for path, problem in ((tmp_path / "no.db", "no such file"), (tmp_path / "no" / "no.db", "does not exist")):
-        with pytest.raises(StoreUnavailable, match=problem):
-            face.settle(face.kit(f"sqlite:///{path}", model="m").chat("k").send("hello"))
-        assert not path.exists()
+NAMES: list[tuple[str, Any, str]] = [
+    ("empty", "", "empty"),
+    ("nul", "a\x00", "NUL"),
+    ("surrogate", "\ud83d", "surrogate"),
+    ("number", 5, "must be text"),
+    ("bytes", b"k", "must be text"),
+    ("list", ["k"], "must be text"),
+    ("10,000 characters", "k" * 10_000, r"Limits\.key_chars"),
+    ("one character too many", "k" * 513, r"Limits\.key_chars"),
+]
 
 
-def test_a_server_that_is_not_there(face: Face) -> None:
-    """An unreachable PostgreSQL is named without its password."""
-    kit = face.kit("postgresql://someone:secret-word@127.0.0.1:9/chats", model="m")
-    with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
-        face.settle(kit.chat("k").send("hello"))
-    assert "secret-word" not in str(caught.value)
+@pytest.mark.parametrize("field", ["key", "subject", "title"])
+@pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in NAMES])
+def test_names_that_cannot_be_kept(stage: Stage, field: str, given: Any, problem: str) -> None:
+    """Keys, subjects and titles are short texts that every backend can hold; the field is named."""
+    with stage.untouched(), pytest.raises(InvalidInput, match=problem) as caught:
+        stage.settle(stage.kit.chat(**{"key": "k", field: given}).send("x"))
+    assert caught.value.field == field
 
 
-_AS_NOBODY = """
-import os, sys
-from convokit import Convokit
-from convokit.errors import StoreUnavailable
-kit = Convokit(sys.argv[1], model="m", base_url="http://127.0.0.1:9/v1")
-kit.chat("warm")
-if os.geteuid() == 0:
-    os.setuid(65534)
-try:
-    kit.chat("k").send("hello")
-except StoreUnavailable as error:
-    print(error)
-"""
+@pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in NAMES[1:7]])
+def test_filters_and_idempotency_keys_that_cannot_be(stage: Stage, given: Any, problem: str) -> None:
+    """A subject to look for, and an idempotency key, are checked like what is stored."""
+    with stage.untouched():
+        with pytest.raises(InvalidInput, match=problem):
+            stage.settle(stage.kit.conversations(subject=given))
+        with pytest.raises(InvalidInput, match=problem):
+            stage.settle(stage.chat().send("x", idempotency_key=given))
 
 
-def test_a_database_that_cannot_be_written(sqlite_file: str) -> None:
-    """A read-only file in a read-only folder is named as not writable."""
-    source = Path(sqlite_file.removeprefix("sqlite:///"))
-    folder = Path(tempfile.mkdtemp())
-    path = folder / "read-only.db"
-    shutil.copy(source, path)
-    path.chmod(0o444)
-    folder.chmod(0o555)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _AS_NOBODY, f"sqlite:///{path}"], check=True, capture_output=True, text=True
-        )
-    finally:
-        folder.chmod(0o755)
-        shutil.rmtree(folder)
-    assert "not writable" in done.stdout or "cannot be opened" in done.stdout, done
+@pytest.mark.parametrize("given", [5, [], b"x", "", "nonsense", "\ud800", "0" * 33, "../../x", "' OR 1=1 --", 1.5])
+def test_ids_that_are_none(stage: Stage, given: Any) -> None:
+    """An id is a UUID; what is none is refused when the chat is made, in words that can be printed."""
+    with stage.untouched(), pytest.raises(InvalidInput, match="is not a UUID") as caught:
+        stage.kit.chat(id=given)
+    str(caught.value).encode()
 
 
-@pytest.mark.parametrize("database", ["nonsense", "mysql://u@h/d", "sqlite://", "sqlite:///:memory:"])
-def test_a_database_url_that_cannot_work(face: Face, database: str) -> None:
-    """What is no URL, another engine, or a database in memory is refused when the kit is made."""
-    with pytest.raises(SettingsError, match="database"):
-        face.kit(database, model="m")
+def test_a_key_and_an_id_are_two_names(stage: Stage) -> None:
+    """A chat has one name: key and id together are refused."""
+    with stage.untouched(), pytest.raises(InvalidInput, match="not both"):
+        stage.kit.chat("k", id=uuid4())
 
 
-@pytest.mark.parametrize("url", ["ftp://host/v1", "nothing", "http://user:pass@host/v1"])
-def test_a_base_url_that_cannot_work(face: Face, url: str) -> None:
-    """A base URL must be http or https and carry no password."""
-    with pytest.raises(SettingsError, match="base_url") as caught:
-        face.kit("sqlite:///x.db", model="m", base_url=url)
-    assert "pass@" not in str(caught.value)
+METADATA: list[tuple[str, Any, str]] = [
+    ("infinity", {"a": {"b": [1, math.inf]}}, r"metadata\.a\.b\[1\]"),
+    ("nan", {"a": math.nan}, r"metadata\.a"),
+    ("1e400", {"a": float("1e400")}, r"metadata\.a"),
+    ("beyond 2**53", {"a": 2**53 + 1}, r"2\*\*53"),
+    ("below -2**53", {"a": -(2**53) - 1}, r"2\*\*53"),
+    ("10**400", {"a": 10**400}, r"2\*\*53"),
+    ("5,000 digits", {"a": 10**5000}, r"2\*\*53"),
+    ("a key that is a number", {"a": {1: 2}}, "is not text"),
+    ("a key that is None", {None: 2}, "is not text"),
+    ("nul", {"a": "\x00"}, "NUL"),
+    ("nul in a key", {"a\x00": 1}, "NUL"),
+    ("surrogate", {"a": ["\ud800"]}, "surrogate"),
+    ("surrogate in a key", {"\ud800": 1}, "surrogate"),
+    ("bytes", {"a": b"x"}, "bytes is not JSON"),
+    ("set", {"a": {1}}, "set is not JSON"),
+    ("datetime", {"a": datetime.now(UTC)}, "datetime is not JSON"),
+    ("decimal", {"a": Decimal(1)}, "Decimal is not JSON"),
+    ("uuid", {"a": UUID(int=0)}, "UUID is not JSON"),
+    ("33 deep", nested(40), "deeper than 32"),
+    ("3,000 deep", nested(3_000), "deeper than 32"),
+    ("itself", circle(), "deeper than 32"),
+    ("a list", [1], "must be a mapping"),
+    ("text", "{}", "must be a mapping"),
+    ("64 KiB", {"a": "x" * 65_536}, r"Limits\.metadata_bytes"),
+]
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1001, 1.5, True])
-def test_page_sizes(face: Face, kit: Any, limit: Any) -> None:
-    """A page holds 1 to 1,000 items; a cursor must be one that a page gave."""
-    with pytest.raises(InvalidInput, match="limit"):
-        face.settle(kit.conversations(limit=limit))
-    with pytest.raises(InvalidInput, match="before"):
-        face.settle(kit.conversations(before="no cursor"))
+@pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in METADATA])
+def test_metadata_that_cannot_be_kept(stage: Stage, given: Any, problem: str) -> None:
+    """Metadata must be JSON that means the same on every backend; what does not fit is named, in words that can be printed."""
+    with stage.untouched(), pytest.raises(InvalidInput, match=problem) as caught:
+        stage.settle(stage.chat(metadata=given).send("x"))
+    str(caught.value).encode()
 
 
-def test_metadata_that_cannot_be_kept(kit: Any) -> None:
-    """Metadata must be JSON that means the same on every backend; the path of what does not fit is named."""
-    for value in ({"a": {"b": [1, float("inf")]}}, {"a": 2**60}, {"a": {1: 2}}, {"a": b"x"}, {"a": "\x00"}):
-        with pytest.raises(InvalidInput, match=r"metadata\.a"):
-            kit.chat("k", metadata=value)
+KEPT: list[tuple[str, Any]] = [
+    ("2**53", {"most": 2**53, "least": -(2**53)}),
+    ("floats", {"one": 1.0, "minus nothing": -0.0, "small": 5e-324, "third": 1 / 3}),
+    ("order", {"z": 1, "a": 2, "m": {"y": 1, "b": 2}}),
+    ("32 deep", nested(32)),
+    ("every kind", {"": None, "t": True, "f": False, "l": [], "o": {}, "s": "\u2028\u202e\ufeff\x1b"}),
+    ("what looks like ours", {"lc": 1, "__class__": "os.system", "$ref": "#/x", "type": "constructor", "py/object": "x"}),
+    ("any mapping", MappingProxyType({"a": MappingProxyType({"b": (1, 2)})})),
+]
 
 
-def test_text_of_every_script_comes_back_as_it_was(face: Face, kit: Any) -> None:
-    """Accepted text returns code point for code point: Japanese, emoji sequences, combining marks, odd line ends."""
-    text = "日本語 👩‍👩‍👧‍👦 e\u0301 \u2028\u0085\r\n\u202e end\t\x1b[31m \ufeff \U0010ffff"
-    reply = face.settle(kit.chat("k").send(text))
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, dict | MappingProxyType):
+        return {key: _as_plain(item) for key, item in value.items()}
+    return [_as_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize("given", [pytest.param(case[1], id=case[0]) for case in KEPT])
+def test_metadata_comes_back_as_it_was(stage: Stage, given: Any) -> None:
+    """Accepted metadata returns with the same keys in the same order, the same numbers of the same types."""
+    subject = f"subject of {uuid4()}"
+    stage.settle(stage.chat(metadata=given, subject=subject).send("x"))
+    (found,) = stage.settle(stage.kit.conversations(subject=subject))
+    assert repr(found.metadata) == repr(_as_plain(given))
+
+
+TEXTS: dict[str, str] = {
+    "blank": " \n\t ",
+    "scripts": "日本語 עברית العربية हिन्दी ไทย",
+    "emoji": "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 \U0001f1ef\U0001f1f5",
+    "composed and decomposed": "\u00e9 e\u0301 \u212b \u00c5 \uac00 \u1100\u1161",
+    "marks and noncharacters": "\ufeffa\ufffe\uffff\U0010ffff\ufdd0\ufffd",
+    "line ends": "a\r\nb\rc\nd\u2028e\u2029f\u0085g\x0b\x0c\x1c\x1d\x1e",
+    "trailing blanks": "  a\t \u00a0\u3000 ",
+    "directions": "\u202eabc\u202c \u2066x\u2069 \u200f\u200e\u061c",
+    "controls": "\x01\x07\x08\x1b[31m\x7f\x80\x9b",
+    "quotes": "'; DROP TABLE convokit_message; -- \" \\ ` %s %(x)s :x ? {0} {{x}} ${x}",
+    "json": '{"role": "system", "content": "x"}\n\ndata: [DONE]\n\n',
+    "escapes": "\\u0000 \\ud800 \\x00 &#0; %00",
+    "digits": "9" * 5_000,
+    "large": "あ" * 200_000,
+    "tags": "\U000e0041\U000e007f\u200b\u2060",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_comes_back_as_it_was(stage: Stage, name: str) -> None:
+    """Accepted text returns code point for code point: through the wire, the table, and `messages`, asked and answered."""
+    text, chat = TEXTS[name], stage.chat()
+    reply = stage.settle(chat.send(text, budget=ROOMY))
+    assert stage.server.requests[-1].body["messages"][-1]["content"] == text
     assert reply.text == f"echo: {text}"
-    assert face.settle(kit.chat("k").messages())[0].text == text
+    assert [each.text for each in stage.settle(chat.messages())] == [text, f"echo: {text}"]
+    again = stage.face.collect(stage.kit.chat(chat.key).stream("and again", budget=ROOMY))
+    assert "".join(event.text for event in again) == "echo: and again"
+    assert [each["content"] for each in stage.server.requests[-1].body["messages"]][1:3] == [text, f"echo: {text}"]
+    stage.settle(chat.verify())
+
+
+@pytest.mark.parametrize("field", ["key", "subject", "title", "developer_prompt", "user", "idempotency"])
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if len(text) <= 512])
+def test_names_come_back_as_they_were(stage: Stage, field: str, name: str) -> None:
+    """Every short text that is accepted returns as it was, wherever it was given; as a name it finds its own, and only that."""
+    text = f"{uuid4()}{TEXTS[name]}"
+    settings = {} if field == "idempotency" else {"key": text, field: text} if field != "user" else {"key": text}
+    chat = stage.kit.chat(**settings) if settings else stage.chat()
+    sent: dict[str, Any] = {"idempotency_key": text} if field == "idempotency" else {}
+    sent |= {"user": text} if field == "user" else {}
+    first = stage.settle(chat.send("x", **sent))
+    if field == "developer_prompt":
+        assert stage.server.requests[-1].body["messages"][0]["content"] == text
+    elif field == "user":
+        assert stage.server.requests[-1].body["user"] == text
+    elif field == "idempotency":
+        assert stage.settle(chat.send("x", **sent)).message.id == first.message.id
+    elif field == "key":
+        assert len(stage.settle(stage.kit.chat(text).messages())) == 2
+        with pytest.raises(NotFound):
+            stage.settle(stage.kit.chat(text + " ").messages())
+    else:
+        subject = text if field == "subject" else None
+        found = next(each for each in stage.settle(stage.kit.conversations(subject=subject)) if each.id == chat.id)
+        assert getattr(found, field) == text
+
+
+PARTS: list[tuple[str, Any, Any]] = [
+    ("blanks in base64", _image(PNG + " iVBO\nRw0K Ggo= "), _image(PNG + "iVBORw0KGgo=")),
+    ("no padding", _image(PNG + "iVBORw0KGgo"), _image(PNG + "iVBORw0KGgo=")),
+    ("a wrong type", _image("data:text/html;base64,PGI+"), _image("data:text/html;base64,PGI+")),
+    ("no type", _image("data:,hello"), _image("data:text/plain;base64,aGVsbG8=")),
+    ("a metadata service", _image("http://169.254.169.254/latest"), _image("http://169.254.169.254/latest")),
+    ("the same in IPv6", _image("http://[::ffff:a9fe:a9fe]/x"), _image("http://[::ffff:a9fe:a9fe]/x")),
+    ("a bomb", _image("data:image/png;base64," + "AAAA" * 50_000), _image("data:image/png;base64," + "AAAA" * 50_000)),
+    ("unknown keys", [{"type": "text", "text": "x", "lc": 1}], [{"type": "text", "text": "x"}]),
+    ("a file name", _file(file_id="f", filename="../=cmd|'\r\n\u202e"), _file(file_id="f", filename="../=cmd|'\r\n\u202e")),
+]
+
+
+@pytest.mark.parametrize(("given", "sent"), [pytest.param(*case[1:], id=case[0]) for case in PARTS])
+def test_parts_are_sent_as_they_were_stored(stage: Stage, given: Any, sent: Any) -> None:
+    """Accepted parts are made canonical once and sent the same ever after; no URL in them is followed, nothing is decoded."""
+    chat = stage.chat()
+    for _ in range(2):
+        stage.settle(chat.send(["look", *given], budget=ROOMY))
+        assert stage.server.requests[-1].body["messages"][-1]["content"] == [{"type": "text", "text": "look"}, *sent]
+    assert stage.server.requests[-1].body["messages"][1]["content"][1:] == sent
+
+
+CURSORS: list[Any] = [-1, 10**30, MAX_SEQ + 1, 1.5, math.nan, True, [], {}, "", "\ud800", "x", ":1", "1:1", b"1"]
+
+
+@pytest.mark.parametrize("before", CURSORS)
+def test_places_that_are_none(stage: Stage, before: Any) -> None:
+    """`before` takes a place in this conversation; anything else, another conversation's too, is refused."""
+    chat, other = stage.chat(), stage.chat()
+    stage.settle(chat.send("x"))
+    stage.settle(other.send("x"))
+    with stage.untouched():
+        for place in (before, f"{other.id}:1", f"{chat.id}:-1", f"{chat.id}:²", f"{chat.id}:{10**25}"):
+            with pytest.raises(InvalidInput, match="is not a message"):
+                stage.settle(chat.messages(before=place))
+        with pytest.raises(InvalidInput, match="cursor"):
+            stage.settle(stage.kit.conversations(before=before))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001, 10**30, 1.5, math.nan, math.inf, True, None, "5", []])
+def test_page_sizes(stage: Stage, limit: Any) -> None:
+    """A page holds 1 to 1,000 items."""
+    chat = stage.chat()
+    with stage.untouched():
+        for call in (lambda: stage.kit.conversations(limit=limit), lambda: chat.messages(limit=limit)):
+            with pytest.raises(InvalidInput, match="limit"):
+                stage.settle(call())
+
+
+def test_an_unknown_filter_is_an_error(stage: Stage) -> None:
+    """I12: a filter or keyword that nobody knows is never ignored."""
+    chat = stage.chat()
+    calls = itertools.product([{"tenant": "other"}, {"where": "1=1"}, {"metadata": {"a": 1}}], [True, False])
+    with stage.untouched():
+        for keywords, listing in calls:
+            with pytest.raises(TypeError, match="unexpected keyword"):
+                stage.settle((stage.kit.conversations if listing else chat.messages)(**keywords))
+
+
+def test_reading_what_is_not_there(stage: Stage) -> None:
+    """Reads of a conversation that is not there raise NotFound and create nothing."""
+    chat = stage.kit.chat("nobody")
+    with stage.untouched():
+        for call in (chat.messages, chat.context, chat.verify, chat.resume):
+            with pytest.raises(NotFound, match="nobody"):
+                stage.settle(call())
+
+
+def test_ten_megabytes_of_text(stage: Stage) -> None:
+    """Text over the limit names both sizes and the setting that raises it."""
+    with stage.untouched(), pytest.raises(TooLarge, match=r"Limits\.message_bytes") as caught:
+        stage.settle(stage.chat().send("あ" * 3_500_000))
+    assert (caught.value.size, caught.value.limit) == (10_500_000, 1024 * 1024)
