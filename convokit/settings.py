@@ -75,8 +75,11 @@ class Retry:
     retrim: bool = False
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise SettingsError("Retry.attempts", f"must be 1 (no retry) or more, not {self.attempts}")
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
+            raise SettingsError("Retry.attempts", f"must be 1 (no retry) or more, not {self.attempts!r}")
+        for name in ("ambiguous", "drop_unsupported", "retrim"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"Retry.{name}", f"must be True or False, not {getattr(self, name)!r}")
         for name in ("initial_s", "maximum_s", "honour_s"):
             _check_seconds(f"Retry.{name}", getattr(self, name), zero=True)
 
@@ -98,9 +101,15 @@ class Timeouts:
             _check_seconds(f"Timeouts.{name}", getattr(self, name))
 
 
-def _check_seconds(setting: str, value: float, *, zero: bool = False) -> None:
-    if not (value > 0 or (zero and value == 0)) or value == float("inf"):
-        raise SettingsError(setting, f"must be a finite number of seconds above zero, not {value!r}")
+_MAX_S = 10_000_000.0
+"""About 115 days: longer is a mistake, and much longer is no number of microseconds that a database holds."""
+
+
+def _check_seconds(setting: str, value: object, *, zero: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SettingsError(setting, f"must be a number of seconds, not {value!r}")
+    if not (value > 0 or (zero and value == 0)) or value > _MAX_S:
+        raise SettingsError(setting, f"must be a finite number of seconds above zero, at most {_MAX_S:,.0f}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +126,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if getattr(self, name) < 1:
-                raise SettingsError(f"Limits.{name}", "must be at least 1")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise SettingsError(f"Limits.{name}", f"must be a whole number from 1 up, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
