@@ -66,6 +66,10 @@ def database_url(database: str | Path) -> URL:
 
     Raises: SettingsError when it is neither, or names something that cannot persist.
     """
+    if not isinstance(database, str | Path):
+        raise SettingsError("database", f"must be a URL or the path of a SQLite file, not {type(database).__name__}")
+    if any("\ud800" <= character <= "\udfff" for character in str(database)):
+        raise SettingsError("database", "holds a lone surrogate: no file or host has such a name")
     if isinstance(database, Path) or (Path(database).suffix in _SUFFIXES and "://" not in database):
         return URL.create("sqlite", database=str(database))
     try:
