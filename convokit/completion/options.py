@@ -35,6 +35,7 @@ _NOT_STORED = frozenset({"extra_headers", "response_format"})
 """Headers may be secrets, and a response model is code: they hold for the handle, and are not stored."""
 DEFAULT_ROUNDS = 8
 PROMPT_BYTES = 1024 * 1024
+MODEL_BYTES = 1024
 _KINDS: dict[str, tuple[type, ...]] = {
     "model": (str,),
     "developer_prompt": (str, type(None)),
@@ -72,7 +73,7 @@ class Options:
     params: RequestParams = field(default_factory=RequestParams)
 
     def __post_init__(self) -> None:
-        check(self.params)
+        object.__setattr__(self, "params", check(self.params))
         for name, kinds in _KINDS.items():
             value = getattr(self, name)
             if value is not UNSET and not isinstance(value, kinds):
@@ -86,11 +87,15 @@ class Options:
             checked("developer_prompt", self.developer_prompt, limit=PROMPT_BYTES, setting="a fixed limit")
         if self.model == "":
             raise SettingsError("model", "is empty")
+        if isinstance(self.model, str):
+            checked("model", self.model, limit=MODEL_BYTES, setting="a fixed limit")
         if self.counter is not UNSET and not (hasattr(self.counter, "count") and hasattr(self.counter, "name")):
             raise SettingsError("counter", f"must have `count(text) -> int` and a `name`, not {self.counter!r}")
         if self.strategy is not UNSET and not all(hasattr(self.strategy, name) for name in _OF_STRATEGY):
             raise SettingsError("strategy", f"must have {', '.join(_OF_STRATEGY)}, not {self.strategy!r}")
-        if not isinstance(self.max_tool_rounds, Unset) and self.max_tool_rounds < 0:
+        if isinstance(self.max_tool_rounds, bool) or (
+            not isinstance(self.max_tool_rounds, Unset) and self.max_tool_rounds < 0
+        ):
             raise SettingsError("max_tool_rounds", f"must be 0 (never run a tool) or more, not {self.max_tool_rounds}")
 
     def over(self, below: Options) -> Options:

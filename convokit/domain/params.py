@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from convokit.errors import SettingsError
+from convokit.domain.text import plain_json
+from convokit.errors import InvalidInput, SettingsError
 
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Cap = Annotated[int, Field(ge=1, strict=True)]
+MAX_DEPTH = 64
+"""A schema of the ten levels that the API allows needs thirty."""
 Text64 = Annotated[str, Field(max_length=64)]
 
 
@@ -87,7 +90,17 @@ def check(given: Mapping[str, Any]) -> RequestParams:
         problem = "there is no such request parameter" if first["type"] == "extra_forbidden" else first["msg"]
         raise SettingsError(name, problem) from None
     _check_together(params)
-    return params
+    return cast("RequestParams", {name: _fit_for_json(name, value) for name, value in params.items()})
+
+
+def _fit_for_json(name: str, value: Any) -> Any:
+    """Return a value that can be sent and recorded. A type given as `response_format` is neither."""
+    if name == "extra_headers" or (name == "response_format" and not isinstance(value, Mapping)):
+        return value
+    try:
+        return plain_json(name, value, deepest=MAX_DEPTH, most=2**64)
+    except InvalidInput as error:
+        raise SettingsError(error.field, str(error).removeprefix(f"{error.field}: ")) from None
 
 
 def _check_together(params: RequestParams) -> None:

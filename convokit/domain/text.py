@@ -16,6 +16,7 @@ from convokit.errors import InvalidInput, TooLarge
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 MAX_DEPTH = 32
+MAX_NUMBER = 2**53
 
 
 def checked(field: str, value: object, *, limit: int, setting: str) -> str:
@@ -53,31 +54,34 @@ def checked_json(field: str, value: Mapping[str, Any], *, limit: int, setting: s
     """
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be a mapping, not {type(value).__name__}")
-    encoded = compact_json(_plain(field, value, 0))
+    encoded = compact_json(plain_json(field, value))
     return checked(field, encoded, limit=limit, setting=setting)
 
 
-def _plain(path: str, value: object, depth: int) -> object:
-    """Return a value in JSON's own containers. Raises: InvalidInput naming the path of what does not fit."""
-    if depth > MAX_DEPTH:
-        raise InvalidInput(path, f"is nested deeper than {MAX_DEPTH}")
+def plain_json(path: str, value: object, *, deepest: int = MAX_DEPTH, most: int = MAX_NUMBER) -> Any:
+    """Return a value in JSON's own containers: string keys, finite numbers, integers within `most`, text that can be stored.
+
+    Raises: InvalidInput naming the path of what does not fit.
+    """
+    if deepest < 0:
+        raise InvalidInput(path, "is nested too deeply")
     if isinstance(value, Mapping):
         made = {}
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidInput(path, f"key {key!r} is not text")
             place = f"{path}.{repaired(key)}"
-            _plain(place, key, depth + 1)
-            made[key] = _plain(place, item, depth + 1)
+            plain_json(place, key)
+            made[key] = plain_json(place, item, deepest=deepest - 1, most=most)
         return made
     if isinstance(value, list | tuple):
-        return [_plain(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+        return [plain_json(f"{path}[{at}]", item, deepest=deepest - 1, most=most) for at, item in enumerate(value)]
     if isinstance(value, str):
         if _UNSTORABLE.search(value):
             raise InvalidInput(path, "holds NUL or a lone surrogate, which cannot be stored")
     elif isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > 2**53:
-            raise InvalidInput(path, "holds a number beyond 2**53: store it as text")
+        if abs(value) > most:
+            raise InvalidInput(path, f"holds a number beyond 2**{most.bit_length() - 1}: store it as text")
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidInput(path, f"{value} is not a JSON number")
