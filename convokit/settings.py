@@ -101,8 +101,7 @@ class Timeouts:
             _check_seconds(f"Timeouts.{name}", getattr(self, name))
 
 
-_MAX_S = 10_000_000.0
-"""About 115 days: longer is a mistake, and much longer is no number of microseconds that a database holds."""
+_MAX_S = 10_000_000.0  # 115 days: longer is a mistake, and much longer more microseconds than a database can hold
 
 
 def _check_seconds(setting: str, value: object, *, zero: bool = False) -> None:

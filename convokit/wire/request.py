@@ -16,7 +16,7 @@ from convokit.domain.profile import Profile
 from convokit.domain.reply import Change
 from convokit.errors import InvalidInput, ModelError, SettingsError
 from convokit.wire.encoding import encode
-from convokit.wire.target import endpoint, request_headers
+from convokit.wire.target import checked_headers, endpoint, request_headers
 
 __all__ = ["CAPS", "ORDER", "RENDERER", "Mode", "Rendered", "endpoint", "render", "request_headers", "without"]
 
@@ -110,7 +110,7 @@ def render(
     body: dict[str, Any] = {"model": model, "messages": list(messages)}
     body |= {key: values[key] for key in ORDER if key in values}
     body |= params.get("extra_body", {})
-    return Rendered(body, encode(body), tuple(fitting.changes), dict(params.get("extra_headers", {})))
+    return Rendered(body, encode(body), tuple(fitting.changes), checked_headers(params.get("extra_headers", {})))
 
 
 def without(params: RequestParams, error: ModelError) -> RequestParams | None:

@@ -11,6 +11,7 @@ from convokit.errors import SettingsError
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
+_OF_THE_BODY = frozenset({"content-length", "transfer-encoding"})
 _PATH = "/chat/completions"
 
 
@@ -19,7 +20,7 @@ def endpoint(base_url: str) -> str:
 
     Raises: SettingsError for anything but http and https, and for a user or password in it.
     """
-    if not isinstance(base_url, str) or not base_url or re.search(r"[\x00-\x20\x7f]", base_url):
+    if not isinstance(base_url, str) or not base_url or re.search(r"[\x00-\x20\x7f\ud800-\udfff]", base_url):
         raise SettingsError("base_url", "must be a URL without blanks, such as https://api.openai.com/v1")
     try:
         parts = urlsplit(base_url)
@@ -64,12 +65,18 @@ def request_headers(
         elif profile.needs_key:
             raise SettingsError("api_key", f"{profile.provider} needs one: pass api_key, or set OPENAI_API_KEY")
     headers = {name: value for name, value in headers.items() if name.lower() not in given}
+    return headers | checked_headers(extra)
+
+
+def checked_headers(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return headers that can be sent. Raises: SettingsError for a name or value that cannot, and for those of the body."""
     for name, value in extra.items():
         if not _NAME.fullmatch(name):
             raise SettingsError("extra_headers", "has a name that no header can have")
+        if name.lower() in _OF_THE_BODY:
+            raise SettingsError(f"extra_headers[{name!r}]", "is decided by the body that is sent")
         _check(f"extra_headers[{name!r}]", value)
-        headers[name] = value
-    return headers
+    return dict(extra)
 
 
 def _check(setting: str, value: object) -> None:
