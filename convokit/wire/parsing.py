@@ -45,7 +45,7 @@ def loads(text: str) -> Any:
 
 def excerpt(text: str) -> str:
     """Return the beginning of a text on one line, fit for a message or a log."""
-    line = _NOT_PRINTABLE.sub(" ", text[: 2 * EXCERPT_CHARS]).strip()
+    line = _NOT_PRINTABLE.sub(" ", mend(text[: 2 * EXCERPT_CHARS])).strip()
     return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"
 
 
