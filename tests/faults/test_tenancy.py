@@ -1,0 +1,238 @@
+"""I7: no public callable returns, counts, streams, errs differently for, or writes to another tenant's data.
+
+Held by enumeration: every public method has a scenario here in which tenant B, who has learnt every name A's things have, tries
+to reach them. B is run beside A and in a database where A never was, and must not be able to tell the two apart.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import bindparam, or_
+
+from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
+from convokit.domain.ids import keyed_id
+from convokit.store import conversations, steps, turns
+from convokit.store.engine import WRITE
+from convokit.store.schema import conversation
+from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
+
+pair = paired()
+spoilt = paired()
+"""For the scenarios that write: what B writes must not change what the others see."""
+Calls = Iterator[Callable[[], Any]]
+
+
+def _everywhere(*tries: Callable[[Side, Any], Any]) -> Attack:
+    """Return the attack that tries each of these on every name that A's conversations have."""
+
+    def attack(side: Side) -> Calls:
+        for chat in side.chats():
+            for attempt in tries:
+                yield lambda chat=chat, attempt=attempt: attempt(side, chat)  # type: ignore[misc]
+
+    return attack
+
+
+def _on_the_kit(*tries: Callable[[Side], Any]) -> Attack:
+    """Return the attack that tries each of these once."""
+
+    def attack(side: Side) -> Calls:
+        for attempt in tries:
+            yield lambda attempt=attempt: attempt(side)  # type: ignore[misc]
+
+    return attack
+
+
+def _once(side: Side, chat: Any, text: str, *, stream: bool) -> Any:
+    """Use A's idempotency key. Not where A's turn is open: whoever reaches such a turn waits for it."""
+    if chat.id == side.known.left:
+        return None
+    return (chat.stream if stream else chat.send)(text, idempotency_key=ONCE)
+
+
+def _messages(side: Side) -> Calls:
+    """Try A's places in A's conversations and in B's own."""
+    for chat in side.chats():
+        yield chat.messages
+        for place in [*side.known.messages, 1, 2]:
+            yield lambda chat=chat, place=place: chat.messages(before=place)  # type: ignore[misc]
+
+
+ATTACKS: dict[str, Attack] = {
+    "Convokit.migrate": _on_the_kit(lambda side: side.kit.migrate()),
+    "Convokit.chat": _everywhere(lambda side, chat: repr(chat)),
+    "Convokit.conversations": _on_the_kit(
+        lambda side: side.kit.conversations(),
+        lambda side: side.kit.conversations(subject=SUBJECT),
+        lambda side: side.kit.conversations(before=side.known.cursor),
+        lambda side: side.kit.conversations(subject=SUBJECT, before=side.known.cursor, limit=1),
+    ),
+    "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
+    "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
+    "Chat.id": _everywhere(lambda side, chat: chat.id),
+    "Chat.key": _everywhere(lambda side, chat: chat.key),
+    "Chat.messages": _messages,
+    "Chat.verify": _everywhere(lambda side, chat: chat.verify()),
+    "Chat.context": _everywhere(lambda side, chat: chat.context(), lambda side, chat: chat.context(SECRET)),
+    "Chat.resume": _everywhere(lambda side, chat: chat.resume(), lambda side, chat: chat.resume(on_busy="supersede")),
+    "Chat.send": _everywhere(
+        lambda side, chat: _once(side, chat, SECRET, stream=False),
+        lambda side, chat: _once(side, chat, "another", stream=False),
+        lambda side, chat: chat.send(SECRET),
+        lambda side, chat: chat.send("another", on_busy="supersede"),
+    ),
+    "Chat.stream": _everywhere(
+        lambda side, chat: _once(side, chat, SECRET, stream=True),
+        lambda side, chat: _once(side, chat, "another", stream=True),
+        lambda side, chat: chat.stream("another", on_busy="supersede"),
+    ),
+}
+WRITING = {"Chat.send", "Chat.stream"}
+
+
+def _public(one: type) -> list[str]:
+    names = [name for name, member in vars(one).items() if inspect.isfunction(member) or isinstance(member, property)]
+    return [name for name in names if not name.startswith("_")]
+
+
+@pytest.mark.parametrize(("one", "other"), [(Convokit, AsyncConvokit), (Chat, AsyncChat)])
+def test_every_public_method_has_a_scenario(one: type, other: type) -> None:
+    """A method without a scenario may reach across tenants unseen: whoever adds it adds how B would attack A through it."""
+    for face in (one, other):
+        missing = [name for name in _public(face) if f"{one.__name__}.{name}" not in ATTACKS]
+        assert not missing, f"add to ATTACKS how tenant B tries to reach A's data through {face.__name__}.{missing}"
+    stale = [name for name in ATTACKS if name.startswith(f"{one.__name__}.") and name.partition(".")[2] not in _public(one)]
+    assert not stale, f"ATTACKS has scenarios for what is gone: {stale}"
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in WRITING])
+def test_b_cannot_tell_whether_a_is_there(pair: Pair, name: str) -> None:
+    """Beside A and alone, B gets the same values, errors and counts, sends the same to the model, and changes no row of A's."""
+    found = pair.differences(ATTACKS[name])
+    assert not found, f"{len(found)} outcomes differ through {name}, the first: {found[0]}"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="idempotency keys are found by the conversation's id alone; a send tells an id that is taken"
+)
+@pytest.mark.parametrize("name", sorted(WRITING))
+def test_b_cannot_tell_by_writing(spoilt: Pair, name: str) -> None:
+    """The same for what writes: what B sends becomes B's own, whatever A has under that name."""
+    found = spoilt.differences(ATTACKS[name])
+    assert not found, f"{len(found)} outcomes differ through {name}, the first: {found[0]}"
+
+
+def _blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the tenant out of the statement that finds a conversation."""
+    tenant = conversation.c.tenant
+    any_tenant = or_(tenant == bindparam("tenant"), tenant != bindparam("tenant"))
+    columns = conversations._COLUMNS
+    statement = conversations.select(*columns).where(conversation.c.id == bindparam("id"), any_tenant)
+    monkeypatch.setattr(conversations, "_BY_ID", statement)
+
+
+@pytest.mark.parametrize("name", ["Chat.messages", "Chat.context", "Chat.verify"])
+def test_a_missing_condition_would_be_seen(pair: Pair, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The scenarios can fail: without the tenant in the statement that finds a conversation, each of these tells A's data."""
+    _blind(monkeypatch)
+    found = pair.differences(ATTACKS[name])
+    assert found
+    assert name == "Chat.verify" or any(SECRET in beside for beside, _ in found)
+
+
+def test_keys_of_two_tenants_are_two_conversations(pair: Pair) -> None:
+    """The id of a keyed conversation holds the tenant: no two tenants, however named, share one."""
+    with pair.beside.engine.connect() as connection:
+        database_id = connection.execute(conversations._DATABASE_ID).scalar_one()
+    tenants = ["a", "A", "a ", "a\u0301", "\u00e1", 'a","b', "a\\", "b"]
+    keys = ["k", 'b","k', "", "\\k"]
+    made = {keyed_id(database_id, tenant, key) for tenant in tenants for key in keys}
+    assert len(made) == len(tenants) * len(keys)
+
+
+TENANT = {
+    "conversations.find": lambda connection, side, id: conversations.find(connection, "rival", id),
+    "conversations.by_key": lambda connection, side, id: [
+        conversations.by_key(connection, "rival", key) for key in ("nobody's", SECRET)
+    ],
+    "conversations.recent": lambda connection, side, id: conversations.recent(
+        connection, "rival", subject=None, limit=1000, before=None
+    ),
+    "turns.open_in": lambda connection, side, id: turns.open_in(connection, "rival"),
+    "steps.snapshot": lambda connection, side, id: steps.snapshot(connection, "rival", id, 0, lambda row, rows: 0),
+    "chain.find_prompt": None,
+    "chain.keep_prompt": None,
+}
+"""Functions that are told the tenant, and what B gets through them for A's conversation."""
+ROW = {
+    "conversations.head",
+    "conversations.create",
+    "conversations.advance",
+    "conversations.describe",
+    "steps.begin",
+    "steps.reopen",
+    "steps.settle",
+    "steps.append_late",
+    "steps.record",
+}
+"""Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
+NO_TENANT = {"migrate.scripts", "migrate.include_name", "migrate.upgrade", "migrate.differences", "migrate.current"}
+NO_TENANT |= {"migrate.check"}
+"""Functions about the tables as such."""
+
+
+def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:
+    """Return the public functions of the modules that the reference describes."""
+    page = (checkout / "docs" / "reference" / "store.md").read_text("utf-8")
+    found = {}
+    for name in re.findall(r"^## convokit\.store\.(\w+)$", page, re.MULTILINE):
+        module = importlib.import_module(f"convokit.store.{name}")
+        for attribute, member in vars(module).items():
+            if inspect.isfunction(member) and attribute[0] != "_" and member.__module__ == module.__name__:
+                found[f"{name}.{attribute}"] = member
+    return found
+
+
+def test_every_function_of_the_store_says_whom_it_trusts(checkout: Path) -> None:
+    """A documented store function takes the tenant, or a row or id that came from `find`; a new one must be sorted here."""
+    found = _store_functions(checkout)
+    assert len(found) > 30
+    for name, function in found.items():
+        parameters = inspect.signature(function).parameters
+        sorted_here = name in TENANT or name in ROW or name in NO_TENANT or "conversation_id" in parameters
+        assert sorted_here, f"{name}: say in this test how it knows the tenant, and how B would attack A through it"
+        assert ("tenant" in parameters) == (name in TENANT), f"{name} takes a tenant: add B's attack to TENANT"
+    page = (checkout / "docs" / "how-to" / "host-application.md").read_text("utf-8")
+    assert "take a conversation's id and trust it" in page
+
+
+@pytest.mark.parametrize("name", [name for name, call in TENANT.items() if call is not None])
+def test_the_store_tells_b_nothing_of_a(pair: Pair, name: str) -> None:
+    """A function that is told the tenant gives B the same beside A as alone."""
+    call: Any = TENANT[name]
+    outcomes = []
+    for side in (pair.beside, pair.alone):
+        with side.engine.execution_options(**{WRITE: True}).connect() as connection:
+            outcomes.append([repr(call(connection, side, each)) for each in pair.beside.known.ids])
+    named = [re.sub(r"UUID\('[^']*'\)|\b\d{9,}\b|b'[^']*'|b\"[^\"]*\"|<[^>]*>", "", repr(each)) for each in outcomes]
+    assert named[0] == named[1]
+    assert SECRET not in named[0] or name == "conversations.recent"
+
+
+def test_a_can_reach_its_own(pair: Pair) -> None:
+    """The names that B tries are true ones: with them, A reads its secret."""
+    side = pair.beside
+    with Convokit(side.database, model="m", tenant="acme", base_url=side.server.url) as kit:
+        for key in KEYS:
+            assert kit.chat(key).messages()[0].text == SECRET
+        for each in side.known.ids:
+            assert kit.chat(id=each).messages()[0].text == SECRET
+        assert len(kit.conversations(subject=SUBJECT)) == len(KEYS)
+
