@@ -74,7 +74,7 @@ def database_url(database: str | Path) -> URL:
         return URL.create("sqlite", database=str(database))
     try:
         url = make_url(database)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         raise SettingsError(
             "database", 'not a database URL; write "sqlite:///chat.db" or "postgresql://user@host/name"'
         ) from None
