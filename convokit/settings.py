@@ -108,7 +108,9 @@ def _check_seconds(setting: str, value: object, *, zero: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SettingsError(setting, f"must be a number of seconds, not {value!r}")
     if not (value > 0 or (zero and value == 0)) or value > _MAX_S:
-        raise SettingsError(setting, f"must be a finite number of seconds above zero, at most {_MAX_S:,.0f}, not {value!r}")
+        raise SettingsError(
+            setting, f"must be a finite number of seconds above zero, at most {_MAX_S:,.0f}, not {value!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,10 @@ KEPT: list[tuple[str, Any]] = [
     ("order", {"z": 1, "a": 2, "m": {"y": 1, "b": 2}}),
     ("32 deep", nested(32)),
     ("every kind", {"": None, "t": True, "f": False, "l": [], "o": {}, "s": "\u2028\u202e\ufeff\x1b"}),
-    ("what looks like ours", {"lc": 1, "__class__": "os.system", "$ref": "#/x", "type": "constructor", "py/object": "x"}),
+    (
+        "what looks like ours",
+        {"lc": 1, "__class__": "os.system", "$ref": "#/x", "type": "constructor", "py/object": "x"},
+    ),
     ("any mapping", MappingProxyType({"a": MappingProxyType({"b": (1, 2)})})),
 ]
 
@@ -300,7 +303,11 @@ PARTS: list[tuple[str, Any, Any]] = [
     ("the same in IPv6", _image("http://[::ffff:a9fe:a9fe]/x"), _image("http://[::ffff:a9fe:a9fe]/x")),
     ("a bomb", _image("data:image/png;base64," + "AAAA" * 50_000), _image("data:image/png;base64," + "AAAA" * 50_000)),
     ("unknown keys", [{"type": "text", "text": "x", "lc": 1}], [{"type": "text", "text": "x"}]),
-    ("a file name", _file(file_id="f", filename="../=cmd|'\r\n\u202e"), _file(file_id="f", filename="../=cmd|'\r\n\u202e")),
+    (
+        "a file name",
+        _file(file_id="f", filename="../=cmd|'\r\n\u202e"),
+        _file(file_id="f", filename="../=cmd|'\r\n\u202e"),
+    ),
 ]
 
 

@@ -258,7 +258,16 @@ def test_a_database_that_cannot_be_written(sqlite_file: str) -> None:
     assert "not writable" in done.stdout or "cannot be opened" in done.stdout, done
 
 
-DATABASES = ["nonsense", "mysql://u@h/d", "sqlite://", "sqlite:///:memory:", "sqlite:///a\ud800.db", "a\udc80.db", 5, b"x"]
+DATABASES = [
+    "nonsense",
+    "mysql://u@h/d",
+    "sqlite://",
+    "sqlite:///:memory:",
+    "sqlite:///a\ud800.db",
+    "a\udc80.db",
+    5,
+    b"x",
+]
 
 
 @pytest.mark.parametrize("database", DATABASES)

@@ -47,7 +47,9 @@ def served(name: str, key: str) -> Script:
         "cut": lambda: Script([chunk({"content": ANSWER}), None], headers=SSE),
         "closed": lambda: Script([None], headers=SSE),
         "stalled": lambda: Script([chunk({"content": ANSWER}), 1.0], headers=SSE),
-        "422 with the question": lambda: failure(422, "no", detail=[{"loc": ["body"], "msg": "bad", "input": QUESTION}]),
+        "422 with the question": lambda: failure(
+            422, "no", detail=[{"loc": ["body"], "msg": "bad", "input": QUESTION}]
+        ),
         "401 echo": lambda: failure(401, f"Incorrect API key provided: {key}", code=key, type=key, param=key),
         "401 header": lambda: failure(401, headers={"x-request-id": key, "www-authenticate": f"Bearer {key}"}),
         "401 plain echo": lambda: Script([f"bad key {key}".encode()], status=401, headers={}),
@@ -242,7 +244,9 @@ def test_a_password_is_shown_nowhere(face: Face, logs: pytest.LogCaptureFixture)
     searched({"logs": _logged(logs), "reprs": f"{kit!r} {kit._scope!r}"}, PASSWORD, KEY, QUESTION)
 
 
-@pytest.mark.parametrize("database", [f"postgresql://u:{PASSWORD}@h:no/d", f"mysql://u:{PASSWORD}@h/d", f"x:{PASSWORD}"])
+@pytest.mark.parametrize(
+    "database", [f"postgresql://u:{PASSWORD}@h:no/d", f"mysql://u:{PASSWORD}@h/d", f"x:{PASSWORD}"]
+)
 def test_a_password_in_a_url_that_cannot_work(face: Face, database: str) -> None:
     """A database URL that is refused is not repeated."""
     with pytest.raises(ConvokitError) as caught:

@@ -108,7 +108,9 @@ def test_every_public_method_has_a_scenario(one: type, other: type) -> None:
     for face in (one, other):
         missing = [name for name in _public(face) if f"{one.__name__}.{name}" not in ATTACKS]
         assert not missing, f"add to ATTACKS how tenant B tries to reach A's data through {face.__name__}.{missing}"
-    stale = [name for name in ATTACKS if name.startswith(f"{one.__name__}.") and name.partition(".")[2] not in _public(one)]
+    stale = [
+        name for name in ATTACKS if name.startswith(f"{one.__name__}.") and name.partition(".")[2] not in _public(one)
+    ]
     assert not stale, f"ATTACKS has scenarios for what is gone: {stale}"
 
 
@@ -235,4 +237,3 @@ def test_a_can_reach_its_own(pair: Pair) -> None:
         for each in side.known.ids:
             assert kit.chat(id=each).messages()[0].text == SECRET
         assert len(kit.conversations(subject=SUBJECT)) == len(KEYS)
-
