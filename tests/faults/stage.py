@@ -15,12 +15,14 @@ import pytest
 from sqlalchemy import Engine, func, select, union_all
 
 from convokit.store.engine import database_url, open_engine
-from convokit.store.schema import metadata
+from convokit.store.schema import completion, metadata
 from tests.support.databases import Files, Postgres
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
 FACES = [(backend, face) for backend in ("sqlite", "postgresql") for face in ("sync", "async")]
+EACH_ONCE = [("sqlite", "sync"), ("postgresql", "async")]
+"""Each database and each face once, for what is decided before either of them is reached, or behind both."""
 _numbers = itertools.count(1)
 
 
@@ -33,6 +35,21 @@ def dump(engine: Engine) -> dict[str, list[str]]:
 
 _COUNTS = union_all(*(select(func.count()).select_from(table) for table in metadata.tables.values()))
 """The number of rows of every table, in one statement: nothing is ever deleted and written anew."""
+
+
+def circle() -> dict[str, Any]:
+    """Return a mapping that holds itself."""
+    made: dict[str, Any] = {}
+    made["again"] = made
+    return made
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Return a mapping `depth` levels deep."""
+    made: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        made = {"in": made}
+    return made
 
 
 @dataclass
@@ -57,6 +74,21 @@ class Stage:
         """Return every row of every table."""
         return dump(self.engine)
 
+    def calls(self, chat: Any) -> list[str]:
+        """Return the states of a chat's API calls, in their order."""
+        columns = completion.c
+        query = select(columns.state).where(columns.conversation_id == chat.id)
+        with self.engine.connect() as connection:
+            return list(connection.execute(query.order_by(columns.started_at, columns.number)).scalars())
+
+    def goes_on(self, chat: Any, partial: str) -> None:
+        """Hold that the question "x" and what came of its reply are stored, and that the conversation goes on elsewhere."""
+        stored = self.settle(chat.messages())
+        kept = [(partial, "partial")] if partial else []
+        assert [(each.text, each.status) for each in stored] == [("x", "complete"), *kept]
+        assert self.settle(self.kit.chat(chat.key).send("go on")).text == "echo: go on"
+        self.settle(chat.verify())
+
     @contextmanager
     def untouched(self) -> Iterator[None]:
         """Hold that nothing is written and nothing is called."""
@@ -70,8 +102,8 @@ class Stage:
             return list(connection.execute(_COUNTS).scalars())
 
 
-def staged(**settings: Any) -> Callable[..., Iterator[Stage]]:
-    """Return a fixture of the module: a stage on both databases, for both faces."""
+def staged(on: list[tuple[str, str]] = FACES, **settings: Any) -> Callable[..., Iterator[Stage]]:
+    """Return a fixture of the module: a stage on each of these databases and faces."""
 
     def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         backend, name = request.param
@@ -87,4 +119,4 @@ def staged(**settings: Any) -> Callable[..., Iterator[Stage]]:
         if isinstance(held, Postgres):
             held.drop(database)
 
-    return pytest.fixture(scope="module", params=FACES, ids="-".join)(stage)
+    return pytest.fixture(scope="module", params=on, ids="-".join)(stage)

@@ -5,6 +5,7 @@ B must not be able to tell them apart: not by a value, an error, a count, or wha
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections import Counter
@@ -16,17 +17,17 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import Engine
-from sqlalchemy import text as sql
+from sqlalchemy import Engine, update
 
 from convokit import Convokit, Retry, Stream
 from convokit.errors import ModelError
 from convokit.run.aio import AsyncStream
 from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.schema import turn
 from tests.faults.stage import FACES, dump
 from tests.support.databases import Files, Postgres
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, chunk, failure, Script
+from tests.support.server import LoopbackServer, Script, chunk, failure
 
 SECRET = "the secret of A"
 KEYS = ("whole", "failed", "broken", "left")
@@ -143,29 +144,21 @@ def _fill(database: str, server: LoopbackServer) -> Known:
                 server.script(failure(500))
             if key == "broken":
                 server.script(Script([chunk({"content": SECRET}), None], headers={"content-type": "text/event-stream"}))
-            try:
+            with contextlib.suppress(ModelError):
                 list(chat.stream(SECRET, **options))  # type: ignore[arg-type]
-            except ModelError:
-                pass
         chats = [kit.chat(key) for key in KEYS]
         messages = [each.id for chat in chats for each in chat.messages()]
         turns = [each.turn_id for chat in chats for each in chat.messages() if each.turn_id]
         cursor = kit.conversations(limit=1).next
         ids = [each.id for each in kit.conversations()]
         left = chats[-1].id
+        assert left
     engine = open_engine(database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
-        values = {"owner": '["elsewhere","b",1,"2"]', "id": left.hex if engine.dialect.name == "sqlite" else left}
-        connection.execute(
-            sql(
-                "UPDATE convokit_turn SET state = 'open', claim = 0, owner = :owner, lease_until = 5, ended_at = NULL "
-                "WHERE conversation_id = :id"
-            ),
-            values,
-        )
+        held = {"state": "open", "claim": 0, "owner": '["elsewhere","b",1,"2"]', "lease_until": 5, "ended_at": None}
+        connection.execute(update(turn).where(turn.c.conversation_id == left).values(held))
     engine.dispose()
     assert cursor
-    assert left
     return Known(ids, messages, turns, cursor, left)
 
 

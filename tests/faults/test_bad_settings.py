@@ -1,4 +1,4 @@
-"""Settings, parameters and servers that cannot work: a typed error that names the setting, before anything is written or called."""
+"""Settings, parameters and places that cannot work: a typed error that names them, before anything is written or called."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -16,12 +17,12 @@ import pytest
 
 from convokit import Budget, Limits, Retry, Timeouts
 from convokit.errors import ContextOverflow, InvalidInput, NotFound, SettingsError, StoreUnavailable, Unreachable
-from tests.faults.stage import Stage, staged
-from tests.faults.test_bad_input import NAMES, circle, nested
+from tests.faults.stage import EACH_ONCE, Stage, circle, nested, staged
+from tests.faults.test_bad_input import NAMES
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
-stage = staged()
+stage = staged(EACH_ONCE)
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "default": math.nan}}}
 PARAMS: list[tuple[str, dict[str, Any]]] = [
     ("temperature", {"temperature": 2.1}),
@@ -111,7 +112,8 @@ PARAMS: list[tuple[str, dict[str, Any]]] = [
 def test_a_setting_of_a_call_that_cannot_be(stage: Stage, named: str, given: dict[str, Any]) -> None:
     """A setting out of range, unknown, no JSON, or at odds with another is named, by every way in; nothing happens."""
     chat = stage.chat()
-    ways = [lambda: chat.send("x", **given), lambda: chat.send("x", idempotency_key="once", **given)]
+    ways: list[Callable[[], Any]] = [lambda: chat.send("x", **given)]
+    ways.append(lambda: chat.send("x", idempotency_key="once", **given))
     if not given.keys() & {"on_busy", "retry", "timeouts", "max_tool_rounds", "max_output_tokens"}:
         ways.append(lambda: stage.settle(stage.chat(**given)).send("x"))
     with stage.untouched():
@@ -169,8 +171,9 @@ def test_every_field_of_every_group_is_in_the_table() -> None:
     """A new field of a group must say what it refuses."""
     for group in (Limits, Budget, Timeouts, Retry):
         assert {name for each, name, _ in GROUPS if each is group} == set(group.__slots__)
+        made: Any = group
         with pytest.raises(TypeError):
-            group(unknown=1)
+            made(unknown=1)
 
 
 @pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in NAMES[:7]])
@@ -191,11 +194,10 @@ def test_no_model(face: Face, database: str, server: LoopbackServer) -> None:
 
 @pytest.mark.parametrize("key", [None, "", "a b\n", "ä", 5, b"key"])
 def test_a_key_that_no_header_can_carry(stage: Stage, key: Any) -> None:
-    """OpenAI without a key, or a key that is no header, given or fetched, is refused before anything happens; it is not shown."""
+    """No key for a host that wants one, or a key that is no header, given or fetched, is refused at once and not shown."""
     for given in (key, lambda: key):
         with stage.untouched(), pytest.raises(SettingsError, match="api_key") as caught:
-            kit = stage.face.kit(stage.database, model="gpt-6-luna", api_key=given)
-            stage.settle(kit.chat("k").send("hello"))
+            stage.settle(stage.face.kit(stage.database, model="gpt-6-luna", api_key=given).chat("k").send("hello"))
         assert "ä" not in str(caught.value)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from convokit import Budget
-from tests.faults.stage import Stage, staged
+from tests.faults.stage import EACH_ONCE, Stage, staged
 from tests.support.server import Script, completion
 
-stage = staged()
+stage = staged(EACH_ONCE)
 TRAPS: list[dict[str, Any]] = [
     {"lc": 1, "type": "constructor", "id": ["os", "system"], "kwargs": {"command": "x"}},
     {"lc": 1, "type": "secret", "id": ["OPENAI_API_KEY"]},
@@ -61,7 +61,7 @@ def test_stored_mappings_are_data(stage: Stage, trap: dict[str, Any]) -> None:
         **trap,
     }
     if trap.get("type"):
-        body["choices"][0]["message"]["tool_calls"][0]["type"] = "function"  # type: ignore[index]
+        body["choices"][0]["message"]["tool_calls"][0]["type"] = "function"
     stage.server.script(Script([json.dumps(body).encode()]))
     stage.settle(chat.send("x"))
     again = stage.kit.chat(chat.key)

@@ -6,6 +6,7 @@ causes and the locals of every frame below the test's own, the tables and the by
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import traceback
@@ -15,18 +16,20 @@ from typing import Any
 
 import pytest
 from sqlalchemy.engine import make_url
+from typer.testing import CliRunner
 
 from convokit import Retry, Stream, Timeouts
+from convokit.cli.app import app
 from convokit.errors import ConvokitError
 from convokit.run.aio import AsyncStream
 from convokit.run.setup import ApiKey
 from convokit.settings import Environment
 from tests.cli.conftest import CommandLine
-from tests.faults.stage import Stage, staged
+from tests.faults.stage import EACH_ONCE, Stage, staged
 from tests.support.faces import Face
 from tests.support.server import Script, chunk, completion, event, failure, stream
 
-stage = staged()
+stage = staged(EACH_ONCE)
 KEY = "canary-key-5c1f0a77e2"
 HEADER = "canary-header-91b2"
 PASSWORD = "canary-password-7d03"
@@ -181,7 +184,7 @@ def test_the_key_is_nowhere(
     told = []
     for way in (chat.send, chat.stream):
         stage.server.script(served(name, key))
-        told.append(_attempt(stage, lambda way=way: way(QUESTION, **options), deep=name in QUIET))
+        told.append(_attempt(stage, functools.partial(way, QUESTION, **options), deep=name in QUIET))
         assert stage.server.requests[-1].headers["authorization"] == f"Bearer {key}"
         assert stage.server.requests[-1].headers["x-token"] == HEADER
     errors = "\n".join(error for _, error in told)
@@ -236,7 +239,8 @@ def test_a_password_is_shown_nowhere(face: Face, logs: pytest.LogCaptureFixture)
     """The password of a database that cannot be reached is in no error, cause, log or repr."""
     url = f"postgresql://someone:{PASSWORD}@127.0.0.1:9/chats?application_name=x"
     kit = face.kit(url, model="m", api_key=KEY)
-    for call in (lambda: kit.chat("k").send(QUESTION), lambda: kit.conversations(), lambda: kit.migrate()):
+    calls: list[Callable[[], Any]] = [lambda: kit.chat("k").send(QUESTION), kit.conversations, kit.migrate]
+    for call in calls:
         with pytest.raises(ConvokitError) as caught:
             face.settle(call())
         error = caught.value
@@ -278,9 +282,5 @@ def test_the_command_line_shows_no_secret(stage: Stage, logs: pytest.LogCaptureF
 
 
 def _run(cli: CommandLine, *arguments: str) -> Any:
-    from typer.testing import CliRunner
-
-    from convokit.cli.app import app
-
     variables = {"CONVOKIT_DATABASE_URL": cli.database, "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": cli.base_url}
     return CliRunner().invoke(app, arguments, env=variables)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, or_
+from sqlalchemy import bindparam, or_, select
 
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
-from convokit.store import conversations, steps, turns
+from convokit.store import conversations, migrate, steps, turns
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -136,7 +136,7 @@ def _blind(monkeypatch: pytest.MonkeyPatch) -> None:
     tenant = conversation.c.tenant
     any_tenant = or_(tenant == bindparam("tenant"), tenant != bindparam("tenant"))
     columns = conversations._COLUMNS
-    statement = conversations.select(*columns).where(conversation.c.id == bindparam("id"), any_tenant)
+    statement = select(*columns).where(conversation.c.id == bindparam("id"), any_tenant)
     monkeypatch.setattr(conversations, "_BY_ID", statement)
 
 
@@ -152,7 +152,7 @@ def test_a_missing_condition_would_be_seen(pair: Pair, monkeypatch: pytest.Monke
 def test_keys_of_two_tenants_are_two_conversations(pair: Pair) -> None:
     """The id of a keyed conversation holds the tenant: no two tenants, however named, share one."""
     with pair.beside.engine.connect() as connection:
-        database_id = connection.execute(conversations._DATABASE_ID).scalar_one()
+        database_id = migrate.check(connection, "this one")
     tenants = ["a", "A", "a ", "a\u0301", "\u00e1", 'a","b', "a\\", "b"]
     keys = ["k", 'b","k', "", "\\k"]
     made = {keyed_id(database_id, tenant, key) for tenant in tenants for key in keys}
@@ -160,15 +160,15 @@ def test_keys_of_two_tenants_are_two_conversations(pair: Pair) -> None:
 
 
 TENANT = {
-    "conversations.find": lambda connection, side, id: conversations.find(connection, "rival", id),
-    "conversations.by_key": lambda connection, side, id: [
+    "conversations.find": lambda connection, wanted: conversations.find(connection, "rival", wanted),
+    "conversations.by_key": lambda connection, wanted: [
         conversations.by_key(connection, "rival", key) for key in ("nobody's", SECRET)
     ],
-    "conversations.recent": lambda connection, side, id: conversations.recent(
+    "conversations.recent": lambda connection, wanted: conversations.recent(
         connection, "rival", subject=None, limit=1000, before=None
     ),
-    "turns.open_in": lambda connection, side, id: turns.open_in(connection, "rival"),
-    "steps.snapshot": lambda connection, side, id: steps.snapshot(connection, "rival", id, 0, lambda row, rows: 0),
+    "turns.open_in": lambda connection, wanted: turns.open_in(connection, "rival"),
+    "steps.snapshot": lambda connection, wanted: steps.snapshot(connection, "rival", wanted, 0, lambda row, rows: 0),
     "chain.find_prompt": None,
     "chain.keep_prompt": None,
 }
@@ -193,7 +193,7 @@ NO_TENANT |= {"migrate.check"}
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:
     """Return the public functions of the modules that the reference describes."""
     page = (checkout / "docs" / "reference" / "store.md").read_text("utf-8")
-    found = {}
+    found: dict[str, Callable[..., Any]] = {}
     for name in re.findall(r"^## convokit\.store\.(\w+)$", page, re.MULTILINE):
         module = importlib.import_module(f"convokit.store.{name}")
         for attribute, member in vars(module).items():
@@ -222,7 +222,7 @@ def test_the_store_tells_b_nothing_of_a(pair: Pair, name: str) -> None:
     outcomes = []
     for side in (pair.beside, pair.alone):
         with side.engine.execution_options(**{WRITE: True}).connect() as connection:
-            outcomes.append([repr(call(connection, side, each)) for each in pair.beside.known.ids])
+            outcomes.append([repr(call(connection, each)) for each in pair.beside.known.ids])
     named = [re.sub(r"UUID\('[^']*'\)|\b\d{9,}\b|b'[^']*'|b\"[^\"]*\"|<[^>]*>", "", repr(each)) for each in outcomes]
     assert named[0] == named[1]
     assert SECRET not in named[0] or name == "conversations.recent"

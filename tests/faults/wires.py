@@ -102,7 +102,7 @@ def full_backlog() -> Iterator[str]:
     waiting = []
     for _ in range(4):
         one = socket.socket()
-        one.setblocking(False)  # noqa: FBT003
+        one.setblocking(False)
         one.connect_ex(listener.getsockname())
         waiting.append(one)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
