@@ -234,6 +234,7 @@ RESULTS: list[tuple[str, Any]] = [
     ("nothing", None),
     ("exception", ValueError("a\ud800\x00")),
     ("megabytes", "x" * 5_000_000),
+    ("megabytes in a list", ["x" * 1_000] * 5_000),
 ]
 
 

@@ -49,6 +49,7 @@ def served(name: str, key: str) -> Script:
         "streamed": lambda: stream([ANSWER]),
         "cut": lambda: Script([chunk({"content": ANSWER}), None], headers=SSE),
         "closed": lambda: Script([None], headers=SSE),
+        "silent": lambda: Script([], delay_s=0.5),
         "stalled": lambda: Script([chunk({"content": ANSWER}), 1.0], headers=SSE),
         "422 with the question": lambda: failure(
             422, "no", detail=[{"loc": ["body"], "msg": "bad", "input": QUESTION}]
@@ -69,7 +70,7 @@ def served(name: str, key: str) -> Script:
     return scripts[name]()
 
 
-QUIET = ["answered", "streamed", "cut", "closed", "stalled", "422 with the question"]
+QUIET = ["answered", "streamed", "cut", "closed", "silent", "stalled", "422 with the question"]
 """Servers that do not send the key back: then it is in no frame either."""
 ECHOING = ["401 echo", "401 plain echo", "403 quoted echo", "500 echo", "429 echo", "redirect header"]
 ECHOING += ["html echo", "broken echo"]
@@ -180,7 +181,7 @@ def test_the_key_is_nowhere(
     given: ApiKey = key if form == "text" else lambda: key
     kit = stage.face.kit(stage.database, model="m", base_url=stage.server.url, api_key=given)
     chat = kit.chat(stage.chat().key, extra_headers={"x-token": HEADER})
-    options = {"retry": Retry(attempts=1), "timeouts": Timeouts(stall_s=0.1)}
+    options = {"retry": Retry(attempts=1), "timeouts": Timeouts(first_byte_s=0.2, stall_s=0.1, total_s=0.4)}
     told = []
     for way in (chat.send, chat.stream):
         stage.server.script(served(name, key))
