@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -291,3 +291,30 @@ def test_ten_megabytes_of_text(stage: Stage) -> None:
     with stage.untouched(), pytest.raises(TooLarge, match=r"Limits\.message_bytes") as caught:
         stage.settle(stage.chat().send("あ" * 3_500_000))
     assert (caught.value.size, caught.value.limit) == (10_500_000, 1024 * 1024)
+
+
+@pytest.mark.parametrize(
+    "given", ["", "nonsense", "\ud800", 5, 1.5, True, [], b"x", "0" * 33, str(UUID(int=7)), UUID(int=7)]
+)
+def test_turns_and_messages_that_are_none(stage: Stage, given: Any) -> None:
+    """A turn to follow, cancel or list from, and a message to pin, is one of this conversation's, or a typed error."""
+    chat = stage.chat()
+    stage.settle(chat.send("x"))
+    with stage.untouched():
+        calls: list[Callable[[], Any]] = [
+            lambda: stage.face.collect(chat.follow(given)),
+            lambda: stage.settle(chat.cancel(given)),
+            lambda: stage.settle(chat.turns(before=given)),
+        ]
+        if given not in (5, True):  # a number is a message's place
+            calls += [lambda: stage.settle(chat.pin(given)), lambda: stage.settle(chat.unpin(given))]
+        for call in calls:
+            with pytest.raises((InvalidInput, NotFound)) as caught:
+                call()
+            str(caught.value).encode()
+        for after in (-1, 1.5, "1", None, True):
+            with pytest.raises(InvalidInput, match="after"):
+                stage.face.collect(chat.follow(after=after))
+        for limit in (0, 1001, 1.5, None):
+            with pytest.raises(InvalidInput, match="limit"):
+                stage.settle(chat.turns(limit=limit))

@@ -18,9 +18,9 @@ from sqlalchemy import bindparam, or_, select
 
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
-from convokit.store import conversations, migrate, steps, turns
+from convokit.store import chain, conversations, migrate, snapshots, turns, usage
 from convokit.store.engine import WRITE
-from convokit.store.schema import conversation
+from convokit.store.schema import conversation, prompt
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
 
 pair = paired()
@@ -57,12 +57,28 @@ def _once(side: Side, chat: Any, text: str, *, stream: bool) -> Any:
     return (chat.stream if stream else chat.send)(text, idempotency_key=ONCE)
 
 
-def _messages(side: Side) -> Calls:
-    """Try A's places in A's conversations and in B's own."""
-    for chat in side.chats():
-        yield chat.messages
-        for place in [*side.known.messages, 1, 2]:
-            yield lambda chat=chat, place=place: chat.messages(before=place)  # type: ignore[misc]
+def _of_messages(*tries: Callable[[Any, Any], Any]) -> Attack:
+    """Return the attack that tries A's places, in A's conversations and in B's own."""
+
+    def attack(side: Side) -> Calls:
+        for chat in side.chats():
+            for place in [*side.known.messages, 1, 2]:
+                for attempt in tries:
+                    yield lambda chat=chat, place=place, attempt=attempt: attempt(chat, place)  # type: ignore[misc]
+
+    return attack
+
+
+def _of_turns(*tries: Callable[[Any, Any], Any]) -> Attack:
+    """Return the attack that tries A's turns, in A's conversations and in B's own."""
+
+    def attack(side: Side) -> Calls:
+        for chat in side.chats():
+            for turn in [*dict.fromkeys(side.known.turns), None]:
+                for attempt in tries:
+                    yield lambda chat=chat, turn=turn, attempt=attempt: attempt(chat, turn)  # type: ignore[misc]
+
+    return attack
 
 
 ATTACKS: dict[str, Attack] = {
@@ -78,9 +94,21 @@ ATTACKS: dict[str, Attack] = {
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
     "Chat.key": _everywhere(lambda side, chat: chat.key),
-    "Chat.messages": _messages,
+    "Chat.messages": _of_messages(lambda chat, place: chat.messages(before=place), lambda chat, place: chat.messages()),
     "Chat.verify": _everywhere(lambda side, chat: chat.verify()),
     "Chat.context": _everywhere(lambda side, chat: chat.context(), lambda side, chat: chat.context(SECRET)),
+    "Convokit.tenant": _on_the_kit(
+        lambda side: side.kit.tenant("rival").conversations(),
+        *(
+            lambda side, name=name: side.kit.tenant(name).conversations()
+            for name in ("ACME", "acme ", "%", "acme' OR 1=1 --")
+        ),
+    ),
+    "Chat.follow": _of_turns(lambda chat, turn: chat.follow(turn), lambda chat, turn: chat.follow(turn, after=3)),
+    "Chat.cancel": _of_turns(lambda chat, turn: chat.cancel(turn)),
+    "Chat.turns": _of_turns(lambda chat, turn: chat.turns(before=turn), lambda chat, turn: chat.turns()),
+    "Chat.pin": _of_messages(lambda chat, place: chat.pin(place)),
+    "Chat.unpin": _of_messages(lambda chat, place: chat.unpin(place)),
     "Chat.resume": _everywhere(lambda side, chat: chat.resume(), lambda side, chat: chat.resume(on_busy="supersede")),
     "Chat.send": _everywhere(
         lambda side, chat: _once(side, chat, SECRET, stream=False),
@@ -168,8 +196,14 @@ TENANT = {
         connection, "rival", subject=None, limit=1000, before=None
     ),
     "turns.open_in": lambda connection, wanted: turns.open_in(connection, "rival"),
-    "steps.snapshot": lambda connection, wanted: steps.snapshot(connection, "rival", wanted, 0, lambda row, rows: 0),
-    "chain.find_prompt": None,
+    "snapshots.snapshot": lambda connection, wanted: snapshots.snapshot(
+        connection, "rival", wanted, 0, lambda row, rows: 0
+    ),
+    "usage.reported": lambda connection, wanted: usage.reported(connection, "rival", "loop-1", 1000),
+    "chain.find_prompt": lambda connection, wanted: [
+        chain.find_prompt(connection, "rival", digest)
+        for digest in connection.execute(select(prompt.c.digest)).scalars()
+    ],
     "chain.keep_prompt": None,
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
@@ -183,27 +217,34 @@ ROW = {
     "steps.settle",
     "steps.append_late",
     "steps.record",
+    "conversations.set_pins",
+    *(f"outcomes.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
-NO_TENANT = {"migrate.scripts", "migrate.include_name", "migrate.upgrade", "migrate.differences", "migrate.current"}
-NO_TENANT |= {"migrate.check"}
-"""Functions about the tables as such."""
+NO_TENANT = {
+    "blobs.insert_new",
+    *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
+    *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
+    "turns.tenants_with_open",
+}
+"""Functions about the database as such, for who owns it."""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:
-    """Return the public functions of the modules that the reference describes."""
-    page = (checkout / "docs" / "reference" / "store.md").read_text("utf-8")
+    """Return every public function over a connection, documented or not."""
     found: dict[str, Callable[..., Any]] = {}
-    for name in re.findall(r"^## convokit\.store\.(\w+)$", page, re.MULTILINE):
-        module = importlib.import_module(f"convokit.store.{name}")
-        for attribute, member in vars(module).items():
-            if inspect.isfunction(member) and attribute[0] != "_" and member.__module__ == module.__name__:
-                found[f"{name}.{attribute}"] = member
+    for path in sorted((checkout / "convokit" / "store").glob("[!_]*.py")):
+        module = importlib.import_module(f"convokit.store.{path.stem}")
+        for name, member in vars(module).items():
+            if not inspect.isfunction(member) or name[0] == "_" or member.__module__ != module.__name__:
+                continue
+            if "connection" in inspect.signature(member).parameters:
+                found[f"{path.stem}.{name}"] = member
     return found
 
 
 def test_every_function_of_the_store_says_whom_it_trusts(checkout: Path) -> None:
-    """A documented store function takes the tenant, or a row or id that came from `find`; a new one must be sorted here."""
+    """A function of the store takes the tenant, or a row or id that came from `find`; a new one must be sorted here."""
     found = _store_functions(checkout)
     assert len(found) > 30
     for name, function in found.items():
