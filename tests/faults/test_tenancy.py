@@ -200,10 +200,10 @@ TENANT = {
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
     "usage.reported": lambda connection, wanted: usage.reported(connection, "rival", "loop-1", 1000),
-    "chain.find_prompt": lambda connection, wanted: [
+    "chain.find_prompt": lambda connection, wanted: any(
         chain.find_prompt(connection, "rival", digest)
         for digest in connection.execute(select(prompt.c.digest)).scalars()
-    ],
+    ),
     "chain.keep_prompt": None,
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
