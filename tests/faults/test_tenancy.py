@@ -217,6 +217,7 @@ ROW = {
     "steps.settle",
     "steps.append_late",
     "steps.record",
+    "append.write",
     "conversations.set_pins",
     *(f"outcomes.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
 }
