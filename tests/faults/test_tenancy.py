@@ -218,6 +218,7 @@ ROW = {
     "steps.append_late",
     "steps.record",
     "append.write",
+    "turns.end",
     "conversations.set_pins",
     *(f"outcomes.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
 }
