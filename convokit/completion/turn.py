@@ -62,6 +62,8 @@ def send(
     conflicts = 0
     while len(heads) <= _REBUILDS:
         seen = yield from look(scope, target, call, content)
+        if seen.conversation is None and target.must_exist:
+            raise missing(target)
         if seen.open_turn is not None:
             yield from clear_the_way(scope, target, call, seen, on_busy, deadline)
             continue
