@@ -74,7 +74,10 @@ def send(
                 running = yield from begin(scope, target, prepared, content, turn_id, key)
             except steps.Conflict:
                 assert target.id is not None
-                if key is not None and (yield from read(turns.find_by_key, scope.tenant, target.id, key.hash)) is not None:
+                if (
+                    key is not None
+                    and (yield from read(turns.find_by_key, scope.tenant, target.id, key.hash)) is not None
+                ):
                     raise
                 if conflicts and seen.conversation is None:  # the id is taken, and not by anything this tenant can see
                     raise missing(target) from None

@@ -152,9 +152,7 @@ def find(connection: Connection, conversation_id: UUID, turn_id: UUID) -> TurnRo
     return None if row is None else TurnRow(*cast("Any", row))
 
 
-def find_by_key(
-    connection: Connection, tenant: str, conversation_id: UUID, idempotency_hash: bytes
-) -> TurnRow | None:
+def find_by_key(connection: Connection, tenant: str, conversation_id: UUID, idempotency_hash: bytes) -> TurnRow | None:
     """Return the turn that was sent under an idempotency key, in a conversation of this tenant."""
     values = {"id": conversation_id, "tenant": tenant, "hash": idempotency_hash}
     row = connection.execute(_BY_KEY, values).one_or_none()
