@@ -51,7 +51,7 @@ def _send_once(
     stored_key = Key.of(key, request)
     conversation_id = yield from identify(scope, target)
     for _ in range(_TRIES):
-        found = yield from read(turns.find_by_key, conversation_id, stored_key.hash)
+        found = yield from read(turns.find_by_key, scope.tenant, conversation_id, stored_key.hash)
         if found is not None:
             if not found.was_sent_with(request):
                 raise IdempotencyConflict(target.name, found.id)
@@ -61,7 +61,7 @@ def _send_once(
         except steps.Conflict:
             continue
         except ConversationBusy:  # by a turn under this very key, perhaps, that began since we looked
-            if (yield from read(turns.find_by_key, conversation_id, stored_key.hash)) is None:
+            if (yield from read(turns.find_by_key, scope.tenant, conversation_id, stored_key.hash)) is None:
                 raise
     raise ConversationBusy(target.name, "several", None)
 

@@ -52,6 +52,8 @@ class Target:
     title: str | None = None
     metadata: str | None = None
     options: Options = field(default_factory=Options)
+    must_exist: bool = False
+    """Whether it was named by an id: nothing is created under an id that someone else may have, unseen."""
 
     @property
     def name(self) -> object:

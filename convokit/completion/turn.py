@@ -62,6 +62,8 @@ def send(
     conflicts = 0
     while len(heads) <= _REBUILDS:
         seen = yield from look(scope, target, call, content)
+        if seen.conversation is None and target.must_exist:
+            raise missing(target)
         if seen.open_turn is not None:
             yield from clear_the_way(scope, target, call, seen, on_busy, deadline)
             continue
@@ -72,7 +74,10 @@ def send(
                 running = yield from begin(scope, target, prepared, content, turn_id, key)
             except steps.Conflict:
                 assert target.id is not None
-                if key is not None and (yield from read(turns.find_by_key, target.id, key.hash)) is not None:
+                if (
+                    key is not None
+                    and (yield from read(turns.find_by_key, scope.tenant, target.id, key.hash)) is not None
+                ):
                     raise
                 if conflicts and seen.conversation is None:  # the id is taken, and not by anything this tenant can see
                     raise missing(target) from None

@@ -132,4 +132,5 @@ def target_of(
         title=title,
         metadata=encoded,
         options=options,
+        must_exist=id is not None,
     )

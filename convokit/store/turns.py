@@ -45,7 +45,11 @@ _TENANTS = (
 _FOUND = select(*(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"), _CALLS.scalar_subquery())
 _BY_ID = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
 _AMONG = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True)))
-_BY_KEY = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.idempotency_hash == bindparam("hash"))
+_BY_KEY = _FOUND.join(conversation, conversation.c.id == turn.c.conversation_id).where(
+    turn.c.conversation_id == bindparam("id"),
+    conversation.c.tenant == bindparam("tenant"),
+    turn.c.idempotency_hash == bindparam("hash"),
+)
 _REOPEN = (
     update(turn)
     .where(
@@ -148,9 +152,10 @@ def find(connection: Connection, conversation_id: UUID, turn_id: UUID) -> TurnRo
     return None if row is None else TurnRow(*cast("Any", row))
 
 
-def find_by_key(connection: Connection, conversation_id: UUID, idempotency_hash: bytes) -> TurnRow | None:
-    """Return the turn that was sent under an idempotency key."""
-    row = connection.execute(_BY_KEY, {"id": conversation_id, "hash": idempotency_hash}).one_or_none()
+def find_by_key(connection: Connection, tenant: str, conversation_id: UUID, idempotency_hash: bytes) -> TurnRow | None:
+    """Return the turn that was sent under an idempotency key, in a conversation of this tenant."""
+    values = {"id": conversation_id, "tenant": tenant, "hash": idempotency_hash}
+    row = connection.execute(_BY_KEY, values).one_or_none()
     return None if row is None else TurnRow(*cast("Any", row))
 
 

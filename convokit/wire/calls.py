@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convokit.domain.events import ToolCallDelta
+from convokit.domain.text import repaired
 from convokit.wire.parsing import mend, mend_all
 
 
@@ -85,7 +86,7 @@ class Call:
         else:
             body = self.function()
         return {
-            "id": mend(self.id),
+            "id": repaired(mend(self.id)),
             "type": kind,
             kind if kind == "custom" else "function": body,
             **mend_all(self.extra),
