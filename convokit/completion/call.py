@@ -76,6 +76,10 @@ class Call:
         """What came of the reply so far, as it may be stored."""
         return repaired(self.reader.text) if self.reader is not None else ""
 
+    def without_key(self, text: str) -> str:
+        """Return what a server said without the key that it was sent: some send it back."""
+        return text.replace(self.key, "[key]") if self.key else text
+
 
 def make(scope: Scope, call: Call) -> Flow[None]:
     """Make the call, again as often as the retry policy allows, until the reply is complete.
@@ -106,9 +110,11 @@ def _tell(call: Call, error: ModelError | ContextOverflow) -> None:
     """Add to an error what came of the reply, and take out the key, should the server have sent it back."""
     if isinstance(error, ModelError) and not error.partial:
         error.partial = call.text
-    key = call.key
-    if key and any(key in str(each) for each in error.args):
-        error.args = tuple(str(each).replace(key, "[key]") for each in error.args)
+    error.args = tuple(call.without_key(str(each)) for each in error.args)
+    for name in ("code", "type", "param", "request_id"):
+        said = getattr(error, name, None)
+        if isinstance(said, str):
+            setattr(error, name, call.without_key(said))
 
 
 def _delay_s(scope: Scope, call: Call, error: Exception, attempt: int) -> float | None:
@@ -124,7 +130,8 @@ def _exchange(scope: Scope, call: Call) -> Flow[None]:
     call.head = yield _open(scope, call)
     assert call.head is not None
     call.row.first_byte_at = scope.clock.now_us()
-    call.row.request_id = headers.request_id(call.head.headers)
+    request_id = headers.request_id(call.head.headers)
+    call.row.request_id = None if request_id is None else call.without_key(request_id)
     if not 200 <= call.head.status < 300:
         raise (yield from _refusal(scope, call, call.head))
     content_type = call.head.headers.get("content-type", "")

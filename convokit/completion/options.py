@@ -70,7 +70,7 @@ class Options:
     tools: tuple[Tool, ...] | Unset = UNSET
     max_tool_rounds: int | Unset = UNSET
     strategy: Strategy | Unset = UNSET
-    params: RequestParams = field(default_factory=RequestParams)
+    params: RequestParams = field(default_factory=RequestParams, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", check(self.params))
@@ -141,7 +141,7 @@ class Plan:
     retry: Retry
     timeouts: Timeouts
     mode: Mode
-    params: RequestParams
+    params: RequestParams = field(repr=False)
     unsupported: Unsupported
     tools: Mapping[str, Tool]
     wire_tools: tuple[dict[str, Any], ...]

@@ -127,13 +127,18 @@ def _close(call: Call, completion: Completion, outcome: Outcome, now: int) -> No
     row.state = "ok" if outcome.status != "partial" and outcome.error is None else "error"
     row.error = compact_json(describe(outcome.error)) if outcome.error is not None else None
     row.ended_at = now
-    row.served_model = _fixed(completion.model)
-    row.response_id = _fixed(completion.response_id)
-    row.finish_reason = _fixed(completion.answers[0].finish_reason) if completion.answers else None
-    row.service_tier = _fixed(completion.service_tier)
-    row.details = _details(completion)
+    row.served_model = _said(call, completion.model)
+    row.response_id = _said(call, completion.response_id)
+    row.finish_reason = _said(call, completion.answers[0].finish_reason) if completion.answers else None
+    row.service_tier = _said(call, completion.service_tier)
+    row.details = _said(call, _details(completion))
     _count(row, _usage(call, completion))
     row.salt = chain.new_salt()
+
+
+def _said(call: Call, text: str | None) -> str | None:
+    """Return what the server said about the call as it may be stored."""
+    return None if text is None else call.without_key(repaired(text))
 
 
 def _details(completion: Completion) -> str | None:
