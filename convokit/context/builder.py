@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from typing import Any
 
+from convokit.context.intake import taken_in
 from convokit.context.repair import PartialPolicy, sendable
 from convokit.context.report import Context, Part, PartKind, Report
 from convokit.context.strategy import Selection, Sent, StepWindow, Strategy, View, within
@@ -32,6 +33,7 @@ from convokit.settings import Budget
 DEFAULT_WINDOW = 8192
 DEFAULT_REPLY = 1024
 _EXCERPT = 60
+_INSTRUCTIONS = ("developer", "system")
 
 
 class ContextBuilder:
@@ -106,11 +108,9 @@ class ContextBuilder:
         """
         prompt, rest = _split_instructions(developer_prompt, history)
         items, before = [], 0
-        for index, message in enumerate(rest):
-            if not isinstance(message.get("role"), str):
-                raise InvalidInput(f"history[{index}].role", "is missing")
-            tokens = message_tokens(self.counter, message)
-            items.append(Item(index, dict(message), tokens, before))
+        for index, shape in enumerate(rest):
+            tokens = message_tokens(self.counter, shape)
+            items.append(Item(index, shape, tokens, before))
             before += tokens
         kept = [item for item in items if item.key in pinned]
         return self.assemble(items, developer_prompt=prompt, tools=tools, response_format=response_format, pinned=kept)
@@ -140,7 +140,10 @@ class ContextBuilder:
             raise InvalidInput("history", "holds no message to answer")
         free = available - sum(item.tokens for item in pinned)
         view = View(items, free, self.step_tokens, complete, floor, self.counter.name)
-        chosen = within(_selected(self.strategy, view), view, pinned, available)
+        try:
+            chosen = within(_selected(self.strategy, view), view, pinned, available)
+        except ContextOverflow as error:
+            raise self._explained(error, fixed_tokens, reply_tokens) from None
         kept, left_out = sendable([*chosen.also, *items[chosen.start :]], partial=self.partial)
         if self.profile.alternate:
             kept = _from_first_user(kept, left_out)
@@ -163,6 +166,15 @@ class ContextBuilder:
             parts=tuple(parts),
         )
         return Context.model_construct(messages=messages, report=report)
+
+    def _explained(self, error: ContextOverflow, fixed_tokens: int, reply_tokens: int | None) -> ContextOverflow:
+        """Return the error with what takes the window's room: it need not be the message."""
+        limit = min(self.window_tokens, self.profile.max_input_tokens or self.window_tokens)
+        detail = (
+            f"of {limit:,} the developer prompt, tools and response schema take {fixed_tokens:,} and "
+            f"{reply_tokens or self.reply_tokens:,} are kept for the reply; shorten them or the message, or raise the budget"
+        )
+        return ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail)
 
     def _fixed_parts(
         self, developer_prompt: str | None, tools: Sequence[Mapping[str, Any]], response_format: Any
@@ -219,28 +231,28 @@ def _message_parts(
 
 def _split_instructions(
     developer_prompt: str | None, history: Sequence[Mapping[str, Any]]
-) -> tuple[str | None, Sequence[Mapping[str, Any]]]:
+) -> tuple[str | None, list[dict[str, Any]]]:
     """Return one developer prompt, the leading instructions of `history` joined to it, and the rest of the history."""
-    prompts = [developer_prompt] if developer_prompt else []
-    count = 0
-    for message in history:
-        if message.get("role") not in ("developer", "system"):
-            break
-        prompts.append(text_of(message.get("content")))
-        count += 1
-    return ("\n\n".join(prompts) or None), history[count:]
+    messages = [taken_in(f"history[{index}]", message) for index, message in enumerate(history)]
+    count = next((index for index, each in enumerate(messages) if each["role"] not in _INSTRUCTIONS), len(messages))
+    prompts = [developer_prompt or "", *(text_of(message["content"]) for message in messages[:count])]
+    return ("\n\n".join(filter(None, prompts)) or None), messages[count:]
 
 
 def _shaped(developer_prompt: str | None, items: Sequence[Item], profile: Profile) -> list[dict[str, Any]]:
-    """Return the array in the form the profile asks for: the instructions' role or fold, and turns that alternate."""
-    role = "developer" if profile.instructions == "developer" else "system"
+    """Return the array in the form the profile asks for: the instructions' role or fold, and turns that alternate.
+
+    Instructions in mid-array become the user's where the template knows them at the beginning only, or not at all.
+    """
+    fold = profile.instructions == "fold"
+    role = "user" if fold or profile.alternate else profile.instructions
     messages = [_with_role(item.shape, role) for item in items]
     if profile.alternate:
         messages = _alternating(messages)
     if not developer_prompt:
         return messages
-    if profile.instructions != "fold":
-        return [{"role": role, "content": developer_prompt}, *messages]
+    if not fold:
+        return [{"role": profile.instructions, "content": developer_prompt}, *messages]
     first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
     if first is None:
         return [{"role": "user", "content": developer_prompt}, *messages]
@@ -249,7 +261,7 @@ def _shaped(developer_prompt: str | None, items: Sequence[Item], profile: Profil
 
 
 def _with_role(shape: dict[str, Any], instructions: str) -> dict[str, Any]:
-    if shape["role"] in ("developer", "system") and shape["role"] != instructions:
+    if shape["role"] in _INSTRUCTIONS and shape["role"] != instructions:
         return {**shape, "role": instructions}
     return shape
 
@@ -264,25 +276,28 @@ def _from_first_user(items: list[Item], left_out: dict[int, str]) -> list[Item]:
 
 
 def _alternating(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Merge neighbours of one role; messages that carry tool calls stay as they are.
-
-    Instructions in mid-array become the user's: such templates know them at the beginning only.
-    """
+    """Merge neighbours of one role. A reply before one that calls tools is merged into it; its answers stay behind it."""
     result: list[dict[str, Any]] = []
-    for message in (_with_role(each, "user") for each in messages):
+    for message in messages:
         last = result[-1] if result else None
-        plain = "tool_calls" not in message and message["role"] in ("user", "assistant")
-        if last is not None and plain and last["role"] == message["role"] and "tool_calls" not in last:
-            result[-1] = {"role": last["role"], "content": _joined(_said(last), _said(message))}
+        if last is not None and message["role"] in ("user", "assistant") and last["role"] == message["role"]:
+            result[-1] = _merged(last, message)
         else:
             result.append(message)
     return result
 
 
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    said = [each for each in (_said(first), _said(second)) if each]
+    kept = {key: value for key, value in second.items() if key in ("role", "tool_calls")}
+    if not said:
+        return second
+    return {**kept, "content": said[0] if len(said) == 1 else _joined(*said)}
+
+
 def _said(message: Mapping[str, Any]) -> Any:
-    """Return a message's content, or the refusal in its place."""
-    content = message.get("content")
-    return content if content is not None else message.get("refusal")
+    """Return a message's content, or in its place the refusal, or the words of a spoken reply."""
+    return message.get("content") or message.get("refusal") or (message.get("audio") or {}).get("transcript")
 
 
 def _joined(first: Any, second: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from convokit.context.shapes import called_ids
 from convokit.context.window import Item
 
 PartialPolicy = Literal["include", "mark", "leave_out"]
@@ -40,21 +41,21 @@ def sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Ite
     return result, left_out
 
 
-def _answers(items: Sequence[Item]) -> dict[tuple[int, str], list[Item]]:
-    """Return the results of each asker's calls: some servers number their calls afresh in every reply.
+def _answers(items: Sequence[Item]) -> dict[tuple[int, str], Item]:
+    """Return the result of each asker's calls: some servers number their calls afresh in every reply.
 
     A result belongs to the nearest call of its id before it that has none yet.
     """
     waiting: dict[str, list[int]] = {}
-    found: dict[tuple[int, str], list[Item]] = {}
+    found: dict[tuple[int, str], Item] = {}
     for item in items:
         if item.shape["role"] == "tool":
-            call_id = str(item.shape.get("tool_call_id"))
-            if waiting.get(call_id):
-                found.setdefault((waiting[call_id].pop(), call_id), []).append(item)
+            answered = item.shape.get("tool_call_id")
+            if isinstance(answered, str) and waiting.get(answered):
+                found[waiting[answered].pop(), answered] = item
         elif item.shape["role"] == "assistant":
-            for call in item.shape.get("tool_calls") or ():
-                waiting.setdefault(str(call.get("id")), []).append(item.key)
+            for call_id in dict.fromkeys(called_ids(item.shape)):
+                waiting.setdefault(call_id, []).append(item.key)
     return found
 
 
@@ -71,11 +72,10 @@ def _unsendable(item: Item, partial: PartialPolicy) -> str | None:
     if item.status == "partial" and partial == "leave_out":
         return "a partial reply (policy)"
     shape = item.shape
-    if not (
-        _has_content(shape.get("content")) or shape.get("tool_calls") or shape.get("refusal") or shape.get("audio")
-    ):
-        return "empty"
-    return None
+    if _has_content(shape.get("content")):
+        return None
+    other = ("tool_calls", "refusal", "audio") if shape["role"] == "assistant" else ()
+    return None if any(shape.get(key) for key in other) else "empty"
 
 
 def _has_content(content: Any) -> bool:
@@ -85,14 +85,13 @@ def _has_content(content: Any) -> bool:
 
 
 def _with_answers(
-    item: Item, answers: dict[tuple[int, str], list[Item]], used: set[int], left_out: dict[int, str]
+    item: Item, answers: dict[tuple[int, str], Item], used: set[int], left_out: dict[int, str]
 ) -> list[Item]:
     """Return the message with only its answered calls, and the answers in the calls' order right behind it."""
     kept, behind = [], []
     for call in item.shape["tool_calls"]:
-        own = answers.get((item.key, str(call.get("id"))))
-        answer = own.pop(0) if own else None
-        if answer is not None and answer.status != "redacted":
+        answer = answers.get((item.key, str(call.get("id"))))
+        if answer is not None and answer.status != "redacted" and answer.key not in used:
             kept.append(call)
             behind.append(answer)
             used.add(answer.key)
@@ -101,7 +100,7 @@ def _with_answers(
     shape = {key: value for key, value in item.shape.items() if key != "tool_calls"}
     if kept:
         shape["tool_calls"] = kept
-    elif not (_has_content(shape.get("content")) or shape.get("refusal")):
+    elif not (_has_content(shape.get("content")) or shape.get("refusal") or shape.get("audio")):
         left_out[item.key] = "tool calls without results"
         return []
     return [Item(item.key, shape, item.tokens, item.before, item.status), *behind]

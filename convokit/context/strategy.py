@@ -154,12 +154,14 @@ class Sent:
 def within(selection: Selection, view: View, pinned: Sequence[Item], available: int) -> Sent:
     """Return the selection as it may be sent: the current turn whole, pinned messages in it, nothing over the budget.
 
-    The oldest turns make room first, then single messages, the oldest first. Raises: ContextOverflow, from the last turn alone.
+    The oldest turns make room first, then single messages, the oldest first; indexes that are not there select nothing.
+    Raises: ContextOverflow, from the last turn alone.
     """
     items, turns, sums = view.items, view.turns, suffix_sums(view.items)
     current = turns[-1] if turns else 0
     start = min(max(selection.start, 0), current)
-    singles = {item.key: item for item in (*pinned, *(items[index] for index in selection.also))}
+    also_there = [items[index] for index in selection.also if 0 <= index < len(items)]
+    singles = {item.key: item for item in (*pinned, *also_there)}
     rule = selection.rule
     while True:
         also = [singles[key] for key in sorted(singles) if key < items[start].key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
+from convokit.context.shapes import NAME, ROLES, call_name, called_ids
 
 
 def problems(messages: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -13,21 +13,29 @@ def problems(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     found: list[str] = []
     if not messages:
         return ["messages: must hold at least one message"]
-    waiting: dict[str, int] = {}
+    waiting: list[str] = []
     for index, message in enumerate(messages):
-        role = message.get("role")
         where = f"messages[{index}]"
-        if role not in ROLES:
+        if not isinstance(message, Mapping):
+            found.append(f"{where}: must be an object, not {type(message).__name__}")
+            continue
+        role = message.get("role")
+        if not isinstance(role, str) or role not in ROLES:
             found.append(f"{where}.role: {role!r} is not a role")
         if role == "tool":
-            if waiting.pop(str(message.get("tool_call_id")), None) is None:
+            if message.get("tool_call_id") in waiting:
+                waiting.remove(message["tool_call_id"])
+            else:
                 found.append(f"{where}: a tool message must answer a call of the assistant message before it")
         elif waiting:
             found.append(f"{where}: these tool calls have no answer: {', '.join(waiting)}")
-            waiting = {}
+            waiting = []
         found += _content_problems(where, message)
-        if role == "assistant":
-            waiting = {str(call.get("id")): index for call in message.get("tool_calls") or ()}
+        if message.get("name") is not None:
+            found += _name_problems(f"{where}.name", message["name"])
+        if "tool_calls" in message:
+            found += _call_problems(f"{where}.tool_calls", message)
+            waiting = called_ids(message)
     if waiting:
         found.append(f"messages[{len(messages) - 1}]: these tool calls have no answer: {', '.join(waiting)}")
     return found
@@ -35,14 +43,40 @@ def problems(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _content_problems(where: str, message: Mapping[str, Any]) -> list[str]:
     content = message.get("content")
-    if "tool_calls" in message and not message["tool_calls"]:
-        return [f"{where}.tool_calls: must not be empty; leave it out"]
     if content is None:
-        excused = message.get("role") == "assistant" and (message.get("tool_calls") or message.get("audio"))
-        refused = message.get("role") == "assistant" and message.get("refusal")
-        return [] if excused or refused else [f"{where}.content: expected a string, got null"]
-    if not isinstance(content, str | list | tuple):
+        other = any(message.get(key) for key in ("tool_calls", "function_call", "refusal", "audio"))
+        excused = message.get("role") == "assistant" and other
+        return [] if excused else [f"{where}.content: expected a string, got null"]
+    if isinstance(content, str):
+        return []
+    if not isinstance(content, list | tuple):
         return [f"{where}.content: must be text or a list of parts, not {type(content).__name__}"]
-    if not isinstance(content, str) and not content:
+    if not content:
         return [f"{where}.content: must hold at least one part"]
-    return []
+    return [
+        f"{where}.content[{number}]: must be an object with a type"
+        for number, part in enumerate(content)
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str)
+    ]
+
+
+def _name_problems(where: str, name: object) -> list[str]:
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return []
+    return [f"{where}: {name!r} is not 1 to 64 of A-Z a-z 0-9 _ and -"]
+
+
+def _call_problems(where: str, message: Mapping[str, Any]) -> list[str]:
+    calls = message["tool_calls"]
+    if message.get("role") != "assistant":
+        return [f"{where}: only an assistant message calls tools"]
+    if not isinstance(calls, list | tuple) or not calls:
+        return [f"{where}: must not be empty; leave it out"]
+    ids = called_ids(message)
+    found = [] if len(ids) == len(calls) else [f"{where}: each call needs an id"]
+    if len(set(ids)) < len(ids):
+        found.append(f"{where}: two calls have the same id")
+    for number, call in enumerate(calls):
+        if isinstance(call, Mapping):
+            found += _name_problems(f"{where}[{number}].name", call_name(call))
+    return found
