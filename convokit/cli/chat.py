@@ -56,6 +56,9 @@ def chat(
         typer.Option("--param", "-o", metavar="NAME=VALUE", help="Any request parameter (JSON).", show_default=False),
     ] = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Wait for the whole reply.")] = False,
+    usage: Annotated[
+        bool, typer.Option("--usage", help="Say what each reply took, and how much came from cache.")
+    ] = False,
     json: options.Json = False,
     database: options.Database = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
@@ -79,6 +82,7 @@ def chat(
             params,
             stream=not no_stream,
             quiet=json,
+            usage=usage,
         )
         if question is None:
             talk(replies)

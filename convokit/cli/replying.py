@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from convokit import Chat, Reply
+from convokit import Chat, Reply, Report
 from convokit.cli.display import note, waiting, write
 from convokit.cli.interrupt import Interrupts
+from convokit.cli.window import from_cache
 from convokit.domain.events import Retrying, StreamEvent
 from convokit.domain.params import RequestParams
 from convokit.errors import ModelError
@@ -31,6 +32,8 @@ class Replies:
     params: RequestParams = field(default_factory=RequestParams)
     stream: bool = True
     quiet: bool = False
+    usage: bool = False
+    """Whether each reply is followed by what it took in tokens."""
 
     def ask(self, text: str) -> Reply | None:
         """Send `text` and return the reply, or None when Ctrl-C stopped it. Raises: ConvokitError."""
@@ -53,6 +56,8 @@ class Replies:
         printed.end()
         if not self.quiet:
             remark(reply)
+            if self.usage:
+                note(_spent(reply))
         return reply
 
     def _streamed(self, chat: Chat, text: str, printed: _Printed) -> Reply:
@@ -110,6 +115,19 @@ def remark(reply: Reply) -> None:
         note(f"note: the reply has no text (finish reason: {reply.finish_reason})")
 
 
+def _spent(reply: Reply) -> str:
+    """Return what a reply took, in the server's own counts where it has said so."""
+    usage = reply.usage
+    if usage.source != "reported":
+        return f"usage: {from_cache(None, None, _expected(reply))}"
+    replied = "" if usage.completion_tokens is None else f"; {usage.completion_tokens:,} tokens of reply"
+    return f"usage: {from_cache(usage.prompt_tokens, usage.cached_tokens, _expected(reply))}{replied}"
+
+
+def _expected(reply: Reply) -> int:
+    return reply.context.stable_tokens if isinstance(reply.context, Report) else 0
+
+
 def as_json(chat: Chat, reply: Reply) -> dict[str, Any]:
     """Return what a program wants to know of a reply."""
     return {
@@ -118,6 +136,7 @@ def as_json(chat: Chat, reply: Reply) -> dict[str, Any]:
         "key": chat.key,
         "turn_id": str(reply.turn_id),
         "usage": reply.usage.model_dump(mode="json"),
+        "expected_cached_tokens": _expected(reply),
         "finish_reason": reply.finish_reason,
         "model": reply.model,
         "changes": [change.model_dump(mode="json") for change in reply.changes],

@@ -11,8 +11,14 @@ from convokit.context.report import Part
 
 WINDOW_NOW = "what the model has in view after the last turn"
 _BAR_CELLS = 60
-_SEGMENTS = (("#", "magenta"), ("=", "cyan"), (".", "dim"), ("~", "green"))
-"""Fixed parts, messages, free, kept for the reply. ASCII: block characters are two cells wide in some terminals."""
+_SEGMENTS = (
+    ("#", "magenta", "developer prompt and fixed parts"),
+    ("=", "cyan", "messages"),
+    (".", "dim", "free"),
+    ("-", "dim", "over the model's input limit"),
+    ("~", "green", "kept for the reply"),
+)
+"""ASCII: block characters are two cells wide in some terminals."""
 
 
 def print_context(context: Context, title: str) -> None:
@@ -36,7 +42,9 @@ def print_context(context: Context, title: str) -> None:
         listing.add_row(*row, *((cell(part.rule, "dim"),) if rules else ()))
     console.print(listing)
     console.print()
-    wrapped(console, Text(_window(report)))
+    for line in (_window(report), _cache(report), _last_call(report)):
+        if line:
+            wrapped(console, Text(line))
 
 
 def _name(part: Part) -> str:
@@ -45,16 +53,18 @@ def _name(part: Part) -> str:
 
 def _bar(report: Report, width: int) -> Text:
     bar = Text("[")
-    for (mark, style), cells in zip(_SEGMENTS, _cells(_amounts(report), width), strict=True):
+    for (mark, style, _), cells in zip(_SEGMENTS, _cells(_amounts(report), width), strict=True):
         bar.append(mark * cells, style=style)
     return bar.append("]")
 
 
-def _amounts(report: Report) -> tuple[int, int, int, int]:
+def _amounts(report: Report) -> tuple[int, ...]:
+    """Return how much of the window each segment takes. What a model takes as input may be less than window and reply leave."""
     fixed = min(report.fixed_tokens, report.tokens)
     history = report.tokens - fixed
-    free = max(report.context_tokens - report.tokens - report.reply_tokens, 0)
-    return fixed, history, free, report.reply_tokens
+    rest = max(report.context_tokens - report.tokens - report.reply_tokens, 0)
+    free = min(max(report.available - history, 0), rest)
+    return fixed, history, free, rest - free, report.reply_tokens
 
 
 def _cells(amounts: tuple[int, ...], width: int) -> list[int]:
@@ -67,16 +77,46 @@ def _cells(amounts: tuple[int, ...], width: int) -> list[int]:
 
 
 def _legend(report: Report) -> str:
-    fixed, history, free, reply = _amounts(report)
-    names = ("developer prompt and fixed parts", "messages", "free", "kept for the reply")
     parts = [
         f"{mark} {amount:,} {name}"
-        for (mark, _), amount, name in zip(_SEGMENTS, (fixed, history, free, reply), names, strict=True)
+        for (mark, _, name), amount in zip(_SEGMENTS, _amounts(report), strict=True)
+        if amount or mark != "-"
     ]
-    return f"{report.context_tokens:,} tokens: {', '.join(parts)}; counted by {one_line(report.counter)}"
+    of = "" if report.model is None else f" of {one_line(report.model)}"
+    return f"{report.context_tokens:,} tokens{of}: {', '.join(parts)}; counted by {one_line(report.counter)}"
 
 
 def _window(report: Report) -> str:
     begins = "" if report.start is None else f"; it begins with message {report.start}"
     left = f"; {report.dropped_tokens:,} tokens before it stay out" if report.dropped_tokens else ""
-    return f"window: {report.rule}{begins}{left}"
+    return f"window: {report.rule}{begins}{left}{_moves(report.moves_in_tokens)}"
+
+
+def _moves(tokens: int | None) -> str:
+    if tokens is None:
+        return ""
+    return f"; its start moves after {tokens:,} more tokens of messages" if tokens else "; its start moves next"
+
+
+def _cache(report: Report) -> str:
+    if not report.stable_tokens:
+        return "cache: nothing expected: no request before this one had its model and budget"
+    return (
+        f"cache: the first {report.stable_tokens:,} of {report.tokens:,} prompt tokens were in the request before too"
+    )
+
+
+def _last_call(report: Report) -> str:
+    last = report.last_call
+    return (
+        "" if last is None else f"last call: {from_cache(last.prompt_tokens, last.cached_tokens, last.expected_tokens)}"
+    )
+
+
+def from_cache(prompt: int | None, cached: int | None, expected: int) -> str:
+    """Say how much of a prompt came from the server's cache, beside what was expected."""
+    if prompt is None:
+        return f"the server did not say what its prompt took (expected from cache: {expected:,} tokens)"
+    if cached is None:
+        return f"{prompt:,} prompt tokens; the server did not say how many from cache (expected {expected:,})"
+    return f"{cached:,} of {prompt:,} prompt tokens from cache (expected {expected:,})"

@@ -12,7 +12,7 @@ from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
 from convokit.context.repair import marked
-from convokit.context.report import Context
+from convokit.context.report import Context, Earlier
 from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
@@ -47,6 +47,8 @@ class Prepared:
     manifest: str
     prompts: list[tuple[bytes, str]]
     stream: bool
+    earlier: Earlier | None = None
+    """What the request before it sent of the path."""
     retrimmed: bool = False
     changes: tuple[Change, ...] = ()
     """What was dropped because the server said so, besides what the renderer changed."""
@@ -80,17 +82,17 @@ def prepare(
     plan = plan_for(scope, target, call, seen.conversation)
     items = (*items_of(plan, seen), question_item(plan, seen, content))
     blobs = {**seen.blobs, **{blob.digest: blob for blob in content.blobs}}
-    floor = _floor(plan, reversed(seen.path.rows))
-    return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor)
+    floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
+    return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor, earlier=earlier)
 
 
 def prepare_again(scope: Scope, target: Target, call: Options, seen: snapshots.Snapshot, *, stream: bool) -> Prepared:
     """Build the request for a question that is stored already: the path that was read ends with it."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
-    floor = _floor(plan, reversed(seen.path.rows))
+    floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
     items = tuple(items_of(plan, seen))
-    return _built(scope, target.id, seen, plan, items, seen.blobs, stream=stream, floor=floor)
+    return _built(scope, target.id, seen, plan, items, seen.blobs, stream=stream, floor=floor, earlier=earlier)
 
 
 def _built(
@@ -103,8 +105,10 @@ def _built(
     *,
     stream: bool,
     floor: int | None,
+    earlier: Earlier | None,
 ) -> Prepared:
-    context = assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=_pinned(plan, seen, items))
+    pinned = _pinned(plan, seen, items)
+    context = assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
     rendered = wire_request.render(
         model=plan.model,
         messages=wire_messages.for_wire(
@@ -117,7 +121,7 @@ def _built(
         mode=plan.mode,
     )
     manifest, prompts = _manifest(plan, context, stream=stream)
-    return Prepared(conversation_id, seen, plan, items, blobs, context, rendered, manifest, prompts, stream)
+    return Prepared(conversation_id, seen, plan, items, blobs, context, rendered, manifest, prompts, stream, earlier)
 
 
 def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
@@ -125,9 +129,8 @@ def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepa
     plan = prepared.plan
     items = (*prepared.items, *(_item(plan, row) for row in more))
     start = prepared.context.report.start
-    built = _built(
-        scope, prepared.conversation_id, prepared.seen, plan, items, prepared.blobs, stream=prepared.stream, floor=start
-    )
+    sent = None if start is None else Earlier(start, prepared.items[-1].key)
+    built = _rebuilt(scope, replace(prepared, items=items, earlier=sent), plan, start)
     return replace(built, changes=prepared.changes, retrimmed=prepared.retrimmed)
 
 
@@ -157,6 +160,7 @@ def _rebuilt(scope: Scope, prepared: Prepared, plan: Plan, floor: int | None) ->
         prepared.blobs,
         stream=prepared.stream,
         floor=floor,
+        earlier=prepared.earlier,
     )
 
 
@@ -171,7 +175,13 @@ def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
 
 
 def assemble(
-    plan: Plan, items: Iterable[Item], *, complete: bool, floor: int | None, pinned: Sequence[Item] = ()
+    plan: Plan,
+    items: Iterable[Item],
+    *,
+    complete: bool,
+    floor: int | None,
+    pinned: Sequence[Item] = (),
+    earlier: Earlier | None = None,
 ) -> Context:
     """Return the context of counted messages under a plan."""
     return plan.builder.assemble(
@@ -183,6 +193,8 @@ def assemble(
         complete=complete,
         floor=floor,
         pinned=pinned,
+        model=plan.model,
+        earlier=earlier,
     )
 
 
@@ -196,9 +208,9 @@ def _pinned(plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item]) -> list
 
 def assemble_seen(plan: Plan, seen: snapshots.Snapshot, question: Item | None) -> Context:
     """Return the context of the path that was read, with a question behind it."""
-    items = [*items_of(plan, seen), *([question] if question is not None else [])]
+    items, earlier = [*items_of(plan, seen), *([question] if question is not None else [])], _earlier(plan, seen)
     floor, pinned = _floor(plan, reversed(seen.path.rows)), _pinned(plan, seen, items)
-    return assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned)
+    return assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
 
 
 def items_of(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
@@ -260,10 +272,21 @@ def _room(plan: Plan, content: Content) -> int:
 
 def _floor(plan: Plan, newest_first: Iterable[MessageRow]) -> int | None:
     """Return where the last reply's window began, if model, counter and step are still what they were."""
-    for row in newest_first:
-        if row.window_from_seq is not None:
-            return row.window_from_seq if row.window_rule == _rule(plan) else None
-    return None
+    row = last_reply(newest_first)
+    return row.window_from_seq if row is not None and row.window_rule == _rule(plan) else None
+
+
+def last_reply(newest_first: Iterable[MessageRow]) -> MessageRow | None:
+    """Return the newest message that a call brought: it knows where the window of its request began."""
+    return next((row for row in newest_first if row.window_from_seq is not None), None)
+
+
+def _earlier(plan: Plan, seen: snapshots.Snapshot) -> Earlier | None:
+    """Return what the path's last request sent of it: from its window's start to the message that its reply follows."""
+    row = last_reply(reversed(seen.path.rows))
+    if row is None or row.window_from_seq is None or row.parent_seq is None or row.window_rule != _rule(plan):
+        return None
+    return Earlier(row.window_from_seq, row.parent_seq)
 
 
 def _rule(plan: Plan) -> int:
@@ -288,6 +311,8 @@ def _manifest(plan: Plan, context: Context, *, stream: bool) -> tuple[str, list[
         values["mode"] = plan.mode
     if stream:
         values["stream"] = True
+    if context.report.stable_tokens:
+        values["stable"] = context.report.stable_tokens
     return compact_json(values), prompts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
@@ -12,16 +13,16 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options
-from convokit.completion.prepare import assemble_seen, look, plan_for, question_item
+from convokit.completion.prepare import assemble_seen, last_reply, look, plan_for, question_item
 from convokit.completion.scope import Scope, Target, identify, missing, ready
-from convokit.context.report import Context
+from convokit.context.report import Context, LastCall, Report
 from convokit.domain.conversation import Conversation, Page
 from convokit.domain.ids import message_seq
 from convokit.domain.message import Message
 from convokit.domain.parts import Content, checked_content
 from convokit.domain.text import checked
 from convokit.errors import InvalidInput
-from convokit.store import conversations, messages
+from convokit.store import conversations, messages, usage
 
 MAX_PAGE = 1000
 Result = TypeVar("Result")
@@ -60,7 +61,23 @@ def context(scope: Scope, target: Target, given: object, call: Options) -> Flow[
         raise missing(target)
     plan = plan_for(scope, target, call, seen.conversation)
     question = None if given is None else question_item(plan, seen, content)
-    return assemble_seen(plan, seen, question)
+    found = assemble_seen(plan, seen, question)
+    reply = last_reply(reversed(seen.path.rows))
+    if seen.conversation is None or reply is None or reply.turn_id is None:
+        return found
+    last = yield from read(usage.last_call, seen.conversation.id, reply.turn_id)
+    return found if last is None else found.model_copy(update={"report": _beside(found.report, last)})
+
+
+def _beside(report: Report, call: usage.AnsweredCall) -> Report:
+    """Return the report with what the path's last call took from the cache, in the server's own counts."""
+    reported = call.usage_source == "reported"
+    last = LastCall(
+        expected_tokens=json.loads(call.manifest).get("stable", 0),
+        prompt_tokens=call.prompt_tokens if reported else None,
+        cached_tokens=call.cached_tokens if reported else None,
+    )
+    return report.model_copy(update={"last_call": last})
 
 
 def recent(scope: Scope, *, subject: str | None, limit: int, before: str | None) -> Flow[Page[Conversation]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from convokit.context.intake import taken_in
 from convokit.context.repair import PartialPolicy, sendable
-from convokit.context.report import Context, Part, PartKind, Report
+from convokit.context.report import Context, Earlier, Part, PartKind, Report, stable_tokens
 from convokit.context.strategy import Selection, Sent, StepWindow, Strategy, View, within
 from convokit.context.tokens import (
     MESSAGE_OVERHEAD,
@@ -126,10 +126,12 @@ class ContextBuilder:
         complete: bool = True,
         floor: int | None = None,
         pinned: Sequence[Item] = (),
+        model: str | None = None,
+        earlier: Earlier | None = None,
     ) -> Context:
         """Return the array for counted items; what `build` does for plain messages and a conversation for its rows.
 
-        `pinned` may lie before the first of `items`.
+        `pinned` may lie before the first of `items`. `earlier` is what the request before this one sent of them.
         """
         fixed = self._fixed_parts(developer_prompt, tools, response_format)
         fixed_tokens = sum(part.tokens for part in fixed) + REPLY_PRIMER
@@ -151,7 +153,9 @@ class ContextBuilder:
             raise InvalidInput("history", "holds no message that can be sent")
         messages = _shaped(developer_prompt, kept, self.profile)
         parts = [*fixed, *_message_parts(items, chosen, pinned, left_out)]
+        start = items[chosen.start].key
         report = Report.model_construct(
+            model=model,
             counter=self.counter.name,
             context_tokens=self.window_tokens,
             reply_tokens=reply_tokens or self.reply_tokens,
@@ -161,8 +165,11 @@ class ContextBuilder:
             tokens=fixed_tokens + sum(item.tokens for item in kept),
             rule=chosen.rule,
             strategy=self.strategy.name,
-            start=items[chosen.start].key,
+            start=start,
             dropped_tokens=items[chosen.start].before,
+            moves_in_tokens=_moves_in(self.strategy, view, chosen.start),
+            stable_tokens=stable_tokens(fixed_tokens - REPLY_PRIMER, parts, start, earlier),
+            last_call=None,
             parts=tuple(parts),
         )
         return Context.model_construct(messages=messages, report=report)
@@ -205,6 +212,11 @@ def _selected(strategy: Strategy, view: View) -> Selection:
     except ContextOverflow:
         turns = view.turns
         return Selection(turns[-1] if turns else 0, "only this turn fits")
+
+
+def _moves_in(strategy: Strategy, view: View, start: int) -> int | None:
+    """Return `Report.moves_in_tokens`: what is left of the budget that the step window holds its start by."""
+    return max(view.available - view.tokens_from(start), 0) if isinstance(strategy, StepWindow) else None
 
 
 def _message_parts(

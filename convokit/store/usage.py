@@ -1,4 +1,4 @@
-"""What servers reported of their calls, across conversations."""
+"""What servers reported of their calls."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ _REPORTED = (
 )
 
 
+_LAST = (
+    select(completion.c.manifest, completion.c.prompt_tokens, completion.c.cached_tokens, completion.c.usage_source)
+    .where(
+        completion.c.conversation_id == bindparam("id"),
+        completion.c.turn_id == bindparam("turn"),
+        completion.c.first_byte_at.is_not(None),
+        completion.c.ended_at.is_not(None),
+    )
+    .order_by(completion.c.number.desc())
+    .limit(1)
+)
+
+
 @dataclass(slots=True)
 class ReportedCall:
     """A call whose prompt tokens the server reported, and what its request was made of."""
@@ -36,3 +49,19 @@ def reported(connection: Connection, tenant: str, model: str, limit: int) -> lis
     """Return the tenant's latest calls of a model that have reported usage."""
     values = {"tenant": tenant, "model": model, "limit": limit}
     return [ReportedCall(*row) for row in connection.execute(_REPORTED, values)]
+
+
+@dataclass(slots=True)
+class AnsweredCall:
+    """A call that was answered: what its request was made of, and what was said of its prompt's tokens."""
+
+    manifest: str
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    usage_source: str | None
+
+
+def last_call(connection: Connection, conversation_id: UUID, turn_id: UUID) -> AnsweredCall | None:
+    """Return the last call of a turn that was answered."""
+    row = connection.execute(_LAST, {"id": conversation_id, "turn": turn_id}).one_or_none()
+    return None if row is None else AnsweredCall(*row)

@@ -52,6 +52,7 @@ def test_json_is_one_object(cli: CommandLine) -> None:
         "key",
         "turn_id",
         "usage",
+        "expected_cached_tokens",
         "finish_reason",
         "model",
         "changes",
