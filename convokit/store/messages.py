@@ -1,16 +1,18 @@
 """Messages: appended once, read by range.
 
 A path through the tree of messages is a chain of contiguous runs (`run_start_seq`), so reading the end of any path is a few
-range scans from its head backwards, never a walk from message to message and never more than what is asked for.
+range scans from its head backwards, never more than what is asked for. A page is one statement, and one more where it goes on
+in earlier runs: that one walks from message to message, so a path over many branches takes no more statements than that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, Integer, bindparam, func, insert, select
 
 from convokit.domain.message import MessageRow
 from convokit.store.schema import message
@@ -31,6 +33,19 @@ _RUN = (
     .order_by(message.c.seq.desc())
     .limit(bindparam("limit"))
 )
+
+
+def _walk() -> Any:
+    """Return the statement that walks from message to message: for the part of a page that lies before its first run."""
+    of_it = message.c.conversation_id == bindparam("id")
+    head = select(*_COLUMNS, bindparam("limit", type_=Integer).label("left"))
+    path = head.where(of_it, message.c.seq == bindparam("last")).cte("path", recursive=True)
+    step = select(*_COLUMNS, path.c.left - 1).where(path.c.left > 1, of_it, message.c.seq == path.c.parent_seq)
+    path = path.union_all(step)
+    return select(*(path.c[column.name] for column in _COLUMNS)).order_by(path.c.seq.desc())
+
+
+_WALK = _walk()
 _ONE = select(*_COLUMNS).where(message.c.conversation_id == bindparam("id"), message.c.seq == bindparam("seq"))
 _AMONG = select(*_COLUMNS).where(
     message.c.conversation_id == bindparam("id"), message.c.seq.in_(bindparam("seqs", expanding=True))
@@ -124,15 +139,16 @@ def read_back(
     """
     rows: list[MessageRow] = []
     wanted = FIRST_PAGE
-    last = head
+    last, crossing = head, False
     while last is not None and wanted > 0:
         values = {"id": conversation_id, "last": last, "limit": wanted}
-        found = [MessageRow(*row) for row in connection.execute(_RUN, values)]
+        found = [MessageRow(*row) for row in connection.execute(_WALK if crossing else _RUN, values)]
         if not found:
             break
         rows += found
         last = rows[-1].parent_seq
-        wanted = wanted - len(found) if len(found) < wanted else enough(rows)
+        crossing = len(found) < wanted
+        wanted = wanted - len(found) if crossing else enough(rows)
     rows.reverse()
     return Path(rows, complete=not rows or rows[0].parent_seq is None)
 
