@@ -60,13 +60,22 @@ _OF_TURN = (
     .order_by(message.c.seq)
     .limit(bindparam("limit"))
 )
-_first = message.alias()
-_RUN_OF = select(message.c.run_start_seq, _first.c.parent_seq).where(
-    message.c.conversation_id == bindparam("id"),
-    message.c.seq == bindparam("seq"),
-    _first.c.conversation_id == message.c.conversation_id,
-    _first.c.seq == message.c.run_start_seq,
-)
+
+
+def _runs() -> Any:
+    """Return the statement that lists a path's runs, back to the one that holds seq `lowest`."""
+    of_it, first = message.c.conversation_id == bindparam("id"), message.alias("first")
+    # a subquery, not a join: PostgreSQL may join by reading the whole conversation where all of it is one run
+    before = select(first.c.parent_seq).where(
+        first.c.conversation_id == bindparam("id"), first.c.seq == message.c.run_start_seq
+    )
+    run = select(message.c.run_start_seq, message.c.seq, before.scalar_subquery().label("before"))
+    runs = run.where(of_it, message.c.seq == bindparam("last")).cte("runs", recursive=True)
+    at_end = (of_it, message.c.seq == runs.c.before, runs.c.before >= bindparam("lowest"))
+    return select(runs.union_all(run.where(*at_end)))
+
+
+_RUNS = _runs()
 _COUNT = select(func.count()).select_from(message).where(message.c.conversation_id == bindparam("id"))
 _INSERT = insert(message)
 FIRST_PAGE = 32
@@ -155,17 +164,11 @@ def read_back(
 
 def on_path(connection: Connection, conversation_id: UUID, head: int | None, seqs: Collection[int]) -> list[int]:
     """Return those of `seqs` that lie on the path to `head`, in order: one look per run of the path, not per message."""
-    left, found = set(seqs), list[int]()
-    while left and head is not None:
-        row = connection.execute(_RUN_OF, {"id": conversation_id, "seq": head}).one_or_none()
-        if row is None:
-            break
-        first, before = row
-        here = {seq for seq in left if first <= seq <= head}
-        found += here
-        left = {seq for seq in left if seq < first}
-        head = before
-    return sorted(found)
+    if not seqs:
+        return []
+    values = {"id": conversation_id, "last": head, "lowest": min(seqs)}
+    runs = [(first, last) for first, last, _ in connection.execute(_RUNS, values)]
+    return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last in runs))
 
 
 def page(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> list[MessageRow]:

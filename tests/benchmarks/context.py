@@ -1,0 +1,111 @@
+"""Building a context in conversations of 1,000, 100,000 and 1,000,000 messages: the same rows, and about the same time.
+
+`python -m tests.benchmarks.context [ROUNDS]`: `chat.context("...")` on SQLite and PostgreSQL, on a
+straight path and on one of two branches that take turns every 4 messages. Times are medians, interleaved, as ratios to the
+shortest conversation.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import event, text
+
+from convokit import Budget, Chat, Convokit
+from convokit.store.engine import WRITE, database_url, open_engine
+from tests.support.databases import Files, Postgres
+from tests.support.growing import grow
+from tests.support.server import LoopbackServer
+
+SIZES = (1_000, 100_000, 1_000_000)
+BUDGET = Budget(context_tokens=8192)
+
+
+class Statements:
+    """Counts what a kit executes."""
+
+    def __init__(self, kit: Convokit) -> None:
+        self.count = 0
+        event.listen(kit._store.engine, "before_cursor_execute", self._statement)
+
+    def _statement(self, *given: Any) -> None:
+        self.count += not given[2].startswith("BEGIN")
+
+
+@contextmanager
+def databases() -> Iterator[dict[str, str]]:
+    """Yield a migrated database of each kind there is."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-bench-"))
+        found = {"SQLite": Files(Path(folder)).migrated()}
+        try:
+            server = Postgres()
+        except (ImportError, OSError) as error:
+            print(f"no PostgreSQL: {error}", file=sys.stderr)
+        else:
+            stack.callback(server.close)
+            found["PostgreSQL"] = server.migrated()
+        yield found
+
+
+def grown(kit: Convokit, url: str, key: str, count: int, run: int | None) -> None:
+    """Make a conversation of so many messages."""
+    chat = kit.chat(key)
+    chat.send("first " + "words " * 20)
+    identity = chat.id
+    assert isinstance(identity, UUID)
+    engine = open_engine(database_url(url))
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        grow(connection, identity, count, run=run)
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        connection.execute(text("ANALYZE"))
+    engine.dispose()
+
+
+def once(chat: Chat) -> float:
+    started = time.perf_counter()
+    chat.context("and now?")
+    return time.perf_counter() - started
+
+
+def main(rounds: int) -> None:
+    """Print what building a context costs at each size."""
+    server = LoopbackServer().start()
+    with databases() as found:
+        for name, url in found.items():
+            with Convokit(url, model="bench", base_url=server.url, budget=BUDGET) as kit:
+                for run in (None, 4):
+                    _compare(f"{name}, {'straight' if run is None else 'branched'}", kit, url, run, rounds)
+    server.stop()
+
+
+def _compare(title: str, kit: Convokit, url: str, run: int | None, rounds: int) -> None:
+    chats = {}
+    for count in SIZES:
+        grown(kit, url, f"{run} {count}", count, run)
+        chats[count] = kit.chat(f"{run} {count}")
+    times: dict[int, list[float]] = {count: [] for count in SIZES}
+    for _ in range(rounds):
+        for count, chat in chats.items():
+            times[count].append(once(chat))
+    first = statistics.median(times[SIZES[0]])
+    for count, chat in chats.items():
+        statements = Statements(kit)
+        sent = len(chat.context("and now?").report.parts)
+        median = statistics.median(times[count])
+        print(
+            f"{title:24} {count:>9,} messages: {median * 1000:7.2f} ms, {median / first:.2f}x; "
+            f"{sent} rows read, {statements.count} statements"
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
