@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Table, Uuid, bindparam, text
@@ -83,7 +84,7 @@ def fill(connection: Connection, conversation_id: UUID, count: int) -> None:
 
 def _copy(
     connection: Connection,
-    table: Table[object],
+    table: Table[Any],
     given: dict[str, str],
     conversation_id: UUID,
     which: str,
