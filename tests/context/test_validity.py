@@ -89,7 +89,7 @@ def _hold(builder: ContextBuilder, context: Context, prompt: str, **fixed: Any) 
         assert alternation(context.messages) == []
 
 
-@examples(1000)
+@examples(700)
 @given(
     history=histories(),
     budget=BUDGETS,
@@ -154,7 +154,7 @@ def _without_words(shape: Message) -> Message:
     return {key: value for key, value in shape.items() if key in ("tool_calls", "tool_call_id")}
 
 
-@examples(500)
+@examples(400)
 @given(
     items=_rows(),
     budget=BUDGETS,
@@ -210,7 +210,7 @@ def _fixed(builder: ContextBuilder) -> int:
     return message_tokens(builder.counter, prompt) + REPLY_PRIMER
 
 
-@examples(500)
+@examples(400)
 @given(st.one_of(histories(), conversations(), careless()), st.integers(0, 60), st.booleans())
 def test_the_validator_sees_what_the_servers_see(history: list[Message], at: int, cut: bool) -> None:
     """The public check and the one written from the servers' error texts agree on any array, good or bad."""
