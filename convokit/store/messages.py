@@ -167,7 +167,7 @@ def on_path(connection: Connection, conversation_id: UUID, head: int | None, seq
     if not seqs:
         return []
     values = {"id": conversation_id, "last": head, "lowest": min(seqs)}
-    runs = [(first, last) for first, last, _ in connection.execute(_RUNS, values)]
+    runs = [(row[0], row[1]) for row in connection.execute(_RUNS, values)]
     return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last in runs))
 
 
