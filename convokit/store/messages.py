@@ -167,8 +167,8 @@ def on_path(connection: Connection, conversation_id: UUID, head: int | None, seq
     if not seqs:
         return []
     values = {"id": conversation_id, "last": head, "lowest": min(seqs)}
-    runs = [(row[0], row[1]) for row in connection.execute(_RUNS, values)]
-    return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last in runs))
+    runs: list[tuple[int, ...]] = [tuple(row) for row in connection.execute(_RUNS, values)]
+    return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last, *_ in runs))
 
 
 def page(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> list[MessageRow]:
