@@ -40,7 +40,8 @@ _UTF16 = "utf-16-le" if sys.byteorder == "little" else "utf-16-be"
 _CLASSES = (
     (0x0000, 0xFFFF, 12, 12),  # every script that is not named: its UTF-8 bytes
     (0x0080, 0x00BF, 8, 8),  # signs of Latin-1
-    (0x00C0, 0x00FF, 2, 5),  # Latin letters, beside what their words cost
+    (0x00C0, 0x00DE, 5, 8),  # Latin capitals, which split the words they begin
+    (0x00DF, 0x00FF, 2, 5),  # Latin letters, beside what their words cost
     (0x0100, 0x024F, 4, 5),
     (0x0250, 0x036F, 8, 8),
     (0x0370, 0x03FF, 2, 5),  # Greek, likewise
