@@ -22,7 +22,7 @@ from convokit import AsyncConvokit, Convokit, Retry, Timeouts
 from convokit.completion import call as calls
 from convokit.completion.effects import Clock
 from convokit.errors import ConvokitError
-from convokit.store import schema, turns
+from convokit.store import schema, steps, turns
 
 TIMEOUTS = Timeouts(first_byte_s=60, stall_s=60, total_s=120)
 
@@ -114,7 +114,17 @@ def _take_out_the_fence() -> None:
 
         return write
 
-    turns.end = unfenced(turns.end)
+    settle = steps.settle
+
+    def unfenced_settle(connection: Connection, settlement: steps.Settlement) -> steps.Settled | None:
+        found = turns.find(connection, settlement.conversation.id, settlement.turn_id)
+        assert found is not None
+        held = (schema.turn.c.conversation_id == settlement.conversation.id, schema.turn.c.id == settlement.turn_id)
+        connection.execute(update(schema.turn).where(*held).values(state="open"))
+        settlement.epoch = found.epoch
+        return settle(connection, settlement)
+
+    steps.settle = unfenced_settle
     turns.renew = unfenced(turns.renew)
 
 
