@@ -139,11 +139,12 @@ def test_a_strategy_never_sees_passages(face: Face, database: str, server: Loopb
 
 
 def test_last_turns_counts_turns_not_passages(face: Face, database: str, server: LoopbackServer) -> None:
-    """`LastTurns(2)` with ten passages a turn still sends two turns."""
-    kit = face.kit(database, model="m", base_url=server.url, strategy=LastTurns(2))
+    """`LastTurns(4)` with twenty passages a turn still reads and sends four turns."""
+    kit = face.kit(database, model="m", base_url=server.url, strategy=LastTurns(4))
     for number in range(8):
-        face.settle(kit.chat("k").send(f"turn {number}", context=[f"{ONE} {each}" for each in range(10)]))
-    assert _sent(server) == ["turn 6", "echo: turn 6", *(f"{ONE} {each}" for each in range(10)), "turn 7"]
+        face.settle(kit.chat("k").send(f"turn {number}", context=[f"{ONE} {each}" for each in range(20)]))
+    talk = [text for number in (4, 5, 6) for text in (f"turn {number}", f"echo: turn {number}")]
+    assert _sent(server) == [*talk, *(f"{ONE} {each}" for each in range(20)), "turn 7"]
 
 
 def test_the_window_is_as_long_with_passages_behind_it(face: Face, database: str, server: LoopbackServer) -> None:
