@@ -58,8 +58,8 @@ def test_passages_that_do_not_fit_are_an_overflow(face: Face, database: str, ser
     face.settle(chat.send("hello"))
     with pytest.raises(ContextOverflow) as caught:
         face.settle(chat.send("who?", context=[ONE] * 40))
-    assert caught.value.available <= 150
-    assert caught.value.needed > 40 * 8
+    assert (caught.value.available or 0) <= 150
+    assert (caught.value.needed or 0) > 40 * 8
     assert len(face.settle(chat.messages(passages=True))) == 2
     assert len(server.requests) == 1
     reply = face.settle(chat.send("who?", context=[ONE] * 5))
