@@ -18,7 +18,7 @@ from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow
+from convokit.domain.message import PASSAGE, MessageRow
 from convokit.domain.parts import Blob, Content, inflated
 from convokit.domain.reply import Change
 from convokit.domain.text import compact_json
@@ -80,7 +80,7 @@ def prepare(
     """Build the request for a question after what was seen. Raises: SettingsError, ContextOverflow."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
-    items = (*items_of(plan, seen), question_item(plan, seen, content))
+    items = (*_history(plan, seen), *question_items(plan, seen, content))
     blobs = {**seen.blobs, **{blob.digest: blob for blob in content.blobs}}
     floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
     return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor, earlier=earlier)
@@ -91,7 +91,7 @@ def prepare_again(scope: Scope, target: Target, call: Options, seen: snapshots.S
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
     floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
-    items = tuple(items_of(plan, seen))
+    items = tuple(_current(plan, seen))
     return _built(scope, target.id, seen, plan, items, seen.blobs, stream=stream, floor=floor, earlier=earlier)
 
 
@@ -206,24 +206,42 @@ def _pinned(plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item]) -> list
     return [*(_item(plan, row) for row in seen.pinned), *(item for item in items if item.key in pins)]
 
 
-def assemble_seen(plan: Plan, seen: snapshots.Snapshot, question: Item | None) -> Context:
+def assemble_seen(plan: Plan, seen: snapshots.Snapshot, content: Content | None) -> Context:
     """Return the context of the path that was read, with a question behind it."""
-    items, earlier = [*items_of(plan, seen), *([question] if question is not None else [])], _earlier(plan, seen)
+    asked = [] if content is None else question_items(plan, seen, content)
+    items = [*_history(plan, seen), *asked] if asked else _current(plan, seen)
+    earlier = _earlier(plan, seen)
     floor, pinned = _floor(plan, reversed(seen.path.rows)), _pinned(plan, seen, items)
     return assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
 
 
-def items_of(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
-    """Return the path that was read, as counted messages."""
-    return [_item(plan, row) for row in seen.path.rows]
+def _history(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
+    """Return the path that was read, as counted messages: what a new question follows, so that no passage counts any more."""
+    return [_item(plan, row) for row in seen.path.rows if row.status != PASSAGE]
 
 
-def question_item(plan: Plan, seen: snapshots.Snapshot, content: Content) -> Item:
-    """Return the question as the counted message it will be."""
-    shape = {"role": "user", "content": content.parts if content.parts is not None else content.text}
+def _current(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
+    """Return the path that was read, as counted messages, its last question with the passages that came with it."""
+    newest = next((row for row in reversed(seen.path.rows) if row.role == "user" and row.status != PASSAGE), None)
+    turn_id = None if newest is None else newest.turn_id
+    return [_item(plan, row) for row in seen.path.rows if row.status != PASSAGE or row.turn_id == turn_id]
+
+
+def question_items(plan: Plan, seen: snapshots.Snapshot, content: Content) -> list[Item]:
+    """Return the question as the counted message it will be, its passages before it."""
     seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
     before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
-    return Item(seq, shape, message_tokens(plan.counter, shape), before)
+    shapes = [*({"role": "user", "content": text} for text in content.passages), _shape(content)]
+    items = [
+        Item(seq + number, shape, message_tokens(plan.counter, shape), before, PASSAGE)
+        for number, shape in enumerate(shapes)
+    ]
+    items[-1].status = "complete"
+    return items
+
+
+def _shape(content: Content) -> dict[str, Any]:
+    return {"role": "user", "content": content.parts if content.parts is not None else content.text}
 
 
 def _item(plan: Plan, row: MessageRow) -> Item:
@@ -231,7 +249,8 @@ def _item(plan: Plan, row: MessageRow) -> Item:
     if row.status == "partial" and plan.builder.partial == "mark":
         shape, own = marked(shape), False
     tokens = row.tokens if own else message_tokens(plan.counter, shape)
-    return Item(row.seq, shape, tokens, row.path_tokens - row.tokens, row.status)
+    before = row.path_tokens - (row.tokens if row.status != PASSAGE else 0)
+    return Item(row.seq, shape, tokens, before, row.status)
 
 
 def _enough(
@@ -246,11 +265,14 @@ def _enough(
         if plan is None:
             plan = plan_for(scope, target, call, conversation)
             room = _room(plan, content)
-        strategy = plan.builder.strategy
+        oldest, strategy = rows[-1], plan.builder.strategy
+        if oldest.role == "user" and oldest.turn_id is not None and oldest.turn_id == rows[0].turn_id:
+            return len(rows)  # the newest turn's passages: it may be resumed with all of them
         floor = _floor(plan, rows) if isinstance(strategy, StepWindow) else None
         if floor is not None:
-            return max(rows[-1].seq - floor, 0)
-        if strategy.most_turns is not None and sum(row.role == "user" for row in rows) >= strategy.most_turns:
+            return max(oldest.seq - floor, 0)
+        asked = sum(row.role == "user" and row.status != PASSAGE for row in rows)
+        if strategy.most_turns is not None and asked >= strategy.most_turns:
             return 0
         return 0 if _spent(plan, rows) > room else len(rows)
 
@@ -258,15 +280,19 @@ def _enough(
 
 
 def _spent(plan: Plan, rows: list[MessageRow]) -> int:
-    """Return what the rows cost, counted as this plan counts."""
+    """Return what the rows cost, counted as this plan counts. Passages cost nothing once their turn is over."""
     name = plan.counter.name
-    return sum(row.tokens if row.counter == name else message_tokens(plan.counter, row.as_wire()) for row in rows)
+    return sum(
+        row.tokens if row.counter == name else message_tokens(plan.counter, row.as_wire())
+        for row in rows
+        if row.status != PASSAGE
+    )
 
 
 def _room(plan: Plan, content: Content) -> int:
     fixed = plan.counter.count(plan.instructions or "") + tools_tokens(plan.counter, plan.wire_tools)
     fixed += schema_tokens(plan.counter, plan.params.get("response_format"))
-    fixed += message_tokens(plan.counter, {"content": content.parts if content.parts is not None else content.text})
+    fixed += message_tokens(plan.counter, _shape(content))
     return plan.builder.available(fixed, plan.reply_tokens)
 
 
