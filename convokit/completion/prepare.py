@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from convokit.completion import counted
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
-from convokit.context.repair import marked
 from convokit.context.report import Context, Earlier
 from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
@@ -80,7 +80,7 @@ def prepare(
     """Build the request for a question after what was seen. Raises: SettingsError, ContextOverflow."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
-    items = (*_history(plan, seen), *question_items(plan, seen, content))
+    items = (*counted.history(plan, seen), *counted.asked(plan, seen, content))
     blobs = {**seen.blobs, **{blob.digest: blob for blob in content.blobs}}
     floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
     return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor, earlier=earlier)
@@ -91,7 +91,7 @@ def prepare_again(scope: Scope, target: Target, call: Options, seen: snapshots.S
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
     floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
-    items = tuple(_current(plan, seen))
+    items = tuple(counted.current(plan, seen))
     return _built(scope, target.id, seen, plan, items, seen.blobs, stream=stream, floor=floor, earlier=earlier)
 
 
@@ -107,7 +107,7 @@ def _built(
     floor: int | None,
     earlier: Earlier | None,
 ) -> Prepared:
-    pinned = _pinned(plan, seen, items)
+    pinned = counted.pinned(plan, seen, items)
     context = assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
     rendered = wire_request.render(
         model=plan.model,
@@ -127,7 +127,7 @@ def _built(
 def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
     """Build the next request of the same turn: the same window, and what was added since."""
     plan = prepared.plan
-    items = (*prepared.items, *(_item(plan, row) for row in more))
+    items = (*prepared.items, *(counted.item(plan, row) for row in more))
     start = prepared.context.report.start
     sent = None if start is None else Earlier(start, prepared.items[-1].key)
     built = _rebuilt(scope, replace(prepared, items=items, earlier=sent), plan, start)
@@ -198,59 +198,13 @@ def assemble(
     )
 
 
-def _pinned(plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item]) -> list[Item]:
-    """Return the pinned messages of the path, from before what was read and in it."""
-    if seen.conversation is None or not seen.conversation.pins:
-        return []
-    pins = set(seen.conversation.pinned)
-    return [*(_item(plan, row) for row in seen.pinned), *(item for item in items if item.key in pins)]
-
-
 def assemble_seen(plan: Plan, seen: snapshots.Snapshot, content: Content | None) -> Context:
     """Return the context of the path that was read, with a question behind it."""
-    asked = [] if content is None else question_items(plan, seen, content)
-    items = [*_history(plan, seen), *asked] if asked else _current(plan, seen)
+    asked = [] if content is None else counted.asked(plan, seen, content)
+    items = [*counted.history(plan, seen), *asked] if asked else counted.current(plan, seen)
     earlier = _earlier(plan, seen)
-    floor, pinned = _floor(plan, reversed(seen.path.rows)), _pinned(plan, seen, items)
+    floor, pinned = _floor(plan, reversed(seen.path.rows)), counted.pinned(plan, seen, items)
     return assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
-
-
-def _history(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
-    """Return the path that was read, as counted messages: what a new question follows, so that no passage counts any more."""
-    return [_item(plan, row) for row in seen.path.rows if row.status != PASSAGE]
-
-
-def _current(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
-    """Return the path that was read, as counted messages, its last question with the passages that came with it."""
-    newest = next((row for row in reversed(seen.path.rows) if row.role == "user" and row.status != PASSAGE), None)
-    turn_id = None if newest is None else newest.turn_id
-    return [_item(plan, row) for row in seen.path.rows if row.status != PASSAGE or row.turn_id == turn_id]
-
-
-def question_items(plan: Plan, seen: snapshots.Snapshot, content: Content) -> list[Item]:
-    """Return the question as the counted message it will be, its passages before it."""
-    seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
-    before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
-    shapes = [*({"role": "user", "content": text} for text in content.passages), _shape(content)]
-    items = [
-        Item(seq + number, shape, message_tokens(plan.counter, shape), before, PASSAGE)
-        for number, shape in enumerate(shapes)
-    ]
-    items[-1].status = "complete"
-    return items
-
-
-def _shape(content: Content) -> dict[str, Any]:
-    return {"role": "user", "content": content.parts if content.parts is not None else content.text}
-
-
-def _item(plan: Plan, row: MessageRow) -> Item:
-    shape, own = row.as_wire(), row.counter == plan.counter.name
-    if row.status == "partial" and plan.builder.partial == "mark":
-        shape, own = marked(shape), False
-    tokens = row.tokens if own else message_tokens(plan.counter, shape)
-    before = row.path_tokens - (row.tokens if row.status != PASSAGE else 0)
-    return Item(row.seq, shape, tokens, before, row.status)
 
 
 def _enough(
@@ -292,7 +246,7 @@ def _spent(plan: Plan, rows: list[MessageRow]) -> int:
 def _room(plan: Plan, content: Content) -> int:
     fixed = plan.counter.count(plan.instructions or "") + tools_tokens(plan.counter, plan.wire_tools)
     fixed += schema_tokens(plan.counter, plan.params.get("response_format"))
-    fixed += message_tokens(plan.counter, _shape(content))
+    fixed += message_tokens(plan.counter, counted.question_shape(content))
     return plan.builder.available(fixed, plan.reply_tokens)
 
 
