@@ -180,7 +180,7 @@ def test_context_shows_what_send_would_send(face: Face, kit: Any, server: Loopba
     shown = face.settle(chat.context("what?", context=[ONE, TWO]))
     reply = face.settle(chat.send("what?", context=[ONE, TWO]))
     assert shown.messages == server.requests[-1].body["messages"]
-    assert shown.report == reply.context
+    assert shown.report.model_copy(update={"last_call": None}) == reply.context
     after = [each["content"] for each in face.settle(chat.context()).messages]
     assert after == ["hello", "echo: hello", ONE, TWO, "what?", "echo: what?"]
     with pytest.raises(InvalidInput, match="context"):
