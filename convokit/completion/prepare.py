@@ -220,7 +220,7 @@ def _enough(
             plan = plan_for(scope, target, call, conversation)
             room = _room(plan, content)
         oldest, strategy = rows[-1], plan.builder.strategy
-        if oldest.role == "user" and oldest.turn_id is not None and oldest.turn_id == rows[0].turn_id:
+        if _begins_within(rows):
             return len(rows)  # the newest turn's passages: it may be resumed with all of them
         floor = _floor(plan, rows) if isinstance(strategy, StepWindow) else None
         if floor is not None:
@@ -231,6 +231,13 @@ def _enough(
         return 0 if _spent(plan, rows) > room else len(rows)
 
     return enough
+
+
+def _begins_within(rows: list[MessageRow]) -> bool:
+    """Return whether rows, newest first, may end amid the passages of the newest turn: those lie before its one question."""
+    oldest, turn_id = rows[-1], rows[0].turn_id
+    asked = sum(row.role == "user" and row.status != PASSAGE and row.turn_id == turn_id for row in rows)
+    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked <= 1
 
 
 def _spent(plan: Plan, rows: list[MessageRow]) -> int:
