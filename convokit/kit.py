@@ -185,6 +185,7 @@ class Chat:
         self,
         content: str | Sequence[PartLike],
         *,
+        context: Sequence[str] = (),
         model: str | Unset = UNSET,
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
@@ -202,7 +203,8 @@ class Chat:
         functions, `Tool`s or the API's own dicts; the model's calls of functions are run, for at most `max_tool_rounds` rounds.
         `on_busy` says what to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`), or
         "supersede" it; a superseded turn's reply is kept, off the path. Under an `idempotency_key` the same send may be
-        repeated: it comes back to its turn, whose question is saved once, and has the same reply.
+        repeated: it comes back to its turn, whose question is saved once, and has the same reply. `context` is retrieved text
+        for this turn only: saved, sent right before the question, and not sent again with later turns.
         Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
         """
         options = Options(
@@ -215,13 +217,16 @@ class Chat:
             max_tool_rounds=max_tool_rounds,
             params=params,
         )
-        flow = repeat.send(self._scope, self._target, content, options, idempotency_key, stream=False, on_busy=on_busy)
+        flow = repeat.send(
+            self._scope, self._target, content, context, options, idempotency_key, stream=False, on_busy=on_busy
+        )
         return self._driver().run(flow)
 
     def stream(
         self,
         content: str | Sequence[PartLike],
         *,
+        context: Sequence[str] = (),
         model: str | Unset = UNSET,
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
@@ -252,7 +257,9 @@ class Chat:
         finish = check_on_disconnect(on_disconnect)
         return Stream(
             self._driver(),
-            repeat.send(self._scope, self._target, content, options, idempotency_key, stream=True, on_busy=on_busy),
+            repeat.send(
+                self._scope, self._target, content, context, options, idempotency_key, stream=True, on_busy=on_busy
+            ),
             finish=finish,
         )
 
@@ -293,9 +300,13 @@ class Chat:
         """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
         return self._driver().run(following.listing(self._scope, self._target, limit=limit, before=before))
 
-    def messages(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
-        """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back."""
-        return self._driver().run(reading.listing(self._scope, self._target, limit=limit, before=before))
+    def messages(self, *, limit: int = 50, before: str | int | None = None, passages: bool = False) -> list[Message]:
+        """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back.
+
+        `passages` lists what was sent as a turn's `context` as well.
+        """
+        flow = reading.listing(self._scope, self._target, limit=limit, before=before, passages=passages)
+        return self._driver().run(flow)
 
     def pin(self, message: Message | str | int) -> None:
         """Have a message (or its id or seq) sent with every request of a path it lies on, also from before the window."""
@@ -309,6 +320,7 @@ class Chat:
         self,
         content: str | Sequence[PartLike] | None = None,
         *,
+        context: Sequence[str] = (),
         model: str | Unset = UNSET,
         developer_prompt: str | Unset | None = UNSET,
         budget: Budget | Unset = UNSET,
@@ -316,9 +328,9 @@ class Chat:
         strategy: Strategy | Unset = UNSET,
         **params: Unpack[RequestParams],
     ) -> Context:
-        """Return what `send(content)` would send, and what it leaves out and why, with token counts. No call is made."""
+        """Return what `send` would send with these, and what it leaves out and why, with token counts. No call is made."""
         options = Options(model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, params=params)
-        return self._driver().run(reading.context(self._scope, self._target, content, options))
+        return self._driver().run(reading.context(self._scope, self._target, content, context, options))
 
     def verify(self) -> Verified:
         """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""

@@ -119,6 +119,7 @@ class Limits:
 
     message_bytes: int = 1024 * 1024
     attachment_bytes: int = 20 * 1024 * 1024
+    passages_bytes: int = 1024 * 1024
     metadata_bytes: int = 64 * 1024
     key_chars: int = 512
     reply_bytes: int = 16 * 1024 * 1024

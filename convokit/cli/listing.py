@@ -89,7 +89,8 @@ def show(
             found = [as_json(message) for message in messages]
             print_json({"conversation_id": str(chat.id), "key": chat.key, "messages": found})
             return
-    if messages and messages[0].parent_seq is not None:
+        more = bool(messages) and bool(chat.messages(limit=1, before=messages[0].seq))
+    if more:
         note(f"earlier messages are not shown: --last {last * 2} shows more")
     print_messages(messages)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from convokit.completion import call as calls
@@ -12,7 +13,7 @@ from convokit.completion.saving import BEGIN_S, sure
 from convokit.completion.scope import Scope, Target
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow
+from convokit.domain.message import PASSAGE, MessageRow
 from convokit.domain.parts import Content
 from convokit.domain.text import compact_json
 from convokit.domain.turn import Key
@@ -28,13 +29,14 @@ def begin(
     row = seen if seen is not None else _new_conversation(scope, target, now)
     described = seen is not None and _describe(row, target)
     completion = calls.new_row(prepared, turn_id, now)
-    question = _question(prepared, content, turn_id, now)
+    passages, question = _asked(prepared, content, turn_id, now)
     timeouts = prepared.plan.timeouts
     beginning = steps.Beginning(
         conversation=row,
         created=seen is None,
         branch=target.branch,
         question=question,
+        passages=passages,
         completion=completion,
         owner=scope.owner(),
         lease_us=calls.lease_us(calls.silence_s(prepared)),
@@ -88,24 +90,35 @@ def _describe(row: ConversationRow, target: Target) -> bool:
     return (row.settings, row.subject, row.title, row.metadata) != before
 
 
-def _question(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> MessageRow:
+def _asked(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> tuple[list[MessageRow], MessageRow]:
+    """Return the rows of the passages and of the question, each following the one before it.
+
+    Passages add nothing to the path's tokens: no later window holds them.
+    """
     rows, seen = prepared.seen.path.rows, prepared.seen.conversation
     head = rows[-1] if rows else None
-    seq = seen.last_seq + 1 if seen is not None else 1
-    follows = head is not None and head.seq == seq - 1
-    tokens = prepared.items[-1].tokens
-    return MessageRow(
-        seq=seq,
+    first = seen.last_seq + 1 if seen is not None else 1
+    follows = head is not None and head.seq == first - 1
+    path_tokens = head.path_tokens if head is not None else 0
+    question = MessageRow(
+        seq=first,
         parent_seq=None if head is None else head.seq,
-        run_start_seq=head.run_start_seq if head is not None and follows else seq,
+        run_start_seq=head.run_start_seq if head is not None and follows else first,
         turn_id=turn_id,
         role="user",
         content=content.text,
         parts=None if content.parts is None else compact_json(content.parts),
         status="complete",
-        tokens=tokens,
+        tokens=prepared.items[-1].tokens,
         counter=prepared.plan.counter.name,
-        path_tokens=(head.path_tokens if head is not None else 0) + tokens,
+        path_tokens=path_tokens + prepared.items[-1].tokens,
         created_at=now,
         salt=chain.new_salt(),
     )
+    passages = []
+    for text, item in zip(content.passages, prepared.items[-1 - len(content.passages) :], strict=False):
+        passage = replace(question, content=text, parts=None, status=PASSAGE, salt=chain.new_salt())
+        passage.tokens, passage.path_tokens = item.tokens, path_tokens
+        passages.append(passage)
+        question.parent_seq, question.seq = passage.seq, passage.seq + 1
+    return passages, question

@@ -159,10 +159,11 @@ def _page(
         head = question.parent_seq
 
     def enough(rows: list[MessageRow]) -> int:
-        return 0 if len({row.turn_id for row in rows}) >= limit else len(rows)
+        return 0 if len({row.turn_id for row in rows} - {before}) >= limit else len(rows)
 
     path = messages.read_back(connection, conversation.id, head, enough)
-    ids = list(dict.fromkeys(row.turn_id for row in path.rows if row.turn_id is not None))[-limit:]
+    later = (None, before)  # `before` itself, where its question follows its passages
+    ids = list(dict.fromkeys(row.turn_id for row in path.rows if row.turn_id not in later))[-limit:]
     rows = {row.id: row for row in turns.among(connection, conversation.id, ids)}
     return [rows[each] for each in ids if each in rows]
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from convokit.completion import counted
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
-from convokit.context.repair import marked
 from convokit.context.report import Context, Earlier
 from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow
+from convokit.domain.message import PASSAGE, MessageRow
 from convokit.domain.parts import Blob, Content, inflated
 from convokit.domain.reply import Change
 from convokit.domain.text import compact_json
@@ -80,7 +80,7 @@ def prepare(
     """Build the request for a question after what was seen. Raises: SettingsError, ContextOverflow."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
-    items = (*items_of(plan, seen), question_item(plan, seen, content))
+    items = (*counted.history(plan, seen), *counted.asked(plan, seen, content))
     blobs = {**seen.blobs, **{blob.digest: blob for blob in content.blobs}}
     floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
     return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor, earlier=earlier)
@@ -91,7 +91,7 @@ def prepare_again(scope: Scope, target: Target, call: Options, seen: snapshots.S
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
     floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
-    items = tuple(items_of(plan, seen))
+    items = tuple(counted.current(plan, seen))
     return _built(scope, target.id, seen, plan, items, seen.blobs, stream=stream, floor=floor, earlier=earlier)
 
 
@@ -107,7 +107,7 @@ def _built(
     floor: int | None,
     earlier: Earlier | None,
 ) -> Prepared:
-    pinned = _pinned(plan, seen, items)
+    pinned = counted.pinned(plan, seen, items)
     context = assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
     rendered = wire_request.render(
         model=plan.model,
@@ -127,7 +127,7 @@ def _built(
 def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
     """Build the next request of the same turn: the same window, and what was added since."""
     plan = prepared.plan
-    items = (*prepared.items, *(_item(plan, row) for row in more))
+    items = (*prepared.items, *(counted.item(plan, row) for row in more))
     start = prepared.context.report.start
     sent = None if start is None else Earlier(start, prepared.items[-1].key)
     built = _rebuilt(scope, replace(prepared, items=items, earlier=sent), plan, start)
@@ -198,40 +198,13 @@ def assemble(
     )
 
 
-def _pinned(plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item]) -> list[Item]:
-    """Return the pinned messages of the path, from before what was read and in it."""
-    if seen.conversation is None or not seen.conversation.pins:
-        return []
-    pins = set(seen.conversation.pinned)
-    return [*(_item(plan, row) for row in seen.pinned), *(item for item in items if item.key in pins)]
-
-
-def assemble_seen(plan: Plan, seen: snapshots.Snapshot, question: Item | None) -> Context:
+def assemble_seen(plan: Plan, seen: snapshots.Snapshot, content: Content | None) -> Context:
     """Return the context of the path that was read, with a question behind it."""
-    items, earlier = [*items_of(plan, seen), *([question] if question is not None else [])], _earlier(plan, seen)
-    floor, pinned = _floor(plan, reversed(seen.path.rows)), _pinned(plan, seen, items)
+    asked = [] if content is None else counted.asked(plan, seen, content)
+    items = [*counted.history(plan, seen), *asked] if asked else counted.current(plan, seen)
+    earlier = _earlier(plan, seen)
+    floor, pinned = _floor(plan, reversed(seen.path.rows)), counted.pinned(plan, seen, items)
     return assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
-
-
-def items_of(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
-    """Return the path that was read, as counted messages."""
-    return [_item(plan, row) for row in seen.path.rows]
-
-
-def question_item(plan: Plan, seen: snapshots.Snapshot, content: Content) -> Item:
-    """Return the question as the counted message it will be."""
-    shape = {"role": "user", "content": content.parts if content.parts is not None else content.text}
-    seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
-    before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
-    return Item(seq, shape, message_tokens(plan.counter, shape), before)
-
-
-def _item(plan: Plan, row: MessageRow) -> Item:
-    shape, own = row.as_wire(), row.counter == plan.counter.name
-    if row.status == "partial" and plan.builder.partial == "mark":
-        shape, own = marked(shape), False
-    tokens = row.tokens if own else message_tokens(plan.counter, shape)
-    return Item(row.seq, shape, tokens, row.path_tokens - row.tokens, row.status)
 
 
 def _enough(
@@ -246,27 +219,41 @@ def _enough(
         if plan is None:
             plan = plan_for(scope, target, call, conversation)
             room = _room(plan, content)
-        strategy = plan.builder.strategy
+        oldest, strategy = rows[-1], plan.builder.strategy
+        if _begins_within(rows):
+            return len(rows)  # the newest turn's passages: it may be resumed with all of them
         floor = _floor(plan, rows) if isinstance(strategy, StepWindow) else None
         if floor is not None:
-            return max(rows[-1].seq - floor, 0)
-        if strategy.most_turns is not None and sum(row.role == "user" for row in rows) >= strategy.most_turns:
+            return max(oldest.seq - floor, 0)
+        asked = sum(row.role == "user" and row.status != PASSAGE for row in rows)
+        if strategy.most_turns is not None and asked >= strategy.most_turns:
             return 0
         return 0 if _spent(plan, rows) > room else len(rows)
 
     return enough
 
 
+def _begins_within(rows: list[MessageRow]) -> bool:
+    """Return whether rows, newest first, may end amid the passages of the newest turn: those lie before its one question."""
+    oldest, turn_id = rows[-1], rows[0].turn_id
+    asked = sum(row.role == "user" and row.status != PASSAGE and row.turn_id == turn_id for row in rows)
+    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked <= 1
+
+
 def _spent(plan: Plan, rows: list[MessageRow]) -> int:
-    """Return what the rows cost, counted as this plan counts."""
+    """Return what the rows cost, counted as this plan counts. Passages cost nothing once their turn is over."""
     name = plan.counter.name
-    return sum(row.tokens if row.counter == name else message_tokens(plan.counter, row.as_wire()) for row in rows)
+    return sum(
+        row.tokens if row.counter == name else message_tokens(plan.counter, row.as_wire())
+        for row in rows
+        if row.status != PASSAGE
+    )
 
 
 def _room(plan: Plan, content: Content) -> int:
     fixed = plan.counter.count(plan.instructions or "") + tools_tokens(plan.counter, plan.wire_tools)
     fixed += schema_tokens(plan.counter, plan.params.get("response_format"))
-    fixed += message_tokens(plan.counter, {"content": content.parts if content.parts is not None else content.text})
+    fixed += message_tokens(plan.counter, counted.question_shape(content))
     return plan.builder.available(fixed, plan.reply_tokens)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -13,13 +13,13 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options
-from convokit.completion.prepare import assemble_seen, last_reply, look, plan_for, question_item
+from convokit.completion.prepare import assemble_seen, last_reply, look, plan_for
 from convokit.completion.scope import Scope, Target, identify, missing, ready
 from convokit.context.report import Context, LastCall, Report
 from convokit.domain.conversation import Conversation, Page
 from convokit.domain.ids import message_seq
 from convokit.domain.message import Message
-from convokit.domain.parts import Content, checked_content
+from convokit.domain.parts import Content, checked_passages, checked_question
 from convokit.domain.text import checked
 from convokit.errors import InvalidInput
 from convokit.store import conversations, messages, usage
@@ -28,19 +28,27 @@ MAX_PAGE = 1000
 Result = TypeVar("Result")
 
 
-def listing(scope: Scope, target: Target, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
+def listing(
+    scope: Scope, target: Target, *, limit: int, before: str | int | None, passages: bool
+) -> Flow[list[Message]]:
     """Return the newest `limit` messages of the chat's path, oldest first; `before` goes further back."""
     check_limit(limit)
     conversation_id = yield from identify(scope, target)
     last = None if before is None else message_seq(conversation_id, before)
-    found = yield from read(_page, scope.tenant, target, conversation_id, last, limit)
+    found = yield from read(_page, scope.tenant, target, conversation_id, last, limit, passages)
     if found is None:
         raise missing(target)
     return found
 
 
 def _page(
-    connection: Connection, tenant: str, target: Target, conversation_id: UUID, before: int | None, limit: int
+    connection: Connection,
+    tenant: str,
+    target: Target,
+    conversation_id: UUID,
+    before: int | None,
+    limit: int,
+    passages: bool,
 ) -> list[Message] | None:
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
@@ -49,19 +57,20 @@ def _page(
     if before is not None:
         marked = messages.get(connection, conversation_id, before)
         last = None if marked is None else marked.parent_seq
-    rows = messages.page(connection, conversation_id, last, limit)
+    rows = messages.page(connection, conversation_id, last, limit, passages=passages)
     return [Message.of(conversation_id, each) for each in rows]
 
 
-def context(scope: Scope, target: Target, given: object, call: Options) -> Flow[Context]:
+def context(scope: Scope, target: Target, given: object, passages: Sequence[str], call: Options) -> Flow[Context]:
     """Return what `send(given)` would send, or with None what the last turn's window holds now. No call is made."""
-    content = Content("") if given is None else checked_content(given, scope.limits)
-    seen = yield from look(scope, target, call, content)
+    if given is None and checked_passages(passages, scope.limits):
+        raise InvalidInput("context", "belongs to a question, and none was given")
+    content = None if given is None else checked_question(given, passages, scope.limits)
+    seen = yield from look(scope, target, call, content or Content(""))
     if seen.conversation is None and given is None:
         raise missing(target)
     plan = plan_for(scope, target, call, seen.conversation)
-    question = None if given is None else question_item(plan, seen, content)
-    found = assemble_seen(plan, seen, question)
+    found = assemble_seen(plan, seen, None if given is None else content)
     reply = last_reply(reversed(seen.path.rows))
     if seen.conversation is None or reply is None or reply.turn_id is None:
         return found

@@ -8,6 +8,7 @@ results that are recorded are not made twice.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from uuid import UUID
 
 from convokit.completion import call as calls
@@ -21,7 +22,7 @@ from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.completion.stored import ended, stored_reply
 from convokit.domain.events import Started, TextDelta
 from convokit.domain.message import MessageRow
-from convokit.domain.parts import Content, checked_content
+from convokit.domain.parts import Content, checked_question
 from convokit.domain.text import checked
 from convokit.domain.turn import Key, Reply, TurnRow
 from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, InvalidInput, NotFound
@@ -32,22 +33,38 @@ _TRIES = 8
 
 
 def send(
-    scope: Scope, target: Target, given: object, call: Options, key: str | None, *, stream: bool, on_busy: OnBusy
+    scope: Scope,
+    target: Target,
+    given: object,
+    context: Sequence[str],
+    call: Options,
+    key: str | None,
+    *,
+    stream: bool,
+    on_busy: OnBusy,
 ) -> Flow[Reply]:
     """Send, under an idempotency key if there is one."""
     if key is None:
-        return turn.send(scope, target, given, call, stream=stream, on_busy=on_busy)
-    return _send_once(scope, target, given, call, key, stream=stream, on_busy=on_busy)
+        return turn.send(scope, target, given, call, stream=stream, on_busy=on_busy, context=context)
+    return _send_once(scope, target, given, context, call, key, stream=stream, on_busy=on_busy)
 
 
 def _send_once(
-    scope: Scope, target: Target, given: object, call: Options, key: str, *, stream: bool, on_busy: OnBusy
+    scope: Scope,
+    target: Target,
+    given: object,
+    context: Sequence[str],
+    call: Options,
+    key: str,
+    *,
+    stream: bool,
+    on_busy: OnBusy,
 ) -> Flow[Reply]:
     """Send under an idempotency key: the first time a turn, ever after that turn. Raises: IdempotencyConflict."""
     if key == "":
         raise InvalidInput("idempotency_key", "is empty")
     checked("idempotency_key", key, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
-    request = _canonical(checked_content(given, scope.limits), call)
+    request = _canonical(checked_question(given, context, scope.limits), call)
     stored_key = Key.of(key, request)
     conversation_id = yield from identify(scope, target)
     for _ in range(_TRIES):
@@ -57,7 +74,11 @@ def _send_once(
                 raise IdempotencyConflict(target.name, found.id)
             return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
         try:
-            return (yield from turn.send(scope, target, given, call, stream=stream, on_busy=on_busy, key=stored_key))
+            return (
+                yield from turn.send(
+                    scope, target, given, call, stream=stream, on_busy=on_busy, key=stored_key, context=context
+                )
+            )
         except steps.Conflict:
             continue
         except ConversationBusy:  # by a turn under this very key, perhaps, that began since we looked
@@ -67,8 +88,9 @@ def _send_once(
 
 
 def _canonical(content: Content, call: Options) -> str:
-    """Return what makes a request the same request: its content and what was set for this call."""
-    return json.dumps([content.text, content.parts, call.to_json()], ensure_ascii=False)
+    """Return what makes a request the same request: its content, its passages and what was set for this call."""
+    passages = [content.passages] if content.passages else []
+    return json.dumps([content.text, content.parts, call.to_json(), *passages], ensure_ascii=False)
 
 
 def resume(scope: Scope, target: Target, call: Options, *, stream: bool, on_busy: OnBusy = "raise") -> Flow[Reply]:

@@ -7,7 +7,7 @@ is kept and the conversation can go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
-from convokit.domain.parts import checked_content
+from convokit.domain.parts import checked_question
 from convokit.domain.text import compact_json
 from convokit.domain.turn import LATE_CALLS, Key, Reply
 from convokit.errors import ConversationBusy, ModelError, SettingsError, StoreUnavailable
@@ -50,12 +50,13 @@ def send(
     stream: bool,
     on_busy: OnBusy = "raise",
     key: Key | None = None,
+    context: Sequence[str] = (),
 ) -> Flow[Reply]:
     """Send text, or content parts, and return the saved reply. Raises: every ConvokitError there is.
 
     Raises steps.Conflict when a turn under the same idempotency `key` came between.
     """
-    content = checked_content(given, scope.limits)
+    content = checked_question(given, context, scope.limits)
     check_on_busy(on_busy)
     deadline = scope.clock.monotonic() + timeouts_of(scope, target, call).busy_s
     heads: set[int | None] = set()

@@ -131,28 +131,33 @@ class ContextBuilder:
     ) -> Context:
         """Return the array for counted items; what `build` does for plain messages and a conversation for its rows.
 
-        `pinned` may lie before the first of `items`. `earlier` is what the request before this one sent of them.
+        `pinned` may lie before the first of `items`. `earlier` is what the request before this one sent of them. Passages among
+        `items` are the current turn's: they are sent right before its question, whatever the strategy selects of the rest.
         """
         fixed = self._fixed_parts(developer_prompt, tools, response_format)
         fixed_tokens = sum(part.tokens for part in fixed) + REPLY_PRIMER
         if not developer_prompt:  # then the template may say something of its own
             fixed_tokens += self.profile.template_tokens
         available = self.available(fixed_tokens, reply_tokens)
+        passages = [item for item in items if item.is_passage]
+        items = [item for item in items if not item.is_passage] if passages else items
         if not items:
             raise InvalidInput("history", "holds no message to answer")
-        free = available - sum(item.tokens for item in pinned)
+        taken = sum(item.tokens for item in passages)
+        free = available - taken - sum(item.tokens for item in pinned)
         view = View(items, free, self.step_tokens, complete, floor, self.counter.name)
         try:
-            chosen = within(_selected(self.strategy, view), view, pinned, available)
+            chosen = within(_selected(self.strategy, view), view, pinned, available, taken)
         except ContextOverflow as error:
             raise self._explained(error, fixed_tokens, reply_tokens) from None
-        kept, left_out = sendable([*chosen.also, *items[chosen.start :]], partial=self.partial)
+        window = _before_question(passages, items[chosen.start :])
+        kept, left_out = sendable([*chosen.also, *window], partial=self.partial)
         if self.profile.alternate:
             kept = _from_first_user(kept, left_out)
         if not kept:
             raise InvalidInput("history", "holds no message that can be sent")
         messages = _shaped(developer_prompt, kept, self.profile)
-        parts = [*fixed, *_message_parts(items, chosen, pinned, left_out)]
+        parts = [*fixed, *_message_parts(items, passages, chosen, pinned, left_out)]
         start = items[chosen.start].key
         report = Report.model_construct(
             model=model,
@@ -219,18 +224,31 @@ def _moves_in(strategy: Strategy, view: View, start: int) -> int | None:
     return max(view.available - view.tokens_from(start), 0) if isinstance(strategy, StepWindow) else None
 
 
+def _before_question(passages: Sequence[Item], items: Sequence[Item]) -> list[Item]:
+    """Return the items with the current turn's passages in their place."""
+    turns = [index for index, item in enumerate(items) if item.starts_turn] if passages else []
+    place = turns[-1] if turns else 0
+    return [*items[:place], *passages, *items[place:]]
+
+
 def _message_parts(
-    items: Sequence[Item], chosen: Sent, pinned: Sequence[Item], left_out: Mapping[int, str]
+    items: Sequence[Item],
+    passages: Sequence[Item],
+    chosen: Sent,
+    pinned: Sequence[Item],
+    left_out: Mapping[int, str],
 ) -> list[Part]:
     first = items[chosen.start].key
     single = {item.key for item in chosen.also}
     pins = {item.key for item in pinned}
     earlier = [item for item in pinned if item.key < items[0].key]
     parts = []
-    for item in (*earlier, *items):
+    for item in (*earlier, *_before_question(passages, items)):
         why, out = "", False
         if item.key in left_out:
             why, out = left_out[item.key], True
+        elif item.is_passage:
+            why = "passage for this turn"
         elif item.key in single:
             why = "pinned" if item.key in pins else f"selected ({chosen.rule})"
         elif item.key < first:
@@ -280,7 +298,7 @@ def _with_role(shape: dict[str, Any], instructions: str) -> dict[str, Any]:
 
 def _from_first_user(items: list[Item], left_out: dict[int, str]) -> list[Item]:
     """Return the items from the first user message on, where turns must begin with the user."""
-    first = next((index for index, item in enumerate(items) if item.starts_turn), len(items))
+    first = next((index for index, item in enumerate(items) if item.shape["role"] == "user"), len(items))
     left_out.update(
         {item.key: "before the first user message (this model's turns begin there)" for item in items[:first]}
     )

@@ -151,9 +151,10 @@ class Sent:
     also: tuple[Item, ...]
 
 
-def within(selection: Selection, view: View, pinned: Sequence[Item], available: int) -> Sent:
+def within(selection: Selection, view: View, pinned: Sequence[Item], available: int, passages: int = 0) -> Sent:
     """Return the selection as it may be sent: the current turn whole, pinned messages in it, nothing over the budget.
 
+    `passages` is what the current turn's passages cost, which come on top of its items.
     The oldest turns make room first, then single messages, the oldest first; indexes that are not there select nothing.
     Raises: ContextOverflow, from the last turn alone.
     """
@@ -165,7 +166,7 @@ def within(selection: Selection, view: View, pinned: Sequence[Item], available: 
     rule = selection.rule
     while True:
         also = [singles[key] for key in sorted(singles) if key < items[start].key]
-        needed = sums[start] + sum(item.tokens for item in also)
+        needed = sums[start] + sum(item.tokens for item in also) + passages
         if needed <= available:
             return Sent(start, rule, tuple(also))
         if start < current:

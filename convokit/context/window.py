@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from convokit.domain.message import PASSAGE
 from convokit.errors import ContextOverflow
 
 Rule = Literal["everything fits", "step window", "held from the last turn", "only this turn fits"]
@@ -30,7 +31,11 @@ class Item:
 
     @property
     def starts_turn(self) -> bool:
-        return bool(self.shape["role"] == "user")
+        return self.shape["role"] == "user" and self.status != PASSAGE
+
+    @property
+    def is_passage(self) -> bool:
+        return self.status == PASSAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict
 from convokit.domain import chain
 from convokit.domain.ids import message_id
 
-Status = Literal["complete", "partial", "late", "redacted"]
+Status = Literal["complete", "partial", "late", "redacted", "passage"]
+PASSAGE = "passage"
+"""The status of a text that was retrieved for one question: it is sent with that question's turn and no other."""
 
 
 @dataclass(slots=True)

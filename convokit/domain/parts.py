@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -54,6 +54,30 @@ class Content:
     text: str | None
     parts: list[dict[str, Any]] | None = None
     blobs: tuple[Blob, ...] = ()
+    passages: tuple[str, ...] = ()
+    """Texts retrieved for a question: messages of their own, before it."""
+
+
+def checked_question(given: object, context: object, limits: Limits) -> Content:
+    """Return a question and its passages as content that can be stored. Raises: InvalidInput, TooLarge."""
+    content, passages = checked_content(given, limits), checked_passages(context, limits)
+    return replace(content, passages=passages) if passages else content
+
+
+def checked_passages(given: object, limits: Limits) -> tuple[str, ...]:
+    """Return texts that can be stored. Raises: InvalidInput, TooLarge."""
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise InvalidInput("context", f"must be a list of texts, not {type(given).__name__}")
+    limit, setting = limits.passages_bytes, "Limits.passages_bytes"
+    passages = tuple(
+        checked(f"context[{index}]", text, limit=limit, setting=setting) for index, text in enumerate(given)
+    )
+    if "" in passages:
+        raise InvalidInput(f"context[{passages.index('')}]", "is empty")
+    size = sum(len(text.encode()) for text in passages)
+    if size > limit:
+        raise TooLarge("context", size, limit, setting=setting)
+    return passages
 
 
 def checked_content(given: object, limits: Limits) -> Content:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Integer, bindparam, func, insert, select
 
-from convokit.domain.message import MessageRow
+from convokit.domain.message import PASSAGE, MessageRow
 from convokit.store.schema import message
 
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
@@ -171,7 +171,18 @@ def on_path(connection: Connection, conversation_id: UUID, head: int | None, seq
     return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last, *_ in runs))
 
 
-def page(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> list[MessageRow]:
-    """Return the `limit` messages of the path that ends at `last`, oldest first."""
-    path = read_back(connection, conversation_id, last, lambda rows: limit - len(rows))
-    return path.rows[-limit:]
+def page(
+    connection: Connection, conversation_id: UUID, last: int | None, limit: int, *, passages: bool = False
+) -> list[MessageRow]:
+    """Return the `limit` messages of the path that ends at `last`, oldest first: those of the talk, or with its passages."""
+
+    def wanted(rows: list[MessageRow]) -> list[MessageRow]:
+        return rows if passages else [row for row in rows if row.status != PASSAGE]
+
+    def enough(rows: list[MessageRow]) -> int:
+        found = len(wanted(rows))
+        left = limit - found
+        return left * len(rows) // found if found else len(rows)  # as many passages among the rest as among these
+
+    path = read_back(connection, conversation_id, last, enough)
+    return wanted(path.rows)[-limit:]

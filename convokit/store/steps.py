@@ -43,6 +43,8 @@ class Beginning:
     key: Key | None = None
     described: bool = False
     """Whether the conversation's own settings, subject or title changed."""
+    passages: Sequence[MessageRow] = ()
+    """What was retrieved for the question: the path leads through them to it."""
 
 
 @dataclass(slots=True, repr=False)
@@ -121,7 +123,8 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
     Raises: Conflict when the conversation moved, was created by another process, or has an open turn on this branch.
     """
     row, question = beginning.conversation, beginning.question
-    entries = chains.extend(row.last_entry, row.chain_hash, [question.leaf()])
+    asked = [*beginning.passages, question]
+    entries = chains.extend(row.last_entry, row.chain_hash, [each.leaf() for each in asked])
     moved = _moved(row, beginning.branch, question.seq, question.seq, entries, beginning.at)
     opened = turns.opening(
         beginning.completion.turn_id,
@@ -132,7 +135,7 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
         at=beginning.at,
         key=beginning.key,
     )
-    addition = append.Addition(row, moved, beginning.branch, question.seq, entries, [question])
+    addition = append.Addition(row, moved, beginning.branch, question.seq, entries, asked)
     addition.created, addition.opened, addition.begun_call = beginning.created, opened, beginning.completion
     try:
         if append.write(connection, addition) != "all":

@@ -1,0 +1,60 @@
+"""What is stored of a path, and the question behind it, as counted messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from convokit.completion.options import Plan
+from convokit.context.repair import marked
+from convokit.context.tokens import message_tokens
+from convokit.context.window import Item
+from convokit.domain.message import PASSAGE, MessageRow
+from convokit.domain.parts import Content
+from convokit.store import snapshots
+
+
+def pinned(plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item]) -> list[Item]:
+    """Return the pinned messages of the path, from before what was read and in it."""
+    if seen.conversation is None or not seen.conversation.pins:
+        return []
+    pins = set(seen.conversation.pinned)
+    return [*(item(plan, row) for row in seen.pinned), *(each for each in items if each.key in pins)]
+
+
+def history(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
+    """Return the path that was read, as counted messages: what a new question follows, so that no passage counts any more."""
+    return [item(plan, row) for row in seen.path.rows if row.status != PASSAGE]
+
+
+def current(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
+    """Return the path that was read, as counted messages, its last question with the passages that came with it."""
+    newest = next((row for row in reversed(seen.path.rows) if row.role == "user" and row.status != PASSAGE), None)
+    turn_id = None if newest is None else newest.turn_id
+    return [item(plan, row) for row in seen.path.rows if row.status != PASSAGE or row.turn_id == turn_id]
+
+
+def asked(plan: Plan, seen: snapshots.Snapshot, content: Content) -> list[Item]:
+    """Return the question as the counted message it will be, its passages before it."""
+    seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
+    before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
+    shapes = [*({"role": "user", "content": text} for text in content.passages), question_shape(content)]
+    items = [
+        Item(seq + number, shape, message_tokens(plan.counter, shape), before, PASSAGE)
+        for number, shape in enumerate(shapes)
+    ]
+    items[-1].status = "complete"
+    return items
+
+
+def question_shape(content: Content) -> dict[str, Any]:
+    return {"role": "user", "content": content.parts if content.parts is not None else content.text}
+
+
+def item(plan: Plan, row: MessageRow) -> Item:
+    shape, own = row.as_wire(), row.counter == plan.counter.name
+    if row.status == "partial" and plan.builder.partial == "mark":
+        shape, own = marked(shape), False
+    tokens = row.tokens if own else message_tokens(plan.counter, shape)
+    before = row.path_tokens - (row.tokens if row.status != PASSAGE else 0)
+    return Item(row.seq, shape, tokens, before, row.status)
