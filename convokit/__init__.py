@@ -1,6 +1,8 @@
 """convokit: conversations that persist in SQL, a context builder, and a completion service for the Chat Completions API."""
 
-from convokit.async_kit import AsyncChat, AsyncConvokit
+from convokit.async_chat import AsyncChat
+from convokit.async_kit import AsyncConvokit
+from convokit.chat import Chat
 from convokit.completion.functions import tool
 from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
@@ -12,7 +14,7 @@ from convokit.domain.reply import Usage
 from convokit.domain.tool import Tool
 from convokit.domain.turn import Reply
 from convokit.errors import ConvokitError
-from convokit.kit import Chat, Convokit
+from convokit.kit import Convokit
 from convokit.run.aio import AsyncStream
 from convokit.run.sync import Stream
 from convokit.settings import Budget, Limits, Retry, Timeouts

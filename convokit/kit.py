@@ -1,32 +1,28 @@
-"""The synchronous face: `Convokit` and `Chat`. Thin: every method runs one flow."""
+"""The synchronous face: `Convokit`. Thin: every method runs one flow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 from uuid import UUID
 
-from convokit.audit.verify import verify
-from convokit.completion import following, pinning, reading, recover, repeat
+from convokit.chat import Chat
+from convokit.completion import reading, recover
 from convokit.completion.functions import ToolLike
-from convokit.completion.options import Options, PartLike, tools_of
-from convokit.completion.recover import OnBusy
-from convokit.completion.scope import Scope, Target
+from convokit.completion.options import Options, tools_of
 from convokit.context.repair import PartialPolicy
-from convokit.context.report import Context
 from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
-from convokit.domain.conversation import Conversation, Page, Verified
-from convokit.domain.message import Message
+from convokit.domain.conversation import Conversation, Page
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
-from convokit.domain.turn import Recovered, Reply, Turn
+from convokit.domain.turn import Recovered
 from convokit.run.http import Client, HttpxClient, checked_client
-from convokit.run.setup import ApiKey, OnDisconnect, check_on_disconnect, scope_for, scope_of, target_of
-from convokit.run.sync import Stream, SyncDriver, SyncStore, migrate_once
+from convokit.run.setup import ApiKey, scope_for, scope_of, target_of
+from convokit.run.sync import SyncDriver, SyncStore, migrate_once
 from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
 from convokit.store.engine import Durability, open_engine
 from convokit.wire.messages import Unsupported
@@ -158,180 +154,3 @@ class Convokit:
 
     def _driver(self) -> SyncDriver:
         return SyncDriver(self._store, self._client)
-
-
-class Chat:
-    """A handle on one conversation. Cheap to make, safe to share between threads."""
-
-    def __init__(self, scope: Scope, target: Target, driver: Callable[[], SyncDriver]) -> None:
-        self._scope = scope
-        self._target = target
-        self._driver = driver
-
-    def __repr__(self) -> str:
-        return f"Chat({self._target.name!r})"
-
-    @property
-    def id(self) -> UUID | None:
-        """The conversation's id; None until it is known (a key's id depends on the database)."""
-        return self._target.id
-
-    @property
-    def key(self) -> str | None:
-        """The key it was opened under."""
-        return self._target.key
-
-    def send(
-        self,
-        content: str | Sequence[PartLike],
-        *,
-        context: Sequence[str] = (),
-        model: str | Unset = UNSET,
-        developer_prompt: str | Unset | None = UNSET,
-        budget: Budget | Unset = UNSET,
-        retry: Retry | Unset = UNSET,
-        timeouts: Timeouts | Unset = UNSET,
-        tools: Sequence[ToolLike] | Unset = UNSET,
-        max_tool_rounds: int | Unset = UNSET,
-        on_busy: OnBusy = "raise",
-        idempotency_key: str | None = None,
-        **params: Unpack[RequestParams],
-    ) -> Reply:
-        """Save the question, call the model, save and return its reply.
-
-        `content` is text, or a list of content parts in the API's shape (text, image_url, input_audio, file). `tools` are typed
-        functions, `Tool`s or the API's own dicts; the model's calls of functions are run, for at most `max_tool_rounds` rounds.
-        `on_busy` says what to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`), or
-        "supersede" it; a superseded turn's reply is kept, off the path. Under an `idempotency_key` the same send may be
-        repeated: it comes back to its turn, whose question is saved once, and has the same reply. `context` is retrieved text
-        for this turn only: saved, sent right before the question, and not sent again with later turns.
-        Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
-        """
-        options = Options(
-            model,
-            developer_prompt,
-            budget,
-            retry,
-            timeouts,
-            tools=tools_of(tools),
-            max_tool_rounds=max_tool_rounds,
-            params=params,
-        )
-        flow = repeat.send(
-            self._scope, self._target, content, context, options, idempotency_key, stream=False, on_busy=on_busy
-        )
-        return self._driver().run(flow)
-
-    def stream(
-        self,
-        content: str | Sequence[PartLike],
-        *,
-        context: Sequence[str] = (),
-        model: str | Unset = UNSET,
-        developer_prompt: str | Unset | None = UNSET,
-        budget: Budget | Unset = UNSET,
-        retry: Retry | Unset = UNSET,
-        timeouts: Timeouts | Unset = UNSET,
-        tools: Sequence[ToolLike] | Unset = UNSET,
-        max_tool_rounds: int | Unset = UNSET,
-        on_busy: OnBusy = "raise",
-        idempotency_key: str | None = None,
-        on_disconnect: OnDisconnect = "stop",
-        **params: Unpack[RequestParams],
-    ) -> Stream[Reply]:
-        """Return the reply as it comes: a context manager over events.
-
-        When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
-        it: leaving then waits for its end.
-        """
-        options = Options(
-            model,
-            developer_prompt,
-            budget,
-            retry,
-            timeouts,
-            tools=tools_of(tools),
-            max_tool_rounds=max_tool_rounds,
-            params=params,
-        )
-        finish = check_on_disconnect(on_disconnect)
-        return Stream(
-            self._driver(),
-            repeat.send(
-                self._scope, self._target, content, context, options, idempotency_key, stream=True, on_busy=on_busy
-            ),
-            finish=finish,
-        )
-
-    def resume(
-        self,
-        *,
-        model: str | Unset = UNSET,
-        retry: Retry | Unset = UNSET,
-        timeouts: Timeouts | Unset = UNSET,
-        tools: Sequence[ToolLike] | Unset = UNSET,
-        on_busy: OnBusy = "raise",
-        **params: Unpack[RequestParams],
-    ) -> Reply:
-        """Finish the last turn: ask again for the reply it is missing, without a second question, or return the one it has.
-
-        The right move after a `ModelError`. Tool results that are recorded are not made again.
-        """
-        options = Options(model=model, retry=retry, timeouts=timeouts, tools=tools_of(tools), params=params)
-        return self._driver().run(repeat.resume(self._scope, self._target, options, stream=False, on_busy=on_busy))
-
-    def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> Stream[Reply]:
-        """Attach to a reply that is on its way in any process, or over: its text, as a stream like any other.
-
-        `turn` is the newest when not given; `after` is how many characters of its text the reader already has. Several may
-        follow one turn; leaving changes nothing for it. Raises: Interrupted, with the turn's state as `code`, when it ends
-        without a whole reply.
-        """
-        return Stream(self._driver(), following.follow(self._scope, self._target, turn, after=after))
-
-    def cancel(self, turn: UUID | str | None = None) -> bool:
-        """End the branch's open turn (or the one named), whoever runs it. Return whether it was open.
-
-        What is stored of its reply is kept. Whoever runs it learns of it at the next piece: `Interrupted`, code "cancelled".
-        """
-        return self._driver().run(following.cancel(self._scope, self._target, turn))
-
-    def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
-        """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
-        return self._driver().run(following.listing(self._scope, self._target, limit=limit, before=before))
-
-    def messages(self, *, limit: int = 50, before: str | int | None = None, passages: bool = False) -> list[Message]:
-        """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back.
-
-        `passages` lists what was sent as a turn's `context` as well.
-        """
-        flow = reading.listing(self._scope, self._target, limit=limit, before=before, passages=passages)
-        return self._driver().run(flow)
-
-    def pin(self, message: Message | str | int) -> None:
-        """Have a message (or its id or seq) sent with every request of a path it lies on, also from before the window."""
-        self._driver().run(pinning.pin(self._scope, self._target, message, pinned=True))
-
-    def unpin(self, message: Message | str | int) -> None:
-        """Undo `pin`. Nothing stored changes, neither way: only what is sent."""
-        self._driver().run(pinning.pin(self._scope, self._target, message, pinned=False))
-
-    def context(
-        self,
-        content: str | Sequence[PartLike] | None = None,
-        *,
-        context: Sequence[str] = (),
-        model: str | Unset = UNSET,
-        developer_prompt: str | Unset | None = UNSET,
-        budget: Budget | Unset = UNSET,
-        tools: Sequence[ToolLike] | Unset = UNSET,
-        strategy: Strategy | Unset = UNSET,
-        **params: Unpack[RequestParams],
-    ) -> Context:
-        """Return what `send` would send with these, and what it leaves out and why, with token counts. No call is made."""
-        options = Options(model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, params=params)
-        return self._driver().run(reading.context(self._scope, self._target, content, context, options))
-
-    def verify(self) -> Verified:
-        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""
-        return self._driver().run(reading.over(self._scope, self._target, verify))

@@ -45,12 +45,30 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "profile": (Profile, str),
     "max_tool_rounds": (int,),
 }
+_OF_CALL = ("model", "developer_prompt", "budget", "retry", "timeouts", "tools", "max_tool_rounds", "strategy")
 _OF_STRATEGY = ("name", "most_turns", "select")
 _WORDS = {
     "mode": ("strict", "drop", "pass"),
     "partial": ("include", "mark", "leave_out"),
     "unsupported": ("raise", "placeholder"),
 }
+
+
+class CallOptions(RequestParams, total=False):
+    """What one call may set: these, and every request parameter. Whatever it does not set is the chat's, then the kit's."""
+
+    model: str
+    developer_prompt: str | None
+    """Sent with this call in place of the chat's; None sends none."""
+    budget: Budget
+    retry: Retry
+    timeouts: Timeouts
+    tools: Sequence[functions.ToolLike]
+    """Typed functions, `Tool`s or the API's own dicts."""
+    max_tool_rounds: int
+    """How often, at most, the model's calls of tools are run and their results sent back (8); 0 runs none."""
+    strategy: Strategy
+    """What of the history is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +183,13 @@ class Plan:
         given = self.params
         cap = given.get("max_output_tokens") or given.get("max_completion_tokens") or given.get("max_tokens")
         return cap or self.builder.reply_tokens
+
+
+def options_of(given: CallOptions) -> Options:
+    """Return what a call was given as options. Raises: SettingsError."""
+    values: dict[str, Any] = dict(given)
+    own: dict[str, Any] = {name: values.pop(name) for name in _OF_CALL if name in values}
+    return Options(**{**own, "tools": tools_of(own.get("tools", UNSET))}, params=cast("RequestParams", values))
 
 
 def tools_of(given: Sequence[functions.ToolLike] | Unset) -> tuple[Tool, ...] | Unset:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import convokit
+from convokit.completion.options import CallOptions
 from convokit.domain import params
 from tests.docs import commands, datamodel, render
 from tests.docs.pages import CHECKOUT
@@ -110,6 +111,14 @@ def _parameters() -> Iterator[str]:
         "| parameter | type | |",
         "|---|---|---|",
         *render.typed_dict(params.RequestParams),
+        "",
+        "## Settings of a call",
+        "",
+        "What `send`, `stream`, `resume` and `context` take besides.",
+        "",
+        "| setting | type | |",
+        "|---|---|---|",
+        *render.own_keys(CallOptions),
     )
 
 

@@ -219,6 +219,12 @@ def typed_dict(value: type) -> Iterator[str]:
         yield f"| `{name}` | `{_bare(hint)}` | {said} |".replace(" | None", " \\| None")
 
 
+def own_keys(value: type) -> Iterator[str]:
+    """Yield a row of a table for each key that the class adds to the one below it, with its type as it is written."""
+    for name, given, said in _own_fields(value):
+        yield f"| `{name}` | `{given.removeprefix(': ')}` | {_one_line(said)} |".replace(" | None", " \\| None")
+
+
 def _bounds(hint: Any) -> Iterator[str]:
     if get_origin(hint) is Annotated:
         checks = [check for field in hint.__metadata__ if isinstance(field, FieldInfo) for check in field.metadata]

@@ -1,0 +1,174 @@
+"""A handle on one conversation, asynchronous. Thin: every method runs one flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Unpack
+from uuid import UUID
+
+from convokit.audit.verify import verify
+from convokit.completion import following, pinning, reading, repeat
+from convokit.completion.options import CallOptions, PartLike, options_of
+from convokit.completion.recover import OnBusy
+from convokit.completion.scope import Scope, Target
+from convokit.context.report import Context
+from convokit.domain.conversation import Verified
+from convokit.domain.message import Message
+from convokit.domain.turn import Reply, Turn
+from convokit.run.aio import AsyncDriver, AsyncStream
+from convokit.run.background import Background
+from convokit.run.setup import OnDisconnect, check_on_disconnect
+
+
+class AsyncChat:
+    """A handle on one conversation. Cheap to make, safe to share between tasks."""
+
+    def __init__(self, scope: Scope, target: Target, driver: Callable[[], AsyncDriver], background: Background) -> None:
+        self._scope = scope
+        self._target = target
+        self._driver = driver
+        self._background = background
+
+    def __repr__(self) -> str:
+        return f"AsyncChat({self._target.name!r})"
+
+    @property
+    def id(self) -> UUID | None:
+        """The conversation's id; None until it is known (a key's id depends on the database)."""
+        return self._target.id
+
+    @property
+    def key(self) -> str | None:
+        """The key it was opened under."""
+        return self._target.key
+
+    async def send(
+        self,
+        content: str | Sequence[PartLike],
+        *,
+        context: Sequence[str] = (),
+        on_busy: OnBusy = "raise",
+        idempotency_key: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Reply:
+        """Save the question, call the model, save and return its reply.
+
+        `content` is text, or a list of content parts in the API's shape (text, image_url, input_audio, file). `tools` are typed
+        functions, `Tool`s or the API's own dicts; the model's calls of functions are run, for at most `max_tool_rounds` rounds.
+        `on_busy` says what to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`), or
+        "supersede" it; a superseded turn's reply is kept, off the path. Under an `idempotency_key` the same send may be
+        repeated: it comes back to its turn, whose question is saved once, and has the same reply. `context` is retrieved text
+        for this turn only: saved, sent right before the question, and not sent again with later turns.
+        Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
+        """
+        return await self._driver().run(
+            repeat.send(
+                self._scope,
+                self._target,
+                content,
+                context,
+                options_of(options),
+                idempotency_key,
+                stream=False,
+                on_busy=on_busy,
+            )
+        )
+
+    def stream(
+        self,
+        content: str | Sequence[PartLike],
+        *,
+        context: Sequence[str] = (),
+        on_busy: OnBusy = "raise",
+        idempotency_key: str | None = None,
+        on_disconnect: OnDisconnect = "stop",
+        **options: Unpack[CallOptions],
+    ) -> AsyncStream[Reply]:
+        """Return the reply as it comes: a context manager over events.
+
+        When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
+        it, in a task of its own, which `close` of the kit waits for.
+        """
+        background = self._background if check_on_disconnect(on_disconnect) else None
+        return AsyncStream(
+            self._driver(),
+            repeat.send(
+                self._scope,
+                self._target,
+                content,
+                context,
+                options_of(options),
+                idempotency_key,
+                stream=True,
+                on_busy=on_busy,
+            ),
+            background=background,
+        )
+
+    async def resume(
+        self,
+        *,
+        on_busy: OnBusy = "raise",
+        **options: Unpack[CallOptions],
+    ) -> Reply:
+        """Finish the last turn: ask again for the reply it is missing, without a second question, or return the one it has.
+
+        The right move after a `ModelError`. Tool results that are recorded are not made again.
+        """
+        return await self._driver().run(
+            repeat.resume(self._scope, self._target, options_of(options), stream=False, on_busy=on_busy)
+        )
+
+    def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> AsyncStream[Reply]:
+        """Attach to a reply that is on its way in any process, or over: its text, as a stream like any other.
+
+        `turn` is the newest when not given; `after` is how many characters of its text the reader already has. Several may
+        follow one turn; leaving changes nothing for it. Raises: Interrupted, with the turn's state as `code`, when it ends
+        without a whole reply.
+        """
+        return AsyncStream(self._driver(), following.follow(self._scope, self._target, turn, after=after))
+
+    async def cancel(self, turn: UUID | str | None = None) -> bool:
+        """End the branch's open turn (or the one named), whoever runs it. Return whether it was open.
+
+        What is stored of its reply is kept. Whoever runs it learns of it at the next piece: `Interrupted`, code "cancelled".
+        """
+        return await self._driver().run(following.cancel(self._scope, self._target, turn))
+
+    async def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
+        """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
+        return await self._driver().run(following.listing(self._scope, self._target, limit=limit, before=before))
+
+    async def messages(
+        self, *, limit: int = 50, before: str | int | None = None, passages: bool = False
+    ) -> list[Message]:
+        """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back.
+
+        `passages` lists what was sent as a turn's `context` as well.
+        """
+        flow = reading.listing(self._scope, self._target, limit=limit, before=before, passages=passages)
+        return await self._driver().run(flow)
+
+    async def pin(self, message: Message | str | int) -> None:
+        """Have a message (or its id or seq) sent with every request of a path it lies on, also from before the window."""
+        await self._driver().run(pinning.pin(self._scope, self._target, message, pinned=True))
+
+    async def unpin(self, message: Message | str | int) -> None:
+        """Undo `pin`. Nothing stored changes, neither way: only what is sent."""
+        await self._driver().run(pinning.pin(self._scope, self._target, message, pinned=False))
+
+    async def context(
+        self,
+        content: str | Sequence[PartLike] | None = None,
+        *,
+        context: Sequence[str] = (),
+        **options: Unpack[CallOptions],
+    ) -> Context:
+        """Return what `send` would send with these, and what it leaves out and why, with token counts. No call is made."""
+        return await self._driver().run(
+            reading.context(self._scope, self._target, content, context, options_of(options))
+        )
+
+    async def verify(self) -> Verified:
+        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""
+        return await self._driver().run(reading.over(self._scope, self._target, verify))
