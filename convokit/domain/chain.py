@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-Kind = Literal["message", "completion", "redaction", "erasure"]
+Kind = Literal["message", "completion", "redaction", "erasure", "import"]
+"""`import` names the chain that a conversation was copied or restored from: its ref says so, and it has no row."""
 _LEAF = b"\x02convokit.1\x00"
 _LINK = b"\x00convokit.1\x00"
 

@@ -205,6 +205,18 @@ class SummaryColumns(_OfConversation):
     created_at = Column(BigInteger, nullable=False)
 
 
+class RemovalColumns(_OfConversation):
+    number = Column(Integer, nullable=False)
+    """The entry, of kind redaction or erasure, that commits to this row."""
+    ref = Column(Text, nullable=False)
+    """What was removed: `message:<seq>`, `completion:<turn>:<number>`, or `*` for everything up to here."""
+    author = Column(Text)
+    """Who removed it, as the caller said."""
+    reason = Column(Text)
+    salt = Column(LargeBinary, nullable=False)
+    created_at = Column(BigInteger, nullable=False)
+
+
 def _key(table: str, *columns: str) -> PrimaryKeyConstraint:
     return PrimaryKeyConstraint(*columns, name=f"{PREFIX}{table}_pk")
 
@@ -252,3 +264,4 @@ entry = Table("convokit_entry", metadata, EntryColumns, _key("entry", "conversat
 prompt = Table("convokit_prompt", metadata, PromptColumns, _key("prompt", "tenant", "digest"))
 blob = Table("convokit_blob", metadata, BlobColumns, _key("blob", "conversation_id", "digest"))
 summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"))
+removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"))

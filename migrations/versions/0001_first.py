@@ -227,11 +227,22 @@ def _tables_of_the_record() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_summary_pk"),
     )
+    op.create_table(
+        "convokit_removal",
+        _owner(),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("ref", sa.Text, nullable=False),
+        sa.Column("author", sa.Text),
+        sa.Column("reason", sa.Text),
+        sa.Column("salt", sa.LargeBinary, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_removal_pk"),
+    )
 
 
 def downgrade() -> None:
     for table in (
-        "summary", "blob", "entry", "completion", "tool_call", "chunk", "turn", "message", "branch", "conversation",
+        "removal", "summary", "blob", "entry", "completion", "tool_call", "chunk", "turn", "message", "branch", "conversation",
         "prompt", "schema",
     ):  # fmt: skip
         op.drop_table(f"convokit_{table}")

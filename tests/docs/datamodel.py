@@ -34,9 +34,10 @@ TABLES = {
     "convokit_prompt": "Developer prompts and sets of tools, each once per tenant.",
     "convokit_blob": "Binary content parts, each once per conversation.",
     "convokit_summary": "Which messages a summary stands for.",
+    "convokit_removal": "What was lawfully removed, by whom and why.",
 }
 
-RESERVED = frozenset({"convokit_summary"})
+RESERVED = frozenset({"convokit_summary", "convokit_removal"})
 """Tables that the schema has and no code uses yet."""
 
 WORDS = {
@@ -138,6 +139,10 @@ WORDS = {
     "convokit_summary.to_seq": "The last one.",
     "convokit_summary.message_seq": "The message that holds its text.",
     "convokit_summary.created_at": "When it was made.",
+    "convokit_removal.author": "Who removed it, as the caller said.",
+    "convokit_removal.reason": "Why, as the caller said.",
+    "convokit_removal.salt": "Random; hashed with the row.",
+    "convokit_removal.created_at": "When.",
 }
 TYPES = {"Uuid": "UUID", "Text": "text", "Integer": "integer", "BigInteger": "big integer", "LargeBinary": "bytes"}
 
