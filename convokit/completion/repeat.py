@@ -214,7 +214,7 @@ def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: b
         completion=row,
         owner=scope.owner(),
         lease_us=calls.lease_us(calls.silence_s(prepared)),
-        prompts=prepared.prompts,
+        prompts=prepared.manifest.prompts,
     )
     yield from sure(
         scope,
