@@ -53,6 +53,7 @@ def _diff(a: Place, b: Place, connection: Connection, tenant: str, conversation_
     one, other = (rebuilt(connection, row, find_call(connection, row, 0, meant)) for meant in (a, b))
     common = _common(one.messages, other.messages)
     found = _first(connection, row, one, other, common)
+    values = _shortened(*found.values)
     return Diff.model_construct(
         reason=found.reason,
         why=found.why,
@@ -60,7 +61,8 @@ def _diff(a: Place, b: Place, connection: Connection, tenant: str, conversation_
         calls=(one.call.number, other.call.number),
         place=found.place,
         index=found.index,
-        **dict(zip("ab", _shortened(*found.values), strict=True)),
+        a=values[0],
+        b=values[1],
         common_messages=common,
         common_tokens=_tokens(one, found, common),
     )
