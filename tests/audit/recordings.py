@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import insert, select
+from sqlalchemy import Table, insert, select
 
 from convokit import Budget, Convokit, Profile, Retry, Tool
 from convokit.chat import Chat
@@ -332,9 +332,17 @@ def every_call(database: str) -> list[Any]:
     return rows
 
 
-def altered(database: str, seq: int, **values: Any) -> None:
-    """Alter a message of the database's only conversation, behind the library's back."""
+def changed(database: str, table: Table, condition: Any = None, **values: Any) -> None:
+    """Change rows behind the library's back; without values, delete them."""
     engine = open_engine(database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
-        connection.execute(message.update().where(message.c.seq == seq).values(**values))
+        statement: Any = table.update().values(**values) if values else table.delete()
+        connection.execute(statement if condition is None else statement.where(condition))
     engine.dispose()
+
+
+def redacted(database: str, seq: int) -> None:
+    """Take the words out of a message, as a redaction does."""
+    gone = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
+    values: dict[str, Any] = dict.fromkeys(gone)
+    changed(database, message, message.c.seq == seq, status="redacted", **values)
