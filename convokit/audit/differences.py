@@ -170,7 +170,10 @@ def _other_row(
     starts = _start(a), _start(b)
     if one.seq < starts[0] or other.seq < starts[1]:
         single = min(one.seq, other.seq)
-        return "pins", f"message {single} is sent from before the window by one of the two only: a pin, or a strategy"
+        return (
+            "selection",
+            f"message {single} is sent from before the window by one of the two only: a pin, or a strategy",
+        )
     if starts[0] != starts[1]:
         return "window", f"the window's start moved from message {starts[0]} to message {starts[1]}"
     return "selection", f"message {min(one.seq, other.seq)} is sent by one of the two only"
