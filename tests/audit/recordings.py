@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Table, and_, insert, select, true
 
 from convokit import Budget, Convokit, Profile, Retry, Tool
 from convokit.chat import Chat
@@ -188,7 +189,12 @@ def spoken(stage: Stage) -> None:
     for later in (39.5, 40.5, 200):
         now = 1_800_000_000.0 + later
         stage.do(chat.send("again"))
-    assert ["audio" in request.body["messages"][1] for request in stage.server.requests[1:]] == [True, False, False]
+    assert _named(stage) == [True, False, False]
+
+
+def _named(stage: Stage) -> list[bool]:
+    """Return of each request but the first whether it names a spoken reply by its id."""
+    return [any("audio" in each for each in request.body["messages"]) for request in stage.server.requests[1:]]
 
 
 def expiring(stage: Stage) -> None:
@@ -209,7 +215,7 @@ def expiring(stage: Stage) -> None:
 
     stage.server.answer = later
     stage.do(chat.send("again"))
-    assert ["audio" in request.body["messages"][1] for request in stage.server.requests[1:]] == [True, True]
+    assert _named(stage) == [True, True]
 
 
 def structured(stage: Stage) -> None:
@@ -341,8 +347,9 @@ def changed(database: str, table: Table, condition: Any = None, **values: Any) -
     engine.dispose()
 
 
-def redacted(database: str, seq: int) -> None:
-    """Take the words out of a message, as a redaction does."""
+def redacted(database: str, seq: int, conversation_id: UUID | None = None) -> None:
+    """Take the words out of a message, as a redaction does: of this conversation, or of the only one."""
     gone = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
     values: dict[str, Any] = dict.fromkeys(gone)
-    changed(database, message, message.c.seq == seq, status="redacted", **values)
+    of_it = true() if conversation_id is None else message.c.conversation_id == conversation_id
+    changed(database, message, and_(message.c.seq == seq, of_it), status="redacted", **values)
