@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
 from convokit import Chat, Diff, Replay
@@ -86,7 +87,7 @@ def _print(shown: Replay) -> None:
         wrapped(console, Text(safe(shown.problem), style="yellow"))
     for name, value in shown.parameters.items():
         words = f"{len(value)} ({', '.join(_names(value))})" if name == "tools" else compact_json(value)
-        console.print(cell(f"{name}: {words}"))
+        _print_cut(console, f"{name}: {words}")
     console.print()
     for message in shown.messages:
         _print_message(console, message)
@@ -97,7 +98,7 @@ def _names(tools: list[dict[str, Any]]) -> list[str]:
     return [str(body.get("name")) if isinstance(body, Mapping) else "?" for body in bodies]
 
 
-def _print_message(console: Any, message: dict[str, Any]) -> None:
+def _print_message(console: Console, message: dict[str, Any]) -> None:
     role = str(message.get("role"))
     console.print(Text(safe(role), style=ROLE_STYLES.get(role, OTHER_ROLE)))
     content = message.get("content")
@@ -105,13 +106,20 @@ def _print_message(console: Any, message: dict[str, Any]) -> None:
         write(f"{text}\n")
     for part in content if isinstance(content, list) else ():
         if part.get("type") != "text":
-            console.print(cell(compact_json(part), "dim"))
+            _print_cut(console, compact_json(part), "dim")
     for call in message.get("tool_calls") or ():
-        console.print(cell(f"calls {compact_json(call)}", "yellow"))
+        _print_cut(console, f"calls {compact_json(call)}", "yellow")
     rest = {name: value for name, value in message.items() if name not in ("role", "content", "tool_calls")}
     if rest:
-        console.print(cell(compact_json(rest), "dim"))
+        _print_cut(console, compact_json(rest), "dim")
     console.print()
+
+
+def _print_cut(console: Console, text: str, style: str = "") -> None:
+    """Print one line, cut to the terminal: an image alone may be megabytes."""
+    line = cell(text, style)
+    line.truncate(console.width, overflow="ellipsis")
+    console.print(line)
 
 
 def diff(

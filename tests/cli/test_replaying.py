@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -111,5 +112,7 @@ def test_a_terminal_is_not_written_bytes(cli: CommandLine, server: LoopbackServe
     listed = terminal("replay", "鍵", "--database", cli.database, NO_COLOR="1")
     assert listed.end() == 0
     assert "image_url" in listed.seen
-    parts = next(line for line in listed.seen.splitlines() if line.startswith('{"type":"image_url"'))
-    assert cell_len(parts) <= 60
+    plain = re.sub("\x1b\\[[0-9;]*m", "", listed.seen)
+    parts = next(line for line in plain.splitlines() if line.startswith('{"type":"image_url"'))
+    assert cell_len(parts) == 60
+    assert parts.endswith("…")
