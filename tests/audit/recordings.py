@@ -274,25 +274,49 @@ def coming_back(stage: Stage) -> None:
 
 
 def branching(stage: Stage) -> None:
-    """Let another branch write while tools run: the messages of the next call get other seqs than were expected."""
+    """Let another branch write while tools run: the messages of the next calls get other seqs than were expected."""
     others = 0
 
     def elsewhere() -> str:
         """Write to another branch of this very conversation."""
         nonlocal others
         others += 1
-        with Convokit(stage.database, model="loop-1", base_url=stage.server.url) as kit:
-            make_branch(stage.database, others, 2)
-            Chat(kit._scope, Target("k", branch=others), kit._driver).send(f"on branch {others}")
+        write_elsewhere(stage, others)
         return f"done {others}"
 
-    chat = stage.kit().chat("k", tools=[elsewhere])
+    chat = stage.kit(retry=Retry(attempts=2, initial_s=0.0)).chat("k", tools=[elsewhere])
     stage.do(chat.send("hello"))
-    twice = [("a", "elsewhere", "{}"), ("b", "elsewhere", "{}")]
-    stage.server.script(calls(("a", "elsewhere", "{}")), answered("there"), calls(*twice[:1]), answered("there"))
-    stage.do(chat.send("go"))
+    asked = calls(("a", "elsewhere", "{}"))
+    stage.server.script(asked, answered("there"), asked, answered("there"), failure(500))
+    reply = stage.do(chat.send("go"))
     stage.do(chat.send("and?"))
+    assert (others, reply.attempts) == (2, 4)
+
+
+def moving(stage: Stage) -> None:
+    """Let another branch write between the making of a request and its beginning: the request is made again."""
+    others = 0
+
+    def api_key() -> str:
+        """Return the key of the call that is about to begin."""
+        nonlocal others
+        if stage.server.requests and others < 2:
+            others += 1
+            write_elsewhere(stage, others)
+        return "key"
+
+    chat = stage.kit(api_key=api_key).chat("k")
+    stage.do(chat.send("hello"))
+    stage.do(chat.send("go", context=["p"]))
     assert others == 2
+    assert len(stage.server.requests) == 4
+
+
+def write_elsewhere(stage: Stage, number: int) -> None:
+    """Have a turn on another branch, which begins behind the first reply."""
+    with Convokit(stage.database, model="loop-1", base_url=stage.server.url) as kit:
+        make_branch(stage.database, number, 2)
+        Chat(kit._scope, Target("k", branch=number), kit._driver).send(f"on branch {number}")
 
 
 def late(stage: Stage) -> None:
@@ -313,7 +337,7 @@ def late(stage: Stage) -> None:
 
 SCENES: tuple[Callable[[Stage], None], ...] = (
     plainly, tools, streams, windows, templates, media, spoken, expiring, structured, complaints, modes, coming_back,
-    branching, late,
+    branching, moving, late,
 )  # fmt: skip
 
 
@@ -327,13 +351,13 @@ def make_branch(database: str, number: int, head: int) -> None:
     engine.dispose()
 
 
-def every_call(database: str) -> list[Any]:
-    """Return each call that was made, in order: (conversation_id, turn_id, number)."""
+def every_call(database: str, conversation_id: UUID | None = None) -> list[Any]:
+    """Return each call that was made, in all conversations or in one: (conversation_id, turn_id, number)."""
+    of_it = true() if conversation_id is None else completion.c.conversation_id == conversation_id
     engine = open_engine(database_url(database))
     with engine.connect() as connection:
         columns = completion.c.conversation_id, completion.c.turn_id, completion.c.number
-        order = completion.c.started_at, completion.c.turn_id, completion.c.number
-        rows = list(connection.execute(select(*columns).order_by(*order)))
+        rows = list(connection.execute(select(*columns).where(of_it)))
     engine.dispose()
     return rows
 
