@@ -19,7 +19,7 @@ from convokit.completion.scope import Target
 from convokit.context.strategy import Everything, LastTurns, Selection, View
 from convokit.errors import ConvokitError
 from convokit.store.engine import WRITE, database_url, open_engine
-from convokit.store.schema import branch, completion, conversation, message
+from convokit.store.schema import branch, completion, conversation, message, removal
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, failure, stream
 from tests.support.server import completion as answered
@@ -377,3 +377,11 @@ def redacted(database: str, seq: int, conversation_id: UUID | None = None) -> No
     values: dict[str, Any] = dict.fromkeys(gone)
     of_it = true() if conversation_id is None else message.c.conversation_id == conversation_id
     changed(database, message, and_(message.c.seq == seq, of_it), status="redacted", **values)
+    engine = open_engine(database_url(database))
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        which = select(conversation.c.id).where(
+            true() if conversation_id is None else conversation.c.id == conversation_id
+        )
+        said = {"ref": f"message:{seq}", "salt": bytes(16), "created_at": 1, "number": 1000 + seq}
+        connection.execute(insert(removal).values(conversation_id=connection.execute(which).scalar_one(), **said))
+    engine.dispose()

@@ -67,6 +67,8 @@ def _window(stage: Stage) -> Diff:
     found: Diff = stage.do(kit.chat("k").diff(turns[moved - 1], turns[moved]))
     assert f"from message {starts[moved - 1]} to message {starts[moved]}" in found.why
     assert found.common_messages == 0
+    apart = stage.do(kit.chat("k").diff(turns[-1], turns[0]))
+    assert (apart.reason, apart.why) == ("window", f"the window's start moved from message {starts[-1]} to message 1")
     return found
 
 

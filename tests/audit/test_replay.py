@@ -150,6 +150,12 @@ ALTERED: dict[str, tuple[Table, Any, dict[str, Any], str]] = {
     "a role": (message, message.c.seq == 7, {"role": "assistant"}, "message 7 is not what was written"),
     "a status": (message, message.c.seq == 7, {"status": "late"}, "message 7 is not what was written"),
     "a tool call": (message, message.c.seq == 4, {"tool_calls": None}, "message 4 is not what was written"),
+    "words that were taken out": (
+        message,
+        message.c.seq == 3,
+        {"content": None, "salt": None, "status": "redacted"},
+        "message 3 looks redacted, but no redaction of it was entered",
+    ),
     "parts that are no JSON": (message, message.c.seq == 1, {"parts": "{"}, "no request that could be sent"),
     "a missing message": (message, message.c.seq == 3, {}, "message 3 is missing"),
     "the developer prompt": (prompt, prompt.c.body.not_like("[%"), {"body": "x"}, "the developer prompt of this"),
