@@ -71,10 +71,10 @@ class Stage:
         """Return a value, once it is there."""
         return self.face.settle(value)
 
-    def fails(self, call: Callable[[], Any]) -> None:
-        """Make a call that may end in an error."""
+    def fails(self, method: Callable[..., Any], *given: Any, **options: Any) -> None:
+        """Call what may end in an error."""
         with contextlib.suppress(ConvokitError):
-            self.face.settle(call())
+            self.face.settle(method(*given, **options))
 
     def streamed(self, streaming: Any, count: int | None = None) -> None:
         """Read a stream, or its first `count` events, however it ends."""
@@ -156,7 +156,7 @@ def templates(stage: Stage) -> None:
     }.items():
         chat = stage.kit(profile=profile, developer_prompt="Be brief.").chat(name)
         stage.server.script(failure(500))
-        stage.fails(lambda chat=chat: chat.send("hello", retry=ONCE))
+        stage.fails(chat.send, "hello", retry=ONCE)
         stage.do(chat.send("what?", context=["一", "二"]))
         stage.do(chat.send([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": GIF}}]))
 
@@ -267,7 +267,7 @@ def coming_back(stage: Stage) -> None:
     stage.do(chat.send("first"))
     stage.do(chat.send("second"))
     stage.server.script(failure(500))
-    stage.fails(lambda: chat.send("third", context=["p"], retry=ONCE, idempotency_key="1"))
+    stage.fails(chat.send, "third", context=["p"], retry=ONCE, idempotency_key="1")
     stage.do(chat.send("never mind"))
     stage.do(chat.send("third", context=["p"], retry=ONCE, idempotency_key="1"))
     stage.do(stage.kit(profile=Profile(provider="q", refusal_part=False)).chat("k").send("fourth"))
@@ -330,7 +330,7 @@ def late(stage: Stage) -> None:
         return answered("too late")
 
     echo, stage.server.answer = stage.server.answer, answer
-    stage.fails(lambda: chat.send("slow"))
+    stage.fails(chat.send, "slow")
     stage.server.answer = echo
     stage.do(chat.send("bye"))
 

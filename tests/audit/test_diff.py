@@ -30,6 +30,7 @@ def stage(face: Face, database: str, server: LoopbackServer) -> Stage:
 
 def _turns(stage: Stage, *kits: Any, **options: Any) -> Diff:
     """Send a turn with each kit, and return what tells the last two apart."""
+    last: Any = None
     for kit in kits:
         last = stage.do(kit.chat("k").send("問い", **(options if kit is kits[-1] else {})))
     chat = kits[0].chat("k")

@@ -83,7 +83,7 @@ def test_the_last_call_that_was_answered_is_shown(stage: Stage) -> None:
     stage.server.script(failure(500))
     assert stage.do(chat.replay(stage.do(chat.send("hello")))).call == 2
     stage.server.script(failure(500), failure(500))
-    stage.fails(lambda: chat.send("again"))
+    stage.fails(chat.send, "again")
     assert stage.do(chat.replay()).call == 2
     stage.server.script(failure(400))
     stage.fails(chat.resume)
