@@ -10,7 +10,7 @@ from uuid import UUID
 
 from convokit.completion import counted
 from convokit.completion.effects import Flow, read
-from convokit.completion.options import Options, Plan, settle
+from convokit.completion.options import NOTHING, Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
 from convokit.context.report import Context, Earlier
 from convokit.context.strategy import StepWindow
@@ -60,9 +60,17 @@ class Prepared:
 
 
 def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Plan:
-    """Return the settled plan: call over chat over what the chat stored over kit."""
-    stored = Options.from_json(row.settings if row is not None else None)
-    return settle(call.over(target.options).over(stored).over(scope.options), scope.base_url)
+    """Return the settled plan: call over chat over what the chat stored over kit.
+
+    A call that sets nothing has the plan of the call before, as long as the chat stores the same.
+    """
+    settings = row.settings if row is not None else None
+    if call is NOTHING and target.plan is not None and target.plan[0] == settings:
+        return target.plan[1]
+    plan = settle(call.over(target.options).over(Options.from_json(settings)).over(scope.options), scope.base_url)
+    if call is NOTHING:
+        target.plan = settings, plan
+    return plan
 
 
 def look(
