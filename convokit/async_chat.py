@@ -270,9 +270,9 @@ class AsyncChat:
         target = await self._driver().run(branching.copy(self._scope, self._target, message, into))
         return AsyncChat(self._scope, target, self._driver, self._background)
 
-    async def branches(self) -> list[Branch]:
-        """Return the conversation's branches, by number; 0 is the main one."""
-        return await self._driver().run(branching.listing(self._scope, self._target))
+    async def branches(self, *, limit: int = 50, before: int | None = None) -> list[Branch]:
+        """Return the newest `limit` branches, by number, 0 the main one; `before` (a number) goes further back."""
+        return await self._driver().run(branching.listing(self._scope, self._target, limit=limit, before=before))
 
     async def leaves(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages that nothing follows, newest first: where `checkout` finds every path's end."""

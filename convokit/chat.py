@@ -267,9 +267,9 @@ class Chat:
         target = self._driver().run(branching.copy(self._scope, self._target, message, into))
         return Chat(self._scope, target, self._driver)
 
-    def branches(self) -> list[Branch]:
-        """Return the conversation's branches, by number; 0 is the main one."""
-        return self._driver().run(branching.listing(self._scope, self._target))
+    def branches(self, *, limit: int = 50, before: int | None = None) -> list[Branch]:
+        """Return the newest `limit` branches, by number, 0 the main one; `before` (a number) goes further back."""
+        return self._driver().run(branching.listing(self._scope, self._target, limit=limit, before=before))
 
     def leaves(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages that nothing follows, newest first: where `checkout` finds every path's end."""

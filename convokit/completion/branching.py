@@ -144,14 +144,20 @@ def _checkout(connection: Connection, tenant: str, conversation_id: UUID, branch
     return held
 
 
-def listing(scope: Scope, target: Target) -> Flow[list[Branch]]:
-    """Return the conversation's branches, by number."""
-    return over(scope, target, _branches)
+def listing(scope: Scope, target: Target, *, limit: int, before: int | None) -> Flow[list[Branch]]:
+    """Return the conversation's newest branches, by number."""
 
+    def branches_of(connection: Connection, tenant: str, conversation_id: UUID) -> list[Branch] | None:
+        row = conversations.find(connection, tenant, conversation_id)
+        if row is None:
+            return None
+        end = MAX_SEQ if before is None else before
+        return [Branch.of(row.id, each) for each in branches.listing(connection, row, end, limit)]
 
-def _branches(connection: Connection, tenant: str, conversation_id: UUID) -> list[Branch] | None:
-    row = conversations.find(connection, tenant, conversation_id)
-    return None if row is None else [Branch.of(row.id, each) for each in branches.listing(connection, row)]
+    check_limit(limit)
+    if before is not None and (isinstance(before, bool) or not isinstance(before, int) or not 0 < before <= MAX_SEQ):
+        raise InvalidInput("before", f"must be a branch's number from 1 up, not {before!r}")
+    return (yield from over(scope, target, branches_of))
 
 
 def leaves(scope: Scope, target: Target, *, limit: int, before: str | int | None) -> Flow[list[Message]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, bindparam, func, insert, select, union, union_all
+from sqlalchemy import Connection, Integer, bindparam, insert, select, union, union_all
 
 from convokit.domain.branch import MAIN, BranchRow
 from convokit.domain.conversation import ConversationRow
@@ -22,14 +22,22 @@ _PARTS = message.c.run_start_seq == message.c.seq
 """The condition of the small index, word for word."""
 _BRANCHES = (
     select(*(getattr(branch.c, name) for name in BranchRow.__slots__))
-    .where(branch.c.conversation_id == bindparam("id"))
-    .order_by(branch.c.number)
+    .where(
+        branch.c.conversation_id == bindparam("id"), branch.c.number > 0, branch.c.number < bindparam("before")
+    )
+    .order_by(branch.c.number.desc())
+    .limit(bindparam("limit"))
 )
 _NUMBERED = select(branch.c.number).where(
     branch.c.conversation_id == bindparam("id"), branch.c.number == bindparam("number")
 )
 _NAMED = select(branch.c.number).where(branch.c.conversation_id == bindparam("id"), branch.c.name == bindparam("name"))
-_LAST = select(func.coalesce(func.max(branch.c.number), 0)).where(branch.c.conversation_id == bindparam("id"))
+_LAST = (
+    select(branch.c.number)
+    .where(branch.c.conversation_id == bindparam("id"), branch.c.number > 0)
+    .order_by(branch.c.number.desc())
+    .limit(1)
+)
 _INSERT = insert(branch)
 _FIRSTS = select(*_COLUMNS).where(_OF_IT, message.c.parent_seq.is_(None), _PARTS).order_by(message.c.seq)
 _CHILDREN = union_all(
@@ -71,10 +79,11 @@ def _leaves() -> Any:
 _LEAVES = _leaves()
 
 
-def listing(connection: Connection, row: ConversationRow) -> list[BranchRow]:
-    """Return the conversation's branches, by number, the main one first."""
-    main = BranchRow(0, MAIN, row.head_seq, row.created_at)
-    return [main, *(BranchRow(*each) for each in connection.execute(_BRANCHES, {"id": row.id}))]
+def listing(connection: Connection, row: ConversationRow, before: int, limit: int) -> list[BranchRow]:
+    """Return the newest `limit` branches before a number, by number; the main one is the oldest."""
+    values = {"id": row.id, "before": before, "limit": limit}
+    found = [BranchRow(*each) for each in connection.execute(_BRANCHES, values)][::-1]
+    return found if len(found) == limit else [BranchRow(0, MAIN, row.head_seq, row.created_at), *found]
 
 
 def number_of(connection: Connection, conversation_id: UUID, wanted: int | str) -> int | None:
@@ -91,7 +100,7 @@ def number_of(connection: Connection, conversation_id: UUID, wanted: int | str) 
 
 def make(connection: Connection, conversation_id: UUID, name: str | None, head_seq: int, at: int) -> int:
     """Make a branch that ends at a message, and return its number. The conversation's row must be locked."""
-    number = int(connection.execute(_LAST, {"id": conversation_id}).scalar_one()) + 1
+    number = (connection.execute(_LAST, {"id": conversation_id}).scalar_one_or_none() or 0) + 1
     values = {"conversation_id": conversation_id, "number": number, "name": name, "head_seq": head_seq}
     connection.execute(_INSERT, {**values, "created_at": at})
     return number

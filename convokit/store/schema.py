@@ -238,7 +238,13 @@ conversation = Table(
     Index("convokit_conversation_recent", "tenant", "updated_at", "id"),
     Index("convokit_conversation_subject", "tenant", "subject", "updated_at", "id", **_partial("subject IS NOT NULL")),
 )
-branch = Table("convokit_branch", metadata, BranchColumns, _key("branch", "conversation_id", "number"))
+branch = Table(
+    "convokit_branch",
+    metadata,
+    BranchColumns,
+    _key("branch", "conversation_id", "number"),
+    Index("convokit_branch_name", "conversation_id", "name", unique=True, **_partial("name IS NOT NULL")),
+)
 message = Table(
     "convokit_message",
     metadata,

@@ -88,6 +88,8 @@ def _tables_of_a_conversation() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_branch_pk"),
     )
+    named = _where("name IS NOT NULL")
+    op.create_index("convokit_branch_name", "convokit_branch", ["conversation_id", "name"], unique=True, **named)
     op.create_table(
         "convokit_message",
         _owner(),
