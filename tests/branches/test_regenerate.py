@@ -12,7 +12,7 @@ from convokit.completion import call as calls
 from convokit.errors import ConversationBusy, Interrupted, InvalidInput, NotFound, ServerFailed
 from tests.branches.talk import change, counts, sent, seqs, texts
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, completion, failure, stream
+from tests.support.server import LoopbackServer, Script, chunk, completion, failure, stream
 from tests.test_tools import calls as tool_calls
 
 ONCE = Retry(attempts=1)
@@ -65,6 +65,21 @@ def test_its_passages_are_sent_again(face: Face, kit: Any, server: LoopbackServe
     face.settle(chat.resume())
     assert sent(server) == [*["passage"] * 40, "one"]
     assert [each["content"] for each in face.settle(chat.context("two")).messages] == ["one", "3: one", "two"]
+
+
+def test_its_passages_are_sent_when_it_broke_off(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Resumed behind a partial reply of the new turn, the question has all the passages that its own turn came with."""
+    chat = kit.chat("k")
+    face.settle(chat.send("zero"))
+    face.settle(chat.send("one", context=["passage"] * 40))
+    broken = Script([chunk({"content": "broken"}), None], headers={"content-type": "text/event-stream"})
+    server.script(broken)
+    with pytest.raises(Interrupted):
+        face.collect(chat.stream_regenerate(retry=ONCE))
+    assert face.settle(chat.messages())[-1].status == "partial"
+    face.settle(chat.resume())
+    assert sent(server) == ["zero", "1: zero", *["passage"] * 40, "one"]
+    assert texts(face, chat) == ["zero", "1: zero", "one", "3: one"]
 
 
 def test_tools_run_anew(face: Face, kit: Any, server: LoopbackServer) -> None:
