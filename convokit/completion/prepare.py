@@ -9,7 +9,7 @@ from uuid import UUID
 from convokit.completion import counted
 from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow, read
-from convokit.completion.options import Options, Plan, settle
+from convokit.completion.options import NOTHING, Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
 from convokit.context.report import Context, Earlier
 from convokit.context.strategy import StepWindow
@@ -54,9 +54,17 @@ class Prepared:
 
 
 def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Plan:
-    """Return the settled plan: call over chat over what the chat stored over kit."""
-    stored = Options.from_json(row.settings if row is not None else None)
-    return settle(call.over(target.options).over(stored).over(scope.options), scope.base_url)
+    """Return the settled plan: call over chat over what the chat stored over kit.
+
+    A call that sets nothing has the plan of the call before, as long as the chat stores the same.
+    """
+    settings = row.settings if row is not None else None
+    if call is NOTHING and target.plan is not None and target.plan[0] == settings:
+        return target.plan[1]
+    plan = settle(call.over(target.options).over(Options.from_json(settings)).over(scope.options), scope.base_url)
+    if call is NOTHING:
+        target.plan = settings, plan
+    return plan
 
 
 def look(
@@ -241,9 +249,10 @@ def _enough(
 
 def _begins_within(rows: list[MessageRow]) -> bool:
     """Return whether rows, newest first, may end amid the passages of the newest turn: those lie before its one question."""
-    oldest, turn_id = rows[-1], rows[0].turn_id
-    asked = sum(row.role == "user" and row.status != PASSAGE and row.turn_id == turn_id for row in rows)
-    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked <= 1
+    oldest = rows[-1]
+    asked = [row.turn_id for row in rows if row.role == "user" and row.status != PASSAGE]
+    turn_id = asked[0] if asked else None  # the turn that asked it, whichever answers it
+    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked.count(turn_id) == 1
 
 
 def _spent(plan: Plan, rows: list[MessageRow]) -> int:
