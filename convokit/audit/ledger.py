@@ -92,12 +92,12 @@ def place(turn: TurnLike | None, call: int | None = None) -> Place:
     return (None if turn is None else as_id(turn, "turn")), call
 
 
-def replay(branch: int, meant: Place) -> Callable[[Connection, str, UUID], Replay | None]:
+def replay(meant: Place) -> Callable[[Connection, str, UUID, int], Replay | None]:
     """Return the function that shows a call again; of the branch's newest turn, where none is named."""
-    return partial(_replay, branch, meant)
+    return partial(_replay, meant)
 
 
-def _replay(branch: int, meant: Place, connection: Connection, tenant: str, conversation_id: UUID) -> Replay | None:
+def _replay(meant: Place, connection: Connection, tenant: str, conversation_id: UUID, branch: int) -> Replay | None:
     row = conversations.find(connection, tenant, conversation_id)
     return None if row is None else rebuilt(connection, row, find_call(connection, row, branch, meant)).value
 

@@ -13,13 +13,11 @@ from pydantic import BaseModel
 from sqlalchemy import Table, and_, insert, select, true
 
 from convokit import Budget, Convokit, Profile, Retry, Tool
-from convokit.chat import Chat
 from convokit.completion.effects import Clock
-from convokit.completion.scope import Target
 from convokit.context.strategy import Everything, LastTurns, Selection, View
 from convokit.errors import ConvokitError
 from convokit.store.engine import WRITE, database_url, open_engine
-from convokit.store.schema import branch, completion, conversation, message, removal
+from convokit.store.schema import completion, conversation, message, removal
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, failure, stream
 from tests.support.server import completion as answered
@@ -315,8 +313,23 @@ def moving(stage: Stage) -> None:
 def write_elsewhere(stage: Stage, number: int) -> None:
     """Have a turn on another branch, which begins behind the first reply."""
     with Convokit(stage.database, model="loop-1", base_url=stage.server.url) as kit:
-        make_branch(stage.database, number, 2)
-        Chat(kit._scope, Target("k", branch=number), kit._driver).send(f"on branch {number}")
+        kit.chat("k").fork(2).send(f"on branch {number}")
+
+
+def branches(stage: Stage) -> None:
+    """Edit questions, ask for other replies, fork and go back: every way to another path."""
+    chat = stage.kit(developer_prompt="短く").chat("k", tools=[lookup])
+    for number in range(3):
+        stage.do(chat.send(f"turn {number}", context=[f"passage {number}"]))
+    stage.do(chat.regenerate(temperature=0.5))
+    stage.do(chat.edit(2, "turn zero", context=["他の出典"]))
+    stage.server.script(calls(("c1", "lookup", '{"port": 80}')))
+    stage.do(chat.send("go on"))
+    stage.do(chat.regenerate())
+    other = stage.do(chat.fork(6, name="枝"))
+    stage.do(other.send("on the fork"))
+    stage.do(chat.checkout(6))
+    stage.do(chat.send("back"))
 
 
 def late(stage: Stage) -> None:
@@ -337,18 +350,8 @@ def late(stage: Stage) -> None:
 
 SCENES: tuple[Callable[[Stage], None], ...] = (
     plainly, tools, streams, windows, templates, media, spoken, expiring, structured, complaints, modes, coming_back,
-    branching, moving, late,
+    branching, moving, branches, late,
 )  # fmt: skip
-
-
-def make_branch(database: str, number: int, head: int) -> None:
-    """Give the database's first conversation another branch, which ends at message `head`."""
-    engine = open_engine(database_url(database))
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
-        conversation_id = connection.execute(select(conversation.c.id)).scalar_one()
-        values = {"conversation_id": conversation_id, "number": number, "head_seq": head, "created_at": 1}
-        connection.execute(insert(branch).values(name=f"b{number}", **values))
-    engine.dispose()
 
 
 def every_call(database: str, conversation_id: UUID | None = None) -> list[Any]:

@@ -63,6 +63,17 @@ def test_a_turn_is_named_in_any_way(stage: Stage) -> None:
     assert (first.call, stage.do(chat.replay(first)), stage.do(chat.replay(turns[1])).call) == (1, first, 2)
 
 
+def test_the_newest_turn_is_the_branchs_own(stage: Stage) -> None:
+    """Without a turn, a chat on a branch shows what was sent there last, also through a handle that has not been used yet."""
+    chat = stage.kit().chat("k")
+    stage.do(chat.send("one"))
+    there = stage.do(stage.do(chat.fork(name="枝")).send("two"))
+    main = stage.do(chat.send("three"))
+    assert stage.do(stage.kit().chat("k", branch="枝").replay()).turn_id == there.turn_id
+    assert stage.do(stage.kit().chat("k").replay()).turn_id == main.turn_id
+    assert stage.do(chat.replay(there)).status == "exact"
+
+
 def test_a_replay_says_what_was_sent(stage: Stage) -> None:
     """Besides its bytes it has the messages, the parameters with the tools, the model and when the call was made."""
     chat = _told(stage)
