@@ -100,7 +100,8 @@ class Arrays:
             )
         self._used = True
         digest = hashlib.sha256(compact_json(plain_json("messages", given)).encode("utf-8")).hexdigest()
-        incoming = Incoming(f"messages:0:{digest}", **describing(facts, self._limits))
+        incoming = Incoming(f"messages:0:{digest}")
+        describe(incoming, facts, self._limits)
         incoming.key = self._key if self._key is not None else incoming.key
         for number, message in enumerate(given):
             self._add(incoming, f"messages[{number}]", message, first=number == 0)
@@ -120,9 +121,8 @@ class Arrays:
         incoming.blobs |= {blob.digest: blob for blob in content.blobs}
 
 
-def describing(facts: Mapping[str, Any], limits: Limits) -> dict[str, str | None]:
-    """Return key, subject, title and metadata of a record, ready to be stored. Raises: InvalidInput, TooLarge."""
-    found: dict[str, str | None] = {}
+def describe(incoming: Incoming, facts: Mapping[str, Any], limits: Limits) -> None:
+    """Put a record's key, subject, title and metadata into the conversation. Raises: InvalidInput, TooLarge."""
     for name in ("key", "subject", "title"):
         value = facts.get(name)
         if value is None or value == "":
@@ -130,12 +130,10 @@ def describing(facts: Mapping[str, Any], limits: Limits) -> dict[str, str | None
         text = checked(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
         if len(text) > limits.key_chars:
             raise TooLarge(name, len(text), limits.key_chars, setting="Limits.key_chars", unit="characters")
-        found[name] = text
+        setattr(incoming, name, text)
     if facts.get("metadata") is not None:
-        found["metadata"] = checked_json(
-            "metadata", facts["metadata"], limit=limits.metadata_bytes, setting="Limits.metadata_bytes"
-        )
-    return found
+        limit, setting = limits.metadata_bytes, "Limits.metadata_bytes"
+        incoming.metadata = checked_json("metadata", facts["metadata"], limit=limit, setting=setting)
 
 
 def draft_of(place: str, message: Mapping[str, Any], limits: Limits) -> tuple[Draft, Content]:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from convokit.audit.arrays import describing, draft_of
+from convokit.audit.arrays import describe, draft_of
 from convokit.audit.foreign import Values
 from convokit.audit.sources import Source, elements
 from convokit.domain.text import compact_json
@@ -65,7 +65,8 @@ class Exports:
             raise InvalidInput("conversation_id", "is missing")
         digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()
         facts = {"key": f"chatgpt:{id_}", "title": value.get("title")}
-        incoming = Incoming(f"{facts['key']}:0:{digest}", **describing(facts, self._limits))
+        incoming = Incoming(f"{facts['key']}:0:{digest}")
+        describe(incoming, facts, self._limits)
         incoming.created_at = _time(value.get("create_time"))
         incoming.updated_at = _time(value.get("update_time"))
         self._fill(incoming, value["mapping"], value.get("current_node"))

@@ -111,6 +111,7 @@ class Source:
             except UnicodeDecodeError:
                 raise self.bad("is not UTF-8 text", self.line + 1) from None
             found = text if text or not found else self.read(count)
+        assert isinstance(found, str)
         return found.removeprefix("\ufeff") if first else found
 
     def _text(self, found: str | bytes) -> str:
