@@ -177,7 +177,7 @@ def test_what_is_no_json_is_refused(face: Face, kit: Any, text: str, match: str)
 def test_what_was_read_before_a_cut_stays(face: Face, kit: Any) -> None:
     """A file that was cut off gives its whole conversations, in either way; the cut is an error, or reported."""
     ids = [f"6632a1b4-000{number}-8000-a000-000000000000" for number in range(3)]
-    text = json.dumps([conversation(id) for id in ids])[:-300]
+    text = json.dumps([conversation(each) for each in ids])[:-300]
     with pytest.raises(BadRecord, match="is not JSON"):
         into(face, kit, text, format="chatgpt")
     found = into(face, kit, text, format="chatgpt", on_error="skip")
