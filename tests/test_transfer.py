@@ -195,6 +195,35 @@ def test_another_conversation_under_the_key_is_left_alone(
     assert [each.text for each in face.settle(other.chat("k").messages())] == ["another", "echo: another"]
 
 
+def test_another_tenants_conversation_is_out_of_reach(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A file that claims another tenant's conversation for this one gives an error, and changes nothing."""
+    chat = kit.chat()
+    face.settle(chat.send("of A"))
+    lines = out(face, kit)
+    claimed = resealed([lines[0].replace('"tenant":"default"', '"tenant":"rival"'), *lines[1:]])
+    rival = kit.tenant("rival")
+    with pytest.raises(ConversationExists):
+        into(face, rival, claimed)
+    assert len(face.settle(rival.conversations())) == 0
+    assert out(face, kit)[1:-1] == lines[1:-1]
+
+
+def test_an_export_that_is_left_leaves_nothing(face: Face, kit: Any, tmp_path: Path) -> None:
+    """Whatever ends an export before it is whole, no file is left; what lay under its name stays."""
+    face.settle(kit.chat("k").send("x"))
+    (tmp_path / "a.jsonl").write_text("the last one")
+
+    def stop(done: int, whole: int | None) -> None:
+        raise KeyError("left")
+
+    with pytest.raises(KeyError):
+        face.settle(kit.export(tmp_path / "a.jsonl", progress=stop))
+    assert [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
+    assert (tmp_path / "a.jsonl").read_text() == "the last one"
+    face.settle(kit.export(tmp_path / "a.jsonl"))
+    assert [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
+
+
 def test_an_open_turn_comes_in_as_abandoned(face: Face, kit: Any, twin: str, server: LoopbackServer) -> None:
     """What is still running is written as a takeover would leave it: the copy's branch is free, and the next send goes on."""
     chat = kit.chat("k")
@@ -264,7 +293,8 @@ def test_what_is_whole_of_a_damaged_file_is_kept_when_asked(
 
 def resealed(lines: list[str]) -> list[str]:
     """Return changed lines with digests that fit again: what somebody does who knows the form."""
-    made, own = [lines[0]], []
+    made: list[str] = [lines[0]]
+    own: list[str] = []
     for each in lines[1:]:
         line, kind = each, next(iter(json.loads(each)))
         if kind == "end":
@@ -298,6 +328,7 @@ FORGERIES: dict[str, tuple[str, str, str]] = {
     "a time": ('"created_at":1', '"created_at":991', "is not a time"),
     "settings": ('"last_seq":2', '"settings":"{\\"params\\":{\\"temperature\\":99}}","last_seq":2', "temperature"),
     "an id": ('"conversation":{"id":"', '"conversation":{"id":"x', "conversation.id: is not an id"),
+    "a ref": ('"kind":"completion","ref":"', '"kind":"completion","ref":"x', "names nothing that can be in a chain"),
     "another chain": ('"kind":"message"', '"kind":"erasure"', "the entry was altered"),
 }
 
@@ -358,7 +389,7 @@ def test_files_that_cannot_be_used_are_named(face: Face, kit: Any, tmp_path: Pat
     with pytest.raises(TransferFailed, match="cannot be written"):
         face.settle(kit.export(tmp_path))
     with pytest.raises(TransferFailed, match="open it without b"):
-        face.settle(kit.export(io.BytesIO()))  # type: ignore[arg-type]
+        face.settle(kit.export(io.BytesIO()))
     with pytest.raises(SettingsError, match="to: must be a path or a text file, not int"):
         face.settle(kit.export(7))
     with pytest.raises(TransferFailed, match=r"a.jsonl: cannot be read \(No such file"):

@@ -12,7 +12,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -232,6 +231,6 @@ def _asked(drafts: list[Draft], above: int | None) -> str | None:
 
 def _time(seconds: Any) -> int | None:
     """Return Unix seconds as microseconds; None where there are none."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MOST_S:
         return None
-    return int(seconds * 1_000_000) if 0 <= seconds <= _MOST_S else None
+    return int(seconds * 1_000_000)

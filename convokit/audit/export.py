@@ -45,7 +45,7 @@ class Out:
             return
         direct = self._path.exists() and not self._path.is_file()  # a pipe, or /dev/stdout
         if not direct:
-            self._part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+            self._part = self._path.with_name(f".{self._path.name}.{os.urandom(4).hex()}.part")
         with self._explained():
             self._file = open(self._part or self._path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
 
@@ -61,6 +61,9 @@ class Out:
             return
         with self._explained():
             try:
+                if whole and self._part is not None:
+                    file.flush()
+                    os.fsync(file.fileno())  # a power cut must not leave an empty file under its name
                 file.close()
                 if whole and self._part is not None:
                     os.replace(self._part, self._path)

@@ -68,6 +68,8 @@ class Foreign:
             self._incoming = self._converted(value)
         except InvalidInput as error:
             raise self._source.bad(str(error), self._line) from None
+        except RecursionError:
+            raise self._source.bad("is nested too deeply", self._line) from None
         self._messages = _rows(self._incoming, self._counter, self._place.at)
         self._row = _conversation(self._incoming, self._place, self._messages)
         return True

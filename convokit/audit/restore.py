@@ -134,8 +134,10 @@ class Restore:
                 raise ConversationExists(self.source.name, taken(row), line) from None
             written = self._below(connection, row, None if same else ref)
             verify(connection, place.tenant, row.id)
-        except (InvalidInput, ChainBroken) as error:
-            raise self.source.bad(str(error), line if isinstance(error, ChainBroken) else None) from None
+        except InvalidInput as error:
+            raise self.source.bad(str(error)) from None
+        except ChainBroken as error:
+            raise self.source.bad(str(error), line) from None
         except IntegrityError:
             raise self.source.bad("two rows have the same key", line) from None
         return Written(written, rechained=not same)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from convokit.context.shapes import ROLES
 from convokit.context.validate import problems
-from convokit.domain import params
+from convokit.domain import chain, params
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow, Status
 from convokit.domain.text import checked
@@ -33,6 +34,9 @@ _JSON: dict[tuple[str, str], type] = {
 _PLACES = {"branch": ("head_seq",), "turn": ("question_seq", "reply_seq"), "tool_call": ("message_seq", "result_seq")}
 """Columns that name a message."""
 _PARTS = {"text": str, "image_url": Mapping, "input_audio": Mapping, "file": Mapping}
+_KINDS = frozenset(get_args(chain.Kind))
+_SEQ = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
+_CALL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:[1-9][0-9]{0,8}", re.ASCII)
 _STATES = frozenset(get_args(TurnState)) - {"open"}
 _STATUSES = frozenset(get_args(Status))
 
@@ -107,6 +111,8 @@ class Messages:
             raise InvalidInput("turn.state", f"{values['state']!r} is not how a turn ends")
         if kind == "message":
             self._check_message(values, found)
+        if kind == "entry":
+            _check_entry(values)
 
     def _check_message(self, values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         seq, parent = values["seq"], values["parent_seq"]
@@ -133,6 +139,13 @@ class Messages:
         if self._last != self._row.last_seq:
             raise InvalidInput("message", f"{self._last:,} of {self._row.last_seq:,} messages are there")
         return self._last
+
+
+def _check_entry(values: Mapping[str, Any]) -> None:
+    kind, ref = values["kind"], values["ref"]
+    wanted = {"message": _SEQ, "completion": _CALL}.get(kind)
+    if kind not in _KINDS or (wanted is not None and not wanted.fullmatch(ref)):
+        raise InvalidInput("entry.ref", f"{kind[:20]} {ref[:80]!r} names nothing that can be in a chain")
 
 
 def _check_parts(parts: Any) -> None:

@@ -17,7 +17,8 @@ ExportFormat = Literal["jsonl", "openai", "markdown"]
 ImportFormat = Literal["jsonl", "chatgpt", "messages"]
 OnError = Literal["raise", "skip"]
 Progress = Callable[[int, int | None], None]
-"""Called with how much is done and how much there is: messages of an export, bytes (or characters) of an import's file."""
+"""Called with how much is done and how much there is: messages of an export, bytes (or characters) of an import's file.
+From the thread that does the work, which in the asynchronous face need not be the caller's."""
 MOST_PROBLEMS = 1000
 
 

@@ -122,8 +122,8 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.kit.conversations(before=side.known.cursor),
         lambda side: side.kit.conversations(subject=SUBJECT, before=side.known.cursor, limit=1),
     ),
-    "Convokit.export": lambda side: _exports(side),
-    "Convokit.import_": lambda side: _imports(side),
+    "Convokit.export": _exports,
+    "Convokit.import_": _imports,
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),

@@ -66,7 +66,7 @@ def tree(*nodes: dict[str, Any]) -> dict[str, Any]:
 
 def conversation(id: str = "6632a1b4-0001-8000-a000-000000000001", title: str = "猫とポート80") -> dict[str, Any]:
     """Return a conversation of 12 messages on three branches; it stands at the second answer to the edited question."""
-    hidden = {"is_visually_hidden_from_conversation": True}
+    hidden: dict[str, Any] = {"is_visually_hidden_from_conversation": True}
     told = {
         "content_type": "user_editable_context",
         "user_profile": "The user is an administrator.",
