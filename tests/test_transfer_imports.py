@@ -64,6 +64,8 @@ def test_a_chatgpt_conversation_keeps_its_branches(
     ]
     parents = {each["seq"]: each.get("parent_seq") for each in _rows(face, kit, "message")}
     assert [seq for seq, parent in parents.items() if list(parents.values()).count(parent) > 1] == [4, 7, 11, 12]
+    results = [each.tool_call_id for each in face.settle(chat.messages()) if each.role == "tool"]
+    assert results == ["call_call", "call_call"]  # the second is kept with its call, and not sent
     sent = goes_on(face, chat, server)
     assert [each["role"] for each in sent].count("tool") == 1
     assert sent[1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")

@@ -7,9 +7,12 @@ import json
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from convokit.context.validate import problems
 from convokit.errors import Interrupted, Rejected
+from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.schema import message
 from tests.support.chatgpt import conversation
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, failure, stream
@@ -83,6 +86,19 @@ def test_training_data_follows_one_path_with_its_pictures(face: Face, kit: Any) 
     (talk,) = [line["messages"] for line in lines if len(line["messages"]) > 2]
     assert talk[-1]["content"] == "nginx listens on it."
     assert "It is nginx." not in json.dumps(talk)
+
+
+def test_training_data_leaves_out_what_was_redacted(face: Face, kit: Any, database: str) -> None:
+    """A turn whose question was removed is left out whole: its reply would be an answer to another one."""
+    for text in ("kept", "removed", "kept too"):
+        face.settle(kit.chat("k").send(text))
+    engine = open_engine(database_url(database))
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        connection.execute(update(message).where(message.c.seq == 3).values(status="redacted", content=None, salt=None))
+    engine.dispose()
+    (line,) = trained(face, kit)
+    assert [each["content"] for each in line["messages"]] == ["kept", "echo: kept", "kept too", "echo: kept too"]
+    assert ", redacted\n" in exported(face, kit, "markdown")
 
 
 def test_training_data_comes_in_as_it_went_out(face: Face, kit: Any, server: LoopbackServer) -> None:
