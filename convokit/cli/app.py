@@ -16,6 +16,7 @@ from convokit.cli.doctor import doctor
 from convokit.cli.failing import Commands
 from convokit.cli.listing import context, ls, show, verify
 from convokit.cli.recovery import recover
+from convokit.cli.replaying import diff, replay
 from convokit.cli.transfer import export, import_
 
 app = typer.Typer(
@@ -30,6 +31,8 @@ app.command(cls=options.WithLocal)(chat)
 app.command()(ls)
 app.command()(show)
 app.command(cls=options.WithLocal)(context)
+app.command()(replay)
+app.command()(diff)
 app.command()(verify)
 app.command()(export)
 app.command(name="import")(import_)
