@@ -66,6 +66,9 @@ def fill(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Write conversations with all that rows may hold: parts, tools, failures, passages, pins, settings, Japanese."""
     chat = kit.chat("k", subject="人", title="題", metadata={"a": 1}, developer_prompt="日本語で。", temperature=0.5)
     face.settle(chat.send("こんにちは", context=["retrieved"], idempotency_key="once"))
+    face.settle(chat.edit(2, "今日は"))
+    face.settle(chat.regenerate())
+    face.settle(face.settle(chat.fork(2, name="beside")).send("on a branch"))
     face.settle(chat.send(["look", {"type": "image_url", "image_url": {"url": IMAGE}}]))
     face.settle(chat.pin(2))
     call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "東京"}'}}
@@ -325,6 +328,7 @@ FORGERIES: dict[str, tuple[str, str, str]] = {
     "parts": ('"content":"one"', '"parts":"[{}]"', r"message.parts\[0\]: is not a content part"),
     "calls": ('"content":"echo: one"', '"tool_calls":"[{}]"', "message.tool_calls: each call needs an id"),
     "a manifest": ('"manifest":"', '"manifest":"x', "completion.manifest: is not a JSON object"),
+    "a prompt's name": ('"manifest":"{', '"manifest":"{\\"prompt\\":7,', "completion.manifest: cannot be read"),
     "a time": ('"created_at":1', '"created_at":991', "is not a time"),
     "settings": ('"last_seq":2', '"settings":"{\\"params\\":{\\"temperature\\":99}}","last_seq":2', "temperature"),
     "an id": ('"conversation":{"id":"', '"conversation":{"id":"x', "conversation.id: is not an id"),

@@ -79,6 +79,19 @@ def _rows(face: Face, kit: Any, kind: str) -> list[dict[str, Any]]:
     return [line[kind] for line in lines if kind in line]
 
 
+def test_an_imported_conversation_can_be_edited_and_asked_again(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """What came in has branches like any other: its leaves are listed, a question is edited, a reply made again."""
+    into(face, kit, [conversation()], format="chatgpt")
+    chat = kit.chat(f"chatgpt:{ID}")
+    assert {each.text for each in face.settle(chat.leaves())} > {"nginx listens on it.", "It is nginx."}
+    asked = next(each for each in face.settle(chat.messages()) if each.text.startswith("Which process"))
+    assert len(face.settle(chat.siblings(asked))) == 2
+    assert face.settle(chat.regenerate()).text == "echo: Which process listens on port 80? Run it."
+    assert face.settle(chat.edit(asked, "And now?")).text == "echo: And now?"
+    assert problems(server.requests[-1].body["messages"]) == []
+    face.settle(chat.verify())
+
+
 def test_chatgpt_in_out_and_in_again_is_unchanged(
     face: Face, kit: Any, files: Files, server: LoopbackServer, tmp_path: Path
 ) -> None:

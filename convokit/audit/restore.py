@@ -236,8 +236,8 @@ class _Links:
         elif kind == "entry" and self._ref is not None:
             self._link(connection, [self._checked(row) for row in rows])
         else:
-            if kind == "removal" and self._ref is not None:
-                rows = [self._moved(row) for row in rows]
+            if kind in ("removal", "turn") and self._ref is not None:
+                rows = [(self._moved if kind == "removal" else _later)(row) for row in rows]
             transfer.put(connection, self._row.id, kind, rows)
 
     def _moved(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -269,6 +269,12 @@ class _Links:
         if self._before != bytes(self._old.chain_hash) or self._last != self._old.last_entry + 1:
             raise ChainBroken(self._old.id, self._last - 1, "head", "the chain does not end where it says")
         transfer.settle(connection, self._row.id, self._last, self._hash)
+
+
+def _later(turn: dict[str, Any]) -> dict[str, Any]:
+    """Return a turn as it is where every entry stands one further."""
+    after = turn["after_entry"]
+    return turn if after is None else {**turn, "after_entry": after + 1}
 
 
 def _blob(row: Mapping[str, Any]) -> Blob:

@@ -11,6 +11,7 @@ from convokit.context.shapes import ROLES
 from convokit.context.validate import problems
 from convokit.domain import chain, params
 from convokit.domain.conversation import ConversationRow
+from convokit.domain.manifest import Manifest
 from convokit.domain.message import MessageRow, Status
 from convokit.domain.text import checked
 from convokit.domain.turn import TurnState
@@ -31,7 +32,11 @@ _JSON: dict[tuple[str, str], type] = {
     ("completion", "error"): dict,
 }
 """Columns of JSON that is read again, and what it must be."""
-_PLACES = {"branch": ("head_seq",), "turn": ("question_seq", "reply_seq"), "tool_call": ("message_seq", "result_seq")}
+_PLACES = {
+    "branch": ("head_seq",),
+    "turn": ("question_seq", "reply_seq", "after_seq"),
+    "tool_call": ("message_seq", "result_seq"),
+}
 """Columns that name a message."""
 _PARTS = {"text": str, "image_url": Mapping, "input_audio": Mapping, "file": Mapping}
 _KINDS = frozenset(get_args(chain.Kind))
@@ -111,8 +116,10 @@ class Messages:
             raise InvalidInput("turn.state", f"{values['state']!r} is not how a turn ends")
         if kind == "message":
             self._check_message(values, found)
-        if kind == "entry":
+        elif kind == "entry":
             _check_entry(values)
+        elif kind == "completion":
+            _check_manifest(values["manifest"])
 
     def _check_message(self, values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         seq, parent = values["seq"], values["parent_seq"]
@@ -139,6 +146,13 @@ class Messages:
         if self._last != self._row.last_seq:
             raise InvalidInput("message", f"{self._last:,} of {self._row.last_seq:,} messages are there")
         return self._last
+
+
+def _check_manifest(stored: str) -> None:
+    try:
+        Manifest.of(stored)
+    except ValueError as error:
+        raise InvalidInput("completion.manifest", f"cannot be read ({str(error)[:200]})") from None
 
 
 def _check_entry(values: Mapping[str, Any]) -> None:

@@ -166,14 +166,9 @@ def on_path(connection: Connection, conversation_id: UUID, head: int | None, seq
     """Return those of `seqs` that lie on the path to `head`, in order: found by the path's runs, not message by message."""
     if not seqs:
         return []
-    found = runs(connection, conversation_id, head, min(seqs))
-    return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last in found))
-
-
-def runs(connection: Connection, conversation_id: UUID, head: int | None, lowest: int = 0) -> list[tuple[int, int]]:
-    """Return the runs of the path to `head`, first and last seq, back to the one that holds `lowest`; the newest first."""
-    values = {"id": conversation_id, "last": head, "lowest": lowest}
-    return sorted(((row[0], row[1]) for row in connection.execute(_RUNS, values)), reverse=True)
+    values = {"id": conversation_id, "last": head, "lowest": min(seqs)}
+    runs: list[tuple[int, ...]] = [tuple(row) for row in connection.execute(_RUNS, values)]
+    return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last, *_ in runs))
 
 
 def runs(connection: Connection, conversation_id: UUID, head: int) -> list[tuple[int, int]]:

@@ -130,7 +130,7 @@ def total(connection: Connection, tenant: str, *, subject: str | None) -> int:
 
 def path(connection: Connection, conversation_id: UUID, head: int | None) -> Iterator[list[MessageRow]]:
     """Yield the path to `head` from its root on, a page at a time."""
-    for first, last in reversed(messages.runs(connection, conversation_id, head)):
+    for first, last in [] if head is None else messages.runs(connection, conversation_id, head):
         after = first
         while after <= last:
             values = {"id": conversation_id, "first": after, "last": last, "limit": PAGE}
