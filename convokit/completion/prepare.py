@@ -12,7 +12,7 @@ from convokit.completion import counted
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
-from convokit.context.report import Context, Earlier
+from convokit.context.report import Context, Earlier, Part
 from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
@@ -21,9 +21,10 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, MessageRow
 from convokit.domain.parts import Blob, Content, inflated
 from convokit.domain.reply import Change
+from convokit.domain.summary import StoredSummary
 from convokit.domain.text import compact_json
 from convokit.errors import ContextOverflow, ModelError
-from convokit.settings import Budget
+from convokit.settings import Budget, Summary
 from convokit.store import snapshots
 from convokit.wire import messages as wire_messages
 from convokit.wire import request as wire_request
@@ -31,6 +32,15 @@ from convokit.wire import request as wire_request
 DIGEST_BYTES = 16
 _NOT_RECORDED = frozenset({"extra_headers"})
 """Headers may carry secrets: they are sent, and kept nowhere."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Summarising:
+    """The call that sums up what falls out of a request's window, before that request: `parent` is the last message of it."""
+
+    prepared: Prepared
+    from_seq: int
+    parent: MessageRow
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,6 +62,18 @@ class Prepared:
     retrimmed: bool = False
     changes: tuple[Change, ...] = ()
     """What was dropped because the server said so, besides what the renderer changed."""
+    floor: int | None = None
+    """The key before which the window may not begin."""
+    note: Part | None = None
+    """What the report says of a summary that was not made."""
+    transcript_of: tuple[int, ...] = ()
+    """The messages that are in the request as one text: it is the call that sums them up."""
+    summarising: Summarising | None = None
+
+    @property
+    def first(self) -> Prepared:
+        """The request that is made first: the summary's, where one is due."""
+        return self if self.summarising is None else self.summarising.prepared
 
     @property
     def rule(self) -> int:
@@ -61,8 +83,13 @@ class Prepared:
 
 def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Plan:
     """Return the settled plan: call over chat over what the chat stored over kit."""
+    return settle(options_for(scope, target, call, row), scope.base_url)
+
+
+def options_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Options:
+    """Return the options that hold: call over chat over what the chat stored over kit."""
     stored = Options.from_json(row.settings if row is not None else None)
-    return settle(call.over(target.options).over(stored).over(scope.options), scope.base_url)
+    return call.over(target.options).over(stored).over(scope.options)
 
 
 def look(
@@ -71,7 +98,12 @@ def look(
     """Read what a turn needs: the conversation, and the end of its path (or of the path to `at`) as far as the window goes."""
     conversation_id = yield from identify(scope, target)
     enough = _enough(scope, target, call, content)
-    return (yield from read(snapshots.snapshot, scope.tenant, conversation_id, target.branch, enough, at))
+    summarised = isinstance(options_for(scope, target, call, None).summary, Summary)  # no chat stores it
+    return (
+        yield from read(
+            snapshots.snapshot, scope.tenant, conversation_id, target.branch, enough, at, summarised=summarised
+        )
+    )
 
 
 def prepare(
@@ -106,9 +138,10 @@ def _built(
     stream: bool,
     floor: int | None,
     earlier: Earlier | None,
+    note: Part | None = None,
+    transcript_of: tuple[int, ...] = (),
 ) -> Prepared:
-    pinned = counted.pinned(plan, seen, items)
-    context = assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
+    context = noted(assemble(plan, seen, items, floor=floor, earlier=earlier), note)
     rendered = wire_request.render(
         model=plan.model,
         messages=wire_messages.for_wire(
@@ -120,8 +153,9 @@ def _built(
         tools=plan.wire_tools,
         mode=plan.mode,
     )
-    manifest, prompts = _manifest(plan, context, stream=stream)
-    return Prepared(conversation_id, seen, plan, items, blobs, context, rendered, manifest, prompts, stream, earlier)
+    manifest, prompts = _manifest(plan, context, stream=stream, transcript_of=transcript_of)
+    built = Prepared(conversation_id, seen, plan, items, blobs, context, rendered, manifest, prompts, stream, earlier)
+    return replace(built, floor=floor, note=note, transcript_of=transcript_of)
 
 
 def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
@@ -161,7 +195,36 @@ def _rebuilt(scope: Scope, prepared: Prepared, plan: Plan, floor: int | None) ->
         stream=prepared.stream,
         floor=floor,
         earlier=prepared.earlier,
+        note=prepared.note,
+        transcript_of=prepared.transcript_of,
     )
+
+
+def summing_up(scope: Scope, prepared: Prepared, plan: Plan, text: str, sources: Sequence[int]) -> Prepared:
+    """Build the request that sums up messages, given as one text. Raises: ContextOverflow."""
+    shape = {"role": "user", "content": text}
+    items = (Item(0, shape, message_tokens(plan.counter, shape), 0),)
+    nothing = snapshots.Snapshot(None)
+    return _built(
+        scope,
+        prepared.conversation_id,
+        nothing,
+        plan,
+        items,
+        {},
+        stream=False,
+        floor=None,
+        earlier=None,
+        transcript_of=tuple(sources),
+    )
+
+
+def with_summaries(
+    scope: Scope, prepared: Prepared, stored: Sequence[StoredSummary], note: Part | None = None
+) -> Prepared:
+    """Build the request again, with these summaries on its path, and no other to be made."""
+    seen = replace(prepared.seen, summaries=list(stored))
+    return _rebuilt(scope, replace(prepared, seen=seen, note=note), prepared.plan, prepared.floor)
 
 
 def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
@@ -175,36 +238,39 @@ def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
 
 
 def assemble(
-    plan: Plan,
-    items: Iterable[Item],
-    *,
-    complete: bool,
-    floor: int | None,
-    pinned: Sequence[Item] = (),
-    earlier: Earlier | None = None,
+    plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item], *, floor: int | None, earlier: Earlier | None = None
 ) -> Context:
-    """Return the context of counted messages under a plan."""
+    """Return the context of counted messages under a plan, with the pins and summaries of the path that was read."""
     return plan.builder.assemble(
         list(items),
         developer_prompt=plan.instructions,
         tools=plan.wire_tools,
         response_format=plan.params.get("response_format"),
         reply_tokens=plan.reply_tokens,
-        complete=complete,
+        complete=seen.path.complete,
         floor=floor,
-        pinned=pinned,
+        pinned=counted.pinned(plan, seen, items),
         model=plan.model,
         earlier=earlier,
+        summaries=counted.summaries(plan, seen),
+        kept_free=plan.kept_free,
     )
+
+
+def noted(context: Context, note: Part | None) -> Context:
+    """Return the context with one more part in its report."""
+    if note is None:
+        return context
+    report = context.report.model_copy(update={"parts": (*context.report.parts, note)})
+    return context.model_copy(update={"report": report})
 
 
 def assemble_seen(plan: Plan, seen: snapshots.Snapshot, content: Content | None) -> Context:
     """Return the context of the path that was read, with a question behind it."""
     asked = [] if content is None else counted.asked(plan, seen, content)
     items = [*counted.history(plan, seen), *asked] if asked else counted.current(plan, seen)
-    earlier = _earlier(plan, seen)
-    floor, pinned = _floor(plan, reversed(seen.path.rows)), counted.pinned(plan, seen, items)
-    return assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
+    floor = _floor(plan, reversed(seen.path.rows))
+    return assemble(plan, seen, items, floor=floor, earlier=_earlier(plan, seen))
 
 
 def _enough(
@@ -280,10 +346,18 @@ def _rule(plan: Plan) -> int:
     return window_rule(plan.model, plan.counter.name, plan.builder.step_tokens, plan.builder.strategy.name)
 
 
-def _manifest(plan: Plan, context: Context, *, stream: bool) -> tuple[str, list[tuple[bytes, str]]]:
-    """Return what the request was made of, by reference, and the texts it refers to that are stored apart."""
+def _manifest(
+    plan: Plan, context: Context, *, stream: bool, transcript_of: Sequence[int] = ()
+) -> tuple[str, list[tuple[bytes, str]]]:
+    """Return what the request was made of, by reference, and the texts it refers to that are stored apart.
+
+    Its window are the messages in the order in which they were sent; with `transcript`, as the one text that
+    `rolling.transcript` makes of them.
+    """
     prompts: list[tuple[bytes, str]] = []
-    values: dict[str, Any] = {"v": wire_request.RENDERER, "window": _ranges(context)}
+    values: dict[str, Any] = {"v": wire_request.RENDERER, "window": _ranges(transcript_of or _sent(context))}
+    if transcript_of:
+        values["transcript"] = True
     if plan.instructions:
         values["prompt"] = _kept(plan.instructions, prompts)
     if plan.wire_tools:
@@ -309,16 +383,19 @@ def _kept(text: str, prompts: list[tuple[bytes, str]]) -> str:
     return digest.hex()
 
 
-def _ranges(context: Context) -> list[list[int]]:
-    """Return the seqs that were sent, as closed ranges."""
+def _sent(context: Context) -> list[int]:
+    """Return the seqs that were sent, in order."""
+    return [part.key for part in context.report.parts if part.included and part.key is not None]
+
+
+def _ranges(seqs: Iterable[int]) -> list[list[int]]:
+    """Return seqs as closed ranges, in their order."""
     ranges: list[list[int]] = []
-    for part in context.report.parts:
-        if part.kind != "message" or not part.included or part.key is None:
-            continue
-        if ranges and part.key == ranges[-1][1] + 1:
-            ranges[-1][1] = part.key
+    for seq in seqs:
+        if ranges and seq == ranges[-1][1] + 1:
+            ranges[-1][1] = seq
         else:
-            ranges.append([part.key, part.key])
+            ranges.append([seq, seq])
     return ranges
 
 
