@@ -113,9 +113,9 @@ write the summary only."""
 class Summary:
     """A rolling summary: what falls out of the window is summed up by a model, once, when the window's start moves.
 
-    `model` writes it, None is the chat's own; `prompt` tells it how. `max_tokens` are asked for at most, and as many are kept free
-    in the window once anything stays out. `params` are request parameters of that call (`temperature`, `reasoning_effort` …): it
-    has none of the chat's, but `user`, `safety_identifier` and `extra_headers`. `budget` is that call's own, None is the chat's.
+    `model` writes it, None is the chat's own; `prompt` tells it how. It is asked for `max_tokens` at most, and as many are kept
+    free in the window once anything stays out. `params` are request parameters of that call (`temperature`, `reasoning_effort`
+    …): of the chat's it has only `user`, `safety_identifier` and `extra_headers`. `budget` is that call's, None is the chat's.
     """
 
     model: str | None = None
@@ -126,7 +126,9 @@ class Summary:
 
     def __post_init__(self) -> None:
         if self.model is not None and (not isinstance(self.model, str) or not self.model):
-            raise SettingsError("Summary.model", f"must be a model's name, or None for the chat's own, not {self.model!r}")
+            raise SettingsError(
+                "Summary.model", f"must be a model's name, or None for the chat's own, not {self.model!r}"
+            )
         if not isinstance(self.prompt, str) or not self.prompt.strip():
             raise SettingsError("Summary.prompt", f"must say what to write, not {self.prompt!r}")
         if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:

@@ -28,7 +28,7 @@ def begin(
     seen = prepared.seen.conversation
     row = seen if seen is not None else _new_conversation(scope, target, now)
     described = seen is not None and _describe(row, target)
-    completion = calls.new_row(prepared, turn_id, now)
+    completion = calls.new_row(prepared.first, turn_id, now)
     passages, question = _asked(prepared, content, turn_id, now)
     timeouts = prepared.plan.timeouts
     beginning = steps.Beginning(
@@ -39,9 +39,9 @@ def begin(
         passages=passages,
         completion=completion,
         owner=scope.owner(),
-        lease_us=calls.lease_us(calls.silence_s(prepared)),
+        lease_us=calls.lease_us(calls.silence_s(prepared.first)),
         at=now,
-        prompts=prepared.prompts,
+        prompts=prepared.first.manifest.prompts,
         blobs=content.blobs,
         key=key,
         described=described,

@@ -47,7 +47,17 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "max_tool_rounds": (int,),
     "summary": (Summary, type(None)),
 }
-_OF_CALL = ("model", "developer_prompt", "budget", "retry", "timeouts", "tools", "max_tool_rounds", "strategy", "summary")
+_OF_CALL = (
+    "model",
+    "developer_prompt",
+    "budget",
+    "retry",
+    "timeouts",
+    "tools",
+    "max_tool_rounds",
+    "strategy",
+    "summary",
+)
 _OF_STRATEGY = ("name", "most_turns", "select")
 _WORDS = {
     "mode": ("strict", "drop", "pass"),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from uuid import UUID
 
 from convokit.completion import counted
+from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
@@ -16,22 +15,16 @@ from convokit.context.report import Context, Earlier, Part
 from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
-from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, MessageRow
 from convokit.domain.parts import Blob, Content, inflated
 from convokit.domain.reply import Change
 from convokit.domain.summary import StoredSummary
-from convokit.domain.text import compact_json
 from convokit.errors import ContextOverflow, ModelError
 from convokit.settings import Budget, Summary
 from convokit.store import snapshots
 from convokit.wire import messages as wire_messages
 from convokit.wire import request as wire_request
-
-DIGEST_BYTES = 16
-_NOT_RECORDED = frozenset({"extra_headers"})
-"""Headers may carry secrets: they are sent, and kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -54,14 +47,15 @@ class Prepared:
     blobs: Mapping[bytes, Blob]
     context: Context
     rendered: wire_request.Rendered
-    manifest: str
-    prompts: list[tuple[bytes, str]]
+    manifest: manifests.Written
     stream: bool
     earlier: Earlier | None = None
     """What the request before it sent of the path."""
     retrimmed: bool = False
     changes: tuple[Change, ...] = ()
     """What was dropped because the server said so, besides what the renderer changed."""
+    at: float = 0.0
+    """When the messages were made fit for the server (Unix time)."""
     floor: int | None = None
     """The key before which the window may not begin."""
     note: Part | None = None
@@ -141,11 +135,12 @@ def _built(
     note: Part | None = None,
     transcript_of: tuple[int, ...] = (),
 ) -> Prepared:
-    context = noted(assemble(plan, seen, items, floor=floor, earlier=earlier), note)
+    context = assemble(plan, seen, items, floor=floor, earlier=earlier).noted(note)
+    now = scope.clock.time()
     rendered = wire_request.render(
         model=plan.model,
         messages=wire_messages.for_wire(
-            inflated(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=scope.clock.time()
+            inflated(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=now
         ),
         params=plan.params,
         profile=plan.profile,
@@ -153,8 +148,8 @@ def _built(
         tools=plan.wire_tools,
         mode=plan.mode,
     )
-    manifest, prompts = _manifest(plan, context, stream=stream, transcript_of=transcript_of)
-    built = Prepared(conversation_id, seen, plan, items, blobs, context, rendered, manifest, prompts, stream, earlier)
+    made_of = manifests.written(plan, context, stream=stream, now=now, transcript_of=transcript_of)
+    built = Prepared(conversation_id, seen, plan, items, blobs, context, rendered, made_of, stream, earlier, at=now)
     return replace(built, floor=floor, note=note, transcript_of=transcript_of)
 
 
@@ -166,6 +161,17 @@ def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepa
     sent = None if start is None else Earlier(start, prepared.items[-1].key)
     built = _rebuilt(scope, replace(prepared, items=items, earlier=sent), plan, start)
     return replace(built, changes=prepared.changes, retrimmed=prepared.retrimmed)
+
+
+def renumbered(prepared: Prepared, expected: Sequence[int], rows: Sequence[MessageRow]) -> Prepared:
+    """Return the same request with its last messages under the seqs they were written as, where those are not the expected."""
+    seqs = {seq: row.seq for seq, row in zip(expected, rows, strict=True) if seq != row.seq}
+    if not seqs:
+        return prepared
+    items = tuple(replace(item, key=seqs.get(item.key, item.key)) for item in prepared.items)
+    context = manifests.renumbered(prepared.context, seqs)
+    made_of = manifests.written(prepared.plan, context, stream=prepared.stream, now=prepared.at)
+    return replace(prepared, items=items, context=context, manifest=made_of)
 
 
 def adapted_to(scope: Scope, prepared: Prepared, error: Exception) -> Prepared | None:
@@ -257,14 +263,6 @@ def assemble(
     )
 
 
-def noted(context: Context, note: Part | None) -> Context:
-    """Return the context with one more part in its report."""
-    if note is None:
-        return context
-    report = context.report.model_copy(update={"parts": (*context.report.parts, note)})
-    return context.model_copy(update={"report": report})
-
-
 def assemble_seen(plan: Plan, seen: snapshots.Snapshot, content: Content | None) -> Context:
     """Return the context of the path that was read, with a question behind it."""
     asked = [] if content is None else counted.asked(plan, seen, content)
@@ -344,62 +342,3 @@ def _earlier(plan: Plan, seen: snapshots.Snapshot) -> Earlier | None:
 
 def _rule(plan: Plan) -> int:
     return window_rule(plan.model, plan.counter.name, plan.builder.step_tokens, plan.builder.strategy.name)
-
-
-def _manifest(
-    plan: Plan, context: Context, *, stream: bool, transcript_of: Sequence[int] = ()
-) -> tuple[str, list[tuple[bytes, str]]]:
-    """Return what the request was made of, by reference, and the texts it refers to that are stored apart.
-
-    Its window are the messages in the order in which they were sent; with `transcript`, as the one text that
-    `rolling.transcript` makes of them.
-    """
-    prompts: list[tuple[bytes, str]] = []
-    values: dict[str, Any] = {"v": wire_request.RENDERER, "window": _ranges(transcript_of or _sent(context))}
-    if transcript_of:
-        values["transcript"] = True
-    if plan.instructions:
-        values["prompt"] = _kept(plan.instructions, prompts)
-    if plan.wire_tools:
-        values["tools"] = _kept(compact_json(plan.wire_tools), prompts)
-    params = {name: value for name, value in plan.params.items() if name not in _NOT_RECORDED}
-    if params:
-        values["params"] = params
-    values["profile"] = plan.profile.model_dump(mode="json", exclude_defaults=True)
-    if plan.builder.partial == "mark":
-        values["partial"] = "mark"
-    if plan.mode != "drop":
-        values["mode"] = plan.mode
-    if stream:
-        values["stream"] = True
-    if context.report.stable_tokens:
-        values["stable"] = context.report.stable_tokens
-    return compact_json(values), prompts
-
-
-def _kept(text: str, prompts: list[tuple[bytes, str]]) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()[:DIGEST_BYTES]
-    prompts.append((digest, text))
-    return digest.hex()
-
-
-def _sent(context: Context) -> list[int]:
-    """Return the seqs that were sent, in order."""
-    return [part.key for part in context.report.parts if part.included and part.key is not None]
-
-
-def _ranges(seqs: Iterable[int]) -> list[list[int]]:
-    """Return seqs as closed ranges, in their order."""
-    ranges: list[list[int]] = []
-    for seq in seqs:
-        if ranges and seq == ranges[-1][1] + 1:
-            ranges[-1][1] = seq
-        else:
-            ranges.append([seq, seq])
-    return ranges
-
-
-def body_digest(rendered: wire_request.Rendered) -> tuple[bytes, bytes]:
-    """Return a new salt and the salted digest of the exact bytes to be sent."""
-    salt = chain.new_salt()
-    return salt, chain.salted_digest(salt, rendered.data)

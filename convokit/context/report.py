@@ -115,3 +115,10 @@ class Context(BaseModel):
 
     messages: list[dict[str, Any]]
     report: Report
+
+    def noted(self, part: Part | None) -> Context:
+        """Return the context with one more part in its report."""
+        if part is None:
+            return self
+        report = self.report.model_copy(update={"parts": (*self.report.parts, part)})
+        return self.model_copy(update={"report": report})

@@ -50,7 +50,7 @@ _NUMBERS = 2**31 - 1
 
 
 def add(connection: Connection, conversation_id: UUID, row: SummaryRow) -> None:
-    """Insert a summary under the next number. Its message is inserted in the same transaction, under the conversation's lock."""
+    """Insert a summary under the next number, in the transaction that inserts its message and holds the conversation."""
     row.number = connection.execute(_LAST, {"id": conversation_id}).scalar_one() + 1
     values = {field.name: getattr(row, field.name) for field in fields(SummaryRow)}
     connection.execute(_INSERT, {"conversation_id": conversation_id, **values})
