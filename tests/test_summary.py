@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import text as sql
 
 from convokit import Budget, Retry, Summary
 from convokit.domain.message import Message
-from convokit.errors import InvalidInput, ServerFailed, SettingsError
+from convokit.errors import ContextOverflow, InvalidInput, ServerFailed, SettingsError
 from convokit.store import summaries
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.support.faces import Face
@@ -70,6 +71,16 @@ def _talk(face: Face, server: LoopbackServer, chat: Any, *, until: int = 1, firs
         if _models(server).count("mini") >= until:
             return number + 1
     raise AssertionError("no summary was made")
+
+
+def _next_moves(face: Face, chat: Any) -> int:
+    """Send turns until the next one, whose number is returned, would be the first to sum up."""
+    for number in range(60):
+        text = f"turn number {number} and more"
+        if _parts(face.settle(chat.context(text)).report):
+            return number
+        face.settle(chat.send(text))
+    raise AssertionError("the start never moves")
 
 
 def _rows(database: str, query: str, **values: Any) -> list[Any]:
@@ -307,38 +318,48 @@ def test_it_stays_through_tool_rounds(face: Face, summed: Any, server: LoopbackS
         """Return who listens."""
         return "nginx"
 
-    chat = summed.chat("k", tools=[lookup])
-    number = _talk(face, server, summed.chat("k"))
-    server.answer = lambda body: completion("so far 2") if body["model"] == "mini" else echo(body)
-    while True:
-        first = len(server.requests)
-        shown = face.settle(chat.context(f"turn number {number} and more"))
-        if any(key is None for key, _, _ in _parts(shown.report)):
-            break
-        face.settle(chat.send(f"turn number {number} and more"))
-        number += 1
+    chat = summed.chat("k", tools=[lookup], budget=Budget(context_tokens=700, reply_tokens=50, step_tokens=300))
+    number = _next_moves(face, chat)
+    first = len(server.requests)
     server.script(
-        completion("so far 2", model="mini"), calls(("c1", "lookup", '{"port": 80}')), completion("nginx it is")
+        completion("so far", model="mini"), calls(("c1", "lookup", '{"port": 80}')), completion("nginx it is")
     )
     face.settle(chat.send(f"turn number {number} and more"))
     assert _models(server, first) == ["mini", "m", "m"]
     one, two = (request.body["messages"] for request in server.requests[-2:])
     assert two[: len(one)] == one
-    assert one[1]["content"] == HEADING + "so far 2"
+    assert one[1]["content"] == HEADING + "so far"
     turn = face.settle(chat.turns(limit=1))[0]
     for call in (1, 2, 3):
         assert face.settle(chat.replay(turn.id, call=call)).status == "exact"
     face.settle(chat.verify())
 
 
+def test_what_falls_out_in_the_middle_of_a_turn_is_summed_up_by_the_next(
+    face: Face, summed: Any, server: LoopbackServer, writer: Writer
+) -> None:
+    """Tool results may move the start when the turn's summary is made already: the next turn sums up what they pushed out."""
+
+    def lookup() -> str:
+        """Return a lot."""
+        return "many words " * 20
+
+    chat = summed.chat("k", tools=[lookup])
+    for number in range(_next_moves(face, summed.chat("probe", tools=[lookup])) - 1):
+        face.settle(chat.send(f"turn number {number} and more"))
+    server.script(calls(("c1", "lookup", "{}")), completion("so it is"))
+    reply = face.settle(chat.send("turn number 9 and more"))
+    assert reply.context.start > 1
+    assert writer.made == 0
+    face.settle(chat.send("next"))
+    assert writer.made == 1
+    assert _sent(server)[1] == HEADING + "so far 1"
+
+
 def test_a_failed_turn_keeps_its_summary(face: Face, summed: Any, server: LoopbackServer, writer: Writer) -> None:
     """Where the call after the summary fails, the summary is kept: resuming makes the request with it, and no second one."""
     chat = summed.chat("k")
-    for number in range(60):
-        text = f"turn number {number} and more"
-        if any(key is None for key, _, _ in _parts(face.settle(chat.context(text)).report)):
-            break
-        face.settle(chat.send(text))
+    text = f"turn number {_next_moves(face, chat)} and more"
     server.script(completion("kept", model="mini"), failure(500))
     with pytest.raises(ServerFailed):
         face.settle(chat.send(text, idempotency_key="once"))
@@ -370,18 +391,16 @@ def test_only_as_much_as_one_call_takes(face: Face, database: str, server: Loopb
     own = Summary(model="mini", max_tokens=40, budget=Budget(context_tokens=700, reply_tokens=40))
     kit = face.kit(database, model="n", base_url=server.url, budget=BUDGET, summary=own)
     face.settle(kit.chat("k").send("and now?"))
-    assert writer.made == 1 or _models(server)[-2:] == ["n", "n"]
-    _talk_to = kit.chat("k")
-    for number in range(60, 90):
-        face.settle(_talk_to.send(f"turn number {number} and more"))
-        if writer.made:
-            break
-    asked = next(request.body for request in reversed(server.requests) if request.body["model"] == "mini")
-    seen = asked["messages"][1]["content"]
+    assert _models(server)[-2:] == ["mini", "n"]
+    assert writer.made == 1
+    seen = server.requests[-2].body["messages"][1]["content"]
     assert "turn number 0 " not in seen
+    assert 8 < seen.count("user: ") < 40
     (row,) = _rows(database, "SELECT from_seq, to_seq FROM convokit_summary")
-    assert 1 < row.from_seq < row.to_seq
-    assert seen.count("user: ") > 8
+    first, last = (
+        int(each.split()[0]) for each in re.findall(r"user: turn number (.*?) and", seen)[:: seen.count("user: ") - 1]
+    )
+    assert (row.from_seq, row.to_seq) == (2 * first, 2 * last + 2), "the oldest of them is a reply"
 
 
 def test_branches_use_what_covers_their_own_past(
@@ -404,14 +423,15 @@ def test_branches_use_what_covers_their_own_past(
     below._target.branch, above._target.branch = 1, 2
     assert face.settle(below.context("so?")).messages[1]["content"] == HEADING + "so far 1"
     assert "so far" not in json.dumps(face.settle(above.context("so?")).messages)
-    face.settle(chat.send(f"turn number {number} and more"))
     before = _sent(server)
-    _talk(face, server, below, until=writer.made + 1, first=number)
-    assert _sent(server)[1] == HEADING + f"so far {writer.made}"
-    reply = face.settle(chat.send("ok"))
-    if _models(server)[-2:] != ["mini", "m"]:
-        assert _sent(server)[: len(before)] == before
-    assert reply.context.start is not None
+    _talk(face, server, below, until=2, first=number)
+    assert _sent(server)[1] == HEADING + "so far 2"
+    face.settle(chat.send("ok"))
+    assert _sent(server)[: len(before)] == before, "the other branch's summary reaches into this one's window"
+    while _sent(server)[1] == HEADING + "so far 1":
+        face.settle(chat.send("ok"))
+    assert _sent(server)[1] == HEADING + "so far 2"
+    assert writer.made == 2, "one that stands for all that falls out is there already"
     face.settle(chat.verify())
 
 
@@ -443,12 +463,25 @@ def test_a_summary_gives_way_to_pins_and_the_turn(face: Face, summed: Any, serve
     reply = face.settle(chat.send("short"))
     assert _sent(server)[1:3] == ["turn number 0 and more", HEADING + "so far 1"]
     assert _parts(reply.context)[0][1] is True
-    long = "many words " * 130
-    shown = face.settle(chat.context(long))
-    assert [each["content"] for each in shown.messages][1:] in ([long], ["turn number 0 and more", long])
-    assert [rule for key, included, rule in _parts(shown.report) if key is not None and not included] == [
-        f"of messages 1 to {_parts(reply.context)[0][2].split()[-1]}, but does not fit"
-    ]
+    kinds = set()
+    for words in range(100, 200):
+        text = "many words " * words
+        try:
+            shown = face.settle(chat.context(text))
+        except ContextOverflow:
+            break
+        contents = [each["content"] for each in shown.messages][1:]
+        (rolled,) = [rule for key, _, rule in _parts(shown.report) if key is not None]
+        kinds.add(
+            tuple(
+                each.split("\n")[0].strip() for each in contents[:-1] if each.startswith(("turn number 0", HEADING[:9]))
+            )
+        )
+        assert contents[-1] == text
+        assert rolled.endswith(", but does not fit") == (HEADING + "so far 1" not in contents)
+        assert shown.report.tokens <= shown.report.available + shown.report.fixed_tokens
+    pin, heading = "turn number 0 and more", HEADING.strip()
+    assert kinds == {(pin, heading), (pin,), ()}, "the summary goes before the pin"
 
 
 def test_a_summary_cannot_be_pinned(face: Face, summed: Any, server: LoopbackServer, database: str) -> None:

@@ -12,6 +12,7 @@ from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
 from convokit.context.report import Context, Earlier, Part
+from convokit.context.rolling import transcript
 from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
@@ -206,9 +207,9 @@ def _rebuilt(scope: Scope, prepared: Prepared, plan: Plan, floor: int | None) ->
     )
 
 
-def summing_up(scope: Scope, prepared: Prepared, plan: Plan, text: str, sources: Sequence[int]) -> Prepared:
-    """Build the request that sums up messages, given as one text. Raises: ContextOverflow."""
-    shape = {"role": "user", "content": text}
+def summing_up(scope: Scope, prepared: Prepared, plan: Plan, sources: Sequence[MessageRow]) -> Prepared:
+    """Build the request that sums up messages, which are in it as one text. Raises: ContextOverflow."""
+    shape = {"role": "user", "content": transcript([row.as_wire() for row in sources])}
     items = (Item(0, shape, message_tokens(plan.counter, shape), 0),)
     nothing = snapshots.Snapshot(None)
     return _built(
@@ -221,7 +222,7 @@ def summing_up(scope: Scope, prepared: Prepared, plan: Plan, text: str, sources:
         stream=False,
         floor=None,
         earlier=None,
-        transcript_of=tuple(sources),
+        transcript_of=tuple(row.seq for row in sources),
     )
 
 

@@ -50,12 +50,15 @@ _BETWEEN = 2
 
 
 def is_due(plan: Plan, seen: snapshots.Snapshot, context: Context) -> bool:
-    """Whether the window's start has moved, past messages that no summary of the path stands for."""
+    """Whether the window's start has moved since the last turn began, past messages that no summary of the path stands for."""
     start, rows = context.report.start, seen.path.rows
     if plan.summary is None or start is None or not rows:
         return False
     last = last_reply(reversed(rows))
-    if last is not None and last.window_from_seq is not None and last.window_from_seq >= start:
+    begun = next(
+        (row for row in rows if last is not None and row.turn_id == last.turn_id and row.window_from_seq), None
+    )
+    if begun is not None and begun.window_from_seq is not None and begun.window_from_seq >= start:
         return False
     before, earlier = _before(rows, start), _earlier(plan, seen, start)
     return before is not None and (earlier is None or earlier.last < before)
@@ -90,8 +93,9 @@ def planned(scope: Scope, target: Target, call: Options, prepared: Prepared) -> 
     own = settle(_options(plan.summary, options_for(scope, target, call, seen.conversation)), scope.base_url)
     earlier = _earlier(plan, seen, start)
     stored = next((each for each in seen.summaries if earlier and each.message.seq == earlier.item.key), None)
-    room = own.builder.available(message_tokens(own.counter, {"content": own.instructions}), own.reply_tokens)
-    room -= message_tokens(own.counter, {"content": said(stored.message.as_wire()) if stored else ""})
+    before = [stored.message] if stored is not None else []
+    room = own.builder.room_beside(plan.summary.prompt, own.reply_tokens)
+    room -= message_tokens(own.counter, {"content": transcript([row.as_wire() for row in before])}) + _BETWEEN
     after = 0 if earlier is None else earlier.last
 
     def enough(rows: list[MessageRow]) -> int:
@@ -100,16 +104,16 @@ def planned(scope: Scope, target: Target, call: Options, prepared: Prepared) -> 
     path = yield from read(messages.read_back, seen.conversation.id, _before(seen.path.rows, start), enough)
     fallen = [row for row in path.rows if row.seq > after and row.status != PASSAGE]
     sources = _fitting(own, fallen, room)
-    if not sources:
-        return prepared
-    before = [stored.message] if stored is not None else []
-    text = transcript([row.as_wire() for row in (*before, *sources)])
-    try:
-        request = summing_up(scope, prepared, own, text, [row.seq for row in (*before, *sources)])
-    except ContextOverflow:
-        return prepared
-    from_seq = sources[0].seq if stored is None else stored.row.from_seq
-    return replace(prepared, summarising=Summarising(request, from_seq, fallen[-1]))
+    while sources:
+        made_of = [*before, *sources]
+        try:
+            request = summing_up(scope, prepared, own, made_of)
+        except ContextOverflow:  # a text may cost more than its parts
+            sources = sources[len(sources) // 10 + 1 :]
+            continue
+        from_seq = sources[0].seq if stored is None else stored.row.from_seq
+        return replace(prepared, summarising=Summarising(request, from_seq, fallen[-1]))
+    return prepared
 
 
 def _options(summary: Summary, chat: Options) -> Options:
