@@ -28,7 +28,7 @@ from convokit.completion.result import Outcome, close
 from convokit.completion.scope import Scope, Target
 from convokit.context.report import Context, Part
 from convokit.context.rolling import Rolled, fitting, said, transcript, with_heading
-from convokit.context.tokens import message_tokens
+from convokit.context.tokens import REPLY_PRIMER, message_tokens
 from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, SUMMARY, MessageRow
@@ -94,8 +94,9 @@ def planned(scope: Scope, target: Target, call: Options, prepared: Prepared) -> 
     earlier = _earlier(plan, seen, start)
     stored = next((each for each in seen.summaries if earlier and each.message.seq == earlier.item.key), None)
     before = [stored.message] if stored is not None else []
-    room = own.builder.room_beside(plan.summary.prompt, own.reply_tokens)
-    room -= message_tokens(own.counter, {"content": transcript([row.as_wire() for row in before])}) + _BETWEEN
+    fixed = message_tokens(own.counter, {"role": "developer", "content": own.instructions}) + REPLY_PRIMER + _BETWEEN
+    fixed += message_tokens(own.counter, {"role": "user", "content": transcript([row.as_wire() for row in before])})
+    room = own.builder.available(fixed, own.reply_tokens)
     after = 0 if earlier is None else earlier.last
 
     def enough(rows: list[MessageRow]) -> int:

@@ -93,12 +93,6 @@ class ContextBuilder:
             limit = min(limit, self.profile.max_input_tokens)
         return limit - fixed_tokens
 
-    def room_beside(self, developer_prompt: str, reply_tokens: int) -> int:
-        """Return what is left for messages beside this prompt and reply."""
-        return self.available(
-            self._fixed_tokens(self._fixed_parts(developer_prompt, (), None), developer_prompt), reply_tokens
-        )
-
     def build(
         self,
         *,
@@ -145,7 +139,9 @@ class ContextBuilder:
         `summaries` are the path's, the newest first: one is sent where anything stays out, and `kept_free` tokens are for it.
         """
         fixed = self._fixed_parts(developer_prompt, tools, response_format)
-        fixed_tokens = self._fixed_tokens(fixed, developer_prompt)
+        fixed_tokens = sum(part.tokens for part in fixed) + REPLY_PRIMER
+        if not developer_prompt:  # then the template may say something of its own
+            fixed_tokens += self.profile.template_tokens
         available = self.available(fixed_tokens, reply_tokens)
         passages = [item for item in items if item.is_passage]
         items = [item for item in items if not item.is_passage] if passages else items
@@ -193,11 +189,6 @@ class ContextBuilder:
             f"{reply_tokens or self.reply_tokens:,} are kept for the reply; shorten them or the message, or raise the budget"
         )
         return ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail)
-
-    def _fixed_tokens(self, fixed: Sequence[Part], developer_prompt: str | None) -> int:
-        # where there is no prompt the template may say something of its own
-        template = 0 if developer_prompt else self.profile.template_tokens
-        return sum(part.tokens for part in fixed) + REPLY_PRIMER + template
 
     def _fixed_parts(
         self, developer_prompt: str | None, tools: Sequence[Mapping[str, Any]], response_format: Any
