@@ -118,9 +118,7 @@ class AsyncChat:
 
         The right move after a `ModelError`. Tool results that are recorded are not made again.
         """
-        return await self._driver().run(
-            repeat.resume(self._scope, self._target, options_of(options), stream=False, on_busy=on_busy)
-        )
+        return await self._driver().run(repeat.resume(self._scope, self._target, options_of(options), on_busy=on_busy))
 
     def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> AsyncStream[Reply]:
         """Attach to a reply that is on its way in any process, or over: its text, as a stream like any other.

@@ -51,7 +51,7 @@ def run_round(scope: Scope, call: calls.Call, asked: list[dict[str, Any]], round
     asking = rows_of(call, Outcome("open", "complete"), now)
     recorded = yield from calls.record(scope, _recording(call, now, rows=asking, ended=call.row, tool_calls=tool_rows))
     if recorded is None:
-        raise calls.TurnLost("another worker took this turn over", partial=call.text)
+        raise calls.Fenced
     call.conversation, call.recorded = recorded.conversation, True
     outcomes = yield from _run(call, asked)
     yield from _record_results(scope, call, recorded.rows[0], tool_rows, asked, outcomes)

@@ -83,8 +83,8 @@ class ContextBuilder:
 
     @property
     def step_tokens(self) -> int:
-        """The step of the window's start: the budget's own, else a quarter of the window."""
-        return self.budget.step_tokens or max(self.window_tokens // 4, 1)
+        """The step of the window's start: the budget's own, else half of the window."""
+        return self.budget.step_tokens or max(self.window_tokens // 2, 1)
 
     def available(self, fixed_tokens: int, reply_tokens: int | None = None) -> int:
         """Return what is left for history and the current turn: min(input limit, window - reply) - fixed parts."""
