@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text as sql
 
-from convokit import Budget, Retry, Summary
+from convokit import Budget, Convokit, Retry, Summary
 from convokit.domain.message import Message
-from convokit.errors import ContextOverflow, InvalidInput, ServerFailed, SettingsError
+from convokit.errors import ContextOverflow, InvalidInput, Interrupted, ServerFailed, SettingsError
 from convokit.store import summaries
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.support.faces import Face
@@ -370,6 +370,51 @@ def test_a_failed_turn_keeps_its_summary(face: Face, summed: Any, server: Loopba
     assert reply.text == f"echo: {text}"
     assert face.settle(chat.send(text, idempotency_key="once")).message.id == reply.message.id
     assert writer.made == 0
+    face.settle(chat.verify())
+
+
+def test_leaving_in_the_middle_of_the_summary(
+    face: Face, summed: Any, server: LoopbackServer, database: str, writer: Writer
+) -> None:
+    """A reader who leaves while the summary is made leaves a question and no half summary; resuming makes both."""
+    chat = summed.chat("k")
+    number = _next_moves(face, chat)
+    events = face.take(chat.stream(f"turn number {number} and more"), 1)
+    assert type(events[0]).__name__ == "Started"
+    assert face.settle(chat.turns(limit=1))[0].state == "interrupted"
+    assert _rows(database, "SELECT number FROM convokit_summary") == []
+    assert [message.status for message in face.settle(chat.messages(limit=1))] == ["complete"]
+    reply = face.settle(chat.resume())
+    assert reply.text == f"echo: turn number {number} and more"
+    assert _sent(server)[1] == HEADING + f"so far {writer.made}"
+    ended = _rows(database, "SELECT count(*) AS left FROM convokit_completion WHERE ended_at IS NULL")
+    assert ended[0].left == 0
+    face.settle(chat.verify())
+
+
+def test_a_turn_that_is_taken_away_while_it_sums_up(
+    face: Face, summed: Any, server: LoopbackServer, database: str, writer: Writer
+) -> None:
+    """Cancelled in the middle of its summary, a turn ends and stores none; the conversation goes on, and the next turn sums up."""
+    chat = summed.chat("k")
+    number = _next_moves(face, chat)
+    with Convokit(database, model="m", base_url=server.url) as other:
+
+        def cancelling(body: Any) -> Script:
+            if body["model"] == "mini":
+                assert other.chat("k").cancel()
+                server.answer = writer
+                return completion("too late")
+            return echo(body)
+
+        server.answer = cancelling
+        with pytest.raises(Interrupted) as told:
+            face.settle(chat.send(f"turn number {number} and more"))
+    assert told.value.code == "cancelled"
+    assert _rows(database, "SELECT number FROM convokit_summary") == []
+    assert face.settle(chat.turns(limit=1))[0].state == "cancelled"
+    face.settle(chat.send("and now?"))
+    assert _sent(server)[1] == HEADING + "so far 1"
     face.settle(chat.verify())
 
 
