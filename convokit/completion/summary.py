@@ -170,8 +170,6 @@ def make(scope: Scope, running: calls.Call) -> Flow[None]:
     try:
         yield from calls.make(scope, call)
         text = _text(call)
-    except calls.TurnLost:
-        raise
     except (ModelError, ContextOverflow) as failed:
         error = failed
     finally:
