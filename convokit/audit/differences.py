@@ -53,6 +53,7 @@ def _diff(a: Place, b: Place, connection: Connection, tenant: str, conversation_
     one, other = (rebuilt(connection, row, find_call(connection, row, 0, meant)) for meant in (a, b))
     common = _common(one.messages, other.messages)
     found = _first(connection, row, one, other, common)
+    values = _shortened(*found.values)
     return Diff.model_construct(
         reason=found.reason,
         why=found.why,
@@ -60,7 +61,8 @@ def _diff(a: Place, b: Place, connection: Connection, tenant: str, conversation_
         calls=(one.call.number, other.call.number),
         place=found.place,
         index=found.index,
-        **dict(zip("ab", _shortened(*found.values), strict=True)),
+        a=values[0],
+        b=values[1],
         common_messages=common,
         common_tokens=_tokens(one, found, common),
     )
@@ -168,7 +170,10 @@ def _other_row(
     starts = _start(a), _start(b)
     if one.seq < starts[0] or other.seq < starts[1]:
         single = min(one.seq, other.seq)
-        return "pins", f"message {single} is sent from before the window by one of the two only: a pin, or a strategy"
+        return (
+            "selection",
+            f"message {single} is sent from before the window by one of the two only: a pin, or a strategy",
+        )
     if starts[0] != starts[1]:
         return "window", f"the window's start moved from message {starts[0]} to message {starts[1]}"
     return "selection", f"message {min(one.seq, other.seq)} is sent by one of the two only"

@@ -18,7 +18,6 @@ Reason = Literal[
     "developer_prompt",
     "profile",
     "window",
-    "pins",
     "selection",
     "redacted",
     "partial",
@@ -62,12 +61,12 @@ class Diff(BaseModel):
     """Where request `b` first differs from request `a`, and why a server's prompt cache cannot serve `b` from there on.
 
     `reason` is what changed, in the order in which it reaches the prompt: `model`; `tools` and `response_format`, which servers
-    put before the messages; `developer_prompt`; `profile` (how the server is spoken to: roles, parts, policies); then the first
-    message that differs: `window` (its start moved), `pins` (a single message from before the window came or went), `selection`
-    (a strategy left out others), `redacted`, `partial` (the policy about replies that broke off), `passages` (they go with their
-    own turn only), `audio` (a spoken reply expired and is sent in words), `branch` (another path), `altered` (none of these).
-    `continued` says that one has all messages of the other, and more; `parameter` that the messages begin alike and a parameter
-    differs, which leaves the prompt as it is. `identical` requests are the same.
+    put before the messages; `developer_prompt`; `profile` (how the server is spoken to); then the first message that differs:
+    `window` (its start moved), `selection` (a pin, or a strategy: a single message came or went), `redacted`, `partial` (the
+    policy about replies that broke off), `passages` (they go with their own turn only), `audio` (a spoken reply expired and is
+    sent in words), `branch` (another path), `altered` (none of these). `continued` says that one has all messages of the other,
+    and more; `parameter` that the messages begin alike and a parameter differs, which leaves the prompt as it is. `identical`
+    requests are the same.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -98,6 +98,11 @@ ATTACKS: dict[str, Attack] = {
     "Chat.messages": _of_messages(lambda chat, place: chat.messages(before=place), lambda chat, place: chat.messages()),
     "Chat.verify": _everywhere(lambda side, chat: chat.verify()),
     "Chat.context": _everywhere(lambda side, chat: chat.context(), lambda side, chat: chat.context(SECRET)),
+    "Chat.replay": _of_turns(lambda chat, turn: chat.replay(turn), lambda chat, turn: chat.replay(turn, call=1)),
+    "Chat.diff": _of_turns(
+        lambda chat, turn: chat.diff(turn, turn) if turn else None,
+        lambda chat, turn: chat.diff(turn, chat.id) if turn and chat.id else None,
+    ),
     "Convokit.tenant": _on_the_kit(
         lambda side: side.kit.tenant("rival").conversations(),
         *(
