@@ -124,7 +124,8 @@ def test_it_is_made_when_the_start_moves_and_no_other_time(
 ) -> None:
     """Over many turns: a summary call in exactly the turns in which the start moved; in between each prompt begins with the
     whole of the one before it, summary and all."""
-    chat, starts, before = summed.chat("k"), [1], []
+    chat, starts = summed.chat("k"), [1]
+    before: list[Any] = []
     for number in range(40):
         first = len(server.requests)
         reply = face.settle(chat.send(f"turn number {number} and more"))
@@ -344,14 +345,16 @@ def test_what_falls_out_in_the_middle_of_a_turn_is_summed_up_by_the_next(
         """Return a lot."""
         return "many words " * 20
 
-    chat = summed.chat("k", tools=[lookup])
-    for number in range(_next_moves(face, summed.chat("probe", tools=[lookup])) - 1):
+    roomy = Budget(context_tokens=700, reply_tokens=50, step_tokens=200)
+    chat = summed.chat("k", tools=[lookup], budget=roomy)
+    for number in range(_next_moves(face, summed.chat("probe", tools=[lookup], budget=roomy)) - 1):
         face.settle(chat.send(f"turn number {number} and more"))
     server.script(calls(("c1", "lookup", "{}")), completion("so it is"))
     reply = face.settle(chat.send("turn number 9 and more"))
     assert reply.context.start > 1
     assert writer.made == 0
-    face.settle(chat.send("next"))
+    after = face.settle(chat.send("next"))
+    assert after.context.start == reply.context.start
     assert writer.made == 1
     assert _sent(server)[1] == HEADING + "so far 1"
 
@@ -467,13 +470,17 @@ def test_branches_use_what_covers_their_own_past(
     below, above = summed.chat("k"), summed.chat("k")
     below._target.branch, above._target.branch = 1, 2
     assert face.settle(below.context("so?")).messages[1]["content"] == HEADING + "so far 1"
-    assert "so far" not in json.dumps(face.settle(above.context("so?")).messages)
+    shown = face.settle(above.context("so?", budget=Budget(context_tokens=160, reply_tokens=50, step_tokens=20)))
+    assert shown.report.start > 1
+    assert "so far" not in json.dumps(shown.messages)
     before = _sent(server)
     _talk(face, server, below, until=2, first=number)
     assert _sent(server)[1] == HEADING + "so far 2"
     face.settle(chat.send("ok"))
     assert _sent(server)[: len(before)] == before, "the other branch's summary reaches into this one's window"
     while _sent(server)[1] == HEADING + "so far 1":
+        shown = face.settle(chat.context("ok"))
+        assert all(key is not None for key, _, _ in _parts(shown.report)), "there is one already"
         face.settle(chat.send("ok"))
     assert _sent(server)[1] == HEADING + "so far 2"
     assert writer.made == 2, "one that stands for all that falls out is there already"
@@ -487,10 +494,9 @@ def test_a_redacted_summary_is_not_used(face: Face, summed: Any, server: Loopbac
     engine = open_engine(database_url(database))
     with engine.connect() as connection:
         stands = _rows(database, "SELECT to_seq FROM convokit_summary ORDER BY number")
-        among = lambda seq: [each.number for each in summaries.covering(connection, chat.id, seq)]  # noqa: E731
-        assert among(1) == among(stands[0].to_seq) == [1, 2]
-        assert among(stands[0].to_seq + 1) == [2]
-        assert among(stands[1].to_seq + 1) == []
+        seqs = (1, stands[0].to_seq, stands[0].to_seq + 1, stands[1].to_seq + 1)
+        found = [[each.number for each in summaries.covering(connection, chat.id, seq)] for seq in seqs]
+        assert found == [[1, 2], [1, 2], [2], []]
     engine.dispose()
     _write(
         database,

@@ -103,7 +103,7 @@ def planned(scope: Scope, target: Target, call: Options, prepared: Prepared) -> 
         return 0 if rows[-1].seq <= after or sum(_cost(own, row) for row in rows) > room else len(rows)
 
     path = yield from read(messages.read_back, seen.conversation.id, _before(seen.path.rows, start), enough)
-    fallen = [row for row in path.rows if row.seq > after and row.status != PASSAGE]
+    fallen = [row for row in path.rows if row.seq > after]
     sources = _fitting(own, fallen, room)
     while sources:
         made_of = [*before, *sources]

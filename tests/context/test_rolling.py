@@ -184,7 +184,7 @@ def test_where_turns_alternate_it_is_part_of_the_first_turn() -> None:
 def test_a_transcript_says_who_said_what() -> None:
     """Roles, words, refusals, calls and results; what is no text by its kind; a summary as it is; nothing for what is empty."""
     call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": "家"}'}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": with_heading("before")},
         {"role": "user", "content": [{"type": "text", "text": "これは"}, {"type": "image_url", "image_url": {}}]},
         {"role": "assistant", "content": None, "tool_calls": [call]},
