@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from convokit.settings import SUMMARY_PROMPT
@@ -34,7 +35,8 @@ CALLS = {
 def answer(body: Any) -> Script:
     """Answer a known question with its line or its call, a summary's request with one, and anything else with an echo."""
     if body["messages"][0]["content"] == SUMMARY_PROMPT:
-        return completion("Servers 1 to 8 of rack 7 were installed, one after another.", model=body["model"])
+        last = re.findall(r"user: Server (\d+)", body["messages"][1]["content"])[-1]
+        return completion(f"Servers 1 to {last} of rack 7 are installed.", model=body["model"])
     questions = [message["content"] for message in body["messages"] if message["role"] == "user"]
     said = questions[-1] if questions and isinstance(questions[-1], str) else ""
     if said in CALLS and body.get("tools") and body["messages"][-1]["role"] == "user":
