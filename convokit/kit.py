@@ -26,7 +26,7 @@ from convokit.domain.turn import Recovered
 from convokit.run.http import Client, HttpxClient, checked_client
 from convokit.run.setup import ApiKey, scope_for, scope_of, target_of
 from convokit.run.sync import SyncDriver, SyncStore, migrate_once
-from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
+from convokit.settings import UNSET, Budget, Limits, Retry, Summary, Timeouts, Unset
 from convokit.store.engine import Durability, open_engine
 from convokit.wire.messages import Unsupported
 from convokit.wire.request import Mode
@@ -65,6 +65,7 @@ class Convokit:
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
         strategy: Strategy | Unset = UNSET,
+        summary: Summary | Unset | None = UNSET,
         durability: Durability = "full",
         http_client: Client | None = None,
         **params: Unpack[RequestParams],
@@ -83,6 +84,7 @@ class Convokit:
             tools=tools_of(tools),
             max_tool_rounds=max_tool_rounds,
             strategy=strategy,
+            summary=summary,
             params=params,
         )
         self._url, self._scope = scope_of(
@@ -109,6 +111,7 @@ class Convokit:
         budget: Budget | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
         strategy: Strategy | Unset = UNSET,
+        summary: Summary | Unset | None = UNSET,
         **params: Unpack[RequestParams],
     ) -> Chat:
         """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
@@ -116,9 +119,11 @@ class Convokit:
         It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
         `branch` is the number or name of a branch that `fork` made: NotFound at the first use if there is none.
         What is set here beats the kit's own settings. Model, developer prompt, parameters, subject, title and metadata are
-        stored with the conversation at its next turn; budget, tools and strategy hold for this handle.
+        stored with the conversation at its next turn; budget, tools, strategy and summary hold for this handle.
         """
-        options = Options(model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, params=params)
+        options = Options(
+            model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, summary=summary, params=params
+        )
         target = target_of(
             self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options, branch=branch
         )
