@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from importlib.util import find_spec
@@ -19,35 +18,29 @@ from pydantic import TypeAdapter, ValidationError
 from convokit.domain.usage_report import Price
 from convokit.errors import InvalidInput
 
-_MILLION = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The tokens of one call, or of calls that are priced alike on average. `cached` and `cache_write` are parts of `prompt`
-    and do not overlap, `reasoning` is part of `completion`."""
-
-    prompt: Decimal
-    completion: Decimal
-    cached: Decimal
-    cache_write: Decimal
-    reasoning: Decimal
+_UNCOUNTED = ("requests_kcount", "output_citation_mtok")
+"""Listed prices of what no usage tells: where one holds, the cost is not known."""
+_STANDARD = (None, "default", "auto", "standard")
 
 
 @runtime_checkable
 class Prices(Protocol):
-    """Knows what calls cost. `name` is for people; `sizes` are the prompt sizes above which some call costs more, ascending.
+    """Knows what calls cost. `name` is for people; `sizes` are the prompt sizes above which some price is another, ascending.
 
-    Calls of one half hour, model and tier are asked for together, at their average, if no size lies between them.
+    Prices are taken to stay the same within a half hour.
     """
 
     name: str
     sizes: Sequence[int]
 
-    def cost(
-        self, tokens: Tokens, *, model: str, provider: str | None, tier: str | None, at: datetime
-    ) -> Decimal | None:
-        """Return the US dollars of one call, None when the model's price is not known. `provider` may be a host's name."""
+    def price(
+        self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
+    ) -> Price | None:
+        """Return a call's price, None when the model's is not known.
+
+        `provider` is a name (`openai`) or a host's (`api.groq.com`), `tier` what the server said; the prompt is longer than
+        `longer_than` tokens, which is one of `sizes` or 0, and not than the next size.
+        """
         ...
 
 
@@ -57,9 +50,9 @@ class NoPrices:
     name = "none"
     sizes: Sequence[int] = ()
 
-    def cost(
-        self, tokens: Tokens, *, model: str, provider: str | None, tier: str | None, at: datetime
-    ) -> Decimal | None:
+    def price(
+        self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
+    ) -> Price | None:
         """Return None."""
         return None
 
@@ -73,65 +66,75 @@ class TablePrices:
         self.name = f"given, then {beyond.name}" if not isinstance(beyond, NoPrices) else "given"
         self.sizes = sorted({*beyond.sizes, *(size for price in table.values() for size in price.above)})
 
-    def cost(
-        self, tokens: Tokens, *, model: str, provider: str | None, tier: str | None, at: datetime
-    ) -> Decimal | None:
+    def price(
+        self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
+    ) -> Price | None:
         """Return what the table says."""
-        price = self._table.get(model)
-        if price is None:
-            return self._beyond.cost(tokens, model=model, provider=provider, tier=tier, at=at)
-        price = max(((size, each) for size, each in price.above.items() if tokens.prompt > size), default=(0, price))[1]
-        cached = price.prompt if price.cached is None else price.cached
-        written = price.prompt if price.cache_write is None else price.cache_write
-        thought = price.completion if price.reasoning is None else price.reasoning
-        cost = (tokens.prompt - tokens.cached - tokens.cache_write) * price.prompt
-        cost += tokens.cached * cached + tokens.cache_write * written
-        cost += (tokens.completion - tokens.reasoning) * price.completion + tokens.reasoning * thought
-        return cost / _MILLION
+        found = self._table.get(model)
+        if found is None:
+            asked = {"model": model, "provider": provider, "tier": tier}
+            return self._beyond.price(**asked, at=at, longer_than=longer_than)  # type: ignore[arg-type]
+        reached = [size for size in found.above if size <= longer_than]
+        return found.above[max(reached)] if reached else found
 
 
 class ListedPrices:
     """The price lists of genai-prices: by provider, with their dates, tiers and sizes. Nothing is fetched."""
 
     def __init__(self) -> None:
-        self._package: Any = importlib.import_module("genai_prices")
+        package = importlib.import_module("genai_prices")
         self._lists: Any = importlib.import_module("genai_prices.data_snapshot").get_snapshot()
+        self._tiered: Any = importlib.import_module("genai_prices.types").TieredPrices
         self._providers = {provider.id for provider in self._lists.providers}
-        self.name = f"genai-prices {self._package.__version__}"
-        self.sizes = sorted(_sizes(self._lists))
+        self._made: dict[tuple[int, int], tuple[Any, Price | None]] = {}
+        self.name = f"genai-prices {package.__version__}"
+        self.sizes = sorted(self._all_sizes())
 
-    def cost(
-        self, tokens: Tokens, *, model: str, provider: str | None, tier: str | None, at: datetime
-    ) -> Decimal | None:
+    def price(
+        self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
+    ) -> Price | None:
         """Return what the lists say. A model is looked for at its provider only: elsewhere it has another price."""
-        usage = self._package.Usage(
-            input_tokens=tokens.prompt,
-            cache_read_tokens=tokens.cached,
-            cache_write_tokens=tokens.cache_write,
-            output_tokens=tokens.completion,
-            output_reasoning_tokens=tokens.reasoning,
-        )
-        where: dict[str, str] = {"provider_id": provider} if provider in self._providers else {}
-        where = where or {"provider_api_url": f"https://{provider}/"}
-        context = {"service_tier": tier} if tier else None
+        where = (provider, None) if provider in self._providers else (None, f"https://{provider}/")
         try:
-            found = self._package.calc_price(usage, model, **where, genai_request_timestamp=at, price_context=context)
+            listed = self._lists.find_provider_model(model, None, *where)[1]
         except LookupError:
             return None
-        total: Decimal = found.total_price
-        return total
+        if tier not in _STANDARD:
+            return self._price(listed.get_prices(at, {"service_tier": tier}), longer_than)
+        found = listed.get_prices(at)
+        key = (id(found), longer_than)
+        if key not in self._made:
+            self._made[key] = (found, self._price(found, longer_than))  # holding it keeps its id its own
+        return self._made[key][1]
 
+    def _price(self, listed: Any, longer_than: int) -> Price | None:
+        def usd(name: str) -> Decimal | None:
+            found = getattr(listed, name, None)
+            if not isinstance(found, self._tiered):
+                return found  # type: ignore[no-any-return]
+            reached = [tier.price for tier in found.tiers if tier.start <= longer_than]
+            return reached[-1] if reached else found.base  # type: ignore[no-any-return]
 
-def _sizes(lists: Any) -> set[int]:
-    tiered = importlib.import_module("genai_prices.types").TieredPrices
-    found = set()
-    for model in (model for provider in lists.providers for model in provider.models):
-        listed = model.prices if isinstance(model.prices, list) else [model]
-        for each in (*listed, *(model.price_variants or ())):
-            for price in vars(each.prices).values():
-                if isinstance(price, tiered):
-                    found.update(tier.start for tier in price.tiers)
-    return found
+        prompt, completion = usd("input_mtok"), usd("output_mtok")
+        if prompt is None or completion is None or any(usd(name) for name in _UNCOUNTED):
+            return None
+        return Price(
+            prompt=prompt,
+            completion=completion,
+            cached=usd("cache_read_mtok"),
+            cache_write=usd("cache_write_mtok"),
+            reasoning=usd("output_reasoning_mtok"),
+        )
+
+    def _all_sizes(self) -> set[int]:
+        found = set()
+        for model in (model for provider in self._lists.providers for model in provider.models):
+            listed = model.prices if isinstance(model.prices, list) else [model]
+            for each in (*listed, *(model.price_variants or ())):
+                for price in vars(each.prices).values():
+                    if isinstance(price, self._tiered):
+                        found.update(tier.start for tier in price.tiers)
+        return found
 
 
 def is_installed() -> bool:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from sqlalchemy import Connection
 
-from convokit.audit.prices import Prices, Tokens, prices_from
+from convokit.audit.prices import Prices, prices_from
 from convokit.domain.text import checked
 from convokit.domain.usage_report import Price, Spending, UsageBy, UsageReport, UsageRow
 from convokit.errors import InvalidInput, NotFound
@@ -24,8 +24,6 @@ from convokit.store.usage import HALF_HOUR_US, Spent, spent
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HALF_HOUR = timedelta(microseconds=HALF_HOUR_US)
 MAX_CONVERSATIONS = 1000
-_EXACT = Decimal("1e-12")
-"""Finer than any price of a token: what is left of averaging is rounded away."""
 _SUMMED = ("calls", "prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
@@ -205,17 +203,18 @@ class _Adding:
             return Decimal(group.cost_nanousd) / 1_000_000_000
         if group.kind == "open":
             return None
-        tokens = _average(group)
+        prices = self._asked.prices
         at = _EPOCH + (group.half_hour + 0.5) * _HALF_HOUR
+        over = prices.sizes[group.size - 1] if group.size else 0
         for model in _names(group):
-            cost = self._asked.prices.cost(tokens, model=model, provider=group.provider, tier=group.service_tier, at=at)
-            if cost is not None:
-                return (cost * group.calls).quantize(_EXACT)
+            price = prices.price(model=model, provider=group.provider, tier=group.service_tier, at=at, longer_than=over)
+            if price is not None:
+                return _priced(group, price)
         return None
 
 
 def _plain(cost: Decimal) -> Decimal:
-    """Return an amount without the zeros that averaging left behind it."""
+    """Return an amount without zeros behind it."""
     shorter = cost.normalize()
     return shorter if int(shorter.as_tuple().exponent) <= 0 else shorter.quantize(Decimal(1))
 
@@ -232,14 +231,16 @@ def _names(group: Spent) -> list[str]:
     return [served, asked] if served.startswith(asked) else [served]
 
 
-def _average(group: Spent) -> Tokens:
-    """Return the tokens of the average call. A server may say that more came from its cache than was sent."""
+def _priced(group: Spent, price: Price) -> Decimal:
+    """Return the US dollars of calls of one price."""
     prompt, completion = group.prompt_tokens or 0, group.completion_tokens or 0
-    cached = min(group.cached_tokens or 0, prompt)
+    cached, thought = group.cached_tokens or 0, group.reasoning_tokens or 0
     written = min(group.cache_write_tokens or 0, prompt - cached)
-    thought = min(group.reasoning_tokens or 0, completion)
-    calls = Decimal(group.calls)
-    return Tokens(prompt / calls, completion / calls, cached / calls, written / calls, thought / calls)
+    cost = (prompt - cached - written) * price.prompt + (completion - thought) * price.completion
+    cost += cached * (price.prompt if price.cached is None else price.cached)
+    cost += written * (price.prompt if price.cache_write is None else price.cache_write)
+    cost += thought * (price.completion if price.reasoning is None else price.reasoning)
+    return cost / 1_000_000
 
 
 def _day(group: Spent) -> date:

@@ -128,15 +128,22 @@ _KIND = case(
 )
 _ESTIMATED = completion.c.usage_source == "estimated"
 _BOTH = func.coalesce(completion.c.prompt_tokens, 0) + func.coalesce(completion.c.completion_tokens, 0)
+
+
+def _part(part: Any, whole: Any) -> Any:
+    """Return the sum of what is part of a count. A server may say that more came from its cache than was sent."""
+    return func.sum(case((part > whole, whole), else_=part))
+
+
 _SUMS = (
     func.count(),
     func.sum(case((_ESTIMATED, 1), else_=0)),
     func.sum(case((_ESTIMATED, _BOTH), else_=0)),
     func.sum(completion.c.prompt_tokens),
     func.sum(completion.c.completion_tokens),
-    func.sum(completion.c.cached_tokens),
-    func.sum(completion.c.cache_write_tokens),
-    func.sum(completion.c.reasoning_tokens),
+    _part(completion.c.cached_tokens, completion.c.prompt_tokens),
+    _part(completion.c.cache_write_tokens, completion.c.prompt_tokens),
+    _part(completion.c.reasoning_tokens, completion.c.completion_tokens),
     func.sum(completion.c.cost_nanousd),
 )
 _NEXT_TENANT = select(func.min(conversation.c.tenant)).where(conversation.c.tenant > bindparam("after"))

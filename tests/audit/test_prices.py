@@ -14,76 +14,80 @@ from sqlalchemy import text
 
 from convokit import Convokit
 from convokit.audit import prices, usage
-from convokit.audit.prices import ListedPrices, NoPrices, Tokens, prices_from
+from convokit.audit.prices import ListedPrices, NoPrices, Prices, prices_from
 from convokit.domain.usage_report import Price
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.support.databases import Files
 from tests.support.server import LoopbackServer, completion
 
 LISTED = ListedPrices()
+ONE = Price(prompt=Decimal(1), completion=Decimal(1))
 AT = datetime(2026, 11, 2, 12, tzinfo=UTC)
 
 
-def _tokens(prompt: int, completion: int = 0, *, cached: int = 0) -> Tokens:
-    return Tokens(Decimal(prompt), Decimal(completion), Decimal(cached), Decimal(0), Decimal(0))
-
-
-def _cost(tokens: Tokens, model: str, provider: str, *, tier: str | None = None, at: datetime = AT) -> Decimal | None:
-    return LISTED.cost(tokens, model=model, provider=provider, tier=tier, at=at)
+def _cost(
+    model: str, provider: str, *, tier: str | None = None, longer_than: int = 0, at: datetime = AT
+) -> Price | None:
+    return LISTED.price(model=model, provider=provider, tier=tier, at=at, longer_than=longer_than)
 
 
 def test_a_model_is_priced_at_its_provider_only() -> None:
     """The same open model has a price at a vendor and none on a machine of one's own; an unknown name has none anywhere."""
-    assert _cost(_tokens(1_000_000), "llama-3.3-70b-versatile", "api.groq.com")
+    assert _cost("llama-3.3-70b-versatile", "api.groq.com")
     for provider in ("vllm", "llama.cpp", "ollama", "127.0.0.1", "example.com", ""):
-        assert _cost(_tokens(1_000_000), "llama-3.3-70b-versatile", provider) is None
-        assert _cost(_tokens(1_000_000), "gpt-5", provider) is None
+        assert _cost("llama-3.3-70b-versatile", provider) is None
+        assert _cost("gpt-5", provider) is None
     for provider in ("openai", "azure"):
-        assert _cost(_tokens(1_000_000), "gpt-5", provider)
-        assert _cost(_tokens(1_000_000), "nobody-knows", provider) is None
+        assert _cost("gpt-5", provider)
+        assert _cost("nobody-knows", provider) is None
 
 
 def test_sizes_are_where_a_listed_price_changes() -> None:
-    """A prompt one token over a size costs more than in proportion, up to it it does not: sizes are what sums are split by."""
+    """A prompt over a size has another price as a whole: sizes are what sums are split by."""
     assert 272_000 in LISTED.sizes
     assert list(LISTED.sizes) == sorted(set(LISTED.sizes))
-    below, above = (_cost(_tokens(size), "gpt-6-luna", "openai") for size in (272_000, 272_001))
+    below, above = (_cost("gpt-6-luna", "openai", longer_than=size) for size in (0, 272_000))
     assert below is not None
     assert above is not None
-    assert above > below * Decimal("1.5")
+    assert above.prompt > below.prompt
 
 
-def test_cached_tokens_and_tiers_have_their_prices() -> None:
-    """A cached prompt is cheaper, a flex call too; a tier nobody knows costs what the standard one does."""
-    plain = _cost(_tokens(100_000), "gpt-5", "openai")
+def test_tiers_have_their_prices() -> None:
+    """A flex call is cheaper; a tier nobody knows, and the one by default, cost what the standard one does."""
+    plain, flex = _cost("gpt-5", "openai"), _cost("gpt-5", "openai", tier="flex")
     assert plain is not None
-    cached, flex, strange = (
-        _cost(_tokens(100_000, cached=90_000), "gpt-5", "openai"),
-        _cost(_tokens(100_000), "gpt-5", "openai", tier="flex"),
-        _cost(_tokens(100_000), "gpt-5", "openai", tier="x"),
-    )
-    assert cached is not None
     assert flex is not None
-    assert cached < plain
-    assert flex < plain
-    assert strange == plain
+    assert flex.prompt < plain.prompt
+    assert plain.cached is not None
+    assert plain.cached < plain.prompt
+    for tier in ("default", "auto", "x"):
+        assert _cost("gpt-5", "openai", tier=tier) == plain
+
+
+def test_what_no_usage_tells_is_not_priced() -> None:
+    """A model that is also paid by the request or by the citation has no price: tokens alone would make it too cheap."""
+    assert _cost("sonar", "api.perplexity.ai") is None
+    assert _cost("sonar-deep-research", "api.perplexity.ai") is None
+
+
+def _ask(asked: Prices, model: str) -> Price | None:
+    return asked.price(model=model, provider="openai", tier=None, at=AT, longer_than=0)
 
 
 def test_without_the_extra_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without genai-prices no price is known but those that are given."""
     monkeypatch.setattr(prices, "is_installed", lambda: False)
     assert isinstance(prices_from(None), NoPrices)
-    given = prices_from({"m": Price(prompt=Decimal(1), completion=Decimal(1))})
-    assert given.cost(_tokens(1_000_000), model="m", provider=None, tier=None, at=AT) == 1
-    assert given.cost(_tokens(1_000_000), model="gpt-5", provider="openai", tier=None, at=AT) is None
+    given = prices_from({"m": ONE})
+    assert _ask(given, "m") == ONE
+    assert _ask(given, "gpt-5") is None
 
 
 def test_a_given_price_beats_the_list() -> None:
     """A table is asked first, the lists for what is not in it."""
-    asked = prices_from({"gpt-5": Price(prompt=Decimal(1), completion=Decimal(1))})
-    assert asked.cost(_tokens(1_000_000), model="gpt-5", provider="openai", tier=None, at=AT) == 1
-    listed = asked.cost(_tokens(1_000_000), model="gpt-4o", provider="openai", tier=None, at=AT)
-    assert listed == _cost(_tokens(1_000_000), "gpt-4o", "openai")
+    asked = prices_from({"gpt-5": ONE})
+    assert _ask(asked, "gpt-5") == ONE
+    assert _ask(asked, "gpt-4o") == _cost("gpt-4o", "openai")
 
 
 class _Server:
@@ -133,7 +137,7 @@ _CALLS = st.lists(
 
 
 @given(calls=_CALLS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_sums_cost_what_their_calls_cost(stored: _Server, calls: list[tuple[int, int, int, int]]) -> None:
     """Whatever the calls, the report's cost is the sum of what the list says of each call alone, to the last digit."""
     stored.set(calls)
@@ -154,12 +158,12 @@ def test_prices_may_change_within_a_day(stored: _Server) -> None:
     class Hourly(NoPrices):
         name = "by the hour"
 
-        def cost(
-            self, tokens: Tokens, *, model: str, provider: str | None, tier: str | None, at: datetime
-        ) -> Decimal | None:
-            return Decimal(at.hour)
+        def price(
+            self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
+        ) -> Price | None:
+            return Price(prompt=Decimal(at.hour), completion=Decimal(0))
 
-    stored.set([(0, 5, 0, 5), (59, 5, 0, 5), (60, 5, 0, 5), (130, 5, 0, 5)])
+    stored.set([(0, 10**6, 0, 5), (59, 10**6, 0, 5), (60, 10**6, 0, 5), (130, 10**6, 0, 5)])
     report = stored.kit.usage(until=datetime(2026, 11, 20, tzinfo=UTC), prices=Hourly())
     assert report.total.cost == 12 + 12 + 13 + 14
     assert usage.HALF_HOUR_US * 48 == 86_400_000_000
