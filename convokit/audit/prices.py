@@ -86,6 +86,7 @@ class ListedPrices:
         self._lists: Any = importlib.import_module("genai_prices.data_snapshot").get_snapshot()
         self._tiered: Any = importlib.import_module("genai_prices.types").TieredPrices
         self._providers = {provider.id for provider in self._lists.providers}
+        self._found: dict[tuple[str, str | None], Any] = {}
         self._made: dict[tuple[int, int], tuple[Any, Price | None]] = {}
         self.name = f"genai-prices {package.__version__}"
         self.sizes = sorted(self._all_sizes())
@@ -94,10 +95,8 @@ class ListedPrices:
         self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
     ) -> Price | None:
         """Return what the lists say. A model is looked for at its provider only: elsewhere it has another price."""
-        where = (provider, None) if provider in self._providers else (None, f"https://{provider}/")
-        try:
-            listed = self._lists.find_provider_model(model, None, *where)[1]
-        except LookupError:
+        listed = self._listed(model, provider)
+        if listed is None:
             return None
         if tier not in _STANDARD:
             return self._price(listed.get_prices(at, {"service_tier": tier}), longer_than)
@@ -106,6 +105,16 @@ class ListedPrices:
         if key not in self._made:
             self._made[key] = (found, self._price(found, longer_than))  # holding it keeps its id its own
         return self._made[key][1]
+
+    def _listed(self, model: str, provider: str | None) -> Any:
+        """Return the model's entry, None where it is not listed: that is remembered too, for it takes a search."""
+        if (model, provider) not in self._found:
+            where = (provider, None) if provider in self._providers else (None, f"https://{provider}/")
+            try:
+                self._found[model, provider] = self._lists.find_provider_model(model, None, *where)[1]
+            except LookupError:
+                self._found[model, provider] = None
+        return self._found[model, provider]
 
     def _price(self, listed: Any, longer_than: int) -> Price | None:
         def usd(name: str) -> Decimal | None:

@@ -18,7 +18,7 @@ from rich.text import Text
 from convokit.audit.prices import is_installed
 from convokit.cli import options
 from convokit.cli.database import looked_at
-from convokit.cli.display import cell, note, one_line, out, print_json, table
+from convokit.cli.display import fitted, note, one_line, out, print_json, table
 from convokit.cli.opening import Place, opened
 from convokit.domain.usage_report import Spending, UsageBy, UsageReport
 from convokit.store.usage import tenants
@@ -28,7 +28,10 @@ _AGO = re.compile(r"(\d{1,5})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _MOST_BAR = 30
 _LEAST_BAR = 4
-_LEAST_NAME = 12
+_LEAST_NAME = 16
+_MOST_TENANT = 12
+_PIPE = 500
+_WIDE = 80
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _FIGURES = tuple(name for name in Spending.model_fields if name not in ("cost", "known_cost"))
 _COLUMNS = ("tenant", "day", "model", "conversation", "key", *_FIGURES, "cost", "known_cost")
@@ -157,43 +160,55 @@ def _print(found: Sequence[tuple[str, UsageReport]], by: By, *, with_tenant: boo
     console = out()
     lines = [line for tenant, report in found for line in _lines(tenant, report, by)]
     totals = [report.total for _, report in found]
-    estimated = any(each.estimated_calls for each in totals)
-    heads = [
-        "calls",
-        "prompt",
-        "cached",
-        "reply",
-        *(["estimated"] if estimated and console.width >= 80 else []),
-        "cost",
-    ]
-    rows = [_figures(line.sums, heads) for line in lines]
+    layout = _Layout.of(console, lines, totals, by, with_tenant=with_tenant)
     priced = all(each.cost is not None for each in totals) and any(each.known_cost for each in totals)
-    weights = [line.sums.known_cost if priced else _tokens(line.sums) for line in lines]
-    names = [["tenant"] if with_tenant else [], [by]]
-    columns = [name for each in names for name in each]
-    taken = sum(max(len(head), *(len(row[at]) for row in rows)) + 2 for at, head in enumerate(heads))
-    widest = max(Text(one_line(line.name)).cell_len for line in lines)
-    bar, name_width = _widths(console, console.width - taken, widest if not with_tenant else widest + _LEAST_NAME)
-    listing = table(*columns, *heads, *([f"by {'cost' if priced else 'tokens'}"] if bar else []), right=tuple(heads))
-    for line, row, weight in zip(lines, rows, weights, strict=True):
-        shown = [cell(line.tenant)] if with_tenant else []
-        name = cell(line.name)
-        name.truncate(name_width, overflow="ellipsis")
-        drawn = [_bar(Decimal(weight), Decimal(max(weights)), bar, console)] if bar else []
-        listing.add_row(*shown, name, *row, *drawn)
+    weights = [Decimal(line.sums.known_cost if priced else _tokens(line.sums)) for line in lines]
+    about = f"by {'cost' if priced else 'tokens'}"
+    drawn = [[about if len(about) <= layout.bar else " "] if layout.bar else [], ["tenant"] if with_tenant else []]
+    listing = table(*drawn[1], by, *layout.heads, *drawn[0], right=layout.heads)
+    for line, weight in zip(lines, weights, strict=True):
+        labels = [fitted(line.tenant, layout.tenant)] if with_tenant else []
+        bar = [_bar(weight, max(weights), layout.bar, console)] if layout.bar else []
+        listing.add_row(*labels, fitted(line.name, layout.name), *_figures(line.sums, layout.heads), *bar)
     if len(lines) > 1 and len(found) == 1:
-        listing.add_row("total", *_figures(totals[0], heads), style="bold")
+        listing.add_row(*(["all"] if with_tenant else []), "total", *_figures(totals[0], layout.heads), style="bold")
     console.print(listing)
     _say(found)
 
 
-def _widths(console: Console, room: int, widest: int) -> tuple[int, int]:
-    """Return the cells of a bar, none where there is no room for one, and those of a name."""
-    if not console.is_terminal:
-        return _MOST_BAR, 200
-    name = max(min(widest, room - _LEAST_BAR - 2), _LEAST_NAME)
-    bar = min(room - name - 4, _MOST_BAR)
-    return (bar, name) if bar >= _LEAST_BAR else (0, max(min(widest, room - 2), _LEAST_NAME))
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What fits: figures are never cut; the bar gives way first, then how much came from the cache, then names."""
+
+    heads: tuple[str, ...]
+    tenant: int
+    name: int
+    bar: int
+
+    @classmethod
+    def of(
+        cls, console: Console, lines: Sequence[_Line], totals: Sequence[Spending], by: By, *, with_tenant: bool
+    ) -> _Layout:
+        estimated = ("estimated",) if any(each.estimated_calls for each in totals) else ()
+        heads = ("calls", "prompt", "cached", "reply", *(estimated if console.width >= _WIDE else ()), "cost")
+        tenant = min(max(_cells(line.tenant) for line in lines), _MOST_TENANT) if with_tenant else 0
+        name = max(len(by), *(_cells(line.name) for line in lines))
+        if not console.is_terminal:
+            return cls(heads, _PIPE, _PIPE, _MOST_BAR)
+        sums = [*(line.sums for line in lines), *totals]
+
+        def room() -> int:
+            figures = [max(len(head), *(len(_figures(each, [head])[0]) for each in sums)) for head in heads]
+            return console.width - sum(figures) - 2 * len(heads) - (tenant + 2 if with_tenant else 0)
+
+        if room() < min(name, _LEAST_NAME):
+            heads = tuple(head for head in heads if head != "cached")
+        bar = min(room() - name - 2, _MOST_BAR)
+        return cls(heads, tenant, max(min(name, room()), 1), bar if bar >= _LEAST_BAR else 0)
+
+
+def _cells(text: str) -> int:
+    return Text(one_line(text)).cell_len
 
 
 def _tokens(sums: Spending) -> int:

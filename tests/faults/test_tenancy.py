@@ -91,6 +91,11 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.kit.conversations(before=side.known.cursor),
         lambda side: side.kit.conversations(subject=SUBJECT, before=side.known.cursor, limit=1),
     ),
+    "Convokit.usage": _on_the_kit(
+        lambda side: side.kit.usage(by="conversation"),
+        lambda side: side.kit.usage(by="model", subject=SUBJECT),
+        *(lambda side, key=key: side.kit.usage(key=key) for key in KEYS),
+    ),
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
@@ -201,6 +206,7 @@ TENANT = {
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
     "usage.reported": lambda connection, wanted: usage.reported(connection, "rival", "loop-1", 1000),
+    "usage.spent": lambda connection, wanted: list(usage.spent(connection, "rival", one=wanted, by_conversation=True)),
     "chain.find_prompt": lambda connection, wanted: any(
         chain.find_prompt(connection, "rival", digest)
         for digest in connection.execute(select(prompt.c.digest)).scalars()
@@ -229,6 +235,7 @@ NO_TENANT = {
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
+    "usage.tenants",
 }
 """Functions about the database as such, for who owns it."""
 
