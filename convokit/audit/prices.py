@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from importlib.util import find_spec
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -25,13 +25,17 @@ _STANDARD = (None, "default", "auto", "standard")
 
 @runtime_checkable
 class Prices(Protocol):
-    """Knows what calls cost. `name` is for people; `sizes` are the prompt sizes above which some price is another, ascending.
+    """Knows what calls cost. Prices are taken to stay the same within a half hour."""
 
-    Prices are taken to stay the same within a half hour.
-    """
+    @property
+    def name(self) -> str:
+        """Whose prices they are, for people."""
+        ...
 
-    name: str
-    sizes: Sequence[int]
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The prompt sizes in tokens above which some price is another, ascending."""
+        ...
 
     def price(
         self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
@@ -72,8 +76,7 @@ class TablePrices:
         """Return what the table says."""
         found = self._table.get(model)
         if found is None:
-            asked = {"model": model, "provider": provider, "tier": tier}
-            return self._beyond.price(**asked, at=at, longer_than=longer_than)  # type: ignore[arg-type]
+            return self._beyond.price(model=model, provider=provider, tier=tier, at=at, longer_than=longer_than)
         reached = [size for size in found.above if size <= longer_than]
         return found.above[max(reached)] if reached else found
 
@@ -120,9 +123,9 @@ class ListedPrices:
         def usd(name: str) -> Decimal | None:
             found = getattr(listed, name, None)
             if not isinstance(found, self._tiered):
-                return found  # type: ignore[no-any-return]
+                return cast("Decimal | None", found)
             reached = [tier.price for tier in found.tiers if tier.start <= longer_than]
-            return reached[-1] if reached else found.base  # type: ignore[no-any-return]
+            return cast("Decimal", reached[-1] if reached else found.base)
 
         prompt, completion = usd("input_mtok"), usd("output_mtok")
         if prompt is None or completion is None or any(usd(name) for name in _UNCOUNTED):
@@ -136,7 +139,7 @@ class ListedPrices:
         )
 
     def _all_sizes(self) -> set[int]:
-        found = set()
+        found: set[int] = set()
         for model in (model for provider in self._lists.providers for model in provider.models):
             listed = model.prices if isinstance(model.prices, list) else [model]
             for each in (*listed, *(model.price_variants or ())):

@@ -20,7 +20,7 @@ from convokit.cli import options
 from convokit.cli.database import looked_at
 from convokit.cli.display import fitted, note, one_line, out, print_json, table
 from convokit.cli.opening import Place, opened
-from convokit.domain.usage_report import Spending, UsageBy, UsageReport
+from convokit.domain.usage_report import Spending, UsageBy, UsageReport, UsageRow
 from convokit.store.usage import tenants
 
 By = Literal["day", "model", "conversation", "tenant"]
@@ -128,12 +128,13 @@ def _labels(by: UsageBy) -> set[str]:
 def _lines(tenant: str, report: UsageReport, by: By) -> list[_Line]:
     if by == "tenant":
         return [_Line(tenant, tenant, report.total)]
-    names = {
-        "day": lambda row: row.day.isoformat(),
-        "model": lambda row: row.model,
-        "conversation": lambda row: row.key if row.key is not None else str(row.conversation_id),
-    }
-    return [_Line(tenant, names[by](row), row) for row in report.rows]
+    return [_Line(tenant, _named(row), row) for row in report.rows]
+
+
+def _named(row: UsageRow) -> str:
+    if row.conversation_id is not None:
+        return row.key if row.key is not None else str(row.conversation_id)
+    return row.day.isoformat() if row.day is not None else str(row.model)
 
 
 def _print_csv(found: Sequence[tuple[str, UsageReport]], by: By) -> None:

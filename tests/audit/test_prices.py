@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from convokit import Convokit
-from convokit.audit import prices, usage
+from convokit.audit import prices
 from convokit.audit.prices import ListedPrices, NoPrices, Prices, prices_from
 from convokit.domain.usage_report import Price
 from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.usage import HALF_HOUR_US
 from tests.support.databases import Files
 from tests.support.server import LoopbackServer, completion
 
@@ -166,4 +167,4 @@ def test_prices_may_change_within_a_day(stored: _Server) -> None:
     stored.set([(0, 10**6, 0, 5), (59, 10**6, 0, 5), (60, 10**6, 0, 5), (130, 10**6, 0, 5)])
     report = stored.kit.usage(until=datetime(2026, 11, 20, tzinfo=UTC), prices=Hourly())
     assert report.total.cost == 12 + 12 + 13 + 14
-    assert usage.HALF_HOUR_US * 48 == 86_400_000_000
+    assert HALF_HOUR_US * 48 == 86_400_000_000

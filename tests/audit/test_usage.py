@@ -78,7 +78,7 @@ def test_every_tier_of_a_price_is_taken(face: Face, kit: Any, server: LoopbackSe
         reasoning=Decimal(11),
         above={1000: long},
     )
-    parts = {
+    parts: dict[str, Any] = {
         "prompt_tokens_details": {"cached_tokens": 300, "cache_write_tokens": 100},
         "completion_tokens_details": {"reasoning_tokens": 30},
     }
