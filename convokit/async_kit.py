@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TextIO, Unpack
 from uuid import UUID
 
 from convokit.async_chat import AsyncChat
+from convokit.audit import usage
 from convokit.audit.export import Writer
+from convokit.audit.prices import Prices
 from convokit.audit.reading import reader
 from convokit.completion import reading, recover, transfer
 from convokit.completion.functions import ToolLike
@@ -24,6 +27,7 @@ from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
 from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat, OnError, Progress
 from convokit.domain.turn import Recovered
+from convokit.domain.usage_report import Price, UsageBy, UsageReport
 from convokit.run.aio import AsyncDriver, open_store
 from convokit.run.background import Background
 from convokit.run.http import AsyncClient, AsyncHttpxClient, checked_client
@@ -143,6 +147,27 @@ class AsyncConvokit:
     ) -> Page[Conversation]:
         """Return the tenant's conversations, the last used first. `before` takes a page's `next`."""
         return await self._driver().run(reading.recent(self._scope, subject=subject, limit=limit, before=before))
+
+    async def usage(
+        self,
+        *,
+        by: UsageBy = "day",
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        key: str | None = None,
+        subject: str | None = None,
+        prices: Mapping[str, Price] | Prices | None = None,
+    ) -> UsageReport:
+        """Return what the tenant's calls took and cost: tokens, and US dollars where the price is known.
+
+        `by` is `"day"` (UTC), `"model"` or `"conversation"`; `since` and `until` (not included) bound when calls began, a date
+        meaning its beginning in UTC; `key` keeps to one conversation, `subject` to a person's. What the server said a call cost
+        counts first, then `prices` by model name, then the lists of the `prices` extra. Raises: InvalidInput, NotFound.
+        """
+        answer = usage.question(
+            self._scope.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices
+        )
+        return await self._driver().run(reading.of_tenant(self._scope, answer))
 
     async def export(
         self,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TextIO, Unpack
 from uuid import UUID
 
+from convokit.audit import usage
 from convokit.audit.export import Writer
+from convokit.audit.prices import Prices
 from convokit.audit.reading import reader
 from convokit.chat import Chat
 from convokit.completion import reading, recover, transfer
@@ -23,6 +26,7 @@ from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
 from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat, OnError, Progress
 from convokit.domain.turn import Recovered
+from convokit.domain.usage_report import Price, UsageBy, UsageReport
 from convokit.run.http import Client, HttpxClient, checked_client
 from convokit.run.setup import ApiKey, scope_for, scope_of, target_of
 from convokit.run.sync import SyncDriver, SyncStore, migrate_once
@@ -140,6 +144,27 @@ class Convokit:
     ) -> Page[Conversation]:
         """Return the tenant's conversations, the last used first. `before` takes a page's `next`."""
         return self._driver().run(reading.recent(self._scope, subject=subject, limit=limit, before=before))
+
+    def usage(
+        self,
+        *,
+        by: UsageBy = "day",
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        key: str | None = None,
+        subject: str | None = None,
+        prices: Mapping[str, Price] | Prices | None = None,
+    ) -> UsageReport:
+        """Return what the tenant's calls took and cost: tokens, and US dollars where the price is known.
+
+        `by` is `"day"` (UTC), `"model"` or `"conversation"`; `since` and `until` (not included) bound when calls began, a date
+        meaning its beginning in UTC; `key` keeps to one conversation, `subject` to a person's. What the server said a call cost
+        counts first, then `prices` by model name, then the lists of the `prices` extra. Raises: InvalidInput, NotFound.
+        """
+        answer = usage.question(
+            self._scope.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices
+        )
+        return self._driver().run(reading.of_tenant(self._scope, answer))
 
     def export(
         self,

@@ -10,6 +10,7 @@ import typer
 
 from convokit.cli import options
 from convokit.cli.chat import chat
+from convokit.cli.costs import usage
 from convokit.cli.database import db
 from convokit.cli.display import tolerate
 from convokit.cli.doctor import doctor
@@ -36,6 +37,7 @@ app.command()(diff)
 app.command()(verify)
 app.command()(export)
 app.command(name="import")(import_)
+app.command()(usage)
 app.command()(recover)
 app.add_typer(db, name="db")
 app.command()(doctor)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from convokit.completion import functions
 from convokit.context.builder import ContextBuilder
@@ -178,6 +179,8 @@ class Plan:
     """Everything one request needs to know, settled."""
 
     model: str
+    provider: str
+    """Who answers: the profile's provider, else the server's host."""
     developer_prompt: str | None
     profile: Profile
     builder: ContextBuilder
@@ -246,6 +249,7 @@ def settle(options: Options, base_url: str) -> Plan:
     tools = _given(options.tools, ())
     return Plan(
         model=options.model,
+        provider=profile.provider if profile.provider != "generic" else urlsplit(base_url).hostname or "generic",
         developer_prompt=_given(options.developer_prompt, None),
         profile=profile,
         builder=builder,

@@ -127,6 +127,12 @@ def _cursor(value: str) -> tuple[int, UUID]:
         raise InvalidInput("before", "is not a cursor of this listing: pass the page's `next`") from None
 
 
+def of_tenant(scope: Scope, function: Callable[[Connection, str], Result]) -> Flow[Result]:
+    """Run a reading function over everything of the tenant."""
+    yield from ready(scope)
+    return (yield from read(function, scope.tenant))
+
+
 def over(scope: Scope, target: Target, function: Callable[[Connection, str, UUID], Result | None]) -> Flow[Result]:
     """Run a reading function over the chat's conversation. Raises: NotFound when it returns None."""
     conversation_id = yield from identify(scope, target)

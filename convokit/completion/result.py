@@ -20,6 +20,7 @@ from convokit.domain.turn import CompletionRow, Reply
 from convokit.errors import ConvokitError
 from convokit.store import steps
 from convokit.wire import headers, schema
+from convokit.wire.usage import reported_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ def close(call: Call, completion: Completion, outcome: Outcome, now: int) -> Non
     row.response_id = _said(call, completion.response_id)
     row.finish_reason = _said(call, completion.answers[0].finish_reason) if completion.answers else None
     row.service_tier = _said(call, completion.service_tier)
+    row.cost_nanousd = reported_cost(completion.usage_details, call.head.headers if call.head is not None else {})
     row.details = _said(call, _details(completion))
     _count(row, _usage(call, completion))
     row.salt = chain.new_salt()
@@ -152,8 +154,8 @@ def _details(completion: Completion) -> str | None:
 
 
 def _usage(call: Call, completion: Completion) -> Usage:
-    """Return the reported usage, else an estimate where something was sent and came back: never a zero."""
-    if completion.usage.source == "reported" or call.head is None:
+    """Return the reported usage, else an estimate where a reply had begun: never a zero. Refused calls are not charged."""
+    if completion.usage.source == "reported" or call.head is None or call.head.status >= 400:
         return completion.usage
     counter, text = call.prepared.plan.counter, call.text
     prompt, answered = call.prepared.context.report.tokens, counter.count(text)

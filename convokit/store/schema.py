@@ -148,6 +148,7 @@ class CompletionColumns(_OfConversation):
     body_salt = Column(LargeBinary)
     body_digest = Column(LargeBinary, nullable=False)
     requested_model = Column(Text, nullable=False)
+    provider = Column(Text)
     served_model = Column(Text)
     response_id = Column(Text)
     request_id = Column(Text)
@@ -159,6 +160,8 @@ class CompletionColumns(_OfConversation):
     reasoning_tokens = Column(Integer)
     usage_source = Column(Text)
     service_tier = Column(Text)
+    cost_nanousd = Column(BigInteger)
+    """What the server said the call cost, in billionths of a US dollar: beats every price list."""
     details = Column(Text)
     """JSON: what the server said beyond these columns."""
     error = Column(Text)

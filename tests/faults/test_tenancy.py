@@ -129,6 +129,11 @@ ATTACKS: dict[str, Attack] = {
     ),
     "Convokit.export": _exports,
     "Convokit.import_": _imports,
+    "Convokit.usage": _on_the_kit(
+        lambda side: side.kit.usage(by="conversation"),
+        lambda side: side.kit.usage(by="model", subject=SUBJECT),
+        *(lambda side, key=key: side.kit.usage(key=key) for key in KEYS),
+    ),
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
@@ -272,6 +277,7 @@ TENANT = {
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
     "usage.reported": lambda connection, wanted: usage.reported(connection, "rival", "loop-1", 1000),
+    "usage.spent": lambda connection, wanted: list(usage.spent(connection, "rival", one=wanted, by_conversation=True)),
     "chain.find_prompt": lambda connection, wanted: any(
         chain.find_prompt(connection, "rival", digest)
         for digest in connection.execute(select(prompt.c.digest)).scalars()
@@ -311,6 +317,7 @@ NO_TENANT = {
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
+    "usage.tenants",
 }
 """Functions about the database as such, for who owns it."""
 
