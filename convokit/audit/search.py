@@ -27,7 +27,7 @@ from convokit.domain.query import Query
 from convokit.domain.text import MAX_NUMBER, checked, compact_json
 from convokit.errors import InvalidInput, NotFound
 from convokit.settings import Limits
-from convokit.store import conversations, search
+from convokit.store import conversations, finding
 
 MAX_HITS = 100
 ROLES = ("user", "assistant", "tool", "system", "developer", "function")
@@ -42,7 +42,7 @@ class Asked:
     query: Query
     key: str | None
     id: UUID | None
-    wanted: search.Wanted
+    wanted: finding.Wanted
     limit: int
     before: _Cursor | None
     digest: str
@@ -53,10 +53,10 @@ class Asked:
 class _Cursor:
     """Where a page ended: the two ends of its last hit's block, and that hit."""
 
-    top: search.Place
-    bottom: search.Place
+    top: finding.Place
+    bottom: finding.Place
     rank: float
-    last: search.Place
+    last: finding.Place
 
 
 def asked(
@@ -85,7 +85,7 @@ def asked(
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_HITS:
         raise InvalidInput("limit", f"must be a whole number from 1 to {MAX_HITS}, not {limit!r}")
     named = None if id is None else as_id(id)
-    wanted = search.Wanted(
+    wanted = finding.Wanted(
         keys=found.keys,
         role=role,
         subject=subject,
@@ -137,13 +137,13 @@ def find(connection: Connection, tenant: str, given: Asked) -> Page[Hit]:
     """Return a page of the tenant's messages that hold what was asked for. Raises: NotFound, InvalidInput."""
     given.wanted.conversation_id = _conversation(connection, tenant, given)
     found: list[_Found] = []
-    span: dict[str, search.Order | None] = {}
-    after: tuple[float, search.Order] | None = None
+    span: dict[str, finding.Order | None] = {}
+    after: tuple[float, finding.Order] | None = None
     if (cursor := given.before) is not None:
         top, bottom, last = (_stands(connection, tenant, place) for place in (cursor.top, cursor.bottom, cursor.last))
         span, after = {"top": top, "bottom": bottom}, (cursor.rank, last)
     while True:
-        block = search.candidates(connection, tenant, given.wanted, limit=_BLOCK, **span)
+        block = finding.candidates(connection, tenant, given.wanted, limit=_BLOCK, **span)
         ranked = [_Found(rank, each, block) for each in block if (rank := given.query.rank(each.text)) is not None]
         ranked.sort(key=_Found.standing, reverse=True)
         found += [each for each in ranked if after is None or each.standing() < after]
@@ -158,10 +158,10 @@ class _Found:
     """A candidate that holds the words, in its block."""
 
     rank: float
-    candidate: search.Candidate
-    block: list[search.Candidate]
+    candidate: finding.Candidate
+    block: list[finding.Candidate]
 
-    def standing(self) -> tuple[float, search.Order]:
+    def standing(self) -> tuple[float, finding.Order]:
         """Return what hits of a block are put in order by: of two as good as each other, the newer comes first."""
         return self.rank, self.candidate.order
 
@@ -180,7 +180,7 @@ def _conversation(connection: Connection, tenant: str, given: Asked) -> UUID | N
 
 def _page(connection: Connection, given: Asked, found: list[_Found]) -> Page[Hit]:
     shown = found[: given.limit]
-    rows = search.at(connection, [each.candidate.place for each in shown])
+    rows = finding.at(connection, [each.candidate.place for each in shown])
     items = []
     for each in shown:
         (conversation_id, _), text = each.candidate.place, each.candidate.text
@@ -217,8 +217,8 @@ def _cursor(given: object, digest: str) -> _Cursor:
     return _Cursor(top, bottom, rank, last)
 
 
-def _stands(connection: Connection, tenant: str, place: search.Place) -> search.Order:
-    found = search.stands(connection, tenant, place)
+def _stands(connection: Connection, tenant: str, place: finding.Place) -> finding.Order:
+    found = finding.stands(connection, tenant, place)
     if found is None:
         raise InvalidInput("before", _OTHER)
     return found

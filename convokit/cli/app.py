@@ -16,6 +16,7 @@ from convokit.cli.doctor import doctor
 from convokit.cli.failing import Commands
 from convokit.cli.listing import context, ls, show, verify
 from convokit.cli.recovery import recover
+from convokit.cli.searching import search
 
 app = typer.Typer(
     cls=Commands,
@@ -30,6 +31,7 @@ app.command()(ls)
 app.command()(show)
 app.command(cls=options.WithLocal)(context)
 app.command()(verify)
+app.command()(search)
 app.command()(recover)
 app.add_typer(db, name="db")
 app.command()(doctor)

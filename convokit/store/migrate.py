@@ -19,7 +19,7 @@ from convokit.errors import ConvokitError, SchemaOutdated, StoreError
 from convokit.store.schema import (
     FTS,
     GENERATION,
-    ONLY_SQLITE,
+    OF_ONE_ENGINE,
     PREFIX,
     REVISION,
     VERSION_TABLE,
@@ -56,10 +56,10 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
 
 
 def compared(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
-    """Keep autogenerate to what `schema` describes: convokit's own tables, without what only SQLite's search has."""
+    """Keep autogenerate to what `schema` describes: convokit's own tables, without what one engine alone has for search."""
     if type_ == "table":
         return include_name(name, type_, parent_names) and not str(name).startswith(FTS)
-    return parent_names.get("table_name") != search.name or (type_, name) not in ONLY_SQLITE
+    return parent_names.get("table_name") != search.name or (type_, name) not in OF_ONE_ENGINE
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

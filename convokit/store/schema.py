@@ -211,7 +211,7 @@ class SearchColumns(_OfConversation):
     seq = Column(Integer, nullable=False)
     role = Column(Text, nullable=False)
     created_at = Column(BigInteger, nullable=False)
-    words: Named[Any] = Column(ARRAY(SmallInteger).with_variant(Integer, "sqlite"))
+    words: Named[Any] = Column(ARRAY(SmallInteger).with_variant(Integer, "sqlite"), nullable=True)
     """PostgreSQL: 16 bits of each key that finds the message. SQLite: a checksum of them. Null once the words are forgotten."""
 
 
@@ -275,15 +275,9 @@ prompt = Table("convokit_prompt", metadata, PromptColumns, _key("prompt", "tenan
 blob = Table("convokit_blob", metadata, BlobColumns, _key("blob", "conversation_id", "digest"))
 summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"))
 removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"))
-search = Table(
-    "convokit_search",
-    metadata,
-    SearchColumns,
-    _key("search", "conversation_id", "seq"),
-    Index("convokit_search_found", "words", postgresql_using="gin").ddl_if(dialect="postgresql"),
-)
-"""What search finds: a row for each message with words. On SQLite it has a rowid of its own, by which FTS5 knows the row."""
+search = Table("convokit_search", metadata, SearchColumns, _key("search", "conversation_id", "seq"))
+"""What search finds: a row for each message with words. Its index on `words`, and SQLite's rowids, only the migration knows."""
 FTS = "convokit_search_words"
 """SQLite's FTS5 table; others, made by it, begin with this name."""
-ONLY_SQLITE = frozenset({("column", "id"), ("index", "convokit_search_place")})
-"""What the table of what search finds has on SQLite alone."""
+OF_ONE_ENGINE = frozenset({("column", "id"), ("index", "convokit_search_place"), ("index", "convokit_search_found")})
+"""What the table of what search finds has on SQLite, or on PostgreSQL, alone."""

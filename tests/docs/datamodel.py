@@ -34,6 +34,8 @@ TABLES = {
     "convokit_prompt": "Developer prompts and sets of tools, each once per tenant.",
     "convokit_blob": "Binary content parts, each once per conversation.",
     "convokit_summary": "Which messages a summary stands for.",
+    "convokit_search": "What search finds: one row for each message with words ([why](../adr/0021-search.md)). On SQLite its "
+    "rowid has a name, `id`, and the words are in the FTS5 table `convokit_search_words`.",
     "convokit_removal": "What was lawfully removed, by whom and why.",
 }
 

@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, or_, select
 
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
-from convokit.store import chain, conversations, migrate, snapshots, turns, usage
+from convokit.store import chain, conversations, finding, migrate, search, snapshots, turns, usage
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -91,6 +91,18 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.kit.conversations(before=side.known.cursor),
         lambda side: side.kit.conversations(subject=SUBJECT, before=side.known.cursor, limit=1),
     ),
+    "Convokit.search": _on_the_kit(
+        *(
+            lambda side, word=word: side.kit.search(word)
+            for word in ("secret", '"the secret of A"', "echo", 'secret" OR "x', "_ OR secret", "秘密")
+        ),
+        lambda side: side.kit.search("secret", subject=SUBJECT),
+        lambda side: side.kit.search("secret", metadata={"of": SECRET}),
+        lambda side: side.kit.search("secret", before=side.known.found),
+        *(lambda side, key=key: side.kit.search("secret", key=key) for key in KEYS),
+        *(lambda side, at=at: side.kit.search("secret", id=side.known.ids[at]) for at in range(len(KEYS))),
+    ),
+    "Convokit.reindex": _on_the_kit(lambda side: side.kit.reindex()),
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
@@ -206,6 +218,12 @@ TENANT = {
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
     "chain.keep_prompt": None,
+    "finding.candidates": lambda connection, wanted: [
+        finding.candidates(connection, "rival", finding.Wanted(keys=["secret"], conversation_id=each), limit=1000)
+        for each in (None, wanted)
+    ],
+    "finding.stands": lambda connection, wanted: finding.stands(connection, "rival", (wanted, 1)),
+    "search.fill": lambda connection, wanted: search.fill(connection, "rival", None),
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
@@ -226,11 +244,14 @@ ROW = {
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
     "blobs.insert_new",
+    "search.wanted_by",
+    "search.optimize",
+    "finding.at",
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
 }
-"""Functions about the database as such, for who owns it."""
+"""Functions about the database as such, for who owns it; and `finding.at`, which is given places that `candidates` found."""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:
