@@ -86,9 +86,11 @@ def pattern(found: Iterable[Word]) -> str:
     """Return the regular expression that finds these words, one after the other, in folded text."""
     made, before = "", None
     for word in found:
-        edge = "" if word.unspaced else _LETTER
-        between = "" if before is None else "[\\W_]*" if word.unspaced or before.unspaced else "[\\W_]+"
-        made += f"{between}{edge and f'(?<!{edge})'}{re.escape(word.text)}{edge and f'(?!{edge})'}"
+        spelt = re.escape(word.text)
+        # the word comes first: a pattern that begins with letters skips to them, one with a condition looks everywhere
+        edges = "" if word.unspaced else f"(?<!{_LETTER}{spelt})(?!{_LETTER})"
+        between = "" if before is None else r"[\W_]*" if word.unspaced or before.unspaced else r"[\W_]+"
+        made += f"{between}{spelt}{edges}"
         before = word
     return made
 
