@@ -24,6 +24,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    or_,
     select,
     table,
     tuple_,
@@ -154,6 +155,9 @@ def at(connection: Connection, places: Sequence[Place]) -> dict[Place, MessageRo
     """Return these messages, as many of them as there are."""
     if not places:
         return {}
-    key = tuple_(message.c.conversation_id, message.c.seq)
-    statement = select(message.c.conversation_id, *_COLUMNS).where(key.in_(places))
+    # not as a list of pairs: SQLite reads the whole table for one
+    asked = [
+        and_(message.c.conversation_id == conversation_id, message.c.seq == seq) for conversation_id, seq in places
+    ]
+    statement = select(message.c.conversation_id, *_COLUMNS).where(or_(*asked))
     return {(row[0], row[1]): MessageRow(*row[1:]) for row in connection.execute(statement)}
