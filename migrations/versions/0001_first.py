@@ -252,7 +252,12 @@ def _tables_of_search() -> None:
             sa.Column("words", sa.ARRAY(sa.SmallInteger)),
             sa.PrimaryKeyConstraint("conversation_id", "seq", name="convokit_search_pk"),
         )
-        op.create_index("convokit_search_found", "convokit_search", ["words"], postgresql_using="gin")
+        pending = {
+            "gin_pending_list_limit": 256
+        }  # kB: every search reads what is pending, and a write that empties it waits
+        op.create_index(
+            "convokit_search_found", "convokit_search", ["words"], postgresql_using="gin", postgresql_with=pending
+        )
         return
     op.create_table(
         "convokit_search",

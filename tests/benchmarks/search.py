@@ -123,7 +123,7 @@ def like(engine: Engine, word: str) -> int:
 def asked(said: list[str]) -> dict[str, str]:
     """Return words by how many messages hold them: everywhere, in a hundredth, in one."""
     japanese, english = said[0::2], said[1::2]
-    rare = said[len(said) // 2 - len(said) // 2 % 2]
+    rare = japanese[len(japanese) // 2].split("、")
     common = max(set(english[0].split()), key=lambda word: sum(word in each for each in english[:200]))
     pairs = [japanese[0][at : at + 2] for at in range(200) if "、" not in japanese[0][at : at + 2]]
     held = {pair: sum(pair in each for each in japanese[:500]) for pair in pairs}
@@ -134,7 +134,7 @@ def asked(said: list[str]) -> dict[str, str]:
         "two characters, rare": by_count[0],
         "one character, everywhere": max("のをがは", key=lambda sign: sum(sign in each for each in japanese[:200])),
         "one character, some": by_count[0][0],
-        "ten characters of one message": rare[40:50].replace("、", ""),
+        "ten characters of one message": max(rare, key=len)[:10],
         "a word, everywhere": common,
         "three words of one message": " ".join(english[len(english) // 2].split()[60:63]),
         "a word that is nowhere": "xylophone",
