@@ -28,6 +28,7 @@ from convokit.domain.text import MAX_NUMBER, checked, compact_json
 from convokit.errors import InvalidInput, NotFound
 from convokit.settings import Limits
 from convokit.store import conversations, finding
+from convokit.store.search import Place
 
 MAX_HITS = 100
 ROLES = ("user", "assistant", "tool", "system", "developer", "function")
@@ -53,10 +54,10 @@ class Asked:
 class _Cursor:
     """Where a page ended: the two ends of its last hit's block, and that hit."""
 
-    top: finding.Place
-    bottom: finding.Place
+    top: Place
+    bottom: Place
     rank: float
-    last: finding.Place
+    last: Place
 
 
 def asked(
@@ -217,7 +218,7 @@ def _cursor(given: object, digest: str) -> _Cursor:
     return _Cursor(top, bottom, rank, last)
 
 
-def _stands(connection: Connection, tenant: str, place: finding.Place) -> finding.Order:
+def _stands(connection: Connection, tenant: str, place: Place) -> finding.Order:
     found = finding.stands(connection, tenant, place)
     if found is None:
         raise InvalidInput("before", _OTHER)

@@ -42,7 +42,7 @@ Order: TypeAlias = tuple[Any, ...]
 """Where a row stands among all rows, newest last: SQLite counts them, PostgreSQL goes by their time."""
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 _fts = table(FTS, column("rowid", Integer), column(FTS))
-_FTS_ROW = UnaryExpression(_fts.c.rowid, operator=operators.custom_op("+"))
+_FTS_ROW: ColumnElement[int] = UnaryExpression(_fts.c.rowid, operator=operators.custom_op("+"))
 """The sign keeps SQLite's planner from asking FTS5 for one row after the other."""
 
 

@@ -31,7 +31,7 @@ def test_search_shows_where_the_words_are(filled: CommandLine) -> None:
     assert filled("search", "天気", "--role", "assistant").stdout.startswith("旅行  assistant")
     assert "80" in filled("search", '"port 80"', "--key", "ports").stdout
     assert filled("search", "port", "--subject", "hanako").stdout == ""
-    tomorrow = (datetime.now() + timedelta(days=1)).strftime("%Y-%m-%d")  # noqa: DTZ005
+    tomorrow = (datetime.now() + timedelta(days=1)).strftime("%Y-%m-%d")
     assert filled("search", "port", "--since", tomorrow).stdout == ""
     assert filled("search", "port", "--since", "2020-01-01 10:00", "--until", tomorrow).stdout
 
