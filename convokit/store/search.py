@@ -50,12 +50,6 @@ _ADD = insert(search)
 _ADD_NEW = postgresql.insert(search).on_conflict_do_nothing()
 NUMBERED = table(search.name, column("id", Integer), *(column(each.name, each.type) for each in search.columns))
 """The same table as SQLite has it, where FTS5 knows a row by its number."""
-_KEYS = """INSERT INTO convokit_search_words (rowid, words)
-    SELECT id, ? FROM convokit_search WHERE conversation_id = ? AND seq = ?"""
-_UNKEY = "INSERT INTO convokit_search_words (convokit_search_words, rowid, words) VALUES ('delete', ?, ?)"
-_OPTIMIZE = "INSERT INTO convokit_search_words (convokit_search_words) VALUES ('optimize')"
-_VOCABULARY = """CREATE VIRTUAL TABLE IF NOT EXISTS temp.convokit_vocabulary
-    USING fts5vocab(main, convokit_search_words, instance)"""
 _FORGET = (
     update(search)
     .where(search.c.conversation_id == bindparam("b_id"), search.c.seq.in_(bindparam("b_seqs", expanding=True)))
@@ -164,7 +158,11 @@ def _add(connection: Connection, conversation_id: UUID, made: Sequence[Entry]) -
         connection.execute(_ADD_NEW, values)
         return
     connection.execute(_ADD, values)
-    connection.exec_driver_sql(_KEYS, [(each.keys, conversation_id.hex, each.seq) for each in made])
+    connection.exec_driver_sql(
+        "INSERT INTO convokit_search_words (rowid, words)"
+        " SELECT id, ? FROM convokit_search WHERE conversation_id = ? AND seq = ?",
+        [(each.keys, conversation_id.hex, each.seq) for each in made],
+    )
 
 
 def forget(connection: Connection, conversation_id: UUID, seqs: Iterable[int]) -> None:
@@ -188,12 +186,18 @@ def _unkey(connection: Connection, conversation_id: UUID, seqs: list[int]) -> No
         checksum, joined = _stored("sqlite", tenant or "", conversation_id, words.keys(text_of_row(*shape)))
         if checksum != kept:  # the row was changed since: ask the index itself
             joined = _indexed(connection, id_)
-        connection.exec_driver_sql(_UNKEY, (id_, joined))
+        connection.exec_driver_sql(
+            "INSERT INTO convokit_search_words (convokit_search_words, rowid, words) VALUES ('delete', ?, ?)",
+            (id_, joined),
+        )
 
 
 def _indexed(connection: Connection, id_: int) -> str:
     """Return what a row is indexed by, by reading the whole index."""
-    connection.exec_driver_sql(_VOCABULARY)
+    connection.exec_driver_sql(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.convokit_vocabulary"
+        " USING fts5vocab(main, convokit_search_words, instance)"
+    )
     found = connection.exec_driver_sql("SELECT DISTINCT term FROM temp.convokit_vocabulary WHERE doc = ?", (id_,))
     return " ".join(found.scalars())
 
@@ -215,7 +219,7 @@ def optimize(connection: Connection) -> None:
     Reads and writes the whole index. On PostgreSQL there is nothing to do: its index never holds a word.
     """
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_OPTIMIZE)
+        connection.exec_driver_sql("INSERT INTO convokit_search_words (convokit_search_words) VALUES ('optimize')")
 
 
 def fill(connection: Connection, tenant: str, after: Place | None) -> tuple[Place | None, int]:

@@ -171,7 +171,7 @@ def test_no_byte_of_a_forgotten_word_is_left(database: str, engine: Engine, kit:
     path = Path(str(database_url(database).database))
     with sqlite3.connect(path) as driver:
         driver.execute("PRAGMA secure_delete = ON")
-        driver.execute(search._OPTIMIZE)
+        driver.execute("INSERT INTO convokit_search_words (convokit_search_words) VALUES ('optimize')")
     driver.close()
     vocabulary = "CREATE VIRTUAL TABLE temp.v USING fts5vocab(main, convokit_search_words, row)"
     with engine.begin() as connection:
