@@ -82,7 +82,8 @@ def candidates(
     """Return the tenant's messages that are likely to match, newest first: from `top` to `bottom`, or from before `below`."""
     sqlite = connection.dialect.name == "sqlite"
     rows = NUMBERED if sqlite else search
-    order = _order(rows)
+    # by FTS5's own number, not by the row's, which is the same: FTS5 then gives out the newest and is done
+    order = [_fts.c.rowid] if sqlite else _order(rows)
     likely = (
         select(*dict.fromkeys([*order, rows.c.conversation_id, rows.c.seq]), conversation.c.key)
         .join_from(rows, conversation, conversation.c.id == rows.c.conversation_id)

@@ -248,6 +248,8 @@ def test_a_search_asks_the_index(engine: Engine, kit: Convokit) -> None:
     sqlite = engine.dialect.name == "sqlite"
     asking = [plan for plan in plans if ("VIRTUAL TABLE INDEX" if sqlite else "convokit_search_found") in plan]
     assert len(asking) == 5, "\n\n".join(plans)
+    if sqlite:  # FTS5 gives its rows out in order: nothing is gathered to be sorted before the first 256 are taken
+        assert not [plan for plan in asking if "TEMP B-TREE" in plan.partition("SCAN likely")[0]]
     scans = [
         f"SCAN {table}" if sqlite else f"Seq Scan on {table}" for table in ("convokit_message", "convokit_search\n")
     ]
