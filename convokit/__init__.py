@@ -8,6 +8,7 @@ from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
 from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.events import StreamEvent
+from convokit.domain.hit import Hit
 from convokit.domain.message import Message
 from convokit.domain.profile import Profile
 from convokit.domain.replay import Diff, Replay
@@ -32,6 +33,7 @@ __all__ = [
     "Convokit",
     "ConvokitError",
     "Diff",
+    "Hit",
     "Limits",
     "Message",
     "Page",

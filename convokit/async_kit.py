@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TextIO, Unpack
 from uuid import UUID
 
 from convokit.async_chat import AsyncChat
+from convokit.audit import search as searching
 from convokit.audit import usage
 from convokit.audit.export import Writer
 from convokit.audit.prices import Prices
 from convokit.audit.reading import reader
-from convokit.completion import reading, recover, transfer
+from convokit.completion import indexing, reading, recover, transfer
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, tools_of
 from convokit.context.repair import PartialPolicy
 from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
 from convokit.domain.conversation import Conversation, Page
+from convokit.domain.hit import Hit
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
 from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat, OnError, Progress
@@ -46,8 +49,8 @@ class AsyncConvokit:
     (or `CONVOKIT_MODEL`). `base_url` is the server's (default: `OPENAI_BASE_URL`, else OpenAI), `api_key` a string or a
     function that returns one (default: `OPENAI_API_KEY`, unless `base_url` is given here). `tenant` binds everything this kit
     does. `profile` is a provider's name (`"vllm"`, `"ollama"` …) or a `Profile`, found by host when not given. `mode` says what
-    happens to parameters the model rejects: `"drop"` and report, `"strict"` raises, `"pass"` sends. Everything else is a
-    default that chats and calls may override. Raises: SettingsError.
+    happens to parameters the model rejects: `"drop"` and report, `"strict"` raises, `"pass"` sends. `search=False` enters
+    nothing into the search index. Everything else is a default that chats and calls may override. Raises: SettingsError.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class AsyncConvokit:
         strategy: Strategy | Unset = UNSET,
         summary: Summary | Unset | None = UNSET,
         durability: Durability = "full",
+        search: bool = True,
         http_client: AsyncClient | None = None,
         **params: Unpack[RequestParams],
     ) -> None:
@@ -94,9 +98,9 @@ class AsyncConvokit:
             params=params,
         )
         self._url, self._scope = scope_of(
-            database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits
+            database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits, search=search
         )
-        self._store = open_store(self._url, self._scope.database.name, durability)
+        self._store = open_store(self._url, self._scope.database.name, durability, search=search)
         self._client = checked_client(http_client) or AsyncHttpxClient()
         self._background = Background()
 
@@ -147,6 +151,49 @@ class AsyncConvokit:
     ) -> Page[Conversation]:
         """Return the tenant's conversations, the last used first. `before` takes a page's `next`."""
         return await self._driver().run(reading.recent(self._scope, subject=subject, limit=limit, before=before))
+
+    async def search(
+        self,
+        query: str,
+        *,
+        role: str | None = None,
+        key: str | None = None,
+        id: UUID | str | None = None,
+        subject: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limit: int = 20,
+        before: str | None = None,
+    ) -> Page[Hit]:
+        """Return the tenant's messages that hold every word of `query`, the best first.
+
+        Words in double quotes must follow each other; nothing else in a query is syntax. `key` or `id` names one conversation,
+        `subject` a person's, `metadata` those whose metadata have these values; `since` and `until` (not included) are times
+        with a zone. `before` takes a page's `next`. Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
+        """
+        given = searching.asked(
+            self._scope.limits,
+            query,
+            role=role,
+            key=key,
+            id=id,
+            subject=subject,
+            since=since,
+            until=until,
+            metadata=metadata,
+            limit=limit,
+            before=before,
+        )
+        return await self._driver().run(reading.searched(self._scope, partial(searching.find, given=given)))
+
+    async def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
+        """Enter the tenant's messages that were written with search=False into the search index; return how many there were.
+
+        Some hundred at a time, each lot in a transaction: what was interrupted goes on where it was. `progress` is called with
+        the number so far.
+        """
+        return await self._driver().run(indexing.fill(self._scope, progress))
 
     async def usage(
         self,

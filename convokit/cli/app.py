@@ -18,6 +18,7 @@ from convokit.cli.failing import Commands
 from convokit.cli.listing import context, ls, show, verify
 from convokit.cli.recovery import recover
 from convokit.cli.replaying import diff, replay
+from convokit.cli.searching import search
 from convokit.cli.transfer import export, import_
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.command()(verify)
 app.command()(export)
 app.command(name="import")(import_)
 app.command()(usage)
+app.command()(search)
 app.command()(recover)
 app.add_typer(db, name="db")
 app.command()(doctor)

@@ -22,7 +22,7 @@ from convokit.domain.ids import message_seq
 from convokit.domain.message import Message
 from convokit.domain.parts import Content, checked_passages, checked_question
 from convokit.domain.text import checked
-from convokit.errors import InvalidInput
+from convokit.errors import InvalidInput, SettingsError
 from convokit.store import conversations, messages, usage
 
 MAX_PAGE = 1000
@@ -140,6 +140,19 @@ def over(scope: Scope, target: Target, function: Callable[[Connection, str, UUID
     if found is None:
         raise missing(target)
     return found
+
+
+def searched(scope: Scope, function: Callable[[Connection, str], Result]) -> Flow[Result]:
+    """Run a reading function over the tenant's messages. Raises: SettingsError when nothing of them is indexed."""
+    check_indexed(scope)
+    yield from ready(scope)
+    return (yield from read(function, scope.tenant))
+
+
+def check_indexed(scope: Scope) -> None:
+    """Raise: SettingsError when this kit keeps no search index."""
+    if not scope.search:
+        raise SettingsError("search", "this kit was made with search=False and indexes nothing: make one without it")
 
 
 def on_branch(

@@ -22,7 +22,7 @@ from sqlalchemy import bindparam, or_, select
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
 from convokit.errors import ConvokitError
-from convokit.store import chain, conversations, migrate, snapshots, transfer, turns, usage
+from convokit.store import chain, conversations, finding, migrate, search, snapshots, transfer, turns, usage
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -134,6 +134,18 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.kit.usage(by="model", subject=SUBJECT),
         *(lambda side, key=key: side.kit.usage(key=key) for key in KEYS),
     ),
+    "Convokit.search": _on_the_kit(
+        *(
+            lambda side, word=word: side.kit.search(word)
+            for word in ("secret", '"the secret of A"', "echo", 'secret" OR "x', "_ OR secret", "秘密")
+        ),
+        lambda side: side.kit.search("secret", subject=SUBJECT),
+        lambda side: side.kit.search("secret", metadata={"of": SECRET}),
+        lambda side: side.kit.search("secret", before=side.known.found),
+        *(lambda side, key=key: side.kit.search("secret", key=key) for key in KEYS),
+        *(lambda side, at=at: side.kit.search("secret", id=side.known.ids[at]) for at in range(len(KEYS))),
+    ),
+    "Convokit.reindex": _on_the_kit(lambda side: side.kit.reindex()),
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
@@ -287,6 +299,12 @@ TENANT = {
         connection, "rival", subject=SUBJECT, after=None, limit=1000
     ),
     "transfer.total": lambda connection, wanted: transfer.total(connection, "rival", subject=SUBJECT),
+    "finding.candidates": lambda connection, wanted: [
+        finding.candidates(connection, "rival", finding.Wanted(keys=["secret"], conversation_id=each), limit=1000)
+        for each in (None, wanted)
+    ],
+    "finding.stands": lambda connection, wanted: finding.stands(connection, "rival", (wanted, 1)),
+    "search.fill": lambda connection, wanted: search.fill(connection, "rival", None),
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
@@ -314,12 +332,15 @@ NO_TENANT = {
     "blobs.insert_new",
     "quick.quick",
     "quick.plain",
+    "search.wanted_by",
+    "search.optimize",
+    "finding.at",
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
     "usage.tenants",
 }
-"""Functions about the database as such, for who owns it."""
+"""Functions about the database as such, for who owns it; and `finding.at`, which is given places that `candidates` found."""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:
