@@ -22,9 +22,7 @@ _PARTS = message.c.run_start_seq == message.c.seq
 """The condition of the small index, word for word."""
 _BRANCHES = (
     select(*(getattr(branch.c, name) for name in BranchRow.__slots__))
-    .where(
-        branch.c.conversation_id == bindparam("id"), branch.c.number > 0, branch.c.number < bindparam("before")
-    )
+    .where(branch.c.conversation_id == bindparam("id"), branch.c.number > 0, branch.c.number < bindparam("before"))
     .order_by(branch.c.number.desc())
     .limit(bindparam("limit"))
 )
