@@ -126,8 +126,8 @@ def come_back(
     scope: Scope, target: Target, call: Options, found: TurnRow, *, stream: bool, on_busy: OnBusy
 ) -> Flow[Reply]:
     """Return the turn's reply: the stored one, the one that is on its way, or a new one, on the branch it was sent to."""
-    assert target.id is not None
     target = target if target.branch == found.branch else replace(target, branch=found.branch)
+    assert target.id is not None
     deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).total_s
     for _ in range(_TRIES):
         if stream and (yield from _is_running(scope, target.id, found)):
