@@ -284,7 +284,7 @@ class Chat:
         within the turn, from 1 (rounds of tools and retries are calls of their own); the last that was answered when not given.
         Its `status` says whether it is exact. Raises: NotFound.
         """
-        flow = reading.over(self._scope, self._target, ledger.replay(self._target.branch, ledger.place(turn, call)))
+        flow = reading.on_branch(self._scope, self._target, ledger.replay(ledger.place(turn, call)))
         return self._driver().run(flow)
 
     def diff(self, a: TurnLike, b: TurnLike) -> Diff:
