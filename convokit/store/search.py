@@ -42,14 +42,6 @@ _ADD = insert(search)
 _ADD_NEW = postgresql.insert(search).on_conflict_do_nothing()
 NUMBERED = table(search.name, column("id", Integer), *(column(each.name, each.type) for each in search.columns))
 """The same table as SQLite has it, where FTS5 knows a row by its number."""
-COLUMNS = ("seq", "role", "created_at", "words")
-_BATCH = 200
-_COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
-_TENANT = select(conversation.c.tenant).where(conversation.c.id == bindparam("id"))
-_ADD = insert(search)
-_ADD_NEW = postgresql.insert(search).on_conflict_do_nothing()
-NUMBERED = table(search.name, column("id", Integer), *(column(each.name, each.type) for each in search.columns))
-"""The same table as SQLite has it, where FTS5 knows a row by its number."""
 _FORGET = (
     update(search)
     .where(search.c.conversation_id == bindparam("b_id"), search.c.seq.in_(bindparam("b_seqs", expanding=True)))
