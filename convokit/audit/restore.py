@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -125,7 +126,7 @@ class Restore:
         ref = f"{old.id}:{old.last_entry}:{bytes(old.chain_hash).hex()}"
         try:
             id_ = old.id if same else place.conversation_id(old.key, ref)
-            row = ConversationRow(**{name: getattr(old, name) for name in old.__slots__} | {"id": id_})
+            row = replace(old, id=id_)
             if self._is_there(connection, row, None if same else ref):
                 return Written(None)
             try:
@@ -254,7 +255,7 @@ class _Links:
         if linked != row["hash"]:
             raise ChainBroken(self._old.id, number, ref, "the entry was altered, or one before it")
         self._before = linked
-        return chains.Leaf(kind, ref, self._removals.get(number, committed))
+        return chains.Leaf(kind, ref, self._removals.get(number) or bytes(committed))
 
     def _link(self, connection: Connection, leaves: Sequence[chains.Leaf]) -> None:
         entries = chains.extend(self._last, self._hash, leaves)
