@@ -51,7 +51,7 @@ COVERAGE = {
         },
     ),
     "convokit_branch": Coverage(
-        _columns(_OF), _columns("number", "head_seq"), {"name": "a name that may change", "created_at": _CLOCK}
+        _columns(), _columns(_OF, "number", "head_seq"), {"name": "a name that may change", "created_at": _CLOCK}
     ),
     "convokit_message": Coverage(_columns(_OF, "salt", *message.COVERED)),
     "convokit_turn": Coverage(
@@ -86,7 +86,7 @@ COVERAGE = {
     "convokit_prompt": Coverage(_columns("tenant", "digest", "body")),
     "convokit_blob": Coverage(_columns(_OF, "digest", "media_type", "data")),
     "convokit_summary": Coverage(
-        _columns(_OF), _columns("number", "from_seq", "to_seq", "message_seq"), {"created_at": _CLOCK}
+        _columns(), _columns(_OF, "number", "from_seq", "to_seq", "message_seq"), {"created_at": _CLOCK}
     ),
     "convokit_removal": Coverage(_columns(_OF, "number", "ref", "author", "reason", "salt", "created_at")),
 }

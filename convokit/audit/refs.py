@@ -17,6 +17,7 @@ from convokit.store import proof
 PROMPT_BYTES = 16
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _CALL = re.compile(rf"({_UUID}):([1-9][0-9]{{0,8}})")
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _IMPORT = re.compile(rf"{_UUID}:[0-9]{{1,18}}:[0-9a-f]{{64}}")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
@@ -30,6 +31,14 @@ def call_key(ref: str) -> tuple[UUID, int] | None:
 def is_import(ref: str) -> bool:
     """Return whether a ref names another chain: its conversation, its entries, its head."""
     return _IMPORT.fullmatch(ref) is not None
+
+
+def is_removal(ref: str, messages: int) -> bool:
+    """Return whether a ref names what can be removed while there are so many `messages`."""
+    kind, _, name = ref.partition(":")
+    if kind == "message":
+        return _NUMBER.fullmatch(name) is not None and int(name) <= messages
+    return ref == "*" or (kind == "completion" and call_key(name) is not None)
 
 
 def prompts_of(manifest: str) -> list[bytes]:

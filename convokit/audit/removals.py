@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from convokit.audit import refs
 from convokit.domain import chain as chains
 from convokit.errors import ChainBroken
 from convokit.store import proof
@@ -40,13 +41,15 @@ class Removals:
             return named
         return self._erasure if self._erasure > entry.number else 0
 
-    def check(self, entry: chains.Entry) -> None:
-        """Check a removal's entry against its row. Raises: ChainBroken."""
+    def check(self, entry: chains.Entry, messages: int) -> None:
+        """Check a removal's entry, behind so many `messages`, against its row. Raises: ChainBroken."""
         problem = None
         row = next(self._claims, None)
         kind = "erasure" if entry.ref == EVERYTHING else "redaction"
         if entry.kind != kind:
             problem = f"{entry.ref!r} is not what an entry of kind {entry.kind} names"
+        elif not refs.is_removal(entry.ref, messages):
+            problem = f"{entry.ref!r} names nothing that was there to be removed"
         elif row is None or row.number > entry.number:
             problem = f"the record of {entry.kind} {entry.number} is missing"
         elif row.number < entry.number:

@@ -73,7 +73,7 @@ class Walk:
                 elif entry.kind == "import":
                     self._check_import(entry)
                 else:
-                    removals.check(entry)
+                    removals.check(entry, self.seq)
                 self._check_known(entry)
             self._check_prompts(page, calls, removals)
         self._check_end(previous, removals)
@@ -106,6 +106,8 @@ class Walk:
         self.last += 1
         if entry.number != self.last:
             problem = f"entry {self.last} is missing (next is {entry.number})"
+            if entry.number < self.last:
+                problem = f"entry {entry.number} is none: they are numbered from 1"
             raise ChainBroken(self.row.id, self.last, entry.ref, problem)
         linked = chains.link(previous, entry.number, entry.kind, entry.ref, bytes(entry.commitment))
         if linked != bytes(entry.hash):

@@ -41,7 +41,7 @@ _REMOVALS = (
 )
 _STORED_BLOBS = (
     select(blob.c.digest, blob.c.media_type, blob.c.data)
-    .where(blob.c.conversation_id == _ID, blob.c.digest > _AFTER)
+    .where(blob.c.conversation_id == _ID, blob.c.digest >= _AFTER)
     .order_by(blob.c.digest)
     .limit(_LIMIT)
 )
@@ -128,7 +128,7 @@ def stored_blobs(connection: Connection, conversation_id: UUID) -> Iterator[Blob
         yield from (Blob(bytes(digest), media_type, bytes(data)) for digest, media_type, data in rows)
         if len(rows) < _BLOBS:
             return
-        after = bytes(rows[-1][0])
+        after = bytes(rows[-1][0]) + b"\x00"  # the lowest digest behind it
 
 
 def _tool_calls() -> Select[Any]:
