@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
+from convokit.audit.checkpoint import known
 from convokit.audit.verify import verify
-from convokit.completion import following, pinning, reading, repeat
+from convokit.completion import following, pinning, proving, reading, repeat
 from convokit.completion.options import CallOptions, PartLike, options_of
 from convokit.completion.recover import OnBusy
 from convokit.completion.scope import Scope, Target
 from convokit.context.report import Context
-from convokit.domain.conversation import Verified
+from convokit.domain.conversation import Checkpoint, Verified
 from convokit.domain.message import Message
 from convokit.domain.turn import Reply, Turn
 from convokit.run.aio import AsyncDriver, AsyncStream
@@ -169,6 +171,12 @@ class AsyncChat:
             reading.context(self._scope, self._target, content, context, options_of(options))
         )
 
-    async def verify(self) -> Verified:
-        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""
-        return await self._driver().run(reading.over(self._scope, self._target, verify))
+    async def verify(
+        self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None
+    ) -> Verified:
+        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs.
+
+        `against` is a checkpoint, or its file, and `key` what it was signed with: they show a history that was cut off,
+        rewritten whole or deleted, too. Raises: CheckpointError for a checkpoint that proves nothing here.
+        """
+        return await self._driver().run(proving.one(self._scope, self._target, verify, known(against, key)))

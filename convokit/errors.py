@@ -16,6 +16,7 @@ ConvokitError
 ├─ ConversationBusy                another turn is open on this branch: turn, since
 ├─ IdempotencyConflict             the same key came with another request
 ├─ ChainBroken                     the history was altered: conversation, entry, what differs
+├─ CheckpointError (ValueError)    a checkpoint that proves nothing here: whose, what is wrong with it
 ├─ ToolFailed                      a tool round could not be finished
 │  ├─ UnknownTool · BadArguments · TooManyRounds
 ├─ ParseFailed                     a structured reply that is not one: Refused · Truncated · ValidationFailed
@@ -180,6 +181,19 @@ class ChainBroken(ConvokitError):
         self.conversation = str(conversation)
         self.entry = entry
         self.ref = ref
+
+
+class CheckpointError(ConvokitError, ValueError):
+    """A checkpoint that proves nothing here; the history itself was not found broken.
+
+    `reason`: file (cannot be read or written), format (is none, or cut off), signature (altered, or another key), database or
+    tenant (it was made of another one).
+    """
+
+    def __init__(self, checkpoint: str, problem: str, reason: str) -> None:
+        super().__init__(f"{checkpoint}: {problem}")
+        self.checkpoint = checkpoint
+        self.reason = reason
 
 
 class ToolFailed(ConvokitError):

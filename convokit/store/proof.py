@@ -11,10 +11,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Select, and_, bindparam, func, select, tuple_
 
+from convokit.domain.conversation import Head
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob
 from convokit.domain.turn import CompletionRow
-from convokit.store.schema import blob, completion, entry, message, prompt, removal, schema_, tool_call
+from convokit.store.schema import blob, completion, conversation, entry, message, prompt, removal, schema_, tool_call
 
 PAGE = 500
 _BLOBS = 8
@@ -45,6 +46,15 @@ _STORED_BLOBS = (
     .order_by(blob.c.digest)
     .limit(_LIMIT)
 )
+
+
+_HEADS = (
+    select(conversation.c.id, conversation.c.last_entry, conversation.c.chain_hash)
+    .where(conversation.c.tenant == bindparam("tenant"), conversation.c.id > _AFTER)
+    .order_by(conversation.c.id)
+    .limit(_LIMIT)
+)
+_COUNT = select(func.count()).select_from(conversation).where(conversation.c.tenant == bindparam("tenant"))
 
 
 class RemovalRow(NamedTuple):
@@ -80,6 +90,17 @@ class ToolCallSeen(NamedTuple):
     answer_role: str | None
     answer_parent: int | None
     answers: str | None
+
+
+def count_conversations(connection: Connection, tenant: str) -> int:
+    """Return how many conversations the tenant has."""
+    return int(connection.execute(_COUNT, {"tenant": tenant}).scalar_one())
+
+
+def heads(connection: Connection, tenant: str, after: UUID, limit: int) -> list[Head]:
+    """Return the heads of the tenant's next conversations, in the order of their ids."""
+    rows = connection.execute(_HEADS, {"tenant": tenant, "after": after, "limit": limit})
+    return [Head(cast("UUID", row[0]), row[1], bytes(row[2]).hex()) for row in rows]
 
 
 def messages(connection: Connection, conversation_id: UUID, after: int, limit: int) -> list[MessageRow]:
