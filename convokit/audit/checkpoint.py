@@ -97,7 +97,7 @@ class Signing:
                 self._beside.unlink()
 
     def _line(self, values: dict[str, Any], *, signed: bool) -> None:
-        line = json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"
+        line = json.dumps(values, separators=(",", ":")) + "\n"  # ASCII: a terminal may know no more
         if signed:
             self._mac.update(line.encode("utf-8"))
         with self._writing():

@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from convokit.cli import options
+from convokit.cli.auditing import audit, verify
 from convokit.cli.chat import chat
 from convokit.cli.database import db
 from convokit.cli.display import tolerate
 from convokit.cli.doctor import doctor
 from convokit.cli.failing import Commands
-from convokit.cli.listing import context, ls, show, verify
+from convokit.cli.listing import context, ls, show
 from convokit.cli.recovery import recover
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command()(show)
 app.command(cls=options.WithLocal)(context)
 app.command()(verify)
 app.command()(recover)
+app.add_typer(audit, name="audit")
 app.add_typer(db, name="db")
 app.command()(doctor)
 
