@@ -61,8 +61,7 @@ class Walk:
         removals = Removals(self.connection, row.id)
         previous = chains.genesis(row.id)
         for page in chain.pages(self.connection, row.id):
-            rows = self._messages_of(page)
-            calls = self._calls_of(page)
+            rows, calls = self._messages_of(page), self._calls_of(page)
             for entry in page:
                 self._check_link(entry, previous)
                 previous = bytes(entry.hash)
@@ -98,9 +97,11 @@ class Walk:
         count = sum(entry.kind == "message" for entry in page)
         return proof.messages(self.connection, self.row.id, self.seq, count)[::-1] if count else []
 
-    def _calls_of(self, page: list[chains.Entry]) -> dict[tuple[UUID, int], CompletionRow]:
-        keys = (refs.call_key(entry.ref) for entry in page if entry.kind == "completion")
-        return proof.calls(self.connection, self.row.id, [key for key in keys if key is not None])
+    def _calls_of(self, page: list[chains.Entry]) -> dict[int, CompletionRow]:
+        """Return the API calls that the page's entries name, by the entry's number."""
+        keys = {entry.number: refs.call_key(entry.ref) for entry in page if entry.kind == "completion"}
+        found = proof.calls(self.connection, self.row.id, [key for key in keys.values() if key is not None])
+        return {number: found[key] for number, key in keys.items() if key in found}
 
     def _check_link(self, entry: chains.Entry, previous: bytes) -> None:
         self.last += 1
@@ -155,13 +156,8 @@ class Walk:
             )
             self._broken(entry, problem)
 
-    def _check_call(
-        self, entry: chains.Entry, calls: dict[tuple[UUID, int], CompletionRow], removals: Removals
-    ) -> None:
-        key = refs.call_key(entry.ref)
-        if key is None:
-            self._broken(entry, "names no API call")
-        found = calls.get(key)
+    def _check_call(self, entry: chains.Entry, calls: dict[int, CompletionRow], removals: Removals) -> None:
+        found = calls.get(entry.number)
         if found is None:
             self._broken(entry, f"API call {entry.ref} is missing")
         self.calls += 1
@@ -186,16 +182,13 @@ class Walk:
         if known is not None and entry.number == known.entries and bytes(entry.hash).hex() != known.head:
             self._broken(entry, f"is not the entry that the checkpoint of {known.of} knows: the history was rewritten")
 
-    def _check_prompts(
-        self, page: list[chains.Entry], calls: dict[tuple[UUID, int], CompletionRow], removals: Removals
-    ) -> None:
+    def _check_prompts(self, page: list[chains.Entry], calls: dict[int, CompletionRow], removals: Removals) -> None:
         """Check the prompts and tool sets that the page's calls were made with."""
         named: dict[bytes, tuple[chains.Entry, bool]] = {}
         for entry in page:
-            key = refs.call_key(entry.ref) if entry.kind == "completion" else None
-            if key is not None:
+            if entry.kind == "completion":
                 removed = bool(removals.explain("completion", entry))
-                for digest in refs.prompts_of(calls[key].manifest):
+                for digest in refs.prompts_of(calls[entry.number].manifest):
                     before = named.get(digest)
                     named[digest] = (entry, removed) if before is None or before[1] else before
         unseen = [digest for digest in named if digest not in self.prompts]
