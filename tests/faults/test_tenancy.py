@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import bindparam, or_, select
 
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
-from convokit.store import chain, conversations, migrate, snapshots, turns, usage
+from convokit.store import chain, conversations, migrate, proof, snapshots, turns, usage
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -28,6 +29,7 @@ pair = paired()
 spoilt = paired()
 """For the scenarios that write: what B writes must not change what the others see."""
 Calls = Iterator[Callable[[], Any]]
+SIGNING = "B's own secret, of enough bytes"
 
 
 def _everywhere(*tries: Callable[[Side, Any], Any]) -> Attack:
@@ -91,12 +93,22 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.kit.conversations(before=side.known.cursor),
         lambda side: side.kit.conversations(subject=SUBJECT, before=side.known.cursor, limit=1),
     ),
+    "Convokit.verify": _on_the_kit(
+        lambda side: side.kit.verify(),
+        lambda side: side.kit.verify(against=side.face.settle(side.kit.checkpoint(key=SIGNING)), key=SIGNING),
+    ),
+    "Convokit.checkpoint": _on_the_kit(
+        lambda side: side.face.settle(side.kit.checkpoint(key=SIGNING)).text.splitlines()[1:-1]  # without its time
+    ),
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
     "Chat.key": _everywhere(lambda side, chat: chat.key),
     "Chat.messages": _of_messages(lambda chat, place: chat.messages(before=place), lambda chat, place: chat.messages()),
-    "Chat.verify": _everywhere(lambda side, chat: chat.verify()),
+    "Chat.verify": _everywhere(
+        lambda side, chat: chat.verify(),
+        lambda side, chat: chat.verify(against=side.face.settle(side.kit.checkpoint(key=SIGNING)), key=SIGNING),
+    ),
     "Chat.context": _everywhere(lambda side, chat: chat.context(), lambda side, chat: chat.context(SECRET)),
     "Convokit.tenant": _on_the_kit(
         lambda side: side.kit.tenant("rival").conversations(),
@@ -206,6 +218,13 @@ TENANT = {
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
     "chain.keep_prompt": None,
+    "proof.count_conversations": lambda connection, wanted: proof.count_conversations(connection, "rival"),
+    "proof.heads": lambda connection, wanted: [
+        each.conversation_id for each in proof.heads(connection, "rival", UUID(int=0), 1000)
+    ],
+    "proof.prompts": lambda connection, wanted: proof.prompts(
+        connection, "rival", connection.execute(select(prompt.c.digest)).scalars()
+    ),
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
@@ -226,6 +245,7 @@ ROW = {
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
     "blobs.insert_new",
+    "proof.database_id",
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
