@@ -86,8 +86,14 @@ class Signing:
                 self._file.close()
                 self._beside.replace(self._path)
             self._beside = None
-        counted = {"conversations": self.conversations, "entries": self.entries, "signature": signature}
-        return Checkpoint(path=None if self._path is None else str(self._path), text=text, **self._about, **counted)
+        return Checkpoint(
+            **self._about,
+            conversations=self.conversations,
+            entries=self.entries,
+            signature=signature,
+            path=None if self._path is None else str(self._path),
+            text=text,
+        )
 
     def close(self) -> None:
         """Leave no half of a file behind."""
@@ -148,7 +154,8 @@ class Known:
     def _read(self, database_id: UUID, tenant: str, wanted: str | None) -> Iterator[Head]:
         """Yield the heads (of one conversation, if one is wanted), then check the signature and whose they are."""
         mac = hmac.new(self._key, digestmod=hashlib.sha256)
-        before, about, count = b"", {}, 0
+        about: dict[str, Any] = {}
+        before, count = b"", 0
         only = None if wanted is None else wanted.encode()
         for line in self._lines():
             if before:

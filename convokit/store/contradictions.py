@@ -10,13 +10,27 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Exists, Select, and_, bindparam, case, exists, not_, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Executable,
+    Exists,
+    and_,
+    bindparam,
+    case,
+    exists,
+    not_,
+    or_,
+    select,
+)
 
 from convokit.domain.message import PASSAGE
 from convokit.domain.turn import LATE_CALLS
 from convokit.store.schema import branch, chunk, completion, conversation, message, summary, tool_call, turn
 
-_ID, _LAST = bindparam("id"), bindparam("last")
+_ID: BindParameter[Any] = bindparam("id")
+_LAST: BindParameter[Any] = bindparam("last")
 _STATES = ("open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded")
 
 
@@ -32,7 +46,7 @@ class Contradiction(NamedTuple):
 class _Rule(NamedTuple):
     table: str
     problem: str
-    statement: Select[Any]
+    statement: Executable
 
 
 def _of(table: Any) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, select, tuple_
+from sqlalchemy import BindParameter, Connection, Select, and_, bindparam, func, select, tuple_
 
 from convokit.domain.conversation import Head
 from convokit.domain.message import MessageRow
@@ -20,7 +20,9 @@ from convokit.store.schema import blob, completion, conversation, entry, message
 PAGE = 500
 _BLOBS = 8
 """Binaries are read so many at a time: each may be as large as `Limits.attachment_bytes` allows."""
-_ID, _AFTER, _LIMIT = bindparam("id"), bindparam("after"), bindparam("limit")
+_ID: BindParameter[Any] = bindparam("id")
+_AFTER: BindParameter[Any] = bindparam("after")
+_LIMIT: BindParameter[Any] = bindparam("limit")
 _MESSAGES = (
     select(*(message.c[name] for name in MessageRow.__slots__))
     .where(message.c.conversation_id == _ID, message.c.seq > _AFTER)

@@ -21,7 +21,7 @@ from tests.support.server import LoopbackServer, Script, failure, stream
 from tests.support.server import completion as answer
 
 PIXEL = base64.b64encode(b"\x89PNG a pixel").decode()
-IMAGE = [
+IMAGE: list[dict[str, Any]] = [
     {"type": "text", "text": "What is this? これは何ですか"},
     {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
 ]
@@ -186,7 +186,7 @@ def remove(connection: Connection, conversation_id: UUID, ref: str) -> int:
 
 def record(connection: Connection, conversation_id: UUID, ref: str) -> int:
     """Write the entry and the record of a removal, and remove nothing."""
-    number = _values(connection, conversation_id)["last_entry"] + 1
+    number: int = _values(connection, conversation_id)["last_entry"] + 1
     salt, covered = chains.new_salt(), [number, ref, "an auditor", "the law", 1_700_000_000_000_000]
     kind: chains.Kind = "erasure" if ref == "*" else "redaction"
     extend(connection, conversation_id, kind, ref, chains.commitment(salt, covered))

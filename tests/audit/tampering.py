@@ -12,9 +12,11 @@ from sqlalchemy.exc import DatabaseError
 
 from convokit.audit.coverage import COVERAGE, EMPTIED, EMPTIED_CALL
 from convokit.audit.verify import verify
+from convokit.domain import chain as chains
 from convokit.errors import ChainBroken
+from convokit.store import proof
 from convokit.store.engine import WRITE
-from convokit.store.schema import metadata
+from convokit.store.schema import conversation, entry, message, metadata
 
 Row = dict[str, Any]
 Change = Callable[[Connection], Any]
@@ -130,3 +132,18 @@ def _forged(value: str) -> list[str]:
     if value.isdigit():
         return [str(int(value) + 1), f"0{value}", f"{10**30}"]
     return ["*", value[:-1] if len(value) > 1 else "y"]
+
+
+def rewritten(connection: Connection, conversation_id: UUID) -> None:
+    """Change the first message and make the whole chain anew."""
+    changing(message, {"conversation_id": conversation_id, "seq": 1}, content="never said")(connection)
+    first = proof.messages(connection, conversation_id, 0, 1)[0]
+    found = connection.execute(
+        select(entry).where(entry.c.conversation_id == conversation_id).order_by(entry.c.number)
+    ).mappings()
+    previous = chains.genesis(conversation_id)
+    for link in list(found):
+        committed = first.leaf().commitment if link["ref"] == "1" else bytes(link["commitment"])
+        previous = chains.link(previous, link["number"], link["kind"], link["ref"], committed)
+        changing(entry, dict(link), commitment=committed, hash=previous)(connection)
+    connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(chain_hash=previous))

@@ -67,7 +67,8 @@ def test_memory_does_not_grow(engine: Engine) -> None:
 def test_nothing_reads_a_conversation_for_each_row(sqlite_file: str) -> None:
     """A statement reads one table's rows of a conversation at most once; what it looks up beside them, it looks up by key."""
     engine = open_engine(database_url(sqlite_file))
-    place, seen = _grown(engine, 200), {}
+    place = _grown(engine, 200)
+    seen: dict[str, Any] = {}
     event.listen(engine, "before_cursor_execute", lambda *given: seen.setdefault(given[2], given[3]))
     with engine.connect() as connection:
         verify(connection, "bench", place)
