@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
+from convokit.audit import differences, ledger
 from convokit.audit.checkpoint import known
+from convokit.audit.ledger import TurnLike
 from convokit.audit.verify import verify
 from convokit.completion import following, pinning, proving, reading, repeat
 from convokit.completion.options import CallOptions, PartLike, options_of
@@ -16,6 +18,7 @@ from convokit.completion.scope import Scope, Target
 from convokit.context.report import Context
 from convokit.domain.conversation import Checkpoint, Verified
 from convokit.domain.message import Message
+from convokit.domain.replay import Diff, Replay
 from convokit.domain.turn import Reply, Turn
 from convokit.run.setup import OnDisconnect, check_on_disconnect
 from convokit.run.sync import Stream, SyncDriver
@@ -114,9 +117,7 @@ class Chat:
 
         The right move after a `ModelError`. Tool results that are recorded are not made again.
         """
-        return self._driver().run(
-            repeat.resume(self._scope, self._target, options_of(options), stream=False, on_busy=on_busy)
-        )
+        return self._driver().run(repeat.resume(self._scope, self._target, options_of(options), on_busy=on_busy))
 
     def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> Stream[Reply]:
         """Attach to a reply that is on its way in any process, or over: its text, as a stream like any other.
@@ -163,6 +164,24 @@ class Chat:
     ) -> Context:
         """Return what `send` would send with these, and what it leaves out and why, with token counts. No call is made."""
         return self._driver().run(reading.context(self._scope, self._target, content, context, options_of(options)))
+
+    def replay(self, turn: TurnLike | None = None, *, call: int | None = None) -> Replay:
+        """Return an API call's request as it was sent: put together again from what is stored, and checked against its digest.
+
+        `turn` is a turn's id, a `Turn` or a `Reply`; the newest turn of this chat when not given. `call` is the call's number
+        within the turn, from 1 (rounds of tools and retries are calls of their own); the last that was answered when not given.
+        Its `status` says whether it is exact. Raises: NotFound.
+        """
+        flow = reading.over(self._scope, self._target, ledger.replay(self._target.branch, ledger.place(turn, call)))
+        return self._driver().run(flow)
+
+    def diff(self, a: TurnLike, b: TurnLike) -> Diff:
+        """Return where the request of `b` first differs from that of `a`, and why its prompt could not be served from a cache.
+
+        Both are turns (their last answered call), or replays of any call. Raises: NotFound.
+        """
+        places = ledger.place(a), ledger.place(b)
+        return self._driver().run(reading.over(self._scope, self._target, differences.diff(*places)))
 
     def verify(self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None) -> Verified:
         """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs.

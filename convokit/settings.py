@@ -37,7 +37,7 @@ class Budget:
 
     `context_tokens` is the model's window; None takes it from the model's profile, or 8,192 for a model nobody knows.
     `reply_tokens` of it are kept free for the reply; None is 1,024, or a quarter of a smaller window. `step_tokens` is the step
-    by which the window's start moves; None is a quarter of the window. A larger step moves it more rarely (better prompt
+    by which the window's start moves; None is half of the window. A larger step moves it more rarely (better prompt
     caching) and keeps less history after a move.
     """
 

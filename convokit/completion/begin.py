@@ -41,19 +41,12 @@ def begin(
         owner=scope.owner(),
         lease_us=calls.lease_us(calls.silence_s(prepared)),
         at=now,
-        prompts=prepared.prompts,
+        prompts=prepared.manifest.prompts,
         blobs=content.blobs,
         key=key,
         described=described,
     )
-    conversation = yield from sure(
-        scope,
-        steps.begin,
-        outcomes.begun,
-        beginning,
-        patience_s=BEGIN_S,
-        passing_only=True,
-    )
+    conversation = yield from sure(scope, steps.begin, outcomes.begun, beginning, patience_s=BEGIN_S, passing_only=True)
     deadline = scope.clock.monotonic() + timeouts.total_s
     return calls.Call(
         prepared, conversation, completion, target.branch, question, epoch=1, deadline=deadline, stream=prepared.stream

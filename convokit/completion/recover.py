@@ -27,7 +27,7 @@ from convokit.errors import ConversationBusy, SettingsError
 from convokit.store import conversations, messages, outcomes, pieces, snapshots, steps, turns
 
 OnBusy = Literal["raise", "wait", "supersede"]
-_POLL_S = 0.1
+POLL_S = 0.1
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ def clear_the_way(
     elif on_busy == "raise" or scope.clock.monotonic() >= deadline:
         raise ConversationBusy(target.name, held.id, held.age_us / 1_000_000)
     else:
-        yield Sleep(_POLL_S * (0.5 + scope.clock.random()))
+        yield Sleep(POLL_S * (0.5 + scope.clock.random()))
 
 
 def close(

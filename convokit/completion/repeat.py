@@ -16,7 +16,7 @@ from convokit.completion import following, turn
 from convokit.completion.effects import Emit, Flow, Sleep, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import Prepared, look, prepare_again
-from convokit.completion.recover import OnBusy, clear_the_way, is_gone
+from convokit.completion.recover import POLL_S, OnBusy, clear_the_way, is_gone
 from convokit.completion.saving import BEGIN_S, sure
 from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.completion.stored import ended, stored_reply
@@ -28,7 +28,6 @@ from convokit.domain.turn import Key, Reply, TurnRow
 from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, InvalidInput, NotFound
 from convokit.store import conversations, messages, outcomes, snapshots, steps, turns
 
-_POLL_S = 0.1
 _TRIES = 8
 
 
@@ -93,7 +92,7 @@ def _canonical(content: Content, call: Options) -> str:
     return json.dumps([content.text, content.parts, call.to_json(), *passages], ensure_ascii=False)
 
 
-def resume(scope: Scope, target: Target, call: Options, *, stream: bool, on_busy: OnBusy = "raise") -> Flow[Reply]:
+def resume(scope: Scope, target: Target, call: Options, *, on_busy: OnBusy = "raise") -> Flow[Reply]:
     """Finish the chat's last turn: return its reply, or ask for it again if it has none that is whole."""
     seen = yield from look(scope, target, call, Content(""))
     if seen.conversation is None or not seen.path.rows:
@@ -102,7 +101,7 @@ def resume(scope: Scope, target: Target, call: Options, *, stream: bool, on_busy
     found = None if turn_id is None else (yield from read(turns.find, seen.conversation.id, turn_id))
     if found is None:
         raise NotFound("turn", "to resume", "the last message belongs to none")
-    return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
+    return (yield from come_back(scope, target, call, found, stream=False, on_busy=on_busy))
 
 
 def come_back(
@@ -157,7 +156,7 @@ def _closed(scope: Scope, target: Target, call: Options, found: TurnRow, deadlin
         if seen.open_turn is not None and seen.open_turn.id == found.id:
             yield from clear_the_way(scope, target, call, seen, "wait", deadline)
         else:
-            yield Sleep(_POLL_S)
+            yield Sleep(POLL_S)
         found = yield from _fresh(target.id, found)
     return found
 
@@ -214,16 +213,9 @@ def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: b
         completion=row,
         owner=scope.owner(),
         lease_us=calls.lease_us(calls.silence_s(prepared)),
-        prompts=prepared.prompts,
+        prompts=prepared.manifest.prompts,
     )
-    yield from sure(
-        scope,
-        steps.reopen,
-        outcomes.reopened,
-        reopening,
-        patience_s=BEGIN_S,
-        passing_only=True,
-    )
+    yield from sure(scope, steps.reopen, outcomes.reopened, reopening, patience_s=BEGIN_S, passing_only=True)
     return calls.Call(
         prepared,
         seen.conversation,

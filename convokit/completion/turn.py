@@ -13,13 +13,14 @@ from uuid import UUID
 
 from convokit.completion import call as calls
 from convokit.completion.begin import begin
-from convokit.completion.effects import Emit, Flow, Sleep, Stopped, read
+from convokit.completion.effects import Close, Emit, Flow, Sleep, Stopped, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import Prepared, look, prepare
 from convokit.completion.recover import OnBusy, clear_the_way
 from convokit.completion.result import Outcome, RowsFor, reply_of, rows_of, sounds_of
 from convokit.completion.saving import LEAVING_S, SAVE_S, sure
 from convokit.completion.scope import Scope, Target, missing
+from convokit.completion.stored import ended
 from convokit.completion.tools import run_round, wanted
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started
@@ -28,17 +29,12 @@ from convokit.domain.message import MessageRow
 from convokit.domain.parts import checked_question
 from convokit.domain.text import compact_json
 from convokit.domain.turn import LATE_CALLS, Key, Reply
-from convokit.errors import ConversationBusy, ModelError, SettingsError, StoreUnavailable
+from convokit.errors import ConversationBusy, Interrupted, ModelError, SettingsError, StoreUnavailable
 from convokit.settings import Timeouts, Unset
 from convokit.store import outcomes, steps, turns
 
 _REBUILDS = 3
 _YIELD_S = 0.05
-_CLOSED = {
-    "cancelled": "this turn was cancelled",
-    "superseded": "this turn was superseded by a later one",
-    "abandoned": "another worker took this turn over",
-}
 
 
 def send(
@@ -141,8 +137,9 @@ def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
         outcome = Outcome("completed", "complete") if whole else Outcome("interrupted", "partial")
         yield from _closed(scope, running, outcome, patience_s=LEAVING_S)
         raise
-    except calls.TurnLost as lost:
-        raise (yield from _lost(scope, running, lost)) from None
+    except calls.Fenced:
+        yield Close()
+        raise (yield from _lost(scope, running)) from None
     except Exception as error:
         outcome = Outcome("interrupted" if running.text else "failed", "partial", error)
         patience_s = LEAVING_S if isinstance(error, StoreUnavailable) else SAVE_S
@@ -156,7 +153,7 @@ def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
         yield from _settle(scope, running, Outcome("completed", "complete"), patience_s=LEAVING_S)
         raise
     if settled is None:
-        raise (yield from _lost(scope, running, calls.TurnLost("")))
+        raise (yield from _lost(scope, running))
     return reply_of(running, settled)
 
 
@@ -166,16 +163,18 @@ def _closed(scope: Scope, running: calls.Call, outcome: Outcome, *, patience_s: 
         yield from _keep_late(scope, running, outcome.error, patience_s=patience_s)
 
 
-def _lost(scope: Scope, running: calls.Call, lost: calls.TurnLost) -> Flow[calls.TurnLost]:
-    """Keep what came of the reply, and return the error that says who closed the turn."""
+def _lost(scope: Scope, running: calls.Call) -> Flow[Interrupted]:
+    """Keep what came of the reply, and return the error that says how the turn ended without its worker."""
+    taken = Interrupted("another worker took this turn over", code="abandoned", partial=running.text)
+    taken.turn_id = str(running.row.turn_id)
     whole = running.reader is not None and running.reader.finished
-    yield from _keep_late(scope, running, None if whole else lost)
+    yield from _keep_late(scope, running, None if whole else taken)
     found = yield from read(turns.find, running.conversation.id, running.row.turn_id)
-    state = found.state if found is not None else "abandoned"
     kept = "; what came of its reply is kept off the path" if running.text else ""
-    told = calls.TurnLost(_CLOSED.get(state, _CLOSED["abandoned"]) + kept, partial=running.text, code=state)
-    told.turn_id = str(running.row.turn_id)
-    return told
+    if found is not None and found.state in ("cancelled", "superseded"):
+        return ended(found, running.text, kept)
+    taken.args = (f"{taken}{kept}",)
+    return taken
 
 
 def _keep_late(
@@ -188,15 +187,7 @@ def _keep_late(
     running.row.number += LATE_CALLS  # beside the call's own row, which whoever closed the turn has ended
     outcome = Outcome("completed", "late", error)
     settlement = _settlement(running, outcome, rows_of(running, outcome, now), now)
-    return (
-        yield from sure(
-            scope,
-            steps.append_late,
-            outcomes.kept_late,
-            settlement,
-            patience_s=patience_s,
-        )
-    )
+    return (yield from sure(scope, steps.append_late, outcomes.kept_late, settlement, patience_s=patience_s))
 
 
 def _settle(
@@ -207,15 +198,7 @@ def _settle(
     rows = _no_rows if running.recorded else rows_of(running, outcome, now)
     settlement = _settlement(running, outcome, rows, now)
     try:
-        return (
-            yield from sure(
-                scope,
-                steps.settle,
-                outcomes.settled,
-                settlement,
-                patience_s=patience_s,
-            )
-        )
+        return (yield from sure(scope, steps.settle, outcomes.settled, settlement, patience_s=patience_s))
     except StoreUnavailable as error:
         error.unsaved = running.text
         raise

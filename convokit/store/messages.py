@@ -163,7 +163,7 @@ def read_back(
 
 
 def on_path(connection: Connection, conversation_id: UUID, head: int | None, seqs: Collection[int]) -> list[int]:
-    """Return those of `seqs` that lie on the path to `head`, in order: one look per run of the path, not per message."""
+    """Return those of `seqs` that lie on the path to `head`, in order: found by the path's runs, not message by message."""
     if not seqs:
         return []
     values = {"id": conversation_id, "last": head, "lowest": min(seqs)}

@@ -13,7 +13,7 @@ from convokit.errors import Interrupted
 from convokit.store import schema
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.faults import aftermath, oracles, work
-from tests.faults.nursery import Nursery, Outcome, opened
+from tests.faults.nursery import Nursery, Outcome
 from tests.support.server import completion
 
 PLAIN, STREAMED, REFUSED, TOOL = "a plain question", "a streamed question", "a refused question", work.TURNS[2]
@@ -57,20 +57,6 @@ SCENARIOS = {
     "repeat": Scenario(STREAMED, left=True),
     "repeat after a later turn": Scenario(STREAMED, left=True, later=True),
 }
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with opened(tmp_path_factory.mktemp("nursery")) as made:
-        yield made
-
-
-@pytest.fixture
-def server() -> Iterator[work.Server]:
-    running = work.Server()
-    running.start()
-    yield running
-    running.stop()
 
 
 class Stage:
@@ -168,8 +154,8 @@ def _check_stored(found: oracles.Found, shown: list[str]) -> None:
 
 
 @pytest.fixture(params=["sync", "async"])
-def stage(request: pytest.FixtureRequest, nursery: Nursery, server: work.Server, database: str) -> Iterator[Stage]:
-    made = Stage(nursery, server, database, request.param)
+def stage(request: pytest.FixtureRequest, nursery: Nursery, far_server: work.Server, database: str) -> Iterator[Stage]:
+    made = Stage(nursery, far_server, database, request.param)
     yield made
     made.finisher.close()
 
