@@ -26,7 +26,7 @@ class Checked:
     tool_calls: int = 0
 
 
-_WORDS = {"completion": "API call", "chunk": "a piece of turn"}
+_WORDS = {"chunk": "a piece of turn"}
 _STATES = ("running", "done", "failed", "unknown")
 
 

@@ -159,19 +159,19 @@ class Walk:
     def _check_call(self, entry: chains.Entry, calls: dict[int, CompletionRow], removals: Removals) -> None:
         found = calls.get(entry.number)
         if found is None:
-            self._broken(entry, f"API call {entry.ref} is missing")
+            self._broken(entry, f"completion {entry.ref} is missing")
         self.calls += 1
         removed = removals.explain("completion", entry)
         left = [name for name in EMPTIED_CALL if getattr(found, name) is not None and name != "salt"]
         if removed and left:
             self._broken(
-                entry, f"API call {entry.ref} was removed from by entry {removed}, and has its {', '.join(left)}"
+                entry, f"completion {entry.ref} was removed from by entry {removed}, and has its {', '.join(left)}"
             )
         if found.salt is None:
             if not removed:
-                self._broken(entry, f"API call {entry.ref} lost its salt, and no removal says why")
+                self._broken(entry, f"completion {entry.ref} lost its salt, and no removal says why")
         elif found.leaf().commitment != bytes(entry.commitment):
-            self._broken(entry, f"API call {entry.ref} is not what was written")
+            self._broken(entry, f"completion {entry.ref} is not what was written")
 
     def _check_import(self, entry: chains.Entry) -> None:
         if not refs.is_import(entry.ref) or chains.commitment(b"", [entry.ref]) != bytes(entry.commitment):
@@ -225,6 +225,6 @@ class Walk:
         if turns.count_ended_calls(self.connection, row.id) != self.calls:
             stray = proof.never_entered(self.connection, row.id)
             name = "completions" if stray is None else f"{stray[0]}:{stray[1]}"
-            problem = "an API call is entered twice" if stray is None else f"API call {name} was never entered"
+            problem = "a completion is entered twice" if stray is None else f"completion {name} was never entered"
             raise ChainBroken(row.id, last, name, problem)
         removals.check_end(last)
