@@ -18,7 +18,7 @@ PROMPT_BYTES = 16
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _CALL = re.compile(rf"({_UUID}):([1-9][0-9]{{0,8}})")
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
-_IMPORT = re.compile(rf"{_UUID}:[0-9]{{1,18}}:[0-9a-f]{{64}}")
+_IMPORT = re.compile(r".+:[0-9]{1,18}:[0-9a-f]{64}", re.DOTALL)
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
@@ -29,7 +29,7 @@ def call_key(ref: str) -> tuple[UUID, int] | None:
 
 
 def is_import(ref: str) -> bool:
-    """Return whether a ref names another chain: its conversation, its entries, its head."""
+    """Return whether a ref names where a history came from: a source, how many entries it had there, and its hash."""
     return _IMPORT.fullmatch(ref) is not None
 
 

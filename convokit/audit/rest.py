@@ -30,14 +30,17 @@ _WORDS = {"chunk": "a piece of turn"}
 _STATES = ("running", "done", "failed", "unknown")
 
 
-def check_rest(connection: Connection, row: ConversationRow, last: int, blobs: dict[bytes, int]) -> Checked:
-    """Check everything but the chain. `blobs` maps each binary that is referred to onto the first entry that does.
+def check_rest(
+    connection: Connection, row: ConversationRow, last: int, blobs: dict[bytes, int], *, imported: bool
+) -> Checked:
+    """Check everything but the chain. `blobs` maps each binary that is referred to onto the first entry that does;
+    `imported` says that the chain begins with another one.
 
     Raises: ChainBroken.
     """
     _check_blobs(connection, row, last, dict(blobs))
     checked = Checked(_check_tool_calls(connection, row, last))
-    for found in contradictions.find(connection, row.id, row.last_seq):
+    for found in contradictions.find(connection, row.id, row.last_seq, imported=imported):
         own = found.table in ("message", "completion")
         if found.table == "completion":
             place = proof.place(connection, row.id, "completion", found.name)
@@ -78,8 +81,9 @@ def _check_tool_calls(connection: Connection, row: ConversationRow, last: int) -
         _raise(connection, row, last, before, lacking)
     if answered != proof.count_answers(connection, row.id):
         seq = proof.unanswered(connection, row.id)
-        place = proof.place(connection, row.id, "message", str(seq))
-        raise ChainBroken(row.id, place or last, str(seq), f"message {seq} answers no tool call that is there")
+        if seq is not None:  # else a turn is missing, which is told as such
+            place = proof.place(connection, row.id, "message", str(seq))
+            raise ChainBroken(row.id, place or last, str(seq), f"message {seq} answers no tool call that is there")
     return count
 
 

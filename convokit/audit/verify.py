@@ -49,6 +49,7 @@ class Walk:
     """The last message that was checked."""
     run_start: int = 0
     calls: int = 0
+    imported: bool = False
     blobs: dict[bytes, int] = field(default_factory=dict)
     """Every binary that a message refers to, and the first entry that does."""
     prompts: set[bytes] = field(default_factory=set)
@@ -76,7 +77,7 @@ class Walk:
                 self._check_known(entry)
             self._check_prompts(page, calls, removals)
         self._check_end(previous, removals)
-        checked = check_rest(self.connection, row, self.last, self.blobs)
+        checked = check_rest(self.connection, row, self.last, self.blobs, imported=self.imported)
         return Verified(
             conversation_id=row.id,
             entries=self.last,
@@ -176,6 +177,7 @@ class Walk:
     def _check_import(self, entry: chains.Entry) -> None:
         if not refs.is_import(entry.ref) or chains.commitment(b"", [entry.ref]) != bytes(entry.commitment):
             self._broken(entry, "names no chain that was copied or restored")
+        self.imported = self.imported or not self.seq  # what follows came from there
 
     def _check_known(self, entry: chains.Entry) -> None:
         known = self.known

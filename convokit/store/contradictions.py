@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BindParameter,
+    Boolean,
     ColumnElement,
     Connection,
     Executable,
@@ -31,6 +32,8 @@ from convokit.store.schema import branch, chunk, completion, conversation, messa
 
 _ID: BindParameter[Any] = bindparam("id")
 _LAST: BindParameter[Any] = bindparam("last")
+_IMPORTED: BindParameter[bool] = bindparam("imported", type_=Boolean)
+"""Whether messages were brought here from another conversation: their turns may have stayed there, with all their calls."""
 _STATES = ("open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded")
 
 
@@ -90,6 +93,7 @@ _OF_MESSAGES = (
         "belongs to a turn that is missing",
         message.c.turn_id.is_not(None),
         not_(_there_is(turn, _of_message)),
+        or_(not_(_IMPORTED), _there_is(_held, _held.c.turn_id == message.c.turn_id)),
     ),
     _message(
         "is not the question that its turn names",
@@ -99,15 +103,26 @@ _OF_MESSAGES = (
             _of_message,
             or_(
                 and_(message.c.status == "complete", message.c.seq != turn.c.question_seq),
-                message.c.seq > turn.c.question_seq,  # passages come before it
+                and_(message.c.status == PASSAGE, message.c.seq > turn.c.question_seq),
             ),
+        ),
+    ),
+    _message(
+        "does not answer the question that its turn names",
+        message.c.role == "assistant",
+        _there_is(turn, _of_message, turn.c.question_seq != message.c.parent_seq),
+        _there_is(
+            _parent,
+            _parent.c.seq == message.c.parent_seq,
+            _parent.c.turn_id == message.c.turn_id,
+            _parent.c.role == "user",
         ),
     ),
     _message(
         "does not follow its own turn",
         message.c.role.in_(("assistant", "tool")),
         message.c.status.in_(("complete", "partial", "late")),
-        message.c.turn_id.is_not(None),
+        _there_is(turn, _of_message),
         not_(_there_is(_parent, _parent.c.seq == message.c.parent_seq, _parent.c.turn_id == message.c.turn_id)),
         not_(_there_is(turn, _of_message, turn.c.question_seq == message.c.parent_seq)),
     ),
@@ -115,9 +130,12 @@ _OF_MESSAGES = (
         "is a whole reply that its turn does not name",
         message.c.role == "assistant",
         message.c.status == "complete",
-        message.c.turn_id.is_not(None),
         not_(_there_is(tool_call, tool_call.c.message_seq == message.c.seq)),
-        not_(_there_is(turn, _of_message, turn.c.state == "completed", turn.c.reply_seq <= message.c.seq)),
+        _there_is(
+            turn,
+            _of_message,
+            or_(turn.c.state != "completed", turn.c.reply_seq.is_(None), turn.c.reply_seq > message.c.seq),
+        ),
     ),
 )
 _OF_TURNS = (
@@ -218,10 +236,12 @@ _OF_OTHERS = (
 RULES = (*_OF_MESSAGES, *_OF_TURNS, *_OF_CALLS, *_OF_OTHERS)
 
 
-def find(connection: Connection, conversation_id: UUID, last_seq: int) -> Iterator[Contradiction]:
+def find(
+    connection: Connection, conversation_id: UUID, last_seq: int, *, imported: bool = False
+) -> Iterator[Contradiction]:
     """Yield, for each rule that is broken, the first row that breaks it. There are `last_seq` messages."""
     for rule in RULES:
-        values = {"id": conversation_id, "last": last_seq}
+        values = {"id": conversation_id, "last": last_seq, "imported": imported}
         found = connection.execute(rule.statement, values).first()
         if found is not None:
             name = f"{found[0]}:{found[1]}" if rule.table == "completion" else str(found[0])

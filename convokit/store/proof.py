@@ -9,13 +9,24 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Connection, Select, and_, bindparam, func, select, tuple_
+from sqlalchemy import BindParameter, Connection, Select, and_, bindparam, exists, func, select, tuple_
 
 from convokit.domain.conversation import Head
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob
 from convokit.domain.turn import CompletionRow
-from convokit.store.schema import blob, completion, conversation, entry, message, prompt, removal, schema_, tool_call
+from convokit.store.schema import (
+    blob,
+    completion,
+    conversation,
+    entry,
+    message,
+    prompt,
+    removal,
+    schema_,
+    tool_call,
+    turn,
+)
 
 PAGE = 500
 _BLOBS = 8
@@ -202,7 +213,9 @@ def tool_calls(connection: Connection, conversation_id: UUID) -> Iterator[ToolCa
 
 
 _ANSWERS = select(message.c.seq).where(
-    message.c.conversation_id == _ID, message.c.role == "tool", message.c.turn_id.is_not(None)
+    message.c.conversation_id == _ID,
+    message.c.role == "tool",
+    exists().where(turn.c.conversation_id == _ID, turn.c.id == message.c.turn_id),
 )
 _ANSWERED = select(tool_call.c.result_seq).where(
     tool_call.c.conversation_id == _ID, tool_call.c.result_seq.is_not(None)
