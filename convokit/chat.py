@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
 from convokit.audit import differences, ledger
+from convokit.audit.checkpoint import known
 from convokit.audit.ledger import TurnLike
 from convokit.audit.verify import verify
-from convokit.completion import branching, following, pinning, reading, repeat
+from convokit.completion import branching, following, pinning, proving, reading, repeat
 from convokit.completion.effects import Flow
 from convokit.completion.options import CallOptions, PartLike, options_of
 from convokit.completion.recover import OnBusy
 from convokit.completion.scope import Scope, Target
 from convokit.context.report import Context
 from convokit.domain.branch import Branch
-from convokit.domain.conversation import Verified
+from convokit.domain.conversation import Checkpoint, Verified
 from convokit.domain.message import Message
 from convokit.domain.replay import Diff, Replay
 from convokit.domain.turn import Reply, Turn
@@ -295,9 +297,13 @@ class Chat:
         places = ledger.place(a), ledger.place(b)
         return self._driver().run(reading.over(self._scope, self._target, differences.diff(*places)))
 
-    def verify(self) -> Verified:
-        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""
-        return self._driver().run(reading.over(self._scope, self._target, verify))
+    def verify(self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None) -> Verified:
+        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs.
+
+        `against` is a checkpoint, or its file, and `key` what it was signed with: they show a history that was cut off,
+        rewritten whole or deleted, too. Raises: CheckpointError for a checkpoint that proves nothing here.
+        """
+        return self._driver().run(proving.one(self._scope, self._target, verify, known(against, key)))
 
     def _stream(self, flow: Flow[Reply], on_disconnect: OnDisconnect) -> Stream[Reply]:
         return Stream(self._driver(), flow, finish=check_on_disconnect(on_disconnect))

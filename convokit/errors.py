@@ -18,6 +18,7 @@ ConvokitError
 ├─ ChainBroken                     the history was altered: conversation, entry, what differs
 ├─ TransferFailed                  an export that cannot be written, an import that cannot be read: file, line
 │  └─ BadRecord (ValueError) ─ ConversationExists
+├─ CheckpointError (ValueError)    a checkpoint that proves nothing here: whose, what is wrong with it
 ├─ ToolFailed                      a tool round could not be finished
 │  ├─ UnknownTool · BadArguments · TooManyRounds
 ├─ ParseFailed                     a structured reply that is not one: Refused · Truncated · ValidationFailed
@@ -198,6 +199,19 @@ class BadRecord(TransferFailed, ValueError):
 
 class ConversationExists(BadRecord):
     """What a record would become is there already, and is another conversation."""
+
+
+class CheckpointError(ConvokitError, ValueError):
+    """A checkpoint that proves nothing here; the history itself was not found broken.
+
+    `reason`: file (cannot be read or written), format (is none, or cut off), signature (altered, or another key), database or
+    tenant (it was made of another one).
+    """
+
+    def __init__(self, checkpoint: str, problem: str, reason: str) -> None:
+        super().__init__(f"{checkpoint}: {problem}")
+        self.checkpoint = checkpoint
+        self.reason = reason
 
 
 class ToolFailed(ConvokitError):

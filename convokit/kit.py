@@ -13,23 +13,26 @@ from uuid import UUID
 
 from convokit.audit import search as searching
 from convokit.audit import usage
+from convokit.audit.checkpoint import Signing, known
 from convokit.audit.export import Writer
 from convokit.audit.prices import Prices
 from convokit.audit.reading import reader
+from convokit.audit.verify import verify
 from convokit.chat import Chat
-from convokit.completion import indexing, reading, recover, transfer
+from convokit.completion import indexing, proving, reading, recover, transfer
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, tools_of
 from convokit.context.repair import PartialPolicy
 from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
-from convokit.domain.conversation import Conversation, Page
+from convokit.domain.conversation import Checkpoint, Conversation, Page, VerifiedAll
 from convokit.domain.hit import Hit
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
 from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat, OnError, Progress
 from convokit.domain.turn import Recovered
 from convokit.domain.usage_report import Price, UsageBy, UsageReport
+from convokit.errors import ChainBroken
 from convokit.run.http import Client, HttpxClient, checked_client
 from convokit.run.setup import ApiKey, scope_for, scope_of, target_of
 from convokit.run.sync import SyncDriver, SyncStore, migrate_once
@@ -255,6 +258,32 @@ class Convokit:
         counter = transfer.counter_of(self._scope)
         found = reader(source, format, key=key, limits=self._scope.limits, counter=counter)
         return self._driver().run(transfer.import_(self._scope, found, on_error=on_error, progress=progress))
+
+    def verify(
+        self,
+        *,
+        against: Checkpoint | str | Path | None = None,
+        key: str | bytes | None = None,
+        broken: Callable[[ChainBroken], object] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> VerifiedAll:
+        """Verify every conversation of the tenant, as `chat.verify` does one, each from a snapshot of its own.
+
+        Raises ChainBroken at the first one that is not whole, or, with `broken`, calls that with each of them and goes on.
+        Against a checkpoint, a conversation that it knows and that is not there is one of these; later ones are no fault.
+        `progress` is called with how many are done, and how many there are. Raises: CheckpointError.
+        """
+        flow = proving.every(self._scope, verify, known(against, key), broken, progress)
+        return self._driver().run(flow)
+
+    def checkpoint(self, *, key: str | bytes, to: str | Path | IO[str] | None = None) -> Checkpoint:
+        """Return a list of the heads of the tenant's conversations, signed with `key` (HMAC-SHA256; 16 bytes or more).
+
+        Kept where nobody who can write the database can write, it shows later what no chain can show alone. `to` is the file
+        it is written to, a line for each conversation; else it is kept in memory, as the result's `text`. Raises:
+        CheckpointError when the file cannot be written, SettingsError.
+        """
+        return self._driver().run(proving.checkpoint(self._scope, Signing(key, to)))
 
     def recover(self) -> list[Recovered]:
         """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.

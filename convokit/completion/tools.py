@@ -13,7 +13,7 @@ from convokit.completion import call as calls
 from convokit.completion import functions
 from convokit.completion.effects import Flow, Run
 from convokit.completion.prepare import again, renumbered
-from convokit.completion.result import Outcome, rows_of
+from convokit.completion.result import Outcome, rows_of, sounds_of
 from convokit.completion.scope import Scope
 from convokit.context.tokens import message_tokens
 from convokit.domain import chain
@@ -49,7 +49,8 @@ def run_round(scope: Scope, call: calls.Call, asked: list[dict[str, Any]], round
     now = scope.clock.now_us()
     tool_rows = [ToolCallRow(repaired(str(each["id"])), repaired(_function(each)[0]), "running", now) for each in asked]
     asking = rows_of(call, Outcome("open", "complete"), now)
-    recorded = yield from calls.record(scope, _recording(call, now, rows=asking, ended=call.row, tool_calls=tool_rows))
+    recording = _recording(call, now, rows=asking, ended=call.row, tool_calls=tool_rows, blobs=sounds_of(call))
+    recorded = yield from calls.record(scope, recording)
     if recorded is None:
         raise calls.Fenced
     call.conversation, call.recorded = recorded.conversation, True

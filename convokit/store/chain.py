@@ -45,7 +45,7 @@ def append(connection: Connection, conversation_id: UUID, entries: Sequence[Entr
 
 def pages(connection: Connection, conversation_id: UUID) -> Iterator[list[Entry]]:
     """Yield every entry in order, a page of rows at a time."""
-    after = 0
+    after = -(2**31)  # numbers begin at 1: a lower one is found too
     while True:
         rows = connection.execute(_ENTRIES, {"id": conversation_id, "after": after, "limit": PAGE}).all()
         if rows:

@@ -109,6 +109,7 @@ class Recording:
     prompts: Sequence[tuple[bytes, str]] = ()
     summary: SummaryRow | None = None
     """What the one message of `rows` stands for, when it is a summary."""
+    blobs: Sequence[Blob] = ()
 
     @property
     def completion(self) -> CompletionRow | None:
@@ -197,7 +198,6 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
         return None
     if settlement.tools_from_seq is not None:
         tool_calls.cut_off(connection, row.id, settlement.turn_id, settlement.tools_from_seq, settlement.at)
-    blobs.keep(connection, row.id, settlement.blobs)
     if settlement.pieces:
         pieces.prune(connection, row.id, settlement.turn_id)
     if settled.rows and settled.rows[0].seq != named:
@@ -230,6 +230,8 @@ def _extend(
         addition.ended, addition.ended_call, addition.begun_call = ended, ended_call, begun_call
         written = append.write(connection, addition)
         if written == "all":
+            held = "".join(each.extra or "" for each in rows)  # of a reply that broke off, perhaps none is kept
+            blobs.keep(connection, row.id, [each for each in settlement.blobs if each.url in held])
             return Settled(moved, rows)
         if ended is not None and written == "nothing":
             return None

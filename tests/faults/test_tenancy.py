@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import bindparam, or_, select
@@ -22,7 +23,7 @@ from sqlalchemy import bindparam, or_, select
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
 from convokit.errors import ConvokitError
-from convokit.store import chain, conversations, finding, migrate, search, snapshots, transfer, turns, usage
+from convokit.store import chain, conversations, finding, migrate, proof, search, snapshots, transfer, turns, usage
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -31,6 +32,7 @@ pair = paired()
 spoilt = paired()
 """For the scenarios that write: what B writes must not change what the others see."""
 Calls = Iterator[Callable[[], Any]]
+SIGNING = "B's own secret, of enough bytes"
 
 
 def _everywhere(*tries: Callable[[Side, Any], Any]) -> Attack:
@@ -146,12 +148,22 @@ ATTACKS: dict[str, Attack] = {
         *(lambda side, at=at: side.kit.search("secret", id=side.known.ids[at]) for at in range(len(KEYS))),
     ),
     "Convokit.reindex": _on_the_kit(lambda side: side.kit.reindex()),
+    "Convokit.verify": _on_the_kit(
+        lambda side: side.kit.verify(),
+        lambda side: side.kit.verify(against=side.face.settle(side.kit.checkpoint(key=SIGNING)), key=SIGNING),
+    ),
+    "Convokit.checkpoint": _on_the_kit(
+        lambda side: side.face.settle(side.kit.checkpoint(key=SIGNING)).text.splitlines()[1:-1]  # without its time
+    ),
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
     "Chat.key": _everywhere(lambda side, chat: chat.key),
     "Chat.messages": _of_messages(lambda chat, place: chat.messages(before=place), lambda chat, place: chat.messages()),
-    "Chat.verify": _everywhere(lambda side, chat: chat.verify()),
+    "Chat.verify": _everywhere(
+        lambda side, chat: chat.verify(),
+        lambda side, chat: chat.verify(against=side.face.settle(side.kit.checkpoint(key=SIGNING)), key=SIGNING),
+    ),
     "Chat.context": _everywhere(lambda side, chat: chat.context(), lambda side, chat: chat.context(SECRET)),
     "Chat.replay": _of_turns(lambda chat, turn: chat.replay(turn), lambda chat, turn: chat.replay(turn, call=1)),
     "Chat.diff": _of_turns(
@@ -305,6 +317,13 @@ TENANT = {
     ],
     "finding.stands": lambda connection, wanted: finding.stands(connection, "rival", (wanted, 1)),
     "search.fill": lambda connection, wanted: search.fill(connection, "rival", None),
+    "proof.count_conversations": lambda connection, wanted: proof.count_conversations(connection, "rival"),
+    "proof.heads": lambda connection, wanted: [
+        each.conversation_id for each in proof.heads(connection, "rival", UUID(int=0), 1000)
+    ],
+    "proof.prompts": lambda connection, wanted: proof.prompts(
+        connection, "rival", connection.execute(select(prompt.c.digest)).scalars()
+    ),
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
@@ -330,6 +349,7 @@ ROW = {
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
     "blobs.insert_new",
+    "proof.database_id",
     "quick.quick",
     "quick.plain",
     "search.wanted_by",
