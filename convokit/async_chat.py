@@ -339,7 +339,7 @@ class AsyncChat:
         return await self._driver().run(flow)
 
     async def diff(self, a: TurnLike, b: TurnLike) -> Diff:
-        """Return where `b`'s request first differs from `a`'s (turns, or replays), and why no cache could serve it from there."""
+        """Return where `b`'s request first differs from `a`'s (turns or replays), and why no cache can serve it from there."""
         found = differences.diff(ledger.place(a), ledger.place(b))
         return await self._driver().run(reading.over(self._scope, self._target, found))
 
