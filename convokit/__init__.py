@@ -18,7 +18,7 @@ from convokit.errors import ConvokitError
 from convokit.kit import Convokit
 from convokit.run.aio import AsyncStream
 from convokit.run.sync import Stream
-from convokit.settings import Budget, Limits, Retry, Timeouts
+from convokit.settings import Budget, Limits, Retry, Summary, Timeouts
 
 __all__ = [
     "AsyncChat",
@@ -42,6 +42,7 @@ __all__ = [
     "Retry",
     "Stream",
     "StreamEvent",
+    "Summary",
     "Timeouts",
     "Tool",
     "Usage",

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from convokit.audit.verify import verify
 from convokit.context.arrange import arranged
 from convokit.context.repair import marked
+from convokit.context.rolling import transcript
 from convokit.context.window import Item
 from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow
@@ -216,6 +217,9 @@ def _rendered(made: Rebuilt) -> Rendered | None:
     now = call.started_at / 1_000_000 if manifest.at is None else manifest.at
     try:
         items = [_item(made.rows, index, manifest) for index in range(len(made.rows))]
+        if manifest.transcript:
+            text = transcript([item.shape for item in items])
+            items = [Item(0, {"role": "user", "content": text}, 0, 0)]
         shapes, _, _ = arranged(items, made.prompt, manifest.profile, manifest.partial)
         made.messages = for_wire(
             inflated(shapes, made.blobs), manifest.profile, unsupported=manifest.unsupported, now=now

@@ -31,7 +31,7 @@ def begin(
     seen = prepared.seen.conversation
     row = seen if seen is not None else _new_conversation(scope, target, now)
     described = seen is not None and _describe(row, target)
-    completion = calls.new_row(prepared, turn_id, now)
+    completion = calls.new_row(prepared.first, turn_id, now)
     follows = prepared.seen.path.rows[-1] if content is None else None
     passages, question = ([], follows) if follows is not None else _asked(prepared, content, turn_id, now)
     timeouts = prepared.plan.timeouts
@@ -43,9 +43,9 @@ def begin(
         passages=passages,
         completion=completion,
         owner=scope.owner(),
-        lease_us=calls.lease_us(calls.silence_s(prepared)),
+        lease_us=calls.lease_us(calls.silence_s(prepared.first)),
         at=now,
-        prompts=prepared.manifest.prompts,
+        prompts=prepared.first.manifest.prompts,
         blobs=() if content is None else content.blobs,
         key=key,
         described=described,

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from convokit.completion import summary
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import assemble_seen, last_reply, look, plan_for
@@ -71,6 +72,8 @@ def context(scope: Scope, target: Target, given: object, passages: Sequence[str]
         raise missing(target)
     plan = plan_for(scope, target, call, seen.conversation)
     found = assemble_seen(plan, seen, None if given is None else content)
+    if given is not None:
+        found = summary.announced(plan, seen, found)
     reply = last_reply(reversed(seen.path.rows))
     if seen.conversation is None or reply is None or reply.turn_id is None:
         return found

@@ -13,7 +13,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from convokit.completion import call as calls
-from convokit.completion import following, places, turn
+from convokit.completion import following, places, summary, turn
 from convokit.completion.effects import Emit, Flow, Sleep, read
 from convokit.completion.options import Options
 from convokit.completion.places import Place
@@ -206,6 +206,7 @@ def _open_again(
         tail = seen.path.rows
     seen.path.rows = tail
     prepared = prepare_again(scope, target, call, seen, stream=stream)
+    prepared = yield from summary.planned(scope, target, call, prepared)
     turn.check_api_key(scope, prepared)
     with turn.held(scope, found.id):
         running = yield from _reopened(scope, prepared, found, moves_head=last)
@@ -233,14 +234,14 @@ def _tail(rows: list[MessageRow], found: TurnRow) -> list[MessageRow]:
 def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: bool) -> Flow[calls.Call]:
     timeouts, seen = prepared.plan.timeouts, prepared.seen
     assert seen.conversation is not None
-    row = calls.new_row(prepared, found.id, scope.clock.now_us(), number=found.calls + 1)
+    row = calls.new_row(prepared.first, found.id, scope.clock.now_us(), number=found.calls + 1)
     reopening = steps.Reopening(
         conversation=seen.conversation,
         turn=found,
         completion=row,
         owner=scope.owner(),
-        lease_us=calls.lease_us(calls.silence_s(prepared)),
-        prompts=prepared.manifest.prompts,
+        lease_us=calls.lease_us(calls.silence_s(prepared.first)),
+        prompts=prepared.first.manifest.prompts,
     )
     yield from sure(scope, steps.reopen, outcomes.reopened, reopening, patience_s=BEGIN_S, passing_only=True)
     return calls.Call(

@@ -24,7 +24,7 @@ NOTE = "<!-- Written by `python -m tests.docs.generate` from the docstrings. Cha
 FACES = ("Convokit", "Chat")
 VALUES = (
     "Conversation", "Message", "Page", "Reply", "Usage", "Verified", "Context", "Report", "Replay", "Diff",
-    "Budget", "Retry", "Timeouts", "Limits", "Profile", "ContextBuilder", "tool", "Tool",
+    "Budget", "Retry", "Timeouts", "Limits", "Summary", "Profile", "ContextBuilder", "tool", "Tool",
 )  # fmt: skip
 ELSEWHERE = {
     "ConvokitError": "errors.md", "AsyncConvokit": "", "AsyncChat": "",
