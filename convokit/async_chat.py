@@ -286,22 +286,18 @@ class AsyncChat:
         )
 
     async def replay(self, turn: TurnLike | None = None, *, call: int | None = None) -> Replay:
-        """Return an API call's request as it was sent: put together again from what is stored, and checked against its digest.
+        """Return an API call's request as it was sent, put together again and checked: its `status` says whether it is exact.
 
-        `turn` is a turn's id, a `Turn` or a `Reply`; the newest turn of this chat when not given. `call` is the call's number
-        within the turn, from 1 (rounds of tools and retries are calls of their own); the last that was answered when not given.
-        Its `status` says whether it is exact. Raises: NotFound.
+        `turn` is a turn's id, a `Turn` or a `Reply` (default: the newest turn of this chat); `call` the call's number within
+        it, from 1 (default: the last that was answered): tool rounds and retries are calls too. Raises: NotFound.
         """
         flow = reading.on_branch(self._scope, self._target, ledger.replay(ledger.place(turn, call)))
         return await self._driver().run(flow)
 
     async def diff(self, a: TurnLike, b: TurnLike) -> Diff:
-        """Return where the request of `b` first differs from that of `a`, and why its prompt could not be served from a cache.
-
-        Both are turns (their last answered call), or replays of any call. Raises: NotFound.
-        """
-        places = ledger.place(a), ledger.place(b)
-        return await self._driver().run(reading.over(self._scope, self._target, differences.diff(*places)))
+        """Return where `b`'s request first differs from `a`'s (turns or replays), and why no cache can serve it from there."""
+        found = differences.diff(ledger.place(a), ledger.place(b))
+        return await self._driver().run(reading.over(self._scope, self._target, found))
 
     async def verify(
         self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None

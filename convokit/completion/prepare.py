@@ -173,17 +173,6 @@ def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepa
     return replace(built, changes=prepared.changes, retrimmed=prepared.retrimmed)
 
 
-def renumbered(prepared: Prepared, expected: Sequence[int], rows: Sequence[MessageRow]) -> Prepared:
-    """Return the same request with its last messages under the seqs they were written as, where those are not the expected."""
-    seqs = {seq: row.seq for seq, row in zip(expected, rows, strict=True) if seq != row.seq}
-    if not seqs:
-        return prepared
-    items = tuple(replace(item, key=seqs.get(item.key, item.key)) for item in prepared.items)
-    context = manifests.renumbered(prepared.context, seqs)
-    made_of = manifests.written(prepared.plan, context, stream=prepared.stream, now=prepared.at)
-    return replace(prepared, items=items, context=context, manifest=made_of)
-
-
 def adapted_to(scope: Scope, prepared: Prepared, error: Exception) -> Prepared | None:
     """Return the request that answers what the server complained of, if the retry policy allows; None when there is none."""
     plan, policy = prepared.plan, prepared.plan.retry

@@ -15,12 +15,12 @@ from convokit.completion import call as calls
 from convokit.completion import counted
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
+from convokit.completion.placing import renumbered
 from convokit.completion.prepare import (
     Prepared,
     Summarising,
     last_reply,
     options_for,
-    renumbered,
     summing_up,
     with_summaries,
 )

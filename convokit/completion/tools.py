@@ -12,7 +12,8 @@ from typing import Any
 from convokit.completion import call as calls
 from convokit.completion import functions
 from convokit.completion.effects import Flow, Run
-from convokit.completion.prepare import again, renumbered
+from convokit.completion.placing import renumbered
+from convokit.completion.prepare import again
 from convokit.completion.result import Outcome, rows_of, sounds_of
 from convokit.completion.scope import Scope
 from convokit.context.tokens import message_tokens
