@@ -26,7 +26,7 @@ def _messages(path: Path, count: int, each: int) -> None:
     with path.open("w") as file:
         for number in range(count // each):
             talk = [
-                {"role": ("user", "assistant")[at % 2], "content": f"message {at} of {number} " * 8}
+                {"role": ("user", "assistant")[at % 2], "content": f"message {at} of {number} " * 14}
                 for at in range(each)
             ]
             file.write(json.dumps({"key": f"{number}", "messages": talk}) + "\n")
