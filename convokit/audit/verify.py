@@ -58,7 +58,6 @@ class Walk:
     def walk(self) -> Verified:
         """Check everything. Raises: ChainBroken."""
         row = self.row
-        refs.check_identity(self.connection, row)
         removals = Removals(self.connection, row.id)
         previous = chains.genesis(row.id)
         for page in chain.pages(self.connection, row.id):
@@ -76,6 +75,7 @@ class Walk:
                     removals.check(entry, self.seq)
                 self._check_known(entry)
             self._check_prompts(page, calls, removals)
+        refs.check_identity(self.connection, row, imported=self.imported)
         self._check_end(previous, removals)
         checked = check_rest(self.connection, row, self.last, self.blobs, imported=self.imported)
         return Verified(

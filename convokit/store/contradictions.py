@@ -34,6 +34,8 @@ _ID: BindParameter[Any] = bindparam("id")
 _LAST: BindParameter[Any] = bindparam("last")
 _IMPORTED: BindParameter[bool] = bindparam("imported", type_=Boolean)
 """Whether messages were brought here from another conversation: their turns may have stayed there, with all their calls."""
+_LEFT = "abandoned"
+"""A turn that was open, and a call that was running, when their conversation was exported came here as that, without an end."""
 _STATES = ("open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded")
 
 
@@ -154,7 +156,8 @@ _OF_TURNS = (
             turn.c.state.not_in(_STATES),
             _is_open & or_(turn.c.claim.is_(None), turn.c.claim != turn.c.branch),
             _is_open & or_(turn.c.ended_at.is_not(None), turn.c.reply_seq.is_not(None)),
-            not_(_is_open) & or_(turn.c.claim.is_not(None), turn.c.ended_at.is_(None)),
+            not_(_is_open) & turn.c.claim.is_not(None),
+            not_(_is_open) & turn.c.ended_at.is_(None) & (turn.c.state != _LEFT),
         ),
     ),
     _turn(
@@ -182,6 +185,7 @@ _OF_CALLS = (
     _call(
         "is still running, and its turn is over",
         completion.c.ended_at.is_(None),
+        completion.c.state != _LEFT,
         not_(_there_is(turn, _of_call, _is_open)),
     ),
     _call(

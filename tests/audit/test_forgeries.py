@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy import Connection, insert, select, update
 
 from convokit.domain import chain as chains
+from convokit.domain.message import MessageRow
 from convokit.errors import ChainBroken
+from convokit.store import messages
 from convokit.store.schema import branch, completion, conversation, entry, message, removal, summary, tool_call, turn
 from tests.audit.histories import Histories, extend, record, remove
-from tests.audit.tampering import Row, after, changing, rewritten, rows
+from tests.audit.tampering import Row, after, changing, rewritten, rows, undone, verdict
 
 FRESH = UUID("00000000-0000-7000-8000-00000000000f")
 
@@ -137,3 +139,22 @@ def test_what_a_chain_alone_cannot_show(told: Histories) -> None:
         rewritten(connection, told.rich)
 
     assert after(told.engine, told.rich, rewrite) is None
+
+
+def test_a_history_that_was_brought_here(told: Histories) -> None:
+    """Behind an entry that says where they came from, messages stand whole without their turns; changed, they are found."""
+    with undone(told.engine) as connection:
+        copied = f"{told.rich}:12:{'ab' * 32}"
+        extend(connection, told.empty, "import", copied, chains.commitment(b"", [copied]))
+        for seq, role in enumerate(("user", "assistant", "tool", "assistant"), 1):
+            parent = seq - 1 or None
+            row = MessageRow(seq, parent, 1, FRESH, role, "complete", 1, "c", seq, 1, content="x", salt=b"s" * 16)
+            messages.append(connection, told.empty, [row])
+            extend(connection, told.empty, "message", str(seq), row.leaf().commitment)
+        at_end = update(conversation).where(conversation.c.id == told.empty)
+        connection.execute(at_end.values(last_seq=4, head_seq=4))
+        assert verdict(connection, told.empty) is None
+        changing(message, {"conversation_id": told.empty, "seq": 3}, content="y")(connection)
+        found = verdict(connection, told.empty)
+        assert found is not None
+        assert found.ref == "3"
