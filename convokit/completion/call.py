@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from convokit.completion.effects import Close, Emit, Flow, Head, Open, Read, Sleep, write_once
-from convokit.completion.prepare import Prepared, adapted_to, body_digest
+from convokit.completion.manifest import body_digest
+from convokit.completion.prepare import Prepared, adapted_to
 from convokit.completion.saving import SAVE_S, sure
 from convokit.completion.scope import Scope
 from convokit.domain import chain
@@ -264,7 +265,7 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
         epoch=call.epoch,
         ended=call.row,
         following=following,
-        prompts=prepared.prompts,
+        prompts=prepared.manifest.prompts,
         moves_head=call.moves_head,
         lease_us=lease_us(wait + silence_s(prepared)),
         at=now,
@@ -289,7 +290,7 @@ def follow(call: Call, recorded: steps.Settled | None, prepared: Prepared, follo
 
 def fail(row: CompletionRow, error: Exception, now: int) -> None:
     """Write into the row how the call failed. No text of anyone's is kept in it."""
-    row.state = "error"
+    row.state, row.usage_source, row.prompt_tokens = "error", "absent", None
     row.error = compact_json(describe(error))
     row.ended_at = now
     row.salt = chain.new_salt()
@@ -306,15 +307,18 @@ def describe(error: Exception) -> dict[str, Any]:
 
 
 def new_row(prepared: Prepared, turn_id: UUID, now: int, *, number: int = 1) -> CompletionRow:
-    """Return the row of a call that is about to be made."""
+    """Return the row of a call that is about to be made. Its prompt is estimated, in case its worker dies before it ends."""
     salt, digest = body_digest(prepared.rendered)
     return CompletionRow(
         turn_id=turn_id,
         number=number,
         state="sending",
-        manifest=prepared.manifest,
+        manifest=prepared.manifest.text,
         body_salt=salt,
         body_digest=digest,
         requested_model=prepared.plan.model,
+        provider=prepared.plan.provider,
         started_at=now,
+        prompt_tokens=prepared.context.report.tokens,
+        usage_source="estimated",
     )

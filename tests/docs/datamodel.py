@@ -39,7 +39,7 @@ TABLES = {
     "convokit_removal": "What was lawfully removed, by whom and why.",
 }
 
-RESERVED = frozenset({"convokit_summary", "convokit_removal"})
+RESERVED = frozenset({"convokit_removal"})
 """Tables that the schema has and no code uses yet."""
 
 WORDS = {
@@ -77,6 +77,8 @@ WORDS = {
     "convokit_turn.id": "UUIDv7.",
     "convokit_turn.branch": "The branch it runs on.",
     "convokit_turn.question_seq": "The message it answers.",
+    "convokit_turn.after_seq": "For another reply to a question that was there already: the last message when the turn began.",
+    "convokit_turn.after_entry": "And the chain's last entry then; both null for the turn that asked its question.",
     "convokit_turn.reply_seq": "The reply, complete or partial.",
     "convokit_turn.idempotency_hash": "Hash of the caller's idempotency key.",
     "convokit_turn.fingerprint": "Salted digest of the request that came with that key.",
@@ -98,6 +100,7 @@ WORDS = {
     "convokit_completion.body_salt": "Salts `body_digest`.",
     "convokit_completion.body_digest": "Salted SHA-256 of the exact bytes that were sent.",
     "convokit_completion.requested_model": "The model that was asked for.",
+    "convokit_completion.provider": "Who was asked: the profile's provider, else the server's host.",
     "convokit_completion.served_model": "The model that the server says answered.",
     "convokit_completion.response_id": "The server's id of the completion.",
     "convokit_completion.request_id": "The server's id of the request, from the response's headers.",
@@ -109,6 +112,7 @@ WORDS = {
     "convokit_completion.reasoning_tokens": "Of the reply, how many were reasoning.",
     "convokit_completion.usage_source": "`reported` by the server, `estimated` here, or `absent`.",
     "convokit_completion.service_tier": "The tier that served it.",
+    "convokit_completion.cost_nanousd": "What the server said the call cost, in billionths of a US dollar.",
     "convokit_completion.error": "JSON: how the call failed. Holds no text of anyone's.",
     "convokit_completion.salt": "Salts the call's commitment in the chain.",
     "convokit_completion.started_at": "Before the first byte was sent.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -98,6 +99,16 @@ def _everything(kit: Convokit, chat: Chat) -> None:
     with chat.follow() as followed:
         for _ in followed:
             pass
+    chat.regenerate()
+    chat.edit(found[-2].seq, "hello again", context=["a passage"])
+    chat.siblings(found[-2].seq)
+    chat.resume()
+    forked = chat.fork(found[-1].seq, name="other")
+    forked.send("on a branch")
+    forked.regenerate()
+    kit.chat("k", branch="other").checkout(2)
+    chat.branches()
+    chat.log(limit=40, before=chat.log(limit=40)[0].seq)
     page = kit.conversations(limit=10)
     kit.conversations(limit=10, before=page.next)
     kit.conversations(limit=10, subject="hanako")
@@ -177,3 +188,40 @@ def _grown(kit: Convokit, database: str, key: str, count: int, run: int | None) 
     identity = chat.id
     _change(database, lambda connection: grow(connection, identity, count, run=run))
     return identity
+
+
+def test_usage_reads_only_conversations_that_were_used_since(long: Convokit, database: str) -> None:
+    """With `since`, the index by last use leads to conversations and their key to their calls: no table is read whole."""
+    _grown(long, database, "long", 10, None)
+    statements = Statements(long._store.engine)
+    identity = long.chat("long")
+    identity.send("and now?")
+    assert identity.id is not None
+    _change(database, lambda connection: fill(connection, cast("UUID", identity.id), 3000), _spread)
+    since = datetime.now(UTC) - timedelta(hours=1)
+    statements.seen.clear()
+    assert long.usage(since=since).total.calls >= 2
+    assert long.usage(since=since, by="conversation", subject="hanako").rows
+    engine = open_engine(database_url(database))
+    with engine.connect() as connection:
+        plans = [_plan(connection, *each) for each in statements.seen.items() if "sum(" in each[0].lower()]
+    engine.dispose()
+    assert len(plans) == 2
+    for plan in plans:
+        assert "convokit_conversation_recent" in plan or "convokit_conversation_subject" in plan, plan
+        assert "Seq Scan" not in plan, plan
+        assert "SCAN convokit" not in plan, plan
+
+
+def _spread(connection: Any) -> None:
+    """Give each conversation that was filled in its own call, 40 days ago."""
+    ago = {"us": 40 * 86_400_000_000}
+    calls = "UPDATE convokit_completion SET conversation_id = turn_id, started_at = started_at - :us"
+    connection.execute(text(f"{calls} WHERE turn_id IN (SELECT id FROM convokit_conversation)"), ago)
+    moved = "UPDATE convokit_conversation SET updated_at = updated_at - :us"
+    connection.execute(text(f"{moved} WHERE key IS NULL"), ago)
+
+
+def _plan(connection: Any, statement: str, values: Any) -> str:
+    explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+    return "\n".join(str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {statement}", values))
