@@ -11,7 +11,7 @@ from sqlalchemy import text as sql
 
 from convokit import Budget, Convokit, Retry, Summary
 from convokit.domain.message import Message
-from convokit.errors import ContextOverflow, InvalidInput, Interrupted, ServerFailed, SettingsError
+from convokit.errors import ContextOverflow, Interrupted, InvalidInput, ServerFailed, SettingsError
 from convokit.store import summaries
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.support.faces import Face
@@ -398,7 +398,7 @@ def test_leaving_in_the_middle_of_the_summary(
 def test_a_turn_that_is_taken_away_while_it_sums_up(
     face: Face, summed: Any, server: LoopbackServer, database: str, writer: Writer
 ) -> None:
-    """Cancelled in the middle of its summary, a turn ends and stores none; the conversation goes on, and the next turn sums up."""
+    """Cancelled in the middle of its summary, a turn ends and stores none; the next turn sums up."""
     chat = summed.chat("k")
     number = _next_moves(face, chat)
     with Convokit(database, model="m", base_url=server.url) as other:
