@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Unpack
+from typing import IO, Any, TextIO, Unpack
 from uuid import UUID
 
+from convokit.audit.export import Writer
+from convokit.audit.reading import reader
 from convokit.chat import Chat
-from convokit.completion import reading, recover
+from convokit.completion import reading, recover, transfer
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, tools_of
 from convokit.context.repair import PartialPolicy
@@ -19,6 +21,7 @@ from convokit.context.tokens import Counter
 from convokit.domain.conversation import Conversation, Page
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
+from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat, OnError, Progress
 from convokit.domain.turn import Recovered
 from convokit.run.http import Client, HttpxClient, checked_client
 from convokit.run.setup import ApiKey, scope_for, scope_of, target_of
@@ -99,6 +102,7 @@ class Convokit:
         key: str | None = None,
         *,
         id: UUID | str | None = None,
+        branch: int | str = 0,
         subject: str | None = None,
         title: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -113,13 +117,16 @@ class Convokit:
         """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
 
         It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
+        `branch` is the number or name of a branch that `fork` made: NotFound at the first use if there is none.
         What is set here beats the kit's own settings. Model, developer prompt, parameters, subject, title and metadata are
         stored with the conversation at its next turn; budget, tools, strategy and summary hold for this handle.
         """
         options = Options(
             model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, summary=summary, params=params
         )
-        target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
+        target = target_of(
+            self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options, branch=branch
+        )
         return Chat(self._scope, target, self._driver)
 
     def tenant(self, name: str) -> Convokit:
@@ -133,6 +140,49 @@ class Convokit:
     ) -> Page[Conversation]:
         """Return the tenant's conversations, the last used first. `before` takes a page's `next`."""
         return self._driver().run(reading.recent(self._scope, subject=subject, limit=limit, before=before))
+
+    def export(
+        self,
+        to: str | Path | TextIO,
+        *,
+        format: ExportFormat = "jsonl",
+        key: str | None = None,
+        conversations: Iterable[UUID | str] | None = None,
+        subject: str | None = None,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Write conversations to a file, and return how many: the one under `key`, these, one person's, or all of the tenant's.
+
+        `to` is a path, where the file appears when it is whole, or an open text file. `format`: "jsonl" is lossless (`import_`
+        restores it), "openai" is fine-tuning data (the complete turns of each path), "markdown" is for people. `progress` is
+        called with the messages done, and all there are if that is known. Raises: NotFound, TransferFailed.
+        """
+        writer = Writer(to, format)
+        flow = transfer.export(
+            self._scope, writer, key=key, conversations=conversations, subject=subject, progress=progress
+        )
+        return self._driver().run(flow)
+
+    def import_(
+        self,
+        source: str | Path | IO[Any],
+        *,
+        format: ImportFormat = "jsonl",
+        key: str | None = None,
+        on_error: OnError = "raise",
+        progress: Progress | None = None,
+    ) -> Imported:
+        """Write the conversations of a file, one transaction each, and return what became of them.
+
+        `source` is a path or an open file. `format`: "jsonl" is an export of convokit's, "chatgpt" ChatGPT's
+        `conversations.json`, "messages" arrays in the API's shape (one may be named by `key`). What is there already is left
+        alone, so an import that broke off is simply repeated. A bad record raises, or is skipped and reported with
+        `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
+        Raises: BadRecord, ConversationExists, TransferFailed.
+        """
+        counter = transfer.counter_of(self._scope)
+        found = reader(source, format, key=key, limits=self._scope.limits, counter=counter)
+        return self._driver().run(transfer.import_(self._scope, found, on_error=on_error, progress=progress))
 
     def recover(self) -> list[Recovered]:
         """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.

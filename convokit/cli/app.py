@@ -17,6 +17,7 @@ from convokit.cli.failing import Commands
 from convokit.cli.listing import context, ls, show, verify
 from convokit.cli.recovery import recover
 from convokit.cli.replaying import diff, replay
+from convokit.cli.transfer import export, import_
 
 app = typer.Typer(
     cls=Commands,
@@ -33,6 +34,8 @@ app.command(cls=options.WithLocal)(context)
 app.command()(replay)
 app.command()(diff)
 app.command()(verify)
+app.command()(export)
+app.command(name="import")(import_)
 app.command()(recover)
 app.add_typer(db, name="db")
 app.command()(doctor)

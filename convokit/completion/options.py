@@ -168,6 +168,8 @@ class Options:
         )
 
 
+NOTHING = Options()
+"""What a call sets that sets nothing."""
 _FIELDS = tuple(each.name for each in fields(Options) if each.name != "params")
 
 
@@ -216,6 +218,8 @@ class Plan:
 
 def options_of(given: CallOptions) -> Options:
     """Return what a call was given as options. Raises: SettingsError."""
+    if not given:
+        return NOTHING
     values: dict[str, Any] = dict(given)
     own: dict[str, Any] = {name: values.pop(name) for name in _OF_CALL if name in values}
     return Options(**{**own, "tools": tools_of(own.get("tools", UNSET))}, params=cast("RequestParams", values))

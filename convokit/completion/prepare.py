@@ -9,7 +9,7 @@ from uuid import UUID
 from convokit.completion import counted
 from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow, read
-from convokit.completion.options import Options, Plan, settle
+from convokit.completion.options import NOTHING, Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
 from convokit.context.report import Context, Earlier, Part
 from convokit.context.rolling import transcript
@@ -77,8 +77,17 @@ class Prepared:
 
 
 def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Plan:
-    """Return the settled plan: call over chat over what the chat stored over kit."""
-    return settle(options_for(scope, target, call, row), scope.base_url)
+    """Return the settled plan: call over chat over what the chat stored over kit.
+
+    A call that sets nothing has the plan of the call before, as long as the chat stores the same.
+    """
+    settings = row.settings if row is not None else None
+    if call is NOTHING and target.plan is not None and target.plan[0] == settings:
+        return target.plan[1]
+    plan = settle(options_for(scope, target, call, row), scope.base_url)
+    if call is NOTHING:
+        target.plan = settings, plan
+    return plan
 
 
 def options_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Options:
@@ -131,8 +140,8 @@ def _built(
     blobs: Mapping[bytes, Blob],
     *,
     stream: bool,
-    floor: int | None,
-    earlier: Earlier | None,
+    floor: int | None = None,
+    earlier: Earlier | None = None,
     note: Part | None = None,
     transcript_of: tuple[int, ...] = (),
 ) -> Prepared:
@@ -211,19 +220,9 @@ def summing_up(scope: Scope, prepared: Prepared, plan: Plan, sources: Sequence[M
     """Build the request that sums up messages, which are in it as one text. Raises: ContextOverflow."""
     shape = {"role": "user", "content": transcript([row.as_wire() for row in sources])}
     items = (Item(0, shape, message_tokens(plan.counter, shape), 0),)
+    seqs = tuple(row.seq for row in sources)
     nothing = snapshots.Snapshot(None)
-    return _built(
-        scope,
-        prepared.conversation_id,
-        nothing,
-        plan,
-        items,
-        {},
-        stream=False,
-        floor=None,
-        earlier=None,
-        transcript_of=tuple(row.seq for row in sources),
-    )
+    return _built(scope, prepared.conversation_id, nothing, plan, items, {}, stream=False, transcript_of=seqs)
 
 
 def with_summaries(
@@ -300,9 +299,10 @@ def _enough(
 
 def _begins_within(rows: list[MessageRow]) -> bool:
     """Return whether rows, newest first, may end amid the passages of the newest turn: those lie before its one question."""
-    oldest, turn_id = rows[-1], rows[0].turn_id
-    asked = sum(row.role == "user" and row.status != PASSAGE and row.turn_id == turn_id for row in rows)
-    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked <= 1
+    oldest = rows[-1]
+    asked = [row.turn_id for row in rows if row.role == "user" and row.status != PASSAGE]
+    turn_id = asked[0] if asked else None  # the turn that asked it, whichever answers it
+    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked.count(turn_id) == 1
 
 
 def _spent(plan: Plan, rows: list[MessageRow]) -> int:

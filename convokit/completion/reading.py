@@ -134,3 +134,14 @@ def over(scope: Scope, target: Target, function: Callable[[Connection, str, UUID
     if found is None:
         raise missing(target)
     return found
+
+
+def on_branch(
+    scope: Scope, target: Target, function: Callable[[Connection, str, UUID, int], Result | None]
+) -> Flow[Result]:
+    """Run a reading function over the chat's conversation and branch. Raises: NotFound when it returns None."""
+    conversation_id = yield from identify(scope, target)
+    found = yield from read(function, scope.tenant, conversation_id, target.branch)
+    if found is None:
+        raise missing(target)
+    return found

@@ -44,19 +44,19 @@ def snapshot(
 ) -> Snapshot:
     """Read the conversation, the end of the branch's path as far as `enough` asks, and whether a turn is open on it.
 
-    `at` reads the path that ends there instead of the branch's own; `summarised` reads its summaries as well.
+    `at` reads the path that ends there instead of the branch's own, 0 is before all; `summarised` reads its summaries.
     """
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return Snapshot(None)
     found = row
     head = conversations.head(connection, row, branch)
-    end = head if at is None else at
-    path = messages.read_back(connection, row.id, end, lambda rows: enough(found, rows))
+    last = head if at is None else at or None
+    path = messages.read_back(connection, row.id, last, lambda rows: enough(found, rows))
     pinned = _pinned(connection, row, path)
     wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in digests(each.parts)}
     found_blobs = blobs.among(connection, row.id, wanted) if wanted else {}
-    stored = summaries.of_path(connection, row.id, end) if summarised else []
+    stored = summaries.of_path(connection, row.id, last) if summarised else []
     return Snapshot(row, head, path, turns.open_on(connection, row.id, branch), found_blobs, pinned, stored)
 
 

@@ -10,12 +10,11 @@ import pytest
 
 from convokit import Profile
 from convokit.completion.effects import Clock
-from convokit.completion.scope import Target
 from convokit.context.strategy import LastTurns
 from convokit.domain.replay import Diff, Reason
 from convokit.errors import InvalidInput, NotFound
 from convokit.store.schema import completion
-from tests.audit.recordings import SMALL, SOUND, STREAMING, Stage, changed, lookup, make_branch, redacted
+from tests.audit.recordings import SMALL, SOUND, STREAMING, Stage, changed, lookup, redacted
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk
 from tests.support.server import completion as answered
@@ -30,6 +29,7 @@ def stage(face: Face, database: str, server: LoopbackServer) -> Stage:
 
 def _turns(stage: Stage, *kits: Any, **options: Any) -> Diff:
     """Send a turn with each kit, and return what tells the last two apart."""
+    last: Any = None
     for kit in kits:
         last = stage.do(kit.chat("k").send("問い", **(options if kit is kits[-1] else {})))
     chat = kits[0].chat("k")
@@ -67,6 +67,8 @@ def _window(stage: Stage) -> Diff:
     found: Diff = stage.do(kit.chat("k").diff(turns[moved - 1], turns[moved]))
     assert f"from message {starts[moved - 1]} to message {starts[moved]}" in found.why
     assert found.common_messages == 0
+    apart = stage.do(kit.chat("k").diff(turns[-1], turns[0]))
+    assert (apart.reason, apart.why) == ("window", f"the window's start moved from message {starts[-1]} to message 1")
     return found
 
 
@@ -128,8 +130,7 @@ def _branch(stage: Stage) -> Diff:
     chat = kit.chat("k")
     for text in ("one", "two", "three"):
         reply = stage.do(chat.send(text))
-    make_branch(stage.database, 1, 2)
-    other = type(chat)(kit._scope, Target("k", branch=1), kit._driver)
+    other = stage.do(chat.fork(2))
     there = stage.do(other.send("other"))
     found: Diff = stage.do(chat.diff(reply, there))
     assert stage.do(other.diff(there, reply)).reason == "branch"

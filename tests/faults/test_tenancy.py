@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -19,7 +21,8 @@ from sqlalchemy import bindparam, or_, select
 
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
-from convokit.store import chain, conversations, migrate, snapshots, turns, usage
+from convokit.errors import ConvokitError
+from convokit.store import chain, conversations, migrate, snapshots, transfer, turns, usage
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -58,6 +61,11 @@ def _once(side: Side, chat: Any, text: str, *, stream: bool) -> Any:
     return (chat.stream if stream else chat.send)(text, idempotency_key=ONCE)
 
 
+def _once_edited(chat: Any, place: Any, *, stream: bool) -> Any:
+    """Use A's idempotency key for another version of A's question."""
+    return (chat.stream_edit if stream else chat.edit)(place, SECRET, idempotency_key=ONCE)
+
+
 def _of_messages(*tries: Callable[[Any, Any], Any]) -> Attack:
     """Return the attack that tries A's places, in A's conversations and in B's own."""
 
@@ -82,6 +90,34 @@ def _of_turns(*tries: Callable[[Any, Any], Any]) -> Attack:
     return attack
 
 
+def _exported(side: Side, **options: Any) -> Any:
+    """Return what B's export of something holds, without its own time."""
+    file = io.StringIO()
+    try:
+        return [side.face.settle(side.kit.export(file, **options)).conversations, file.getvalue()[200:]]
+    except ConvokitError as error:
+        return [type(error).__name__, str(error), file.getvalue()[200:]]
+
+
+def _exports(side: Side) -> Calls:
+    """Try to export A's conversations: all there are, by key, by id, by the person they belong to."""
+    for form in ("markdown", "openai"):
+        yield lambda form=form: _exported(side, format=form)  # type: ignore[misc]
+        yield lambda form=form: _exported(side, format=form, subject=SUBJECT)  # type: ignore[misc]
+    for key in KEYS:
+        yield lambda key=key: _exported(side, key=key)  # type: ignore[misc]
+    for each in side.known.ids:
+        yield lambda each=each: _exported(side, conversations=[each])  # type: ignore[misc]
+
+
+def _imports(side: Side) -> Calls:
+    """Import under A's keys: what comes in is B's own."""
+    for key in KEYS:
+        given = json.dumps([{"role": "user", "content": "of B"}])
+        yield lambda key=key, given=given: side.kit.import_(io.StringIO(given), format="messages", key=key)  # type: ignore[misc]
+        yield lambda key=key: side.kit.chat(key).messages()  # type: ignore[misc]
+
+
 ATTACKS: dict[str, Attack] = {
     "Convokit.migrate": _on_the_kit(lambda side: side.kit.migrate()),
     "Convokit.chat": _everywhere(lambda side, chat: repr(chat)),
@@ -91,6 +127,8 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.kit.conversations(before=side.known.cursor),
         lambda side: side.kit.conversations(subject=SUBJECT, before=side.known.cursor, limit=1),
     ),
+    "Convokit.export": _exports,
+    "Convokit.import_": _imports,
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
@@ -115,6 +153,34 @@ ATTACKS: dict[str, Attack] = {
     "Chat.turns": _of_turns(lambda chat, turn: chat.turns(before=turn), lambda chat, turn: chat.turns()),
     "Chat.pin": _of_messages(lambda chat, place: chat.pin(place)),
     "Chat.unpin": _of_messages(lambda chat, place: chat.unpin(place)),
+    "Chat.branch": _everywhere(lambda side, chat: chat.branch),
+    "Chat.fork": _of_messages(
+        lambda chat, place: chat.fork(place),
+        lambda chat, place: chat.fork(place, name="of A"),
+        lambda chat, place: chat.fork(),
+    ),
+    "Chat.checkout": _of_messages(lambda chat, place: chat.checkout(place)),
+    "Chat.copy": _of_messages(lambda chat, place: chat.copy("of B", message=place), lambda chat, place: chat.copy()),
+    "Chat.branches": _everywhere(
+        lambda side, chat: chat.branches(),
+        lambda side, chat: side.kit.chat(id=chat.id, branch=1).messages() if chat.id else None,
+        lambda side, chat: side.kit.chat(id=chat.id, branch="tried").messages() if chat.id else None,
+    ),
+    "Chat.leaves": _everywhere(lambda side, chat: chat.leaves()),
+    "Chat.siblings": _of_messages(lambda chat, place: chat.siblings(place)),
+    "Chat.log": _of_messages(lambda chat, place: chat.log(before=place), lambda chat, place: chat.log()),
+    "Chat.regenerate": _of_messages(
+        lambda chat, place: chat.regenerate(place), lambda chat, place: chat.regenerate(on_busy="supersede")
+    ),
+    "Chat.stream_regenerate": _of_messages(
+        lambda chat, place: chat.stream_regenerate(place), lambda chat, place: chat.stream_regenerate()
+    ),
+    "Chat.edit": _of_messages(
+        lambda chat, place: chat.edit(place, SECRET), lambda chat, place: _once_edited(chat, place, stream=False)
+    ),
+    "Chat.stream_edit": _of_messages(
+        lambda chat, place: chat.stream_edit(place, SECRET), lambda chat, place: _once_edited(chat, place, stream=True)
+    ),
     "Chat.resume": _everywhere(lambda side, chat: chat.resume(), lambda side, chat: chat.resume(on_busy="supersede")),
     "Chat.send": _everywhere(
         lambda side, chat: _once(side, chat, SECRET, stream=False),
@@ -128,7 +194,7 @@ ATTACKS: dict[str, Attack] = {
         lambda side, chat: chat.stream("another", on_busy="supersede"),
     ),
 }
-WRITING = {"Chat.send", "Chat.stream"}
+WRITING = {"Chat.send", "Chat.stream", "Convokit.import_"}
 
 
 def _public(one: type) -> list[str]:
@@ -211,12 +277,20 @@ TENANT = {
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
     "chain.keep_prompt": None,
+    "transfer.ids": lambda connection, wanted: transfer.ids(
+        connection, "rival", subject=SUBJECT, after=None, limit=1000
+    ),
+    "transfer.total": lambda connection, wanted: transfer.total(connection, "rival", subject=SUBJECT),
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
     "conversations.head",
     "conversations.create",
     "conversations.advance",
+    "conversations.point",
+    "branches.listing",
+    "branches.leaves",
+    "copying.write",
     "conversations.describe",
     "steps.begin",
     "steps.reopen",
@@ -226,11 +300,14 @@ ROW = {
     "append.write",
     "turns.end",
     "conversations.set_pins",
+    "transfer.create",
     *(f"outcomes.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
     "blobs.insert_new",
+    "quick.quick",
+    "quick.plain",
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
