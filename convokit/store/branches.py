@@ -9,24 +9,19 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, and_, bindparam, insert, or_, select, union, union_all
+from sqlalchemy import Connection, Integer, and_, bindparam, insert, select, union, union_all
 
 from convokit.domain.branch import MAIN, BranchRow
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import SUMMARY, MessageRow
-from convokit.store.schema import branch, message, summary
+from convokit.store.schema import branch, message
 
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 _OF_IT = message.c.conversation_id == bindparam("id")
 _PARTS = message.c.run_start_seq == message.c.seq
 """The condition of the small index, word for word."""
-_stands = (
-    select(summary.c.number)
-    .where(summary.c.conversation_id == bindparam("id"), summary.c.message_seq == message.c.seq)
-    .exists()
-)
-_OF_PATHS = and_(message.c.status != SUMMARY, or_(message.c.status != "redacted", ~_stands))
-"""Whether a message lies on any path: a summary lies beside them, also when its text was removed."""
+_OF_PATHS = message.c.status != SUMMARY
+"""Whether a message lies on any path: a summary lies beside them."""
 _BRANCHES = (
     select(*(getattr(branch.c, name) for name in BranchRow.__slots__))
     .where(branch.c.conversation_id == bindparam("id"), branch.c.number > 0, branch.c.number < bindparam("before"))

@@ -282,11 +282,5 @@ tool_call = Table(
 entry = Table("convokit_entry", metadata, EntryColumns, _key("entry", "conversation_id", "number"))
 prompt = Table("convokit_prompt", metadata, PromptColumns, _key("prompt", "tenant", "digest"))
 blob = Table("convokit_blob", metadata, BlobColumns, _key("blob", "conversation_id", "digest"))
-summary = Table(
-    "convokit_summary",
-    metadata,
-    SummaryColumns,
-    _key("summary", "conversation_id", "number"),
-    Index("convokit_summary_message", "conversation_id", "message_seq"),
-)
+summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"))
 removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"))

@@ -235,7 +235,6 @@ def _tables_of_the_record() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_summary_pk"),
     )
-    op.create_index("convokit_summary_message", "convokit_summary", ["conversation_id", "message_seq"])
     op.create_table(
         "convokit_removal",
         _owner(),
