@@ -203,15 +203,12 @@ def test_the_report_and_the_context_say_so(face: Face, summed: Any, server: Loop
     """`context` says beforehand that one would be made, and makes none; the reply's report counts it, and so does `context`
     afterwards."""
     chat = summed.chat("k")
-    for number in range(60):
-        text = f"turn number {number} and more"
-        count = len(server.requests)
-        shown = face.settle(chat.context(text))
-        assert len(server.requests) == count
-        reply = face.settle(chat.send(text))
-        if "mini" in _models(server):
-            break
-        assert _parts(shown.report) == _parts(reply.context) == []
+    text = f"turn number {_next_moves(face, chat)} and more"
+    assert "mini" not in _models(server)
+    count = len(server.requests)
+    shown = face.settle(chat.context(text))
+    assert len(server.requests) == count
+    reply = face.settle(chat.send(text))
     assert _parts(shown.report) == [(None, False, "would be made first: the window's start moves")]
     (part,) = [part for part in reply.context.parts if part.kind == "summary"]
     assert (part.included, part.role, part.excerpt) == (True, "user", "so far 1")
@@ -264,13 +261,10 @@ def test_a_failed_summary_changes_nothing(
 
 def test_the_report_names_the_failure(face: Face, summed: Any, server: LoopbackServer, writer: Writer) -> None:
     """The reply of a turn whose summary failed says so, and it is a whole reply."""
-    chat, reply = summed.chat("k"), None
+    chat = summed.chat("k")
+    number = _next_moves(face, chat)
     writer.scripted.append(failure(500))
-    for number in range(60):
-        reply = face.settle(chat.send(f"turn number {number} and more"))
-        if "mini" in _models(server):
-            break
-    assert reply is not None
+    reply = face.settle(chat.send(f"turn number {number} and more"))
     assert _parts(reply.context) == [(None, False, "could not be made (ServerFailed)")]
     assert reply.text == f"echo: turn number {number} and more"
     assert reply.attempts == 2
@@ -299,11 +293,9 @@ def test_a_summary_call_is_made_again_like_any_other(
 def test_a_stream_begins_as_usual(face: Face, summed: Any, server: LoopbackServer) -> None:
     """The first event is the turn's start; the summary's call is plain and none of its text is handed out."""
     chat = summed.chat("k")
-    for number in range(60):
-        stream = chat.stream(f"turn number {number} and more")
-        events = face.collect(stream)
-        if "mini" in _models(server):
-            break
+    number = _next_moves(face, chat)
+    stream = chat.stream(f"turn number {number} and more")
+    events = face.collect(stream)
     assert type(events[0]).__name__ == "Started"
     assert "".join(event.text for event in events) == stream.reply.text == f"echo: turn number {number} and more"
     assert "stream" not in server.requests[-2].body
@@ -542,6 +534,25 @@ def test_a_summary_cannot_be_pinned(face: Face, summed: Any, server: LoopbackSer
     (row,) = _rows(database, "SELECT message_seq FROM convokit_summary")
     with pytest.raises(InvalidInput, match="summary"):
         face.settle(chat.pin(row.message_seq))
+
+
+def test_a_summary_is_no_place_in_the_tree(face: Face, summed: Any, server: LoopbackServer, database: str) -> None:
+    """It is no leaf, nobody's sibling, and no message to fork from, check out or edit; another reply is made as ever."""
+    chat = summed.chat("k")
+    _talk(face, server, chat)
+    (row,) = _rows(database, "SELECT to_seq, message_seq FROM convokit_summary")
+    for change in (chat.fork, chat.checkout, lambda seq: chat.edit(seq, "other")):
+        with pytest.raises(InvalidInput, match="summary"):
+            face.settle(change(row.message_seq))
+    last = face.settle(chat.messages(limit=1))[0].seq
+    assert [each.seq for each in face.settle(chat.leaves())] == [last]
+    assert [each.seq for each in face.settle(chat.siblings(row.to_seq + 1))] == [row.to_seq + 1]
+    first = len(server.requests)
+    face.settle(chat.regenerate())
+    assert len(face.settle(chat.siblings(last))) == 2
+    assert _models(server, first) == ["m"]
+    assert _sent(server)[1] == HEADING + "so far 1"
+    face.settle(chat.verify())
 
 
 def test_off_is_off(face: Face, summed: Any, server: LoopbackServer, writer: Writer) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from convokit import Conversation as Stored
-from convokit import Page
+from convokit import Page, Summary
 from convokit.cli import options
 from convokit.cli.display import ago, cell, fitted, note, one_line, out, print_json, table
 from convokit.cli.messages import as_json, newest, print_messages
@@ -105,6 +105,9 @@ def context(
     text: Annotated[
         str | None, typer.Option("--text", "-t", metavar="TEXT", help="The next question.", show_default=False)
     ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="With the rolling summary, as its defaults make it.")
+    ] = False,
     local: options.Local = False,
     gguf: options.Gguf = None,
     model: options.Model = None,
@@ -122,7 +125,7 @@ def context(
             existing_chat(kit, conversation)  # before a model is started for it
     with source.settings() as settings, opened(place, settings) as kit:
         chat = existing_chat(kit, conversation, **_on_chat(settings))
-        found = chat.context(text)
+        found = chat.context(text, summary=Summary() if summary else None)
     if json:
         print_json({"messages": found.messages, "report": found.report.model_dump(mode="json")})
         return

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Flow
 from convokit.completion.scope import Scope, Target, identify
 from convokit.domain.ids import message_seq
-from convokit.domain.message import PASSAGE, Message, MessageRow
+from convokit.domain.message import PASSAGE, SUMMARY, Message, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import conversations, messages, turns
@@ -44,7 +44,7 @@ def seq_of(scope: Scope, target: Target, given: Message | str | int) -> Flow[int
 
 def is_question(row: MessageRow) -> bool:
     """Whether a message is what a turn answers."""
-    return row.role == "user" and row.status != PASSAGE
+    return row.role == "user" and row.status not in (PASSAGE, SUMMARY)
 
 
 def found(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow:
@@ -54,6 +54,8 @@ def found(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow
         raise NotFound("message", seq)
     if row.status == PASSAGE:
         raise InvalidInput("message", f"message {seq} is a passage, which is no place of its own: name its question")
+    if row.status == SUMMARY:
+        raise InvalidInput("message", f"message {seq} is a summary, which lies on no path: name what it stands for")
     return row
 
 

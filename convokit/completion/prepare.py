@@ -140,8 +140,8 @@ def _built(
     blobs: Mapping[bytes, Blob],
     *,
     stream: bool,
-    floor: int | None,
-    earlier: Earlier | None,
+    floor: int | None = None,
+    earlier: Earlier | None = None,
     note: Part | None = None,
     transcript_of: tuple[int, ...] = (),
 ) -> Prepared:
@@ -209,19 +209,9 @@ def summing_up(scope: Scope, prepared: Prepared, plan: Plan, sources: Sequence[M
     """Build the request that sums up messages, which are in it as one text. Raises: ContextOverflow."""
     shape = {"role": "user", "content": transcript([row.as_wire() for row in sources])}
     items = (Item(0, shape, message_tokens(plan.counter, shape), 0),)
+    seqs = tuple(row.seq for row in sources)
     nothing = snapshots.Snapshot(None)
-    return _built(
-        scope,
-        prepared.conversation_id,
-        nothing,
-        plan,
-        items,
-        {},
-        stream=False,
-        floor=None,
-        earlier=None,
-        transcript_of=tuple(row.seq for row in sources),
-    )
+    return _built(scope, prepared.conversation_id, nothing, plan, items, {}, stream=False, transcript_of=seqs)
 
 
 def with_summaries(

@@ -9,17 +9,19 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, bindparam, insert, select, union, union_all
+from sqlalchemy import Connection, Integer, and_, bindparam, insert, select, union, union_all
 
 from convokit.domain.branch import MAIN, BranchRow
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow
+from convokit.domain.message import SUMMARY, MessageRow
 from convokit.store.schema import branch, message
 
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 _OF_IT = message.c.conversation_id == bindparam("id")
 _PARTS = message.c.run_start_seq == message.c.seq
 """The condition of the small index, word for word."""
+_OF_PATHS = message.c.status != SUMMARY
+"""Whether a message lies on any path: a summary lies beside them."""
 _BRANCHES = (
     select(*(getattr(branch.c, name) for name in BranchRow.__slots__))
     .where(branch.c.conversation_id == bindparam("id"), branch.c.number > 0, branch.c.number < bindparam("before"))
@@ -43,7 +45,7 @@ _CHILDREN = union_all(
         _OF_IT, message.c.seq == bindparam("parent") + 1, message.c.parent_seq == bindparam("parent")
     ),
     select(*_COLUMNS).where(
-        _OF_IT, message.c.parent_seq == bindparam("parent"), _PARTS, message.c.seq != bindparam("parent") + 1
+        _OF_IT, message.c.parent_seq == bindparam("parent"), _PARTS, message.c.seq != bindparam("parent") + 1, _OF_PATHS
     ),
 ).order_by("seq")
 _LOG = (
@@ -66,7 +68,8 @@ def _leaves() -> Any:
     )
     newest = (
         select(ends.c.seq)
-        .where(ends.c.seq > 0, ends.c.seq < bindparam("before"), ~follows.exists())
+        .join(message, and_(_OF_IT, message.c.seq == ends.c.seq))
+        .where(ends.c.seq > 0, ends.c.seq < bindparam("before"), ~follows.exists(), _OF_PATHS)
         .order_by(ends.c.seq.desc())
         .limit(bindparam("limit"))
         .cte("newest")

@@ -9,12 +9,14 @@ from typing import Any
 from rich.cells import cell_len
 from sqlalchemy.engine import make_url
 
-from convokit import Budget, Convokit
+from convokit import Budget, Convokit, Summary
+from convokit.settings import SUMMARY_PROMPT
 from tests.cli.conftest import CommandLine
-from tests.support.server import LoopbackServer, completion, failure, stream
+from tests.support.server import LoopbackServer, completion, echo, failure, stream
 
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 NARROW = {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "60", "TERM": "xterm"}
+WIDE = {**NARROW, "COLUMNS": "160"}
 
 
 def _kit(cli: CommandLine, **settings: Any) -> Convokit:
@@ -147,6 +149,24 @@ def test_context_shows_what_stays_out(cli: CommandLine) -> None:
     shown = _STYLE.sub("", cli("context", "k", "--text", "次は?", env=NARROW).stdout)
     assert "tokens before it stay out" in " ".join(shown.split())
     assert max(map(cell_len, shown.splitlines())) <= 60
+
+
+def test_context_shows_the_summary(cli: CommandLine, server: LoopbackServer) -> None:
+    """With --summary the stored summary is shown in its place, and whether the next question would make another."""
+    server.answer = lambda body: (
+        completion("約束の要約") if body["messages"][0]["content"] == SUMMARY_PROMPT else echo(body)
+    )
+    looking = ("context", "k", "--model", "loop-1")
+    long = "日本語の長い文章です。" * 100
+    with _kit(cli, summary=Summary(), budget=Budget(step_tokens=2048)) as kit:
+        for number in range(20):
+            kit.chat("k").send(f"question {number} {long}")
+    parts = [part for part in cli.json(*looking, "--summary")["report"]["parts"] if part["included"]]
+    assert (parts[0]["kind"], parts[0]["excerpt"]) == ("summary", "約束の要約")
+    assert "約束の要約" in cli(*looking, "--summary").stdout
+    assert "約束の要約" not in cli(*looking).stdout
+    shown = cli(*looking, "--summary", "--text", long * 2, env=WIDE).stdout
+    assert "would be made first" in " ".join(_STYLE.sub("", shown).split())
 
 
 def test_context_shows_when_the_cut_moves_and_what_is_cached(cli: CommandLine, server: LoopbackServer) -> None:
