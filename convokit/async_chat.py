@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Unpack
 from uuid import UUID
 
+from convokit.audit import erase
 from convokit.audit.verify import verify
-from convokit.completion import following, pinning, reading, repeat
+from convokit.completion import following, pinning, reading, removing, repeat
 from convokit.completion.options import CallOptions, PartLike, options_of
 from convokit.completion.recover import OnBusy
+from convokit.completion.removing import Work
 from convokit.completion.scope import Scope, Target
 from convokit.context.report import Context
 from convokit.domain.conversation import Verified
 from convokit.domain.message import Message
+from convokit.domain.removal import Receipt
 from convokit.domain.turn import Reply, Turn
 from convokit.run.aio import AsyncDriver, AsyncStream
 from convokit.run.background import Background
@@ -170,3 +173,46 @@ class AsyncChat:
     async def verify(self) -> Verified:
         """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""
         return await self._driver().run(reading.over(self._scope, self._target, verify))
+
+    async def redact(
+        self,
+        message: Message | str | int,
+        *,
+        reason: str | None = None,
+        author: str | None = None,
+        dry_run: bool = False,
+    ) -> Receipt:
+        """Remove a message's text (or that of its id or seq) from everywhere, leaving a tombstone, and return the receipt.
+
+        With it go its binaries, its pin, what the servers said beyond the reply in the API calls of its turn, and what short
+        text could be guessed back with. Arguments of tool calls are part of the message that asks; their results are messages
+        of their own. What other messages say of it stays. `author` and `reason` are kept with the history, for good. `dry_run`
+        counts what would go. Again is no error. Raises: NotFound; ConversationBusy while a turn of the conversation is open.
+        """
+        flow = removing.redact(
+            self._scope,
+            self._target,
+            Work(erase.redact, erase.check),
+            message,
+            reason=reason,
+            author=author,
+            dry_run=dry_run,
+        )
+        return await self._driver().run(flow)
+
+    async def erase(self, *, reason: str | None = None, author: str | None = None, dry_run: bool = False) -> Receipt:
+        """Remove every text of the conversation, on all its branches, and return the receipt.
+
+        Subject, title, metadata and settings go as well. Its row stays, with empty messages and the chain, which says who
+        erased it, when and why; a later `send` continues behind them with an empty context. `kit.purge` removes even those.
+        Again is no error. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
+        """
+        flow = removing.erase(
+            self._scope,
+            self._target,
+            Work(erase.erase, erase.check),
+            reason=reason,
+            author=author,
+            dry_run=dry_run,
+        )
+        return await self._driver().run(flow)

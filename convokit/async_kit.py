@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from copy import copy
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 from uuid import UUID
 
 from convokit.async_chat import AsyncChat
-from convokit.completion import reading, recover
+from convokit.audit import erase
+from convokit.completion import reading, recover, removing
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, tools_of
+from convokit.completion.removing import Progress, Work
 from convokit.context.repair import PartialPolicy
 from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
 from convokit.domain.conversation import Conversation, Page
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
+from convokit.domain.removal import Receipt
 from convokit.domain.turn import Recovered
 from convokit.run.aio import AsyncDriver, open_store
 from convokit.run.background import Background
@@ -138,6 +142,44 @@ class AsyncConvokit:
         Nobody has to call this: whoever next sends to such a conversation does the same for it.
         """
         return await self._driver().run(recover.sweep(self._scope))
+
+    async def erase(
+        self,
+        *,
+        subject: str | None = None,
+        older_than: timedelta | None = None,
+        reason: str | None = None,
+        author: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Receipt:
+        """Erase the tenant's conversations of a `subject`, or those not used for `older_than`, or both at once; as
+        `Chat.erase` does, each in a transaction of its own, the longest unused first.
+
+        Killed in between, it is simply run again. Conversations with an open turn are `skipped`, and named in the receipt.
+        `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
+        """
+        flow = removing.erase_many(
+            self._scope,
+            Work(erase.erase, erase.check),
+            subject=subject,
+            older_than=older_than,
+            reason=reason,
+            author=author,
+            dry_run=dry_run,
+            progress=progress,
+        )
+        return await self._driver().run(flow)
+
+    async def purge(
+        self, *, older_than: timedelta | None = None, dry_run: bool = False, progress: Progress | None = None
+    ) -> Receipt:
+        """Delete the tenant's erased conversations altogether: rows, tombstones, chains. Nothing shows that they were there.
+
+        Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
+        """
+        flow = removing.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
+        return await self._driver().run(flow)
 
     async def close(self) -> None:
         """Close database and HTTP connections, after replies that finish in the background. A client passed in stays open."""

@@ -15,6 +15,7 @@ ConvokitError
 ├─ ContextOverflow                 what must be sent does not fit: needed, available tokens
 ├─ ConversationBusy                another turn is open on this branch: turn, since
 ├─ IdempotencyConflict             the same key came with another request
+├─ Redacted                        what was asked for was erased: conversation, what
 ├─ ChainBroken                     the history was altered: conversation, entry, what differs
 ├─ ToolFailed                      a tool round could not be finished
 │  ├─ UnknownTool · BadArguments · TooManyRounds
@@ -170,6 +171,15 @@ class IdempotencyConflict(ConvokitError):
         )
         self.conversation = str(conversation)
         self.turn = str(turn)
+
+
+class Redacted(ConvokitError):
+    """What was asked for was erased on purpose: `what` names it."""
+
+    def __init__(self, conversation: object, what: str) -> None:
+        super().__init__(f"{what} of conversation {conversation} was erased")
+        self.conversation = str(conversation)
+        self.what = what
 
 
 class ChainBroken(ConvokitError):

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 from uuid import UUID
 
+from convokit.audit import erase
 from convokit.chat import Chat
-from convokit.completion import reading, recover
+from convokit.completion import reading, recover, removing
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, tools_of
+from convokit.completion.removing import Progress, Work
 from convokit.context.repair import PartialPolicy
 from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
 from convokit.domain.conversation import Conversation, Page
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
+from convokit.domain.removal import Receipt
 from convokit.domain.turn import Recovered
 from convokit.run.http import Client, HttpxClient, checked_client
 from convokit.run.setup import ApiKey, scope_for, scope_of, target_of
@@ -135,6 +139,44 @@ class Convokit:
         Nobody has to call this: whoever next sends to such a conversation does the same for it.
         """
         return self._driver().run(recover.sweep(self._scope))
+
+    def erase(
+        self,
+        *,
+        subject: str | None = None,
+        older_than: timedelta | None = None,
+        reason: str | None = None,
+        author: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Receipt:
+        """Erase the tenant's conversations of a `subject`, or those not used for `older_than`, or both at once; as
+        `Chat.erase` does, each in a transaction of its own, the longest unused first.
+
+        Killed in between, it is simply run again. Conversations with an open turn are `skipped`, and named in the receipt.
+        `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
+        """
+        flow = removing.erase_many(
+            self._scope,
+            Work(erase.erase, erase.check),
+            subject=subject,
+            older_than=older_than,
+            reason=reason,
+            author=author,
+            dry_run=dry_run,
+            progress=progress,
+        )
+        return self._driver().run(flow)
+
+    def purge(
+        self, *, older_than: timedelta | None = None, dry_run: bool = False, progress: Progress | None = None
+    ) -> Receipt:
+        """Delete the tenant's erased conversations altogether: rows, tombstones, chains. Nothing shows that they were there.
+
+        Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
+        """
+        flow = removing.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
+        return self._driver().run(flow)
 
     def close(self) -> None:
         """Close database and HTTP connections. A client that was passed in stays open."""
