@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow, Verified
 from convokit.domain.message import MessageRow
+from convokit.domain.removal import RemovalRow
 from convokit.errors import ChainBroken
-from convokit.store import chain, conversations, messages, turns
+from convokit.store import chain, conversations, messages, removals, turns
 
 
 def verify(connection: Connection, tenant: str, conversation_id: UUID) -> Verified | None:
@@ -23,13 +24,15 @@ def verify(connection: Connection, tenant: str, conversation_id: UUID) -> Verifi
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
+    found = [each for batch in removals.pages(connection, row.id) for each in batch]
+    removed: dict[str | int, RemovalRow] = {each.ref: each for each in found} | {each.number: each for each in found}
     previous, last, counted = chains.genesis(row.id), 0, {"message": 0, "completion": 0}
     for batch in chain.pages(connection, row.id):
         rows = _messages_of(connection, row.id, batch)
         for entry in batch:
             last += 1
             _check_link(row.id, entry, last, previous)
-            _check_row(connection, row.id, entry, rows)
+            _check_row(connection, row.id, entry, rows, removed)
             counted[entry.kind] = counted.get(entry.kind, 0) + 1
             previous = entry.hash
     _check_end(connection, row, last, previous, counted)
@@ -49,7 +52,13 @@ def _check_link(conversation_id: UUID, entry: chains.Entry, expected: int, previ
         raise ChainBroken(conversation_id, entry.number, entry.ref, "the entry was altered, or one before it")
 
 
-def _check_row(connection: Connection, conversation_id: UUID, entry: chains.Entry, rows: dict[str, MessageRow]) -> None:
+def _check_row(
+    connection: Connection,
+    conversation_id: UUID,
+    entry: chains.Entry,
+    rows: dict[str, MessageRow],
+    removed: dict[str | int, RemovalRow],
+) -> None:
     if entry.kind == "message":
         stored = rows.get(entry.ref)
         found = None if stored is None or stored.salt is None else stored.leaf()
@@ -57,8 +66,15 @@ def _check_row(connection: Connection, conversation_id: UUID, entry: chains.Entr
         turn_id, _, number = entry.ref.rpartition(":")
         call = turns.call(connection, conversation_id, UUID(turn_id), int(number))
         found = None if call is None or call.salt is None else call.leaf()
+    elif entry.kind in ("redaction", "erasure"):
+        named = removed.get(entry.number)
+        found = None if named is None else named.leaf()
     else:
         return
+    if found is None:
+        everything = removed.get("*")
+        if f"{entry.kind}:{entry.ref}" in removed or (everything is not None and entry.number < everything.number):
+            return
     what = f"{entry.kind} {entry.ref}"
     if found is None:
         raise ChainBroken(conversation_id, entry.number, entry.ref, f"{what} is missing")
