@@ -13,6 +13,7 @@ from convokit.cli.chat import chat
 from convokit.cli.database import db
 from convokit.cli.display import tolerate
 from convokit.cli.doctor import doctor
+from convokit.cli.erasing import erase, purge, redact
 from convokit.cli.failing import Commands
 from convokit.cli.listing import context, ls, show, verify
 from convokit.cli.recovery import recover
@@ -30,6 +31,9 @@ app.command()(ls)
 app.command()(show)
 app.command(cls=options.WithLocal)(context)
 app.command()(verify)
+app.command()(redact)
+app.command()(erase)
+app.command()(purge)
 app.command()(recover)
 app.add_typer(db, name="db")
 app.command()(doctor)
