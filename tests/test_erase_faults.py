@@ -133,7 +133,7 @@ def test_without_the_checkpoint_the_words_are_found(sqlite_file: str, server: Lo
 
 
 def test_without_secure_delete_the_words_are_found(sqlite_file: str, server: LoopbackServer, tmp_path: Path) -> None:
-    """The control: over a connection that does not overwrite what it deletes, the same statements leave the words in the file."""
+    """The control: over a connection that does not overwrite what it deletes, the same statements leave them in the file."""
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         chat.send(CANARY * 100)
@@ -300,7 +300,8 @@ def test_a_request_that_was_built_before_a_redaction_is_built_again(
         with pytest.raises(ConvokitError):
             face.settle(chat.send("and?"))
     module, name = (turn, "prepare") if how == "send" else (repeat, "prepare_again")
-    original, done = getattr(module, name), []
+    original = getattr(module, name)
+    done: list[bool] = []
 
     def between(*given: Any, **named: Any) -> Any:
         prepared = original(*given, **named)
@@ -379,6 +380,6 @@ def test_busy_is_seen_within_the_transaction(database: str, server: LoopbackServ
             with pytest.raises(ConversationBusy):
                 change(
                     database,
-                    lambda connection, work=work: work(connection, "default", chat.id, Order(None, None, 1, seq=1)),  # type: ignore[misc]
+                    lambda connection, work=work: work(connection, "default", chat.id, Order(None, None, 1, seq=1)),
                 )
         assert in_rows(database, "echo: hello")

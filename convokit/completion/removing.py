@@ -235,7 +235,10 @@ def _finished(scope: Scope, account: _Account) -> Flow[Receipt]:
             account.counts["prompt"] += yield from write_once(leftovers.drop_prompts, scope.tenant, unused)
         else:
             account.counts["prompt"] += len(unused)
-    state, searched = ("unchecked", 0) if order.dry_run else (yield from _scrubbed(account.traces))
+    state: Bytes = "unchecked"
+    searched = 0
+    if not order.dry_run:
+        state, searched = yield from _scrubbed(account.traces)
     erased = not order.dry_run and account.action != "purge"
     return Receipt(
         action=account.action,
