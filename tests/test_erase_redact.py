@@ -102,6 +102,25 @@ def test_what_short_words_could_be_guessed_with_is_gone(
     assert receipt.removed["salt"] == 3
 
 
+def test_the_errors_of_later_calls_go_with_it(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A server may send words back in its error: of each call that sent them, and of the turn that it ended."""
+    chat = kit.chat("k")
+    face.settle(chat.send(canaries.PIECE))
+    face.settle(chat.redact(2))  # the echo
+    server.script(failure(422, f"I cannot read messages[0]: {canaries.PIECE}"))
+    with pytest.raises(ConvokitError):
+        face.settle(chat.send("and?"))
+    face.settle(chat.send("well?"))
+    assert in_rows(database, canaries.PIECE) == [
+        "convokit_completion.error",
+        "convokit_message.content",
+        "convokit_turn.error",
+    ]
+    receipt = face.settle(chat.redact(1))
+    assert everywhere(database, canaries.PIECE) == []
+    assert (receipt.remaining, receipt.chain, receipt.removed["completion"]) == (0, "whole", 1)
+
+
 def test_redacting_again_is_no_error(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
     """A repeat writes no entry; a dry run counts what the real one then removes, and writes nothing."""
     chat = canaries.fill(face, kit, server, database)
