@@ -10,6 +10,7 @@ from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.events import StreamEvent
 from convokit.domain.message import Message
 from convokit.domain.profile import Profile
+from convokit.domain.replay import Diff, Replay
 from convokit.domain.reply import Usage
 from convokit.domain.tool import Tool
 from convokit.domain.turn import Reply
@@ -30,10 +31,12 @@ __all__ = [
     "Conversation",
     "Convokit",
     "ConvokitError",
+    "Diff",
     "Limits",
     "Message",
     "Page",
     "Profile",
+    "Replay",
     "Reply",
     "Report",
     "Retry",

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Unpack
 from uuid import UUID
 
-from convokit.audit import erase
+from convokit.audit import differences, erase, ledger
+from convokit.audit.ledger import TurnLike
 from convokit.audit.verify import verify
 from convokit.completion import following, pinning, reading, removing, repeat
 from convokit.completion.options import CallOptions, PartLike, options_of
@@ -17,6 +18,7 @@ from convokit.context.report import Context
 from convokit.domain.conversation import Verified
 from convokit.domain.message import Message
 from convokit.domain.removal import Receipt
+from convokit.domain.replay import Diff, Replay
 from convokit.domain.turn import Reply, Turn
 from convokit.run.setup import OnDisconnect, check_on_disconnect
 from convokit.run.sync import Stream, SyncDriver
@@ -162,6 +164,24 @@ class Chat:
     ) -> Context:
         """Return what `send` would send with these, and what it leaves out and why, with token counts. No call is made."""
         return self._driver().run(reading.context(self._scope, self._target, content, context, options_of(options)))
+
+    def replay(self, turn: TurnLike | None = None, *, call: int | None = None) -> Replay:
+        """Return an API call's request as it was sent: put together again from what is stored, and checked against its digest.
+
+        `turn` is a turn's id, a `Turn` or a `Reply`; the newest turn of this chat when not given. `call` is the call's number
+        within the turn, from 1 (rounds of tools and retries are calls of their own); the last that was answered when not given.
+        Its `status` says whether it is exact. Raises: NotFound.
+        """
+        flow = reading.over(self._scope, self._target, ledger.replay(self._target.branch, ledger.place(turn, call)))
+        return self._driver().run(flow)
+
+    def diff(self, a: TurnLike, b: TurnLike) -> Diff:
+        """Return where the request of `b` first differs from that of `a`, and why its prompt could not be served from a cache.
+
+        Both are turns (their last answered call), or replays of any call. Raises: NotFound.
+        """
+        places = ledger.place(a), ledger.place(b)
+        return self._driver().run(reading.over(self._scope, self._target, differences.diff(*places)))
 
     def verify(self) -> Verified:
         """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""

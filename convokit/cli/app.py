@@ -17,6 +17,7 @@ from convokit.cli.erasing import erase, purge, redact
 from convokit.cli.failing import Commands
 from convokit.cli.listing import context, ls, show, verify
 from convokit.cli.recovery import recover
+from convokit.cli.replaying import diff, replay
 
 app = typer.Typer(
     cls=Commands,
@@ -30,6 +31,8 @@ app.command(cls=options.WithLocal)(chat)
 app.command()(ls)
 app.command()(show)
 app.command(cls=options.WithLocal)(context)
+app.command()(replay)
+app.command()(diff)
 app.command()(verify)
 app.command()(redact)
 app.command()(erase)

@@ -41,7 +41,7 @@ def begin(
         owner=scope.owner(),
         lease_us=calls.lease_us(calls.silence_s(prepared)),
         at=now,
-        prompts=prepared.prompts,
+        prompts=prepared.manifest.prompts,
         blobs=content.blobs,
         key=key,
         described=described,

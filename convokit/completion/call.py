@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from convokit.completion.effects import Close, Emit, Flow, Head, Open, Read, Sleep, write_once
-from convokit.completion.prepare import Prepared, adapted_to, body_digest
+from convokit.completion.manifest import body_digest
+from convokit.completion.prepare import Prepared, adapted_to
 from convokit.completion.saving import SAVE_S, sure
 from convokit.completion.scope import Scope
 from convokit.domain import chain
@@ -264,7 +265,7 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
         epoch=call.epoch,
         ended=call.row,
         following=following,
-        prompts=prepared.prompts,
+        prompts=prepared.manifest.prompts,
         moves_head=call.moves_head,
         lease_us=lease_us(wait + silence_s(prepared)),
         at=now,
@@ -312,7 +313,7 @@ def new_row(prepared: Prepared, turn_id: UUID, now: int, *, number: int = 1) -> 
         turn_id=turn_id,
         number=number,
         state="sending",
-        manifest=prepared.manifest,
+        manifest=prepared.manifest.text,
         body_salt=salt,
         body_digest=digest,
         requested_model=prepared.plan.model,

@@ -118,12 +118,14 @@ class Options:
 
     def over(self, below: Options) -> Options:
         """Return these options, with `below` wherever nothing was given."""
-        values = {
-            each.name: getattr(self, each.name) if getattr(self, each.name) is not UNSET else getattr(below, each.name)
-            for each in fields(self)
-        }
-        values["params"] = {**below.params, **self.params}
-        return Options(**values)
+        merged = object.__new__(Options)  # its parts were checked one by one: once, not with every turn
+        for name in _FIELDS:
+            own = getattr(self, name)
+            object.__setattr__(merged, name, getattr(below, name) if own is UNSET else own)
+        both = self.params and below.params
+        params = check({**below.params, **self.params}) if both else self.params or below.params
+        object.__setattr__(merged, "params", params)
+        return merged
 
     def to_json(self) -> str | None:
         """Return what a chat stores of its own settings: model, developer prompt and parameters."""
@@ -146,6 +148,11 @@ class Options:
             developer_prompt=values.get("developer_prompt", UNSET),
             params=values.get("params", {}),
         )
+
+
+NOTHING = Options()
+"""What a call sets that sets nothing."""
+_FIELDS = tuple(each.name for each in fields(Options) if each.name != "params")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,8 @@ class Plan:
 
 def options_of(given: CallOptions) -> Options:
     """Return what a call was given as options. Raises: SettingsError."""
+    if not given:
+        return NOTHING
     values: dict[str, Any] = dict(given)
     own: dict[str, Any] = {name: values.pop(name) for name in _OF_CALL if name in values}
     return Options(**{**own, "tools": tools_of(own.get("tools", UNSET))}, params=cast("RequestParams", values))

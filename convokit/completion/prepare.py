@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from uuid import UUID
 
 from convokit.completion import counted
+from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow, read
-from convokit.completion.options import Options, Plan, settle
+from convokit.completion.options import NOTHING, Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
 from convokit.context.report import Context, Earlier
 from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
-from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob, Content, inflated
 from convokit.domain.reply import Change
-from convokit.domain.text import compact_json
 from convokit.errors import ContextOverflow, ModelError
 from convokit.settings import Budget
 from convokit.store import snapshots
 from convokit.wire import messages as wire_messages
 from convokit.wire import request as wire_request
-
-DIGEST_BYTES = 16
-_NOT_RECORDED = frozenset({"extra_headers"})
-"""Headers may carry secrets: they are sent, and kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,14 +37,15 @@ class Prepared:
     blobs: Mapping[bytes, Blob]
     context: Context
     rendered: wire_request.Rendered
-    manifest: str
-    prompts: list[tuple[bytes, str]]
+    manifest: manifests.Written
     stream: bool
     earlier: Earlier | None = None
     """What the request before it sent of the path."""
     retrimmed: bool = False
     changes: tuple[Change, ...] = ()
     """What was dropped because the server said so, besides what the renderer changed."""
+    at: float = 0.0
+    """When the messages were made fit for the server (Unix time)."""
 
     @property
     def rule(self) -> int:
@@ -60,9 +54,17 @@ class Prepared:
 
 
 def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Plan:
-    """Return the settled plan: call over chat over what the chat stored over kit."""
-    stored = Options.from_json(row.settings if row is not None else None)
-    return settle(call.over(target.options).over(stored).over(scope.options), scope.base_url)
+    """Return the settled plan: call over chat over what the chat stored over kit.
+
+    A call that sets nothing has the plan of the call before, as long as the chat stores the same.
+    """
+    settings = row.settings if row is not None else None
+    if call is NOTHING and target.plan is not None and target.plan[0] == settings:
+        return target.plan[1]
+    plan = settle(call.over(target.options).over(Options.from_json(settings)).over(scope.options), scope.base_url)
+    if call is NOTHING:
+        target.plan = settings, plan
+    return plan
 
 
 def look(
@@ -109,10 +111,11 @@ def _built(
 ) -> Prepared:
     pinned = counted.pinned(plan, seen, items)
     context = assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
+    now = scope.clock.time()
     rendered = wire_request.render(
         model=plan.model,
         messages=wire_messages.for_wire(
-            inflated(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=scope.clock.time()
+            inflated(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=now
         ),
         params=plan.params,
         profile=plan.profile,
@@ -120,8 +123,8 @@ def _built(
         tools=plan.wire_tools,
         mode=plan.mode,
     )
-    manifest, prompts = _manifest(plan, context, stream=stream)
-    return Prepared(conversation_id, seen, plan, items, blobs, context, rendered, manifest, prompts, stream, earlier)
+    made_of = manifests.written(plan, context, stream=stream, now=now)
+    return Prepared(conversation_id, seen, plan, items, blobs, context, rendered, made_of, stream, earlier, at=now)
 
 
 def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
@@ -132,6 +135,17 @@ def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepa
     sent = None if start is None else Earlier(start, prepared.items[-1].key)
     built = _rebuilt(scope, replace(prepared, items=items, earlier=sent), plan, start)
     return replace(built, changes=prepared.changes, retrimmed=prepared.retrimmed)
+
+
+def renumbered(prepared: Prepared, expected: Sequence[int], rows: Sequence[MessageRow]) -> Prepared:
+    """Return the same request with its last messages under the seqs they were written as, where those are not the expected."""
+    seqs = {seq: row.seq for seq, row in zip(expected, rows, strict=True) if seq != row.seq}
+    if not seqs:
+        return prepared
+    items = tuple(replace(item, key=seqs.get(item.key, item.key)) for item in prepared.items)
+    context = manifests.renumbered(prepared.context, seqs)
+    made_of = manifests.written(prepared.plan, context, stream=prepared.stream, now=prepared.at)
+    return replace(prepared, items=items, context=context, manifest=made_of)
 
 
 def adapted_to(scope: Scope, prepared: Prepared, error: Exception) -> Prepared | None:
@@ -278,51 +292,3 @@ def _earlier(plan: Plan, seen: snapshots.Snapshot) -> Earlier | None:
 
 def _rule(plan: Plan) -> int:
     return window_rule(plan.model, plan.counter.name, plan.builder.step_tokens, plan.builder.strategy.name)
-
-
-def _manifest(plan: Plan, context: Context, *, stream: bool) -> tuple[str, list[tuple[bytes, str]]]:
-    """Return what the request was made of, by reference, and the texts it refers to that are stored apart."""
-    prompts: list[tuple[bytes, str]] = []
-    values: dict[str, Any] = {"v": wire_request.RENDERER, "window": _ranges(context)}
-    if plan.instructions:
-        values["prompt"] = _kept(plan.instructions, prompts)
-    if plan.wire_tools:
-        values["tools"] = _kept(compact_json(plan.wire_tools), prompts)
-    params = {name: value for name, value in plan.params.items() if name not in _NOT_RECORDED}
-    if params:
-        values["params"] = params
-    values["profile"] = plan.profile.model_dump(mode="json", exclude_defaults=True)
-    if plan.builder.partial == "mark":
-        values["partial"] = "mark"
-    if plan.mode != "drop":
-        values["mode"] = plan.mode
-    if stream:
-        values["stream"] = True
-    if context.report.stable_tokens:
-        values["stable"] = context.report.stable_tokens
-    return compact_json(values), prompts
-
-
-def _kept(text: str, prompts: list[tuple[bytes, str]]) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()[:DIGEST_BYTES]
-    prompts.append((digest, text))
-    return digest.hex()
-
-
-def _ranges(context: Context) -> list[list[int]]:
-    """Return the seqs that were sent, as closed ranges."""
-    ranges: list[list[int]] = []
-    for part in context.report.parts:
-        if part.kind != "message" or not part.included or part.key is None:
-            continue
-        if ranges and part.key == ranges[-1][1] + 1:
-            ranges[-1][1] = part.key
-        else:
-            ranges.append([part.key, part.key])
-    return ranges
-
-
-def body_digest(rendered: wire_request.Rendered) -> tuple[bytes, bytes]:
-    """Return a new salt and the salted digest of the exact bytes to be sent."""
-    salt = chain.new_salt()
-    return salt, chain.salted_digest(salt, rendered.data)

@@ -222,7 +222,7 @@ def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: b
         completion=row,
         owner=scope.owner(),
         lease_us=calls.lease_us(calls.silence_s(prepared)),
-        prompts=prepared.prompts,
+        prompts=prepared.manifest.prompts,
     )
     yield from sure(scope, steps.reopen, outcomes.reopened, reopening, patience_s=BEGIN_S, passing_only=True)
     return calls.Call(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from convokit.completion.effects import Clock, Flow, once
-from convokit.completion.options import Options
+from convokit.completion.options import Options, Plan
 from convokit.domain.ids import keyed_id
 from convokit.errors import NotFound
 from convokit.settings import Limits
@@ -54,6 +54,8 @@ class Target:
     options: Options = field(default_factory=Options)
     must_exist: bool = False
     """Whether it was named by an id: nothing is created under an id that someone else may have, unseen."""
+    plan: tuple[str | None, Plan] | None = field(default=None, repr=False, compare=False)
+    """What the chat's stored settings and the handle's own amount to, for a call that sets nothing itself."""
 
     @property
     def name(self) -> object:

@@ -12,7 +12,7 @@ from typing import Any
 from convokit.completion import call as calls
 from convokit.completion import functions
 from convokit.completion.effects import Flow, Run
-from convokit.completion.prepare import again
+from convokit.completion.prepare import again, renumbered
 from convokit.completion.result import Outcome, rows_of
 from convokit.completion.scope import Scope
 from convokit.context.tokens import message_tokens
@@ -117,12 +117,21 @@ def _record_results(
         detail = "the results of this turn's tools are saved, but do not fit; return less, or raise the budget"
         raise ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail) from None
     following = calls.new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
+    expected = [draft.seq for draft in drafts]
+
+    def written(conversation: ConversationRow) -> list[MessageRow]:
+        following.manifest = renumbered(prepared, expected, rows(conversation)).manifest.text
+        return drafts
+
     recorded = yield from calls.record(
-        scope, _recording(call, now, rows=rows, ran=tool_rows, following=following, prompts=prepared.prompts)
+        scope,
+        _recording(call, now, rows=written, ran=tool_rows, following=following, prompts=prepared.manifest.prompts),
     )
+    if recorded is not None:
+        prepared = renumbered(prepared, expected, recorded.rows)
+        following.manifest = prepared.manifest.text
+        call.parent = recorded.rows[-1]
     calls.follow(call, recorded, prepared, following)
-    assert recorded is not None
-    call.parent = recorded.rows[-1]
 
 
 def _recording(call: calls.Call, now: int, **values: Any) -> steps.Recording:

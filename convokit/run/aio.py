@@ -42,6 +42,7 @@ from convokit.store.engine import (
     set_durability,
 )
 from convokit.store.failure import translated
+from convokit.store.quick import quick
 
 Result = TypeVar("Result")
 _READERS = 4
@@ -111,7 +112,7 @@ class AsyncEngineStore:
             raise KitClosed(self._name)
         try:
             async with self._engine(write=write).begin() as connection:
-                return await connection.run_sync(call)
+                return await connection.run_sync(lambda connection: call(quick(connection)))
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translated(self._name, error) from None
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Select, Text, column, inspect, select, table,
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from convokit.errors import ConvokitError, SchemaOutdated, StoreError
+from convokit.store.quick import plain
 from convokit.store.schema import GENERATION, PREFIX, REVISION, VERSION_TABLE, metadata, schema_
 
 _ALONE = threading.Lock()
@@ -53,7 +54,7 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     with _ALONE:
         _check_alone()
-        command.upgrade(_config(connection), revision)
+        command.upgrade(_config(plain(connection)), revision)
 
 
 def _check_alone() -> None:
@@ -104,7 +105,7 @@ def check(connection: Connection, database: str) -> UUID:
     """
     has = current(connection)
     if has is None:
-        others = [name for name in inspect(connection).get_table_names() if not name.startswith(PREFIX)]
+        others = [name for name in inspect(plain(connection)).get_table_names() if not name.startswith(PREFIX)]
         beside = f" (it holds other tables: {', '.join(sorted(others)[:3])}; they are left alone)" if others else ""
         raise SchemaOutdated(database, has=None, needs=REVISION, action=_UPGRADE + beside)
     if has < REVISION:

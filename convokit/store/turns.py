@@ -126,6 +126,11 @@ _CALL = select(*(getattr(completion.c, name) for name in CompletionRow.__slots__
     completion.c.turn_id == bindparam("turn"),
     completion.c.number == bindparam("number"),
 )
+_CALLS_OF = (
+    select(*(getattr(completion.c, name) for name in CompletionRow.__slots__))
+    .where(completion.c.conversation_id == bindparam("id"), completion.c.turn_id == bindparam("turn"))
+    .order_by(completion.c.number)
+)
 _ENDED_CALLS = (
     select(func.count())
     .select_from(completion)
@@ -280,6 +285,12 @@ def call(connection: Connection, conversation_id: UUID, turn_id: UUID, number: i
     """Return one API call of a turn."""
     row = connection.execute(_CALL, {"id": conversation_id, "turn": turn_id, "number": number}).one_or_none()
     return None if row is None else CompletionRow(**dict(row._mapping))
+
+
+def calls(connection: Connection, conversation_id: UUID, turn_id: UUID) -> list[CompletionRow]:
+    """Return every API call of a turn, in order."""
+    rows = connection.execute(_CALLS_OF, {"id": conversation_id, "turn": turn_id})
+    return [CompletionRow(**dict(row._mapping)) for row in rows]
 
 
 def count_ended_calls(connection: Connection, conversation_id: UUID) -> int:

@@ -23,7 +23,7 @@ FOLDER = CHECKOUT / "docs" / "reference"
 NOTE = "<!-- Written by `python -m tests.docs.generate` from the docstrings. Change those, then run it again. -->"
 FACES = ("Convokit", "Chat")
 VALUES = (
-    "Conversation", "Message", "Page", "Reply", "Usage", "Verified", "Context", "Report",
+    "Conversation", "Message", "Page", "Reply", "Usage", "Verified", "Context", "Report", "Replay", "Diff",
     "Budget", "Retry", "Timeouts", "Limits", "Profile", "ContextBuilder", "tool", "Tool",
 )  # fmt: skip
 ELSEWHERE = {

@@ -110,6 +110,11 @@ ATTACKS: dict[str, Attack] = {
     "Chat.messages": _of_messages(lambda chat, place: chat.messages(before=place), lambda chat, place: chat.messages()),
     "Chat.verify": _everywhere(lambda side, chat: chat.verify()),
     "Chat.context": _everywhere(lambda side, chat: chat.context(), lambda side, chat: chat.context(SECRET)),
+    "Chat.replay": _of_turns(lambda chat, turn: chat.replay(turn), lambda chat, turn: chat.replay(turn, call=1)),
+    "Chat.diff": _of_turns(
+        lambda chat, turn: chat.diff(turn, turn) if turn else None,
+        lambda chat, turn: chat.diff(turn, chat.id) if turn and chat.id else None,
+    ),
     "Convokit.tenant": _on_the_kit(
         lambda side: side.kit.tenant("rival").conversations(),
         *(
@@ -256,6 +261,8 @@ ROW = {
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
     "blobs.insert_new",
+    "quick.quick",
+    "quick.plain",
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
