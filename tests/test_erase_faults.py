@@ -110,12 +110,24 @@ def test_killed_between_two_conversations_it_is_run_again(
     """Each conversation is erased or whole, and a second run does the rest."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         for number in range(5):
-            kit.chat(str(number), subject="alice").send(f"{CANARY} {number}")
+            kit.chat(str(number), subject="alice", developer_prompt=f"{CANARY} {number}").send(f"{CANARY} {number}")
     assert _killed(checkout, database, "many", "2")
     with Convokit(database, model="m", base_url=server.url) as kit:
         assert [len(kit.chat(str(number)).messages()) for number in range(5)] == [0, 0, 2, 2, 2]
         assert all(kit.chat(str(number)).verify() for number in range(5))
         assert kit.erase(subject="alice").conversations == 3
+    assert everywhere(database, CANARY) == []
+
+
+def test_killed_before_the_prompts_went_they_go_with_the_next_run(database: str, server: LoopbackServer) -> None:
+    """Prompts that an erasure left behind go with the next one of the tenant, even when that finds nothing else to do."""
+    with Convokit(database, model="m", base_url=server.url) as kit:
+        chat = kit.chat("k", developer_prompt=CANARY)
+        chat.send("hello")
+        change(database, lambda connection: erase.erase(connection, "default", chat.id, Order(None, None, 1)))  # type: ignore[arg-type]
+        assert in_rows(database, CANARY) == ["convokit_prompt.body"]
+        receipt = kit.erase(subject="nobody")
+        assert (receipt.conversations, receipt.removed) == (0, {"prompt": 1})
     assert everywhere(database, CANARY) == []
 
 

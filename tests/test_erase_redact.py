@@ -190,6 +190,17 @@ def test_reading_over_what_is_gone(face: Face, kit: Any, server: LoopbackServer,
     assert {part.rule for part in found.report.dropped} == {"redacted", "a tool result without its call"}
 
 
+def test_what_is_gone_is_shown_again_as_redacted(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A call whose request held it can no longer be shown byte for byte, and is no mismatch; nor is any after an erasure."""
+    chat = canaries.fill(face, kit, server, database)
+    turns = [each.id for each in face.settle(chat.turns())]
+    face.settle(chat.redact(6))
+    assert [face.settle(chat.replay(each)).status for each in turns] == ["exact", *["redacted"] * (len(turns) - 1)]
+    face.settle(chat.erase())
+    assert {face.settle(chat.replay(each)).status for each in turns} == {"redacted"}
+    assert face.settle(chat.replay(turns[0])).body is None
+
+
 def test_coming_back_to_a_turn_of_which_something_is_gone(face: Face, kit: Any, server: LoopbackServer) -> None:
     """A reply that is gone is neither made again nor given out as an empty one; a question that is gone is not asked again."""
     chat = kit.chat("k")

@@ -228,7 +228,7 @@ def _close_left(scope: Scope, conversation_id: UUID, *, dry_run: bool) -> Flow[N
 def _finished(scope: Scope, account: _Account) -> Flow[Receipt]:
     """Delete the prompts that nobody refers to any more, look for what is left in the file, and write the receipt."""
     order = account.order
-    if account.conversations and account.action != "redact":
+    if account.action != "redact":
         without = account.ids if order.dry_run else set()
         unused = yield from read(leftovers.unreferenced, scope.tenant, account.prompts, without)
         if unused and not order.dry_run:
