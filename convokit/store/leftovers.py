@@ -55,7 +55,7 @@ def unreferenced(
         if not rows:
             return left
         last = rows[-1]
-        ids = [row[1] for row in rows if row[1] not in without]
+        ids: list[Any] = [row[1] for row in rows if row[1] not in without]
         for manifest in _manifests(connection, ids):
             left.difference_update(referred(manifest))
             if not left:

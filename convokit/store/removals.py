@@ -306,8 +306,8 @@ def selected(
     place = (conversation.c.updated_at, conversation.c.id)
     if after is not None:
         query = query.where(tuple_(*place) > after)
-    rows = connection.execute(query.with_only_columns(*place).order_by(*place).limit(limit))
-    return [(row[0], row[1]) for row in rows]
+    rows: Any = connection.execute(query.with_only_columns(*place).order_by(*place).limit(limit))
+    return [(updated_at, conversation_id) for updated_at, conversation_id in rows]
 
 
 def count_selected(
