@@ -104,6 +104,7 @@ class AsyncConvokit:
         key: str | None = None,
         *,
         id: UUID | str | None = None,
+        branch: int | str = 0,
         subject: str | None = None,
         title: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -117,11 +118,14 @@ class AsyncConvokit:
         """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
 
         It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
+        `branch` is the number or name of a branch that `fork` made: NotFound at the first use if there is none.
         What is set here beats the kit's own settings. Model, developer prompt, parameters, subject, title and metadata are
         stored with the conversation at its next turn; budget, tools and strategy hold for this handle.
         """
         options = Options(model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, params=params)
-        target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
+        target = target_of(
+            self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options, branch=branch
+        )
         return AsyncChat(self._scope, target, self._driver, self._background)
 
     def tenant(self, name: str) -> AsyncConvokit:

@@ -66,7 +66,7 @@ def redact(connection: Connection, tenant: str, conversation_id: UUID, order: Or
         if pins != row.pinned:
             conversations.set_pins(connection, row, json.dumps(pins) if pins else None)
         refs = [f"message:{seq}" for seq in seqs] + [f"completion:{turn_id}:{number}" for turn_id, number in told]
-        _enter(connection, row, order, refs, head=row.head_seq)
+        _enter(connection, row, order, refs)
         removed.entries = len(refs)
     return removed
 
@@ -100,7 +100,7 @@ def erase(connection: Connection, tenant: str, conversation_id: UUID, order: Ord
         row.subject = row.title = row.metadata = row.settings = None
         conversations.describe(connection, row)
         conversations.set_pins(connection, row, None)
-        _enter(connection, row, order, [EVERYTHING], head=None)
+        _enter(connection, row, order, [EVERYTHING])
         removed.entries = 1
     return removed
 
@@ -188,9 +188,7 @@ def _sampled(connection: Connection, row: ConversationRow) -> list[bytes]:
     return [*said[: MOST_TRACES // 4], *found][:MOST_TRACES]
 
 
-def _enter(
-    connection: Connection, row: ConversationRow, order: Order, refs: Sequence[str], *, head: int | None
-) -> None:
+def _enter(connection: Connection, row: ConversationRow, order: Order, refs: Sequence[str]) -> None:
     """Write a removal, and the entry that commits to it, for each ref."""
     rows = [
         RemovalRow(number, ref, order.author, order.reason, chains.new_salt(), order.at)
@@ -200,6 +198,6 @@ def _enter(
     removals.insert_rows(connection, row.id, rows)
     chain.append(connection, row.id, entries)
     moved = ConversationRow(**{name: getattr(row, name) for name in row.__slots__})
-    moved.last_entry, moved.chain_hash, moved.head_seq = entries[-1].number, entries[-1].hash, head
-    moved_on = conversations.advance(connection, row, moved)
+    moved.last_entry, moved.chain_hash = entries[-1].number, entries[-1].hash
+    moved_on = conversations.advance(connection, row, moved, None)
     assert moved_on  # it is locked

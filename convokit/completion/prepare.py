@@ -249,9 +249,10 @@ def _enough(
 
 def _begins_within(rows: list[MessageRow]) -> bool:
     """Return whether rows, newest first, may end amid the passages of the newest turn: those lie before its one question."""
-    oldest, turn_id = rows[-1], rows[0].turn_id
-    asked = sum(row.role == "user" and not row.is_passage and row.turn_id == turn_id for row in rows)
-    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked <= 1
+    oldest = rows[-1]
+    asked = [row.turn_id for row in rows if row.role == "user" and not row.is_passage]
+    turn_id = asked[0] if asked else None  # the turn that asked it, whichever answers it
+    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked.count(turn_id) == 1
 
 
 def _spent(plan: Plan, rows: list[MessageRow]) -> int:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from convokit.completion import call as calls
-from convokit.completion import following, turn
+from convokit.completion import following, places, turn
 from convokit.completion.effects import Emit, Flow, Sleep, read
 from convokit.completion.options import Options
+from convokit.completion.places import Place
 from convokit.completion.prepare import Prepared, look, prepare_again
 from convokit.completion.recover import POLL_S, OnBusy, clear_the_way, is_gone
 from convokit.completion.saving import BEGIN_S, sure
@@ -41,11 +43,12 @@ def send(
     *,
     stream: bool,
     on_busy: OnBusy,
+    place: Place | None = None,
 ) -> Flow[Reply]:
     """Send, under an idempotency key if there is one."""
     if key is None:
-        return turn.send(scope, target, given, call, stream=stream, on_busy=on_busy, context=context)
-    return _send_once(scope, target, given, context, call, key, stream=stream, on_busy=on_busy)
+        return turn.send(scope, target, given, call, stream=stream, on_busy=on_busy, context=context, place=place)
+    return _send_once(scope, target, given, context, call, key, stream=stream, on_busy=on_busy, place=place)
 
 
 def _send_once(
@@ -58,12 +61,13 @@ def _send_once(
     *,
     stream: bool,
     on_busy: OnBusy,
+    place: Place | None,
 ) -> Flow[Reply]:
     """Send under an idempotency key: the first time a turn, ever after that turn. Raises: IdempotencyConflict, Redacted."""
     if key == "":
         raise InvalidInput("idempotency_key", "is empty")
     checked("idempotency_key", key, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
-    request = _canonical(checked_question(given, context, scope.limits), call)
+    request = _canonical(checked_question(given, context, scope.limits), call, place)
     stored_key = Key.of(key, request)
     conversation_id = yield from identify(scope, target)
     for _ in range(_TRIES):
@@ -77,7 +81,15 @@ def _send_once(
         try:
             return (
                 yield from turn.send(
-                    scope, target, given, call, stream=stream, on_busy=on_busy, key=stored_key, context=context
+                    scope,
+                    target,
+                    given,
+                    call,
+                    stream=stream,
+                    on_busy=on_busy,
+                    key=stored_key,
+                    context=context,
+                    place=place,
                 )
             )
         except steps.Conflict:
@@ -88,29 +100,40 @@ def _send_once(
     raise ConversationBusy(target.name, "several", None)
 
 
-def _canonical(content: Content, call: Options) -> str:
-    """Return what makes a request the same request: its content, its passages and what was set for this call."""
+def _canonical(content: Content, call: Options, place: Place | None) -> str:
+    """Return what makes a request the same request: its content, its passages, what was set for this call, and its place."""
     passages = [content.passages] if content.passages else []
-    return json.dumps([content.text, content.parts, call.to_json(), *passages], ensure_ascii=False)
+    behind = [{"behind": place.at}] if place is not None else []
+    return json.dumps([content.text, content.parts, call.to_json(), *passages, *behind], ensure_ascii=False)
 
 
 def resume(scope: Scope, target: Target, call: Options, *, on_busy: OnBusy = "raise") -> Flow[Reply]:
-    """Finish the chat's last turn: return its reply, or ask for it again if it has none that is whole."""
-    seen = yield from look(scope, target, call, Content(""))
-    if seen.conversation is None or not seen.path.rows:
-        raise missing(target)
-    turn_id = seen.path.rows[-1].turn_id
-    found = None if turn_id is None else (yield from read(turns.find, seen.conversation.id, turn_id))
-    if found is None:
-        raise NotFound("turn", "to resume", "the last message belongs to none")
-    return (yield from come_back(scope, target, call, found, stream=False, on_busy=on_busy))
+    """Finish the chat's last turn: return its reply, or ask for it again if it has none that is whole.
+
+    A question whose turn belongs to another branch, or has its reply on another path, is answered in a turn of its own.
+    """
+    conversation_id = yield from identify(scope, target)
+    for _ in range(_TRIES):
+        found = yield from read(places.last, scope.tenant, conversation_id, target.branch)
+        if found is None:
+            raise missing(target)
+        if found.turn is not None:
+            return (yield from come_back(scope, target, call, found.turn, stream=False, on_busy=on_busy))
+        if found.place is None:
+            raise NotFound("turn", "to resume", "the last message belongs to none of this branch")
+        try:
+            return (yield from turn.ask(scope, target, None, call, stream=False, on_busy=on_busy, place=found.place))
+        except steps.Conflict:
+            continue
+    raise ConversationBusy(target.name, "several", None)
 
 
 def come_back(
     scope: Scope, target: Target, call: Options, found: TurnRow, *, stream: bool, on_busy: OnBusy
 ) -> Flow[Reply]:
-    """Return the turn's reply: the stored one, the one that is on its way, or a new one."""
+    """Return the turn's reply: the stored one, the one that is on its way, or a new one, on the branch it was sent to."""
     assert target.id is not None
+    target = target if target.branch == found.branch else replace(target, branch=found.branch)
     deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).total_s
     for _ in range(_TRIES):
         if stream and (yield from _is_running(scope, target.id, found)):
@@ -176,10 +199,14 @@ def _open_again(
     asked = yield from read(messages.get, seen.conversation.id, found.question_seq)
     if asked is None or asked.status == "redacted":
         raise Redacted(seen.conversation.id, f"the question of turn {found.id}")
-    tail, last = _tail(seen.path.rows, found), seen.path.rows[-1].turn_id == found.id
+    end = seen.path.rows[-1] if seen.path.rows else None
+    last = end is not None and (end.turn_id == found.id or end.seq == found.question_seq)
+    tail = _tail(seen.path.rows, found)
     if not last:
-        end = yield from read(messages.last_of_turn, seen.conversation.id, found.id, found.question_seq)
-        seen = yield from look(scope, target, call, Content(""), at=end)
+        end_seq = yield from read(
+            messages.last_of_turn, seen.conversation.id, found.id, found.question_seq, found.from_seq
+        )
+        seen = yield from look(scope, target, call, Content(""), at=end_seq)
         assert seen.conversation is not None
         tail = seen.path.rows
     seen.path.rows = tail
@@ -209,7 +236,7 @@ def _tail(rows: list[MessageRow], found: TurnRow) -> list[MessageRow]:
 
 
 def _broke_off(row: MessageRow) -> bool:
-    return row.status == "partial" or (row.status == "redacted" and row.role == "assistant")
+    return row.status in ("partial", "late") or (row.status == "redacted" and row.role == "assistant")
 
 
 def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: bool) -> Flow[calls.Call]:

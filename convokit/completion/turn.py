@@ -15,7 +15,8 @@ from convokit.completion import call as calls
 from convokit.completion.begin import begin
 from convokit.completion.effects import Close, Emit, Flow, Sleep, Stopped, read
 from convokit.completion.options import Options
-from convokit.completion.prepare import Prepared, look, prepare
+from convokit.completion.places import Place
+from convokit.completion.prepare import Prepared, look, prepare, prepare_again
 from convokit.completion.recover import OnBusy, clear_the_way
 from convokit.completion.result import Outcome, RowsFor, reply_of, rows_of, sounds_of
 from convokit.completion.saving import LEAVING_S, SAVE_S, sure
@@ -26,7 +27,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
-from convokit.domain.parts import checked_question
+from convokit.domain.parts import Content, checked_question
 from convokit.domain.text import compact_json
 from convokit.domain.turn import LATE_CALLS, Key, Reply
 from convokit.errors import ConversationBusy, Interrupted, ModelError, SettingsError, StoreUnavailable
@@ -47,24 +48,49 @@ def send(
     on_busy: OnBusy = "raise",
     key: Key | None = None,
     context: Sequence[str] = (),
+    place: Place | None = None,
 ) -> Flow[Reply]:
     """Send text, or content parts, and return the saved reply. Raises: every ConvokitError there is.
 
     Raises steps.Conflict when a turn under the same idempotency `key` came between.
     """
     content = checked_question(given, context, scope.limits)
+    return (yield from ask(scope, target, content, call, stream=stream, on_busy=on_busy, key=key, place=place))
+
+
+def ask(
+    scope: Scope,
+    target: Target,
+    content: Content | None,
+    call: Options,
+    *,
+    stream: bool,
+    on_busy: OnBusy = "raise",
+    key: Key | None = None,
+    place: Place | None = None,
+) -> Flow[Reply]:
+    """Have a question answered: `content` behind the branch's head or at `place`, or with None the question that is there.
+
+    Raises: steps.Conflict also when the branch moved away from the head that `place` was found for.
+    """
     check_on_busy(on_busy)
     deadline = scope.clock.monotonic() + timeouts_of(scope, target, call).busy_s
     heads: set[int | None] = set()
     conflicts = 0
     while len(heads) <= _REBUILDS:
-        seen = yield from look(scope, target, call, content)
-        if seen.conversation is None and target.must_exist:
+        at = None if place is None else place.at
+        seen = yield from look(scope, target, call, content or Content(""), at)
+        if seen.conversation is None and (target.must_exist or target.branch or place is not None):
             raise missing(target)
         if seen.open_turn is not None:
             yield from clear_the_way(scope, target, call, seen, on_busy, deadline)
             continue
-        prepared = prepare(scope, target, call, seen, content, stream=stream)
+        if place is not None and place.head not in (None, seen.head):
+            raise steps.Conflict
+        if content is None:
+            prepared = prepare_again(scope, target, call, seen, stream=stream)
+        else:
+            prepared = prepare(scope, target, call, seen, content, stream=stream)
         check_api_key(scope, prepared)
         with held(scope, new_id()) as turn_id:
             try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from sqlalchemy.engine import URL
 
 from convokit.completion.options import Options
 from convokit.completion.scope import Database, Scope, Target
-from convokit.domain.ids import as_id, new_id
+from convokit.domain.branch import MAIN
+from convokit.domain.ids import MAX_SEQ, as_id, new_id
 from convokit.domain.profile import DEFAULT_BASE_URL, resolve
 from convokit.domain.text import checked, checked_json
 from convokit.errors import InvalidInput, SettingsError, TooLarge
@@ -100,6 +101,16 @@ def _fit(key: object) -> str | None:
     return key
 
 
+def _branch(scope: Scope, branch: object) -> int | str | None:
+    """Return the branch to look for, None for the main one. Raises: InvalidInput."""
+    number = isinstance(branch, int) and not isinstance(branch, bool) and 0 <= branch <= MAX_SEQ
+    if not number and (not isinstance(branch, str) or not branch):
+        raise InvalidInput("branch", f"must be a branch's number or name, not {branch!r}")
+    if isinstance(branch, str):
+        checked("branch", branch, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
+    return None if branch in (0, MAIN) else cast("int | str", branch)
+
+
 def target_of(
     scope: Scope,
     key: str | None,
@@ -109,6 +120,7 @@ def target_of(
     title: str | None,
     metadata: object,
     options: Options,
+    branch: object = 0,
 ) -> Target:
     """Return a chat's target. Raises: InvalidInput for a key, subject or metadata that cannot be stored."""
     limits = scope.limits
@@ -133,4 +145,5 @@ def target_of(
         metadata=encoded,
         options=options,
         must_exist=id is not None,
+        wanted=_branch(scope, branch),
     )

@@ -83,7 +83,7 @@ FIRST_PAGE = 32
 
 _LAST_OF_TURN = select(func.max(message.c.seq)).where(
     message.c.conversation_id == bindparam("id"),
-    message.c.seq >= bindparam("question"),
+    message.c.seq >= bindparam("first"),
     message.c.turn_id == bindparam("turn"),
     message.c.status == "complete",
 )
@@ -128,9 +128,9 @@ def of_turn(
     return [MessageRow(*row) for row in connection.execute(_OF_TURN, values)]
 
 
-def last_of_turn(connection: Connection, conversation_id: UUID, turn_id: UUID, question_seq: int) -> int:
-    """Return the seq of a turn's last whole message: its question, or the last result of its tools."""
-    values = {"id": conversation_id, "turn": turn_id, "question": question_seq}
+def last_of_turn(connection: Connection, conversation_id: UUID, turn_id: UUID, question_seq: int, from_seq: int) -> int:
+    """Return the seq of a turn's last whole message: its question, or the last result of its tools, from `from_seq` on."""
+    values = {"id": conversation_id, "turn": turn_id, "first": from_seq}
     return connection.execute(_LAST_OF_TURN, values).scalar_one() or question_seq
 
 
@@ -169,6 +169,12 @@ def on_path(connection: Connection, conversation_id: UUID, head: int | None, seq
     values = {"id": conversation_id, "last": head, "lowest": min(seqs)}
     runs: list[tuple[int, ...]] = [tuple(row) for row in connection.execute(_RUNS, values)]
     return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last, *_ in runs))
+
+
+def runs(connection: Connection, conversation_id: UUID, head: int) -> list[tuple[int, int]]:
+    """Return the first and last seq of each run of the path to `head`, in order."""
+    values = {"id": conversation_id, "last": head, "lowest": 0}
+    return sorted((first, last) for first, last, _ in connection.execute(_RUNS, values))
 
 
 def page(

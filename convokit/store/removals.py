@@ -265,6 +265,7 @@ def erase(connection: Connection, conversation_id: UUID) -> None:
     connection.execute(update(turns).where(mine[turns]).values(error=None, fingerprint_salt=None, owner=None))
     connection.execute(update(tool_call).where(mine[tool_call]).values(name="", error=None))
     connection.execute(update(branch).where(mine[branch]).values(name=None, head_seq=None))
+    connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(head_seq=None))
     for table in (chunk, blob, summary):
         connection.execute(delete(table).where(table.c.conversation_id == conversation_id))
 

@@ -111,6 +111,10 @@ class TurnColumns(_OfConversation):
     id = Column(Uuid, nullable=False)
     branch = Column(Integer, nullable=False)
     question_seq = Column(Integer, nullable=False)
+    after_seq = Column(Integer)
+    """For another reply to a question that was there already: the last message when the turn began. Its own lie behind it."""
+    after_entry = Column(Integer)
+    """And the chain's last entry then, which orders such turns; both None for the turn that asked its question."""
     reply_seq = Column(Integer)
     idempotency_hash = Column(LargeBinary)
     fingerprint = Column(LargeBinary)
@@ -234,8 +238,22 @@ conversation = Table(
     Index("convokit_conversation_recent", "tenant", "updated_at", "id"),
     Index("convokit_conversation_subject", "tenant", "subject", "updated_at", "id", **_partial("subject IS NOT NULL")),
 )
-branch = Table("convokit_branch", metadata, BranchColumns, _key("branch", "conversation_id", "number"))
-message = Table("convokit_message", metadata, MessageColumns, _key("message", "conversation_id", "seq"))
+branch = Table(
+    "convokit_branch",
+    metadata,
+    BranchColumns,
+    _key("branch", "conversation_id", "number"),
+    Index("convokit_branch_name", "conversation_id", "name", unique=True, **_partial("name IS NOT NULL")),
+)
+message = Table(
+    "convokit_message",
+    metadata,
+    MessageColumns,
+    _key("message", "conversation_id", "seq"),
+    Index("convokit_message_parting", "conversation_id", "parent_seq", **_partial("run_start_seq = seq")),
+)
+"""The second index holds only messages that do not lie right behind their parent: where paths part. A conversation without
+branches has one row in it, its first message; siblings and leaves are found from it without reading the messages between."""
 turn = Table(
     "convokit_turn",
     metadata,
@@ -249,6 +267,7 @@ turn = Table(
         unique=True,
         **_partial("idempotency_hash IS NOT NULL"),
     ),
+    Index("convokit_turn_again", "conversation_id", "question_seq", **_partial("after_entry IS NOT NULL")),
     Index("convokit_turn_open", "lease_until", **_partial("claim IS NOT NULL")),
 )
 chunk = Table(

@@ -39,14 +39,15 @@ def snapshot(
 ) -> Snapshot:
     """Read the conversation, the end of the branch's path as far as `enough` asks, and whether a turn is open on it.
 
-    `at` reads the path that ends there instead of the branch's own.
+    `at` reads the path that ends there instead of the branch's own; 0 is before every message.
     """
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return Snapshot(None)
     found = row
     head = conversations.head(connection, row, branch)
-    path = messages.read_back(connection, row.id, head if at is None else at, lambda rows: enough(found, rows))
+    last = head if at is None else at or None
+    path = messages.read_back(connection, row.id, last, lambda rows: enough(found, rows))
     pinned = _pinned(connection, row, path)
     wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in digests(each.parts)}
     found_blobs = blobs.among(connection, row.id, wanted) if wanted else {}

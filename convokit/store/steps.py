@@ -45,6 +45,10 @@ class Beginning:
     """Whether the conversation's own settings, subject or title changed."""
     passages: Sequence[MessageRow] = ()
     """What was retrieved for the question: the path leads through them to it."""
+    head: int | None = None
+    """Where the branch's head was when it was read."""
+    follows: MessageRow | None = None
+    """What the reply follows, where the question is there already: nothing is asked then, and the branch ends here again."""
 
 
 @dataclass(slots=True, repr=False)
@@ -118,14 +122,16 @@ class Settled:
 
 
 def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
-    """Make a turn durable: question, turn and API call, together. Return the conversation as it is now.
+    """Make a turn durable: question, if it is asked here, turn and API call, together. Return the conversation as it is now.
 
     Raises: Conflict when the conversation moved, was created by another process, or has an open turn on this branch.
     """
-    row, question = beginning.conversation, beginning.question
-    asked = [*beginning.passages, question]
+    row, question, follows = beginning.conversation, beginning.question, beginning.follows
+    asked = [*beginning.passages, question] if follows is None else []
     entries = chains.extend(row.last_entry, row.chain_hash, [each.leaf() for each in asked])
-    moved = _moved(row, beginning.branch, question.seq, question.seq, entries, beginning.at)
+    head = question.seq if follows is None else follows.seq
+    last = question.seq if follows is None else row.last_seq
+    moved = _moved(row, beginning.branch, head, last, entries, beginning.at)
     opened = turns.opening(
         beginning.completion.turn_id,
         branch=beginning.branch,
@@ -134,8 +140,9 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
         lease_us=beginning.lease_us,
         at=beginning.at,
         key=beginning.key,
+        after=None if follows is None else row,
     )
-    addition = append.Addition(row, moved, beginning.branch, question.seq, entries, asked)
+    addition = append.Addition(row, moved, beginning.branch, head, entries, asked, was=beginning.head)
     addition.created, addition.opened, addition.begun_call = beginning.created, opened, beginning.completion
     try:
         if append.write(connection, addition) != "all":
@@ -216,7 +223,7 @@ def _extend(
     while True:
         entries = chains.extend(row.last_entry, row.chain_hash, [*(each.leaf() for each in rows), *call])
         moves = bool(rows) and settlement.moves_head and rows[0].status != "late"
-        head = _head_of(rows) if moves else conversations.head(connection, row, settlement.branch)
+        head = _head_of(rows) if moves else None
         last = rows[-1].seq if rows else row.last_seq
         moved = _moved(row, settlement.branch, head, last, entries, settlement.at)
         addition = append.Addition(row, moved, settlement.branch, head, entries, rows)
@@ -253,7 +260,7 @@ def _moved(
     values |= {"last_seq": last, "updated_at": at}
     if entries:
         values |= {"last_entry": entries[-1].number, "chain_hash": entries[-1].hash}
-    if branch == 0:
+    if branch == 0 and head is not None:
         values["head_seq"] = head
     return ConversationRow(**values)
 

@@ -88,6 +88,8 @@ def _tables_of_a_conversation() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_branch_pk"),
     )
+    named = _where("name IS NOT NULL")
+    op.create_index("convokit_branch_name", "convokit_branch", ["conversation_id", "name"], unique=True, **named)
     op.create_table(
         "convokit_message",
         _owner(),
@@ -113,6 +115,8 @@ def _tables_of_a_conversation() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "seq", name="convokit_message_pk"),
     )
+    parting = _where("run_start_seq = seq")
+    op.create_index("convokit_message_parting", "convokit_message", ["conversation_id", "parent_seq"], **parting)
 
 
 def _tables_of_a_turn() -> None:
@@ -122,6 +126,8 @@ def _tables_of_a_turn() -> None:
         sa.Column("id", sa.Uuid, nullable=False),
         sa.Column("branch", sa.Integer, nullable=False),
         sa.Column("question_seq", sa.Integer, nullable=False),
+        sa.Column("after_seq", sa.Integer),
+        sa.Column("after_entry", sa.Integer),
         sa.Column("reply_seq", sa.Integer),
         sa.Column("idempotency_hash", sa.LargeBinary),
         sa.Column("fingerprint", sa.LargeBinary),
@@ -142,6 +148,8 @@ def _tables_of_a_turn() -> None:
     op.create_index(
         "convokit_turn_idempotency", "convokit_turn", ["conversation_id", "idempotency_hash"], unique=True, **keyed
     )
+    again = _where("after_entry IS NOT NULL")
+    op.create_index("convokit_turn_again", "convokit_turn", ["conversation_id", "question_seq"], **again)
     op.create_index("convokit_turn_open", "convokit_turn", ["lease_until"], **claimed)
     op.create_table(
         "convokit_chunk",

@@ -10,12 +10,11 @@ import pytest
 
 from convokit import Profile
 from convokit.completion.effects import Clock
-from convokit.completion.scope import Target
 from convokit.context.strategy import LastTurns
 from convokit.domain.replay import Diff, Reason
 from convokit.errors import InvalidInput, NotFound
 from convokit.store.schema import completion
-from tests.audit.recordings import SMALL, SOUND, STREAMING, Stage, changed, lookup, make_branch, redacted
+from tests.audit.recordings import SMALL, SOUND, STREAMING, Stage, changed, lookup, redacted
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk
 from tests.support.server import completion as answered
@@ -128,8 +127,7 @@ def _branch(stage: Stage) -> Diff:
     chat = kit.chat("k")
     for text in ("one", "two", "three"):
         reply = stage.do(chat.send(text))
-    make_branch(stage.database, 1, 2)
-    other = type(chat)(kit._scope, Target("k", branch=1), kit._driver)
+    other = stage.do(chat.fork(2))
     there = stage.do(other.send("other"))
     found: Diff = stage.do(chat.diff(reply, there))
     assert stage.do(other.diff(there, reply)).reason == "branch"

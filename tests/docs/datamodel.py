@@ -75,6 +75,8 @@ WORDS = {
     "convokit_turn.id": "UUIDv7.",
     "convokit_turn.branch": "The branch it runs on.",
     "convokit_turn.question_seq": "The message it answers.",
+    "convokit_turn.after_seq": "For another reply to a question that was there already: the last message when the turn began.",
+    "convokit_turn.after_entry": "And the chain's last entry then; both null for the turn that asked its question.",
     "convokit_turn.reply_seq": "The reply, complete or partial.",
     "convokit_turn.idempotency_hash": "Hash of the caller's idempotency key.",
     "convokit_turn.fingerprint": "Salted digest of the request that came with that key.",

@@ -170,11 +170,15 @@ def _check_seqs(found: Found) -> None:
     if seqs != list(range(1, len(seqs) + 1)) or found.row["last_seq"] != len(seqs):
         raise Broken(f"seqs are not dense: {seqs}, last_seq {found.row['last_seq']}")
     by_seq = {each["seq"]: each for each in found.messages}
+    questions = {turn["id"]: turn["question_seq"] for turn in found.turns}
     for each in found.messages:
         parent = by_seq.get(each["parent_seq"])
         if each["parent_seq"] is not None and (parent is None or parent["seq"] >= each["seq"]):
             raise Broken(f"message {each['seq']} follows {each['parent_seq']}")
-        if each["role"] != "user" and (parent is None or parent["turn_id"] != each["turn_id"]):
+        follows = parent is not None and (
+            parent["turn_id"] == each["turn_id"] or parent["seq"] == questions.get(each["turn_id"])
+        )
+        if each["role"] != "user" and not follows:
             raise Broken(f"message {each['seq']} ({each['role']}, {each['status']}) does not follow its own turn")
 
 
@@ -182,7 +186,7 @@ def _check_turns(found: Found) -> None:
     by_seq = {each["seq"]: each for each in found.messages}
     for turn in found.turns:
         asked = [each["seq"] for each in found.messages if each["turn_id"] == turn["id"] and each["role"] == "user"]
-        if asked != [turn["question_seq"]]:
+        if asked != ([turn["question_seq"]] if turn["after_entry"] is None else []):
             raise Broken(f"turn {turn['id']} has the questions {asked}, names {turn['question_seq']}")
         whole = [each["seq"] for each in _whole_replies(found, turn["id"])]
         if len(whole) > 1:

@@ -59,6 +59,11 @@ def _once(side: Side, chat: Any, text: str, *, stream: bool) -> Any:
     return (chat.stream if stream else chat.send)(text, idempotency_key=ONCE)
 
 
+def _once_edited(chat: Any, place: Any, *, stream: bool) -> Any:
+    """Use A's idempotency key for another version of A's question."""
+    return (chat.stream_edit if stream else chat.edit)(place, SECRET, idempotency_key=ONCE)
+
+
 def _of_messages(*tries: Callable[[Any, Any], Any]) -> Attack:
     """Return the attack that tries A's places, in A's conversations and in B's own."""
 
@@ -136,6 +141,34 @@ ATTACKS: dict[str, Attack] = {
     "Chat.turns": _of_turns(lambda chat, turn: chat.turns(before=turn), lambda chat, turn: chat.turns()),
     "Chat.pin": _of_messages(lambda chat, place: chat.pin(place)),
     "Chat.unpin": _of_messages(lambda chat, place: chat.unpin(place)),
+    "Chat.branch": _everywhere(lambda side, chat: chat.branch),
+    "Chat.fork": _of_messages(
+        lambda chat, place: chat.fork(place),
+        lambda chat, place: chat.fork(place, name="of A"),
+        lambda chat, place: chat.fork(),
+    ),
+    "Chat.checkout": _of_messages(lambda chat, place: chat.checkout(place)),
+    "Chat.copy": _of_messages(lambda chat, place: chat.copy("of B", message=place), lambda chat, place: chat.copy()),
+    "Chat.branches": _everywhere(
+        lambda side, chat: chat.branches(),
+        lambda side, chat: side.kit.chat(id=chat.id, branch=1).messages() if chat.id else None,
+        lambda side, chat: side.kit.chat(id=chat.id, branch="tried").messages() if chat.id else None,
+    ),
+    "Chat.leaves": _everywhere(lambda side, chat: chat.leaves()),
+    "Chat.siblings": _of_messages(lambda chat, place: chat.siblings(place)),
+    "Chat.log": _of_messages(lambda chat, place: chat.log(before=place), lambda chat, place: chat.log()),
+    "Chat.regenerate": _of_messages(
+        lambda chat, place: chat.regenerate(place), lambda chat, place: chat.regenerate(on_busy="supersede")
+    ),
+    "Chat.stream_regenerate": _of_messages(
+        lambda chat, place: chat.stream_regenerate(place), lambda chat, place: chat.stream_regenerate()
+    ),
+    "Chat.edit": _of_messages(
+        lambda chat, place: chat.edit(place, SECRET), lambda chat, place: _once_edited(chat, place, stream=False)
+    ),
+    "Chat.stream_edit": _of_messages(
+        lambda chat, place: chat.stream_edit(place, SECRET), lambda chat, place: _once_edited(chat, place, stream=True)
+    ),
     "Chat.resume": _everywhere(lambda side, chat: chat.resume(), lambda side, chat: chat.resume(on_busy="supersede")),
     "Chat.send": _everywhere(
         lambda side, chat: _once(side, chat, SECRET, stream=False),
@@ -247,6 +280,10 @@ ROW = {
     "conversations.head",
     "conversations.create",
     "conversations.advance",
+    "conversations.point",
+    "branches.listing",
+    "branches.leaves",
+    "copying.write",
     "conversations.describe",
     "steps.begin",
     "steps.reopen",
