@@ -12,7 +12,7 @@ from convokit.completion.scope import Scope, Target, identify
 from convokit.domain.ids import message_seq
 from convokit.domain.message import Message, MessageRow
 from convokit.domain.turn import TurnRow
-from convokit.errors import InvalidInput, NotFound
+from convokit.errors import InvalidInput, NotFound, Redacted
 from convokit.store import conversations, messages, turns
 
 
@@ -64,7 +64,7 @@ def of_edit(connection: Connection, tenant: str, conversation_id: UUID, seq: int
     row = found(connection, conversation_id, seq)
     if row.role != "user":
         raise InvalidInput("message", f"message {seq} is no question: edit takes one, regenerate makes another reply")
-    _refuse_redacted(row)
+    _refuse_redacted(conversation_id, row)
     parent = before_passages(connection, conversation_id, row)
     return Place(0 if parent is None else parent)
 
@@ -81,7 +81,7 @@ def of_question(
     question = _question(connection, conversation_id, at)
     if question is None:
         raise InvalidInput("message", "there is no question before it that could be answered again")
-    _refuse_redacted(question)
+    _refuse_redacted(conversation_id, question)
     return Place(question.seq, again=True, head=head)
 
 
@@ -103,7 +103,7 @@ def last(connection: Connection, tenant: str, conversation_id: UUID, branch: int
     question = _question(connection, conversation_id, end.parent_seq if broken else end.seq, most=1)
     if question is None:
         return Last(None)
-    _refuse_redacted(question)
+    _refuse_redacted(conversation_id, question)
     return Last(None, Place(question.seq, again=True, head=head))
 
 
@@ -146,6 +146,6 @@ def before_passages(connection: Connection, conversation_id: UUID, row: MessageR
     return None if before is None else before.seq
 
 
-def _refuse_redacted(row: MessageRow) -> None:
+def _refuse_redacted(conversation_id: UUID, row: MessageRow) -> None:
     if row.status == "redacted":
-        raise InvalidInput("message", f"message {row.seq} was redacted: there is nothing left of it to be answered")
+        raise Redacted(conversation_id, f"message {row.seq}")

@@ -74,7 +74,9 @@ _UNSALT = update(completion).where(*_ONE_CALL).values(body_salt=None)
 _STRIP = update(completion).where(*_ONE_CALL).values(details=None, error=None, salt=None)
 _BARE = update(completion).where(*_ONE_CALL).values(manifest=bindparam("new_manifest"))
 _SAYS_MORE = {
-    "message": or_(*(message.c[name].is_not(None) for name in _WORDS)),
+    "message": or_(
+        message.c.status != "redacted", *(message.c[name].is_not(None) for name in _WORDS if name != "salt")
+    ),
     "completion": or_(completion.c.details.is_not(None), completion.c.error.is_not(None)),
     "turn": turns.c.error.is_not(None),
     "tool_call": or_(tool_call.c.name != "", tool_call.c.error.is_not(None)),
