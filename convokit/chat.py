@@ -361,15 +361,8 @@ class Chat:
         of their own. What other messages say of it stays. `author` and `reason` are kept with the history, for good. `dry_run`
         counts what would go. Again is no error. Raises: NotFound; ConversationBusy while a turn of the conversation is open.
         """
-        flow = removing.redact(
-            self._scope,
-            self._target,
-            Work(erase.redact, erase.check),
-            message,
-            reason=reason,
-            author=author,
-            dry_run=dry_run,
-        )
+        work = Work(erase.redact, erase.check)
+        flow = removing.redact(self._scope, self._target, work, message, reason=reason, author=author, dry_run=dry_run)
         return self._driver().run(flow)
 
     def erase(self, *, reason: str | None = None, author: str | None = None, dry_run: bool = False) -> Receipt:
@@ -379,12 +372,6 @@ class Chat:
         erased it, when and why; a later `send` continues behind them with an empty context. `kit.purge` removes even those.
         Again is no error. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
         """
-        flow = removing.erase(
-            self._scope,
-            self._target,
-            Work(erase.erase, erase.check),
-            reason=reason,
-            author=author,
-            dry_run=dry_run,
-        )
+        work = Work(erase.erase, erase.check)
+        flow = removing.erase(self._scope, self._target, work, reason=reason, author=author, dry_run=dry_run)
         return self._driver().run(flow)
