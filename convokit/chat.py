@@ -10,6 +10,7 @@ from convokit.audit import differences, erase, ledger
 from convokit.audit.ledger import TurnLike
 from convokit.audit.verify import verify
 from convokit.completion import branching, following, pinning, reading, removing, repeat
+from convokit.completion.effects import Flow
 from convokit.completion.options import CallOptions, PartLike, options_of
 from convokit.completion.recover import OnBusy
 from convokit.completion.removing import Work
@@ -71,17 +72,8 @@ class Chat:
         for this turn only: saved, sent right before the question, and not sent again with later turns.
         Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
         """
-        flow = repeat.send(
-            self._scope,
-            self._target,
-            content,
-            context,
-            options_of(options),
-            idempotency_key,
-            stream=False,
-            on_busy=on_busy,
-        )
-        return self._driver().run(flow)
+        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        return self._driver().run(repeat.send(self._scope, self._target, asked, stream=False))
 
     def stream(
         self,
@@ -98,21 +90,8 @@ class Chat:
         When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
         it: leaving then waits for its end.
         """
-        finish = check_on_disconnect(on_disconnect)
-        return Stream(
-            self._driver(),
-            repeat.send(
-                self._scope,
-                self._target,
-                content,
-                context,
-                options_of(options),
-                idempotency_key,
-                stream=True,
-                on_busy=on_busy,
-            ),
-            finish=finish,
-        )
+        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        return self._stream(repeat.send(self._scope, self._target, asked, stream=True), on_disconnect)
 
     def resume(
         self,
@@ -160,17 +139,8 @@ class Chat:
         follows it stay where they are (`checkout` goes back). Everything else is as with `send`.
         Raises: InvalidInput for what is not a question, NotFound, and what `send` raises.
         """
-        flow = branching.edit(
-            self._scope,
-            self._target,
-            message,
-            content,
-            context,
-            options_of(options),
-            idempotency_key,
-            stream=False,
-            on_busy=on_busy,
-        )
+        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        flow = branching.edit(self._scope, self._target, message, asked, stream=False)
         return self._driver().run(flow)
 
     def stream_regenerate(
@@ -182,12 +152,10 @@ class Chat:
         **options: Unpack[CallOptions],
     ) -> Stream[Reply]:
         """Return another reply as it comes: `regenerate`, as a stream."""
-        finish = check_on_disconnect(on_disconnect)
-        return Stream(
-            self._driver(),
-            branching.regenerate(self._scope, self._target, message, options_of(options), stream=True, on_busy=on_busy),
-            finish=finish,
+        flow = branching.regenerate(
+            self._scope, self._target, message, options_of(options), stream=True, on_busy=on_busy
         )
+        return self._stream(flow, on_disconnect)
 
     def stream_edit(
         self,
@@ -201,22 +169,9 @@ class Chat:
         **options: Unpack[CallOptions],
     ) -> Stream[Reply]:
         """Return the reply to an edited question as it comes: `edit`, as a stream."""
-        finish = check_on_disconnect(on_disconnect)
-        return Stream(
-            self._driver(),
-            branching.edit(
-                self._scope,
-                self._target,
-                message,
-                content,
-                context,
-                options_of(options),
-                idempotency_key,
-                stream=True,
-                on_busy=on_busy,
-            ),
-            finish=finish,
-        )
+        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        flow = branching.edit(self._scope, self._target, message, asked, stream=True)
+        return self._stream(flow, on_disconnect)
 
     def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> Stream[Reply]:
         """Attach to a reply that is on its way in any process, or over: its text, as a stream like any other.
@@ -331,7 +286,7 @@ class Chat:
         within the turn, from 1 (rounds of tools and retries are calls of their own); the last that was answered when not given.
         Its `status` says whether it is exact. Raises: NotFound.
         """
-        flow = reading.over(self._scope, self._target, ledger.replay(self._target.branch, ledger.place(turn, call)))
+        flow = reading.on_branch(self._scope, self._target, ledger.replay(ledger.place(turn, call)))
         return self._driver().run(flow)
 
     def diff(self, a: TurnLike, b: TurnLike) -> Diff:
@@ -375,3 +330,6 @@ class Chat:
         work = Work(erase.erase, erase.check)
         flow = removing.erase(self._scope, self._target, work, reason=reason, author=author, dry_run=dry_run)
         return self._driver().run(flow)
+
+    def _stream(self, flow: Flow[Reply], on_disconnect: OnDisconnect) -> Stream[Reply]:
+        return Stream(self._driver(), flow, finish=check_on_disconnect(on_disconnect))

@@ -17,6 +17,8 @@ ConvokitError
 ├─ IdempotencyConflict             the same key came with another request
 ├─ Redacted                        what was asked for was erased: conversation, what
 ├─ ChainBroken                     the history was altered: conversation, entry, what differs
+├─ TransferFailed                  an export that cannot be written, an import that cannot be read: file, line
+│  └─ BadRecord (ValueError) ─ ConversationExists
 ├─ ToolFailed                      a tool round could not be finished
 │  ├─ UnknownTool · BadArguments · TooManyRounds
 ├─ ParseFailed                     a structured reply that is not one: Refused · Truncated · ValidationFailed
@@ -190,6 +192,22 @@ class ChainBroken(ConvokitError):
         self.conversation = str(conversation)
         self.entry = entry
         self.ref = ref
+
+
+class TransferFailed(ConvokitError):
+    """A file that cannot be written or read. `line` is where, None where that is no matter of a line."""
+
+    def __init__(self, file: str, problem: str, line: int | None = None) -> None:
+        super().__init__(f"{file}{'' if line is None else f', line {line:,}'}: {problem}")
+        self.file, self.line, self.problem = file, line, problem
+
+
+class BadRecord(TransferFailed, ValueError):
+    """What a file to import holds is not right; nothing of that record was written, all before it was."""
+
+
+class ConversationExists(BadRecord):
+    """What a record would become is there already, and is another conversation."""
 
 
 class ToolFailed(ConvokitError):

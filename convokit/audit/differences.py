@@ -164,9 +164,11 @@ def _other_row(
             return "redacted", f"message {each.seq} was redacted, and is not sent any more"
         if each.status == "partial" and made.manifest.partial == "leave_out":
             return "partial", f"message {each.seq} broke off, and the policy leaves such replies out"
-    for each, made in ((one, b), (other, a)):
-        if not messages.on_path(connection, row.id, made.rows[-1].seq, [each.seq]):
-            return "branch", f"another branch: the paths part before message {each.seq}"
+    earlier, later = sorted((a.rows[-1].seq, b.rows[-1].seq))
+    if not messages.on_path(connection, row.id, later, [earlier]):
+        for each, made in ((one, b), (other, a)):
+            if not messages.on_path(connection, row.id, made.rows[-1].seq, [each.seq]):
+                return "branch", f"another branch: the paths part before message {each.seq}"
     starts = _start(a), _start(b)
     if one.seq < starts[0] or other.seq < starts[1]:
         single = min(one.seq, other.seq)

@@ -20,7 +20,7 @@ from convokit.domain.message import MessageRow
 from convokit.domain.parts import digests
 from convokit.domain.removal import EVERYTHING, MOST_TRACES, Order, RemovalRow, Removed, traces
 from convokit.errors import ChainBroken, ConversationBusy, NotFound
-from convokit.store import blobs, chain, conversations, leftovers, messages, removals
+from convokit.store import blobs, chain, conversations, leftovers, messages, removals, search
 
 _SAMPLE = 4
 """From how many messages at each end of a conversation pieces are taken to look for afterwards."""
@@ -57,6 +57,7 @@ def redact(connection: Connection, tenant: str, conversation_id: UUID, order: Or
     pins = [seq for seq in row.pinned if seq not in seqs]
     removed.counts["conversation"] += pins != row.pinned
     if not order.dry_run:
+        search.forget(connection, row.id, seqs)
         removals.entomb(connection, row.id, seqs)
         removals.unsalt(connection, row.id, salted)
         removals.strip(connection, row.id, told)
@@ -96,6 +97,7 @@ def erase(connection: Connection, tenant: str, conversation_id: UUID, order: Ord
     removed.prompts = frozenset(referred)
     if not order.dry_run:
         removals.bare(connection, row.id, batch)
+        search.forget_conversation(connection, row.id)
         removals.erase(connection, row.id)
         row.subject = row.title = row.metadata = row.settings = None
         conversations.describe(connection, row)

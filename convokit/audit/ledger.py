@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from convokit.audit.verify import verify
 from convokit.context.arrange import arranged
 from convokit.context.repair import marked
+from convokit.context.rolling import transcript
 from convokit.context.window import Item
 from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow
@@ -36,6 +37,8 @@ TurnLike = Turn | Reply | Replay | UUID | str
 Place = tuple[UUID | None, int | None]
 """Which call is meant: a turn (None: the newest), and a call's number (None: the last that was answered)."""
 _PAGE = 500
+_MOST_NAMED = 5
+"""Of an erased conversation, every message was removed."""
 
 
 @dataclass(slots=True, repr=False)
@@ -70,8 +73,13 @@ class Rebuilt:
             body=self.data if self.status == "exact" else None,
             messages=self.messages,
             parameters=self.parameters,
-            problem=None if self.status == "exact" else "; ".join(found),
+            problem=None if self.status == "exact" else _listed(found),
         )
+
+
+def _listed(found: list[str]) -> str:
+    more = f"; and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
+    return "; ".join(found[:_MOST_NAMED]) + more
 
 
 def place(turn: TurnLike | None, call: int | None = None) -> Place:
@@ -85,12 +93,12 @@ def place(turn: TurnLike | None, call: int | None = None) -> Place:
     return (None if turn is None else as_id(turn, "turn")), call
 
 
-def replay(branch: int, meant: Place) -> Callable[[Connection, str, UUID], Replay | None]:
+def replay(meant: Place) -> Callable[[Connection, str, UUID, int], Replay | None]:
     """Return the function that shows a call again; of the branch's newest turn, where none is named."""
-    return partial(_replay, branch, meant)
+    return partial(_replay, meant)
 
 
-def _replay(branch: int, meant: Place, connection: Connection, tenant: str, conversation_id: UUID) -> Replay | None:
+def _replay(meant: Place, connection: Connection, tenant: str, conversation_id: UUID, branch: int) -> Replay | None:
     row = conversations.find(connection, tenant, conversation_id)
     return None if row is None else rebuilt(connection, row, find_call(connection, row, branch, meant)).value
 
@@ -159,13 +167,24 @@ def _gather(connection: Connection, row: ConversationRow, made: Rebuilt) -> None
         found |= {each.seq: each for each in messages.among(connection, row.id, seqs[at : at + _PAGE])}
     made.rows = [found[seq] for seq in seqs if seq in found]
     made.wrong += [f"message {seq} is missing" for seq in seqs if seq not in found]
-    made.removed += [f"message {each.seq} was redacted" for each in made.rows if each.status == "redacted"]
+    _gather_redacted(connection, row.id, made)
     made.prompt = _text(connection, row.tenant, manifest.prompt, "the developer prompt", made)
     if made.prompt is None and manifest.prompt is not None:
         made.prompt = "[redacted: developer prompt]"
     tools = _text(connection, row.tenant, manifest.tools, "the set of tools", made)
     made.tools = json.loads(tools) if tools else []
     _gather_blobs(connection, row.id, made)
+
+
+def _gather_redacted(connection: Connection, conversation_id: UUID, made: Rebuilt) -> None:
+    """Tell what was redacted from what only looks like it: a redaction has its entry in the chain."""
+    seqs = [each.seq for each in made.rows if each.status == "redacted"]
+    refs = chain.removed(connection, conversation_id) if seqs else set()
+    for seq in seqs:
+        if "*" in refs or f"message:{seq}" in refs:
+            made.removed.append(f"message {seq} was redacted")
+        else:
+            made.wrong.append(f"message {seq} looks redacted, but no redaction of it was entered")
 
 
 def _text(connection: Connection, tenant: str, digest: bytes | None, what: str, made: Rebuilt) -> str | None:
@@ -198,6 +217,9 @@ def _rendered(made: Rebuilt) -> Rendered | None:
     now = call.started_at / 1_000_000 if manifest.at is None else manifest.at
     try:
         items = [_item(made.rows, index, manifest) for index in range(len(made.rows))]
+        if manifest.transcript:
+            text = transcript([item.shape for item in items])
+            items = [Item(0, {"role": "user", "content": text}, 0, 0)]
         shapes, _, _ = arranged(items, made.prompt, manifest.profile, manifest.partial)
         made.messages = for_wire(
             inflated(shapes, made.blobs), manifest.profile, unsupported=manifest.unsupported, now=now

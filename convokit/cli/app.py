@@ -10,6 +10,7 @@ import typer
 
 from convokit.cli import options
 from convokit.cli.chat import chat
+from convokit.cli.costs import usage
 from convokit.cli.database import db
 from convokit.cli.display import tolerate
 from convokit.cli.doctor import doctor
@@ -18,6 +19,8 @@ from convokit.cli.failing import Commands
 from convokit.cli.listing import context, ls, show, verify
 from convokit.cli.recovery import recover
 from convokit.cli.replaying import diff, replay
+from convokit.cli.searching import search
+from convokit.cli.transfer import export, import_
 
 app = typer.Typer(
     cls=Commands,
@@ -37,6 +40,10 @@ app.command()(verify)
 app.command()(redact)
 app.command()(erase)
 app.command()(purge)
+app.command()(export)
+app.command(name="import")(import_)
+app.command()(usage)
+app.command()(search)
 app.command()(recover)
 app.add_typer(db, name="db")
 app.command()(doctor)

@@ -14,6 +14,7 @@ from convokit.cli import options
 from convokit.cli.display import ago, cell, fitted, note, one_line, out, print_json, table
 from convokit.cli.messages import as_json, newest, print_messages
 from convokit.cli.opening import Answering, Place, existing_chat, opened
+from convokit.cli.tree import show_tree
 from convokit.cli.window import WINDOW_NOW, print_context
 from convokit.errors import ChainBroken
 
@@ -77,6 +78,7 @@ def show(
     conversation: options.Conversation = None,
     *,
     last: Last = 50,
+    tree: Annotated[bool, typer.Option("--tree", help="The messages of all branches, as a tree.")] = False,
     json: options.Json = False,
     database: options.Database = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
@@ -84,6 +86,9 @@ def show(
     """Show a conversation's messages, oldest first."""
     with opened(Place(database, tenant)) as kit:
         chat = existing_chat(kit, conversation)
+        if tree:
+            show_tree(chat, last, json=json)
+            return
         messages = newest(chat, last)
         if json:
             found = [as_json(message) for message in messages]

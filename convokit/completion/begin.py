@@ -31,9 +31,12 @@ def begin(
     seen = prepared.seen.conversation
     row = seen if seen is not None else _new_conversation(scope, target, now)
     described = seen is not None and _describe(row, target)
-    completion = calls.new_row(prepared, turn_id, now)
-    follows = prepared.seen.path.rows[-1] if content is None else None
-    passages, question = ([], follows) if follows is not None else _asked(prepared, content, turn_id, now)
+    completion = calls.new_row(prepared.first, turn_id, now)
+    passages: list[MessageRow] = []
+    if content is None:
+        question = prepared.seen.path.rows[-1]
+    else:
+        passages, question = _asked(prepared, content, turn_id, now)
     timeouts = prepared.plan.timeouts
     beginning = steps.Beginning(
         conversation=row,
@@ -43,14 +46,14 @@ def begin(
         passages=passages,
         completion=completion,
         owner=scope.owner(),
-        lease_us=calls.lease_us(calls.silence_s(prepared)),
+        lease_us=calls.lease_us(calls.silence_s(prepared.first)),
         at=now,
-        prompts=prepared.manifest.prompts,
+        prompts=prepared.first.manifest.prompts,
         blobs=() if content is None else content.blobs,
         key=key,
         described=described,
         head=prepared.seen.head,
-        follows=follows,
+        follows=question if content is None else None,
     )
     conversation = yield from sure(scope, steps.begin, outcomes.begun, beginning, patience_s=BEGIN_S, passing_only=True)
     deadline = scope.clock.monotonic() + timeouts.total_s

@@ -33,27 +33,15 @@ Given = Message | str | int
 _TRIES = 8
 
 
-def edit(
-    scope: Scope,
-    target: Target,
-    given: Given,
-    content: object,
-    context: Sequence[str],
-    call: Options,
-    key: str | None,
-    *,
-    stream: bool,
-    on_busy: OnBusy,
-) -> Flow[Reply]:
+def edit(scope: Scope, target: Target, given: Given, asked: repeat.Asked, *, stream: bool) -> Flow[Reply]:
     """Ask again in place of a question: beside it, behind what it follows. Raises: NotFound, InvalidInput."""
-    checked_question(content, context, scope.limits)
-    turn.check_on_busy(on_busy)
+    checked_question(asked.content, asked.context, scope.limits)
+    turn.check_on_busy(asked.on_busy)
     seq = yield from places.seq_of(scope, target, given)
     place = yield from read(places.of_edit, scope.tenant, _id(target), seq)
     if place is None:
         raise missing(target)
-    flow = repeat.send(scope, target, content, context, call, key, stream=stream, on_busy=on_busy, place=place)
-    return (yield from flow)
+    return (yield from repeat.send(scope, target, asked, stream=stream, place=place))
 
 
 def regenerate(

@@ -290,7 +290,7 @@ def follow(call: Call, recorded: steps.Settled | None, prepared: Prepared, follo
 
 def fail(row: CompletionRow, error: Exception, now: int) -> None:
     """Write into the row how the call failed. No text of anyone's is kept in it."""
-    row.state = "error"
+    row.state, row.usage_source, row.prompt_tokens = "error", "absent", None
     row.error = compact_json(describe(error))
     row.ended_at = now
     row.salt = chain.new_salt()
@@ -307,7 +307,7 @@ def describe(error: Exception) -> dict[str, Any]:
 
 
 def new_row(prepared: Prepared, turn_id: UUID, now: int, *, number: int = 1) -> CompletionRow:
-    """Return the row of a call that is about to be made."""
+    """Return the row of a call that is about to be made. Its prompt is estimated, in case its worker dies before it ends."""
     salt, digest = body_digest(prepared.rendered)
     return CompletionRow(
         turn_id=turn_id,
@@ -317,5 +317,8 @@ def new_row(prepared: Prepared, turn_id: UUID, now: int, *, number: int = 1) -> 
         body_salt=salt,
         body_digest=digest,
         requested_model=prepared.plan.model,
+        provider=prepared.plan.provider,
         started_at=now,
+        prompt_tokens=prepared.context.report.tokens,
+        usage_source="estimated",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -26,10 +26,14 @@ class Written:
     prompts: list[tuple[bytes, str]]
 
 
-def written(plan: Plan, context: Context, *, stream: bool, now: float) -> Written:
-    """Return what a request is made of, by reference. `now` (Unix time) is when its messages were made fit for the server."""
+def written(plan: Plan, context: Context, *, stream: bool, now: float, transcript_of: Sequence[int] = ()) -> Written:
+    """Return what a request is made of, by reference. `now` (Unix time) is when its messages were made fit for the server.
+
+    `transcript_of` are the seqs that are in it as one text.
+    """
     prompts: list[tuple[bytes, str]] = []
-    ranges, start = _ranges(context), context.report.start
+    ranges = _ranges(transcript_of or _sent(context))
+    start = None if transcript_of else context.report.start
     params = {name: value for name, value in plan.params.items() if name not in _NOT_RECORDED}
     spoken = any(isinstance(message.get("audio"), Mapping) for message in context.messages)
     made = Manifest(
@@ -37,6 +41,7 @@ def written(plan: Plan, context: Context, *, stream: bool, now: float) -> Writte
         window=ranges,
         profile=plan.profile,
         start=start if ranges and start != ranges[0][0] else None,
+        transcript=bool(transcript_of),
         prompt=_kept(plan.instructions, prompts),
         tools=_kept(compact_json(plan.wire_tools) if plan.wire_tools else None, prompts),
         params=cast("RequestParams", params),
@@ -57,16 +62,19 @@ def _kept(text: str | None, prompts: list[tuple[bytes, str]]) -> bytes | None:
     return prompts[-1][0]
 
 
-def _ranges(context: Context) -> list[list[int]]:
-    """Return the seqs that were sent, as closed ranges."""
+def _sent(context: Context) -> list[int]:
+    """Return the seqs that were sent, in their order."""
+    return [part.key for part in context.report.parts if part.included and part.key is not None]
+
+
+def _ranges(seqs: Iterable[int]) -> list[list[int]]:
+    """Return seqs as closed ranges."""
     ranges: list[list[int]] = []
-    for part in context.report.parts:
-        if part.kind != "message" or not part.included or part.key is None:
-            continue
-        if ranges and part.key == ranges[-1][1] + 1:
-            ranges[-1][1] = part.key
+    for seq in seqs:
+        if ranges and seq == ranges[-1][1] + 1:
+            ranges[-1][1] = seq
         else:
-            ranges.append([part.key, part.key])
+            ranges.append([seq, seq])
     return ranges
 
 

@@ -11,7 +11,8 @@ from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import NOTHING, Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
-from convokit.context.report import Context, Earlier
+from convokit.context.report import Context, Earlier, Part
+from convokit.context.rolling import transcript
 from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
@@ -19,11 +20,21 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob, Content, inflated
 from convokit.domain.reply import Change
+from convokit.domain.summary import StoredSummary
 from convokit.errors import ContextOverflow, ModelError
-from convokit.settings import Budget
+from convokit.settings import Budget, Summary
 from convokit.store import snapshots
 from convokit.wire import messages as wire_messages
 from convokit.wire import request as wire_request
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Summarising:
+    """The call that sums up what falls out of a request's window, before that request: `parent` is the last message of it."""
+
+    prepared: Prepared
+    from_seq: int
+    parent: MessageRow
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -46,6 +57,18 @@ class Prepared:
     """What was dropped because the server said so, besides what the renderer changed."""
     at: float = 0.0
     """When the messages were made fit for the server (Unix time)."""
+    floor: int | None = None
+    """The key before which the window may not begin."""
+    note: Part | None = None
+    """What the report says of a summary that was not made."""
+    transcript_of: tuple[int, ...] = ()
+    """The messages that are in the request as one text: it is the call that sums them up."""
+    summarising: Summarising | None = None
+
+    @property
+    def first(self) -> Prepared:
+        """The request that is made first: the summary's, where one is due."""
+        return self if self.summarising is None else self.summarising.prepared
 
     @property
     def rule(self) -> int:
@@ -61,10 +84,16 @@ def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow |
     settings = row.settings if row is not None else None
     if call is NOTHING and target.plan is not None and target.plan[0] == settings:
         return target.plan[1]
-    plan = settle(call.over(target.options).over(Options.from_json(settings)).over(scope.options), scope.base_url)
+    plan = settle(options_for(scope, target, call, row), scope.base_url)
     if call is NOTHING:
         target.plan = settings, plan
     return plan
+
+
+def options_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Options:
+    """Return the options that hold: call over chat over what the chat stored over kit."""
+    stored = Options.from_json(row.settings if row is not None else None)
+    return call.over(target.options).over(stored).over(scope.options)
 
 
 def look(
@@ -73,7 +102,12 @@ def look(
     """Read what a turn needs: the conversation, and the end of its path (or of the path to `at`) as far as the window goes."""
     conversation_id = yield from identify(scope, target)
     enough = _enough(scope, target, call, content)
-    return (yield from read(snapshots.snapshot, scope.tenant, conversation_id, target.branch, enough, at))
+    summarised = isinstance(options_for(scope, target, call, None).summary, Summary)  # no chat stores it
+    return (
+        yield from read(
+            snapshots.snapshot, scope.tenant, conversation_id, target.branch, enough, at, summarised=summarised
+        )
+    )
 
 
 def prepare(
@@ -108,9 +142,10 @@ def _built(
     stream: bool,
     floor: int | None,
     earlier: Earlier | None,
+    note: Part | None = None,
+    transcript_of: tuple[int, ...] = (),
 ) -> Prepared:
-    pinned = counted.pinned(plan, seen, items)
-    context = assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
+    context = assemble(plan, seen, items, floor=floor, earlier=earlier).noted(note)
     now = scope.clock.time()
     rendered = wire_request.render(
         model=plan.model,
@@ -123,8 +158,9 @@ def _built(
         tools=plan.wire_tools,
         mode=plan.mode,
     )
-    made_of = manifests.written(plan, context, stream=stream, now=now)
-    return Prepared(conversation_id, seen, plan, items, blobs, context, rendered, made_of, stream, earlier, at=now)
+    made_of = manifests.written(plan, context, stream=stream, now=now, transcript_of=transcript_of)
+    built = Prepared(conversation_id, seen, plan, items, blobs, context, rendered, made_of, stream, earlier, at=now)
+    return replace(built, floor=floor, note=note, transcript_of=transcript_of)
 
 
 def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
@@ -175,7 +211,36 @@ def _rebuilt(scope: Scope, prepared: Prepared, plan: Plan, floor: int | None) ->
         stream=prepared.stream,
         floor=floor,
         earlier=prepared.earlier,
+        note=prepared.note,
+        transcript_of=prepared.transcript_of,
     )
+
+
+def summing_up(scope: Scope, prepared: Prepared, plan: Plan, sources: Sequence[MessageRow]) -> Prepared:
+    """Build the request that sums up messages, which are in it as one text. Raises: ContextOverflow."""
+    shape = {"role": "user", "content": transcript([row.as_wire() for row in sources])}
+    items = (Item(0, shape, message_tokens(plan.counter, shape), 0),)
+    nothing = snapshots.Snapshot(None)
+    return _built(
+        scope,
+        prepared.conversation_id,
+        nothing,
+        plan,
+        items,
+        {},
+        stream=False,
+        floor=None,
+        earlier=None,
+        transcript_of=tuple(row.seq for row in sources),
+    )
+
+
+def with_summaries(
+    scope: Scope, prepared: Prepared, stored: Sequence[StoredSummary], note: Part | None = None
+) -> Prepared:
+    """Build the request again, with these summaries on its path, and no other to be made."""
+    seen = replace(prepared.seen, summaries=list(stored))
+    return _rebuilt(scope, replace(prepared, seen=seen, note=note), prepared.plan, prepared.floor)
 
 
 def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
@@ -189,26 +254,22 @@ def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
 
 
 def assemble(
-    plan: Plan,
-    items: Iterable[Item],
-    *,
-    complete: bool,
-    floor: int | None,
-    pinned: Sequence[Item] = (),
-    earlier: Earlier | None = None,
+    plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item], *, floor: int | None, earlier: Earlier | None = None
 ) -> Context:
-    """Return the context of counted messages under a plan."""
+    """Return the context of counted messages under a plan, with the pins and summaries of the path that was read."""
     return plan.builder.assemble(
         list(items),
         developer_prompt=plan.instructions,
         tools=plan.wire_tools,
         response_format=plan.params.get("response_format"),
         reply_tokens=plan.reply_tokens,
-        complete=complete,
+        complete=seen.path.complete,
         floor=floor,
-        pinned=pinned,
+        pinned=counted.pinned(plan, seen, items),
         model=plan.model,
         earlier=earlier,
+        summaries=counted.summaries(plan, seen),
+        kept_free=plan.kept_free,
     )
 
 
@@ -216,9 +277,8 @@ def assemble_seen(plan: Plan, seen: snapshots.Snapshot, content: Content | None)
     """Return the context of the path that was read, with a question behind it."""
     asked = [] if content is None else counted.asked(plan, seen, content)
     items = [*counted.history(plan, seen), *asked] if asked else counted.current(plan, seen)
-    earlier = _earlier(plan, seen)
-    floor, pinned = _floor(plan, reversed(seen.path.rows)), counted.pinned(plan, seen, items)
-    return assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
+    floor = _floor(plan, reversed(seen.path.rows))
+    return assemble(plan, seen, items, floor=floor, earlier=_earlier(plan, seen))
 
 
 def _enough(

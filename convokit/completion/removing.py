@@ -22,12 +22,11 @@ from convokit.domain.ids import message_seq
 from convokit.domain.message import Message, moment
 from convokit.domain.removal import MOST_TRACES, Action, Bytes, Order, Receipt, Removed
 from convokit.domain.text import checked
+from convokit.domain.transfer import Progress
 from convokit.errors import ConversationBusy, InvalidInput
-from convokit.store import conversations, leftovers, removals, turns
+from convokit.store import conversations, leftovers, removals, search, turns
 
 PAGE = 100
-Progress = Callable[[int, int], None]
-"""Called with how many conversations are done, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +237,8 @@ def _finished(scope: Scope, account: _Account) -> Flow[Receipt]:
     state: Bytes = "unchecked"
     searched = 0
     if not order.dry_run:
+        if account.counts["message"]:
+            yield from write_once(search.optimize)
         state, searched = yield from _scrubbed(account.traces)
     erased = not order.dry_run and account.action != "purge"
     return Receipt(

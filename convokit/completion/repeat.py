@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from convokit.completion import call as calls
-from convokit.completion import following, places, turn
+from convokit.completion import following, places, summary, turn
 from convokit.completion.effects import Emit, Flow, Sleep, read
 from convokit.completion.options import Options
 from convokit.completion.places import Place
@@ -33,41 +33,49 @@ from convokit.store import conversations, messages, outcomes, snapshots, steps, 
 _TRIES = 8
 
 
-def send(
-    scope: Scope,
-    target: Target,
-    given: object,
-    context: Sequence[str],
-    call: Options,
-    key: str | None,
-    *,
-    stream: bool,
-    on_busy: OnBusy,
-    place: Place | None = None,
-) -> Flow[Reply]:
+@dataclass(frozen=True, slots=True, repr=False)
+class Asked:
+    """A question as its caller passed it: unchecked, with what holds for this call."""
+
+    content: object
+    context: Sequence[str]
+    call: Options
+    on_busy: OnBusy
+    key: str | None = None
+
+
+def send(scope: Scope, target: Target, asked: Asked, *, stream: bool, place: Place | None = None) -> Flow[Reply]:
     """Send, under an idempotency key if there is one."""
-    if key is None:
-        return turn.send(scope, target, given, call, stream=stream, on_busy=on_busy, context=context, place=place)
-    return _send_once(scope, target, given, context, call, key, stream=stream, on_busy=on_busy, place=place)
+    if asked.key is not None:
+        return _send_once(scope, target, asked, asked.key, stream=stream, place=place)
+    return _send(scope, target, asked, None, stream=stream, place=place)
+
+
+def _send(
+    scope: Scope, target: Target, asked: Asked, key: Key | None, *, stream: bool, place: Place | None
+) -> Flow[Reply]:
+    return turn.send(
+        scope,
+        target,
+        asked.content,
+        asked.call,
+        stream=stream,
+        on_busy=asked.on_busy,
+        key=key,
+        context=asked.context,
+        place=place,
+    )
 
 
 def _send_once(
-    scope: Scope,
-    target: Target,
-    given: object,
-    context: Sequence[str],
-    call: Options,
-    key: str,
-    *,
-    stream: bool,
-    on_busy: OnBusy,
-    place: Place | None,
+    scope: Scope, target: Target, asked: Asked, key: str, *, stream: bool, place: Place | None
 ) -> Flow[Reply]:
     """Send under an idempotency key: the first time a turn, ever after that turn. Raises: IdempotencyConflict, Redacted."""
+    call, on_busy = asked.call, asked.on_busy
     if key == "":
         raise InvalidInput("idempotency_key", "is empty")
     checked("idempotency_key", key, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
-    request = _canonical(checked_question(given, context, scope.limits), call, place)
+    request = _canonical(checked_question(asked.content, asked.context, scope.limits), call, place)
     stored_key = Key.of(key, request)
     conversation_id = yield from identify(scope, target)
     for _ in range(_TRIES):
@@ -79,19 +87,7 @@ def _send_once(
                 raise IdempotencyConflict(target.name, found.id)
             return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
         try:
-            return (
-                yield from turn.send(
-                    scope,
-                    target,
-                    given,
-                    call,
-                    stream=stream,
-                    on_busy=on_busy,
-                    key=stored_key,
-                    context=context,
-                    place=place,
-                )
-            )
+            return (yield from _send(scope, target, asked, stored_key, stream=stream, place=place))
         except steps.Conflict:
             continue
         except ConversationBusy:  # by a turn under this very key, perhaps, that began since we looked
@@ -132,8 +128,8 @@ def come_back(
     scope: Scope, target: Target, call: Options, found: TurnRow, *, stream: bool, on_busy: OnBusy
 ) -> Flow[Reply]:
     """Return the turn's reply: the stored one, the one that is on its way, or a new one, on the branch it was sent to."""
-    assert target.id is not None
     target = target if target.branch == found.branch else replace(target, branch=found.branch)
+    assert target.id is not None
     deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).total_s
     for _ in range(_TRIES):
         if stream and (yield from _is_running(scope, target.id, found)):
@@ -211,6 +207,7 @@ def _open_again(
         tail = seen.path.rows
     seen.path.rows = tail
     prepared = prepare_again(scope, target, call, seen, stream=stream)
+    prepared = yield from summary.planned(scope, target, call, prepared)
     turn.check_api_key(scope, prepared)
     with turn.held(scope, found.id):
         running = yield from _reopened(scope, prepared, found, moves_head=last)
@@ -242,14 +239,14 @@ def _broke_off(row: MessageRow) -> bool:
 def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: bool) -> Flow[calls.Call]:
     timeouts, seen = prepared.plan.timeouts, prepared.seen
     assert seen.conversation is not None
-    row = calls.new_row(prepared, found.id, scope.clock.now_us(), number=found.calls + 1)
+    row = calls.new_row(prepared.first, found.id, scope.clock.now_us(), number=found.calls + 1)
     reopening = steps.Reopening(
         conversation=seen.conversation,
         turn=found,
         completion=row,
         owner=scope.owner(),
-        lease_us=calls.lease_us(calls.silence_s(prepared)),
-        prompts=prepared.manifest.prompts,
+        lease_us=calls.lease_us(calls.silence_s(prepared.first)),
+        prompts=prepared.first.manifest.prompts,
     )
     yield from sure(scope, steps.reopen, outcomes.reopened, reopening, patience_s=BEGIN_S, passing_only=True)
     return calls.Call(

@@ -20,6 +20,7 @@ from convokit.domain.turn import CompletionRow, Reply
 from convokit.errors import ConvokitError
 from convokit.store import steps
 from convokit.wire import headers, schema
+from convokit.wire.usage import reported_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def rows_of(call: Call, outcome: Outcome, now: int) -> RowsFor:
     """Write the outcome into the call's row, and return what builds the reply rows behind any given last seq."""
     completion = call.reader.completion() if call.reader is not None else Completion([])
     complete = outcome.status != "partial" and outcome.error is None
-    _close(call, completion, outcome, now)
+    close(call, completion, outcome, now)
     answers = [answer for answer in completion.answers if complete or _worth_keeping(answer)]
     drafts = [_draft(call, answer, outcome.status, now) for answer in answers]
 
@@ -122,7 +123,8 @@ def sounds_of(call: Call) -> list[Blob]:
     return [blob for answer in answers if answer.audio for blob in spoken(answer)[1]]
 
 
-def _close(call: Call, completion: Completion, outcome: Outcome, now: int) -> None:
+def close(call: Call, completion: Completion, outcome: Outcome, now: int) -> None:
+    """Write into the call's row what came of it."""
     row = call.row
     row.state = "ok" if outcome.status != "partial" and outcome.error is None else "error"
     row.error = compact_json(describe(outcome.error)) if outcome.error is not None else None
@@ -131,6 +133,7 @@ def _close(call: Call, completion: Completion, outcome: Outcome, now: int) -> No
     row.response_id = _said(call, completion.response_id)
     row.finish_reason = _said(call, completion.answers[0].finish_reason) if completion.answers else None
     row.service_tier = _said(call, completion.service_tier)
+    row.cost_nanousd = reported_cost(completion.usage_details, call.head.headers if call.head is not None else {})
     row.details = _said(call, _details(completion))
     _count(row, _usage(call, completion))
     row.salt = chain.new_salt()
@@ -151,8 +154,8 @@ def _details(completion: Completion) -> str | None:
 
 
 def _usage(call: Call, completion: Completion) -> Usage:
-    """Return the reported usage, else an estimate where something was sent and came back: never a zero."""
-    if completion.usage.source == "reported" or call.head is None:
+    """Return the reported usage, else an estimate where a reply had begun: never a zero. Refused calls are not charged."""
+    if completion.usage.source == "reported" or call.head is None or call.head.status >= 400:
         return completion.usage
     counter, text = call.prepared.plan.counter, call.text
     prompt, answered = call.prepared.context.report.tokens, counter.count(text)

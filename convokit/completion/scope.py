@@ -38,6 +38,8 @@ class Scope:
     """Names this worker: host, boot, process, start."""
     is_dead: Callable[[str, UUID], bool]
     """Whether the owner of a turn is known to be gone."""
+    search: bool = True
+    """Whether messages are entered into the search index, and found in it."""
     running: set[UUID] = field(default_factory=set)
     """The turns that this process is running."""
     clock: Clock = field(default_factory=Clock)

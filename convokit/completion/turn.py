@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from convokit.completion import call as calls
+from convokit.completion import summary
 from convokit.completion.begin import begin
 from convokit.completion.effects import Close, Emit, Flow, Sleep, Stopped, read
 from convokit.completion.options import Options
@@ -91,6 +92,7 @@ def ask(
             prepared = prepare_again(scope, target, call, seen, stream=stream)
         else:
             prepared = prepare(scope, target, call, seen, content, stream=stream)
+        prepared = yield from summary.planned(scope, target, call, prepared)
         check_api_key(scope, prepared)
         with held(scope, new_id()) as turn_id:
             try:
@@ -151,6 +153,8 @@ def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
     try:
         if running.stream:
             yield Emit([Started(running.row.turn_id)])
+        if running.prepared.summarising is not None:
+            yield from summary.make(scope, running)
         while True:
             yield from calls.make(scope, running)
             asked = wanted(running)

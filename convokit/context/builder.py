@@ -15,7 +15,8 @@ from convokit.context.arrange import INSTRUCTIONS, arranged
 from convokit.context.intake import taken_in
 from convokit.context.repair import PartialPolicy
 from convokit.context.report import Context, Earlier, Part, PartKind, Report, stable_tokens
-from convokit.context.strategy import Selection, Sent, StepWindow, Strategy, View, within
+from convokit.context.rolling import Chosen, Rolled, choose, with_heading
+from convokit.context.strategy import StepWindow, Strategy, View
 from convokit.context.tokens import (
     MESSAGE_OVERHEAD,
     REPLY_PRIMER,
@@ -128,11 +129,14 @@ class ContextBuilder:
         pinned: Sequence[Item] = (),
         model: str | None = None,
         earlier: Earlier | None = None,
+        summaries: Sequence[Rolled] = (),
+        kept_free: int = 0,
     ) -> Context:
         """Return the array for counted items; what `build` does for plain messages and a conversation for its rows.
 
         `pinned` may lie before the first of `items`. `earlier` is what the request before this one sent of them. Passages among
         `items` are the current turn's: they are sent right before its question, whatever the strategy selects of the rest.
+        `summaries` are the path's, the newest first: one is sent where anything stays out, and `kept_free` tokens are for it.
         """
         fixed = self._fixed_parts(developer_prompt, tools, response_format)
         fixed_tokens = sum(part.tokens for part in fixed) + REPLY_PRIMER
@@ -147,12 +151,15 @@ class ContextBuilder:
         free = available - taken - sum(item.tokens for item in pinned)
         view = View(items, free, self.step_tokens, complete, floor, self.counter.name)
         try:
-            chosen = within(_selected(self.strategy, view), view, pinned, available, taken)
+            picked = choose(self.strategy, view, pinned, available, taken, summaries, kept_free)
         except ContextOverflow as error:
             raise self._explained(error, fixed_tokens, reply_tokens) from None
+        chosen = picked.sent
+        rolled = [picked.summary.item] if picked.summary is not None else []
         window = _before_question(passages, items[chosen.start :])
-        messages, kept, left_out = arranged([*chosen.also, *window], developer_prompt, self.profile, self.partial)
-        parts = [*fixed, *_message_parts(items, passages, chosen, pinned, left_out)]
+        sent = [*chosen.also, *rolled, *window]
+        messages, kept, left_out = arranged(sent, developer_prompt, self.profile, self.partial)
+        parts = [*fixed, *_message_parts(items, passages, picked, pinned, left_out)]
         start = items[chosen.start].key
         report = Report.model_construct(
             model=model,
@@ -167,7 +174,7 @@ class ContextBuilder:
             strategy=self.strategy.name,
             start=start,
             dropped_tokens=items[chosen.start].before,
-            moves_in_tokens=_moves_in(self.strategy, view, chosen.start),
+            moves_in_tokens=_moves_in(self.strategy, picked.view, chosen.start),
             stable_tokens=stable_tokens(fixed_tokens - REPLY_PRIMER, parts, start, earlier),
             last_call=None,
             parts=tuple(parts),
@@ -205,15 +212,6 @@ def _part(
     return Part(kind, role, key, tokens, included=not out, rule=rule, excerpt=excerpt)
 
 
-def _selected(strategy: Strategy, view: View) -> Selection:
-    """Return what the strategy selects; where not even the current turn fits beside the pins, that turn alone."""
-    try:
-        return strategy.select(view)
-    except ContextOverflow:
-        turns = view.turns
-        return Selection(turns[-1] if turns else 0, "only this turn fits")
-
-
 def _moves_in(strategy: Strategy, view: View, start: int) -> int | None:
     """Return `Report.moves_in_tokens`: what is left of the budget that the step window holds its start by."""
     return max(view.available - view.tokens_from(start), 0) if isinstance(strategy, StepWindow) else None
@@ -229,10 +227,11 @@ def _before_question(passages: Sequence[Item], items: Sequence[Item]) -> list[It
 def _message_parts(
     items: Sequence[Item],
     passages: Sequence[Item],
-    chosen: Sent,
+    picked: Chosen,
     pinned: Sequence[Item],
     left_out: Mapping[int, str],
 ) -> list[Part]:
+    chosen = picked.sent
     first = items[chosen.start].key
     single = {item.key for item in chosen.also}
     pins = {item.key for item in pinned}
@@ -251,6 +250,13 @@ def _message_parts(
             out = True
         text = text_of(item.shape.get("content"))
         parts.append(_part("message", item.shape["role"], item.key, item.tokens, rule=why, out=out, text=text))
+    summary = picked.summary or picked.unfit
+    if summary is not None:
+        why, item = f"of messages {summary.first} to {summary.last}", summary.item
+        why += "" if picked.summary else ", but does not fit"
+        text, out = text_of(item.shape["content"]).removeprefix(with_heading("")), picked.summary is None
+        part = _part("summary", item.shape["role"], item.key, item.tokens, rule=why, out=out, text=text)
+        parts.insert(len(earlier) + chosen.start, part)
     return parts
 
 

@@ -48,6 +48,8 @@ class Manifest:
     stream: bool = False
     stable: int = 0
     """`Report.stable_tokens`."""
+    transcript: bool = False
+    """Whether the messages were sent as one text: it is the call that sums them up."""
     at: float | None = None
     """When it was made (Unix time), where a spoken reply was among its messages: such a reply is named until it expires."""
 
@@ -72,7 +74,7 @@ class Manifest:
         for name, words in _WORDS.items():
             if getattr(self, name) != words[0]:
                 values[name] = getattr(self, name)
-        for name in ("stream", "stable"):
+        for name in ("stream", "stable", "transcript"):
             if getattr(self, name):
                 values[name] = getattr(self, name)
         return compact_json(values)
@@ -95,6 +97,7 @@ class Manifest:
                 params=cast("RequestParams", dict(values.get("params", {}))),
                 stream=values.get("stream") is True,
                 stable=int(values.get("stable", 0)),
+                transcript=values.get("transcript") is True,
                 at=values.get("at"),
                 **words,
             )

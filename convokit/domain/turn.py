@@ -148,6 +148,7 @@ class CompletionRow:
     body_digest: bytes
     requested_model: str
     started_at: int
+    provider: str | None = None
     served_model: str | None = None
     response_id: str | None = None
     request_id: str | None = None
@@ -159,6 +160,7 @@ class CompletionRow:
     reasoning_tokens: int | None = None
     usage_source: str | None = None
     service_tier: str | None = None
+    cost_nanousd: int | None = None
     details: str | None = None
     error: str | None = None
     first_byte_at: int | None = None

@@ -33,6 +33,7 @@ from convokit.run.http import AsyncAnswer, AsyncClient
 from convokit.run.sync import SyncStore
 from convokit.store.engine import (
     POSTGRES,
+    SEARCH,
     SNAPSHOT,
     WRITE,
     Durability,
@@ -89,9 +90,10 @@ class ThreadedStore:
 class AsyncEngineStore:
     """PostgreSQL: the async engine, each hop through `run_sync`."""
 
-    def __init__(self, url: URL, name: str, durability: Durability = "full") -> None:
+    def __init__(self, url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> None:
         require_driver()
         self._durability: Durability = checked_durability(durability)
+        self._search = search
         self._url = url
         self._name = name
         self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncEngine, AsyncEngine]]
@@ -119,7 +121,7 @@ class AsyncEngineStore:
     def _engine(self, *, write: bool) -> AsyncEngine:
         loop = asyncio.get_running_loop()
         if loop not in self._engines:
-            writer = create_async_engine(self._url, **POSTGRES)
+            writer = create_async_engine(self._url, **POSTGRES, execution_options={SEARCH: self._search})
             set_durability(writer.sync_engine, self._durability)
             reader = writer.execution_options(isolation_level=SNAPSHOT)
             self._engines[loop] = (writer.execution_options(**{WRITE: True}), reader)
@@ -134,11 +136,11 @@ class AsyncEngineStore:
         self._engines.clear()
 
 
-def open_store(url: URL, name: str, durability: Durability = "full") -> AsyncStore:
+def open_store(url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> AsyncStore:
     """Return the store for a database; nothing is connected yet."""
     if url.get_backend_name() == "sqlite":
-        return ThreadedStore(open_engine(url, durability=durability), name)
-    return AsyncEngineStore(url, name, durability)
+        return ThreadedStore(open_engine(url, durability=durability, search=search), name)
+    return AsyncEngineStore(url, name, durability, search=search)
 
 
 class _LeftAfter(BaseException):

@@ -33,6 +33,7 @@ def scope_of(
     api_key: ApiKey,
     tenant: str,
     limits: Limits | None,
+    search: bool = True,
 ) -> tuple[URL, Scope]:
     """Return the database's URL and the kit's scope. Raises: SettingsError, InvalidInput."""
     environment = Environment.read()
@@ -48,6 +49,8 @@ def scope_of(
         resolve("", server, name=options.profile)
     if limits is not None and not isinstance(limits, Limits):
         raise SettingsError("limits", f"must be Limits, not {limits!r}")
+    if not isinstance(search, bool):
+        raise SettingsError("search", f"must be True or False, not {search!r}")
     bounds = limits or Limits()
     scope = Scope(
         tenant=_tenant(tenant, bounds),
@@ -58,6 +61,7 @@ def scope_of(
         limits=bounds,
         owner=owner,
         is_dead=is_dead,
+        search=search,
         running=running,
     )
     return url, scope

@@ -32,8 +32,9 @@ from convokit.domain.chain import Entry
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow
-from convokit.store import chain, conversations, messages, turns
+from convokit.store import chain, conversations, messages, search, turns
 from convokit.store.schema import completion, conversation, entry, message, turn
+from convokit.store.schema import search as search_table
 
 Written = Literal["all", "nothing", "turn"]
 """`nothing`: the turn is no longer open under its epoch. `turn`: it was closed, but the conversation has moved meanwhile."""
@@ -92,6 +93,8 @@ def _one_by_one(connection: Connection, given: Addition) -> Written:
 
 
 def _at_once(connection: Connection, given: Addition) -> Written:
+    found = search.entries("postgresql", given.row.tenant, given.row.id, given.messages)
+    found = found if search.wanted_by(connection) else []
     shape = Shape(
         created=given.created,
         opens=given.opened is not None,
@@ -100,8 +103,9 @@ def _at_once(connection: Connection, given: Addition) -> Written:
         entries=len(given.entries),
         begins_call=given.begun_call is not None,
         ends_call=given.ended_call is not None,
+        found=len(found),
     )
-    ended, moved = connection.execute(_statement(shape), _values(given)).one()
+    ended, moved = connection.execute(_statement(shape), _values(given, found)).one()
     if not moved:
         return "turn" if given.ended is not None and ended else "nothing"
     return "all" if _move_branch(connection, given) else "nothing"
@@ -132,6 +136,8 @@ class Shape:
     entries: int
     begins_call: bool
     ends_call: bool
+    found: int
+    """Rows of the search index."""
 
 
 @lru_cache(maxsize=64)
@@ -151,6 +157,8 @@ def _statement(shape: Shape) -> Executable:
         parts.append(_inserted(turn, turns.OPENING, source, lease_until=turns.LEASE))
     if shape.messages:
         parts.append(_inserted(message, MessageRow.__slots__, source, shape.messages))
+    if shape.found:
+        parts.append(_inserted(search_table, search.COLUMNS, source, shape.found))
     if shape.entries:
         parts.append(_inserted(entry, Entry.__slots__, source, shape.entries))
     if shape.ends_call:
@@ -177,7 +185,7 @@ def _count(part: CTE) -> ColumnElement[int]:
     return select(func.count()).select_from(part).scalar_subquery()
 
 
-def _values(given: Addition) -> dict[str, Any]:
+def _values(given: Addition, found: Sequence[search.Entry]) -> dict[str, Any]:
     """Return the statement's values, under the names that its parts gave them."""
     row, values = given.row, dict(given.ended or ())
     if given.created:
@@ -189,6 +197,8 @@ def _values(given: Addition) -> dict[str, Any]:
         values["lease_us"], values["b_head_seq"] = given.opened["lease_us"], row.head_seq
     for number, each in enumerate(given.messages):
         values |= _named(message, MessageRow.__slots__, each, number)
+    for number, indexed in enumerate(found):
+        values |= _named(search_table, search.COLUMNS, indexed, number)
     for number, link in enumerate(given.entries):
         values |= _named(entry, Entry.__slots__, link, number)
     if given.ended_call is not None:

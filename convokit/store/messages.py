@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Integer, bindparam, func, insert, select
 
 from convokit.domain.message import MessageRow
+from convokit.store import search
 from convokit.store.schema import message
 
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
@@ -98,7 +99,7 @@ class Path:
 
 
 def append(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> None:
-    """Insert final messages."""
+    """Insert final messages, and into the search index what they are found by."""
     if rows:
         connection.execute(
             _INSERT,
@@ -107,6 +108,7 @@ def append(connection: Connection, conversation_id: UUID, rows: Sequence[Message
                 for row in rows
             ],
         )
+        search.add(connection, conversation_id, rows)
 
 
 def get(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:
@@ -174,7 +176,7 @@ def on_path(connection: Connection, conversation_id: UUID, head: int | None, seq
 def runs(connection: Connection, conversation_id: UUID, head: int) -> list[tuple[int, int]]:
     """Return the first and last seq of each run of the path to `head`, in order."""
     values = {"id": conversation_id, "last": head, "lowest": 0}
-    return sorted((first, last) for first, last, _ in connection.execute(_RUNS, values))
+    return sorted((row[0], row[1]) for row in connection.execute(_RUNS, values))
 
 
 def page(

@@ -17,7 +17,17 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from convokit.errors import ConvokitError, SchemaOutdated, StoreError
 from convokit.store.quick import plain
-from convokit.store.schema import GENERATION, PREFIX, REVISION, VERSION_TABLE, metadata, schema_
+from convokit.store.schema import (
+    FTS,
+    GENERATION,
+    OF_ONE_ENGINE,
+    PREFIX,
+    REVISION,
+    VERSION_TABLE,
+    metadata,
+    schema_,
+    search,
+)
 
 _ALONE = threading.Lock()
 """Alembic keeps its state in module globals: one migration at a time in a process, whatever the database."""
@@ -44,6 +54,13 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
     if type_ == "table":
         return name is not None and name.startswith(PREFIX)
     return True
+
+
+def compared(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
+    """Keep autogenerate to what `schema` describes: convokit's own tables, without what one engine alone has for search."""
+    if type_ == "table":
+        return include_name(name, type_, parent_names) and not str(name).startswith(FTS)
+    return parent_names.get("table_name") != search.name or (type_, name) not in OF_ONE_ENGINE
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
@@ -73,7 +90,7 @@ def differences(connection: Connection) -> list[str]:
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
-    options = {"version_table": VERSION_TABLE, "include_name": include_name, "compare_type": True}
+    options = {"version_table": VERSION_TABLE, "include_name": compared, "compare_type": True}
     context = MigrationContext.configure(connection, opts=options)
     return [str(difference) for difference in compare_metadata(context, metadata)]
 

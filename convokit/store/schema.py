@@ -20,12 +20,14 @@ from sqlalchemy import (
     MetaData,
     Named,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     TypedColumns,
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 PREFIX = "convokit_"
 VERSION_TABLE = "convokit_alembic_version"
@@ -148,6 +150,7 @@ class CompletionColumns(_OfConversation):
     body_salt = Column(LargeBinary)
     body_digest = Column(LargeBinary, nullable=False)
     requested_model = Column(Text, nullable=False)
+    provider = Column(Text)
     served_model = Column(Text)
     response_id = Column(Text)
     request_id = Column(Text)
@@ -159,6 +162,8 @@ class CompletionColumns(_OfConversation):
     reasoning_tokens = Column(Integer)
     usage_source = Column(Text)
     service_tier = Column(Text)
+    cost_nanousd = Column(BigInteger)
+    """What the server said the call cost, in billionths of a US dollar: beats every price list."""
     details = Column(Text)
     """JSON: what the server said beyond these columns."""
     error = Column(Text)
@@ -207,6 +212,14 @@ class SummaryColumns(_OfConversation):
     to_seq = Column(Integer, nullable=False)
     message_seq = Column(Integer, nullable=False)
     created_at = Column(BigInteger, nullable=False)
+
+
+class SearchColumns(_OfConversation):
+    seq = Column(Integer, nullable=False)
+    role = Column(Text, nullable=False)
+    created_at = Column(BigInteger, nullable=False)
+    words: Named[Any] = Column(ARRAY(SmallInteger).with_variant(Integer, "sqlite"), nullable=True)
+    """PostgreSQL: 16 bits of each key that finds the message. SQLite: a checksum of them. Null once the words are forgotten."""
 
 
 class RemovalColumns(_OfConversation):
@@ -284,3 +297,9 @@ prompt = Table("convokit_prompt", metadata, PromptColumns, _key("prompt", "tenan
 blob = Table("convokit_blob", metadata, BlobColumns, _key("blob", "conversation_id", "digest"))
 summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"))
 removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"))
+search = Table("convokit_search", metadata, SearchColumns, _key("search", "conversation_id", "seq"))
+"""What search finds: a row for each message with words. Its index on `words`, and SQLite's rowids, only the migration knows."""
+FTS = "convokit_search_words"
+"""SQLite's FTS5 table; others, made by it, begin with this name."""
+OF_ONE_ENGINE = frozenset({("column", "id"), ("index", "convokit_search_place"), ("index", "convokit_search_found")})
+"""What the table of what search finds has on SQLite, or on PostgreSQL, alone."""

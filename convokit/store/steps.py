@@ -18,8 +18,9 @@ from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob
+from convokit.domain.summary import SummaryRow
 from convokit.domain.turn import CompletionRow, Key, ToolCallRow, TurnRow
-from convokit.store import append, blobs, chain, conversations, messages, pieces, removals, tool_calls, turns
+from convokit.store import append, blobs, chain, conversations, messages, pieces, removals, summaries, tool_calls, turns
 
 
 class Conflict(Exception):  # not a user's error: read again and try once more
@@ -106,6 +107,8 @@ class Recording:
     """Tool calls that ran."""
     moves_head: bool = True
     prompts: Sequence[tuple[bytes, str]] = ()
+    summary: SummaryRow | None = None
+    """What the one message of `rows` stands for, when it is a summary."""
 
     @property
     def completion(self) -> CompletionRow | None:
@@ -301,6 +304,9 @@ def record(connection: Connection, recording: Recording) -> Settled | None:
         pieces.prune(connection, row.id, recording.turn_id)
     for digest, body in recording.prompts:
         chain.keep_prompt(connection, row.tenant, digest, body)
+    if recording.summary is not None:
+        recording.summary.message_seq = settled.rows[0].seq
+        summaries.add(connection, row.id, recording.summary)
     for begun, each in enumerate(recording.tool_calls):
         each.message_seq = settled.rows[0].seq
         each.position = begun

@@ -117,7 +117,7 @@ _CORRECT = (
     .values(reply_seq=bindparam("new_reply_seq"))
 )
 _COMPLETION = insert(completion)
-_SENT = ("turn_id", "number", "manifest", "body_salt", "body_digest", "requested_model", "started_at")
+_SENT = ("turn_id", "number", "manifest", "body_salt", "body_digest", "requested_model", "provider", "started_at")
 """What is known of a call before it is made, and stays."""
 _CALL_FIELDS = tuple(name for name in CompletionRow.__slots__ if name not in _SENT)
 END_CALL = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from convokit.domain.reply import Usage
@@ -27,6 +29,25 @@ def read_usage(details: dict[str, Any], timings: Any = None) -> Usage:
         reasoning_tokens=_first(completion.get("reasoning_tokens"), details.get("reasoning_tokens")),
         source="reported",
     )
+
+
+_COST_HEADER = "x-litellm-response-cost"
+_MOST_USD = 10_000
+"""No call costs more: a larger number is a mistake, or an attempt to overflow a sum."""
+
+
+def reported_cost(details: dict[str, Any], headers: Mapping[str, str]) -> int | None:
+    """Return what the server says the call cost, in billionths of a US dollar, or None when it does not say."""
+    said = details.get("cost")  # OpenRouter
+    if isinstance(said, dict):  # Perplexity
+        said = said.get("total_cost")
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        said = headers.get(_COST_HEADER)
+    try:
+        cost = Decimal(str(said))
+    except InvalidOperation:
+        return None
+    return round(cost * 1_000_000_000) if cost.is_finite() and 0 <= cost <= _MOST_USD else None
 
 
 def _inner(details: dict[str, Any], key: str) -> dict[str, Any]:

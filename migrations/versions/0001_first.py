@@ -24,6 +24,7 @@ def upgrade() -> None:
     _tables_of_a_conversation()
     _tables_of_a_turn()
     _tables_of_the_record()
+    _tables_of_search()
 
 
 def _owner() -> sa.Column[uuid.UUID]:
@@ -188,6 +189,7 @@ def _tables_of_the_record() -> None:
         sa.Column("body_salt", sa.LargeBinary),
         sa.Column("body_digest", sa.LargeBinary, nullable=False),
         sa.Column("requested_model", sa.Text, nullable=False),
+        sa.Column("provider", sa.Text),
         sa.Column("served_model", sa.Text),
         sa.Column("response_id", sa.Text),
         sa.Column("request_id", sa.Text),
@@ -199,6 +201,7 @@ def _tables_of_the_record() -> None:
         sa.Column("reasoning_tokens", sa.Integer),
         sa.Column("usage_source", sa.Text),
         sa.Column("service_tier", sa.Text),
+        sa.Column("cost_nanousd", sa.BigInteger),
         sa.Column("details", sa.Text),
         sa.Column("error", sa.Text),
         sa.Column("salt", sa.LargeBinary),
@@ -248,9 +251,45 @@ def _tables_of_the_record() -> None:
     )
 
 
+def _tables_of_search() -> None:
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_table(
+            "convokit_search",
+            _owner(),
+            sa.Column("seq", sa.Integer, nullable=False),
+            sa.Column("role", sa.Text, nullable=False),
+            sa.Column("created_at", sa.BigInteger, nullable=False),
+            sa.Column("words", sa.ARRAY(sa.SmallInteger)),
+            sa.PrimaryKeyConstraint("conversation_id", "seq", name="convokit_search_pk"),
+        )
+        pending = {
+            "gin_pending_list_limit": 256
+        }  # kB: every search reads what is pending, and a write that empties it waits
+        op.create_index(
+            "convokit_search_found", "convokit_search", ["words"], postgresql_using="gin", postgresql_with=pending
+        )
+        return
+    op.create_table(
+        "convokit_search",
+        sa.Column("id", sa.Integer, primary_key=True),  # the name of the table's rowid: VACUUM leaves it alone
+        _owner(),
+        sa.Column("seq", sa.Integer, nullable=False),
+        sa.Column("role", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("words", sa.Integer),
+    )
+    op.create_index("convokit_search_place", "convokit_search", ["conversation_id", "seq"], unique=True)
+    op.execute(
+        "CREATE VIRTUAL TABLE convokit_search_words USING fts5"
+        "(words, content='', detail=none, columnsize=0, tokenize=\"ascii tokenchars '_'\")"
+    )
+
+
 def downgrade() -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        op.drop_table("convokit_search_words")
     for table in (
-        "removal", "summary", "blob", "entry", "completion", "tool_call", "chunk", "turn", "message", "branch", "conversation",
-        "prompt", "schema",
+        "search", "removal", "summary", "blob", "entry", "completion", "tool_call", "chunk", "turn", "message", "branch",
+        "conversation", "prompt", "schema",
     ):  # fmt: skip
         op.drop_table(f"convokit_{table}")

@@ -13,13 +13,11 @@ from pydantic import BaseModel
 from sqlalchemy import Table, and_, insert, select, true
 
 from convokit import Budget, Convokit, Profile, Retry, Tool
-from convokit.chat import Chat
 from convokit.completion.effects import Clock
-from convokit.completion.scope import Target
 from convokit.context.strategy import Everything, LastTurns, Selection, View
 from convokit.errors import ConvokitError
 from convokit.store.engine import WRITE, database_url, open_engine
-from convokit.store.schema import branch, completion, conversation, message
+from convokit.store.schema import completion, conversation, message, removal
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, failure, stream
 from tests.support.server import completion as answered
@@ -71,10 +69,10 @@ class Stage:
         """Return a value, once it is there."""
         return self.face.settle(value)
 
-    def fails(self, call: Callable[[], Any]) -> None:
-        """Make a call that may end in an error."""
+    def fails(self, method: Callable[..., Any], *given: Any, **options: Any) -> None:
+        """Call what may end in an error."""
         with contextlib.suppress(ConvokitError):
-            self.face.settle(call())
+            self.face.settle(method(*given, **options))
 
     def streamed(self, streaming: Any, count: int | None = None) -> None:
         """Read a stream, or its first `count` events, however it ends."""
@@ -156,7 +154,7 @@ def templates(stage: Stage) -> None:
     }.items():
         chat = stage.kit(profile=profile, developer_prompt="Be brief.").chat(name)
         stage.server.script(failure(500))
-        stage.fails(lambda chat=chat: chat.send("hello", retry=ONCE))
+        stage.fails(chat.send, "hello", retry=ONCE)
         stage.do(chat.send("what?", context=["一", "二"]))
         stage.do(chat.send([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": GIF}}]))
 
@@ -267,7 +265,7 @@ def coming_back(stage: Stage) -> None:
     stage.do(chat.send("first"))
     stage.do(chat.send("second"))
     stage.server.script(failure(500))
-    stage.fails(lambda: chat.send("third", context=["p"], retry=ONCE, idempotency_key="1"))
+    stage.fails(chat.send, "third", context=["p"], retry=ONCE, idempotency_key="1")
     stage.do(chat.send("never mind"))
     stage.do(chat.send("third", context=["p"], retry=ONCE, idempotency_key="1"))
     stage.do(stage.kit(profile=Profile(provider="q", refusal_part=False)).chat("k").send("fourth"))
@@ -315,8 +313,23 @@ def moving(stage: Stage) -> None:
 def write_elsewhere(stage: Stage, number: int) -> None:
     """Have a turn on another branch, which begins behind the first reply."""
     with Convokit(stage.database, model="loop-1", base_url=stage.server.url) as kit:
-        make_branch(stage.database, number, 2)
-        Chat(kit._scope, Target("k", branch=number), kit._driver).send(f"on branch {number}")
+        kit.chat("k").fork(2).send(f"on branch {number}")
+
+
+def branches(stage: Stage) -> None:
+    """Edit questions, ask for other replies, fork and go back: every way to another path."""
+    chat = stage.kit(developer_prompt="短く").chat("k", tools=[lookup])
+    for number in range(3):
+        stage.do(chat.send(f"turn {number}", context=[f"passage {number}"]))
+    stage.do(chat.regenerate(temperature=0.5))
+    stage.do(chat.edit(2, "turn zero", context=["他の出典"]))
+    stage.server.script(calls(("c1", "lookup", '{"port": 80}')))
+    stage.do(chat.send("go on"))
+    stage.do(chat.regenerate())
+    other = stage.do(chat.fork(6, name="枝"))
+    stage.do(other.send("on the fork"))
+    stage.do(chat.checkout(6))
+    stage.do(chat.send("back"))
 
 
 def late(stage: Stage) -> None:
@@ -330,25 +343,15 @@ def late(stage: Stage) -> None:
         return answered("too late")
 
     echo, stage.server.answer = stage.server.answer, answer
-    stage.fails(lambda: chat.send("slow"))
+    stage.fails(chat.send, "slow")
     stage.server.answer = echo
     stage.do(chat.send("bye"))
 
 
 SCENES: tuple[Callable[[Stage], None], ...] = (
     plainly, tools, streams, windows, templates, media, spoken, expiring, structured, complaints, modes, coming_back,
-    branching, moving, late,
+    branching, moving, branches, late,
 )  # fmt: skip
-
-
-def make_branch(database: str, number: int, head: int) -> None:
-    """Give the database's first conversation another branch, which ends at message `head`."""
-    engine = open_engine(database_url(database))
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
-        conversation_id = connection.execute(select(conversation.c.id)).scalar_one()
-        values = {"conversation_id": conversation_id, "number": number, "head_seq": head, "created_at": 1}
-        connection.execute(insert(branch).values(name=f"b{number}", **values))
-    engine.dispose()
 
 
 def every_call(database: str, conversation_id: UUID | None = None) -> list[Any]:
@@ -377,3 +380,11 @@ def redacted(database: str, seq: int, conversation_id: UUID | None = None) -> No
     values: dict[str, Any] = dict.fromkeys(gone)
     of_it = true() if conversation_id is None else message.c.conversation_id == conversation_id
     changed(database, message, and_(message.c.seq == seq, of_it), status="redacted", **values)
+    engine = open_engine(database_url(database))
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        which = select(conversation.c.id).where(
+            true() if conversation_id is None else conversation.c.id == conversation_id
+        )
+        said = {"ref": f"message:{seq}", "salt": bytes(16), "created_at": 1, "number": 1000 + seq}
+        connection.execute(insert(removal).values(conversation_id=connection.execute(which).scalar_one(), **said))
+    engine.dispose()

@@ -29,6 +29,7 @@ def stage(face: Face, database: str, server: LoopbackServer) -> Stage:
 
 def _turns(stage: Stage, *kits: Any, **options: Any) -> Diff:
     """Send a turn with each kit, and return what tells the last two apart."""
+    last: Any = None
     for kit in kits:
         last = stage.do(kit.chat("k").send("問い", **(options if kit is kits[-1] else {})))
     chat = kits[0].chat("k")
@@ -66,6 +67,8 @@ def _window(stage: Stage) -> Diff:
     found: Diff = stage.do(kit.chat("k").diff(turns[moved - 1], turns[moved]))
     assert f"from message {starts[moved - 1]} to message {starts[moved]}" in found.why
     assert found.common_messages == 0
+    apart = stage.do(kit.chat("k").diff(turns[-1], turns[0]))
+    assert (apart.reason, apart.why) == ("window", f"the window's start moved from message {starts[-1]} to message 1")
     return found
 
 

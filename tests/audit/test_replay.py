@@ -63,6 +63,17 @@ def test_a_turn_is_named_in_any_way(stage: Stage) -> None:
     assert (first.call, stage.do(chat.replay(first)), stage.do(chat.replay(turns[1])).call) == (1, first, 2)
 
 
+def test_the_newest_turn_is_the_branchs_own(stage: Stage) -> None:
+    """Without a turn, a chat on a branch shows what was sent there last, also through a handle that has not been used yet."""
+    chat = stage.kit().chat("k")
+    stage.do(chat.send("one"))
+    there = stage.do(stage.do(chat.fork(name="枝")).send("two"))
+    main = stage.do(chat.send("three"))
+    assert stage.do(stage.kit().chat("k", branch="枝").replay()).turn_id == there.turn_id
+    assert stage.do(stage.kit().chat("k").replay()).turn_id == main.turn_id
+    assert stage.do(chat.replay(there)).status == "exact"
+
+
 def test_a_replay_says_what_was_sent(stage: Stage) -> None:
     """Besides its bytes it has the messages, the parameters with the tools, the model and when the call was made."""
     chat = _told(stage)
@@ -83,7 +94,7 @@ def test_the_last_call_that_was_answered_is_shown(stage: Stage) -> None:
     stage.server.script(failure(500))
     assert stage.do(chat.replay(stage.do(chat.send("hello")))).call == 2
     stage.server.script(failure(500), failure(500))
-    stage.fails(lambda: chat.send("again"))
+    stage.fails(chat.send, "again")
     assert stage.do(chat.replay()).call == 2
     stage.server.script(failure(400))
     stage.fails(chat.resume)
@@ -150,6 +161,12 @@ ALTERED: dict[str, tuple[Table, Any, dict[str, Any], str]] = {
     "a role": (message, message.c.seq == 7, {"role": "assistant"}, "message 7 is not what was written"),
     "a status": (message, message.c.seq == 7, {"status": "late"}, "message 7 is not what was written"),
     "a tool call": (message, message.c.seq == 4, {"tool_calls": None}, "message 4 is not what was written"),
+    "words that were taken out": (
+        message,
+        message.c.seq == 3,
+        {"content": None, "salt": None, "status": "redacted"},
+        "message 3 looks redacted, but no redaction of it was entered",
+    ),
     "parts that are no JSON": (message, message.c.seq == 1, {"parts": "{"}, "no request that could be sent"),
     "a missing message": (message, message.c.seq == 3, {}, "message 3 is missing"),
     "the developer prompt": (prompt, prompt.c.body.not_like("[%"), {"body": "x"}, "the developer prompt of this"),

@@ -30,6 +30,7 @@ def _chunked(pieces: list[bytes]) -> bytes:
 class _Server(asyncio.Protocol):
     plain = b""
     streamed = b""
+    delay_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -46,12 +47,19 @@ class _Server(asyncio.Protocol):
             if len(rest) < length:
                 return
             body, self.buffer = rest[:length], rest[length:]
-            self.transport.write(self.streamed if b'"stream":true' in body.replace(b" ", b"") else self.plain)
+            answer = self.streamed if b'"stream":true' in body.replace(b" ", b"") else self.plain
+            if self.delay_s:
+                asyncio.get_running_loop().call_later(self.delay_s, self.transport.write, answer)
+            else:
+                self.transport.write(answer)
 
 
-def main(chunks: int) -> None:
+REPLY = "A reply as long as one is on average, made of the words that people use most of the time. " * 6
+
+
+def main(chunks: int, delay_s: float) -> None:
     """Serve until the parent goes."""
-    message = {"role": "assistant", "content": "A reply of some words, as they come."}
+    message = {"role": "assistant", "content": REPLY}
     reply = {
         "id": "chatcmpl-bench",
         "object": "chat.completion",
@@ -61,6 +69,7 @@ def main(chunks: int) -> None:
         "usage": {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18},
     }
     body = json.dumps(reply).encode()
+    _Server.delay_s = delay_s
     _Server.plain = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
         len(body),
         body,
@@ -78,10 +87,10 @@ def main(chunks: int) -> None:
 
 
 @contextmanager
-def running(chunks: int) -> Iterator[str]:
-    """Start the server; yield its base URL."""
+def running(chunks: int, delay_s: float = 0.0) -> Iterator[str]:
+    """Start the server, whose answers take so long; yield its base URL."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.server", str(chunks)],
+        [sys.executable, "-m", "tests.benchmarks.server", str(chunks), str(delay_s)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -97,4 +106,4 @@ def running(chunks: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), float(sys.argv[2]))

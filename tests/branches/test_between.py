@@ -92,7 +92,7 @@ def test_a_reply_on_one_branch_leaves_a_checkout_on_another(
     face.settle(fork.send("on the fork"))
     assert texts(face, main) == ["one", "1: one"]
     server.script(stream(["a ", "b"]))
-    moved = []
+    moved: list[Any] = []
     with Convokit(database, model="m", base_url=server.url) as other:
         for each in other.chat("k", branch=1).stream("streamed"):
             if each.text and not moved:

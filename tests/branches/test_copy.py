@@ -11,7 +11,7 @@ import pytest
 from convokit import Convokit
 from convokit.domain.ids import message_id
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import copying
+from convokit.store import copying, messages
 from tests.branches.talk import change, counts, rows, sent, texts
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
@@ -183,14 +183,14 @@ def test_a_copy_in_batches_is_one_transaction(
         assert made.id is not None
         assert made.messages()[-1].id == message_id(made.id, 14)
         before = counts(database)
-        append, batches = copying.messages.append, iter(range(3))
+        append, batches = messages.append, iter(range(3))
 
         def failing(*given: Any) -> None:
             next(batches)  # StopIteration, as good as any
             append(*given)
 
         with monkeypatch.context() as patched:
-            patched.setattr(copying.messages, "append", failing)
+            patched.setattr(messages, "append", failing)
             with pytest.raises(RuntimeError):
                 chat.copy("d")
         assert counts(database) == before

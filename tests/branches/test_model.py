@@ -128,7 +128,7 @@ class Walk:
         if path:
             context = self.face.settle(chat.context("and?"))
             assert problems(context.messages) == []
-            assert context.report.tokens <= SMALL.context_tokens - 30
+            assert context.report.tokens <= 130
 
     def check_all(self, database: str) -> None:
         """Hold everything against the model, and what is stored of the paths against itself."""

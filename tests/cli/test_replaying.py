@@ -13,6 +13,7 @@ from sqlalchemy import update
 from convokit import Convokit
 from convokit.store.engine import WRITE, database_url, open_engine
 from convokit.store.schema import message
+from tests.audit.recordings import redacted
 from tests.cli.conftest import CommandLine, Terminal
 from tests.support.server import LoopbackServer
 
@@ -74,7 +75,7 @@ def test_a_mismatch_ends_in_exit_code_1(cli: CommandLine, server: LoopbackServer
     assert "mismatch" in cli("replay", "鍵", code=1).stdout
     assert "message 1 is not what was written" in cli("replay", "鍵", code=1).stdout
     assert "no bytes to write" in cli("replay", "鍵", "--body", code=1).stderr
-    _alter(cli, content=None, status="redacted", salt=None)
+    redacted(cli.database, 1)
     shown = cli("replay", "鍵").stdout
     assert "[redacted: message 1]" in shown
     assert "message 1 was redacted" in cli("replay", "鍵", "--body", code=1).stderr

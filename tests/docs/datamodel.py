@@ -34,6 +34,8 @@ TABLES = {
     "convokit_prompt": "Developer prompts and sets of tools, each once per tenant.",
     "convokit_blob": "Binary content parts, each once per conversation.",
     "convokit_summary": "Which messages a summary stands for.",
+    "convokit_search": "What search finds: one row for each message with words ([why](../adr/0021-search.md)). On SQLite its "
+    "rowid has a name, `id`, and the words are in the FTS5 table `convokit_search_words`.",
     "convokit_removal": "What was lawfully removed, by whom and why.",
 }
 
@@ -98,6 +100,7 @@ WORDS = {
     "convokit_completion.body_salt": "Salts `body_digest`.",
     "convokit_completion.body_digest": "Salted SHA-256 of the exact bytes that were sent.",
     "convokit_completion.requested_model": "The model that was asked for.",
+    "convokit_completion.provider": "Who was asked: the profile's provider, else the server's host.",
     "convokit_completion.served_model": "The model that the server says answered.",
     "convokit_completion.response_id": "The server's id of the completion.",
     "convokit_completion.request_id": "The server's id of the request, from the response's headers.",
@@ -109,6 +112,7 @@ WORDS = {
     "convokit_completion.reasoning_tokens": "Of the reply, how many were reasoning.",
     "convokit_completion.usage_source": "`reported` by the server, `estimated` here, or `absent`.",
     "convokit_completion.service_tier": "The tier that served it.",
+    "convokit_completion.cost_nanousd": "What the server said the call cost, in billionths of a US dollar.",
     "convokit_completion.error": "JSON: how the call failed. Holds no text of anyone's.",
     "convokit_completion.salt": "Salts the call's commitment in the chain.",
     "convokit_completion.started_at": "Before the first byte was sent.",
@@ -141,12 +145,24 @@ WORDS = {
     "convokit_summary.to_seq": "The last one.",
     "convokit_summary.message_seq": "The message that holds its text.",
     "convokit_summary.created_at": "When it was made.",
+    "convokit_search.seq": "The message.",
+    "convokit_search.role": "The message's, to search by.",
+    "convokit_search.created_at": "The message's.",
+    "convokit_search.words": "PostgreSQL: 16 bits of each key that finds the message. SQLite: a checksum of the keys. Null "
+    "once the words are forgotten.",
     "convokit_removal.author": "Who removed it, as the caller said.",
     "convokit_removal.reason": "Why, as the caller said.",
     "convokit_removal.salt": "Random; hashed with the row.",
     "convokit_removal.created_at": "When.",
 }
-TYPES = {"Uuid": "UUID", "Text": "text", "Integer": "integer", "BigInteger": "big integer", "LargeBinary": "bytes"}
+TYPES = {
+    "Uuid": "UUID",
+    "Text": "text",
+    "Integer": "integer",
+    "BigInteger": "big integer",
+    "LargeBinary": "bytes",
+    "ARRAY": "small integers",
+}
 
 
 def page(note: str) -> str:

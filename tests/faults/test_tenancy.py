@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -20,7 +22,20 @@ from sqlalchemy import bindparam, or_, select
 
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
-from convokit.store import chain, conversations, leftovers, migrate, removals, snapshots, turns, usage
+from convokit.errors import ConvokitError
+from convokit.store import (
+    chain,
+    conversations,
+    finding,
+    leftovers,
+    migrate,
+    removals,
+    search,
+    snapshots,
+    transfer,
+    turns,
+    usage,
+)
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -88,6 +103,34 @@ def _of_turns(*tries: Callable[[Any, Any], Any]) -> Attack:
     return attack
 
 
+def _exported(side: Side, **options: Any) -> Any:
+    """Return what B's export of something holds, without its own time."""
+    file = io.StringIO()
+    try:
+        return [side.face.settle(side.kit.export(file, **options)).conversations, file.getvalue()[200:]]
+    except ConvokitError as error:
+        return [type(error).__name__, str(error), file.getvalue()[200:]]
+
+
+def _exports(side: Side) -> Calls:
+    """Try to export A's conversations: all there are, by key, by id, by the person they belong to."""
+    for form in ("markdown", "openai"):
+        yield lambda form=form: _exported(side, format=form)  # type: ignore[misc]
+        yield lambda form=form: _exported(side, format=form, subject=SUBJECT)  # type: ignore[misc]
+    for key in KEYS:
+        yield lambda key=key: _exported(side, key=key)  # type: ignore[misc]
+    for each in side.known.ids:
+        yield lambda each=each: _exported(side, conversations=[each])  # type: ignore[misc]
+
+
+def _imports(side: Side) -> Calls:
+    """Import under A's keys: what comes in is B's own."""
+    for key in KEYS:
+        given = json.dumps([{"role": "user", "content": "of B"}])
+        yield lambda key=key, given=given: side.kit.import_(io.StringIO(given), format="messages", key=key)  # type: ignore[misc]
+        yield lambda key=key: side.kit.chat(key).messages()  # type: ignore[misc]
+
+
 ATTACKS: dict[str, Attack] = {
     "Convokit.migrate": _on_the_kit(lambda side: side.kit.migrate()),
     "Convokit.chat": _everywhere(lambda side, chat: repr(chat)),
@@ -97,6 +140,25 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.kit.conversations(before=side.known.cursor),
         lambda side: side.kit.conversations(subject=SUBJECT, before=side.known.cursor, limit=1),
     ),
+    "Convokit.export": _exports,
+    "Convokit.import_": _imports,
+    "Convokit.usage": _on_the_kit(
+        lambda side: side.kit.usage(by="conversation"),
+        lambda side: side.kit.usage(by="model", subject=SUBJECT),
+        *(lambda side, key=key: side.kit.usage(key=key) for key in KEYS),
+    ),
+    "Convokit.search": _on_the_kit(
+        *(
+            lambda side, word=word: side.kit.search(word)
+            for word in ("secret", '"the secret of A"', "echo", 'secret" OR "x', "_ OR secret", "秘密")
+        ),
+        lambda side: side.kit.search("secret", subject=SUBJECT),
+        lambda side: side.kit.search("secret", metadata={"of": SECRET}),
+        lambda side: side.kit.search("secret", before=side.known.found),
+        *(lambda side, key=key: side.kit.search("secret", key=key) for key in KEYS),
+        *(lambda side, at=at: side.kit.search("secret", id=side.known.ids[at]) for at in range(len(KEYS))),
+    ),
+    "Convokit.reindex": _on_the_kit(lambda side: side.kit.reindex()),
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.erase": _on_the_kit(
         lambda side: side.kit.erase(subject=SUBJECT, dry_run=True),
@@ -182,7 +244,15 @@ ATTACKS: dict[str, Attack] = {
         lambda side, chat: chat.stream("another", on_busy="supersede"),
     ),
 }
-WRITING = {"Chat.send", "Chat.stream", "Chat.redact", "Chat.erase", "Convokit.erase", "Convokit.purge"}
+WRITING = {
+    "Chat.send",
+    "Chat.stream",
+    "Chat.redact",
+    "Chat.erase",
+    "Convokit.erase",
+    "Convokit.purge",
+    "Convokit.import_",
+}
 
 
 def _public(one: type) -> list[str]:
@@ -260,6 +330,7 @@ TENANT = {
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
     "usage.reported": lambda connection, wanted: usage.reported(connection, "rival", "loop-1", 1000),
+    "usage.spent": lambda connection, wanted: list(usage.spent(connection, "rival", one=wanted, by_conversation=True)),
     "chain.find_prompt": lambda connection, wanted: any(
         chain.find_prompt(connection, "rival", digest)
         for digest in connection.execute(select(prompt.c.digest)).scalars()
@@ -274,6 +345,16 @@ TENANT = {
     "removals.purge": lambda connection, wanted: removals.purge(connection, "nobody", wanted),
     "leftovers.unreferenced": lambda connection, wanted: len(leftovers.unreferenced(connection, "rival", None)),
     "leftovers.drop_prompts": lambda connection, wanted: leftovers.drop_prompts(connection, "nobody", []),
+    "transfer.ids": lambda connection, wanted: transfer.ids(
+        connection, "rival", subject=SUBJECT, after=None, limit=1000
+    ),
+    "transfer.total": lambda connection, wanted: transfer.total(connection, "rival", subject=SUBJECT),
+    "finding.candidates": lambda connection, wanted: [
+        finding.candidates(connection, "rival", finding.Wanted(keys=["secret"], conversation_id=each), limit=1000)
+        for each in (None, wanted)
+    ],
+    "finding.stands": lambda connection, wanted: finding.stands(connection, "rival", (wanted, 1)),
+    "search.fill": lambda connection, wanted: search.fill(connection, "rival", None),
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
@@ -293,6 +374,7 @@ ROW = {
     "append.write",
     "turns.end",
     "conversations.set_pins",
+    "transfer.create",
     *(f"outcomes.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
@@ -300,12 +382,16 @@ NO_TENANT = {
     "blobs.insert_new",
     "quick.quick",
     "quick.plain",
+    "search.wanted_by",
+    "search.optimize",
+    "finding.at",
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
     *(f"leftovers.{name}" for name in ("stands_elsewhere", "file_of")),
+    "usage.tenants",
 }
-"""Functions about the database as such, for who owns it."""
+"""Functions about the database as such, for who owns it; and `finding.at`, which is given places that `candidates` found."""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -187,3 +188,40 @@ def _grown(kit: Convokit, database: str, key: str, count: int, run: int | None) 
     identity = chat.id
     _change(database, lambda connection: grow(connection, identity, count, run=run))
     return identity
+
+
+def test_usage_reads_only_conversations_that_were_used_since(long: Convokit, database: str) -> None:
+    """With `since`, the index by last use leads to conversations and their key to their calls: no table is read whole."""
+    _grown(long, database, "long", 10, None)
+    statements = Statements(long._store.engine)
+    identity = long.chat("long")
+    identity.send("and now?")
+    assert identity.id is not None
+    _change(database, lambda connection: fill(connection, cast("UUID", identity.id), 3000), _spread)
+    since = datetime.now(UTC) - timedelta(hours=1)
+    statements.seen.clear()
+    assert long.usage(since=since).total.calls >= 2
+    assert long.usage(since=since, by="conversation", subject="hanako").rows
+    engine = open_engine(database_url(database))
+    with engine.connect() as connection:
+        plans = [_plan(connection, *each) for each in statements.seen.items() if "sum(" in each[0].lower()]
+    engine.dispose()
+    assert len(plans) == 2
+    for plan in plans:
+        assert "convokit_conversation_recent" in plan or "convokit_conversation_subject" in plan, plan
+        assert "Seq Scan" not in plan, plan
+        assert "SCAN convokit" not in plan, plan
+
+
+def _spread(connection: Any) -> None:
+    """Give each conversation that was filled in its own call, 40 days ago."""
+    ago = {"us": 40 * 86_400_000_000}
+    calls = "UPDATE convokit_completion SET conversation_id = turn_id, started_at = started_at - :us"
+    connection.execute(text(f"{calls} WHERE turn_id IN (SELECT id FROM convokit_conversation)"), ago)
+    moved = "UPDATE convokit_conversation SET updated_at = updated_at - :us"
+    connection.execute(text(f"{moved} WHERE key IS NULL"), ago)
+
+
+def _plan(connection: Any, statement: str, values: Any) -> str:
+    explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+    return "\n".join(str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {statement}", values))

@@ -1,0 +1,137 @@
+"""A turn by hand: sqlite3 or psycopg, json and httpx, on convokit's own tables.
+
+The same commits at the same durability, the same columns and indexes, a token count for each message and a window of them; no
+chain, no manifest, no salts. It is what a careful person writes for one database, and the limit that others are measured by.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg
+from sqlalchemy.engine import make_url
+
+from convokit.context.estimate import CharacterEstimate
+from convokit.domain.ids import new_id
+
+WINDOW = 5800
+"""Tokens of history that are sent: what convokit sends on average under a budget of 8,192."""
+CONVERSATION = "SELECT last_seq FROM convokit_conversation WHERE id = ?"
+HISTORY = (
+    """SELECT role, content, tokens FROM convokit_message WHERE conversation_id = ? AND seq > ? ORDER BY seq DESC"""
+)
+MOVE = "UPDATE convokit_conversation SET last_seq = ?, head_seq = ?, updated_at = ? WHERE id = ? AND last_seq = ?"
+MESSAGE = """INSERT INTO convokit_message (conversation_id, seq, parent_seq, run_start_seq, turn_id, role, content, status,
+    tokens, counter, path_tokens, created_at) VALUES (?, ?, ?, 1, ?, ?, ?, 'complete', ?, 'c', 0, ?)"""
+TURN = """INSERT INTO convokit_turn (conversation_id, id, branch, question_seq, state, claim, epoch, started_at, lease_until)
+    VALUES (?, ?, 0, ?, 'open', 0, 1, ?, ?)"""
+CALL = """INSERT INTO convokit_completion (conversation_id, turn_id, number, state, manifest, body_digest, requested_model,
+    started_at) VALUES (?, ?, 1, 'sending', '{}', ?, 'bench', ?)"""
+END = """UPDATE convokit_turn SET state = 'completed', claim = NULL, lease_until = NULL, reply_seq = ?, ended_at = ?
+    WHERE conversation_id = ? AND id = ?"""
+END_CALL = """UPDATE convokit_completion SET state = 'ok', prompt_tokens = ?, completion_tokens = ?, ended_at = ?
+    WHERE conversation_id = ? AND turn_id = ? AND number = 1"""
+
+
+class ByHand:
+    """Turns by hand. Subclasses say how a statement is run."""
+
+    def __init__(self, url: str) -> None:
+        self.client = httpx.Client()
+        self.url = f"{url}/chat/completions"
+        self.count = CharacterEstimate().count
+        self.sent = 0
+
+    def run(self, statement: str, values: tuple[object, ...], *, write: bool = False) -> Any:
+        """Execute a statement, in a transaction that it begins where none is open."""
+        raise NotImplementedError
+
+    def commit(self) -> None:
+        """End the transaction."""
+        raise NotImplementedError
+
+    def key(self, value: UUID) -> object:
+        """Return an id as the driver takes it."""
+        return value
+
+    def turn(self, conversation: UUID, text: str) -> str:
+        """Answer one question."""
+        place, turn = self.key(conversation), self.key(new_id())
+        last = self.run(CONVERSATION, (place,)).fetchone()[0]
+        rows, spent = [], 0
+        for role, content, tokens in self.run(HISTORY, (place, last - 64)).fetchall():
+            spent += tokens
+            if spent > WINDOW:
+                break
+            rows.append({"role": role, "content": content})
+        self.commit()
+        rows.reverse()
+        data = json.dumps({"model": "bench", "messages": [*rows, {"role": "user", "content": text}]}).encode()
+        now, seq = time.time_ns() // 1000, last + 1
+        self.run(MOVE, (seq, seq, now, place, last), write=True)
+        self.run(MESSAGE, (place, seq, last, turn, "user", text, self.count(text), now), write=True)
+        self.run(TURN, (place, turn, seq, now, now + 60_000_000), write=True)
+        self.run(CALL, (place, turn, b"d" * 32, now), write=True)
+        self.commit()
+        response = self.client.post(self.url, content=data, headers={"content-type": "application/json"})
+        found = response.json()
+        reply, usage = found["choices"][0]["message"]["content"], found["usage"]
+        now = time.time_ns() // 1000
+        self.run(MOVE, (seq + 1, seq + 1, now, place, seq), write=True)
+        self.run(MESSAGE, (place, seq + 1, seq, turn, "assistant", reply, self.count(reply), now), write=True)
+        self.run(END, (seq + 1, now, place, turn), write=True)
+        self.run(END_CALL, (usage["prompt_tokens"], usage["completion_tokens"], now, place, turn), write=True)
+        self.commit()
+        self.sent = len(rows) + 1
+        return str(reply)
+
+    def close(self) -> None:
+        self.client.close()
+
+
+class SqliteByHand(ByHand):
+    """sqlite3, with the pragmas that convokit sets."""
+
+    def __init__(self, url: str, database: str) -> None:
+        super().__init__(url)
+        self.connection = sqlite3.connect(str(make_url(database).database), isolation_level=None)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            self.connection.execute(f"PRAGMA {pragma}").fetchall()
+
+    def run(self, statement: str, values: tuple[object, ...], *, write: bool = False) -> Any:
+        if not self.connection.in_transaction:
+            self.connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        return self.connection.execute(statement, values)
+
+    def commit(self) -> None:
+        self.connection.commit()
+
+    def key(self, value: UUID) -> object:
+        return value.hex
+
+    def close(self) -> None:
+        super().close()
+        self.connection.close()
+
+
+class PostgresByHand(ByHand):
+    """psycopg, whose connection prepares what it runs often."""
+
+    def __init__(self, url: str, database: str) -> None:
+        super().__init__(url)
+        self.connection = psycopg.connect(database)
+
+    def run(self, statement: str, values: tuple[object, ...], *, write: bool = False) -> Any:
+        return self.connection.execute(statement.replace("?", "%s").encode(), values)
+
+    def commit(self) -> None:
+        self.connection.commit()
+
+    def close(self) -> None:
+        super().close()
+        self.connection.close()
