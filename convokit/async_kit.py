@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -13,16 +13,17 @@ from typing import IO, Any, TextIO, Unpack
 from uuid import UUID
 
 from convokit.async_chat import AsyncChat
+from convokit.audit import erase, usage
 from convokit.audit import search as searching
-from convokit.audit import usage
 from convokit.audit.checkpoint import Signing, known
 from convokit.audit.export import Writer
 from convokit.audit.prices import Prices
 from convokit.audit.reading import reader
 from convokit.audit.verify import verify
-from convokit.completion import indexing, proving, reading, recover, transfer
+from convokit.completion import indexing, proving, reading, recover, removing, transfer
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, tools_of
+from convokit.completion.removing import Work
 from convokit.context.repair import PartialPolicy
 from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
@@ -30,6 +31,7 @@ from convokit.domain.conversation import Checkpoint, Conversation, Page, Verifie
 from convokit.domain.hit import Hit
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
+from convokit.domain.removal import Receipt
 from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat, OnError, Progress
 from convokit.domain.turn import Recovered
 from convokit.domain.usage_report import Price, UsageBy, UsageReport
@@ -83,23 +85,8 @@ class AsyncConvokit:
         http_client: AsyncClient | None = None,
         **params: Unpack[RequestParams],
     ) -> None:
-        options = Options(
-            model=model,
-            developer_prompt=developer_prompt,
-            budget=budget,
-            retry=retry,
-            timeouts=timeouts,
-            profile=profile,
-            counter=counter,
-            mode=mode,
-            partial=partial,
-            unsupported=unsupported,
-            tools=tools_of(tools),
-            max_tool_rounds=max_tool_rounds,
-            strategy=strategy,
-            summary=summary,
-            params=params,
-        )
+        own = (model, developer_prompt, budget, retry, timeouts, profile, counter, mode, partial, unsupported)
+        options = Options(*own, tools_of(tools), max_tool_rounds, strategy, summary, params)
         self._url, self._scope = scope_of(
             database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits, search=search
         )
@@ -294,6 +281,48 @@ class AsyncConvokit:
         Nobody has to call this: whoever next sends to such a conversation does the same for it.
         """
         return await self._driver().run(recover.sweep(self._scope))
+
+    async def erase(
+        self,
+        *,
+        subject: str | None = None,
+        older_than: timedelta | None = None,
+        reason: str | None = None,
+        author: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Receipt:
+        """Erase the tenant's conversations of a `subject`, or those not used for `older_than`, or both at once; as
+        `Chat.erase` does, each in a transaction of its own, the longest unused first.
+
+        Killed in between, it is simply run again. Conversations with an open turn are `skipped`, and named in the receipt.
+        `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
+        """
+        flow = removing.erase_many(
+            self._scope,
+            Work(erase.erase, erase.check),
+            subject=subject,
+            older_than=older_than,
+            reason=reason,
+            author=author,
+            dry_run=dry_run,
+            progress=progress,
+        )
+        return await self._driver().run(flow)
+
+    async def purge(
+        self,
+        *,
+        older_than: timedelta | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Receipt:
+        """Delete the tenant's erased conversations altogether: rows, tombstones, chains. Nothing shows that they were there.
+
+        Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
+        """
+        flow = removing.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
+        return await self._driver().run(flow)
 
     async def close(self) -> None:
         """Close database and HTTP connections, after replies that finish in the background. A client passed in stays open."""

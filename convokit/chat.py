@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
-from convokit.audit import differences, ledger
+from convokit.audit import differences, erase, ledger
 from convokit.audit.checkpoint import known
 from convokit.audit.ledger import TurnLike
 from convokit.audit.verify import verify
-from convokit.completion import branching, following, pinning, proving, reading, repeat
+from convokit.completion import branching, following, pinning, proving, reading, removing, repeat
 from convokit.completion.effects import Flow
 from convokit.completion.options import CallOptions, PartLike, options_of
 from convokit.completion.recover import OnBusy
+from convokit.completion.removing import Work
 from convokit.completion.scope import Scope, Target
 from convokit.context.report import Context
 from convokit.domain.branch import Branch
 from convokit.domain.conversation import Checkpoint, Verified
 from convokit.domain.message import Message
+from convokit.domain.removal import Receipt
 from convokit.domain.replay import Diff, Replay
 from convokit.domain.turn import Reply, Turn
 from convokit.run.setup import OnDisconnect, check_on_disconnect, target_of
@@ -300,6 +302,36 @@ class Chat:
         rewritten whole or deleted, too. Raises: CheckpointError for a checkpoint that proves nothing here.
         """
         return self._driver().run(proving.one(self._scope, self._target, verify, known(against, key)))
+
+    def redact(
+        self,
+        message: Message | str | int,
+        *,
+        reason: str | None = None,
+        author: str | None = None,
+        dry_run: bool = False,
+    ) -> Receipt:
+        """Remove a message's text (or that of its id or seq) from everywhere, leaving a tombstone, and return the receipt.
+
+        With it go its binaries, its pin, what the servers said beyond the reply in the API calls of its turn, and what short
+        text could be guessed back with. Arguments of tool calls are part of the message that asks; their results are messages
+        of their own. What other messages say of it stays. `author` and `reason` are kept with the history, for good. `dry_run`
+        counts what would go. Again is no error. Raises: NotFound; ConversationBusy while a turn of the conversation is open.
+        """
+        work = Work(erase.redact, erase.check)
+        flow = removing.redact(self._scope, self._target, work, message, reason=reason, author=author, dry_run=dry_run)
+        return self._driver().run(flow)
+
+    def erase(self, *, reason: str | None = None, author: str | None = None, dry_run: bool = False) -> Receipt:
+        """Remove every text of the conversation, on all its branches, and return the receipt.
+
+        Subject, title, metadata and settings go as well. Its row stays, with empty messages and the chain, which says who
+        erased it, when and why; a later `send` continues behind them with an empty context. `kit.purge` removes even those.
+        Again is no error. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
+        """
+        work = Work(erase.erase, erase.check)
+        flow = removing.erase(self._scope, self._target, work, reason=reason, author=author, dry_run=dry_run)
+        return self._driver().run(flow)
 
     def _stream(self, flow: Flow[Reply], on_disconnect: OnDisconnect) -> Stream[Reply]:
         return Stream(self._driver(), flow, finish=check_on_disconnect(on_disconnect))

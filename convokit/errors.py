@@ -15,12 +15,12 @@ ConvokitError
 ├─ ContextOverflow                 what must be sent does not fit: needed, available tokens
 ├─ ConversationBusy                another turn is open on this branch: turn, since
 ├─ IdempotencyConflict             the same key came with another request
+├─ Redacted                        what was asked for was erased: conversation, what
 ├─ ChainBroken                     the history was altered: conversation, entry, what differs
 ├─ TransferFailed                  an export that cannot be written, an import that cannot be read: file, line
 │  └─ BadRecord (ValueError) ─ ConversationExists
 ├─ CheckpointError (ValueError)    a checkpoint that proves nothing here: whose, what is wrong with it
-├─ ToolFailed                      a tool round could not be finished
-│  ├─ UnknownTool · BadArguments · TooManyRounds
+├─ ToolFailed                      a tool round was not finished: UnknownTool · BadArguments · TooManyRounds
 ├─ ParseFailed                     a structured reply that is not one: Refused · Truncated · ValidationFailed
 └─ ModelError                      the API call: .status .code .retryable .partial …
    ├─ Unreachable                  no connection was made
@@ -77,9 +77,7 @@ class TooLarge(InvalidInput):
 
     def __init__(self, field: str, size: int, limit: int, *, setting: str, unit: str = "bytes") -> None:
         super().__init__(field, f"{size:,} {unit} is over the limit of {limit:,} ({setting})")
-        self.size = size
-        self.limit = limit
-        self.setting = setting
+        self.size, self.limit, self.setting = size, limit, setting
 
 
 class NotFound(ConvokitError, LookupError):
@@ -87,8 +85,7 @@ class NotFound(ConvokitError, LookupError):
 
     def __init__(self, kind: str, name: object, hint: str = "") -> None:
         super().__init__(f"no {kind} {name!s}" + (f": {hint}" if hint else ""))
-        self.kind = kind
-        self.name = str(name)
+        self.kind, self.name = kind, str(name)
 
 
 class StoreError(ConvokitError):
@@ -104,9 +101,7 @@ class StoreUnavailable(StoreError):
 
     def __init__(self, database: str, problem: str, *, transient: bool = False) -> None:
         super().__init__(f"{database}: {problem}")
-        self.database = database
-        self.transient = transient
-        self.unsaved = ""
+        self.database, self.transient, self.unsaved = database, transient, ""
 
 
 class StoreFull(StoreUnavailable):
@@ -127,9 +122,7 @@ class SchemaOutdated(StoreError):
     def __init__(self, database: str, *, has: str | None, needs: str, action: str) -> None:
         state = "has no convokit tables" if has is None else f"is at revision {has}"
         super().__init__(f"{database} {state}, this code needs {needs}: {action}")
-        self.database = database
-        self.has = has
-        self.needs = needs
+        self.database, self.has, self.needs = database, has, needs
 
 
 class ContextOverflow(ConvokitError):
@@ -142,9 +135,7 @@ class ContextOverflow(ConvokitError):
             + (f" (counted by {counter})" if counter else "")
             + (f": {detail}" if detail else "; shorten the message or the developer prompt, or raise the budget")
         )
-        self.needed = needed
-        self.available = available
-        self.counter = counter
+        self.needed, self.available, self.counter = needed, available, counter
 
 
 def _count(tokens: int | None) -> str:
@@ -159,9 +150,7 @@ class ConversationBusy(ConvokitError):
         super().__init__(
             f"conversation {conversation} is answering another turn ({turn}{age}): wait for it, or supersede it (on_busy)"
         )
-        self.conversation = str(conversation)
-        self.turn = str(turn)
-        self.since_s = since_s
+        self.conversation, self.turn, self.since_s = str(conversation), str(turn), since_s
 
 
 class IdempotencyConflict(ConvokitError):
@@ -171,8 +160,15 @@ class IdempotencyConflict(ConvokitError):
         super().__init__(
             f"this idempotency key was used for another request (turn {turn} of {conversation}): use a new key"
         )
-        self.conversation = str(conversation)
-        self.turn = str(turn)
+        self.conversation, self.turn = str(conversation), str(turn)
+
+
+class Redacted(ConvokitError):
+    """What was asked for was erased on purpose: `what` names it."""
+
+    def __init__(self, conversation: object, what: str) -> None:
+        super().__init__(f"{what} of conversation {conversation} was erased")
+        self.conversation, self.what = str(conversation), what
 
 
 class ChainBroken(ConvokitError):
@@ -180,9 +176,7 @@ class ChainBroken(ConvokitError):
 
     def __init__(self, conversation: object, entry: int, ref: str, problem: str) -> None:
         super().__init__(f"conversation {conversation}, entry {entry} ({ref}): {problem}")
-        self.conversation = str(conversation)
-        self.entry = entry
-        self.ref = ref
+        self.conversation, self.entry, self.ref = str(conversation), entry, ref
 
 
 class TransferFailed(ConvokitError):
@@ -210,8 +204,7 @@ class CheckpointError(ConvokitError, ValueError):
 
     def __init__(self, checkpoint: str, problem: str, reason: str) -> None:
         super().__init__(f"{checkpoint}: {problem}")
-        self.checkpoint = checkpoint
-        self.reason = reason
+        self.checkpoint, self.reason = checkpoint, reason
 
 
 class ToolFailed(ConvokitError):
@@ -287,13 +280,8 @@ class ModelError(ConvokitError):
         partial: str = "",
     ) -> None:
         super().__init__(message)
-        self.status = status
-        self.code = code
-        self.type = type
-        self.param = param
-        self.request_id = request_id
-        self.retry_after_s = retry_after_s
-        self.partial = partial
+        self.status, self.code, self.type, self.param = status, code, type, param
+        self.request_id, self.retry_after_s, self.partial = request_id, retry_after_s, partial
         self.should_retry: bool | None = None
         """What the server said of trying again (`x-should-retry`); False also where the answer had already begun."""
         self.turn_id: str | None = None

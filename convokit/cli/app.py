@@ -15,6 +15,7 @@ from convokit.cli.costs import usage
 from convokit.cli.database import db
 from convokit.cli.display import tolerate
 from convokit.cli.doctor import doctor
+from convokit.cli.erasing import erase, purge, redact
 from convokit.cli.failing import Commands
 from convokit.cli.listing import context, ls, show
 from convokit.cli.recovery import recover
@@ -37,6 +38,9 @@ app.command(cls=options.WithLocal)(context)
 app.command()(replay)
 app.command()(diff)
 app.command()(verify)
+app.command()(redact)
+app.command()(erase)
+app.command()(purge)
 app.command()(export)
 app.command(name="import")(import_)
 app.command()(usage)

@@ -22,7 +22,7 @@ from convokit.completion.recover import OnBusy, close, counter_of, is_gone
 from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.domain.branch import MAIN, Branch
 from convokit.domain.ids import MAX_SEQ, message_seq
-from convokit.domain.message import PASSAGE, Message, MessageRow
+from convokit.domain.message import Message, MessageRow
 from convokit.domain.parts import checked_question
 from convokit.domain.text import checked
 from convokit.domain.turn import OpenTurn, Reply
@@ -190,7 +190,7 @@ def siblings(scope: Scope, target: Target, given: Given) -> Flow[list[Message]]:
 
 def _behind_passages(connection: Connection, conversation_id: UUID, row: MessageRow) -> MessageRow | None:
     """Return the question that a passage came with; any other message as it is."""
-    while row.status == PASSAGE:
+    while row.is_passage:
         after = branches.children(connection, conversation_id, row.seq)
         if not after:
             return None

@@ -32,14 +32,14 @@ def summaries(plan: Plan, seen: snapshots.Snapshot) -> list[Rolled]:
 
 def history(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
     """Return the path that was read, as counted messages: what a new question follows, so that no passage counts any more."""
-    return [item(plan, row) for row in seen.path.rows if row.status != PASSAGE]
+    return [item(plan, row) for row in seen.path.rows if not row.is_passage]
 
 
 def current(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:
     """Return the path that was read, as counted messages, its last question with the passages that came with it."""
-    newest = next((row for row in reversed(seen.path.rows) if row.role == "user" and row.status != PASSAGE), None)
+    newest = next((row for row in reversed(seen.path.rows) if row.role == "user" and not row.is_passage), None)
     turn_id = None if newest is None else newest.turn_id
-    return [item(plan, row) for row in seen.path.rows if row.status != PASSAGE or row.turn_id == turn_id]
+    return [item(plan, row) for row in seen.path.rows if not row.is_passage or row.turn_id == turn_id]
 
 
 def asked(plan: Plan, seen: snapshots.Snapshot, content: Content) -> list[Item]:
@@ -64,5 +64,5 @@ def item(plan: Plan, row: MessageRow) -> Item:
     if row.status == "partial" and plan.builder.partial == "mark":
         shape, own = marked(shape), False
     tokens = row.tokens if own else message_tokens(plan.counter, shape)
-    before = row.path_tokens - (row.tokens if row.status != PASSAGE else 0)
+    before = row.path_tokens - (row.tokens if not row.is_passage else 0)
     return Item(row.seq, shape, tokens, before, row.status)

@@ -24,7 +24,7 @@ from convokit.completion.stored import ended, stored_reply
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started, TextDelta
 from convokit.domain.ids import as_id
-from convokit.domain.message import PASSAGE, MessageRow
+from convokit.domain.message import MessageRow
 from convokit.domain.turn import OpenTurn, Reply, Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import conversations, messages, pieces, turns
@@ -185,7 +185,7 @@ def _turn_ids(rows: Sequence[MessageRow], again: Mapping[int, TurnRow]) -> Itera
         assert row is not None
         answered = is_question(row) and not _waits(row, after)
         turn_id = again[row.seq].id if row.seq in again else row.turn_id
-        if turn_id is not None and row.status != PASSAGE and not answered:
+        if turn_id is not None and not row.is_passage and not answered:
             yield turn_id
 
 

@@ -11,7 +11,7 @@ from convokit.completion.effects import Flow, write_once
 from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.domain.ids import message_seq
 from convokit.domain.message import PASSAGE, SUMMARY, Message
-from convokit.errors import InvalidInput, NotFound
+from convokit.errors import InvalidInput, NotFound, Redacted
 from convokit.store import conversations, messages
 
 MOST_PINS = 64
@@ -35,6 +35,8 @@ def _change(connection: Connection, tenant: str, conversation_id: UUID, seq: int
     found = messages.get(connection, conversation_id, seq)
     if found is None:
         raise NotFound("message", seq)
+    if found.status == "redacted" and pinned:
+        raise Redacted(conversation_id, f"message {seq}")
     if found.status == PASSAGE:
         raise InvalidInput(
             "message", "is a passage, which is sent with its own turn only: send it with the next as well"

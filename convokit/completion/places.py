@@ -10,9 +10,9 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Flow
 from convokit.completion.scope import Scope, Target, identify
 from convokit.domain.ids import message_seq
-from convokit.domain.message import PASSAGE, SUMMARY, Message, MessageRow
+from convokit.domain.message import SUMMARY, Message, MessageRow
 from convokit.domain.turn import TurnRow
-from convokit.errors import InvalidInput, NotFound
+from convokit.errors import InvalidInput, NotFound, Redacted
 from convokit.store import conversations, messages, turns
 
 
@@ -44,7 +44,7 @@ def seq_of(scope: Scope, target: Target, given: Message | str | int) -> Flow[int
 
 def is_question(row: MessageRow) -> bool:
     """Whether a message is what a turn answers."""
-    return row.role == "user" and row.status not in (PASSAGE, SUMMARY)
+    return row.role == "user" and row.status != SUMMARY and not row.is_passage
 
 
 def found(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow:
@@ -52,7 +52,7 @@ def found(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow
     row = messages.get(connection, conversation_id, seq)
     if row is None:
         raise NotFound("message", seq)
-    if row.status == PASSAGE:
+    if row.is_passage:
         raise InvalidInput("message", f"message {seq} is a passage, which is no place of its own: name its question")
     if row.status == SUMMARY:
         raise InvalidInput("message", f"message {seq} is a summary, which lies on no path: name what it stands for")
@@ -66,7 +66,7 @@ def of_edit(connection: Connection, tenant: str, conversation_id: UUID, seq: int
     row = found(connection, conversation_id, seq)
     if row.role != "user":
         raise InvalidInput("message", f"message {seq} is no question: edit takes one, regenerate makes another reply")
-    _refuse_redacted(row)
+    _refuse_redacted(conversation_id, row)
     parent = before_passages(connection, conversation_id, row)
     return Place(0 if parent is None else parent)
 
@@ -83,7 +83,7 @@ def of_question(
     question = _question(connection, conversation_id, at)
     if question is None:
         raise InvalidInput("message", "there is no question before it that could be answered again")
-    _refuse_redacted(question)
+    _refuse_redacted(conversation_id, question)
     return Place(question.seq, again=True, head=head)
 
 
@@ -105,7 +105,7 @@ def last(connection: Connection, tenant: str, conversation_id: UUID, branch: int
     question = _question(connection, conversation_id, end.parent_seq if broken else end.seq, most=1)
     if question is None:
         return Last(None)
-    _refuse_redacted(question)
+    _refuse_redacted(conversation_id, question)
     return Last(None, Place(question.seq, again=True, head=head))
 
 
@@ -141,13 +141,13 @@ def before_passages(connection: Connection, conversation_id: UUID, row: MessageR
     """Return the seq of what a question and its passages follow."""
 
     def enough(rows: list[MessageRow]) -> int:
-        return len(rows) if rows[-1].status == PASSAGE else 0
+        return len(rows) if rows[-1].is_passage else 0
 
     rows = messages.read_back(connection, conversation_id, row.parent_seq, enough).rows
-    before = next((each for each in reversed(rows) if each.status != PASSAGE), None)
+    before = next((each for each in reversed(rows) if not each.is_passage), None)
     return None if before is None else before.seq
 
 
-def _refuse_redacted(row: MessageRow) -> None:
+def _refuse_redacted(conversation_id: UUID, row: MessageRow) -> None:
     if row.status == "redacted":
-        raise InvalidInput("message", f"message {row.seq} was redacted: there is nothing left of it to be answered")
+        raise Redacted(conversation_id, f"message {row.seq}")

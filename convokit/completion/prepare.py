@@ -17,7 +17,7 @@ from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import PASSAGE, MessageRow
+from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob, Content, inflated
 from convokit.domain.reply import Change
 from convokit.domain.summary import StoredSummary
@@ -278,7 +278,7 @@ def _enough(
         floor = _floor(plan, rows) if isinstance(strategy, StepWindow) else None
         if floor is not None:
             return max(oldest.seq - floor, 0)
-        asked = sum(row.role == "user" and row.status != PASSAGE for row in rows)
+        asked = sum(row.role == "user" and not row.is_passage for row in rows)
         if strategy.most_turns is not None and asked >= strategy.most_turns:
             return 0
         return 0 if _spent(plan, rows) > room else len(rows)
@@ -289,7 +289,7 @@ def _enough(
 def _begins_within(rows: list[MessageRow]) -> bool:
     """Return whether rows, newest first, may end amid the passages of the newest turn: those lie before its one question."""
     oldest = rows[-1]
-    asked = [row.turn_id for row in rows if row.role == "user" and row.status != PASSAGE]
+    asked = [row.turn_id for row in rows if row.role == "user" and not row.is_passage]
     turn_id = asked[0] if asked else None  # the turn that asked it, whichever answers it
     return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked.count(turn_id) == 1
 
@@ -300,7 +300,7 @@ def _spent(plan: Plan, rows: list[MessageRow]) -> int:
     return sum(
         row.tokens if row.counter == name else message_tokens(plan.counter, row.as_wire())
         for row in rows
-        if row.status != PASSAGE
+        if not row.is_passage
     )
 
 

@@ -27,7 +27,7 @@ from convokit.domain.message import MessageRow
 from convokit.domain.parts import Content, checked_question
 from convokit.domain.text import checked
 from convokit.domain.turn import Key, Reply, TurnRow
-from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, InvalidInput, NotFound
+from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, InvalidInput, NotFound, Redacted
 from convokit.store import conversations, messages, outcomes, snapshots, steps, turns
 
 _TRIES = 8
@@ -70,7 +70,7 @@ def _send(
 def _send_once(
     scope: Scope, target: Target, asked: Asked, key: str, *, stream: bool, place: Place | None
 ) -> Flow[Reply]:
-    """Send under an idempotency key: the first time a turn, ever after that turn. Raises: IdempotencyConflict."""
+    """Send under an idempotency key: the first time a turn, ever after that turn. Raises: IdempotencyConflict, Redacted."""
     call, on_busy = asked.call, asked.on_busy
     if key == "":
         raise InvalidInput("idempotency_key", "is empty")
@@ -81,6 +81,8 @@ def _send_once(
     for _ in range(_TRIES):
         found = yield from read(turns.find_by_key, scope.tenant, conversation_id, stored_key.hash)
         if found is not None:
+            if found.fingerprint_salt is None:  # it went with the question, or with what came along with it
+                raise Redacted(conversation_id, f"the question of turn {found.id}")
             if not found.was_sent_with(request):
                 raise IdempotencyConflict(target.name, found.id)
             return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
@@ -190,6 +192,9 @@ def _open_again(
 ) -> Flow[Reply]:
     seen = yield from _ready(scope, target, call, found, on_busy)
     assert seen.conversation is not None
+    asked = yield from read(messages.get, seen.conversation.id, found.question_seq)
+    if asked is None or asked.status == "redacted":
+        raise Redacted(seen.conversation.id, f"the question of turn {found.id}")
     end = seen.path.rows[-1] if seen.path.rows else None
     last = end is not None and (end.turn_id == found.id or end.seq == found.question_seq)
     tail = _tail(seen.path.rows, found)
@@ -222,9 +227,13 @@ def _ready(scope: Scope, target: Target, call: Options, found: TurnRow, on_busy:
 def _tail(rows: list[MessageRow], found: TurnRow) -> list[MessageRow]:
     """Return the path up to where a new reply of the turn belongs: without what broke off."""
     end = len(rows)
-    while end and rows[end - 1].turn_id == found.id and rows[end - 1].status in ("partial", "late"):
+    while end and rows[end - 1].turn_id == found.id and _broke_off(rows[end - 1]):
         end -= 1
     return rows[:end]
+
+
+def _broke_off(row: MessageRow) -> bool:
+    return row.status in ("partial", "late") or (row.status == "redacted" and row.role == "assistant")
 
 
 def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: bool) -> Flow[calls.Call]:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from convokit.domain.message import Message
 from convokit.domain.reply import Usage, UsageSource
 from convokit.domain.turn import LATE_CALLS, CompletionRow, Reply, TurnRow
-from convokit.errors import Interrupted, NotFound
+from convokit.errors import Interrupted, NotFound, Redacted
 from convokit.store import messages, turns
 
 _ENDED = {
@@ -23,11 +23,13 @@ _ENDED = {
 
 
 def stored_reply(connection: Connection, conversation_id: UUID, found: TurnRow) -> Reply:
-    """Return a completed turn's reply as it is stored. Raises: NotFound."""
+    """Return a completed turn's reply as it is stored. Raises: NotFound, Redacted."""
     row = None if found.reply_seq is None else messages.get(connection, conversation_id, found.reply_seq)
     call = turns.call(connection, conversation_id, found.id, found.calls)
     if row is None or call is None:
         raise NotFound("reply of turn", found.id)
+    if row.status == "redacted":
+        raise Redacted(conversation_id, f"the reply of turn {found.id}")
     message = Message.of(conversation_id, row)
     return Reply.model_construct(
         message=message,

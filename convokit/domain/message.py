@@ -57,6 +57,11 @@ class MessageRow:
         assert self.salt is not None
         return chain.Leaf("message", str(self.seq), chain.commitment(self.salt, self.covered()))
 
+    @property
+    def is_passage(self) -> bool:
+        """Whether it was retrieved for one question; a redacted one is told from a question by costing nothing."""
+        return self.status == PASSAGE or (self.status == "redacted" and self.role == "user" and self.tokens == 0)
+
     def as_wire(self) -> dict[str, Any]:
         """Return the message in the API's own shape, with `extra` beside it for the provider that sent it."""
         shape: dict[str, Any] = {"role": self.role}

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Integer, bindparam, func, insert, select
 
-from convokit.domain.message import PASSAGE, MessageRow
+from convokit.domain.message import MessageRow
 from convokit.store import search
 from convokit.store.schema import message
 
@@ -185,7 +185,7 @@ def page(
     """Return the `limit` messages of the path that ends at `last`, oldest first: those of the talk, or with its passages."""
 
     def wanted(rows: list[MessageRow]) -> list[MessageRow]:
-        return rows if passages else [row for row in rows if row.status != PASSAGE]
+        return rows if passages else [row for row in rows if not row.is_passage]
 
     def enough(rows: list[MessageRow]) -> int:
         found = len(wanted(rows))

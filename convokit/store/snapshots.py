@@ -57,7 +57,7 @@ def snapshot(
     pinned = _pinned(connection, row, path)
     wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in digests(each.parts)}
     found_blobs = blobs.among(connection, row.id, wanted) if wanted else {}
-    stored = summaries.of_path(connection, row.id, last) if summarised else []
+    stored = summaries.of_path(connection, row.id, end) if summarised else []
     return Snapshot(row, head, path, turns.open_on(connection, row.id, branch), found_blobs, pinned, stored)
 
 

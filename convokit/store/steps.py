@@ -20,7 +20,7 @@ from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob
 from convokit.domain.summary import SummaryRow
 from convokit.domain.turn import CompletionRow, Key, ToolCallRow, TurnRow
-from convokit.store import append, blobs, chain, conversations, pieces, summaries, tool_calls, turns
+from convokit.store import append, blobs, chain, conversations, messages, pieces, removals, summaries, tool_calls, turns
 
 
 class Conflict(Exception):  # not a user's error: read again and try once more
@@ -164,6 +164,9 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
 def reopen(connection: Connection, reopening: Reopening) -> bool:
     """Open a turn again for another API call. Raises: Conflict when someone else did, or another turn is open."""
     row, turn = reopening.conversation, reopening.turn
+    conversations.lock(connection, row.id)
+    if removals.since(connection, row.id, row.last_entry):
+        raise Conflict  # the request was built of what is gone since
     try:
         if not turns.reopen(
             connection, row.id, turn.id, turn.epoch, owner=reopening.owner, lease_us=reopening.lease_us
@@ -171,9 +174,9 @@ def reopen(connection: Connection, reopening: Reopening) -> bool:
             raise Conflict
     except IntegrityError:
         raise Conflict from None
+    turns.insert_call(connection, row.id, reopening.completion)
     for digest, body in reopening.prompts:
         chain.keep_prompt(connection, row.tenant, digest, body)
-    turns.insert_call(connection, row.id, reopening.completion)
     return True
 
 
@@ -268,10 +271,21 @@ def _moved(
 
 
 def append_late(connection: Connection, settlement: Settlement) -> Settled | None:
-    """Keep a reply that came after its turn was over, off the path: no turn, claim or head changes."""
+    """Keep a reply that came after its turn was over, off the path: no turn, claim or head changes.
+
+    None, and nothing written, when what it answers was erased meanwhile.
+    """
+    conversations.lock(connection, settlement.conversation.id)
     fresh = conversations.find(connection, settlement.conversation.tenant, settlement.conversation.id)
     if fresh is None:
         return None
+    if removals.since(connection, fresh.id, settlement.conversation.last_entry):
+        asked = turns.find(connection, fresh.id, settlement.turn_id)
+        question = None if asked is None else messages.get(connection, fresh.id, asked.question_seq)
+        if question is None or question.status == "redacted":
+            return None
+        if settlement.completion is not None:
+            settlement.completion.body_salt = None  # its request held what is gone, perhaps
     settlement.conversation = fresh
     return _extend(connection, settlement, settlement.rows(fresh), begun_call=settlement.completion)
 

@@ -87,7 +87,7 @@ def fill(connection: Connection, place: UUID, count: int) -> None:
     moved = ConversationRow(**{name: getattr(row, name) for name in row.__slots__})
     moved.head_seq = moved.last_seq = 2 * (count // 2)
     moved.last_entry, moved.chain_hash = last, head
-    assert conversations.advance(connection, row, moved)
+    assert conversations.advance(connection, row, moved, moved.head_seq)
 
 
 def _values(row: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ TABLES = {
     "convokit_removal": "What was lawfully removed, by whom and why.",
 }
 
-RESERVED = frozenset({"convokit_removal"})
+RESERVED: frozenset[str] = frozenset()
 """Tables that the schema has and no code uses yet."""
 
 WORDS = {

@@ -12,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,20 @@ from sqlalchemy import bindparam, or_, select
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
 from convokit.errors import ConvokitError
-from convokit.store import chain, conversations, finding, migrate, proof, search, snapshots, transfer, turns, usage
+from convokit.store import (
+    chain,
+    conversations,
+    finding,
+    leftovers,
+    migrate,
+    proof,
+    removals,
+    search,
+    snapshots,
+    transfer,
+    turns,
+    usage,
+)
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -156,6 +170,17 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.face.settle(side.kit.checkpoint(key=SIGNING)).text.splitlines()[1:-1]  # without its time
     ),
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
+    "Convokit.erase": _on_the_kit(
+        lambda side: side.kit.erase(subject=SUBJECT, dry_run=True),
+        lambda side: side.kit.erase(older_than=timedelta(0), dry_run=True),
+        lambda side: side.kit.purge(dry_run=True),
+        lambda side: side.kit.erase(subject=SUBJECT),
+        lambda side: side.kit.erase(older_than=timedelta(0)),
+    ),
+    "Convokit.purge": _on_the_kit(
+        lambda side: side.kit.erase(older_than=timedelta(0)),
+        lambda side: side.kit.purge(),
+    ),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
     "Chat.key": _everywhere(lambda side, chat: chat.key),
@@ -179,6 +204,15 @@ ATTACKS: dict[str, Attack] = {
     ),
     "Chat.follow": _of_turns(lambda chat, turn: chat.follow(turn), lambda chat, turn: chat.follow(turn, after=3)),
     "Chat.cancel": _of_turns(lambda chat, turn: chat.cancel(turn)),
+    "Chat.redact": _of_messages(
+        lambda chat, place: chat.redact(place, dry_run=True),
+        lambda chat, place: chat.redact(place),
+    ),
+    "Chat.erase": _everywhere(
+        lambda side, chat: chat.erase(dry_run=True),
+        lambda side, chat: chat.send(SECRET),
+        lambda side, chat: chat.erase(),
+    ),
     "Chat.turns": _of_turns(lambda chat, turn: chat.turns(before=turn), lambda chat, turn: chat.turns()),
     "Chat.pin": _of_messages(lambda chat, place: chat.pin(place)),
     "Chat.unpin": _of_messages(lambda chat, place: chat.unpin(place)),
@@ -223,7 +257,15 @@ ATTACKS: dict[str, Attack] = {
         lambda side, chat: chat.stream("another", on_busy="supersede"),
     ),
 }
-WRITING = {"Chat.send", "Chat.stream", "Convokit.import_"}
+WRITING = {
+    "Chat.send",
+    "Chat.stream",
+    "Chat.redact",
+    "Chat.erase",
+    "Convokit.erase",
+    "Convokit.purge",
+    "Convokit.import_",
+}
 
 
 def _public(one: type) -> list[str]:
@@ -307,6 +349,15 @@ TENANT = {
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
     "chain.keep_prompt": None,
+    "removals.selected": lambda connection, wanted: removals.selected(
+        connection, "rival", subject=None, before=None, erased=False, after=None, limit=1000
+    ),
+    "removals.count_selected": lambda connection, wanted: removals.count_selected(
+        connection, "rival", subject=None, before=None, erased=False
+    ),
+    "removals.purge": lambda connection, wanted: removals.purge(connection, "nobody", wanted),
+    "leftovers.unreferenced": lambda connection, wanted: len(leftovers.unreferenced(connection, "rival", None)),
+    "leftovers.drop_prompts": lambda connection, wanted: leftovers.drop_prompts(connection, "nobody", []),
     "transfer.ids": lambda connection, wanted: transfer.ids(
         connection, "rival", subject=SUBJECT, after=None, limit=1000
     ),
@@ -358,6 +409,7 @@ NO_TENANT = {
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
+    *(f"leftovers.{name}" for name in ("stands_elsewhere", "file_of")),
     "usage.tenants",
 }
 """Functions about the database as such, for who owns it; and `finding.at`, which is given places that `candidates` found."""

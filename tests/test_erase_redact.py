@@ -1,0 +1,271 @@
+"""Redacting one message: what goes with it, what stays, and that everything else works over what is gone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from convokit import Convokit
+from convokit.context.validate import problems
+from convokit.errors import ConvokitError, InvalidInput, Redacted
+from convokit.store.schema import completion, entry, message, removal, turn
+from tests.support import canaries
+from tests.support.canaries import change, everywhere, in_rows
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer, Script, chunk, failure
+
+OF_MESSAGE: dict[int, list[str | bytes]] = {
+    1: [canaries.PASSAGE],
+    2: [canaries.QUESTION],
+    3: [canaries.ARGUMENT],
+    4: [canaries.RESULT],
+    5: [canaries.REPLY, canaries.REASONING],
+    6: [canaries.FILENAME, canaries.BINARY[:40]],
+    9: [canaries.PARTIAL],
+    10: [canaries.ERROR],
+    12: [canaries.REFUSAL],
+    14: [canaries.SUMMARY],
+}
+"""What is gone with each message that `canaries.fill` writes."""
+
+
+def _all(database: str, table: Any) -> list[Any]:
+    found: list[Any] = change(database, lambda connection: connection.execute(select(table)).all())
+    return found
+
+
+@pytest.mark.parametrize("seq", list(OF_MESSAGE))
+def test_a_message_is_gone_from_everywhere(
+    face: Face, kit: Any, server: LoopbackServer, database: str, seq: int
+) -> None:
+    """Its words, its binaries, what the servers told of it, and what was stored of it on its way; nothing else of the talk."""
+    chat = canaries.fill(face, kit, server, database)
+    receipt = face.settle(chat.redact(seq, reason="asked for"))
+    assert {str(canary): everywhere(database, canary) for canary in OF_MESSAGE[seq]} == {
+        str(canary): [] for canary in OF_MESSAGE[seq]
+    }
+    gone = [seq, 14] if 2 <= seq <= 5 else [seq]  # the summary goes with what it sums up
+    assert receipt.removed["message"] == len(gone)
+    assert (receipt.remaining, receipt.chain) == (0, "whole")
+    assert receipt.bytes == ("server" if database.startswith("postgresql") else "gone")
+    stay = [canary for other, some in OF_MESSAGE.items() if other not in (*gone, 10) for canary in some[:1]]
+    assert [canary for canary in [*stay, canaries.TITLE, canaries.PROMPT] if not in_rows(database, canary)] == []
+    tombstones = [row.seq for row in _all(database, message) if row.status == "redacted"]
+    assert tombstones == gone
+
+
+def test_a_tombstone_keeps_its_place_and_nothing_else(
+    face: Face, kit: Any, server: LoopbackServer, database: str
+) -> None:
+    """Place, turn, role, token counts and time stay, so that paths and windows do; the salt that hid the words is gone."""
+    chat = canaries.fill(face, kit, server, database)
+    before = {row.seq: row for row in _all(database, message)}
+    for seq in before:
+        face.settle(chat.redact(seq))
+    kept = ("seq", "parent_seq", "run_start_seq", "turn_id", "role", "tool_call_id", "path_tokens", "created_at")
+    for row in _all(database, message):
+        assert [getattr(row, name) for name in kept] == [getattr(before[row.seq], name) for name in kept]
+        assert row.status == "redacted"
+        lost = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
+        assert [getattr(row, name) for name in lost] == [None] * len(lost)
+        assert row.tokens == (0 if row.seq == 1 else before[row.seq].tokens)
+    face.settle(chat.verify())
+
+
+def test_each_removal_has_its_entry(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """The message and each API call that told of it have a removal, and each removal an entry of its number."""
+    chat = canaries.fill(face, kit, server, database)
+    face.settle(chat.redact(12, reason="asked for", author="desk"))
+    rows, turn_id = _all(database, removal), next(row.turn_id for row in _all(database, message) if row.seq == 12)
+    assert [row.ref for row in rows] == ["message:12", f"completion:{turn_id}:1"]
+    links = {row.number: row for row in _all(database, entry)}
+    assert [(links[row.number].kind, links[row.number].ref) for row in rows] == [("redaction", row.ref) for row in rows]
+    assert {(row.reason, row.author) for row in rows} == {("asked for", "desk")}
+
+
+def test_what_short_words_could_be_guessed_with_is_gone(
+    face: Face, kit: Any, server: LoopbackServer, database: str
+) -> None:
+    """No salt is left of any request that held the message, nor of the fingerprint of its question; others keep theirs."""
+    chat = kit.chat("k")
+    for number in range(4):
+        face.settle(chat.send(f"pin {number}", idempotency_key=str(number)))
+    receipt = face.settle(chat.redact(5))
+    order = {row.id: row.question_seq for row in _all(database, turn)}
+    salted = {order[row.turn_id]: row.body_salt is not None for row in _all(database, completion)}
+    assert salted == {1: True, 3: True, 5: False, 7: False}
+    fingerprints = {row.question_seq: row.fingerprint_salt is not None for row in _all(database, turn)}
+    assert fingerprints == {1: True, 3: True, 5: False, 7: True}
+    assert receipt.removed["salt"] == 3
+
+
+def test_the_errors_of_later_calls_go_with_it(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A server may send words back in its error: of each call that sent them, and of the turn that it ended."""
+    chat = kit.chat("k")
+    face.settle(chat.send(canaries.PIECE))
+    face.settle(chat.redact(2))  # the echo
+    server.script(failure(422, f"I cannot read messages[0]: {canaries.PIECE}"))
+    with pytest.raises(ConvokitError):
+        face.settle(chat.send("and?"))
+    face.settle(chat.send("well?"))
+    assert in_rows(database, canaries.PIECE) == [
+        "convokit_completion.error",
+        "convokit_message.content",
+        "convokit_turn.error",
+    ]
+    receipt = face.settle(chat.redact(1))
+    assert everywhere(database, canaries.PIECE) == []
+    assert (receipt.remaining, receipt.chain, receipt.removed["completion"]) == (0, "whole", 1)
+
+
+def test_redacting_again_is_no_error(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A repeat writes no entry; a dry run counts what the real one then removes, and writes nothing."""
+    chat = canaries.fill(face, kit, server, database)
+    tried = face.settle(chat.redact(3, dry_run=True))
+    assert _all(database, removal) == []
+    done = face.settle(chat.redact(face.settle(chat.messages())[1]))
+    assert done.removed == tried.removed
+    again = face.settle(chat.redact(3))
+    assert (again.removed, again.entries, again.chain) == ({}, 0, "whole")
+    assert len(_all(database, removal)) == done.entries
+
+
+@pytest.mark.parametrize(
+    "gone", [[1], [2], [3], [4], [5], [3, 4], [6], [7], [9], [10], [1, 2, 3, 4, 5], list(range(1, 15))]
+)
+def test_the_next_request_is_valid(
+    face: Face, kit: Any, server: LoopbackServer, database: str, gone: list[int]
+) -> None:
+    """Whatever was redacted, a question, a call of tools, a result, a file, a pinned message: the next array can be sent."""
+    chat = canaries.fill(face, kit, server, database)
+    for seq in gone:
+        if seq not in (1, 14):  # a passage cannot be pinned; the summary is gone with what it sums up
+            face.settle(chat.pin(seq))
+        face.settle(chat.redact(seq))
+    reply = face.settle(chat.send("and now?"))
+    sent = server.requests[-1].body["messages"]
+    assert problems(sent) == []
+    assert reply.text == "echo: and now?"
+    text = json.dumps(sent, ensure_ascii=False)
+    for canary in (each for seq in gone for each in OF_MESSAGE.get(seq, []) if isinstance(each, str)):
+        assert canary not in text
+    if set(gone) & {3, 4}:
+        assert not any(each["role"] == "tool" or each.get("tool_calls") for each in sent)
+    if 6 in gone:
+        assert "file" not in text
+    face.settle(chat.verify())
+
+
+def test_what_is_redacted_is_pinned_no_more(face: Face, kit: Any, database: str) -> None:
+    """Its pin goes with it, another message's stays; it cannot be pinned again, and unpinning is no error."""
+    chat = kit.chat("k")
+    face.settle(chat.send("hello"))
+    face.settle(chat.pin(1))
+    face.settle(chat.pin(2))
+    assert face.settle(chat.redact(1)).removed["conversation"] == 1
+    with pytest.raises(Redacted):
+        face.settle(chat.pin(1))
+    face.settle(chat.unpin(1))
+    pins = change(
+        database, lambda connection: connection.exec_driver_sql("SELECT pins FROM convokit_conversation").all()
+    )
+    assert [row[0] for row in pins] == ["[2]"]
+
+
+def test_reading_over_what_is_gone(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """Messages, turns and context show tombstones without words; a redacted passage is still no message of the talk."""
+    chat = canaries.fill(face, kit, server, database)
+    for seq in range(1, 15):
+        face.settle(chat.redact(seq))
+    listed = face.settle(chat.messages())
+    assert [each.seq for each in listed] == list(range(2, 15))
+    assert {(each.status, each.text) for each in listed} == {("redacted", "")}
+    assert [each.seq for each in face.settle(chat.messages(passages=True))] == list(range(1, 15))
+    assert {each.error is None for each in face.settle(chat.turns())} == {True}
+    found = face.settle(chat.context("and now?"))
+    assert [each["content"] for each in found.messages] == [canaries.PROMPT, "and now?"]
+    assert {part.rule for part in found.report.dropped} == {"redacted", "a tool result without its call"}
+
+
+def test_what_is_gone_is_shown_again_as_redacted(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A call whose request held it can no longer be shown byte for byte, and is no mismatch; nor is any after an erasure."""
+    chat = canaries.fill(face, kit, server, database)
+    turns = [each.id for each in face.settle(chat.turns())]
+    face.settle(chat.redact(6))
+    assert [face.settle(chat.replay(each)).status for each in turns] == ["exact", *["redacted"] * (len(turns) - 1)]
+    face.settle(chat.erase())
+    assert {face.settle(chat.replay(each)).status for each in turns} == {"redacted"}
+    assert face.settle(chat.replay(turns[0])).body is None
+
+
+def test_coming_back_to_a_turn_of_which_something_is_gone(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A reply that is gone is neither made again nor given out as an empty one; a question that is gone is not asked again."""
+    chat = kit.chat("k")
+    face.settle(chat.send("first", idempotency_key="1"))
+    face.settle(chat.redact(2))
+    for call in (chat.resume, lambda: chat.send("first", idempotency_key="1")):
+        with pytest.raises(Redacted, match="reply"):
+            face.settle(call())
+    with pytest.raises(Redacted, match="reply"):
+        face.collect(chat.follow())
+    face.settle(chat.redact(1))
+    with pytest.raises(Redacted, match="question"):
+        face.settle(chat.send("first", idempotency_key="1"))
+    server.script(failure(400, "no"))
+    with pytest.raises(ConvokitError):
+        face.settle(chat.send("second"))
+    requests = len(server.requests)
+    face.settle(chat.redact(3))
+    with pytest.raises(Redacted, match="question"):
+        face.settle(chat.resume())
+    assert len(server.requests) == requests
+
+
+def test_a_partial_reply_that_is_gone_can_be_made_again(
+    face: Face, kit: Any, server: LoopbackServer, database: str
+) -> None:
+    """What broke off and was redacted is out of the way: resume asks for the reply anew, behind the question."""
+    chat = kit.chat("k")
+    server.script(Script([chunk({"content": "half"}), None], headers={"content-type": "text/event-stream"}))
+    with pytest.raises(ConvokitError):
+        face.collect(chat.stream("go on"))
+    face.settle(chat.redact(2))
+    reply = face.settle(chat.resume())
+    assert (reply.text, reply.message.parent_seq) == ("echo: go on", 1)
+    face.settle(chat.verify())
+
+
+def test_a_binary_that_another_message_shows_stays(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """The bytes go with the last message that refers to them."""
+    chat = kit.chat("k")
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    face.settle(chat.send([image]))
+    face.settle(chat.send([image, "again"]))
+    assert "blob" not in face.settle(chat.redact(1)).removed
+    assert face.settle(chat.redact(3)).removed["blob"] == 1
+
+
+def test_a_message_of_another_conversation_is_refused(face: Face, kit: Any) -> None:
+    """A message's id names its conversation: another chat does not redact it."""
+    face.settle(kit.chat("a").send("hello"))
+    face.settle(kit.chat("b").send("hello"))
+    other = face.settle(kit.chat("a").messages())[0]
+    with pytest.raises(InvalidInput):
+        face.settle(kit.chat("b").redact(other))
+
+
+def test_a_new_window_begins_where_the_last_one_began(sqlite_file: str, server: LoopbackServer) -> None:
+    """A redaction in the middle moves no window: token counts along the path stay what they were."""
+    with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
+        chat = kit.chat("k")
+        for number in range(6):
+            chat.send(f"question {number}", context=["a passage"])
+        before = chat.context("and now?").report
+        chat.redact(7)
+        chat.redact(8)
+        after = chat.context("and now?").report
+        assert after.start == before.start
+        assert after.tokens < before.tokens
