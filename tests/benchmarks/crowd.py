@@ -24,7 +24,7 @@ import httpx
 
 from convokit import AsyncConvokit, Convokit
 from tests.benchmarks import page
-from tests.benchmarks.hand import JSON, ByHand, PostgresByHand, SqliteByHand
+from tests.benchmarks.hand import JSON, Asked, ByHand, PostgresByHand, SqliteByHand
 from tests.benchmarks.server import running
 from tests.support.databases import Files, Postgres
 
@@ -66,6 +66,9 @@ async def by_hand(url: str, make: Callable[[], ByHand], threads: int, places: Se
         own.hand = make()
         made.append(own.hand)
 
+    def save(asked: Asked, answer: httpx.Response) -> None:
+        own.hand.save(asked, answer.json())
+
     loop, limits = asyncio.get_running_loop(), httpx.Limits(max_connections=len(places) // CLIENTS + 1)
     with ThreadPoolExecutor(threads, initializer=open_one) as pool:
         clients = [httpx.AsyncClient(limits=limits, timeout=30) for _ in range(CLIENTS)]
@@ -75,7 +78,7 @@ async def by_hand(url: str, make: Callable[[], ByHand], threads: int, places: Se
             for _ in range(turns):
                 asked = await loop.run_in_executor(pool, lambda: own.hand.ask(place, QUESTION))
                 answer = await client.post(f"{url}/chat/completions", content=asked.data, headers=JSON)
-                await loop.run_in_executor(pool, lambda asked=asked, answer=answer: own.hand.save(asked, answer.json()))
+                await loop.run_in_executor(pool, save, asked, answer)
 
         await asyncio.gather(*(talk(number, place) for number, place in enumerate(places)))
         for client in clients:
