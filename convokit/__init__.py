@@ -8,8 +8,10 @@ from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
 from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.events import StreamEvent
+from convokit.domain.hit import Hit
 from convokit.domain.message import Message
 from convokit.domain.profile import Profile
+from convokit.domain.replay import Diff, Replay
 from convokit.domain.reply import Usage
 from convokit.domain.tool import Tool
 from convokit.domain.turn import Reply
@@ -17,7 +19,7 @@ from convokit.errors import ConvokitError
 from convokit.kit import Convokit
 from convokit.run.aio import AsyncStream
 from convokit.run.sync import Stream
-from convokit.settings import Budget, Limits, Retry, Timeouts
+from convokit.settings import Budget, Limits, Retry, Summary, Timeouts
 
 __all__ = [
     "AsyncChat",
@@ -30,15 +32,19 @@ __all__ = [
     "Conversation",
     "Convokit",
     "ConvokitError",
+    "Diff",
+    "Hit",
     "Limits",
     "Message",
     "Page",
     "Profile",
+    "Replay",
     "Reply",
     "Report",
     "Retry",
     "Stream",
     "StreamEvent",
+    "Summary",
     "Timeouts",
     "Tool",
     "Usage",

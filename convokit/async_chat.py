@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
+from convokit.audit import differences, ledger
+from convokit.audit.checkpoint import known
+from convokit.audit.ledger import TurnLike
 from convokit.audit.verify import verify
-from convokit.completion import following, pinning, reading, repeat
+from convokit.completion import branching, following, pinning, proving, reading, repeat
+from convokit.completion.effects import Flow
 from convokit.completion.options import CallOptions, PartLike, options_of
 from convokit.completion.recover import OnBusy
 from convokit.completion.scope import Scope, Target
 from convokit.context.report import Context
-from convokit.domain.conversation import Verified
+from convokit.domain.branch import Branch
+from convokit.domain.conversation import Checkpoint, Verified
 from convokit.domain.message import Message
+from convokit.domain.replay import Diff, Replay
 from convokit.domain.turn import Reply, Turn
 from convokit.run.aio import AsyncDriver, AsyncStream
 from convokit.run.background import Background
-from convokit.run.setup import OnDisconnect, check_on_disconnect
+from convokit.run.setup import OnDisconnect, check_on_disconnect, target_of
 
 
 class AsyncChat:
@@ -30,7 +37,8 @@ class AsyncChat:
         self._background = background
 
     def __repr__(self) -> str:
-        return f"AsyncChat({self._target.name!r})"
+        branch = f", branch={self.branch!r}" if self.branch else ""
+        return f"AsyncChat({self._target.name!r}{branch})"
 
     @property
     def id(self) -> UUID | None:
@@ -41,6 +49,11 @@ class AsyncChat:
     def key(self) -> str | None:
         """The key it was opened under."""
         return self._target.key
+
+    @property
+    def branch(self) -> int | str:
+        """The number of the branch it is on; the name it was opened by until that is known. 0 is the main branch."""
+        return self._target.branch if self._target.wanted is None else self._target.wanted
 
     async def send(
         self,
@@ -61,18 +74,8 @@ class AsyncChat:
         for this turn only: saved, sent right before the question, and not sent again with later turns.
         Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
         """
-        return await self._driver().run(
-            repeat.send(
-                self._scope,
-                self._target,
-                content,
-                context,
-                options_of(options),
-                idempotency_key,
-                stream=False,
-                on_busy=on_busy,
-            )
-        )
+        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        return await self._driver().run(repeat.send(self._scope, self._target, asked, stream=False))
 
     def stream(
         self,
@@ -89,21 +92,8 @@ class AsyncChat:
         When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
         it, in a task of its own, which `close` of the kit waits for.
         """
-        background = self._background if check_on_disconnect(on_disconnect) else None
-        return AsyncStream(
-            self._driver(),
-            repeat.send(
-                self._scope,
-                self._target,
-                content,
-                context,
-                options_of(options),
-                idempotency_key,
-                stream=True,
-                on_busy=on_busy,
-            ),
-            background=background,
-        )
+        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        return self._stream(repeat.send(self._scope, self._target, asked, stream=True), on_disconnect)
 
     async def resume(
         self,
@@ -115,9 +105,75 @@ class AsyncChat:
 
         The right move after a `ModelError`. Tool results that are recorded are not made again.
         """
-        return await self._driver().run(
-            repeat.resume(self._scope, self._target, options_of(options), stream=False, on_busy=on_busy)
+        return await self._driver().run(repeat.resume(self._scope, self._target, options_of(options), on_busy=on_busy))
+
+    async def regenerate(
+        self,
+        message: Message | str | int | None = None,
+        *,
+        on_busy: OnBusy = "raise",
+        **options: Unpack[CallOptions],
+    ) -> Reply:
+        """Make another reply to the last question, or to the one that `message` (or its reply) is: a sibling of the old reply.
+
+        The question is sent again with its passages, not stored again; tools run anew. Meanwhile, and if the call fails, this
+        chat's branch ends with the question: `resume` asks again, `checkout` goes back to the old reply.
+        Raises: InvalidInput where there is no question, NotFound, and what `send` raises.
+        """
+        flow = branching.regenerate(
+            self._scope, self._target, message, options_of(options), stream=False, on_busy=on_busy
         )
+        return await self._driver().run(flow)
+
+    async def edit(
+        self,
+        message: Message | str | int,
+        content: str | Sequence[PartLike],
+        *,
+        context: Sequence[str] = (),
+        on_busy: OnBusy = "raise",
+        idempotency_key: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Reply:
+        """Ask again in place of a question: its sibling, on this chat's branch, which goes on from there.
+
+        `message` is the question, its id or its seq, on whatever branch; the first one too. The old question and all that
+        follows it stay where they are (`checkout` goes back). Everything else is as with `send`.
+        Raises: InvalidInput for what is not a question, NotFound, and what `send` raises.
+        """
+        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        flow = branching.edit(self._scope, self._target, message, asked, stream=False)
+        return await self._driver().run(flow)
+
+    def stream_regenerate(
+        self,
+        message: Message | str | int | None = None,
+        *,
+        on_busy: OnBusy = "raise",
+        on_disconnect: OnDisconnect = "stop",
+        **options: Unpack[CallOptions],
+    ) -> AsyncStream[Reply]:
+        """Return another reply as it comes: `regenerate`, as a stream."""
+        flow = branching.regenerate(
+            self._scope, self._target, message, options_of(options), stream=True, on_busy=on_busy
+        )
+        return self._stream(flow, on_disconnect)
+
+    def stream_edit(
+        self,
+        message: Message | str | int,
+        content: str | Sequence[PartLike],
+        *,
+        context: Sequence[str] = (),
+        on_busy: OnBusy = "raise",
+        idempotency_key: str | None = None,
+        on_disconnect: OnDisconnect = "stop",
+        **options: Unpack[CallOptions],
+    ) -> AsyncStream[Reply]:
+        """Return the reply to an edited question as it comes: `edit`, as a stream."""
+        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        flow = branching.edit(self._scope, self._target, message, asked, stream=True)
+        return self._stream(flow, on_disconnect)
 
     def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> AsyncStream[Reply]:
         """Attach to a reply that is on its way in any process, or over: its text, as a stream like any other.
@@ -135,6 +191,59 @@ class AsyncChat:
         """
         return await self._driver().run(following.cancel(self._scope, self._target, turn))
 
+    async def fork(self, message: Message | str | int | None = None, *, name: str | None = None) -> AsyncChat:
+        """Make a branch that ends at `message` (default: where this chat is) and return a chat on it.
+
+        Nothing is copied, wherever it begins. What is sent there moves only it, and both can answer at the same time. A `name`
+        is unique in its conversation; `kit.chat(key, branch=...)` opens a branch by name or number again.
+        Raises: NotFound, InvalidInput for a name that is taken.
+        """
+        target = await self._driver().run(branching.fork(self._scope, self._target, message, name))
+        return AsyncChat(self._scope, target, self._driver, self._background)
+
+    async def checkout(self, message: Message | str | int) -> None:
+        """Have this chat's branch end at `message`, anywhere in the conversation: the next question follows it.
+
+        No message is changed or lost: where the branch ended stays a leaf. Raises: ConversationBusy while a turn is open on
+        the branch, NotFound, InvalidInput for a passage.
+        """
+        await self._driver().run(branching.checkout(self._scope, self._target, message))
+
+    async def copy(
+        self,
+        key: str | None = None,
+        *,
+        message: Message | str | int | None = None,
+        subject: str | None = None,
+        title: str | None = None,
+    ) -> AsyncChat:
+        """Return an independent conversation: the path to `message` (default: all of this chat's), written again, under `key`.
+
+        Its messages are rows of their own, in a chain of their own whose first entry names this conversation; so erasing one
+        leaves the other. Settings, pins and metadata come along, subject and title too if not given; turns and usage stay here.
+        One transaction: the conversation's other writers wait. Raises: InvalidInput when there is a conversation under the key.
+        """
+        into = target_of(
+            self._scope, key, None, subject=subject, title=title, metadata=None, options=self._target.options
+        )
+        target = await self._driver().run(branching.copy(self._scope, self._target, message, into))
+        return AsyncChat(self._scope, target, self._driver, self._background)
+
+    async def branches(self, *, limit: int = 50, before: int | None = None) -> list[Branch]:
+        """Return the newest `limit` branches, by number, 0 the main one; `before` (a number) goes further back."""
+        return await self._driver().run(branching.listing(self._scope, self._target, limit=limit, before=before))
+
+    async def leaves(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
+        """Return the newest `limit` messages that nothing follows, newest first: where `checkout` finds every path's end."""
+        return await self._driver().run(branching.leaves(self._scope, self._target, limit=limit, before=before))
+
+    async def siblings(self, message: Message | str | int) -> list[Message]:
+        """Return all messages that follow the same message as this one does, itself among them, in the order of writing.
+
+        For a question its other versions, for a reply the other replies; passages are seen through.
+        """
+        return await self._driver().run(branching.siblings(self._scope, self._target, message))
+
     async def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
         """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
         return await self._driver().run(following.listing(self._scope, self._target, limit=limit, before=before))
@@ -148,6 +257,13 @@ class AsyncChat:
         """
         flow = reading.listing(self._scope, self._target, limit=limit, before=before, passages=passages)
         return await self._driver().run(flow)
+
+    async def log(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
+        """Return the newest `limit` messages of all branches in the order of writing, oldest first; `before` goes further back.
+
+        Everything is in it: passages, late replies, what is on no branch any more.
+        """
+        return await self._driver().run(branching.log(self._scope, self._target, limit=limit, before=before))
 
     async def pin(self, message: Message | str | int) -> None:
         """Have a message (or its id or seq) sent with every request of a path it lies on, also from before the window."""
@@ -169,6 +285,35 @@ class AsyncChat:
             reading.context(self._scope, self._target, content, context, options_of(options))
         )
 
-    async def verify(self) -> Verified:
-        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs."""
-        return await self._driver().run(reading.over(self._scope, self._target, verify))
+    async def replay(self, turn: TurnLike | None = None, *, call: int | None = None) -> Replay:
+        """Return an API call's request as it was sent: put together again from what is stored, and checked against its digest.
+
+        `turn` is a turn's id, a `Turn` or a `Reply`; the newest turn of this chat when not given. `call` is the call's number
+        within the turn, from 1 (rounds of tools and retries are calls of their own); the last that was answered when not given.
+        Its `status` says whether it is exact. Raises: NotFound.
+        """
+        flow = reading.on_branch(self._scope, self._target, ledger.replay(ledger.place(turn, call)))
+        return await self._driver().run(flow)
+
+    async def diff(self, a: TurnLike, b: TurnLike) -> Diff:
+        """Return where the request of `b` first differs from that of `a`, and why its prompt could not be served from a cache.
+
+        Both are turns (their last answered call), or replays of any call. Raises: NotFound.
+        """
+        places = ledger.place(a), ledger.place(b)
+        return await self._driver().run(reading.over(self._scope, self._target, differences.diff(*places)))
+
+    async def verify(
+        self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None
+    ) -> Verified:
+        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs.
+
+        `against` is a checkpoint, or its file, and `key` what it was signed with: they show a history that was cut off,
+        rewritten whole or deleted, too. Raises: CheckpointError for a checkpoint that proves nothing here.
+        """
+        return await self._driver().run(proving.one(self._scope, self._target, verify, known(against, key)))
+
+    def _stream(self, flow: Flow[Reply], on_disconnect: OnDisconnect) -> AsyncStream[Reply]:
+        return AsyncStream(
+            self._driver(), flow, background=self._background if check_on_disconnect(on_disconnect) else None
+        )

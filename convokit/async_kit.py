@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Unpack
+from typing import IO, Any, TextIO, Unpack
 from uuid import UUID
 
 from convokit.async_chat import AsyncChat
+from convokit.audit import search as searching
 from convokit.audit import usage
+from convokit.audit.checkpoint import Signing, known
+from convokit.audit.export import Writer
 from convokit.audit.prices import Prices
-from convokit.completion import reading, recover
+from convokit.audit.reading import reader
+from convokit.audit.verify import verify
+from convokit.completion import indexing, proving, reading, recover, transfer
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, tools_of
 from convokit.context.repair import PartialPolicy
 from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
-from convokit.domain.conversation import Conversation, Page
+from convokit.domain.conversation import Checkpoint, Conversation, Page, VerifiedAll
+from convokit.domain.hit import Hit
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
+from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat, OnError, Progress
 from convokit.domain.turn import Recovered
 from convokit.domain.usage_report import Price, UsageBy, UsageReport
+from convokit.errors import ChainBroken
 from convokit.run.aio import AsyncDriver, open_store
 from convokit.run.background import Background
 from convokit.run.http import AsyncClient, AsyncHttpxClient, checked_client
 from convokit.run.setup import ApiKey, scope_for, scope_of, target_of
 from convokit.run.sync import migrate_once
-from convokit.settings import UNSET, Budget, Limits, Retry, Timeouts, Unset
+from convokit.settings import UNSET, Budget, Limits, Retry, Summary, Timeouts, Unset
 from convokit.store.engine import Durability
 from convokit.wire.messages import Unsupported
 from convokit.wire.request import Mode
@@ -43,8 +52,8 @@ class AsyncConvokit:
     (or `CONVOKIT_MODEL`). `base_url` is the server's (default: `OPENAI_BASE_URL`, else OpenAI), `api_key` a string or a
     function that returns one (default: `OPENAI_API_KEY`, unless `base_url` is given here). `tenant` binds everything this kit
     does. `profile` is a provider's name (`"vllm"`, `"ollama"` …) or a `Profile`, found by host when not given. `mode` says what
-    happens to parameters the model rejects: `"drop"` and report, `"strict"` raises, `"pass"` sends. Everything else is a
-    default that chats and calls may override. Raises: SettingsError.
+    happens to parameters the model rejects: `"drop"` and report, `"strict"` raises, `"pass"` sends. `search=False` enters
+    nothing into the search index. Everything else is a default that chats and calls may override. Raises: SettingsError.
     """
 
     def __init__(
@@ -68,7 +77,9 @@ class AsyncConvokit:
         tools: Sequence[ToolLike] | Unset = UNSET,
         max_tool_rounds: int | Unset = UNSET,
         strategy: Strategy | Unset = UNSET,
+        summary: Summary | Unset | None = UNSET,
         durability: Durability = "full",
+        search: bool = True,
         http_client: AsyncClient | None = None,
         **params: Unpack[RequestParams],
     ) -> None:
@@ -86,12 +97,13 @@ class AsyncConvokit:
             tools=tools_of(tools),
             max_tool_rounds=max_tool_rounds,
             strategy=strategy,
+            summary=summary,
             params=params,
         )
         self._url, self._scope = scope_of(
-            database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits
+            database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits, search=search
         )
-        self._store = open_store(self._url, self._scope.database.name, durability)
+        self._store = open_store(self._url, self._scope.database.name, durability, search=search)
         self._client = checked_client(http_client) or AsyncHttpxClient()
         self._background = Background()
 
@@ -104,6 +116,7 @@ class AsyncConvokit:
         key: str | None = None,
         *,
         id: UUID | str | None = None,
+        branch: int | str = 0,
         subject: str | None = None,
         title: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -112,16 +125,22 @@ class AsyncConvokit:
         budget: Budget | Unset = UNSET,
         tools: Sequence[ToolLike] | Unset = UNSET,
         strategy: Strategy | Unset = UNSET,
+        summary: Summary | Unset | None = UNSET,
         **params: Unpack[RequestParams],
     ) -> AsyncChat:
         """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
 
         It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
+        `branch` is the number or name of a branch that `fork` made: NotFound at the first use if there is none.
         What is set here beats the kit's own settings. Model, developer prompt, parameters, subject, title and metadata are
-        stored with the conversation at its next turn; budget, tools and strategy hold for this handle.
+        stored with the conversation at its next turn; budget, tools, strategy and summary hold for this handle.
         """
-        options = Options(model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, params=params)
-        target = target_of(self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options)
+        options = Options(
+            model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, summary=summary, params=params
+        )
+        target = target_of(
+            self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options, branch=branch
+        )
         return AsyncChat(self._scope, target, self._driver, self._background)
 
     def tenant(self, name: str) -> AsyncConvokit:
@@ -135,6 +154,49 @@ class AsyncConvokit:
     ) -> Page[Conversation]:
         """Return the tenant's conversations, the last used first. `before` takes a page's `next`."""
         return await self._driver().run(reading.recent(self._scope, subject=subject, limit=limit, before=before))
+
+    async def search(
+        self,
+        query: str,
+        *,
+        role: str | None = None,
+        key: str | None = None,
+        id: UUID | str | None = None,
+        subject: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limit: int = 20,
+        before: str | None = None,
+    ) -> Page[Hit]:
+        """Return the tenant's messages that hold every word of `query`, the best first.
+
+        Words in double quotes must follow each other; nothing else in a query is syntax. `key` or `id` names one conversation,
+        `subject` a person's, `metadata` those whose metadata have these values; `since` and `until` (not included) are times
+        with a zone. `before` takes a page's `next`. Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
+        """
+        given = searching.asked(
+            self._scope.limits,
+            query,
+            role=role,
+            key=key,
+            id=id,
+            subject=subject,
+            since=since,
+            until=until,
+            metadata=metadata,
+            limit=limit,
+            before=before,
+        )
+        return await self._driver().run(reading.searched(self._scope, partial(searching.find, given=given)))
+
+    async def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
+        """Enter the tenant's messages that were written with search=False into the search index; return how many there were.
+
+        Some hundred at a time, each lot in a transaction: what was interrupted goes on where it was. `progress` is called with
+        the number so far.
+        """
+        return await self._driver().run(indexing.fill(self._scope, progress))
 
     async def usage(
         self,
@@ -156,6 +218,75 @@ class AsyncConvokit:
             self._scope.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices
         )
         return await self._driver().run(reading.of_tenant(self._scope, answer))
+
+    async def export(
+        self,
+        to: str | Path | TextIO,
+        *,
+        format: ExportFormat = "jsonl",
+        key: str | None = None,
+        conversations: Iterable[UUID | str] | None = None,
+        subject: str | None = None,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Write conversations to a file, and return how many: the one under `key`, these, one person's, or all of the tenant's.
+
+        `to` is a path, where the file appears when it is whole, or an open text file. `format`: "jsonl" is lossless (`import_`
+        restores it), "openai" is fine-tuning data (the complete turns of each path), "markdown" is for people. `progress` is
+        called with the messages done, and all there are if that is known. Raises: NotFound, TransferFailed.
+        """
+        writer = Writer(to, format)
+        flow = transfer.export(
+            self._scope, writer, key=key, conversations=conversations, subject=subject, progress=progress
+        )
+        return await self._driver().run(flow)
+
+    async def import_(
+        self,
+        source: str | Path | IO[Any],
+        *,
+        format: ImportFormat = "jsonl",
+        key: str | None = None,
+        on_error: OnError = "raise",
+        progress: Progress | None = None,
+    ) -> Imported:
+        """Write the conversations of a file, one transaction each, and return what became of them.
+
+        `source` is a path or an open file. `format`: "jsonl" is an export of convokit's, "chatgpt" ChatGPT's
+        `conversations.json`, "messages" arrays in the API's shape (one may be named by `key`). What is there already is left
+        alone, so an import that broke off is simply repeated. A bad record raises, or is skipped and reported with
+        `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
+        Raises: BadRecord, ConversationExists, TransferFailed.
+        """
+        counter = transfer.counter_of(self._scope)
+        found = reader(source, format, key=key, limits=self._scope.limits, counter=counter)
+        return await self._driver().run(transfer.import_(self._scope, found, on_error=on_error, progress=progress))
+
+    async def verify(
+        self,
+        *,
+        against: Checkpoint | str | Path | None = None,
+        key: str | bytes | None = None,
+        broken: Callable[[ChainBroken], object] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> VerifiedAll:
+        """Verify every conversation of the tenant, as `chat.verify` does one, each from a snapshot of its own.
+
+        Raises ChainBroken at the first one that is not whole, or, with `broken`, calls that with each of them and goes on.
+        Against a checkpoint, a conversation that it knows and that is not there is one of these; later ones are no fault.
+        `progress` is called with how many are done, and how many there are. Raises: CheckpointError.
+        """
+        flow = proving.every(self._scope, verify, known(against, key), broken, progress)
+        return await self._driver().run(flow)
+
+    async def checkpoint(self, *, key: str | bytes, to: str | Path | IO[str] | None = None) -> Checkpoint:
+        """Return a list of the heads of the tenant's conversations, signed with `key` (HMAC-SHA256; 16 bytes or more).
+
+        Kept where nobody who can write the database can write, it shows later what no chain can show alone. `to` is the file
+        it is written to, a line for each conversation; else it is kept in memory, as the result's `text`. Raises:
+        CheckpointError when the file cannot be written, SettingsError.
+        """
+        return await self._driver().run(proving.checkpoint(self._scope, Signing(key, to)))
 
     async def recover(self) -> list[Recovered]:
         """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.

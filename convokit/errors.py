@@ -16,6 +16,9 @@ ConvokitError
 ├─ ConversationBusy                another turn is open on this branch: turn, since
 ├─ IdempotencyConflict             the same key came with another request
 ├─ ChainBroken                     the history was altered: conversation, entry, what differs
+├─ TransferFailed                  an export that cannot be written, an import that cannot be read: file, line
+│  └─ BadRecord (ValueError) ─ ConversationExists
+├─ CheckpointError (ValueError)    a checkpoint that proves nothing here: whose, what is wrong with it
 ├─ ToolFailed                      a tool round could not be finished
 │  ├─ UnknownTool · BadArguments · TooManyRounds
 ├─ ParseFailed                     a structured reply that is not one: Refused · Truncated · ValidationFailed
@@ -180,6 +183,35 @@ class ChainBroken(ConvokitError):
         self.conversation = str(conversation)
         self.entry = entry
         self.ref = ref
+
+
+class TransferFailed(ConvokitError):
+    """A file that cannot be written or read. `line` is where, None where that is no matter of a line."""
+
+    def __init__(self, file: str, problem: str, line: int | None = None) -> None:
+        super().__init__(f"{file}{'' if line is None else f', line {line:,}'}: {problem}")
+        self.file, self.line, self.problem = file, line, problem
+
+
+class BadRecord(TransferFailed, ValueError):
+    """What a file to import holds is not right; nothing of that record was written, all before it was."""
+
+
+class ConversationExists(BadRecord):
+    """What a record would become is there already, and is another conversation."""
+
+
+class CheckpointError(ConvokitError, ValueError):
+    """A checkpoint that proves nothing here; the history itself was not found broken.
+
+    `reason`: file (cannot be read or written), format (is none, or cut off), signature (altered, or another key), database or
+    tenant (it was made of another one).
+    """
+
+    def __init__(self, checkpoint: str, problem: str, reason: str) -> None:
+        super().__init__(f"{checkpoint}: {problem}")
+        self.checkpoint = checkpoint
+        self.reason = reason
 
 
 class ToolFailed(ConvokitError):

@@ -11,7 +11,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from convokit.store.engine import WRITE, database_url, open_engine
-from convokit.store.migrate import include_name
+from convokit.store.migrate import compared
 from convokit.store.schema import VERSION_TABLE, metadata
 
 
@@ -21,7 +21,7 @@ def run(connection: Connection) -> None:
         "connection": connection,
         "target_metadata": metadata,
         "version_table": VERSION_TABLE,
-        "include_name": include_name,
+        "include_name": compared,
         "compare_type": True,
         "transactional_ddl": True,
     }

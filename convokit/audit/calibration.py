@@ -39,6 +39,8 @@ def usage_pairs(
 
 def _counted(connection: Connection, tenant: str, counter: Counter, call: usage.ReportedCall) -> int | None:
     manifest = json.loads(call.manifest)
+    if manifest.get("transcript"):  # its messages went as one text
+        return None
     profile = Profile(**manifest["profile"])
     count = counter_for(profile, counter)
     wanted = {seq for first, last in manifest["window"] for seq in range(first, last + 1)}

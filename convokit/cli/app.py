@@ -9,14 +9,18 @@ from typing import Annotated
 import typer
 
 from convokit.cli import options
+from convokit.cli.auditing import audit, verify
 from convokit.cli.chat import chat
 from convokit.cli.costs import usage
 from convokit.cli.database import db
 from convokit.cli.display import tolerate
 from convokit.cli.doctor import doctor
 from convokit.cli.failing import Commands
-from convokit.cli.listing import context, ls, show, verify
+from convokit.cli.listing import context, ls, show
 from convokit.cli.recovery import recover
+from convokit.cli.replaying import diff, replay
+from convokit.cli.searching import search
+from convokit.cli.transfer import export, import_
 
 app = typer.Typer(
     cls=Commands,
@@ -30,9 +34,15 @@ app.command(cls=options.WithLocal)(chat)
 app.command()(ls)
 app.command()(show)
 app.command(cls=options.WithLocal)(context)
+app.command()(replay)
+app.command()(diff)
 app.command()(verify)
+app.command()(export)
+app.command(name="import")(import_)
 app.command()(usage)
+app.command()(search)
 app.command()(recover)
+app.add_typer(audit, name="audit")
 app.add_typer(db, name="db")
 app.command()(doctor)
 

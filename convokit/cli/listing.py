@@ -1,4 +1,4 @@
-"""`ls`, `show`, `context` and `verify`: looking at what is stored. Nothing is written and no server is called."""
+"""`ls`, `show` and `context`: looking at what is stored. Nothing is written and no server is called."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from convokit.cli import options
 from convokit.cli.display import ago, cell, fitted, note, one_line, out, print_json, table
 from convokit.cli.messages import as_json, newest, print_messages
 from convokit.cli.opening import Answering, Place, existing_chat, opened
+from convokit.cli.tree import show_tree
 from convokit.cli.window import WINDOW_NOW, print_context
-from convokit.errors import ChainBroken
 
 _WIDE = 100
 """From how many columns on a title fits beside the id."""
@@ -77,6 +77,7 @@ def show(
     conversation: options.Conversation = None,
     *,
     last: Last = 50,
+    tree: Annotated[bool, typer.Option("--tree", help="The messages of all branches, as a tree.")] = False,
     json: options.Json = False,
     database: options.Database = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
@@ -84,6 +85,9 @@ def show(
     """Show a conversation's messages, oldest first."""
     with opened(Place(database, tenant)) as kit:
         chat = existing_chat(kit, conversation)
+        if tree:
+            show_tree(chat, last, json=json)
+            return
         messages = newest(chat, last)
         if json:
             found = [as_json(message) for message in messages]
@@ -129,25 +133,3 @@ def context(
 def _on_chat(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the model that was named here: it beats the one stored with the chat, and is not stored by looking."""
     return {"model": settings["model"]} if "model" in settings else {}
-
-
-def verify(
-    conversation: options.Conversation = None,
-    *,
-    json: options.Json = False,
-    database: options.Database = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
-) -> None:
-    """Check that a conversation's history is the one that was written."""
-    with opened(Place(database, tenant)) as kit:
-        chat = existing_chat(kit, conversation)
-        try:
-            found = chat.verify()
-        except ChainBroken as error:
-            if json:
-                print_json({"ok": False, "conversation_id": error.conversation, "entry": error.entry, "ref": error.ref})
-            raise
-    if json:
-        print_json({"ok": True, **found.model_dump(mode="json")})
-    else:
-        out().print(f"whole: {found.entries:,} entries, {found.rows:,} rows; head {found.head}")

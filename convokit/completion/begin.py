@@ -21,15 +21,22 @@ from convokit.store import outcomes, steps
 
 
 def begin(
-    scope: Scope, target: Target, prepared: Prepared, content: Content, turn_id: UUID, key: Key | None
+    scope: Scope, target: Target, prepared: Prepared, content: Content | None, turn_id: UUID, key: Key | None
 ) -> Flow[calls.Call]:
-    """Make the turn durable. Raises: steps.Conflict when the conversation moved since it was read."""
+    """Make the turn durable; without `content`, for the stored question that the path which was read ends with.
+
+    Raises: steps.Conflict when the conversation moved since it was read.
+    """
     now = scope.clock.now_us()
     seen = prepared.seen.conversation
     row = seen if seen is not None else _new_conversation(scope, target, now)
     described = seen is not None and _describe(row, target)
-    completion = calls.new_row(prepared, turn_id, now)
-    passages, question = _asked(prepared, content, turn_id, now)
+    completion = calls.new_row(prepared.first, turn_id, now)
+    passages: list[MessageRow] = []
+    if content is None:
+        question = prepared.seen.path.rows[-1]
+    else:
+        passages, question = _asked(prepared, content, turn_id, now)
     timeouts = prepared.plan.timeouts
     beginning = steps.Beginning(
         conversation=row,
@@ -39,21 +46,16 @@ def begin(
         passages=passages,
         completion=completion,
         owner=scope.owner(),
-        lease_us=calls.lease_us(calls.silence_s(prepared)),
+        lease_us=calls.lease_us(calls.silence_s(prepared.first)),
         at=now,
-        prompts=prepared.prompts,
-        blobs=content.blobs,
+        prompts=prepared.first.manifest.prompts,
+        blobs=() if content is None else content.blobs,
         key=key,
         described=described,
+        head=prepared.seen.head,
+        follows=question if content is None else None,
     )
-    conversation = yield from sure(
-        scope,
-        steps.begin,
-        outcomes.begun,
-        beginning,
-        patience_s=BEGIN_S,
-        passing_only=True,
-    )
+    conversation = yield from sure(scope, steps.begin, outcomes.begun, beginning, patience_s=BEGIN_S, passing_only=True)
     deadline = scope.clock.monotonic() + timeouts.total_s
     return calls.Call(
         prepared, conversation, completion, target.branch, question, epoch=1, deadline=deadline, stream=prepared.stream

@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from convokit.completion.effects import Close, Emit, Flow, Head, Open, Read, Sleep, write_once
-from convokit.completion.prepare import Prepared, adapted_to, body_digest
+from convokit.completion.manifest import body_digest
+from convokit.completion.prepare import Prepared, adapted_to
 from convokit.completion.saving import SAVE_S, sure
 from convokit.completion.scope import Scope
 from convokit.domain import chain
@@ -22,7 +23,7 @@ from convokit.domain.message import MessageRow
 from convokit.domain.reply import Usage
 from convokit.domain.text import compact_json, repaired
 from convokit.domain.turn import CompletionRow
-from convokit.errors import ContextOverflow, Interrupted, ModelError, StoreUnavailable, TimedOut
+from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, TimedOut
 from convokit.store import outcomes, steps
 from convokit.wire import failure, headers, request, retry
 from convokit.wire.response import ReplyReader
@@ -35,8 +36,8 @@ _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_S = 10.0
 
 
-class TurnLost(Interrupted):
-    """Another worker took this turn over: its reply is not ours to save."""
+class Fenced(Exception):  # not a user's error: `stored.ended` says what became of the turn
+    """The turn is no longer ours, so its reply is not ours to save."""
 
 
 @dataclass(slots=True, repr=False)
@@ -223,7 +224,7 @@ def _store_piece(scope: Scope, call: Call, now: float) -> Flow[None]:
         call.unsure = True
         return
     if not ours:
-        raise TurnLost("another worker took this turn over", partial=call.text)
+        raise Fenced
     call.pieces += bool(text)
     call.stored_chars += len(text)
 
@@ -264,7 +265,7 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
         epoch=call.epoch,
         ended=call.row,
         following=following,
-        prompts=prepared.prompts,
+        prompts=prepared.manifest.prompts,
         moves_head=call.moves_head,
         lease_us=lease_us(wait + silence_s(prepared)),
         at=now,
@@ -274,21 +275,13 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
 
 def record(scope: Scope, recording: steps.Recording) -> Flow[steps.Settled | None]:
     """Write what happened in the turn; None when it is no longer ours."""
-    return (
-        yield from sure(
-            scope,
-            steps.record,
-            outcomes.recorded,
-            recording,
-            patience_s=SAVE_S,
-        )
-    )
+    return (yield from sure(scope, steps.record, outcomes.recorded, recording, patience_s=SAVE_S))
 
 
 def follow(call: Call, recorded: steps.Settled | None, prepared: Prepared, following: CompletionRow) -> None:
-    """Turn to the next call of the same turn. Raises: TurnLost when the turn is no longer ours."""
+    """Turn to the next call of the same turn. Raises: Fenced when the turn is no longer ours."""
     if recorded is None:
-        raise TurnLost("another worker took this turn over", partial=call.text)
+        raise Fenced
     call.conversation, call.prepared, call.row = recorded.conversation, prepared, following
     call.reader, call.head, call.recorded = None, None, False
     call.stored_chars = call.pieces = 0
@@ -320,7 +313,7 @@ def new_row(prepared: Prepared, turn_id: UUID, now: int, *, number: int = 1) -> 
         turn_id=turn_id,
         number=number,
         state="sending",
-        manifest=prepared.manifest,
+        manifest=prepared.manifest.text,
         body_salt=salt,
         body_digest=digest,
         requested_model=prepared.plan.model,

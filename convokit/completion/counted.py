@@ -7,6 +7,7 @@ from typing import Any
 
 from convokit.completion.options import Plan
 from convokit.context.repair import marked
+from convokit.context.rolling import Rolled
 from convokit.context.tokens import message_tokens
 from convokit.context.window import Item
 from convokit.domain.message import PASSAGE, MessageRow
@@ -20,6 +21,13 @@ def pinned(plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item]) -> list[
         return []
     pins = set(seen.conversation.pinned)
     return [*(item(plan, row) for row in seen.pinned), *(each for each in items if each.key in pins)]
+
+
+def summaries(plan: Plan, seen: snapshots.Snapshot) -> list[Rolled]:
+    """Return the path's summaries, as counted messages, the newest first."""
+    if plan.summary is None:
+        return []
+    return [Rolled(item(plan, each.message), each.row.from_seq, each.row.to_seq) for each in seen.summaries]
 
 
 def history(plan: Plan, seen: snapshots.Snapshot) -> list[Item]:

@@ -7,12 +7,16 @@ piece that it was cancelled.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TypeGuard
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Emit, Flow, Sleep, read
+from convokit.completion.places import is_question
 from convokit.completion.reading import check_limit
 from convokit.completion.recover import close, counter_of, is_gone
 from convokit.completion.scope import Scope, Target, identify, missing
@@ -20,7 +24,7 @@ from convokit.completion.stored import ended, stored_reply
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started, TextDelta
 from convokit.domain.ids import as_id
-from convokit.domain.message import MessageRow
+from convokit.domain.message import PASSAGE, MessageRow
 from convokit.domain.turn import OpenTurn, Reply, Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import conversations, messages, pieces, turns
@@ -61,7 +65,7 @@ def follow(scope: Scope, target: Target, turn: UUID | str | None, *, after: int)
     """
     if isinstance(after, bool) or not isinstance(after, int) or after < 0:
         raise InvalidInput("after", f"must be the number of characters already had, 0 or more, not {after!r}")
-    conversation = yield from _conversation(scope, target)
+    conversation = yield from conversation_of(scope, target)
     turn_id = yield from _turn_id(conversation, target, turn)
     return (yield from attach(scope, conversation, turn_id, after))
 
@@ -90,7 +94,7 @@ def attach(scope: Scope, conversation: ConversationRow, turn_id: UUID, after: in
 
 def cancel(scope: Scope, target: Target, turn: UUID | str | None) -> Flow[bool]:
     """End an open turn, keeping what is stored of its reply. Return whether it was open."""
-    conversation = yield from _conversation(scope, target)
+    conversation = yield from conversation_of(scope, target)
     turn_id = None if turn is None else as_id(turn, "turn")
     found = yield from read(_open, conversation.id, target.branch, turn_id)
     if found is None:
@@ -104,18 +108,19 @@ def listing(scope: Scope, target: Target, *, limit: int, before: UUID | str | No
     """Return the newest `limit` turns of the chat's path, oldest first; one whose worker is gone is closed first."""
     check_limit(limit)
     last = None if before is None else as_id(before, "before")
-    conversation = yield from _conversation(scope, target)
+    conversation = yield from conversation_of(scope, target)
     found = yield from read(_open, conversation.id, target.branch, None)
     if found is not None and is_gone(scope, found[1]):
         yield from close(scope, conversation, *found, counter_of(scope, conversation), "abandoned")
-        conversation = yield from _conversation(scope, target)
+        conversation = yield from conversation_of(scope, target)
     rows = yield from read(_page, conversation, target.branch, limit, last)
     if rows is None:
         raise NotFound("turn", last)
     return [Turn.of(conversation.id, row) for row in rows]
 
 
-def _conversation(scope: Scope, target: Target) -> Flow[ConversationRow]:
+def conversation_of(scope: Scope, target: Target) -> Flow[ConversationRow]:
+    """Return the chat's conversation. Raises: NotFound."""
     conversation_id = yield from identify(scope, target)
     row = yield from read(conversations.find, scope.tenant, conversation_id)
     if row is None:
@@ -159,13 +164,29 @@ def _page(
         head = question.parent_seq
 
     def enough(rows: list[MessageRow]) -> int:
-        return 0 if len({row.turn_id for row in rows} - {before}) >= limit else len(rows)
+        return 0 if len(set(_turn_ids(rows[::-1], {}))) >= limit else len(rows)
 
     path = messages.read_back(connection, conversation.id, head, enough)
-    later = (None, before)  # `before` itself, where its question follows its passages
-    ids = list(dict.fromkeys(row.turn_id for row in path.rows if row.turn_id not in later))[-limit:]
+    waiting = [row.seq for row, after in pairwise([*path.rows, None]) if _waits(row, after)]
+    again = turns.again(connection, conversation.id, branch, waiting) if waiting else {}
+    ids = list(dict.fromkeys(_turn_ids(path.rows, again)))[-limit:]
     rows = {row.id: row for row in turns.among(connection, conversation.id, ids)}
     return [rows[each] for each in ids if each in rows]
+
+
+def _waits(row: MessageRow | None, after: MessageRow | None) -> TypeGuard[MessageRow]:
+    """Whether a message is a question that no reply follows on its path."""
+    return row is not None and is_question(row) and (after is None or after.role == "user")
+
+
+def _turn_ids(rows: Sequence[MessageRow], again: Mapping[int, TurnRow]) -> Iterator[UUID]:
+    """Yield the turns of a path: for a question the one whose reply follows it, else the newest that was to answer it."""
+    for row, after in pairwise([*rows, None]):
+        assert row is not None
+        answered = is_question(row) and not _waits(row, after)
+        turn_id = again[row.seq].id if row.seq in again else row.turn_id
+        if turn_id is not None and row.status != PASSAGE and not answered:
+            yield turn_id
 
 
 def _look(connection: Connection, conversation_id: UUID, turn_id: UUID, call: int, number: int) -> _Seen | None:
@@ -184,7 +205,7 @@ def _look(connection: Connection, conversation_id: UUID, turn_id: UUID, call: in
 
 def _said(connection: Connection, conversation_id: UUID, found: TurnRow) -> list[MessageRow]:
     """Return the turn's own replies, one for each call that counts: no late ones, of broken ones only the last."""
-    rows = messages.of_turn(connection, conversation_id, found.id, after=found.question_seq, limit=_MOST_ROWS)
+    rows = messages.of_turn(connection, conversation_id, found.id, after=found.from_seq, limit=_MOST_ROWS)
     said: dict[int | None, MessageRow] = {}
     for row in rows:
         broken = row.status == "partial" and (found.state == "open" or row.seq != found.reply_seq)

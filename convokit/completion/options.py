@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from convokit.completion import functions
 from convokit.context.builder import ContextBuilder
 from convokit.context.repair import PartialPolicy
+from convokit.context.rolling import reserve
 from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter, counter_for
 from convokit.domain.params import RequestParams, check
@@ -22,7 +23,7 @@ from convokit.domain.profile import Profile, resolve
 from convokit.domain.text import checked
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
-from convokit.settings import UNSET, Budget, Retry, Timeouts, Unset
+from convokit.settings import UNSET, Budget, Retry, Summary, Timeouts, Unset
 from convokit.wire import schema
 from convokit.wire.messages import Unsupported
 from convokit.wire.request import Mode
@@ -45,8 +46,19 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "timeouts": (Timeouts,),
     "profile": (Profile, str),
     "max_tool_rounds": (int,),
+    "summary": (Summary, type(None)),
 }
-_OF_CALL = ("model", "developer_prompt", "budget", "retry", "timeouts", "tools", "max_tool_rounds", "strategy")
+_OF_CALL = (
+    "model",
+    "developer_prompt",
+    "budget",
+    "retry",
+    "timeouts",
+    "tools",
+    "max_tool_rounds",
+    "strategy",
+    "summary",
+)
 _OF_STRATEGY = ("name", "most_turns", "select")
 _WORDS = {
     "mode": ("strict", "drop", "pass"),
@@ -70,6 +82,8 @@ class CallOptions(RequestParams, total=False):
     """How often, at most, the model's calls of tools are run and their results sent back (8); 0 runs none."""
     strategy: Strategy
     """What of the history is sent."""
+    summary: Summary | None
+    """Who sums up what falls out of the window; None nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,7 @@ class Options:
     tools: tuple[Tool, ...] | Unset = UNSET
     max_tool_rounds: int | Unset = UNSET
     strategy: Strategy | Unset = UNSET
+    summary: Summary | Unset | None = UNSET
     params: RequestParams = field(default_factory=RequestParams, repr=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +127,9 @@ class Options:
             raise SettingsError("counter", f"must have `count(text) -> int` and a `name`, not {self.counter!r}")
         if self.strategy is not UNSET and not all(hasattr(self.strategy, name) for name in _OF_STRATEGY):
             raise SettingsError("strategy", f"must have {', '.join(_OF_STRATEGY)}, not {self.strategy!r}")
+        if isinstance(self.summary, Summary):
+            check(self.summary.params)
+            checked("Summary.prompt", self.summary.prompt, limit=PROMPT_BYTES, setting="a fixed limit")
         if isinstance(self.max_tool_rounds, bool) or (
             not isinstance(self.max_tool_rounds, Unset) and self.max_tool_rounds < 0
         ):
@@ -119,12 +137,14 @@ class Options:
 
     def over(self, below: Options) -> Options:
         """Return these options, with `below` wherever nothing was given."""
-        values = {
-            each.name: getattr(self, each.name) if getattr(self, each.name) is not UNSET else getattr(below, each.name)
-            for each in fields(self)
-        }
-        values["params"] = {**below.params, **self.params}
-        return Options(**values)
+        merged = object.__new__(Options)  # its parts were checked one by one: once, not with every turn
+        for name in _FIELDS:
+            own = getattr(self, name)
+            object.__setattr__(merged, name, getattr(below, name) if own is UNSET else own)
+        both = self.params and below.params
+        params = check({**below.params, **self.params}) if both else self.params or below.params
+        object.__setattr__(merged, "params", params)
+        return merged
 
     def to_json(self) -> str | None:
         """Return what a chat stores of its own settings: model, developer prompt and parameters."""
@@ -149,6 +169,11 @@ class Options:
         )
 
 
+NOTHING = Options()
+"""What a call sets that sets nothing."""
+_FIELDS = tuple(each.name for each in fields(Options) if each.name != "params")
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything one request needs to know, settled."""
@@ -170,6 +195,7 @@ class Plan:
     response_model: Any = None
     """What the reply is parsed into, when `response_format` was a type."""
     schema_instructions: str | None = None
+    summary: Summary | None = None
 
     @property
     def instructions(self) -> str | None:
@@ -181,6 +207,11 @@ class Plan:
         return self.builder.counter
 
     @property
+    def kept_free(self) -> int:
+        """What is kept free for a summary."""
+        return 0 if self.summary is None else reserve(self.counter, self.summary.max_tokens)
+
+    @property
     def reply_tokens(self) -> int:
         """What is kept free for the reply: the request's own cap, else the budget's reserve."""
         given = self.params
@@ -190,6 +221,8 @@ class Plan:
 
 def options_of(given: CallOptions) -> Options:
     """Return what a call was given as options. Raises: SettingsError."""
+    if not given:
+        return NOTHING
     values: dict[str, Any] = dict(given)
     own: dict[str, Any] = {name: values.pop(name) for name in _OF_CALL if name in values}
     return Options(**{**own, "tools": tools_of(own.get("tools", UNSET))}, params=cast("RequestParams", values))
@@ -230,6 +263,7 @@ def settle(options: Options, base_url: str) -> Plan:
         max_tool_rounds=_given(options.max_tool_rounds, DEFAULT_ROUNDS),
         response_model=response_model,
         schema_instructions=instructions,
+        summary=_given(options.summary, None),
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Flow, write_once
 from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.domain.ids import message_seq
-from convokit.domain.message import PASSAGE, Message
+from convokit.domain.message import PASSAGE, SUMMARY, Message
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import conversations, messages
 
@@ -39,6 +39,8 @@ def _change(connection: Connection, tenant: str, conversation_id: UUID, seq: int
         raise InvalidInput(
             "message", "is a passage, which is sent with its own turn only: send it with the next as well"
         )
+    if found.status == SUMMARY:
+        raise InvalidInput("message", "is a summary, which is sent by itself: pin what it stands for")
     pins = {*row.pinned, seq} if pinned else set(row.pinned) - {seq}
     if len(pins) > MOST_PINS:
         raise InvalidInput("message", f"at most {MOST_PINS} messages of a conversation may be pinned: unpin one first")

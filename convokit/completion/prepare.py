@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from uuid import UUID
 
 from convokit.completion import counted
+from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow, read
-from convokit.completion.options import Options, Plan, settle
+from convokit.completion.options import NOTHING, Options, Plan, settle
 from convokit.completion.scope import Scope, Target, identify
-from convokit.context.report import Context, Earlier
+from convokit.context.report import Context, Earlier, Part
+from convokit.context.rolling import transcript
 from convokit.context.strategy import StepWindow
 from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
 from convokit.context.window import Item, window_rule
-from convokit.domain import chain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, MessageRow
 from convokit.domain.parts import Blob, Content, inflated
 from convokit.domain.reply import Change
-from convokit.domain.text import compact_json
+from convokit.domain.summary import StoredSummary
 from convokit.errors import ContextOverflow, ModelError
-from convokit.settings import Budget
+from convokit.settings import Budget, Summary
 from convokit.store import snapshots
 from convokit.wire import messages as wire_messages
 from convokit.wire import request as wire_request
 
-DIGEST_BYTES = 16
-_NOT_RECORDED = frozenset({"extra_headers"})
-"""Headers may carry secrets: they are sent, and kept nowhere."""
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Summarising:
+    """The call that sums up what falls out of a request's window, before that request: `parent` is the last message of it."""
+
+    prepared: Prepared
+    from_seq: int
+    parent: MessageRow
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,14 +48,27 @@ class Prepared:
     blobs: Mapping[bytes, Blob]
     context: Context
     rendered: wire_request.Rendered
-    manifest: str
-    prompts: list[tuple[bytes, str]]
+    manifest: manifests.Written
     stream: bool
     earlier: Earlier | None = None
     """What the request before it sent of the path."""
     retrimmed: bool = False
     changes: tuple[Change, ...] = ()
     """What was dropped because the server said so, besides what the renderer changed."""
+    at: float = 0.0
+    """When the messages were made fit for the server (Unix time)."""
+    floor: int | None = None
+    """The key before which the window may not begin."""
+    note: Part | None = None
+    """What the report says of a summary that was not made."""
+    transcript_of: tuple[int, ...] = ()
+    """The messages that are in the request as one text: it is the call that sums them up."""
+    summarising: Summarising | None = None
+
+    @property
+    def first(self) -> Prepared:
+        """The request that is made first: the summary's, where one is due."""
+        return self if self.summarising is None else self.summarising.prepared
 
     @property
     def rule(self) -> int:
@@ -60,9 +77,23 @@ class Prepared:
 
 
 def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Plan:
-    """Return the settled plan: call over chat over what the chat stored over kit."""
+    """Return the settled plan: call over chat over what the chat stored over kit.
+
+    A call that sets nothing has the plan of the call before, as long as the chat stores the same.
+    """
+    settings = row.settings if row is not None else None
+    if call is NOTHING and target.plan is not None and target.plan[0] == settings:
+        return target.plan[1]
+    plan = settle(options_for(scope, target, call, row), scope.base_url)
+    if call is NOTHING:
+        target.plan = settings, plan
+    return plan
+
+
+def options_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Options:
+    """Return the options that hold: call over chat over what the chat stored over kit."""
     stored = Options.from_json(row.settings if row is not None else None)
-    return settle(call.over(target.options).over(stored).over(scope.options), scope.base_url)
+    return call.over(target.options).over(stored).over(scope.options)
 
 
 def look(
@@ -71,7 +102,12 @@ def look(
     """Read what a turn needs: the conversation, and the end of its path (or of the path to `at`) as far as the window goes."""
     conversation_id = yield from identify(scope, target)
     enough = _enough(scope, target, call, content)
-    return (yield from read(snapshots.snapshot, scope.tenant, conversation_id, target.branch, enough, at))
+    summarised = isinstance(options_for(scope, target, call, None).summary, Summary)  # no chat stores it
+    return (
+        yield from read(
+            snapshots.snapshot, scope.tenant, conversation_id, target.branch, enough, at, summarised=summarised
+        )
+    )
 
 
 def prepare(
@@ -106,13 +142,15 @@ def _built(
     stream: bool,
     floor: int | None,
     earlier: Earlier | None,
+    note: Part | None = None,
+    transcript_of: tuple[int, ...] = (),
 ) -> Prepared:
-    pinned = counted.pinned(plan, seen, items)
-    context = assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
+    context = assemble(plan, seen, items, floor=floor, earlier=earlier).noted(note)
+    now = scope.clock.time()
     rendered = wire_request.render(
         model=plan.model,
         messages=wire_messages.for_wire(
-            inflated(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=scope.clock.time()
+            inflated(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=now
         ),
         params=plan.params,
         profile=plan.profile,
@@ -120,8 +158,9 @@ def _built(
         tools=plan.wire_tools,
         mode=plan.mode,
     )
-    manifest, prompts = _manifest(plan, context, stream=stream)
-    return Prepared(conversation_id, seen, plan, items, blobs, context, rendered, manifest, prompts, stream, earlier)
+    made_of = manifests.written(plan, context, stream=stream, now=now, transcript_of=transcript_of)
+    built = Prepared(conversation_id, seen, plan, items, blobs, context, rendered, made_of, stream, earlier, at=now)
+    return replace(built, floor=floor, note=note, transcript_of=transcript_of)
 
 
 def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
@@ -132,6 +171,17 @@ def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepa
     sent = None if start is None else Earlier(start, prepared.items[-1].key)
     built = _rebuilt(scope, replace(prepared, items=items, earlier=sent), plan, start)
     return replace(built, changes=prepared.changes, retrimmed=prepared.retrimmed)
+
+
+def renumbered(prepared: Prepared, expected: Sequence[int], rows: Sequence[MessageRow]) -> Prepared:
+    """Return the same request with its last messages under the seqs they were written as, where those are not the expected."""
+    seqs = {seq: row.seq for seq, row in zip(expected, rows, strict=True) if seq != row.seq}
+    if not seqs:
+        return prepared
+    items = tuple(replace(item, key=seqs.get(item.key, item.key)) for item in prepared.items)
+    context = manifests.renumbered(prepared.context, seqs)
+    made_of = manifests.written(prepared.plan, context, stream=prepared.stream, now=prepared.at)
+    return replace(prepared, items=items, context=context, manifest=made_of)
 
 
 def adapted_to(scope: Scope, prepared: Prepared, error: Exception) -> Prepared | None:
@@ -161,7 +211,36 @@ def _rebuilt(scope: Scope, prepared: Prepared, plan: Plan, floor: int | None) ->
         stream=prepared.stream,
         floor=floor,
         earlier=prepared.earlier,
+        note=prepared.note,
+        transcript_of=prepared.transcript_of,
     )
+
+
+def summing_up(scope: Scope, prepared: Prepared, plan: Plan, sources: Sequence[MessageRow]) -> Prepared:
+    """Build the request that sums up messages, which are in it as one text. Raises: ContextOverflow."""
+    shape = {"role": "user", "content": transcript([row.as_wire() for row in sources])}
+    items = (Item(0, shape, message_tokens(plan.counter, shape), 0),)
+    nothing = snapshots.Snapshot(None)
+    return _built(
+        scope,
+        prepared.conversation_id,
+        nothing,
+        plan,
+        items,
+        {},
+        stream=False,
+        floor=None,
+        earlier=None,
+        transcript_of=tuple(row.seq for row in sources),
+    )
+
+
+def with_summaries(
+    scope: Scope, prepared: Prepared, stored: Sequence[StoredSummary], note: Part | None = None
+) -> Prepared:
+    """Build the request again, with these summaries on its path, and no other to be made."""
+    seen = replace(prepared.seen, summaries=list(stored))
+    return _rebuilt(scope, replace(prepared, seen=seen, note=note), prepared.plan, prepared.floor)
 
 
 def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
@@ -175,26 +254,22 @@ def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
 
 
 def assemble(
-    plan: Plan,
-    items: Iterable[Item],
-    *,
-    complete: bool,
-    floor: int | None,
-    pinned: Sequence[Item] = (),
-    earlier: Earlier | None = None,
+    plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item], *, floor: int | None, earlier: Earlier | None = None
 ) -> Context:
-    """Return the context of counted messages under a plan."""
+    """Return the context of counted messages under a plan, with the pins and summaries of the path that was read."""
     return plan.builder.assemble(
         list(items),
         developer_prompt=plan.instructions,
         tools=plan.wire_tools,
         response_format=plan.params.get("response_format"),
         reply_tokens=plan.reply_tokens,
-        complete=complete,
+        complete=seen.path.complete,
         floor=floor,
-        pinned=pinned,
+        pinned=counted.pinned(plan, seen, items),
         model=plan.model,
         earlier=earlier,
+        summaries=counted.summaries(plan, seen),
+        kept_free=plan.kept_free,
     )
 
 
@@ -202,9 +277,8 @@ def assemble_seen(plan: Plan, seen: snapshots.Snapshot, content: Content | None)
     """Return the context of the path that was read, with a question behind it."""
     asked = [] if content is None else counted.asked(plan, seen, content)
     items = [*counted.history(plan, seen), *asked] if asked else counted.current(plan, seen)
-    earlier = _earlier(plan, seen)
-    floor, pinned = _floor(plan, reversed(seen.path.rows)), counted.pinned(plan, seen, items)
-    return assemble(plan, items, complete=seen.path.complete, floor=floor, pinned=pinned, earlier=earlier)
+    floor = _floor(plan, reversed(seen.path.rows))
+    return assemble(plan, seen, items, floor=floor, earlier=_earlier(plan, seen))
 
 
 def _enough(
@@ -235,9 +309,10 @@ def _enough(
 
 def _begins_within(rows: list[MessageRow]) -> bool:
     """Return whether rows, newest first, may end amid the passages of the newest turn: those lie before its one question."""
-    oldest, turn_id = rows[-1], rows[0].turn_id
-    asked = sum(row.role == "user" and row.status != PASSAGE and row.turn_id == turn_id for row in rows)
-    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked <= 1
+    oldest = rows[-1]
+    asked = [row.turn_id for row in rows if row.role == "user" and row.status != PASSAGE]
+    turn_id = asked[0] if asked else None  # the turn that asked it, whichever answers it
+    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked.count(turn_id) == 1
 
 
 def _spent(plan: Plan, rows: list[MessageRow]) -> int:
@@ -278,51 +353,3 @@ def _earlier(plan: Plan, seen: snapshots.Snapshot) -> Earlier | None:
 
 def _rule(plan: Plan) -> int:
     return window_rule(plan.model, plan.counter.name, plan.builder.step_tokens, plan.builder.strategy.name)
-
-
-def _manifest(plan: Plan, context: Context, *, stream: bool) -> tuple[str, list[tuple[bytes, str]]]:
-    """Return what the request was made of, by reference, and the texts it refers to that are stored apart."""
-    prompts: list[tuple[bytes, str]] = []
-    values: dict[str, Any] = {"v": wire_request.RENDERER, "window": _ranges(context)}
-    if plan.instructions:
-        values["prompt"] = _kept(plan.instructions, prompts)
-    if plan.wire_tools:
-        values["tools"] = _kept(compact_json(plan.wire_tools), prompts)
-    params = {name: value for name, value in plan.params.items() if name not in _NOT_RECORDED}
-    if params:
-        values["params"] = params
-    values["profile"] = plan.profile.model_dump(mode="json", exclude_defaults=True)
-    if plan.builder.partial == "mark":
-        values["partial"] = "mark"
-    if plan.mode != "drop":
-        values["mode"] = plan.mode
-    if stream:
-        values["stream"] = True
-    if context.report.stable_tokens:
-        values["stable"] = context.report.stable_tokens
-    return compact_json(values), prompts
-
-
-def _kept(text: str, prompts: list[tuple[bytes, str]]) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()[:DIGEST_BYTES]
-    prompts.append((digest, text))
-    return digest.hex()
-
-
-def _ranges(context: Context) -> list[list[int]]:
-    """Return the seqs that were sent, as closed ranges."""
-    ranges: list[list[int]] = []
-    for part in context.report.parts:
-        if part.kind != "message" or not part.included or part.key is None:
-            continue
-        if ranges and part.key == ranges[-1][1] + 1:
-            ranges[-1][1] = part.key
-        else:
-            ranges.append([part.key, part.key])
-    return ranges
-
-
-def body_digest(rendered: wire_request.Rendered) -> tuple[bytes, bytes]:
-    """Return a new salt and the salted digest of the exact bytes to be sent."""
-    salt = chain.new_salt()
-    return salt, chain.salted_digest(salt, rendered.data)

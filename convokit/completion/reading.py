@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from convokit.completion import summary
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options
 from convokit.completion.prepare import assemble_seen, last_reply, look, plan_for
@@ -21,7 +22,7 @@ from convokit.domain.ids import message_seq
 from convokit.domain.message import Message
 from convokit.domain.parts import Content, checked_passages, checked_question
 from convokit.domain.text import checked
-from convokit.errors import InvalidInput
+from convokit.errors import InvalidInput, SettingsError
 from convokit.store import conversations, messages, usage
 
 MAX_PAGE = 1000
@@ -71,6 +72,8 @@ def context(scope: Scope, target: Target, given: object, passages: Sequence[str]
         raise missing(target)
     plan = plan_for(scope, target, call, seen.conversation)
     found = assemble_seen(plan, seen, None if given is None else content)
+    if given is not None:
+        found = summary.announced(plan, seen, found)
     reply = last_reply(reversed(seen.path.rows))
     if seen.conversation is None or reply is None or reply.turn_id is None:
         return found
@@ -134,6 +137,30 @@ def over(scope: Scope, target: Target, function: Callable[[Connection, str, UUID
     """Run a reading function over the chat's conversation. Raises: NotFound when it returns None."""
     conversation_id = yield from identify(scope, target)
     found = yield from read(function, scope.tenant, conversation_id)
+    if found is None:
+        raise missing(target)
+    return found
+
+
+def searched(scope: Scope, function: Callable[[Connection, str], Result]) -> Flow[Result]:
+    """Run a reading function over the tenant's messages. Raises: SettingsError when nothing of them is indexed."""
+    check_indexed(scope)
+    yield from ready(scope)
+    return (yield from read(function, scope.tenant))
+
+
+def check_indexed(scope: Scope) -> None:
+    """Raise: SettingsError when this kit keeps no search index."""
+    if not scope.search:
+        raise SettingsError("search", "this kit was made with search=False and indexes nothing: make one without it")
+
+
+def on_branch(
+    scope: Scope, target: Target, function: Callable[[Connection, str, UUID, int], Result | None]
+) -> Flow[Result]:
+    """Run a reading function over the chat's conversation and branch. Raises: NotFound when it returns None."""
+    conversation_id = yield from identify(scope, target)
+    found = yield from read(function, scope.tenant, conversation_id, target.branch)
     if found is None:
         raise missing(target)
     return found

@@ -27,7 +27,7 @@ from convokit.errors import ConversationBusy, SettingsError
 from convokit.store import conversations, messages, outcomes, pieces, snapshots, steps, turns
 
 OnBusy = Literal["raise", "wait", "supersede"]
-_POLL_S = 0.1
+POLL_S = 0.1
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ def clear_the_way(
     elif on_busy == "raise" or scope.clock.monotonic() >= deadline:
         raise ConversationBusy(target.name, held.id, held.age_us / 1_000_000)
     else:
-        yield Sleep(_POLL_S * (0.5 + scope.clock.random()))
+        yield Sleep(POLL_S * (0.5 + scope.clock.random()))
 
 
 def close(
@@ -103,7 +103,7 @@ def close(
         at=now,
         takeover=True,
         moves_head=left.at_head,
-        tools_from_seq=held.question_seq,
+        tools_from_seq=held.from_seq,
     )
     return (yield from sure(scope, steps.settle, outcomes.settled, settlement, patience_s=SAVE_S, passing_only=True))
 
@@ -111,9 +111,9 @@ def close(
 def _left_behind(connection: Connection, conversation: ConversationRow, branch: int, held: OpenTurn) -> _Left:
     head = conversations.head(connection, conversation, branch)
     tail = None if head is None else messages.get(connection, conversation.id, head)
-    at_head = tail is not None and tail.turn_id == held.id
+    at_head = tail is not None and (tail.turn_id == held.id or tail.seq == held.question_seq)
     if tail is None or not at_head or tail.status == "partial":
-        last = messages.last_of_turn(connection, conversation.id, held.id, held.question_seq)
+        last = messages.last_of_turn(connection, conversation.id, held.id, held.question_seq, held.from_seq)
         tail = messages.get(connection, conversation.id, last)
     return _Left(
         text=pieces.text(connection, conversation.id, held.id),

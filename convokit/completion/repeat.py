@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from convokit.completion import call as calls
-from convokit.completion import following, turn
+from convokit.completion import following, places, summary, turn
 from convokit.completion.effects import Emit, Flow, Sleep, read
 from convokit.completion.options import Options
+from convokit.completion.places import Place
 from convokit.completion.prepare import Prepared, look, prepare_again
-from convokit.completion.recover import OnBusy, clear_the_way, is_gone
+from convokit.completion.recover import POLL_S, OnBusy, clear_the_way, is_gone
 from convokit.completion.saving import BEGIN_S, sure
 from convokit.completion.scope import Scope, Target, identify, missing
 from convokit.completion.stored import ended, stored_reply
@@ -28,43 +30,52 @@ from convokit.domain.turn import Key, Reply, TurnRow
 from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, InvalidInput, NotFound
 from convokit.store import conversations, messages, outcomes, snapshots, steps, turns
 
-_POLL_S = 0.1
 _TRIES = 8
 
 
-def send(
-    scope: Scope,
-    target: Target,
-    given: object,
-    context: Sequence[str],
-    call: Options,
-    key: str | None,
-    *,
-    stream: bool,
-    on_busy: OnBusy,
-) -> Flow[Reply]:
+@dataclass(frozen=True, slots=True, repr=False)
+class Asked:
+    """A question as its caller passed it: unchecked, with what holds for this call."""
+
+    content: object
+    context: Sequence[str]
+    call: Options
+    on_busy: OnBusy
+    key: str | None = None
+
+
+def send(scope: Scope, target: Target, asked: Asked, *, stream: bool, place: Place | None = None) -> Flow[Reply]:
     """Send, under an idempotency key if there is one."""
-    if key is None:
-        return turn.send(scope, target, given, call, stream=stream, on_busy=on_busy, context=context)
-    return _send_once(scope, target, given, context, call, key, stream=stream, on_busy=on_busy)
+    if asked.key is not None:
+        return _send_once(scope, target, asked, asked.key, stream=stream, place=place)
+    return _send(scope, target, asked, None, stream=stream, place=place)
+
+
+def _send(
+    scope: Scope, target: Target, asked: Asked, key: Key | None, *, stream: bool, place: Place | None
+) -> Flow[Reply]:
+    return turn.send(
+        scope,
+        target,
+        asked.content,
+        asked.call,
+        stream=stream,
+        on_busy=asked.on_busy,
+        key=key,
+        context=asked.context,
+        place=place,
+    )
 
 
 def _send_once(
-    scope: Scope,
-    target: Target,
-    given: object,
-    context: Sequence[str],
-    call: Options,
-    key: str,
-    *,
-    stream: bool,
-    on_busy: OnBusy,
+    scope: Scope, target: Target, asked: Asked, key: str, *, stream: bool, place: Place | None
 ) -> Flow[Reply]:
     """Send under an idempotency key: the first time a turn, ever after that turn. Raises: IdempotencyConflict."""
+    call, on_busy = asked.call, asked.on_busy
     if key == "":
         raise InvalidInput("idempotency_key", "is empty")
     checked("idempotency_key", key, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
-    request = _canonical(checked_question(given, context, scope.limits), call)
+    request = _canonical(checked_question(asked.content, asked.context, scope.limits), call, place)
     stored_key = Key.of(key, request)
     conversation_id = yield from identify(scope, target)
     for _ in range(_TRIES):
@@ -74,11 +85,7 @@ def _send_once(
                 raise IdempotencyConflict(target.name, found.id)
             return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
         try:
-            return (
-                yield from turn.send(
-                    scope, target, given, call, stream=stream, on_busy=on_busy, key=stored_key, context=context
-                )
-            )
+            return (yield from _send(scope, target, asked, stored_key, stream=stream, place=place))
         except steps.Conflict:
             continue
         except ConversationBusy:  # by a turn under this very key, perhaps, that began since we looked
@@ -87,28 +94,39 @@ def _send_once(
     raise ConversationBusy(target.name, "several", None)
 
 
-def _canonical(content: Content, call: Options) -> str:
-    """Return what makes a request the same request: its content, its passages and what was set for this call."""
+def _canonical(content: Content, call: Options, place: Place | None) -> str:
+    """Return what makes a request the same request: its content, its passages, what was set for this call, and its place."""
     passages = [content.passages] if content.passages else []
-    return json.dumps([content.text, content.parts, call.to_json(), *passages], ensure_ascii=False)
+    behind = [{"behind": place.at}] if place is not None else []
+    return json.dumps([content.text, content.parts, call.to_json(), *passages, *behind], ensure_ascii=False)
 
 
-def resume(scope: Scope, target: Target, call: Options, *, stream: bool, on_busy: OnBusy = "raise") -> Flow[Reply]:
-    """Finish the chat's last turn: return its reply, or ask for it again if it has none that is whole."""
-    seen = yield from look(scope, target, call, Content(""))
-    if seen.conversation is None or not seen.path.rows:
-        raise missing(target)
-    turn_id = seen.path.rows[-1].turn_id
-    found = None if turn_id is None else (yield from read(turns.find, seen.conversation.id, turn_id))
-    if found is None:
-        raise NotFound("turn", "to resume", "the last message belongs to none")
-    return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
+def resume(scope: Scope, target: Target, call: Options, *, on_busy: OnBusy = "raise") -> Flow[Reply]:
+    """Finish the chat's last turn: return its reply, or ask for it again if it has none that is whole.
+
+    A question whose turn belongs to another branch, or has its reply on another path, is answered in a turn of its own.
+    """
+    conversation_id = yield from identify(scope, target)
+    for _ in range(_TRIES):
+        found = yield from read(places.last, scope.tenant, conversation_id, target.branch)
+        if found is None:
+            raise missing(target)
+        if found.turn is not None:
+            return (yield from come_back(scope, target, call, found.turn, stream=False, on_busy=on_busy))
+        if found.place is None:
+            raise NotFound("turn", "to resume", "the last message belongs to none of this branch")
+        try:
+            return (yield from turn.ask(scope, target, None, call, stream=False, on_busy=on_busy, place=found.place))
+        except steps.Conflict:
+            continue
+    raise ConversationBusy(target.name, "several", None)
 
 
 def come_back(
     scope: Scope, target: Target, call: Options, found: TurnRow, *, stream: bool, on_busy: OnBusy
 ) -> Flow[Reply]:
-    """Return the turn's reply: the stored one, the one that is on its way, or a new one."""
+    """Return the turn's reply: the stored one, the one that is on its way, or a new one, on the branch it was sent to."""
+    target = target if target.branch == found.branch else replace(target, branch=found.branch)
     assert target.id is not None
     deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).total_s
     for _ in range(_TRIES):
@@ -157,7 +175,7 @@ def _closed(scope: Scope, target: Target, call: Options, found: TurnRow, deadlin
         if seen.open_turn is not None and seen.open_turn.id == found.id:
             yield from clear_the_way(scope, target, call, seen, "wait", deadline)
         else:
-            yield Sleep(_POLL_S)
+            yield Sleep(POLL_S)
         found = yield from _fresh(target.id, found)
     return found
 
@@ -172,14 +190,19 @@ def _open_again(
 ) -> Flow[Reply]:
     seen = yield from _ready(scope, target, call, found, on_busy)
     assert seen.conversation is not None
-    tail, last = _tail(seen.path.rows, found), seen.path.rows[-1].turn_id == found.id
+    end = seen.path.rows[-1] if seen.path.rows else None
+    last = end is not None and (end.turn_id == found.id or end.seq == found.question_seq)
+    tail = _tail(seen.path.rows, found)
     if not last:
-        end = yield from read(messages.last_of_turn, seen.conversation.id, found.id, found.question_seq)
-        seen = yield from look(scope, target, call, Content(""), at=end)
+        end_seq = yield from read(
+            messages.last_of_turn, seen.conversation.id, found.id, found.question_seq, found.from_seq
+        )
+        seen = yield from look(scope, target, call, Content(""), at=end_seq)
         assert seen.conversation is not None
         tail = seen.path.rows
     seen.path.rows = tail
     prepared = prepare_again(scope, target, call, seen, stream=stream)
+    prepared = yield from summary.planned(scope, target, call, prepared)
     turn.check_api_key(scope, prepared)
     with turn.held(scope, found.id):
         running = yield from _reopened(scope, prepared, found, moves_head=last)
@@ -199,7 +222,7 @@ def _ready(scope: Scope, target: Target, call: Options, found: TurnRow, on_busy:
 def _tail(rows: list[MessageRow], found: TurnRow) -> list[MessageRow]:
     """Return the path up to where a new reply of the turn belongs: without what broke off."""
     end = len(rows)
-    while end and rows[end - 1].turn_id == found.id and rows[end - 1].status == "partial":
+    while end and rows[end - 1].turn_id == found.id and rows[end - 1].status in ("partial", "late"):
         end -= 1
     return rows[:end]
 
@@ -207,23 +230,16 @@ def _tail(rows: list[MessageRow], found: TurnRow) -> list[MessageRow]:
 def _reopened(scope: Scope, prepared: Prepared, found: TurnRow, *, moves_head: bool) -> Flow[calls.Call]:
     timeouts, seen = prepared.plan.timeouts, prepared.seen
     assert seen.conversation is not None
-    row = calls.new_row(prepared, found.id, scope.clock.now_us(), number=found.calls + 1)
+    row = calls.new_row(prepared.first, found.id, scope.clock.now_us(), number=found.calls + 1)
     reopening = steps.Reopening(
         conversation=seen.conversation,
         turn=found,
         completion=row,
         owner=scope.owner(),
-        lease_us=calls.lease_us(calls.silence_s(prepared)),
-        prompts=prepared.prompts,
+        lease_us=calls.lease_us(calls.silence_s(prepared.first)),
+        prompts=prepared.first.manifest.prompts,
     )
-    yield from sure(
-        scope,
-        steps.reopen,
-        outcomes.reopened,
-        reopening,
-        patience_s=BEGIN_S,
-        passing_only=True,
-    )
+    yield from sure(scope, steps.reopen, outcomes.reopened, reopening, patience_s=BEGIN_S, passing_only=True)
     return calls.Call(
         prepared,
         seen.conversation,

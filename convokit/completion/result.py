@@ -41,7 +41,7 @@ def rows_of(call: Call, outcome: Outcome, now: int) -> RowsFor:
     """Write the outcome into the call's row, and return what builds the reply rows behind any given last seq."""
     completion = call.reader.completion() if call.reader is not None else Completion([])
     complete = outcome.status != "partial" and outcome.error is None
-    _close(call, completion, outcome, now)
+    close(call, completion, outcome, now)
     answers = [answer for answer in completion.answers if complete or _worth_keeping(answer)]
     drafts = [_draft(call, answer, outcome.status, now) for answer in answers]
 
@@ -123,7 +123,8 @@ def sounds_of(call: Call) -> list[Blob]:
     return [blob for answer in answers if answer.audio for blob in spoken(answer)[1]]
 
 
-def _close(call: Call, completion: Completion, outcome: Outcome, now: int) -> None:
+def close(call: Call, completion: Completion, outcome: Outcome, now: int) -> None:
+    """Write into the call's row what came of it."""
     row = call.row
     row.state = "ok" if outcome.status != "partial" and outcome.error is None else "error"
     row.error = compact_json(describe(outcome.error)) if outcome.error is not None else None

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from convokit.completion.effects import Clock, Flow, once
-from convokit.completion.options import Options
+from sqlalchemy import Connection
+
+from convokit.completion.effects import Clock, Flow, once, read
+from convokit.completion.options import Options, Plan
 from convokit.domain.ids import keyed_id
 from convokit.errors import NotFound
 from convokit.settings import Limits
-from convokit.store import migrate
+from convokit.store import branches, conversations, migrate
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class Scope:
     """Names this worker: host, boot, process, start."""
     is_dead: Callable[[str, UUID], bool]
     """Whether the owner of a turn is known to be gone."""
+    search: bool = True
+    """Whether messages are entered into the search index, and found in it."""
     running: set[UUID] = field(default_factory=set)
     """The turns that this process is running."""
     clock: Clock = field(default_factory=Clock)
@@ -48,12 +52,16 @@ class Target:
     key: str | None = None
     id: UUID | None = None
     branch: int = 0
+    wanted: int | str | None = None
+    """The number or name of a branch that was not looked for yet."""
     subject: str | None = None
     title: str | None = None
     metadata: str | None = None
     options: Options = field(default_factory=Options)
     must_exist: bool = False
     """Whether it was named by an id: nothing is created under an id that someone else may have, unseen."""
+    plan: tuple[str | None, Plan] | None = field(default=None, repr=False, compare=False)
+    """What the chat's stored settings and the handle's own amount to, for a call that sets nothing itself."""
 
     @property
     def name(self) -> object:
@@ -69,12 +77,22 @@ def ready(scope: Scope) -> Flow[UUID]:
 
 
 def identify(scope: Scope, target: Target) -> Flow[UUID]:
-    """Return the conversation's id."""
+    """Return the conversation's id, and find the branch that was asked for. Raises: NotFound."""
     database_id = yield from ready(scope)
     if target.id is None:
         assert target.key is not None
         target.id = keyed_id(database_id, scope.tenant, target.key)
+    if target.wanted is not None:
+        found = yield from read(_branch, scope.tenant, target.id, target.wanted)
+        if found is None:
+            raise NotFound("branch", f"{target.wanted!r} of {target.name}", "`fork` makes one")
+        target.branch, target.wanted = found, None
     return target.id
+
+
+def _branch(connection: Connection, tenant: str, conversation_id: UUID, wanted: int | str) -> int | None:
+    row = conversations.find(connection, tenant, conversation_id)
+    return None if row is None else branches.number_of(connection, row.id, wanted)
 
 
 def missing(target: Target) -> NotFound:

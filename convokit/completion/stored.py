@@ -48,8 +48,8 @@ def _usage(call: CompletionRow) -> Usage:
     return Usage(**values, source=cast("UsageSource", call.usage_source or "absent"))
 
 
-def ended(turn: TurnRow, partial: str = "") -> Interrupted:
-    """Return the error for a turn that ended without a whole reply; its code is the turn's state."""
-    told = Interrupted(_ENDED.get(turn.state, turn.state), code=turn.state, partial=partial)
+def ended(turn: TurnRow, partial: str = "", more: str = "") -> Interrupted:
+    """Return the error for a turn that ended without a whole reply for whoever waits for it; its code is the turn's state."""
+    told = Interrupted(_ENDED.get(turn.state, turn.state) + more, code=turn.state, partial=partial)
     told.turn_id = str(turn.id)
     return told

@@ -12,8 +12,8 @@ from typing import Any
 from convokit.completion import call as calls
 from convokit.completion import functions
 from convokit.completion.effects import Flow, Run
-from convokit.completion.prepare import again
-from convokit.completion.result import Outcome, rows_of
+from convokit.completion.prepare import again, renumbered
+from convokit.completion.result import Outcome, rows_of, sounds_of
 from convokit.completion.scope import Scope
 from convokit.context.tokens import message_tokens
 from convokit.domain import chain
@@ -49,9 +49,10 @@ def run_round(scope: Scope, call: calls.Call, asked: list[dict[str, Any]], round
     now = scope.clock.now_us()
     tool_rows = [ToolCallRow(repaired(str(each["id"])), repaired(_function(each)[0]), "running", now) for each in asked]
     asking = rows_of(call, Outcome("open", "complete"), now)
-    recorded = yield from calls.record(scope, _recording(call, now, rows=asking, ended=call.row, tool_calls=tool_rows))
+    recording = _recording(call, now, rows=asking, ended=call.row, tool_calls=tool_rows, blobs=sounds_of(call))
+    recorded = yield from calls.record(scope, recording)
     if recorded is None:
-        raise calls.TurnLost("another worker took this turn over", partial=call.text)
+        raise calls.Fenced
     call.conversation, call.recorded = recorded.conversation, True
     outcomes = yield from _run(call, asked)
     yield from _record_results(scope, call, recorded.rows[0], tool_rows, asked, outcomes)
@@ -117,12 +118,21 @@ def _record_results(
         detail = "the results of this turn's tools are saved, but do not fit; return less, or raise the budget"
         raise ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail) from None
     following = calls.new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
+    expected = [draft.seq for draft in drafts]
+
+    def written(conversation: ConversationRow) -> list[MessageRow]:
+        following.manifest = renumbered(prepared, expected, rows(conversation)).manifest.text
+        return drafts
+
     recorded = yield from calls.record(
-        scope, _recording(call, now, rows=rows, ran=tool_rows, following=following, prompts=prepared.prompts)
+        scope,
+        _recording(call, now, rows=written, ran=tool_rows, following=following, prompts=prepared.manifest.prompts),
     )
+    if recorded is not None:
+        prepared = renumbered(prepared, expected, recorded.rows)
+        following.manifest = prepared.manifest.text
+        call.parent = recorded.rows[-1]
     calls.follow(call, recorded, prepared, following)
-    assert recorded is not None
-    call.parent = recorded.rows[-1]
 
 
 def _recording(call: calls.Call, now: int, **values: Any) -> steps.Recording:

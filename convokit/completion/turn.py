@@ -12,33 +12,31 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from convokit.completion import call as calls
+from convokit.completion import summary
 from convokit.completion.begin import begin
-from convokit.completion.effects import Emit, Flow, Sleep, Stopped, read
+from convokit.completion.effects import Close, Emit, Flow, Sleep, Stopped, read
 from convokit.completion.options import Options
-from convokit.completion.prepare import Prepared, look, prepare
+from convokit.completion.places import Place
+from convokit.completion.prepare import Prepared, look, prepare, prepare_again
 from convokit.completion.recover import OnBusy, clear_the_way
 from convokit.completion.result import Outcome, RowsFor, reply_of, rows_of, sounds_of
 from convokit.completion.saving import LEAVING_S, SAVE_S, sure
 from convokit.completion.scope import Scope, Target, missing
+from convokit.completion.stored import ended
 from convokit.completion.tools import run_round, wanted
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
-from convokit.domain.parts import checked_question
+from convokit.domain.parts import Content, checked_question
 from convokit.domain.text import compact_json
 from convokit.domain.turn import LATE_CALLS, Key, Reply
-from convokit.errors import ConversationBusy, ModelError, SettingsError, StoreUnavailable
+from convokit.errors import ConversationBusy, Interrupted, ModelError, SettingsError, StoreUnavailable
 from convokit.settings import Timeouts, Unset
 from convokit.store import outcomes, steps, turns
 
 _REBUILDS = 3
 _YIELD_S = 0.05
-_CLOSED = {
-    "cancelled": "this turn was cancelled",
-    "superseded": "this turn was superseded by a later one",
-    "abandoned": "another worker took this turn over",
-}
 
 
 def send(
@@ -51,24 +49,50 @@ def send(
     on_busy: OnBusy = "raise",
     key: Key | None = None,
     context: Sequence[str] = (),
+    place: Place | None = None,
 ) -> Flow[Reply]:
     """Send text, or content parts, and return the saved reply. Raises: every ConvokitError there is.
 
     Raises steps.Conflict when a turn under the same idempotency `key` came between.
     """
     content = checked_question(given, context, scope.limits)
+    return (yield from ask(scope, target, content, call, stream=stream, on_busy=on_busy, key=key, place=place))
+
+
+def ask(
+    scope: Scope,
+    target: Target,
+    content: Content | None,
+    call: Options,
+    *,
+    stream: bool,
+    on_busy: OnBusy = "raise",
+    key: Key | None = None,
+    place: Place | None = None,
+) -> Flow[Reply]:
+    """Have a question answered: `content` behind the branch's head or at `place`, or with None the question that is there.
+
+    Raises: steps.Conflict also when the branch moved away from the head that `place` was found for.
+    """
     check_on_busy(on_busy)
     deadline = scope.clock.monotonic() + timeouts_of(scope, target, call).busy_s
     heads: set[int | None] = set()
     conflicts = 0
     while len(heads) <= _REBUILDS:
-        seen = yield from look(scope, target, call, content)
-        if seen.conversation is None and target.must_exist:
+        at = None if place is None else place.at
+        seen = yield from look(scope, target, call, content or Content(""), at)
+        if seen.conversation is None and (target.must_exist or target.branch or place is not None):
             raise missing(target)
         if seen.open_turn is not None:
             yield from clear_the_way(scope, target, call, seen, on_busy, deadline)
             continue
-        prepared = prepare(scope, target, call, seen, content, stream=stream)
+        if place is not None and place.head not in (None, seen.head):
+            raise steps.Conflict
+        if content is None:
+            prepared = prepare_again(scope, target, call, seen, stream=stream)
+        else:
+            prepared = prepare(scope, target, call, seen, content, stream=stream)
+        prepared = yield from summary.planned(scope, target, call, prepared)
         check_api_key(scope, prepared)
         with held(scope, new_id()) as turn_id:
             try:
@@ -129,6 +153,8 @@ def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
     try:
         if running.stream:
             yield Emit([Started(running.row.turn_id)])
+        if running.prepared.summarising is not None:
+            yield from summary.make(scope, running)
         while True:
             yield from calls.make(scope, running)
             asked = wanted(running)
@@ -141,8 +167,9 @@ def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
         outcome = Outcome("completed", "complete") if whole else Outcome("interrupted", "partial")
         yield from _closed(scope, running, outcome, patience_s=LEAVING_S)
         raise
-    except calls.TurnLost as lost:
-        raise (yield from _lost(scope, running, lost)) from None
+    except calls.Fenced:
+        yield Close()
+        raise (yield from _lost(scope, running)) from None
     except Exception as error:
         outcome = Outcome("interrupted" if running.text else "failed", "partial", error)
         patience_s = LEAVING_S if isinstance(error, StoreUnavailable) else SAVE_S
@@ -156,7 +183,7 @@ def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
         yield from _settle(scope, running, Outcome("completed", "complete"), patience_s=LEAVING_S)
         raise
     if settled is None:
-        raise (yield from _lost(scope, running, calls.TurnLost("")))
+        raise (yield from _lost(scope, running))
     return reply_of(running, settled)
 
 
@@ -166,16 +193,18 @@ def _closed(scope: Scope, running: calls.Call, outcome: Outcome, *, patience_s: 
         yield from _keep_late(scope, running, outcome.error, patience_s=patience_s)
 
 
-def _lost(scope: Scope, running: calls.Call, lost: calls.TurnLost) -> Flow[calls.TurnLost]:
-    """Keep what came of the reply, and return the error that says who closed the turn."""
+def _lost(scope: Scope, running: calls.Call) -> Flow[Interrupted]:
+    """Keep what came of the reply, and return the error that says how the turn ended without its worker."""
+    taken = Interrupted("another worker took this turn over", code="abandoned", partial=running.text)
+    taken.turn_id = str(running.row.turn_id)
     whole = running.reader is not None and running.reader.finished
-    yield from _keep_late(scope, running, None if whole else lost)
+    yield from _keep_late(scope, running, None if whole else taken)
     found = yield from read(turns.find, running.conversation.id, running.row.turn_id)
-    state = found.state if found is not None else "abandoned"
     kept = "; what came of its reply is kept off the path" if running.text else ""
-    told = calls.TurnLost(_CLOSED.get(state, _CLOSED["abandoned"]) + kept, partial=running.text, code=state)
-    told.turn_id = str(running.row.turn_id)
-    return told
+    if found is not None and found.state in ("cancelled", "superseded"):
+        return ended(found, running.text, kept)
+    taken.args = (f"{taken}{kept}",)
+    return taken
 
 
 def _keep_late(
@@ -188,15 +217,7 @@ def _keep_late(
     running.row.number += LATE_CALLS  # beside the call's own row, which whoever closed the turn has ended
     outcome = Outcome("completed", "late", error)
     settlement = _settlement(running, outcome, rows_of(running, outcome, now), now)
-    return (
-        yield from sure(
-            scope,
-            steps.append_late,
-            outcomes.kept_late,
-            settlement,
-            patience_s=patience_s,
-        )
-    )
+    return (yield from sure(scope, steps.append_late, outcomes.kept_late, settlement, patience_s=patience_s))
 
 
 def _settle(
@@ -207,15 +228,7 @@ def _settle(
     rows = _no_rows if running.recorded else rows_of(running, outcome, now)
     settlement = _settlement(running, outcome, rows, now)
     try:
-        return (
-            yield from sure(
-                scope,
-                steps.settle,
-                outcomes.settled,
-                settlement,
-                patience_s=patience_s,
-            )
-        )
+        return (yield from sure(scope, steps.settle, outcomes.settled, settlement, patience_s=patience_s))
     except StoreUnavailable as error:
         error.unsaved = running.text
         raise

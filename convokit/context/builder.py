@@ -11,10 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from typing import Any
 
+from convokit.context.arrange import INSTRUCTIONS, arranged
 from convokit.context.intake import taken_in
-from convokit.context.repair import PartialPolicy, sendable
+from convokit.context.repair import PartialPolicy
 from convokit.context.report import Context, Earlier, Part, PartKind, Report, stable_tokens
-from convokit.context.strategy import Selection, Sent, StepWindow, Strategy, View, within
+from convokit.context.rolling import Chosen, Rolled, choose, with_heading
+from convokit.context.strategy import StepWindow, Strategy, View
 from convokit.context.tokens import (
     MESSAGE_OVERHEAD,
     REPLY_PRIMER,
@@ -33,7 +35,6 @@ from convokit.settings import Budget
 DEFAULT_WINDOW = 8192
 DEFAULT_REPLY = 1024
 _EXCERPT = 60
-_INSTRUCTIONS = ("developer", "system")
 
 
 class ContextBuilder:
@@ -82,8 +83,8 @@ class ContextBuilder:
 
     @property
     def step_tokens(self) -> int:
-        """The step of the window's start: the budget's own, else a quarter of the window."""
-        return self.budget.step_tokens or max(self.window_tokens // 4, 1)
+        """The step of the window's start: the budget's own, else half of the window."""
+        return self.budget.step_tokens or max(self.window_tokens // 2, 1)
 
     def available(self, fixed_tokens: int, reply_tokens: int | None = None) -> int:
         """Return what is left for history and the current turn: min(input limit, window - reply) - fixed parts."""
@@ -128,11 +129,14 @@ class ContextBuilder:
         pinned: Sequence[Item] = (),
         model: str | None = None,
         earlier: Earlier | None = None,
+        summaries: Sequence[Rolled] = (),
+        kept_free: int = 0,
     ) -> Context:
         """Return the array for counted items; what `build` does for plain messages and a conversation for its rows.
 
         `pinned` may lie before the first of `items`. `earlier` is what the request before this one sent of them. Passages among
         `items` are the current turn's: they are sent right before its question, whatever the strategy selects of the rest.
+        `summaries` are the path's, the newest first: one is sent where anything stays out, and `kept_free` tokens are for it.
         """
         fixed = self._fixed_parts(developer_prompt, tools, response_format)
         fixed_tokens = sum(part.tokens for part in fixed) + REPLY_PRIMER
@@ -147,17 +151,15 @@ class ContextBuilder:
         free = available - taken - sum(item.tokens for item in pinned)
         view = View(items, free, self.step_tokens, complete, floor, self.counter.name)
         try:
-            chosen = within(_selected(self.strategy, view), view, pinned, available, taken)
+            picked = choose(self.strategy, view, pinned, available, taken, summaries, kept_free)
         except ContextOverflow as error:
             raise self._explained(error, fixed_tokens, reply_tokens) from None
+        chosen = picked.sent
+        rolled = [picked.summary.item] if picked.summary is not None else []
         window = _before_question(passages, items[chosen.start :])
-        kept, left_out = sendable([*chosen.also, *window], partial=self.partial)
-        if self.profile.alternate:
-            kept = _from_first_user(kept, left_out)
-        if not kept:
-            raise InvalidInput("history", "holds no message that can be sent")
-        messages = _shaped(developer_prompt, kept, self.profile)
-        parts = [*fixed, *_message_parts(items, passages, chosen, pinned, left_out)]
+        sent = [*chosen.also, *rolled, *window]
+        messages, kept, left_out = arranged(sent, developer_prompt, self.profile, self.partial)
+        parts = [*fixed, *_message_parts(items, passages, picked, pinned, left_out)]
         start = items[chosen.start].key
         report = Report.model_construct(
             model=model,
@@ -172,7 +174,7 @@ class ContextBuilder:
             strategy=self.strategy.name,
             start=start,
             dropped_tokens=items[chosen.start].before,
-            moves_in_tokens=_moves_in(self.strategy, view, chosen.start),
+            moves_in_tokens=_moves_in(self.strategy, picked.view, chosen.start),
             stable_tokens=stable_tokens(fixed_tokens - REPLY_PRIMER, parts, start, earlier),
             last_call=None,
             parts=tuple(parts),
@@ -210,15 +212,6 @@ def _part(
     return Part(kind, role, key, tokens, included=not out, rule=rule, excerpt=excerpt)
 
 
-def _selected(strategy: Strategy, view: View) -> Selection:
-    """Return what the strategy selects; where not even the current turn fits beside the pins, that turn alone."""
-    try:
-        return strategy.select(view)
-    except ContextOverflow:
-        turns = view.turns
-        return Selection(turns[-1] if turns else 0, "only this turn fits")
-
-
 def _moves_in(strategy: Strategy, view: View, start: int) -> int | None:
     """Return `Report.moves_in_tokens`: what is left of the budget that the step window holds its start by."""
     return max(view.available - view.tokens_from(start), 0) if isinstance(strategy, StepWindow) else None
@@ -234,10 +227,11 @@ def _before_question(passages: Sequence[Item], items: Sequence[Item]) -> list[It
 def _message_parts(
     items: Sequence[Item],
     passages: Sequence[Item],
-    chosen: Sent,
+    picked: Chosen,
     pinned: Sequence[Item],
     left_out: Mapping[int, str],
 ) -> list[Part]:
+    chosen = picked.sent
     first = items[chosen.start].key
     single = {item.key for item in chosen.also}
     pins = {item.key for item in pinned}
@@ -256,6 +250,13 @@ def _message_parts(
             out = True
         text = text_of(item.shape.get("content"))
         parts.append(_part("message", item.shape["role"], item.key, item.tokens, rule=why, out=out, text=text))
+    summary = picked.summary or picked.unfit
+    if summary is not None:
+        why, item = f"of messages {summary.first} to {summary.last}", summary.item
+        why += "" if picked.summary else ", but does not fit"
+        text, out = text_of(item.shape["content"]).removeprefix(with_heading("")), picked.summary is None
+        part = _part("summary", item.shape["role"], item.key, item.tokens, rule=why, out=out, text=text)
+        parts.insert(len(earlier) + chosen.start, part)
     return parts
 
 
@@ -264,79 +265,6 @@ def _split_instructions(
 ) -> tuple[str | None, list[dict[str, Any]]]:
     """Return one developer prompt, the leading instructions of `history` joined to it, and the rest of the history."""
     messages = [taken_in(f"history[{index}]", message) for index, message in enumerate(history)]
-    count = next((index for index, each in enumerate(messages) if each["role"] not in _INSTRUCTIONS), len(messages))
+    count = next((index for index, each in enumerate(messages) if each["role"] not in INSTRUCTIONS), len(messages))
     prompts = [developer_prompt or "", *(text_of(message["content"]) for message in messages[:count])]
     return ("\n\n".join(filter(None, prompts)) or None), messages[count:]
-
-
-def _shaped(developer_prompt: str | None, items: Sequence[Item], profile: Profile) -> list[dict[str, Any]]:
-    """Return the array in the form the profile asks for: the instructions' role or fold, and turns that alternate.
-
-    Instructions in mid-array become the user's where the template knows them at the beginning only, or not at all.
-    """
-    fold = profile.instructions == "fold"
-    role = "user" if fold or profile.alternate else profile.instructions
-    messages = [_with_role(item.shape, role) for item in items]
-    if profile.alternate:
-        messages = _alternating(messages)
-    if not developer_prompt:
-        return messages
-    if not fold:
-        return [{"role": profile.instructions, "content": developer_prompt}, *messages]
-    first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
-    if first is None:
-        return [{"role": "user", "content": developer_prompt}, *messages]
-    messages[first] = {**messages[first], "content": _joined(developer_prompt, messages[first]["content"])}
-    return messages
-
-
-def _with_role(shape: dict[str, Any], instructions: str) -> dict[str, Any]:
-    if shape["role"] in _INSTRUCTIONS and shape["role"] != instructions:
-        return {**shape, "role": instructions}
-    return shape
-
-
-def _from_first_user(items: list[Item], left_out: dict[int, str]) -> list[Item]:
-    """Return the items from the first user message on, where turns must begin with the user."""
-    first = next((index for index, item in enumerate(items) if item.shape["role"] == "user"), len(items))
-    left_out.update(
-        {item.key: "before the first user message (this model's turns begin there)" for item in items[:first]}
-    )
-    return items[first:]
-
-
-def _alternating(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Merge neighbours of one role. A reply before one that calls tools is merged into it; its answers stay behind it."""
-    result: list[dict[str, Any]] = []
-    for message in messages:
-        last = result[-1] if result else None
-        if last is not None and message["role"] in ("user", "assistant") and last["role"] == message["role"]:
-            result[-1] = _merged(last, message)
-        else:
-            result.append(message)
-    return result
-
-
-def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    said = [each for each in (_said(first), _said(second)) if each]
-    kept = {key: value for key, value in second.items() if key in ("role", "tool_calls")}
-    if not said:
-        return second
-    return {**kept, "content": said[0] if len(said) == 1 else _joined(*said)}
-
-
-def _said(message: Mapping[str, Any]) -> Any:
-    """Return a message's content, or in its place the refusal, or the words of a spoken reply."""
-    return message.get("content") or message.get("refusal") or (message.get("audio") or {}).get("transcript")
-
-
-def _joined(first: Any, second: Any) -> Any:
-    if isinstance(first, str) and isinstance(second, str):
-        return f"{first}\n\n{second}"
-    return [*_as_parts(first), *_as_parts(second)]
-
-
-def _as_parts(content: Any) -> list[dict[str, Any]]:
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
-    return list(content or ())

@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-PartKind = Literal["developer_prompt", "tools", "response_format", "message"]
+PartKind = Literal["developer_prompt", "tools", "response_format", "message", "summary"]
 
 
 @dataclass(slots=True)
 class Part:
     """One piece of the request, or one that was left out. `key` is a message's seq (its index for plain dicts).
+
+    A `summary` has the seq of the message that holds its text; None for one that would be made, or could not be.
 
     A plain dataclass: a turn makes one for every message of its window.
     """
@@ -98,7 +100,11 @@ def stable_tokens(fixed_tokens: int, parts: Iterable[Part], start: int | None, e
         return 0
     if start != earlier.first:
         return fixed_tokens
-    sent = (part for part in parts if part.key is not None and part.included and part.key <= earlier.last)
+    sent = (
+        part
+        for part in parts
+        if part.key is not None and part.included and (part.key <= earlier.last or part.kind == "summary")
+    )
     return fixed_tokens + sum(part.tokens for part in sent)
 
 
@@ -109,3 +115,10 @@ class Context(BaseModel):
 
     messages: list[dict[str, Any]]
     report: Report
+
+    def noted(self, part: Part | None) -> Context:
+        """Return the context with one more part in its report."""
+        if part is None:
+            return self
+        report = self.report.model_copy(update={"parts": (*self.report.parts, part)})
+        return self.model_copy(update={"report": report})

@@ -142,6 +142,15 @@ class LastTurns:
         return Selection(start, self.name)
 
 
+def selected(strategy: Strategy, view: View) -> Selection:
+    """Return what the strategy selects; where not even the current turn fits beside the pins, that turn alone."""
+    try:
+        return strategy.select(view)
+    except ContextOverflow:
+        turns = view.turns
+        return Selection(turns[-1] if turns else 0, "only this turn fits")
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """What is sent of a path: single messages from before the window, then the window from index `start` on."""

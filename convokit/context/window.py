@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from convokit.domain.message import PASSAGE
+from convokit.domain.message import PASSAGE, SUMMARY
 from convokit.errors import ContextOverflow
 
 Rule = Literal["everything fits", "step window", "held from the last turn", "only this turn fits"]
@@ -31,7 +31,7 @@ class Item:
 
     @property
     def starts_turn(self) -> bool:
-        return self.shape["role"] == "user" and self.status != PASSAGE
+        return self.shape["role"] == "user" and self.status not in (PASSAGE, SUMMARY)
 
     @property
     def is_passage(self) -> bool:

@@ -98,5 +98,54 @@ class Verified(BaseModel):
     conversation_id: UUID
     entries: int
     rows: int
+    """Rows that an entry commits to: `messages`, ended API `calls` and `removals`."""
+    messages: int = 0
+    calls: int = 0
+    removals: int = 0
+    """How often something was lawfully redacted or erased."""
+    tool_calls: int = 0
+    blobs: int = 0
     head: str
     """The last hash, hexadecimal: kept elsewhere, it shows later that nothing before it was changed."""
+
+
+class VerifiedAll(BaseModel):
+    """What `kit.verify` found whole: how many conversations, with how many entries and rows; `broken` counts those that are
+    not, where it was told to go on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    conversations: int = 0
+    entries: int = 0
+    rows: int = 0
+    broken: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a checkpoint knows of one conversation: how many entries it had, and the hash (hexadecimal) of the last one."""
+
+    conversation_id: UUID
+    entries: int
+    head: str
+    of: str = ""
+    """When the checkpoint was made, for people."""
+
+
+class Checkpoint(BaseModel):
+    """A signed list of the heads of a tenant's conversations, as it was at one moment.
+
+    It lies in the file `path`, or in `text` where it was written nowhere: one JSON line about itself, one for each conversation
+    in the order of their ids, and one with the HMAC-SHA256 of all lines before it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    database_id: UUID
+    tenant: str
+    created_at: datetime
+    conversations: int
+    entries: int
+    signature: str
+    path: str | None = None
+    text: str | None = None

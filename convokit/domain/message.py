@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from convokit.domain import chain
 from convokit.domain.ids import message_id
 
-Status = Literal["complete", "partial", "late", "redacted", "passage"]
+Status = Literal["complete", "partial", "late", "redacted", "passage", "summary"]
 PASSAGE = "passage"
 """The status of a text that was retrieved for one question: it is sent with that question's turn and no other."""
+SUMMARY = "summary"
+"""The status of a text that stands for earlier messages. It lies off every path, as a child of the last of them."""
 
 
 @dataclass(slots=True)

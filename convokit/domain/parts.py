@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -181,6 +182,21 @@ def _add(blobs: dict[bytes, Blob], media_type: str, data: bytes) -> Blob:
     return blobs.setdefault(blob.digest, blob)
 
 
+_FIELD = {"image_url": "url", "input_audio": "data", "file": "file_data"}
+"""Where a part of each kind holds its binary."""
+
+
+def references(parts_json: str | None, extra_json: str | None) -> list[bytes]:
+    """Return the digests of the binaries that a stored message holds: those of its parts, and its sound."""
+    held = []
+    if parts_json is not None and SCHEME in parts_json:
+        parts = json.loads(parts_json)
+        held = [part[part["type"]].get(_FIELD[part["type"]]) for part in parts if part["type"] in _FIELD]
+    if extra_json is not None and SCHEME in extra_json:
+        held.append((json.loads(extra_json)["keys"].get("audio") or {}).get("data"))
+    return [bytes.fromhex(each.removeprefix(SCHEME)) for each in held if each and each.startswith(SCHEME)]
+
+
 def digests(parts_json: str) -> list[bytes]:
     """Return the digests that a stored message refers to."""
     return [bytes.fromhex(found) for found in re.findall(r'"blob:([0-9a-f]{64})"', parts_json)]
@@ -197,7 +213,7 @@ def _inflated(message: dict[str, Any], blobs: Mapping[bytes, Blob]) -> dict[str,
 
 def _inflated_part(part: dict[str, Any], blobs: Mapping[bytes, Blob]) -> dict[str, Any]:
     kind = part["type"]
-    field = {"image_url": "url", "input_audio": "data", "file": "file_data"}.get(kind)
+    field = _FIELD.get(kind)
     if field is None or not str(part[kind].get(field, "")).startswith(SCHEME):
         return part
     blob = blobs.get(bytes.fromhex(part[kind][field].removeprefix(SCHEME)))

@@ -34,6 +34,13 @@ class OpenTurn:
     age_us: int
     calls: int
     """The number of the API call that is running; 0 between two calls."""
+    after_seq: int | None = None
+    """Behind which message its own begin, where its question was there already."""
+
+    @property
+    def from_seq(self) -> int:
+        """What none of its messages lies before."""
+        return self.question_seq if self.after_seq is None else self.after_seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class TurnRow:
     id: UUID
     branch: int
     question_seq: int
+    after_seq: int | None
+    after_entry: int | None
     reply_seq: int | None
     state: str
     epoch: int
@@ -69,6 +78,11 @@ class TurnRow:
     ended_at: int | None
     calls: int
     """The number of its last API call."""
+
+    @property
+    def from_seq(self) -> int:
+        """What none of its messages but the question lies before."""
+        return self.question_seq if self.after_seq is None else self.after_seq
 
     def was_sent_with(self, request: str) -> bool:
         """Whether the turn was sent with this very request."""

@@ -32,6 +32,7 @@ from convokit.run.http import AsyncAnswer, AsyncClient
 from convokit.run.sync import SyncStore
 from convokit.store.engine import (
     POSTGRES,
+    SEARCH,
     SNAPSHOT,
     WRITE,
     Durability,
@@ -41,6 +42,7 @@ from convokit.store.engine import (
     set_durability,
 )
 from convokit.store.failure import translated
+from convokit.store.quick import quick
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -90,9 +92,10 @@ class ThreadedStore:
 class AsyncEngineStore:
     """PostgreSQL: the async engine, each hop through `run_sync`."""
 
-    def __init__(self, url: URL, name: str, durability: Durability = "full") -> None:
+    def __init__(self, url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> None:
         require_driver()
         self._durability: Durability = checked_durability(durability)
+        self._search = search
         self._url = url
         self._name = name
         self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncEngine, AsyncEngine]]
@@ -113,7 +116,7 @@ class AsyncEngineStore:
             raise KitClosed(self._name)
         try:
             async with self._engine(write=write).begin() as connection:
-                return await connection.run_sync(call)
+                return await connection.run_sync(lambda connection: call(quick(connection)))
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translated(self._name, error) from None
 
@@ -122,7 +125,7 @@ class AsyncEngineStore:
         if loop not in self._engines:
             from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # brings the whole ORM with it
 
-            writer = create_async_engine(self._url, **POSTGRES)
+            writer = create_async_engine(self._url, **POSTGRES, execution_options={SEARCH: self._search})
             set_durability(writer.sync_engine, self._durability)
             reader = writer.execution_options(isolation_level=SNAPSHOT)
             self._engines[loop] = (writer.execution_options(**{WRITE: True}), reader)
@@ -137,11 +140,11 @@ class AsyncEngineStore:
         self._engines.clear()
 
 
-def open_store(url: URL, name: str, durability: Durability = "full") -> AsyncStore:
+def open_store(url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> AsyncStore:
     """Return the store for a database; nothing is connected yet."""
     if url.get_backend_name() == "sqlite":
-        return ThreadedStore(open_engine(url, durability=durability), name)
-    return AsyncEngineStore(url, name, durability)
+        return ThreadedStore(open_engine(url, durability=durability, search=search), name)
+    return AsyncEngineStore(url, name, durability, search=search)
 
 
 class _LeftAfter(BaseException):

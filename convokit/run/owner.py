@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
 
@@ -15,8 +16,12 @@ running: set[UUID] = set()
 
 
 def owner() -> str:
-    """Return this process's name as an owner. Right after a fork too: it is read anew each time."""
-    pid = os.getpid()
+    """Return this process's name as an owner. Right after a fork too: it is read once for each process."""
+    return _name(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _name(pid: int) -> str:
     return json.dumps([_machine(), _boot() + _namespace(), pid, _started(pid)], separators=(",", ":"))
 
 

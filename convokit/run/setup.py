@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from sqlalchemy.engine import URL
 
 from convokit.completion.options import Options
 from convokit.completion.scope import Database, Scope, Target
-from convokit.domain.ids import as_id, new_id
+from convokit.domain.branch import MAIN
+from convokit.domain.ids import MAX_SEQ, as_id, new_id
 from convokit.domain.profile import DEFAULT_BASE_URL, resolve
 from convokit.domain.text import checked, checked_json
 from convokit.errors import InvalidInput, SettingsError, TooLarge
@@ -32,6 +33,7 @@ def scope_of(
     api_key: ApiKey,
     tenant: str,
     limits: Limits | None,
+    search: bool = True,
 ) -> tuple[URL, Scope]:
     """Return the database's URL and the kit's scope. Raises: SettingsError, InvalidInput."""
     environment = Environment.read()
@@ -47,6 +49,8 @@ def scope_of(
         resolve("", server, name=options.profile)
     if limits is not None and not isinstance(limits, Limits):
         raise SettingsError("limits", f"must be Limits, not {limits!r}")
+    if not isinstance(search, bool):
+        raise SettingsError("search", f"must be True or False, not {search!r}")
     bounds = limits or Limits()
     scope = Scope(
         tenant=_tenant(tenant, bounds),
@@ -57,6 +61,7 @@ def scope_of(
         limits=bounds,
         owner=owner,
         is_dead=is_dead,
+        search=search,
         running=running,
     )
     return url, scope
@@ -100,6 +105,16 @@ def _fit(key: object) -> str | None:
     return key
 
 
+def _branch(scope: Scope, branch: object) -> int | str | None:
+    """Return the branch to look for, None for the main one. Raises: InvalidInput."""
+    number = isinstance(branch, int) and not isinstance(branch, bool) and 0 <= branch <= MAX_SEQ
+    if not number and (not isinstance(branch, str) or not branch):
+        raise InvalidInput("branch", f"must be a branch's number or name, not {branch!r}")
+    if isinstance(branch, str):
+        checked("branch", branch, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
+    return None if branch in (0, MAIN) else cast("int | str", branch)
+
+
 def target_of(
     scope: Scope,
     key: str | None,
@@ -109,6 +124,7 @@ def target_of(
     title: str | None,
     metadata: object,
     options: Options,
+    branch: object = 0,
 ) -> Target:
     """Return a chat's target. Raises: InvalidInput for a key, subject or metadata that cannot be stored."""
     limits = scope.limits
@@ -133,4 +149,5 @@ def target_of(
         metadata=encoded,
         options=options,
         must_exist=id is not None,
+        wanted=_branch(scope, branch),
     )

@@ -26,6 +26,7 @@ from convokit.run.http import Answer, Client
 from convokit.store import migrate
 from convokit.store.engine import SNAPSHOT, WRITE, open_engine
 from convokit.store.failure import translated
+from convokit.store.quick import quick
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -55,12 +56,12 @@ class SyncStore:
         try:
             if not write:
                 with self._reader.begin() as connection:
-                    return call(connection)
+                    return call(quick(connection))
             if self._lock is None:
                 with self._writer.begin() as connection:
-                    return call(connection)
+                    return call(quick(connection))
             with self._lock, self._writer.begin() as connection:
-                return call(connection)
+                return call(quick(connection))
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translated(self.name, error) from None
 

@@ -32,8 +32,9 @@ from convokit.domain.chain import Entry
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow
-from convokit.store import chain, conversations, messages, turns
+from convokit.store import chain, conversations, messages, search, turns
 from convokit.store.schema import completion, conversation, entry, message, turn
+from convokit.store.schema import search as search_table
 
 Written = Literal["all", "nothing", "turn"]
 """`nothing`: the turn is no longer open under its epoch. `turn`: it was closed, but the conversation has moved meanwhile."""
@@ -49,9 +50,12 @@ class Addition:
     moved: ConversationRow
     branch: int
     head: int | None
+    """The branch's new head; None leaves it where it is."""
     entries: Sequence[Entry]
     messages: Sequence[MessageRow]
     created: bool = False
+    was: int | None = None
+    """Where the branch's head was when it was read, for a turn that begins."""
     opened: Mapping[str, Any] | None = None
     """The turn that begins, as `turns.opening` gives it."""
     ended: Mapping[str, Any] | None = None
@@ -61,7 +65,10 @@ class Addition:
 
 
 def write(connection: Connection, given: Addition) -> Written:
-    """Write an addition. Raises: IntegrityError when a key or an index refuses one of its rows."""
+    """Write an addition. Anything but "all" is for the caller to undo, or to go on from.
+
+    Raises: IntegrityError when a key or an index refuses one of its rows.
+    """
     few = max(len(given.messages), len(given.entries)) <= MANY
     return (_at_once if few and connection.dialect.name == "postgresql" else _one_by_one)(connection, given)
 
@@ -72,7 +79,7 @@ def _one_by_one(connection: Connection, given: Addition) -> Written:
         return "nothing"
     if given.created:
         conversations.create(connection, given.moved)
-    elif not conversations.advance(connection, row, given.moved):
+    elif not conversations.advance(connection, row, given.moved, _main_head(given), begins=given.opened is not None):
         return "nothing" if given.ended is None else "turn"
     if given.opened is not None:
         turns.insert_open(connection, row.id, given.opened)
@@ -82,11 +89,12 @@ def _one_by_one(connection: Connection, given: Addition) -> Written:
         turns.end_call(connection, row.id, given.ended_call)
     if given.begun_call is not None:
         turns.insert_call(connection, row.id, given.begun_call)
-    _move_branch(connection, given)
-    return "all"
+    return "all" if _move_branch(connection, given) else "nothing"
 
 
 def _at_once(connection: Connection, given: Addition) -> Written:
+    found = search.entries("postgresql", given.row.tenant, given.row.id, given.messages)
+    found = found if search.wanted_by(connection) else []
     shape = Shape(
         created=given.created,
         opens=given.opened is not None,
@@ -95,17 +103,26 @@ def _at_once(connection: Connection, given: Addition) -> Written:
         entries=len(given.entries),
         begins_call=given.begun_call is not None,
         ends_call=given.ended_call is not None,
+        found=len(found),
     )
-    ended, moved = connection.execute(_statement(shape), _values(given)).one()
+    ended, moved = connection.execute(_statement(shape), _values(given, found)).one()
     if not moved:
         return "turn" if given.ended is not None and ended else "nothing"
-    _move_branch(connection, given)
-    return "all"
+    return "all" if _move_branch(connection, given) else "nothing"
 
 
-def _move_branch(connection: Connection, given: Addition) -> None:
-    if given.branch:
+def _main_head(given: Addition) -> int | None:
+    return None if given.branch else given.head
+
+
+def _move_branch(connection: Connection, given: Addition) -> bool:
+    """Move the head of a branch that is not the main one. Return False where a turn would begin on a path that is not its."""
+    if given.branch and given.opened is not None:
+        assert given.head is not None
+        return conversations.move_branch_from(connection, given.row.id, given.branch, given.was, given.head)
+    if given.branch and given.head is not None:
         conversations.move_branch(connection, given.row.id, given.branch, given.head)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +136,8 @@ class Shape:
     entries: int
     begins_call: bool
     ends_call: bool
+    found: int
+    """Rows of the search index."""
 
 
 @lru_cache(maxsize=64)
@@ -130,12 +149,16 @@ def _statement(shape: Shape) -> Executable:
         source = moved.returning(conversation.c.id).cte("moved")
     else:
         advance = conversations.ADVANCE if ended is None else conversations.ADVANCE.where(select(ended).exists())
+        if shape.opens:
+            advance = advance.where(conversations.SAME_HEAD)
         source = advance.returning(conversation.c.id).cte("moved")
     parts = []
     if shape.opens:
         parts.append(_inserted(turn, turns.OPENING, source, lease_until=turns.LEASE))
     if shape.messages:
         parts.append(_inserted(message, MessageRow.__slots__, source, shape.messages))
+    if shape.found:
+        parts.append(_inserted(search_table, search.COLUMNS, source, shape.found))
     if shape.entries:
         parts.append(_inserted(entry, Entry.__slots__, source, shape.entries))
     if shape.ends_call:
@@ -162,18 +185,20 @@ def _count(part: CTE) -> ColumnElement[int]:
     return select(func.count()).select_from(part).scalar_subquery()
 
 
-def _values(given: Addition) -> dict[str, Any]:
+def _values(given: Addition, found: Sequence[search.Entry]) -> dict[str, Any]:
     """Return the statement's values, under the names that its parts gave them."""
     row, values = given.row, dict(given.ended or ())
     if given.created:
         values |= _named(conversation, ConversationRow.__slots__, given.moved, 0)
     else:
-        values |= conversations.advancing(row, given.moved)
+        values |= conversations.advancing(row, given.moved, _main_head(given))
     if given.opened is not None:
         values |= {f"{turn.name}_{name}_0": value for name, value in given.opened.items()}
-        values["lease_us"] = given.opened["lease_us"]
+        values["lease_us"], values["b_head_seq"] = given.opened["lease_us"], row.head_seq
     for number, each in enumerate(given.messages):
         values |= _named(message, MessageRow.__slots__, each, number)
+    for number, indexed in enumerate(found):
+        values |= _named(search_table, search.COLUMNS, indexed, number)
     for number, link in enumerate(given.entries):
         values |= _named(entry, Entry.__slots__, link, number)
     if given.ended_call is not None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 
 from convokit.domain.chain import Entry, Kind
 from convokit.store.blobs import insert_new
-from convokit.store.schema import entry, prompt
+from convokit.store.schema import entry, prompt, removal
 
 _INSERT = insert(entry)
 _ENTRIES = (
@@ -20,6 +20,7 @@ _ENTRIES = (
     .limit(bindparam("limit"))
 )
 _PROMPT = select(prompt.c.body).where(prompt.c.tenant == bindparam("tenant"), prompt.c.digest == bindparam("digest"))
+_REMOVED = select(removal.c.ref).where(removal.c.conversation_id == bindparam("id"))
 PAGE = 500
 
 
@@ -44,7 +45,7 @@ def append(connection: Connection, conversation_id: UUID, entries: Sequence[Entr
 
 def pages(connection: Connection, conversation_id: UUID) -> Iterator[list[Entry]]:
     """Yield every entry in order, a page of rows at a time."""
-    after = 0
+    after = -(2**31)  # numbers begin at 1: a lower one is found too
     while True:
         rows = connection.execute(_ENTRIES, {"id": conversation_id, "after": after, "limit": PAGE}).all()
         if rows:
@@ -64,3 +65,8 @@ def find_prompt(connection: Connection, tenant: str, digest: bytes) -> str | Non
     """Return the text stored under a digest."""
     found: str | None = connection.execute(_PROMPT, {"tenant": tenant, "digest": digest}).scalar_one_or_none()
     return found
+
+
+def removed(connection: Connection, conversation_id: UUID) -> set[str]:
+    """Return what was removed of a conversation, by the refs of its removals."""
+    return set(connection.execute(_REMOVED, {"id": conversation_id}).scalars())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
+from sqlalchemy import Connection, Integer, bindparam, func, insert, select, tuple_, update
 
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import keyed_id
@@ -30,21 +30,31 @@ ADVANCE = (
         last_seq=bindparam("last_seq"),
         last_entry=bindparam("new_last_entry"),
         chain_hash=bindparam("chain_hash"),
-        head_seq=bindparam("head_seq"),
+        head_seq=func.coalesce(bindparam("new_head_seq", type_=Integer), conversation.c.head_seq),
         updated_at=bindparam("updated_at"),
     )
 )
+"""The head stays where it is unless a new one is given: it may move without an entry (`checkout`), unseen by the comparison."""
+SAME_HEAD = conversation.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer))
+"""What a turn that begins compares besides: it answers the path that was read."""
+_BEGIN = ADVANCE.where(SAME_HEAD)
 _MOVE_BRANCH = (
     update(branch)
     .where(branch.c.conversation_id == bindparam("b_id"), branch.c.number == bindparam("b_number"))
     .values(head_seq=bindparam("head_seq"))
 )
+_MOVE_BRANCH_FROM = _MOVE_BRANCH.where(branch.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer)))
 _SETTINGS = (
     update(conversation)
     .where(conversation.c.id == bindparam("b_id"), conversation.c.tenant == bindparam("b_tenant"))
     .values({name: bindparam(f"new_{name}") for name in ("settings", "subject", "title", "metadata")})
 )
 
+_POINT = (
+    update(conversation)
+    .where(conversation.c.id == bindparam("b_id"), conversation.c.tenant == bindparam("b_tenant"))
+    .values(head_seq=bindparam("new_head_seq"))
+)
 _PINS = (
     update(conversation)
     .where(conversation.c.id == bindparam("b_id"), conversation.c.tenant == bindparam("b_tenant"))
@@ -82,12 +92,20 @@ def create(connection: Connection, row: ConversationRow) -> None:
     connection.execute(_INSERT, {name: getattr(row, name) for name in ConversationRow.__slots__})
 
 
-def advance(connection: Connection, row: ConversationRow, moved: ConversationRow) -> bool:
-    """Move the conversation on, if nobody moved it since `row` was read. Return whether it moved."""
-    return connection.execute(ADVANCE, advancing(row, moved)).rowcount == 1
+def advance(
+    connection: Connection, row: ConversationRow, moved: ConversationRow, head: int | None, *, begins: bool = False
+) -> bool:
+    """Move the conversation on, if nobody moved it since `row` was read, and its head if one is given. Return whether it moved.
+
+    A turn that `begins` wants the head where it was, too.
+    """
+    values = advancing(row, moved, head)
+    if begins:
+        values["b_head_seq"] = row.head_seq
+    return connection.execute(_BEGIN if begins else ADVANCE, values).rowcount == 1
 
 
-def advancing(row: ConversationRow, moved: ConversationRow) -> dict[str, Any]:
+def advancing(row: ConversationRow, moved: ConversationRow, head: int | None) -> dict[str, Any]:
     """Return the values of `ADVANCE`."""
     return {
         "b_id": row.id,
@@ -96,14 +114,30 @@ def advancing(row: ConversationRow, moved: ConversationRow) -> dict[str, Any]:
         "last_seq": moved.last_seq,
         "new_last_entry": moved.last_entry,
         "chain_hash": moved.chain_hash,
-        "head_seq": moved.head_seq,
+        "new_head_seq": head,
         "updated_at": moved.updated_at,
     }
 
 
-def move_branch(connection: Connection, conversation_id: UUID, number: int, head_seq: int | None) -> None:
+def move_branch(connection: Connection, conversation_id: UUID, number: int, head_seq: int) -> None:
     """Move the head of a branch that is not the main one."""
     connection.execute(_MOVE_BRANCH, {"b_id": conversation_id, "b_number": number, "head_seq": head_seq})
+
+
+def move_branch_from(
+    connection: Connection, conversation_id: UUID, number: int, was: int | None, head_seq: int
+) -> bool:
+    """Move the head of a branch that is not the main one, if it is where it was. Return whether it moved."""
+    values = {"b_id": conversation_id, "b_number": number, "b_head_seq": was, "head_seq": head_seq}
+    return connection.execute(_MOVE_BRANCH_FROM, values).rowcount == 1
+
+
+def point(connection: Connection, row: ConversationRow, number: int, head_seq: int) -> None:
+    """Have a branch end elsewhere; its conversation's row must be locked."""
+    if number:
+        move_branch(connection, row.id, number, head_seq)
+    else:
+        connection.execute(_POINT, {"b_id": row.id, "b_tenant": row.tenant, "new_head_seq": head_seq})
 
 
 def describe(connection: Connection, row: ConversationRow) -> None:

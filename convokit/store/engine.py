@@ -28,6 +28,8 @@ Durability = Literal["full", "fast"]
 BUSY_TIMEOUT_S = 30.0
 """Longer than the worst queue behind one writer: SQLite's own waiting is not fair."""
 WRITE = "convokit_write"
+SEARCH = "convokit_search"
+"""A connection's execution option: False enters no message into the search index."""
 
 
 def _prepare_nothing_behind_a_pooler(connection: Any, record: object) -> None:
@@ -99,7 +101,7 @@ def describe(url: URL) -> str:
     return f"PostgreSQL database {url.database or ''} at {url.host or 'the local socket'}".replace("  ", " ")
 
 
-def open_engine(url: URL, *, create: bool = False, durability: Durability = "full") -> Engine:
+def open_engine(url: URL, *, create: bool = False, durability: Durability = "full", search: bool = True) -> Engine:
     """Return an engine for `url`; nothing is connected yet. `create` lets a missing SQLite file be made.
 
     `durability="fast"` commits without waiting for the disk: no crash of a process loses anything, a power cut may take the
@@ -107,9 +109,11 @@ def open_engine(url: URL, *, create: bool = False, durability: Durability = "ful
     """
     checked_durability(durability)
     if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(url, create=create, synchronous="FULL" if durability == "full" else "NORMAL")
+        engine = _sqlite_engine(url, create=create, synchronous="FULL" if durability == "full" else "NORMAL")
+        engine.update_execution_options(**{SEARCH: search})
+        return engine
     require_driver()
-    engine = create_engine(url, **POSTGRES)
+    engine = create_engine(url, **POSTGRES, execution_options={SEARCH: search})
     set_durability(engine, durability)
     return engine
 

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Integer, bindparam, func, insert, select
 
 from convokit.domain.message import PASSAGE, MessageRow
+from convokit.store import search
 from convokit.store.schema import message
 
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
@@ -83,7 +84,7 @@ FIRST_PAGE = 32
 
 _LAST_OF_TURN = select(func.max(message.c.seq)).where(
     message.c.conversation_id == bindparam("id"),
-    message.c.seq >= bindparam("question"),
+    message.c.seq >= bindparam("first"),
     message.c.turn_id == bindparam("turn"),
     message.c.status == "complete",
 )
@@ -98,7 +99,7 @@ class Path:
 
 
 def append(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> None:
-    """Insert final messages."""
+    """Insert final messages, and into the search index what they are found by."""
     if rows:
         connection.execute(
             _INSERT,
@@ -107,6 +108,7 @@ def append(connection: Connection, conversation_id: UUID, rows: Sequence[Message
                 for row in rows
             ],
         )
+        search.add(connection, conversation_id, rows)
 
 
 def get(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:
@@ -128,9 +130,9 @@ def of_turn(
     return [MessageRow(*row) for row in connection.execute(_OF_TURN, values)]
 
 
-def last_of_turn(connection: Connection, conversation_id: UUID, turn_id: UUID, question_seq: int) -> int:
-    """Return the seq of a turn's last whole message: its question, or the last result of its tools."""
-    values = {"id": conversation_id, "turn": turn_id, "question": question_seq}
+def last_of_turn(connection: Connection, conversation_id: UUID, turn_id: UUID, question_seq: int, from_seq: int) -> int:
+    """Return the seq of a turn's last whole message: its question, or the last result of its tools, from `from_seq` on."""
+    values = {"id": conversation_id, "turn": turn_id, "first": from_seq}
     return connection.execute(_LAST_OF_TURN, values).scalar_one() or question_seq
 
 
@@ -163,12 +165,18 @@ def read_back(
 
 
 def on_path(connection: Connection, conversation_id: UUID, head: int | None, seqs: Collection[int]) -> list[int]:
-    """Return those of `seqs` that lie on the path to `head`, in order: one look per run of the path, not per message."""
+    """Return those of `seqs` that lie on the path to `head`, in order: found by the path's runs, not message by message."""
     if not seqs:
         return []
     values = {"id": conversation_id, "last": head, "lowest": min(seqs)}
     runs: list[tuple[int, ...]] = [tuple(row) for row in connection.execute(_RUNS, values)]
     return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last, *_ in runs))
+
+
+def runs(connection: Connection, conversation_id: UUID, head: int) -> list[tuple[int, int]]:
+    """Return the first and last seq of each run of the path to `head`, in order."""
+    values = {"id": conversation_id, "last": head, "lowest": 0}
+    return sorted((row[0], row[1]) for row in connection.execute(_RUNS, values))
 
 
 def page(

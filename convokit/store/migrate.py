@@ -16,7 +16,18 @@ from sqlalchemy import Connection, Select, Text, column, inspect, select, table,
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from convokit.errors import ConvokitError, SchemaOutdated, StoreError
-from convokit.store.schema import GENERATION, PREFIX, REVISION, VERSION_TABLE, metadata, schema_
+from convokit.store.quick import plain
+from convokit.store.schema import (
+    FTS,
+    GENERATION,
+    OF_ONE_ENGINE,
+    PREFIX,
+    REVISION,
+    VERSION_TABLE,
+    metadata,
+    schema_,
+    search,
+)
 
 _ALONE = threading.Lock()
 """Alembic keeps its state in module globals: one migration at a time in a process, whatever the database."""
@@ -45,6 +56,13 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
     return True
 
 
+def compared(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
+    """Keep autogenerate to what `schema` describes: convokit's own tables, without what one engine alone has for search."""
+    if type_ == "table":
+        return include_name(name, type_, parent_names) and not str(name).startswith(FTS)
+    return parent_names.get("table_name") != search.name or (type_, name) not in OF_ONE_ENGINE
+
+
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Bring the tables to `revision`, in the caller's transaction. Safe to run from many processes at once."""
     from alembic import command  # noqa: PLC0415  # only a process that migrates pays for alembic
@@ -53,7 +71,7 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     with _ALONE:
         _check_alone()
-        command.upgrade(_config(connection), revision)
+        command.upgrade(_config(plain(connection)), revision)
 
 
 def _check_alone() -> None:
@@ -72,7 +90,7 @@ def differences(connection: Connection) -> list[str]:
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
-    options = {"version_table": VERSION_TABLE, "include_name": include_name, "compare_type": True}
+    options = {"version_table": VERSION_TABLE, "include_name": compared, "compare_type": True}
     context = MigrationContext.configure(connection, opts=options)
     return [str(difference) for difference in compare_metadata(context, metadata)]
 
@@ -104,7 +122,7 @@ def check(connection: Connection, database: str) -> UUID:
     """
     has = current(connection)
     if has is None:
-        others = [name for name in inspect(connection).get_table_names() if not name.startswith(PREFIX)]
+        others = [name for name in inspect(plain(connection)).get_table_names() if not name.startswith(PREFIX)]
         beside = f" (it holds other tables: {', '.join(sorted(others)[:3])}; they are left alone)" if others else ""
         raise SchemaOutdated(database, has=None, needs=REVISION, action=_UPGRADE + beside)
     if has < REVISION:

@@ -20,12 +20,14 @@ from sqlalchemy import (
     MetaData,
     Named,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     TypedColumns,
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 PREFIX = "convokit_"
 VERSION_TABLE = "convokit_alembic_version"
@@ -111,6 +113,10 @@ class TurnColumns(_OfConversation):
     id = Column(Uuid, nullable=False)
     branch = Column(Integer, nullable=False)
     question_seq = Column(Integer, nullable=False)
+    after_seq = Column(Integer)
+    """For another reply to a question that was there already: the last message when the turn began. Its own lie behind it."""
+    after_entry = Column(Integer)
+    """And the chain's last entry then, which orders such turns; both None for the turn that asked its question."""
     reply_seq = Column(Integer)
     idempotency_hash = Column(LargeBinary)
     fingerprint = Column(LargeBinary)
@@ -208,6 +214,14 @@ class SummaryColumns(_OfConversation):
     created_at = Column(BigInteger, nullable=False)
 
 
+class SearchColumns(_OfConversation):
+    seq = Column(Integer, nullable=False)
+    role = Column(Text, nullable=False)
+    created_at = Column(BigInteger, nullable=False)
+    words: Named[Any] = Column(ARRAY(SmallInteger).with_variant(Integer, "sqlite"), nullable=True)
+    """PostgreSQL: 16 bits of each key that finds the message. SQLite: a checksum of them. Null once the words are forgotten."""
+
+
 class RemovalColumns(_OfConversation):
     number = Column(Integer, nullable=False)
     """The entry, of kind redaction or erasure, that commits to this row."""
@@ -237,8 +251,22 @@ conversation = Table(
     Index("convokit_conversation_recent", "tenant", "updated_at", "id"),
     Index("convokit_conversation_subject", "tenant", "subject", "updated_at", "id", **_partial("subject IS NOT NULL")),
 )
-branch = Table("convokit_branch", metadata, BranchColumns, _key("branch", "conversation_id", "number"))
-message = Table("convokit_message", metadata, MessageColumns, _key("message", "conversation_id", "seq"))
+branch = Table(
+    "convokit_branch",
+    metadata,
+    BranchColumns,
+    _key("branch", "conversation_id", "number"),
+    Index("convokit_branch_name", "conversation_id", "name", unique=True, **_partial("name IS NOT NULL")),
+)
+message = Table(
+    "convokit_message",
+    metadata,
+    MessageColumns,
+    _key("message", "conversation_id", "seq"),
+    Index("convokit_message_parting", "conversation_id", "parent_seq", **_partial("run_start_seq = seq")),
+)
+"""The second index holds only messages that do not lie right behind their parent: where paths part. A conversation without
+branches has one row in it, its first message; siblings and leaves are found from it without reading the messages between."""
 turn = Table(
     "convokit_turn",
     metadata,
@@ -252,6 +280,7 @@ turn = Table(
         unique=True,
         **_partial("idempotency_hash IS NOT NULL"),
     ),
+    Index("convokit_turn_again", "conversation_id", "question_seq", **_partial("after_entry IS NOT NULL")),
     Index("convokit_turn_open", "lease_until", **_partial("claim IS NOT NULL")),
 )
 chunk = Table(
@@ -268,3 +297,9 @@ prompt = Table("convokit_prompt", metadata, PromptColumns, _key("prompt", "tenan
 blob = Table("convokit_blob", metadata, BlobColumns, _key("blob", "conversation_id", "digest"))
 summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"))
 removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"))
+search = Table("convokit_search", metadata, SearchColumns, _key("search", "conversation_id", "seq"))
+"""What search finds: a row for each message with words. Its index on `words`, and SQLite's rowids, only the migration knows."""
+FTS = "convokit_search_words"
+"""SQLite's FTS5 table; others, made by it, begin with this name."""
+OF_ONE_ENGINE = frozenset({("column", "id"), ("index", "convokit_search_place"), ("index", "convokit_search_found")})
+"""What the table of what search finds has on SQLite, or on PostgreSQL, alone."""

@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob, digests
+from convokit.domain.summary import StoredSummary
 from convokit.domain.turn import OpenTurn
-from convokit.store import blobs, conversations, messages, turns
+from convokit.store import blobs, conversations, messages, summaries, turns
 
 
 @dataclass(slots=True, repr=False)
@@ -27,6 +28,8 @@ class Snapshot:
     """The binaries that the messages of the path refer to."""
     pinned: list[MessageRow] = field(default_factory=list)
     """Pinned messages of the path from before what was read."""
+    summaries: list[StoredSummary] = field(default_factory=list)
+    """The path's summaries, the newest first, where they were asked for."""
 
 
 def snapshot(
@@ -36,21 +39,26 @@ def snapshot(
     branch: int,
     enough: Callable[[ConversationRow, list[MessageRow]], int],
     at: int | None = None,
+    *,
+    summarised: bool = False,
 ) -> Snapshot:
     """Read the conversation, the end of the branch's path as far as `enough` asks, and whether a turn is open on it.
 
-    `at` reads the path that ends there instead of the branch's own.
+    `at` reads the path that ends there instead of the branch's own, 0 the one before every message; `summarised` reads its
+    summaries as well.
     """
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return Snapshot(None)
     found = row
     head = conversations.head(connection, row, branch)
-    path = messages.read_back(connection, row.id, head if at is None else at, lambda rows: enough(found, rows))
+    end = head if at is None else at or None
+    path = messages.read_back(connection, row.id, end, lambda rows: enough(found, rows))
     pinned = _pinned(connection, row, path)
     wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in digests(each.parts)}
     found_blobs = blobs.among(connection, row.id, wanted) if wanted else {}
-    return Snapshot(row, head, path, turns.open_on(connection, row.id, branch), found_blobs, pinned)
+    stored = summaries.of_path(connection, row.id, end) if summarised else []
+    return Snapshot(row, head, path, turns.open_on(connection, row.id, branch), found_blobs, pinned, stored)
 
 
 def _pinned(connection: Connection, row: ConversationRow, path: messages.Path) -> list[MessageRow]:

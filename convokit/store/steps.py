@@ -18,8 +18,9 @@ from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import Blob
+from convokit.domain.summary import SummaryRow
 from convokit.domain.turn import CompletionRow, Key, ToolCallRow, TurnRow
-from convokit.store import append, blobs, chain, conversations, pieces, tool_calls, turns
+from convokit.store import append, blobs, chain, conversations, pieces, summaries, tool_calls, turns
 
 
 class Conflict(Exception):  # not a user's error: read again and try once more
@@ -45,6 +46,10 @@ class Beginning:
     """Whether the conversation's own settings, subject or title changed."""
     passages: Sequence[MessageRow] = ()
     """What was retrieved for the question: the path leads through them to it."""
+    head: int | None = None
+    """Where the branch's head was when it was read."""
+    follows: MessageRow | None = None
+    """What the reply follows, where the question is there already: nothing is asked then, and the branch ends here again."""
 
 
 @dataclass(slots=True, repr=False)
@@ -102,6 +107,9 @@ class Recording:
     """Tool calls that ran."""
     moves_head: bool = True
     prompts: Sequence[tuple[bytes, str]] = ()
+    summary: SummaryRow | None = None
+    """What the one message of `rows` stands for, when it is a summary."""
+    blobs: Sequence[Blob] = ()
 
     @property
     def completion(self) -> CompletionRow | None:
@@ -118,14 +126,16 @@ class Settled:
 
 
 def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
-    """Make a turn durable: question, turn and API call, together. Return the conversation as it is now.
+    """Make a turn durable: question, if it is asked here, turn and API call, together. Return the conversation as it is now.
 
     Raises: Conflict when the conversation moved, was created by another process, or has an open turn on this branch.
     """
-    row, question = beginning.conversation, beginning.question
-    asked = [*beginning.passages, question]
+    row, question, follows = beginning.conversation, beginning.question, beginning.follows
+    asked = [*beginning.passages, question] if follows is None else []
     entries = chains.extend(row.last_entry, row.chain_hash, [each.leaf() for each in asked])
-    moved = _moved(row, beginning.branch, question.seq, question.seq, entries, beginning.at)
+    head = question.seq if follows is None else follows.seq
+    last = question.seq if follows is None else row.last_seq
+    moved = _moved(row, beginning.branch, head, last, entries, beginning.at)
     opened = turns.opening(
         beginning.completion.turn_id,
         branch=beginning.branch,
@@ -134,8 +144,9 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
         lease_us=beginning.lease_us,
         at=beginning.at,
         key=beginning.key,
+        after=None if follows is None else row,
     )
-    addition = append.Addition(row, moved, beginning.branch, question.seq, entries, asked)
+    addition = append.Addition(row, moved, beginning.branch, head, entries, asked, was=beginning.head)
     addition.created, addition.opened, addition.begun_call = beginning.created, opened, beginning.completion
     try:
         if append.write(connection, addition) != "all":
@@ -187,7 +198,6 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
         return None
     if settlement.tools_from_seq is not None:
         tool_calls.cut_off(connection, row.id, settlement.turn_id, settlement.tools_from_seq, settlement.at)
-    blobs.keep(connection, row.id, settlement.blobs)
     if settlement.pieces:
         pieces.prune(connection, row.id, settlement.turn_id)
     if settled.rows and settled.rows[0].seq != named:
@@ -213,13 +223,15 @@ def _extend(
     while True:
         entries = chains.extend(row.last_entry, row.chain_hash, [*(each.leaf() for each in rows), *call])
         moves = bool(rows) and settlement.moves_head and rows[0].status != "late"
-        head = _head_of(rows) if moves else conversations.head(connection, row, settlement.branch)
+        head = _head_of(rows) if moves else None
         last = rows[-1].seq if rows else row.last_seq
         moved = _moved(row, settlement.branch, head, last, entries, settlement.at)
         addition = append.Addition(row, moved, settlement.branch, head, entries, rows)
         addition.ended, addition.ended_call, addition.begun_call = ended, ended_call, begun_call
         written = append.write(connection, addition)
         if written == "all":
+            held = "".join(each.extra or "" for each in rows)  # of a reply that broke off, perhaps none is kept
+            blobs.keep(connection, row.id, [each for each in settlement.blobs if each.url in held])
             return Settled(moved, rows)
         if ended is not None and written == "nothing":
             return None
@@ -250,7 +262,7 @@ def _moved(
     values |= {"last_seq": last, "updated_at": at}
     if entries:
         values |= {"last_entry": entries[-1].number, "chain_hash": entries[-1].hash}
-    if branch == 0:
+    if branch == 0 and head is not None:
         values["head_seq"] = head
     return ConversationRow(**values)
 
@@ -280,6 +292,9 @@ def record(connection: Connection, recording: Recording) -> Settled | None:
         pieces.prune(connection, row.id, recording.turn_id)
     for digest, body in recording.prompts:
         chain.keep_prompt(connection, row.tenant, digest, body)
+    if recording.summary is not None:
+        recording.summary.message_seq = settled.rows[0].seq
+        summaries.add(connection, row.id, recording.summary)
     for begun, each in enumerate(recording.tool_calls):
         each.message_seq = settled.rows[0].seq
         each.position = begun

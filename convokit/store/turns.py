@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
+from convokit.domain.conversation import ConversationRow
 from convokit.domain.turn import CompletionRow, Key, OpenTurn, TurnRow
 from convokit.store.clock import now_us
 from convokit.store.schema import completion, conversation, turn
@@ -27,6 +28,7 @@ _OPEN_COLUMNS = (
     case((turn.c.lease_until < now_us(), True), else_=False),
     now_us() - turn.c.started_at,
     _CALLS.where(completion.c.ended_at.is_(None)).scalar_subquery(),
+    turn.c.after_seq,
 )
 _OPEN = select(*_OPEN_COLUMNS).where(turn.c.conversation_id == bindparam("id"), turn.c.claim == bindparam("branch"))
 _OPEN_IN = (
@@ -45,6 +47,12 @@ _TENANTS = (
 _FOUND = select(*(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"), _CALLS.scalar_subquery())
 _BY_ID = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
 _AMONG = _FOUND.where(turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True)))
+_AGAIN = _FOUND.where(
+    turn.c.conversation_id == bindparam("id"),
+    turn.c.question_seq.in_(bindparam("questions", expanding=True)),
+    turn.c.branch == bindparam("branch"),
+    turn.c.after_entry.is_not(None),
+).order_by(turn.c.after_entry)
 _BY_KEY = _FOUND.join(conversation, conversation.c.id == turn.c.conversation_id).where(
     turn.c.conversation_id == bindparam("id"),
     conversation.c.tenant == bindparam("tenant"),
@@ -77,7 +85,7 @@ _HELD = (
 )
 LEASE = now_us() + bindparam("lease_us")
 OPENING = (
-    *("id", "branch", "claim", "question_seq", "epoch", "state", "owner", "started_at"),
+    *("id", "branch", "claim", "question_seq", "after_seq", "after_entry", "epoch", "state", "owner", "started_at"),
     *("idempotency_hash", "fingerprint", "fingerprint_salt"),
 )
 _BEGIN = insert(turn).values(lease_until=LEASE)
@@ -126,6 +134,11 @@ _CALL = select(*(getattr(completion.c, name) for name in CompletionRow.__slots__
     completion.c.turn_id == bindparam("turn"),
     completion.c.number == bindparam("number"),
 )
+_CALLS_OF = (
+    select(*(getattr(completion.c, name) for name in CompletionRow.__slots__))
+    .where(completion.c.conversation_id == bindparam("id"), completion.c.turn_id == bindparam("turn"))
+    .order_by(completion.c.number)
+)
 _ENDED_CALLS = (
     select(func.count())
     .select_from(completion)
@@ -142,8 +155,8 @@ def open_on(connection: Connection, conversation_id: UUID, branch: int) -> OpenT
 
 
 def _open_turn(values: Any) -> OpenTurn:
-    turn_id, question_seq, epoch, owner, expired, age_us, calls = values
-    return OpenTurn(turn_id, question_seq, epoch, owner, bool(expired), age_us, calls)
+    turn_id, question_seq, epoch, owner, expired, age_us, calls, after_seq = values
+    return OpenTurn(turn_id, question_seq, epoch, owner, bool(expired), age_us, calls, after_seq)
 
 
 def find(connection: Connection, conversation_id: UUID, turn_id: UUID) -> TurnRow | None:
@@ -163,6 +176,15 @@ def among(connection: Connection, conversation_id: UUID, turn_ids: Sequence[UUID
     """Return these turns, as many of them as there are."""
     rows = connection.execute(_AMONG, {"id": conversation_id, "turns": list(turn_ids)})
     return [TurnRow(*cast("Any", row)) for row in rows]
+
+
+def again(
+    connection: Connection, conversation_id: UUID, branch: int, question_seqs: Sequence[int]
+) -> dict[int, TurnRow]:
+    """Return the newest turn of a branch for each of these questions that it asked another reply for."""
+    values = {"id": conversation_id, "branch": branch, "questions": list(question_seqs)}
+    found = (TurnRow(*cast("Any", row)) for row in connection.execute(_AGAIN, values))
+    return {row.question_seq: row for row in found}
 
 
 def reopen(
@@ -185,14 +207,24 @@ def tenants_with_open(connection: Connection) -> list[str]:
 
 
 def opening(
-    turn_id: UUID, *, branch: int, question_seq: int, owner: str, lease_us: int, at: int, key: Key | None = None
+    turn_id: UUID,
+    *,
+    branch: int,
+    question_seq: int,
+    owner: str,
+    lease_us: int,
+    at: int,
+    key: Key | None = None,
+    after: ConversationRow | None = None,
 ) -> dict[str, Any]:
-    """Return the values of a turn that begins."""
+    """Return the values of a turn that begins; `after` is the conversation it found, when its question is there already."""
     return {
         "id": turn_id,
         "branch": branch,
         "claim": branch,
         "question_seq": question_seq,
+        "after_seq": None if after is None else after.last_seq,
+        "after_entry": None if after is None else after.last_entry,
         "epoch": 1,
         "state": "open",
         "owner": owner,
@@ -280,6 +312,12 @@ def call(connection: Connection, conversation_id: UUID, turn_id: UUID, number: i
     """Return one API call of a turn."""
     row = connection.execute(_CALL, {"id": conversation_id, "turn": turn_id, "number": number}).one_or_none()
     return None if row is None else CompletionRow(**dict(row._mapping))
+
+
+def calls(connection: Connection, conversation_id: UUID, turn_id: UUID) -> list[CompletionRow]:
+    """Return every API call of a turn, in order."""
+    rows = connection.execute(_CALLS_OF, {"id": conversation_id, "turn": turn_id})
+    return [CompletionRow(**dict(row._mapping)) for row in rows]
 
 
 def count_ended_calls(connection: Connection, conversation_id: UUID) -> int:

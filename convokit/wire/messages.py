@@ -24,6 +24,7 @@ MessageLike = Mapping[str, Any] | BaseModel
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_LENGTHS: tuple[int, ...] = (9, 24, 32, 40, 16, 12, *range(1, 65))
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _KINDS = {"image_url": "image", "input_audio": "audio", "file": "file"}
 _AUDIO_MARGIN_S = 60.0
@@ -129,9 +130,9 @@ class _Fitting:
         kind = str(call.get("type") or "function")
         body = _mapping(call.get(kind) or {})
         if kind == "custom":
-            inner = {"name": body.get("name"), "input": body.get("input") or ""}
+            inner = {"name": _called(body.get("name")), "input": body.get("input") or ""}
         else:
-            inner = {"name": body.get("name"), "arguments": body.get("arguments") or "{}"}
+            inner = {"name": _called(body.get("name")), "arguments": body.get("arguments") or "{}"}
         out = {"id": self.call_id(str(call.get("id", ""))), "type": kind, kind: inner}
         if ours and call.get("extra_content") is not None:
             out["extra_content"] = call["extra_content"]
@@ -174,6 +175,13 @@ def slugged(name: str) -> str:
     """Return a name in the characters the API allows, at most 64 of them; empty when nothing of it is left."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
     return _NOT_IN_NAMES.sub("_", plain).strip("_")[:64]
+
+
+def _called(name: Any) -> str:
+    """Return the name of what a model called as the API takes it back: models make up names that it refuses."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return name
+    return slugged(name if isinstance(name, str) else "") or "unnamed"
 
 
 def _same(id: str) -> str:

@@ -41,6 +41,7 @@ class ReplyReader:
         self._head = b""
         self._bytes = 0
         self._ended = False
+        self._whole: Completion | None = None
 
     @property
     def finished(self) -> bool:
@@ -63,7 +64,11 @@ class ReplyReader:
 
     def completion(self) -> Completion:
         """Return the completion as far as it came."""
-        return self._accumulator.completion()
+        if not self.finished:
+            return self._accumulator.completion()
+        if self._whole is None:
+            self._whole = self._accumulator.completion()
+        return self._whole
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Take the next bytes and say what they brought.

@@ -24,6 +24,7 @@ def upgrade() -> None:
     _tables_of_a_conversation()
     _tables_of_a_turn()
     _tables_of_the_record()
+    _tables_of_search()
 
 
 def _owner() -> sa.Column[uuid.UUID]:
@@ -88,6 +89,8 @@ def _tables_of_a_conversation() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_branch_pk"),
     )
+    named = _where("name IS NOT NULL")
+    op.create_index("convokit_branch_name", "convokit_branch", ["conversation_id", "name"], unique=True, **named)
     op.create_table(
         "convokit_message",
         _owner(),
@@ -113,6 +116,8 @@ def _tables_of_a_conversation() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "seq", name="convokit_message_pk"),
     )
+    parting = _where("run_start_seq = seq")
+    op.create_index("convokit_message_parting", "convokit_message", ["conversation_id", "parent_seq"], **parting)
 
 
 def _tables_of_a_turn() -> None:
@@ -122,6 +127,8 @@ def _tables_of_a_turn() -> None:
         sa.Column("id", sa.Uuid, nullable=False),
         sa.Column("branch", sa.Integer, nullable=False),
         sa.Column("question_seq", sa.Integer, nullable=False),
+        sa.Column("after_seq", sa.Integer),
+        sa.Column("after_entry", sa.Integer),
         sa.Column("reply_seq", sa.Integer),
         sa.Column("idempotency_hash", sa.LargeBinary),
         sa.Column("fingerprint", sa.LargeBinary),
@@ -142,6 +149,8 @@ def _tables_of_a_turn() -> None:
     op.create_index(
         "convokit_turn_idempotency", "convokit_turn", ["conversation_id", "idempotency_hash"], unique=True, **keyed
     )
+    again = _where("after_entry IS NOT NULL")
+    op.create_index("convokit_turn_again", "convokit_turn", ["conversation_id", "question_seq"], **again)
     op.create_index("convokit_turn_open", "convokit_turn", ["lease_until"], **claimed)
     op.create_table(
         "convokit_chunk",
@@ -242,9 +251,45 @@ def _tables_of_the_record() -> None:
     )
 
 
+def _tables_of_search() -> None:
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_table(
+            "convokit_search",
+            _owner(),
+            sa.Column("seq", sa.Integer, nullable=False),
+            sa.Column("role", sa.Text, nullable=False),
+            sa.Column("created_at", sa.BigInteger, nullable=False),
+            sa.Column("words", sa.ARRAY(sa.SmallInteger)),
+            sa.PrimaryKeyConstraint("conversation_id", "seq", name="convokit_search_pk"),
+        )
+        pending = {
+            "gin_pending_list_limit": 256
+        }  # kB: every search reads what is pending, and a write that empties it waits
+        op.create_index(
+            "convokit_search_found", "convokit_search", ["words"], postgresql_using="gin", postgresql_with=pending
+        )
+        return
+    op.create_table(
+        "convokit_search",
+        sa.Column("id", sa.Integer, primary_key=True),  # the name of the table's rowid: VACUUM leaves it alone
+        _owner(),
+        sa.Column("seq", sa.Integer, nullable=False),
+        sa.Column("role", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("words", sa.Integer),
+    )
+    op.create_index("convokit_search_place", "convokit_search", ["conversation_id", "seq"], unique=True)
+    op.execute(
+        "CREATE VIRTUAL TABLE convokit_search_words USING fts5"
+        "(words, content='', detail=none, columnsize=0, tokenize=\"ascii tokenchars '_'\")"
+    )
+
+
 def downgrade() -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        op.drop_table("convokit_search_words")
     for table in (
-        "removal", "summary", "blob", "entry", "completion", "tool_call", "chunk", "turn", "message", "branch", "conversation",
-        "prompt", "schema",
+        "search", "removal", "summary", "blob", "entry", "completion", "tool_call", "chunk", "turn", "message", "branch",
+        "conversation", "prompt", "schema",
     ):  # fmt: skip
         op.drop_table(f"convokit_{table}")

@@ -50,8 +50,8 @@ class Contender:
 def contenders() -> list[Contender]:
     """Return what is compared."""
     return [
-        Contender("steps of 1/4 (the default)", StepWindow()),
-        Contender("steps of 1/2", StepWindow(), WINDOW // 2),
+        Contender("steps of 1/4", StepWindow(), WINDOW // 4),
+        Contender("steps of 1/2 (the default)", StepWindow()),
         Contender(SLIDING, Everything()),
         Contender("last 20 messages (`LastTurns(10)`)", LastTurns(10)),
     ]

@@ -69,8 +69,8 @@ class Contender:
 
 
 SLIDING = Contender("sliding (`Everything`)", Everything())
-QUARTER = Contender("steps of 1/4 (the default)", StepWindow(), held=True)
-HALF = Contender("steps of 1/2", StepWindow(), WINDOW // 2, held=True)
+QUARTER = Contender("steps of 1/4", StepWindow(), held=True)
+HALF = Contender("steps of 1/2 (the default)", StepWindow(), WINDOW // 2, held=True)
 LOOSE = Contender("steps of 1/4, free to move back", StepWindow())
 CONTENDERS = (
     Contender("steps of 1/8", StepWindow(), WINDOW // 8, held=True),

@@ -161,4 +161,4 @@ def _store(kit: Convokit, key: str, shapes: list[Message]) -> None:
         messages.append(connection, conversation.id, rows)
         last = rows[-1].seq
         moved = replace(conversation, head_seq=last, last_seq=last)
-        assert conversations.advance(connection, conversation, moved)
+        assert conversations.advance(connection, conversation, moved, last)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+from convokit.settings import SUMMARY_PROMPT
 from tests.support.server import Script, completion, echo, stream
 
 ANSWERS = {
@@ -31,7 +33,10 @@ CALLS = {
 
 
 def answer(body: Any) -> Script:
-    """Answer a known question with its line or its call, and anything else with an echo."""
+    """Answer a known question with its line or its call, a summary's request with one, and anything else with an echo."""
+    if body["messages"][0]["content"] == SUMMARY_PROMPT:
+        last = re.findall(r"user: Server (\d+)", body["messages"][1]["content"])[-1]
+        return completion(f"Servers 1 to {last} of rack 7 are installed.", model=body["model"])
     questions = [message["content"] for message in body["messages"] if message["role"] == "user"]
     said = questions[-1] if questions and isinstance(questions[-1], str) else ""
     if said in CALLS and body.get("tools") and body["messages"][-1]["role"] == "user":

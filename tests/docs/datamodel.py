@@ -34,10 +34,12 @@ TABLES = {
     "convokit_prompt": "Developer prompts and sets of tools, each once per tenant.",
     "convokit_blob": "Binary content parts, each once per conversation.",
     "convokit_summary": "Which messages a summary stands for.",
+    "convokit_search": "What search finds: one row for each message with words ([why](../adr/0021-search.md)). On SQLite its "
+    "rowid has a name, `id`, and the words are in the FTS5 table `convokit_search_words`.",
     "convokit_removal": "What was lawfully removed, by whom and why.",
 }
 
-RESERVED = frozenset({"convokit_summary", "convokit_removal"})
+RESERVED = frozenset({"convokit_removal"})
 """Tables that the schema has and no code uses yet."""
 
 WORDS = {
@@ -75,6 +77,8 @@ WORDS = {
     "convokit_turn.id": "UUIDv7.",
     "convokit_turn.branch": "The branch it runs on.",
     "convokit_turn.question_seq": "The message it answers.",
+    "convokit_turn.after_seq": "For another reply to a question that was there already: the last message when the turn began.",
+    "convokit_turn.after_entry": "And the chain's last entry then; both null for the turn that asked its question.",
     "convokit_turn.reply_seq": "The reply, complete or partial.",
     "convokit_turn.idempotency_hash": "Hash of the caller's idempotency key.",
     "convokit_turn.fingerprint": "Salted digest of the request that came with that key.",
@@ -141,12 +145,24 @@ WORDS = {
     "convokit_summary.to_seq": "The last one.",
     "convokit_summary.message_seq": "The message that holds its text.",
     "convokit_summary.created_at": "When it was made.",
+    "convokit_search.seq": "The message.",
+    "convokit_search.role": "The message's, to search by.",
+    "convokit_search.created_at": "The message's.",
+    "convokit_search.words": "PostgreSQL: 16 bits of each key that finds the message. SQLite: a checksum of the keys. Null "
+    "once the words are forgotten.",
     "convokit_removal.author": "Who removed it, as the caller said.",
     "convokit_removal.reason": "Why, as the caller said.",
     "convokit_removal.salt": "Random; hashed with the row.",
     "convokit_removal.created_at": "When.",
 }
-TYPES = {"Uuid": "UUID", "Text": "text", "Integer": "integer", "BigInteger": "big integer", "LargeBinary": "bytes"}
+TYPES = {
+    "Uuid": "UUID",
+    "Text": "text",
+    "Integer": "integer",
+    "BigInteger": "big integer",
+    "LargeBinary": "bytes",
+    "ARRAY": "small integers",
+}
 
 
 def page(note: str) -> str:

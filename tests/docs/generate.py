@@ -23,8 +23,8 @@ FOLDER = CHECKOUT / "docs" / "reference"
 NOTE = "<!-- Written by `python -m tests.docs.generate` from the docstrings. Change those, then run it again. -->"
 FACES = ("Convokit", "Chat")
 VALUES = (
-    "Conversation", "Message", "Page", "Reply", "Usage", "Verified", "Context", "Report",
-    "Budget", "Retry", "Timeouts", "Limits", "Profile", "ContextBuilder", "tool", "Tool",
+    "Conversation", "Message", "Page", "Hit", "Reply", "Usage", "Verified", "Context", "Report", "Replay", "Diff",
+    "Budget", "Retry", "Timeouts", "Limits", "Summary", "Profile", "ContextBuilder", "tool", "Tool",
 )  # fmt: skip
 ELSEWHERE = {
     "ConvokitError": "errors.md", "AsyncConvokit": "", "AsyncChat": "",

@@ -17,7 +17,7 @@ from tests.docs.pages import CHECKOUT, name, pages, prose
 FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|json|toml|ini))`")
 FOLDER = re.compile(r"`((?:[\w-]+/)+)`")
 METHOD = re.compile(r"\b(kit|chat)\.(\w+)\(")
-EXAMPLES = {"models.py", "ask.py"}
+EXAMPLES = {"models.py", "ask.py", "conversations.json"}
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)

@@ -43,6 +43,7 @@ class Found:
     completions: list[Row] = field(default_factory=list)
     chunks: list[Row] = field(default_factory=list)
     tool_calls: list[Row] = field(default_factory=list)
+    summaries: list[Row] = field(default_factory=list)
 
     def texts(self, role: str, *statuses: str) -> list[str]:
         """Return the texts of one role's messages, in order; only those of the statuses given, if any are."""
@@ -66,6 +67,7 @@ def check_conversation(url: str, key: str, *, tenant: str = "default", kit: Conv
     _check_seqs(found)
     _check_turns(found)
     _check_closed_turns(found)
+    _check_summaries(found)
     used = kit or Convokit(url, model="m", tenant=tenant)
     try:
         used.chat(key).verify()
@@ -142,6 +144,7 @@ def find(url: str, key: str, *, tenant: str = "default") -> Found:
                 _rows(connection, schema.completion, conversation_id, "started_at", "number"),
                 _rows(connection, schema.chunk, conversation_id, "number"),
                 _rows(connection, schema.tool_call, conversation_id, "message_seq", "position"),
+                _rows(connection, schema.summary, conversation_id, "number"),
             )
     finally:
         engine.dispose()
@@ -170,19 +173,27 @@ def _check_seqs(found: Found) -> None:
     if seqs != list(range(1, len(seqs) + 1)) or found.row["last_seq"] != len(seqs):
         raise Broken(f"seqs are not dense: {seqs}, last_seq {found.row['last_seq']}")
     by_seq = {each["seq"]: each for each in found.messages}
+    questions = {turn["id"]: turn["question_seq"] for turn in found.turns}
     for each in found.messages:
         parent = by_seq.get(each["parent_seq"])
         if each["parent_seq"] is not None and (parent is None or parent["seq"] >= each["seq"]):
             raise Broken(f"message {each['seq']} follows {each['parent_seq']}")
-        if each["role"] != "user" and (parent is None or parent["turn_id"] != each["turn_id"]):
+        follows = parent is not None and (
+            parent["turn_id"] == each["turn_id"] or parent["seq"] == questions.get(each["turn_id"])
+        )
+        if each["role"] != "user" and not follows:
             raise Broken(f"message {each['seq']} ({each['role']}, {each['status']}) does not follow its own turn")
 
 
 def _check_turns(found: Found) -> None:
     by_seq = {each["seq"]: each for each in found.messages}
     for turn in found.turns:
-        asked = [each["seq"] for each in found.messages if each["turn_id"] == turn["id"] and each["role"] == "user"]
-        if asked != [turn["question_seq"]]:
+        asked = [
+            each["seq"]
+            for each in found.messages
+            if each["turn_id"] == turn["id"] and each["role"] == "user" and each["status"] != "summary"
+        ]
+        if asked != ([turn["question_seq"]] if turn["after_entry"] is None else []):
             raise Broken(f"turn {turn['id']} has the questions {asked}, names {turn['question_seq']}")
         whole = [each["seq"] for each in _whole_replies(found, turn["id"])]
         if len(whole) > 1:
@@ -193,6 +204,13 @@ def _check_turns(found: Found) -> None:
     strays = {each["turn_id"] for each in found.completions} - {turn["id"] for turn in found.turns}
     if strays:
         raise Broken(f"API calls of no turn: {strays}")
+
+
+def _check_summaries(found: Found) -> None:
+    texts = [(each["seq"], each["parent_seq"]) for each in found.messages if each["status"] == "summary"]
+    stand = [(each["message_seq"], each["to_seq"]) for each in found.summaries]
+    if texts != stand:
+        raise Broken(f"summaries are stored as {texts}, and stand for messages as {stand}")
 
 
 def _check_closed_turns(found: Found) -> None:

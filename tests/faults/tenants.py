@@ -45,6 +45,8 @@ class Known:
     messages: list[str]
     turns: list[UUID]
     cursor: str
+    found: str
+    """The cursor of a search."""
     left: UUID
     """The conversation whose turn is open."""
 
@@ -150,6 +152,7 @@ def _fill(database: str, server: LoopbackServer) -> Known:
         messages = [each.id for chat in chats for each in chat.messages()]
         turns = [each.turn_id for chat in chats for each in chat.messages() if each.turn_id]
         cursor = kit.conversations(limit=1).next
+        found = kit.search("secret", limit=1).next
         ids = [each.id for each in kit.conversations()]
         left = chats[-1].id
         assert left
@@ -159,7 +162,8 @@ def _fill(database: str, server: LoopbackServer) -> Known:
         connection.execute(update(turn).where(turn.c.conversation_id == left).values(held))
     engine.dispose()
     assert cursor
-    return Known(ids, messages, turns, cursor, left)
+    assert found
+    return Known(ids, messages, turns, cursor, found, left)
 
 
 def paired() -> Callable[..., Iterator[Pair]]:

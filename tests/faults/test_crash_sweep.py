@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
 from tests.faults import aftermath, oracles, strace, work
-from tests.faults.nursery import Nursery, Outcome, opened
+from tests.faults.nursery import Nursery, Outcome
 
 SEED = 1
 """Fixed: which points are tried without --soak."""
@@ -19,20 +18,6 @@ CHAT = "k"
 KILLED = "signal=SIGKILL"
 
 pytestmark = pytest.mark.skipif(strace.MISSING, reason="strace is not installed")
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with opened(tmp_path_factory.mktemp("nursery")) as made:
-        yield made
-
-
-@pytest.fixture
-def server() -> Iterator[work.Server]:
-    running = work.Server()
-    running.start()
-    yield running
-    running.stop()
 
 
 class Sweep:
@@ -87,9 +72,9 @@ class Sweep:
 
 
 @pytest.fixture
-def sweep(nursery: Nursery, sqlite_file: str, server: work.Server, pytestconfig: pytest.Config) -> Sweep:
+def sweep(nursery: Nursery, sqlite_file: str, far_server: work.Server, pytestconfig: pytest.Config) -> Sweep:
     file = Path(str(make_url(sqlite_file).database))
-    return Sweep(nursery, file, server, soak=bool(pytestconfig.getoption("--soak")))
+    return Sweep(nursery, file, far_server, soak=bool(pytestconfig.getoption("--soak")))
 
 
 @pytest.mark.parametrize("later_first", [False, True], ids=["repeats first", "a later question first"])

@@ -13,10 +13,11 @@ from convokit.errors import Interrupted
 from convokit.store import schema
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.faults import aftermath, oracles, work
-from tests.faults.nursery import Nursery, Outcome, opened
+from tests.faults.nursery import Nursery, Outcome
 from tests.support.server import completion
 
 PLAIN, STREAMED, REFUSED, TOOL = "a plain question", "a streamed question", "a refused question", work.TURNS[2]
+SUMMED, EARLIER = "a summed question", [f"what was said before, number {number}" for number in range(6)]
 
 
 THINNED = {
@@ -38,6 +39,8 @@ class Scenario:
     """Whether what was left is closed before the child acts."""
     later: bool = False
     """Whether another question was asked in between."""
+    talked: bool = False
+    """Whether there is a history that the action's window leaves behind."""
 
     @property
     def questions(self) -> list[str]:
@@ -51,26 +54,13 @@ SCENARIOS = {
     "streamed": Scenario(STREAMED),
     "made again after a 503": Scenario(REFUSED),
     "with a tool": Scenario(TOOL),
+    "with a summary": Scenario(SUMMED, talked=True),
     "takeover by a send": Scenario(PLAIN, left=True),
     "takeover by recover": Scenario("recover", left=True),
     "resume": Scenario("resume", left=True, recovered=True),
     "repeat": Scenario(STREAMED, left=True),
     "repeat after a later turn": Scenario(STREAMED, left=True, later=True),
 }
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with opened(tmp_path_factory.mktemp("nursery")) as made:
-        yield made
-
-
-@pytest.fixture
-def server() -> Iterator[work.Server]:
-    running = work.Server()
-    running.start()
-    yield running
-    running.stop()
 
 
 class Stage:
@@ -102,6 +92,8 @@ class Stage:
 
     def set_up(self, chat: str, scenario: Scenario) -> list[str]:
         """Leave behind what the scenario begins with; return what was shown of the reply that broke off."""
+        for question in EARLIER if scenario.talked else []:
+            self.finisher.ask(chat, question)
         if not scenario.left:
             return []
         shown: list[str] = self.run(chat, STREAMED, "before save_piece #4").all("shown")
@@ -143,7 +135,8 @@ class Stage:
         """Return all points of the scenario's action, from a run to its end."""
         self.set_up("whole", scenario)
         outcome = self.run("whole", scenario.action, None)
-        self.finisher.check("whole", outcome)
+        found = self.finisher.check("whole", outcome)
+        assert bool(found.summaries) == scenario.talked
         return list(outcome.all("points")[0])
 
     def kill(self, chat: str, scenario: Scenario, point: str, *, later_first: bool) -> None:
@@ -168,8 +161,8 @@ def _check_stored(found: oracles.Found, shown: list[str]) -> None:
 
 
 @pytest.fixture(params=["sync", "async"])
-def stage(request: pytest.FixtureRequest, nursery: Nursery, server: work.Server, database: str) -> Iterator[Stage]:
-    made = Stage(nursery, server, database, request.param)
+def stage(request: pytest.FixtureRequest, nursery: Nursery, far_server: work.Server, database: str) -> Iterator[Stage]:
+    made = Stage(nursery, far_server, database, request.param)
     yield made
     made.finisher.close()
 

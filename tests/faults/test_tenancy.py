@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import bindparam, or_, select
 
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.domain.ids import keyed_id
-from convokit.store import chain, conversations, migrate, snapshots, turns, usage
+from convokit.errors import ConvokitError
+from convokit.store import chain, conversations, finding, migrate, proof, search, snapshots, transfer, turns, usage
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -28,6 +32,7 @@ pair = paired()
 spoilt = paired()
 """For the scenarios that write: what B writes must not change what the others see."""
 Calls = Iterator[Callable[[], Any]]
+SIGNING = "B's own secret, of enough bytes"
 
 
 def _everywhere(*tries: Callable[[Side, Any], Any]) -> Attack:
@@ -58,6 +63,11 @@ def _once(side: Side, chat: Any, text: str, *, stream: bool) -> Any:
     return (chat.stream if stream else chat.send)(text, idempotency_key=ONCE)
 
 
+def _once_edited(chat: Any, place: Any, *, stream: bool) -> Any:
+    """Use A's idempotency key for another version of A's question."""
+    return (chat.stream_edit if stream else chat.edit)(place, SECRET, idempotency_key=ONCE)
+
+
 def _of_messages(*tries: Callable[[Any, Any], Any]) -> Attack:
     """Return the attack that tries A's places, in A's conversations and in B's own."""
 
@@ -82,6 +92,34 @@ def _of_turns(*tries: Callable[[Any, Any], Any]) -> Attack:
     return attack
 
 
+def _exported(side: Side, **options: Any) -> Any:
+    """Return what B's export of something holds, without its own time."""
+    file = io.StringIO()
+    try:
+        return [side.face.settle(side.kit.export(file, **options)).conversations, file.getvalue()[200:]]
+    except ConvokitError as error:
+        return [type(error).__name__, str(error), file.getvalue()[200:]]
+
+
+def _exports(side: Side) -> Calls:
+    """Try to export A's conversations: all there are, by key, by id, by the person they belong to."""
+    for form in ("markdown", "openai"):
+        yield lambda form=form: _exported(side, format=form)  # type: ignore[misc]
+        yield lambda form=form: _exported(side, format=form, subject=SUBJECT)  # type: ignore[misc]
+    for key in KEYS:
+        yield lambda key=key: _exported(side, key=key)  # type: ignore[misc]
+    for each in side.known.ids:
+        yield lambda each=each: _exported(side, conversations=[each])  # type: ignore[misc]
+
+
+def _imports(side: Side) -> Calls:
+    """Import under A's keys: what comes in is B's own."""
+    for key in KEYS:
+        given = json.dumps([{"role": "user", "content": "of B"}])
+        yield lambda key=key, given=given: side.kit.import_(io.StringIO(given), format="messages", key=key)  # type: ignore[misc]
+        yield lambda key=key: side.kit.chat(key).messages()  # type: ignore[misc]
+
+
 ATTACKS: dict[str, Attack] = {
     "Convokit.migrate": _on_the_kit(lambda side: side.kit.migrate()),
     "Convokit.chat": _everywhere(lambda side, chat: repr(chat)),
@@ -91,18 +129,47 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.kit.conversations(before=side.known.cursor),
         lambda side: side.kit.conversations(subject=SUBJECT, before=side.known.cursor, limit=1),
     ),
+    "Convokit.export": _exports,
+    "Convokit.import_": _imports,
     "Convokit.usage": _on_the_kit(
         lambda side: side.kit.usage(by="conversation"),
         lambda side: side.kit.usage(by="model", subject=SUBJECT),
         *(lambda side, key=key: side.kit.usage(key=key) for key in KEYS),
+    ),
+    "Convokit.search": _on_the_kit(
+        *(
+            lambda side, word=word: side.kit.search(word)
+            for word in ("secret", '"the secret of A"', "echo", 'secret" OR "x', "_ OR secret", "秘密")
+        ),
+        lambda side: side.kit.search("secret", subject=SUBJECT),
+        lambda side: side.kit.search("secret", metadata={"of": SECRET}),
+        lambda side: side.kit.search("secret", before=side.known.found),
+        *(lambda side, key=key: side.kit.search("secret", key=key) for key in KEYS),
+        *(lambda side, at=at: side.kit.search("secret", id=side.known.ids[at]) for at in range(len(KEYS))),
+    ),
+    "Convokit.reindex": _on_the_kit(lambda side: side.kit.reindex()),
+    "Convokit.verify": _on_the_kit(
+        lambda side: side.kit.verify(),
+        lambda side: side.kit.verify(against=side.face.settle(side.kit.checkpoint(key=SIGNING)), key=SIGNING),
+    ),
+    "Convokit.checkpoint": _on_the_kit(
+        lambda side: side.face.settle(side.kit.checkpoint(key=SIGNING)).text.splitlines()[1:-1]  # without its time
     ),
     "Convokit.recover": _on_the_kit(lambda side: side.kit.recover()),
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
     "Chat.key": _everywhere(lambda side, chat: chat.key),
     "Chat.messages": _of_messages(lambda chat, place: chat.messages(before=place), lambda chat, place: chat.messages()),
-    "Chat.verify": _everywhere(lambda side, chat: chat.verify()),
+    "Chat.verify": _everywhere(
+        lambda side, chat: chat.verify(),
+        lambda side, chat: chat.verify(against=side.face.settle(side.kit.checkpoint(key=SIGNING)), key=SIGNING),
+    ),
     "Chat.context": _everywhere(lambda side, chat: chat.context(), lambda side, chat: chat.context(SECRET)),
+    "Chat.replay": _of_turns(lambda chat, turn: chat.replay(turn), lambda chat, turn: chat.replay(turn, call=1)),
+    "Chat.diff": _of_turns(
+        lambda chat, turn: chat.diff(turn, turn) if turn else None,
+        lambda chat, turn: chat.diff(turn, chat.id) if turn and chat.id else None,
+    ),
     "Convokit.tenant": _on_the_kit(
         lambda side: side.kit.tenant("rival").conversations(),
         *(
@@ -115,6 +182,34 @@ ATTACKS: dict[str, Attack] = {
     "Chat.turns": _of_turns(lambda chat, turn: chat.turns(before=turn), lambda chat, turn: chat.turns()),
     "Chat.pin": _of_messages(lambda chat, place: chat.pin(place)),
     "Chat.unpin": _of_messages(lambda chat, place: chat.unpin(place)),
+    "Chat.branch": _everywhere(lambda side, chat: chat.branch),
+    "Chat.fork": _of_messages(
+        lambda chat, place: chat.fork(place),
+        lambda chat, place: chat.fork(place, name="of A"),
+        lambda chat, place: chat.fork(),
+    ),
+    "Chat.checkout": _of_messages(lambda chat, place: chat.checkout(place)),
+    "Chat.copy": _of_messages(lambda chat, place: chat.copy("of B", message=place), lambda chat, place: chat.copy()),
+    "Chat.branches": _everywhere(
+        lambda side, chat: chat.branches(),
+        lambda side, chat: side.kit.chat(id=chat.id, branch=1).messages() if chat.id else None,
+        lambda side, chat: side.kit.chat(id=chat.id, branch="tried").messages() if chat.id else None,
+    ),
+    "Chat.leaves": _everywhere(lambda side, chat: chat.leaves()),
+    "Chat.siblings": _of_messages(lambda chat, place: chat.siblings(place)),
+    "Chat.log": _of_messages(lambda chat, place: chat.log(before=place), lambda chat, place: chat.log()),
+    "Chat.regenerate": _of_messages(
+        lambda chat, place: chat.regenerate(place), lambda chat, place: chat.regenerate(on_busy="supersede")
+    ),
+    "Chat.stream_regenerate": _of_messages(
+        lambda chat, place: chat.stream_regenerate(place), lambda chat, place: chat.stream_regenerate()
+    ),
+    "Chat.edit": _of_messages(
+        lambda chat, place: chat.edit(place, SECRET), lambda chat, place: _once_edited(chat, place, stream=False)
+    ),
+    "Chat.stream_edit": _of_messages(
+        lambda chat, place: chat.stream_edit(place, SECRET), lambda chat, place: _once_edited(chat, place, stream=True)
+    ),
     "Chat.resume": _everywhere(lambda side, chat: chat.resume(), lambda side, chat: chat.resume(on_busy="supersede")),
     "Chat.send": _everywhere(
         lambda side, chat: _once(side, chat, SECRET, stream=False),
@@ -128,7 +223,7 @@ ATTACKS: dict[str, Attack] = {
         lambda side, chat: chat.stream("another", on_busy="supersede"),
     ),
 }
-WRITING = {"Chat.send", "Chat.stream"}
+WRITING = {"Chat.send", "Chat.stream", "Convokit.import_"}
 
 
 def _public(one: type) -> list[str]:
@@ -212,12 +307,33 @@ TENANT = {
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
     "chain.keep_prompt": None,
+    "transfer.ids": lambda connection, wanted: transfer.ids(
+        connection, "rival", subject=SUBJECT, after=None, limit=1000
+    ),
+    "transfer.total": lambda connection, wanted: transfer.total(connection, "rival", subject=SUBJECT),
+    "finding.candidates": lambda connection, wanted: [
+        finding.candidates(connection, "rival", finding.Wanted(keys=["secret"], conversation_id=each), limit=1000)
+        for each in (None, wanted)
+    ],
+    "finding.stands": lambda connection, wanted: finding.stands(connection, "rival", (wanted, 1)),
+    "search.fill": lambda connection, wanted: search.fill(connection, "rival", None),
+    "proof.count_conversations": lambda connection, wanted: proof.count_conversations(connection, "rival"),
+    "proof.heads": lambda connection, wanted: [
+        each.conversation_id for each in proof.heads(connection, "rival", UUID(int=0), 1000)
+    ],
+    "proof.prompts": lambda connection, wanted: proof.prompts(
+        connection, "rival", connection.execute(select(prompt.c.digest)).scalars()
+    ),
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
     "conversations.head",
     "conversations.create",
     "conversations.advance",
+    "conversations.point",
+    "branches.listing",
+    "branches.leaves",
+    "copying.write",
     "conversations.describe",
     "steps.begin",
     "steps.reopen",
@@ -227,17 +343,24 @@ ROW = {
     "append.write",
     "turns.end",
     "conversations.set_pins",
+    "transfer.create",
     *(f"outcomes.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
     "blobs.insert_new",
+    "proof.database_id",
+    "quick.quick",
+    "quick.plain",
+    "search.wanted_by",
+    "search.optimize",
+    "finding.at",
     *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"migrate.{name}" for name in ("upgrade", "differences", "current", "check")),
     "turns.tenants_with_open",
     "usage.tenants",
 }
-"""Functions about the database as such, for who owns it."""
+"""Functions about the database as such, for who owns it; and `finding.at`, which is given places that `candidates` found."""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg  # noqa: F401  # imported before the fork, as is everything a child needs
 
-from convokit import Retry, Timeouts
+from convokit import Budget, Retry, Summary, Timeouts
 from convokit.completion import call as calls
 from convokit.completion.effects import Effect, Open, Read, Sql
 from convokit.errors import ConvokitError
@@ -28,6 +28,9 @@ from tests.support.server import LoopbackServer, Request, Script, chunk, complet
 AT_ONCE = Timeouts(busy_s=0.001, total_s=20.0)
 """No waiting for another turn, and none for a lease, which is longer than the whole turn may take."""
 QUICK = Retry(initial_s=0.001, maximum_s=0.001)
+SUMMARY = Summary(model="mini", max_tokens=20)
+SMALL = Budget(context_tokens=330, reply_tokens=40, step_tokens=40)
+"""What a question is asked with whose window is to move: no more than two short turns fit."""
 TURNS = ("a plain question", "a streamed question", "a question with a tool")
 
 
@@ -111,13 +114,14 @@ class Asker:
 
     def ask(self, question: str) -> str:
         """Ask, streamed where the question says so, and return the reply's text."""
+        more: dict[str, Any] = {"summary": SUMMARY, "budget": SMALL} if "summed" in question else {}
         if "streamed" in question:
-            streaming = self.chat.stream(question, idempotency_key=question)
+            streaming = self.chat.stream(question, idempotency_key=question, **more)
             reply = (
                 self._face.settle(self._streamed(streaming)) if self._face.name == "async" else self._read(streaming)
             )
         else:
-            reply = self._face.settle(self.chat.send(question, idempotency_key=question))
+            reply = self._face.settle(self.chat.send(question, idempotency_key=question, **more))
         return str(reply.text)
 
     def resume(self) -> str:

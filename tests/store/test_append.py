@@ -15,7 +15,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow, Key
-from convokit.store import append, conversations, schema, steps, turns
+from convokit.store import append, branches, conversations, schema, steps, turns
 from convokit.store.engine import WRITE, database_url, open_engine
 
 TABLES = (schema.conversation, schema.message, schema.turn, schema.completion, schema.entry)
@@ -131,7 +131,9 @@ def test_a_reply_is_kept_when_another_branch_came_between(engine: Engine) -> Non
     """The turn closes once; the reply takes the next free place, and the turn names it."""
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
-    other = _begun(engine, _beginning(row, branch=1))
+    with engine.begin() as connection:
+        branches.make(connection, row.id, None, 1, 1)
+    other = _begun(engine, replace(_beginning(row, branch=1), head=1))
     with engine.begin() as connection:
         settled = steps.settle(connection, _settlement(row, beginning.completion))
         found = turns.find(connection, row.id, beginning.completion.turn_id)

@@ -99,6 +99,16 @@ def _everything(kit: Convokit, chat: Chat) -> None:
     with chat.follow() as followed:
         for _ in followed:
             pass
+    chat.regenerate()
+    chat.edit(found[-2].seq, "hello again", context=["a passage"])
+    chat.siblings(found[-2].seq)
+    chat.resume()
+    forked = chat.fork(found[-1].seq, name="other")
+    forked.send("on a branch")
+    forked.regenerate()
+    kit.chat("k", branch="other").checkout(2)
+    chat.branches()
+    chat.log(limit=40, before=chat.log(limit=40)[0].seq)
     page = kit.conversations(limit=10)
     kit.conversations(limit=10, before=page.next)
     kit.conversations(limit=10, subject="hanako")

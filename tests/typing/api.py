@@ -14,8 +14,10 @@ from convokit import (
     ContextBuilder,
     Conversation,
     Convokit,
+    Diff,
     Message,
     Page,
+    Replay,
     Reply,
     Stream,
     Tool,
@@ -45,6 +47,8 @@ def synchronous(kit: Convokit) -> None:
     assert_type(chat.resume(), Reply)
     assert_type(chat.messages(limit=5), list[Message])
     assert_type(chat.context("hello"), Context)
+    assert_type(chat.replay(reply, call=1), Replay)
+    assert_type(chat.diff(reply, chat.replay()), Diff)
     assert_type(chat.verify(), Verified)
     assert_type(kit.conversations(subject="s"), Page[Conversation])
     chat.send("hello", temprature=1.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
@@ -61,6 +65,7 @@ async def asynchronous(kit: AsyncConvokit) -> None:
         assert_type(event.text, str)
     assert_type(stream.reply, Reply)
     assert_type(await chat.messages(), list[Message])
+    assert_type(await chat.replay(), Replay)
 
 
 @tool

@@ -252,6 +252,25 @@ def test_calls_keep_their_arguments_and_their_kind() -> None:
     assert found == [odd, {"id": "b", "type": "function", "function": {"name": "f", "arguments": "{}"}}, custom]
 
 
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("opening_hours", "opening_hours"),
+        ("functions.lookup now", "functions_lookup_now"),
+        ("検索", "unnamed"),
+        ("検索 v2", "v2"),
+        ("x" * 70, "x" * 64),
+        ("", "unnamed"),
+        (None, "unnamed"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["function", "custom"])
+def test_names_of_calls_are_names_the_api_takes(name: str | None, sent: str, kind: str) -> None:
+    """A model may call what it made up; the API refuses other characters, so the name goes back in those it takes."""
+    asked = {"id": "call_1", "type": kind, kind: {"name": name}}
+    assert one({"role": "assistant", "tool_calls": [asked]})["tool_calls"][0][kind]["name"] == sent
+
+
 def test_old_function_messages_still_pass() -> None:
     """A history from before tools is not lost."""
     calling = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}

@@ -1,0 +1,243 @@
+"""Branches: other questions, other replies, other ends, all in one tree of messages that never change.
+
+Nothing is copied. An edited question lies beside the old one, another reply beside the first; a branch is a number and the
+message its path ends with, so making one costs the same wherever it begins. Only `copy` writes messages again, for a
+conversation of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.completion import places, repeat, turn
+from convokit.completion.effects import Flow, read, write_once
+from convokit.completion.following import conversation_of
+from convokit.completion.options import Options
+from convokit.completion.reading import check_limit, over
+from convokit.completion.recover import OnBusy, close, counter_of, is_gone
+from convokit.completion.scope import Scope, Target, identify, missing
+from convokit.domain.branch import MAIN, Branch
+from convokit.domain.ids import MAX_SEQ, message_seq
+from convokit.domain.message import PASSAGE, Message, MessageRow
+from convokit.domain.parts import checked_question
+from convokit.domain.text import checked
+from convokit.domain.turn import OpenTurn, Reply
+from convokit.errors import ConversationBusy, InvalidInput, NotFound
+from convokit.store import branches, conversations, copying, steps, turns
+
+Given = Message | str | int
+_TRIES = 8
+
+
+def edit(scope: Scope, target: Target, given: Given, asked: repeat.Asked, *, stream: bool) -> Flow[Reply]:
+    """Ask again in place of a question: beside it, behind what it follows. Raises: NotFound, InvalidInput."""
+    checked_question(asked.content, asked.context, scope.limits)
+    turn.check_on_busy(asked.on_busy)
+    seq = yield from places.seq_of(scope, target, given)
+    place = yield from read(places.of_edit, scope.tenant, _id(target), seq)
+    if place is None:
+        raise missing(target)
+    return (yield from repeat.send(scope, target, asked, stream=stream, place=place))
+
+
+def regenerate(
+    scope: Scope, target: Target, given: Given | None, call: Options, *, stream: bool, on_busy: OnBusy
+) -> Flow[Reply]:
+    """Make another reply to the question that a message belongs to, or to the branch's last one."""
+    turn.check_on_busy(on_busy)
+    conversation_id = yield from identify(scope, target)
+    seq = None if given is None else (yield from places.seq_of(scope, target, given))
+    for _ in range(_TRIES):
+        place = yield from read(places.of_question, scope.tenant, conversation_id, target.branch, seq)
+        if place is None:
+            raise missing(target)
+        try:
+            return (yield from turn.ask(scope, target, None, call, stream=stream, on_busy=on_busy, place=place))
+        except steps.Conflict:  # the branch has another last question by now
+            continue
+    raise ConversationBusy(target.name, "several", None)
+
+
+def fork(scope: Scope, target: Target, given: Given | None, name: str | None) -> Flow[Target]:
+    """Make a branch that ends at a message, or where this one ends, and return a chat's target on it."""
+    if name is not None:
+        _check_name(scope, name)
+    conversation_id = yield from identify(scope, target)
+    seq = None if given is None else (yield from places.seq_of(scope, target, given))
+    at = scope.clock.now_us()
+    number = yield from write_once(_fork, scope.tenant, conversation_id, target.branch, seq, name, at)
+    if number is None:
+        raise missing(target)
+    return replace(target, branch=number)
+
+
+def _fork(
+    connection: Connection,
+    tenant: str,
+    conversation_id: UUID,
+    branch: int,
+    seq: int | None,
+    name: str | None,
+    at: int,
+) -> int | None:
+    conversations.lock(connection, conversation_id)  # two forks at once: one number each
+    row = conversations.find(connection, tenant, conversation_id)
+    if row is None:
+        return None
+    head = conversations.head(connection, row, branch) if seq is None else seq
+    if head is None:
+        raise NotFound("message", "to fork from", "nothing was said yet")
+    places.found(connection, conversation_id, head)
+    if name is not None and branches.number_of(connection, conversation_id, name) is not None:
+        raise InvalidInput("name", f"there is a branch named {name!r} already: open it, or take another name")
+    return branches.make(connection, conversation_id, name, head, at)
+
+
+def _check_name(scope: Scope, name: str) -> None:
+    checked("name", name, limit=scope.limits.key_chars, setting="Limits.key_chars")
+    if not name or name == MAIN:
+        raise InvalidInput(
+            "name", "is empty" if not name else f"{MAIN!r} is the name of the branch that is always there"
+        )
+
+
+def checkout(scope: Scope, target: Target, given: Given) -> Flow[None]:
+    """Move the branch to end at a message. Raises: ConversationBusy while a turn is open on it."""
+    conversation_id = yield from identify(scope, target)
+    seq = yield from places.seq_of(scope, target, given)
+    while True:
+        held = yield from write_once(_checkout, scope.tenant, conversation_id, target.branch, seq)
+        if held is None:
+            return
+        if not is_gone(scope, held):
+            raise ConversationBusy(target.name, held.id, held.age_us / 1_000_000)
+        conversation = yield from conversation_of(scope, target)
+        yield from close(scope, conversation, target.branch, held, counter_of(scope, conversation), "abandoned")
+
+
+def _checkout(connection: Connection, tenant: str, conversation_id: UUID, branch: int, seq: int) -> OpenTurn | None:
+    """Move the branch, or return the turn that is open on it."""
+    conversations.lock(connection, conversation_id)
+    row = conversations.find(connection, tenant, conversation_id)
+    if row is None:
+        raise NotFound("conversation", conversation_id)
+    places.found(connection, conversation_id, seq)
+    held = turns.open_on(connection, conversation_id, branch)
+    if held is None:
+        conversations.point(connection, row, branch, seq)
+    return held
+
+
+def listing(scope: Scope, target: Target, *, limit: int, before: int | None) -> Flow[list[Branch]]:
+    """Return the conversation's newest branches, by number."""
+
+    def branches_of(connection: Connection, tenant: str, conversation_id: UUID) -> list[Branch] | None:
+        row = conversations.find(connection, tenant, conversation_id)
+        if row is None:
+            return None
+        end = MAX_SEQ if before is None else before
+        return [Branch.of(row.id, each) for each in branches.listing(connection, row, end, limit)]
+
+    check_limit(limit)
+    if before is not None and (isinstance(before, bool) or not isinstance(before, int) or not 0 < before <= MAX_SEQ):
+        raise InvalidInput("before", f"must be a branch's number from 1 up, not {before!r}")
+    return (yield from over(scope, target, branches_of))
+
+
+def leaves(scope: Scope, target: Target, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
+    """Return the newest messages that nothing follows, newest first."""
+
+    def leaves_of(connection: Connection, tenant: str, conversation_id: UUID) -> list[Message] | None:
+        row = conversations.find(connection, tenant, conversation_id)
+        end = MAX_SEQ if before is None else message_seq(conversation_id, before)
+        return None if row is None else _values(row.id, branches.leaves(connection, row, end, limit))
+
+    check_limit(limit)
+    return (yield from over(scope, target, leaves_of))
+
+
+def log(scope: Scope, target: Target, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
+    """Return the newest messages on all branches, in the order of writing."""
+
+    def log_of(connection: Connection, tenant: str, conversation_id: UUID) -> list[Message] | None:
+        row = conversations.find(connection, tenant, conversation_id)
+        end = MAX_SEQ if before is None else message_seq(conversation_id, before)
+        return None if row is None else _values(row.id, branches.log(connection, row.id, end, limit))
+
+    check_limit(limit)
+    return (yield from over(scope, target, log_of))
+
+
+def siblings(scope: Scope, target: Target, given: Given) -> Flow[list[Message]]:
+    """Return what else follows the message that this one follows, and itself, in the order of writing."""
+    seq = yield from places.seq_of(scope, target, given)
+
+    def siblings_of(connection: Connection, tenant: str, conversation_id: UUID) -> list[Message] | None:
+        if conversations.find(connection, tenant, conversation_id) is None:
+            return None
+        row = places.found(connection, conversation_id, seq)
+        parent = places.before_passages(connection, conversation_id, row)
+        beside = branches.children(connection, conversation_id, parent)
+        seen_through = [_behind_passages(connection, conversation_id, each) for each in beside]
+        return _values(conversation_id, [each for each in seen_through if each is not None])
+
+    return (yield from over(scope, target, siblings_of))
+
+
+def _behind_passages(connection: Connection, conversation_id: UUID, row: MessageRow) -> MessageRow | None:
+    """Return the question that a passage came with; any other message as it is."""
+    while row.status == PASSAGE:
+        after = branches.children(connection, conversation_id, row.seq)
+        if not after:
+            return None
+        row = after[0]
+    return row
+
+
+def _values(conversation_id: UUID, rows: Sequence[MessageRow]) -> list[Message]:
+    return [Message.of(conversation_id, row) for row in rows]
+
+
+def copy(scope: Scope, target: Target, given: Given | None, into: Target) -> Flow[Target]:
+    """Write the path to a message again as a conversation of its own, all at once, and return a chat's target on it."""
+    conversation_id = yield from identify(scope, target)
+    seq = None if given is None else (yield from places.seq_of(scope, target, given))
+    new_id = yield from identify(scope, into)
+    at = scope.clock.now_us()
+    found = yield from write_once(_copy, scope.tenant, conversation_id, target.branch, seq, new_id, into, at)
+    if not found:
+        raise missing(target)
+    return into
+
+
+def _copy(
+    connection: Connection,
+    tenant: str,
+    conversation_id: UUID,
+    branch: int,
+    seq: int | None,
+    new_id: UUID,
+    into: Target,
+    at: int,
+) -> bool:
+    conversations.lock(connection, conversation_id)  # what is being erased is not copied half
+    row = conversations.find(connection, tenant, conversation_id)
+    if row is None:
+        return False
+    head = conversations.head(connection, row, branch) if seq is None else seq
+    if head is None:
+        raise NotFound("message", "to copy", "nothing was said yet")
+    places.found(connection, conversation_id, head)
+    made = copying.Copy(new_id, into.key, into.subject or row.subject, into.title or row.title, head, at)
+    if not copying.write(connection, row, made):
+        raise InvalidInput("key", f"there is a conversation under {into.key!r} already: take another key")
+    return True
+
+
+def _id(target: Target) -> UUID:
+    assert target.id is not None
+    return target.id

@@ -1,0 +1,164 @@
+"""Asking the search index: which messages are likely to match, newest first.
+
+SQLite's FTS5 gives its rows out in that order, so that the first of very many cost no more than the first of a few.
+PostgreSQL's index gives all, to be put in order. Tenant, role, time and conversation are conditions of the same statement.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Integer,
+    Text,
+    and_,
+    cast,
+    column,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    table,
+    tuple_,
+)
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import UnaryExpression
+
+from convokit.domain import words
+from convokit.domain.message import MessageRow
+from convokit.domain.text import compact_json
+from convokit.store.schema import FTS, conversation, message, search
+from convokit.store.search import NUMBERED, Place, owners, short, text_of_row
+
+Order: TypeAlias = tuple[Any, ...]
+"""Where a row stands among all rows, newest last: SQLite counts them, PostgreSQL goes by their time."""
+_COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
+_fts = table(FTS, column("rowid", Integer), column(FTS))
+_FTS_ROW: ColumnElement[int] = UnaryExpression(_fts.c.rowid, operator=operators.custom_op("+"))
+"""The sign keeps SQLite's planner from asking FTS5 for one row after the other."""
+
+
+@dataclass(slots=True, repr=False)
+class Wanted:
+    """What is looked for: rows that have every one of `keys`. Times are microseconds since 1970, `until` not included."""
+
+    keys: Sequence[str]
+    conversation_id: UUID | None = None
+    role: str | None = None
+    subject: str | None = None
+    since: int | None = None
+    until: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, repr=False)
+class Candidate:
+    """A message that is likely to hold the words, and as much of its text as is indexed."""
+
+    order: Order
+    place: Place
+    key: str | None
+    text: str
+
+
+def candidates(
+    connection: Connection,
+    tenant: str,
+    wanted: Wanted,
+    *,
+    limit: int,
+    top: Order | None = None,
+    bottom: Order | None = None,
+    below: Order | None = None,
+) -> list[Candidate]:
+    """Return the tenant's messages that are likely to match, newest first: from `top` to `bottom`, or from before `below`."""
+    sqlite = connection.dialect.name == "sqlite"
+    rows = NUMBERED if sqlite else search
+    # by FTS5's own number, not by the row's, which is the same: FTS5 then gives out the newest and is done
+    order = [_fts.c.rowid] if sqlite else _order(rows)
+    likely = (
+        select(*dict.fromkeys([*order, rows.c.conversation_id, rows.c.seq]), conversation.c.key)
+        .join_from(rows, conversation, conversation.c.id == rows.c.conversation_id)
+        .where(conversation.c.tenant == tenant, *_conditions(rows, wanted), *_keyed(rows, tenant, wanted))
+    )
+    for bound, compare in ((top, operator.le), (bottom, operator.ge), (below, operator.lt)):
+        if bound is not None:
+            likely = likely.where(compare(tuple_(*order), tuple_(*bound)))
+    found = likely.order_by(*(each.desc() for each in order)).limit(limit).subquery("likely")
+    ordered = [found.c[each.name] for each in order]
+    texts = func.substr(message.c.content, 1, words.MOST_CHARS), message.c.parts, message.c.refusal
+    of_it = (message.c.conversation_id == found.c.conversation_id) & (message.c.seq == found.c.seq)
+    statement = select(found, *texts).join_from(found, message, of_it).order_by(*(each.desc() for each in ordered))
+    made = []
+    for row in connection.execute(statement):
+        shape = text_of_row(*row[-3:])
+        made.append(Candidate(tuple(row[: len(order)]), (row.conversation_id, row.seq), row.key, shape))
+    return made
+
+
+def _order(rows: Any) -> list[Any]:
+    """Return the columns that say where a row stands."""
+    return [rows.c[name] for name in (("id",) if rows is NUMBERED else ("created_at", "conversation_id", "seq"))]
+
+
+def _keyed(rows: Any, tenant: str, wanted: Wanted) -> list[ColumnElement[bool]]:
+    own, inside = owners(tenant, wanted.conversation_id or UUID(int=0))
+    keys = [own, *([inside] if wanted.conversation_id else ()), *wanted.keys]
+    if rows is search:
+        return [search.c.words.contains(sorted({short(key) for key in keys}))]
+    matching = _fts.c[FTS].op("MATCH")(" AND ".join(f'"{key}"' for key in keys))
+    return [matching, rows.c.id == _FTS_ROW]
+
+
+def _conditions(rows: Any, wanted: Wanted) -> list[ColumnElement[bool]]:
+    given = (
+        (wanted.conversation_id, operator.eq, rows.c.conversation_id),
+        (wanted.role, operator.eq, rows.c.role),
+        (wanted.subject, operator.eq, conversation.c.subject),
+        (wanted.since, operator.ge, rows.c.created_at),
+        (wanted.until, operator.lt, rows.c.created_at),
+    )
+    asked = [compare(column, value) for value, compare, column in given if value is not None]
+    return [*asked, *(_has(rows is NUMBERED, name, value) for name, value in wanted.metadata.items())]
+
+
+def _has(sqlite: bool, name: str, value: Any) -> ColumnElement[bool]:
+    """Return whether a conversation's metadata say this, of this very type: 1 is not true, and no text."""
+    if not sqlite:  # text as it was stored: PostgreSQL takes nothing out of JSON
+        item = func.json_each(cast(conversation.c.metadata, JSON)).table_valued("key", column("value", JSON))
+        same = cast(item.c.value, Text) == compact_json(value)
+    else:
+        item = func.json_each(conversation.c.metadata).table_valued("key", "value", "type")
+        kinds = {bool: str(value).lower(), int: "integer", float: "real", str: "text", type(None): "null"}
+        kind = item.c.type == kinds[type(value)]
+        same = kind if value is None or isinstance(value, bool) else and_(kind, item.c.value == value)
+    return exists(select(literal(1)).select_from(item).where(item.c.key == name, same))
+
+
+def stands(connection: Connection, tenant: str, place: Place) -> Order | None:
+    """Return where a message of the tenant stands, or None where it is not in the index."""
+    rows = NUMBERED if connection.dialect.name == "sqlite" else search
+    statement = select(*_order(rows)).join_from(rows, conversation, conversation.c.id == rows.c.conversation_id)
+    of_it = (rows.c.conversation_id == place[0], rows.c.seq == place[1])
+    row = connection.execute(statement.where(conversation.c.tenant == tenant, *of_it)).one_or_none()
+    return None if row is None else tuple(row)
+
+
+def at(connection: Connection, places: Sequence[Place]) -> dict[Place, MessageRow]:
+    """Return these messages, as many of them as there are."""
+    if not places:
+        return {}
+    # not as a list of pairs: SQLite reads the whole table for one
+    asked = [
+        and_(message.c.conversation_id == conversation_id, message.c.seq == seq) for conversation_id, seq in places
+    ]
+    statement = select(message.c.conversation_id, *_COLUMNS).where(or_(*asked))
+    return {(row[0], row[1]): MessageRow(*row[1:]) for row in connection.execute(statement)}

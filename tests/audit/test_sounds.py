@@ -1,0 +1,74 @@
+"""A reply's sound is stored with the reply, wherever that ends up: the history of such a turn is found whole."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from convokit.errors import Interrupted
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer, Script, chunk, completion
+
+SOUND = base64.b64encode(b"RIFF" * 20).decode()
+SPEAKING: dict[str, Any] = {"modalities": ["text", "audio"], "audio": {"format": "wav", "voice": "alloy"}}
+
+
+def _audio(**fields: Any) -> dict[str, Any]:
+    return {"id": "audio_1", "expires_at": 2**40, "data": SOUND, "transcript": "聞こえますか", **fields}
+
+
+def weather(city: str) -> str:
+    """Return the weather."""
+    return "rain"
+
+
+def test_a_sound_that_asks_for_tools(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A spoken reply that calls a function: its sound is there when the call is recorded."""
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Kyoto"}'}}
+    server.script(completion(None, audio=_audio(), tool_calls=[call]), completion("it rains"))
+    chat = kit.chat("k")
+    face.settle(chat.send("weather?", tools=[weather], **SPEAKING))
+    assert face.settle(chat.verify()).blobs == 1
+
+
+def test_a_sound_that_broke_off_before_its_words(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Of a stream that breaks before a word of its transcript, no reply is kept, and no sound without one."""
+    pieces: list[bytes | float | None] = [chunk({"audio": {"id": "audio_1", "data": SOUND}}), None]
+    server.script(Script(pieces, headers={"content-type": "text/event-stream"}))
+    chat = kit.chat("k")
+    with pytest.raises(Interrupted):
+        face.collect(chat.stream("speak", **SPEAKING))
+    assert face.settle(chat.verify()).blobs == 0
+
+
+def test_a_sound_that_came_late(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A spoken reply to a superseded question is kept off the path, its sound with it."""
+    slow = completion(None, audio=_audio())
+    slow.delay_s = 1.0
+    server.script(slow)
+    other = Face(face.name)
+    kit_beside = other.kit(database, model="loop-1", base_url=server.url)
+    outcome: list[Any] = []
+
+    def send() -> None:
+        try:
+            other.settle(kit_beside.chat("k").send("speak", **SPEAKING))
+        except Interrupted as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.requests and time.monotonic() < deadline:
+        time.sleep(0.01)
+    chat = kit.chat("k")
+    face.settle(chat.send("never mind", on_busy="supersede"))
+    thread.join()
+    other.close()
+    assert outcome
+    found = face.settle(chat.verify())
+    assert (found.messages, found.blobs) == (4, 1)

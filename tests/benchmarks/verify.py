@@ -1,0 +1,157 @@
+"""What verifying a long conversation costs: `verify` against a bare read of the same rows.
+
+`python -m tests.benchmarks.verify [MESSAGES] [ROUNDS]`: one conversation of MESSAGES messages (default 20,000) in turns of two,
+each with its turn, its API call and three entries, on a SQLite file and on PostgreSQL. The bare read is sqlite3 or psycopg with
+a cursor on the server, every column of every one of these rows, fetched by thousands, nothing done with them. Both take turns;
+medians of wall time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Connection, insert
+from sqlalchemy.engine import make_url
+
+from convokit.audit.verify import verify
+from convokit.domain import chain
+from convokit.domain.conversation import ConversationRow, Verified
+from convokit.domain.ids import new_id
+from convokit.domain.message import MessageRow
+from convokit.domain.turn import CompletionRow
+from convokit.run.sync import SyncStore
+from convokit.store import conversations, schema
+from convokit.store.engine import database_url, open_engine
+from tests.support.databases import Files, Postgres
+
+PROMPT = "You are a terse sysadmin."
+DIGEST = hashlib.sha256(PROMPT.encode()).digest()[:16]
+TEXT = "some forty words of an ordinary message, as they are typed. 普通の長さのメッセージです。 " * 4
+READ = ("message", "completion", "turn", "entry", "tool_call", "blob", "removal")
+BATCH = 1000
+
+
+def turns(count: int) -> Iterator[list[tuple[MessageRow, MessageRow, CompletionRow]]]:
+    """Yield so many turns, by batches: question, reply and API call."""
+    for first in range(0, count, BATCH):
+        yield [_turn(number) for number in range(first, min(first + BATCH, count))]
+
+
+def _turn(number: int) -> tuple[MessageRow, MessageRow, CompletionRow]:
+    turn_id, seq = new_id(), 2 * number + 1
+    rows = []
+    for at, role in ((seq, "user"), (seq + 1, "assistant")):
+        parent, salt = at - 1 if at > 1 else None, chain.new_salt()
+        rows.append(MessageRow(at, parent, 1, turn_id, role, "complete", 90, "c", at * 90, 1, content=TEXT, salt=salt))
+    manifest = {"v": 1, "window": [[max(seq - 40, 1), seq]], "prompt": DIGEST.hex(), "params": {"temperature": 0.2}}
+    call = CompletionRow(turn_id, 1, "ok", json.dumps(manifest), b"s" * 16, b"d" * 32, "m", 1, ended_at=2)
+    call.served_model, call.usage_source, call.finish_reason = "m-1", "reported", "stop"
+    call.prompt_tokens, call.completion_tokens, call.salt = 900, 90, chain.new_salt()
+    return rows[0], rows[1], call
+
+
+def fill(connection: Connection, place: UUID, count: int) -> None:
+    """Write the conversation, chain and all."""
+    row = ConversationRow(place, "bench", None, None, None, None, None, None, 0, 0, chain.genesis(place), 1, 1, None)
+    conversations.create(connection, row)
+    connection.execute(insert(schema.prompt), {"tenant": "bench", "digest": DIGEST, "body": PROMPT})
+    last, head = 0, row.chain_hash
+    for batch in turns(count // 2):
+        entries = chain.extend(last, head, [each.leaf() for made in batch for each in made])
+        last, head = entries[-1].number, entries[-1].hash
+        asked = [
+            {"id": made[2].turn_id, "branch": 0, "question_seq": made[0].seq, "reply_seq": made[1].seq, "epoch": 1}
+            for made in batch
+        ]
+        ended = {"state": "completed", "started_at": 1, "ended_at": 2}
+        for table, values in (
+            (schema.message, [_values(each) for made in batch for each in made[:2]]),
+            (schema.completion, [_values(made[2]) for made in batch]),
+            (schema.turn, [{**each, **ended} for each in asked]),
+            (schema.entry, [_values(each) for each in entries]),
+        ):
+            connection.execute(insert(table), [{"conversation_id": place, **each} for each in values])
+    moved = ConversationRow(**{name: getattr(row, name) for name in row.__slots__})
+    moved.head_seq = moved.last_seq = 2 * (count // 2)
+    moved.last_entry, moved.chain_hash = last, head
+    assert conversations.advance(connection, row, moved)
+
+
+def _values(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
+def bare(url: str, place: UUID) -> int:
+    """Read every row of the conversation, and return how many there are."""
+    parsed, count = make_url(url), 0
+    if parsed.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(str(parsed.database))) as connection:
+            for table in READ:
+                query = f"SELECT * FROM convokit_{table} WHERE conversation_id = ?"
+                cursor = connection.execute(query, (place.hex,))
+                while found := cursor.fetchmany(BATCH):
+                    count += len(found)
+        return count
+    with psycopg.connect(url) as server:
+        for table in READ:
+            with server.cursor(name="bare") as read:
+                read.execute(f"SELECT * FROM convokit_{table} WHERE conversation_id = %s".encode(), (place,))
+                while rows := read.fetchmany(BATCH):
+                    count += len(rows)
+    return count
+
+
+def measure(url: str, count: int, rounds: int) -> dict[str, Any]:
+    """Return the medians of both, and how many rows there were."""
+    store, place = SyncStore(open_engine(database_url(url)), "benchmark"), new_id()
+    store.run(lambda connection: fill(connection, place, count), write=True)
+    seconds: dict[str, list[float]] = {"bare read": [], "verify": []}
+    rows = bare(url, place)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(rounds):
+        began = time.perf_counter()
+        assert bare(url, place) == rows
+        seconds["bare read"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        found = store.run(lambda connection: verify(connection, "bench", place), write=False)
+        seconds["verify"].append(time.perf_counter() - began)
+        assert isinstance(found, Verified)
+        assert found.messages == 2 * (count // 2)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    store.close()
+    return {"rows": rows, "grown_kib": grown, **{name: statistics.median(each) for name, each in seconds.items()}}
+
+
+def main(count: int, rounds: int) -> None:
+    """Print a table."""
+    server = Postgres()
+    print(f"{'':12} {'rows':>10} {'bare read/s':>12} {'verify/s':>10} {'ratio':>6} {'verify s':>9} {'peak grew':>10}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, url in (("sqlite", Files(Path(folder)).migrated()), ("postgresql", server.migrated())):
+                found = measure(url, count, rounds)
+                speeds = [found["rows"] / found[each] for each in ("bare read", "verify")]
+                print(
+                    f"{name:12} {found['rows']:>10,} {speeds[0]:>12,.0f} {speeds[1]:>10,.0f} {speeds[0] / speeds[1]:>6.1f}"
+                    f" {found['verify']:>9.2f} {found['grown_kib'] / 1024:>7.1f} MB"
+                )
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    given = [int(each) for each in sys.argv[1:]]
+    main(given[0] if given else 20_000, given[1] if len(given) > 1 else 3)

@@ -1,0 +1,1 @@
+"""Branches: other questions, other replies, other ends of one tree."""

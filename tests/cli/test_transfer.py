@@ -1,0 +1,81 @@
+"""`export` and `import`: what they write, what they say, and what they exit with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convokit import Convokit
+from tests.cli.conftest import CommandLine, Terminal
+from tests.support.chatgpt import conversation
+from tests.support.databases import Files
+
+
+@pytest.fixture
+def other(files: Files) -> str:
+    url = files.empty()
+    with Convokit(url, model="m") as kit:
+        kit.migrate()
+    return url
+
+
+def test_everything_goes_out_and_into_another_database(cli: CommandLine, other: str) -> None:
+    """What is exported comes in elsewhere; a second time it is there already; stdout holds results, stderr the rest."""
+    cli.chat("--key", "k", "こんにちは")
+    shown = cli("export", "-o", "all.jsonl")
+    assert (shown.stdout, shown.stderr) == ("", "1 conversation, 2 messages in all.jsonl\n")
+    came = cli("import", "all.jsonl", "--database", other)
+    assert came.stdout == "1 conversation, 2 messages; 1 of them from another database, with a new chain\n"
+    assert cli("import", "all.jsonl", "-d", other).stdout == "0 conversations, 0 messages; 1 were there already\n"
+    assert cli.json("show", "k", "-d", other)["messages"][0]["content"] == "こんにちは"
+
+
+def test_an_export_can_be_piped(cli: CommandLine, other: str) -> None:
+    """Without -o the export is stdout itself, and - imports stdin."""
+    cli.chat("--key", "k", "hello")
+    written = cli("export", "k").stdout
+    assert written.startswith('{"convokit":{"version":1')
+    found = cli.json("import", "-", "-d", other, given=written)
+    assert (found["conversations"], found["rechained"]) == (1, 1)
+    assert '"messages":[{"role":"user","content":"hello"}' in cli("export", "--format", "openai").stdout
+    assert "\n> hello\n" in cli("export", "--format", "markdown").stdout
+
+
+def test_chatgpts_export_is_taken_as_it_is(cli: CommandLine) -> None:
+    """`import --format chatgpt` reads conversations.json; bad records are an error, or skipped, said, and exit code 1."""
+    Path("c.json").write_text(json.dumps([{"id": "x"}, conversation()]), "utf-8")
+    assert "c.json, line 1: conversation: is not one of ChatGPT's" in cli.mistake("import", "c.json", "-f", "chatgpt")
+    came = cli("import", "c.json", "-f", "chatgpt", "--skip-bad", code=1)
+    assert came.stdout == "1 conversation, 12 messages\n"
+    assert came.stderr.startswith("skipped, line 1: conversation: is not one of ChatGPT's")
+    found: Any = cli.json("import", "c.json", "-f", "chatgpt", "--skip-bad", code=1)
+    assert (found["unchanged"], found["skipped"], found["problems"][0]["line"]) == (1, 1, 1)
+
+
+def test_mistakes_are_one_line(cli: CommandLine) -> None:
+    """A file that is not there, is no export, or cannot be written, and a conversation that is not there."""
+    assert "no.jsonl: cannot be read" in cli.mistake("import", "no.jsonl")
+    Path("x").write_text("{}", "utf-8")
+    assert "x, line 1: is not an export of convokit" in cli.mistake("import", "x")
+    assert "cannot be written" in cli.mistake("export", "-o", "no/where.jsonl")
+    assert "no conversation nobody" in cli.mistake("export", "nobody")
+    assert "--output" in cli("export", "--json", code=2).stderr
+
+
+def test_a_person_sees_how_far_it_is(cli: CommandLine, terminal: type[Terminal]) -> None:
+    """On a terminal a bar shows what is done; it is gone at the end."""
+    cli.chat("--key", "k", "hello")
+    shown = terminal("export", "-d", cli.database, "-o", "all.jsonl")
+    shown.wait_for("1 conversation, 2 messages in all.jsonl")
+    assert "exporting" in shown.seen
+
+
+def test_an_export_cannot_steer_a_terminal(cli: CommandLine, terminal: type[Terminal]) -> None:
+    """What is exported to a terminal is shown there safely; a pipe gets every byte."""
+    cli.chat("--key", "k", "a\x1b[31mred\u202e")
+    assert "a\x1b[31mred\u202e" in cli("export", "--format", "markdown").stdout
+    shown = terminal("export", "-d", cli.database, "--format", "markdown")
+    shown.wait_for("␛[31mred<U+202E>")

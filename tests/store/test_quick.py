@@ -1,0 +1,187 @@
+"""Statements on their short way to the driver: what comes back, and when they go the usual way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, bindparam, event, insert, select, text, update
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError, StatementError
+
+from convokit.domain.conversation import ConversationRow
+from convokit.domain.ids import new_id
+from convokit.domain.message import MessageRow
+from convokit.store import conversations, messages
+from convokit.store.engine import database_url, open_engine
+from convokit.store.quick import plain, quick
+from convokit.store.schema import conversation, message
+
+ID = new_id()
+SECOND = 3
+"""The execution from which a constant is known as one."""
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    made = open_engine(database_url(database))
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as opened, opened.begin():
+        row = ConversationRow(ID, "t", "鍵", None, None, None, None, None, 0, 0, b"\x00\xff", 1, 2, None)
+        conversations.create(opened, row)
+        yield opened
+
+
+@dataclass
+class Spy:
+    """Counts what SQLAlchemy itself executes."""
+
+    connection: Connection
+    executed: int = 0
+
+    def __enter__(self) -> Spy:
+        self._execute = self.connection.execute
+        self.connection.execute = self._count  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        del self.connection.execute
+
+    def _count(self, *given: Any, **named: Any) -> Any:
+        self.executed += 1
+        return self._execute(*given, **named)
+
+
+def test_a_constant_goes_to_the_driver_and_brings_the_same(connection: Connection) -> None:
+    """From its third execution on a constant statement passes SQLAlchemy by, and every value comes back as it did before."""
+    rows = [
+        MessageRow(
+            seq,
+            seq - 1 or None,
+            1,
+            new_id(),
+            "user",
+            "complete",
+            5,
+            "c",
+            seq,
+            7,
+            content="日本語 \\ % : ?",
+            salt=b"\x00s",
+        )
+        for seq in (1, 2)
+    ]
+    fast = quick(connection)
+    with Spy(connection) as spy:
+        for row in rows:
+            messages.append(fast, ID, [row])
+        found = [messages.get(fast, ID, 2) for _ in range(SECOND)]
+        before = spy.executed
+        found += [messages.get(fast, ID, 2), messages.get(fast, ID, 1)]
+        assert messages.get(fast, ID, 3) is None
+        assert [conversations.find(fast, "t", ID) for _ in range(SECOND + 1)][-1] == conversations.find(
+            connection, "t", ID
+        )
+    assert spy.executed - before <= SECOND, "it went through SQLAlchemy"
+    assert found == [rows[1]] * (SECOND + 1) + [rows[0]]
+    assert [type(getattr(found[0], each.name)) for each in fields(MessageRow)] == [
+        type(getattr(rows[1], each.name)) for each in fields(MessageRow)
+    ]
+
+
+def test_rows_are_read_by_place_and_by_name(connection: Connection) -> None:
+    """A row of the short way has its columns by place, by name and as a mapping, and counts what a statement changed."""
+    fast = quick(connection)
+    look = select(conversation.c.id, conversation.c.key).where(conversation.c.id == bindparam("id"))
+    change = update(conversation).where(conversation.c.id == bindparam("b_id")).values(title=bindparam("new"))
+    for _ in range(SECOND):
+        row = fast.execute(look, {"id": ID}).one()
+        assert (row[0], row.key, tuple(row), row._mapping["key"]) == (ID, "鍵", (ID, "鍵"), "鍵")
+        assert [dict(each) for each in fast.execute(look, {"id": ID}).mappings()] == [{"id": ID, "key": "鍵"}]
+        assert fast.execute(look, {"id": new_id()}).scalar_one_or_none() is None
+        assert list(fast.execute(look, {"id": ID}).scalars()) == [ID]
+        assert fast.execute(change, {"b_id": ID, "new": None}).rowcount == 1
+        assert fast.execute(change, {"b_id": new_id(), "new": "x"}).rowcount == 0
+
+
+def test_what_is_made_as_it_is_needed_goes_the_usual_way(connection: Connection) -> None:
+    """Expanded lists and statements that are built for one execution are SQLAlchemy's own business, and work."""
+    fast = quick(connection)
+    listed = select(conversation.c.id).where(conversation.c.id.in_(bindparam("ids", expanding=True)))
+    for _ in range(SECOND):
+        assert fast.execute(listed, {"ids": [ID, new_id()]}).scalars().all() == [ID]
+        assert len(conversations.recent(fast, "t", subject=None, limit=5, before=None)) == 1
+        assert fast.execute(text("SELECT 1")).scalar_one() == 1
+    assert plain(fast) is connection
+    assert plain(connection) is connection
+
+
+def test_errors_are_sqlalchemys(connection: Connection) -> None:
+    """A refused row, a missing value and a table that is not there raise on the short way what they raise on the usual one."""
+    fast = quick(connection)
+    row = MessageRow(1, None, 1, None, "user", "complete", 5, "c", 5, 7, salt=b"s")
+    for seq in range(1, SECOND + 1):
+        row.seq = seq
+        messages.append(fast, ID, [row])
+    with pytest.raises(IntegrityError), connection.begin_nested():
+        messages.append(fast, ID, [row])
+    look = select(conversation.c.id).where(conversation.c.id == bindparam("id"))
+    absent = select(text("1")).select_from(text("not_there"))
+    for _ in range(SECOND):
+        assert fast.execute(look, {"id": ID}).scalar_one() == ID
+        with pytest.raises(StatementError), connection.begin_nested():
+            fast.execute(look, {})
+        with pytest.raises((OperationalError, ProgrammingError)), connection.begin_nested():
+            fast.execute(absent)
+
+
+def test_a_lost_connection_is_not_used_again(engine: Engine) -> None:
+    """When the driver says that its connection is gone, SQLAlchemy hears of it: the pool opens another."""
+    look = select(conversation.c.id).where(conversation.c.id == bindparam("id"))
+    with engine.connect() as connection:
+        fast = quick(connection)
+        for _ in range(SECOND):
+            fast.execute(look, {"id": ID})
+        driver: Any = connection.connection.dbapi_connection
+        driver.close()
+        with pytest.raises((OperationalError, ProgrammingError, InterfaceError)):
+            fast.execute(look, {"id": ID})
+        if engine.dialect.name == "postgresql":
+            assert connection.invalidated
+    with engine.connect() as connection:
+        assert quick(connection).execute(look, {"id": ID}).scalar_one_or_none() is None
+
+
+def test_who_listens_hears_every_statement(engine: Engine) -> None:
+    """While somebody listens to an engine's statements, all of them go the usual way: traces and logs are whole."""
+    heard: list[str] = []
+    with engine.connect() as connection:
+        assert quick(connection) is not connection
+
+        def take(conn: Any, cursor: Any, statement: str, *more: Any) -> None:
+            heard.append(statement)
+
+        event.listen(engine, "before_cursor_execute", take)
+        for _ in range(SECOND):
+            conversations.find(quick(connection), "t", ID)
+        event.remove(engine, "before_cursor_execute", take)
+    assert len(heard) == SECOND
+
+
+def test_several_rows_go_in_one_call(connection: Connection) -> None:
+    """A list of rows is inserted as one, also on the short way."""
+    fast, add = quick(connection), insert(message)
+    for first in range(1, 3 * SECOND, 2):
+        fast.execute(add, [_values(seq) for seq in (first, first + 1)])
+    assert messages.count(connection, ID) == 3 * SECOND - 1
+
+
+def _values(seq: int) -> dict[str, Any]:
+    row = MessageRow(seq, None, 1, None, "user", "complete", 5, "c", 5, 7, salt=b"s")
+    return {"conversation_id": ID, **{each.name: getattr(row, each.name) for each in fields(row)}}

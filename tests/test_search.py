@@ -1,0 +1,226 @@
+"""Search: messages by the words in them, whatever the script, over both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from convokit import Budget, Limits
+from convokit.errors import InvalidInput, NotFound, SettingsError, TooLarge
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer, completion, failure
+
+SAID = [
+    "東京都の天気を教えて",  # 1
+    "京都の天気は？",  # 3
+    "東京tower に登りたい",  # 5
+    "ｶﾀｶﾅとＡＢＣ１２３のマニュアル",  # 7
+    "我想去北京看长城",  # 9
+    "서울에서 만나요",  # 11
+    "Un café à Straßburg, s'il vous plaît",  # 13
+    "emoji 👩‍👩‍👧 and 🗼🎉",  # 15
+    "สวัสดีครับ ประเทศไทย",  # 17
+    'the words "AND" OR NOT NEAR(a, b) col:x -y * ^z',  # 19
+    "Плёнка и ΑΘΗΝΑ",  # 21
+]
+
+
+@pytest.fixture
+def found(face: Face, kit: Any) -> Callable[..., list[int]]:
+    """Return the seqs of the questions that hold words, in a conversation in many scripts."""
+    for text in SAID:
+        face.settle(kit.chat("scripts").send(text))
+
+    def ask(query: str, **given: Any) -> list[int]:
+        return sorted(hit.message.seq for hit in face.settle(kit.search(query, role="user", **given)))
+
+    return ask
+
+
+QUERIES = {
+    "天": [1, 3], "天気": [1, 3], "東": [1, 5], "東京": [1, 5], "東京都": [1], "京都": [1, 3], "京都の天気": [1, 3],
+    "都京": [], "気天": [], "教": [1], "て": [1], "タワー": [],
+    "東京tower": [5], "東京 TOWER": [5], "tower": [5], "towe": [], "に登り": [5], "東京タワー": [],
+    "カタカナ": [7], "ｶﾅ": [7], "abc": [], "ABC123": [7], "ＡＢＣ１２３": [7], "マニュアル": [7], "ﾏﾆｭｱﾙ": [7], "カ": [7],
+    "北京": [9], "长": [9], "看长城": [9], "长看": [],
+    "서울": [11], "서": [11], "만나요": [11], "서울에서 만나요": [11], "울에": [11],
+    "cafe": [13], "CAFÉ": [13], "cafe\u0301": [13], "strassburg": [13], "STRASSBURG": [13], "plait": [13],
+    "👧": [15], "🗼": [15], "🗼🎉": [15], "🎉🗼": [], "😀": [],
+    "ไทย": [17], "สวัสดี": [17],
+    "AND": [15, 19], "NOT": [19], "NEAR(": [19], "near a b": [19], "col:x": [19], "-y": [19], "*": None, "^z": [19],
+    '"AND" OR NOT': [19], 'AND "': [15, 19], "') OR 1=1 --": [], '"words AND or"': [19], '"AND words"': [],
+    '"not near"': [19], '"near not"': [], "words*": [19], "wor*": [],
+    "пленка": [21], "Αθηνα": [21], "αθήνα": [21],
+}  # fmt: skip
+
+
+def test_words_of_every_script_are_found(found: Callable[..., list[int]]) -> None:
+    """Japanese, Chinese, Korean and Thai by one, two or more characters that follow each other; any width, case and accent.
+
+    Operators are words, or nothing; words in double quotes must follow each other.
+    """
+    for query, expected in QUERIES.items():
+        if expected is None:
+            with pytest.raises(InvalidInput, match="holds no word"):
+                found(query)
+        else:
+            assert found(query) == expected, query
+
+
+def test_what_a_hit_tells(face: Face, kit: Any) -> None:
+    """A hit has its conversation, key, message, and a snippet whose marks are the words as they were written."""
+    text = "前置き。" * 60 + "ここに東京ﾀﾜｰがあり、" + "ＴＯＫＹＯ " + "後書き。" * 60
+    sent = face.settle(kit.chat("tall", title="x").send(text))
+    hit = face.settle(kit.search("東京タワー tokyo", role="user")).items[0]
+    assert (hit.key, str(hit.conversation_id)) == ("tall", sent.message.id.partition(":")[0])
+    assert (hit.message.seq, hit.message.role, hit.message.text) == (1, "user", text)
+    assert [hit.snippet[start:end] for start, end in hit.marks] == ["東京ﾀﾜｰ", "ＴＯＫＹＯ"]
+    assert hit.snippet[0] == hit.snippet[-1] == "…"
+    assert len(hit.snippet) <= 122
+    assert hit.highlighted("<", ">").count("<東京ﾀﾜｰ>") == 1
+    assert 0 < hit.rank <= 1
+
+
+def test_the_best_come_first(face: Face, kit: Any) -> None:
+    """Together beats apart, often beats once, short beats long; of two as good as each other the newer comes first."""
+    said = ["port 80", "port 80 " + "blah " * 400, "80 is the port", "port 80, port 80, port 80", "port 80"]
+    for text in said:
+        face.settle(kit.chat("k").send(text))
+    hits = face.settle(kit.search("port 80", role="user"))
+    assert [hit.message.seq for hit in hits] == [7, 9, 1, 3, 5]
+    assert [hit.rank for hit in hits] == sorted((hit.rank for hit in hits), reverse=True)
+
+
+def test_filters(face: Face, kit: Any) -> None:
+    """Role, conversation, subject, time and metadata narrow a search; metadata match by value and by type."""
+    chats = {
+        "one": {"subject": "hanako", "metadata": {"team": "紫", "level": 1, "open": True, "share": 0.5, "none": None}},
+        "two": {"subject": "taro", "metadata": {"team": "red", "level": 2, "open": False, 'odd"k.[0]': "x"}},
+        "three": {},
+    }
+    for key, given in chats.items():
+        face.settle(kit.chat(key, **given).send("共通の言葉"))
+    ids = {hit.key: hit.conversation_id for hit in face.settle(kit.search("言葉"))}
+
+    def keys(**given: Any) -> list[str]:
+        return sorted(hit.key for hit in face.settle(kit.search("言葉", role="user", **given)))
+
+    assert keys() == ["one", "three", "two"]
+    assert [hit.message.role for hit in face.settle(kit.search("言葉", role="assistant", key="one"))] == ["assistant"]
+    assert len(face.settle(kit.search("言葉", role="tool"))) == 0
+    assert keys(key="two") == ["two"]
+    assert keys(id=ids["two"]) == keys(id=str(ids["two"])) == ["two"]
+    assert keys(subject="hanako") == ["one"]
+    for metadata, expected in (
+        ({"team": "紫"}, ["one"]), ({"team": "purple"}, []), ({"level": 1}, ["one"]), ({"level": 1.0}, []),
+        ({"level": "1"}, []), ({"level": True}, []), ({"open": True}, ["one"]), ({"open": 1}, []),
+        ({"open": False}, ["two"]), ({"share": 0.5}, ["one"]), ({"none": None}, ["one"]), ({"nothing": None}, []),
+        ({'odd"k.[0]': "x"}, ["two"]), ({"team": "red", "level": 2}, ["two"]), ({"team": "red", "level": 1}, []),
+        ({}, ["one", "three", "two"]),
+    ):  # fmt: skip
+        assert keys(metadata=metadata) == expected, metadata
+    now = datetime.now(UTC)
+    assert keys(since=now - timedelta(hours=1), until=now + timedelta(hours=1)) == ["one", "three", "two"]
+    assert keys(since=now + timedelta(hours=1)) == keys(until=now - timedelta(hours=1)) == []
+    first = next(hit for hit in face.settle(kit.search("言葉", role="user", key="one"))).message.created_at
+    assert keys(until=first) == []
+    assert "one" in keys(since=first)
+
+
+def test_bad_input_is_refused_by_name(face: Face, kit: Any) -> None:
+    """What cannot be asked is a typed error that names the parameter; an unknown conversation is not found."""
+    face.settle(kit.chat("k").send("word"))
+    cursor = face.settle(kit.search("word", limit=1)).next
+    for query, given, name in (
+        ("", {}, "query"), ("  ", {}, "query"), ('"" () :', {}, "query"), (7, {}, "query"), ("w" * 1001, {}, "query"),
+        ("a " * 33, {}, "query"), ("word", {"role": "boss"}, "role"), ("word", {"key": "k", "id": "x"}, "key"),
+        ("word", {"id": "x"}, "id"), ("word", {"subject": "\x00"}, "subject"), ("word", {"since": "2026"}, "since"),
+        ("word", {"until": datetime(2026, 1, 1)}, "until"),
+        ("word", {"limit": 0}, "limit"), ("word", {"limit": 101}, "limit"), ("word", {"limit": True}, "limit"),
+        ("word", {"metadata": {"a": []}}, "metadata.a"), ("word", {"metadata": {1: "a"}}, "metadata"),
+        ("word", {"metadata": {"a": float("nan")}}, "metadata.a"), ("word", {"metadata": {"a": 2**60}}, "metadata.a"),
+        ("word", {"metadata": []}, "metadata"), ("word", {"before": "nonsense"}, "before"),
+        ("word", {"before": 3}, "before"), ("other", {"before": cursor}, "before"),
+        ("word", {"before": cursor, "role": "user"}, "before"), ("word", {"before": cursor[:-5]}, "before"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidInput) as caught:
+            face.settle(kit.search(query, **given))
+        assert caught.value.field == name, (query, given)
+    with pytest.raises(TooLarge):
+        face.settle(kit.search("word", subject="s" * 5000))
+    for missing in ({"key": "nobody"}, {"id": "00000000-0000-7000-8000-000000000000"}):
+        with pytest.raises(NotFound):
+            face.settle(kit.search("word", **missing))
+
+
+def test_another_tenants_words_are_not_there(face: Face, kit: Any) -> None:
+    """A search finds and ranks its own tenant's messages, as if no others were there; a cursor of others is none."""
+    other = kit.tenant("other")
+    for number in range(3):
+        face.settle(kit.chat("k").send(f"共有 secret {number}"))
+    assert len(face.settle(other.search("共有"))) == 0
+    face.settle(other.chat("k").send("共有 secret of another"))
+    assert [hit.message.text for hit in face.settle(other.search("共有 secret", role="user"))] == [
+        "共有 secret of another"
+    ]
+    mine = face.settle(kit.search("共有", limit=2))
+    with pytest.raises(InvalidInput):
+        face.settle(other.search("共有", limit=2, before=mine.next))
+    with pytest.raises(NotFound):
+        face.settle(other.search("共有", id=mine.items[0].conversation_id))
+
+
+def test_replies_that_failed_and_refusals(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A question whose call failed is found, and so is a refusal; passages are not, and neither is a developer prompt."""
+    server.script(failure(400))
+    with pytest.raises(Exception, match="400"):
+        face.settle(kit.chat("k", developer_prompt="指示だけ").send("失敗した質問"))
+    server.script(completion(None, refusal="お断りします"))
+    face.settle(kit.chat("k").send("断られる質問", context=["資料だけの段落"]))
+    assert len(face.settle(kit.search("失敗した質問"))) == 1
+    assert [hit.message.role for hit in face.settle(kit.search("お断り"))] == ["assistant"]
+    assert len(face.settle(kit.search("段落"))) == len(face.settle(kit.search("指示"))) == 0
+
+
+def test_a_kit_without_search(face: Face, database: str, server: LoopbackServer) -> None:
+    """`search=False` writes no index and refuses to search, saying why; `reindex` of another kit finds what was missed."""
+    plain = face.kit(database, model="loop-1", base_url=server.url, search=False)
+    for number in range(3):
+        face.settle(plain.chat(f"k{number}").send("見逃した言葉"))
+    for call in (lambda: plain.search("言葉"), plain.reindex):
+        with pytest.raises(SettingsError, match="search=False"):
+            face.settle(call())
+    kit = face.kit(database, model="loop-1", base_url=server.url)
+    assert len(face.settle(kit.search("見逃した"))) == 0
+    counts: list[int] = []
+    assert face.settle(kit.tenant("other").reindex()) == 0
+    assert face.settle(kit.reindex(progress=counts.append)) == counts[-1] == 6
+    assert len(face.settle(kit.search("見逃した"))) == 6
+    assert face.settle(kit.reindex()) == 0
+    with pytest.raises(SettingsError, match="search"):
+        face.kit(database, model="m", search="yes")
+
+
+def test_a_megabyte_of_japanese_fails_no_turn(face: Face, database: str, server: LoopbackServer) -> None:
+    """However much is said, the turn is saved; what is indexed of it, the first 65,536 characters, is found."""
+    large = {"limits": Limits(message_bytes=8 * 1024 * 1024), "budget": Budget(context_tokens=10**8)}
+    kit = face.kit(database, model="loop-1", base_url=server.url, **large)
+    signs = [chr(code) for code in range(0x4E00, 0x9F00)]
+    for key, text in (
+        ("varied", "始まり" + "".join(signs[at * at % len(signs)] + signs[at % 7919] for at in range(175_000)) + "終わり"),
+        ("expanding", "始まり" + "\ufdfa" * 100_000), ("one word", "始まり" + "a" * 1_000_000),
+        ("words", "始まり " + " ".join(f"w{number:x}" for number in range(150_000))),
+    ):  # fmt: skip
+        server.script(completion("了解"))
+        face.settle(kit.chat(key).send(text))
+        assert face.settle(kit.chat(key).messages())[0].text == text
+    assert {hit.key for hit in face.settle(kit.search("始まり", role="user"))} == {
+        "varied",
+        "expanding",
+        "one word",
+        "words",
+    }
+    assert len(face.settle(kit.search("終わり"))) == 0
