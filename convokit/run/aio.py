@@ -14,14 +14,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
 from convokit.domain.events import Started, StreamEvent
@@ -44,6 +43,9 @@ from convokit.store.engine import (
 )
 from convokit.store.failure import translated
 from convokit.store.quick import quick
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 Result = TypeVar("Result")
 _READERS = 4
@@ -121,6 +123,8 @@ class AsyncEngineStore:
     def _engine(self, *, write: bool) -> AsyncEngine:
         loop = asyncio.get_running_loop()
         if loop not in self._engines:
+            from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # brings the whole ORM with it
+
             writer = create_async_engine(self._url, **POSTGRES, execution_options={SEARCH: self._search})
             set_durability(writer.sync_engine, self._durability)
             reader = writer.execution_options(isolation_level=SNAPSHOT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +39,19 @@ END_CALL = """UPDATE convokit_completion SET state = 'ok', prompt_tokens = ?, co
     WHERE conversation_id = ? AND turn_id = ? AND number = 1"""
 
 
+JSON = {"content-type": "application/json"}
+
+
+@dataclass(slots=True)
+class Asked:
+    """A question that is stored, and the request it makes."""
+
+    place: object
+    turn: object
+    seq: int
+    data: bytes
+
+
 class ByHand:
     """Turns by hand. Subclasses say how a statement is run."""
 
@@ -61,6 +75,11 @@ class ByHand:
 
     def turn(self, conversation: UUID, text: str) -> str:
         """Answer one question."""
+        asked = self.ask(conversation, text)
+        return self.save(asked, self.client.post(self.url, content=asked.data, headers=JSON).json())
+
+    def ask(self, conversation: UUID, text: str) -> Asked:
+        """Read the window, make the body, and commit the question."""
         place, turn = self.key(conversation), self.key(new_id())
         last = self.run(CONVERSATION, (place,)).fetchone()[0]
         rows, spent = [], 0
@@ -78,17 +97,19 @@ class ByHand:
         self.run(TURN, (place, turn, seq, now, now + 60_000_000), write=True)
         self.run(CALL, (place, turn, b"d" * 32, now), write=True)
         self.commit()
-        response = self.client.post(self.url, content=data, headers={"content-type": "application/json"})
-        found = response.json()
-        reply, usage = found["choices"][0]["message"]["content"], found["usage"]
-        now = time.time_ns() // 1000
+        self.sent = len(rows) + 1
+        return Asked(place, turn, seq, data)
+
+    def save(self, asked: Asked, found: Any) -> str:
+        """Commit the reply."""
+        reply, usage = str(found["choices"][0]["message"]["content"]), found["usage"]
+        now, place, turn, seq = time.time_ns() // 1000, asked.place, asked.turn, asked.seq
         self.run(MOVE, (seq + 1, seq + 1, now, place, seq), write=True)
         self.run(MESSAGE, (place, seq + 1, seq, turn, "assistant", reply, self.count(reply), now), write=True)
         self.run(END, (seq + 1, now, place, turn), write=True)
         self.run(END_CALL, (usage["prompt_tokens"], usage["completion_tokens"], now, place, turn), write=True)
         self.commit()
-        self.sent = len(rows) + 1
-        return str(reply)
+        return reply
 
     def close(self) -> None:
         self.client.close()
@@ -99,7 +120,9 @@ class SqliteByHand(ByHand):
 
     def __init__(self, url: str, database: str) -> None:
         super().__init__(url)
-        self.connection = sqlite3.connect(str(make_url(database).database), isolation_level=None)
+        self.connection = sqlite3.connect(
+            str(make_url(database).database), isolation_level=None, check_same_thread=False
+        )
         for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             self.connection.execute(f"PRAGMA {pragma}").fetchall()
 

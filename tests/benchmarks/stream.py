@@ -53,6 +53,26 @@ def ours(kit: Convokit) -> int:
     return len("".join(pieces))
 
 
+def first_raw(client: httpx.Client, url: str) -> float:
+    """Return the seconds until the first piece of text, by hand."""
+    began = time.perf_counter()
+    with client.stream("POST", f"{url}/chat/completions", json=BODY) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: ") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                return time.perf_counter() - began
+    raise AssertionError(line)
+
+
+def first_ours(kit: Convokit) -> float:
+    """Return the seconds until the first piece of text: question, turn and call are committed before."""
+    began = time.perf_counter()
+    with kit.chat().stream("go") as events:
+        for event in events:
+            if event.text:
+                return time.perf_counter() - began
+    raise AssertionError("no text came")
+
+
 class Nothing:
     """A database that accepts every statement, keeps nothing, and finds nothing."""
 
@@ -84,8 +104,8 @@ def unsaved(url: str) -> Convokit:
     return kit
 
 
-def measure(chunks: int, rounds: int) -> dict[str, list[float]]:
-    """Return CPU seconds by contender."""
+def measure(chunks: int, rounds: int) -> tuple[dict[str, list[float]], list[tuple[float, float]]]:
+    """Return CPU seconds by contender, and the seconds to the first piece by hand and of convokit."""
     with running(chunks) as url, tempfile.TemporaryDirectory() as folder:
         client = httpx.Client()
         official = openai.OpenAI(base_url=url, api_key="none")
@@ -106,24 +126,28 @@ def measure(chunks: int, rounds: int) -> dict[str, list[float]]:
                 began = time.process_time()
                 run()
                 taken[name].append(time.process_time() - began)
+        first = [(first_raw(client, url), first_ours(kit)) for _ in range(4 * rounds)]
         kit.close()
         forgetful.close()
         client.close()
         official.close()
-    return taken
+    return taken, first
 
 
 def main() -> None:
     """Print the table."""
     chunks = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 7
-    taken = {name: statistics.median(times) for name, times in measure(chunks, rounds).items()}
+    times, first = measure(chunks, rounds)
+    taken = {name: statistics.median(each) for name, each in times.items()}
     base, unsaved_s = taken["raw httpx"], taken["nothing saved"]
     print(f"{chunks:,} chunks, CPU, median of {rounds}")
     for name, seconds in taken.items():
         per_chunk = seconds / chunks * 1e6
         ratios = f"{seconds / base:6.2f} x raw {seconds / unsaved_s:6.2f} x nothing saved"
         print(f"{name:13} {seconds * 1000:9.1f} ms {per_chunk:7.1f} us a chunk {ratios}")
+    by_hand, own = (statistics.median(each) * 1000 for each in zip(*first, strict=True))
+    print(f"first piece, wall: by hand {by_hand:.2f} ms, convokit {own:.2f} ms, {own / by_hand:.2f} x")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -81,10 +82,14 @@ Table = dict[str, dict[str, Times]]
 def changed(database: str, *work: Callable[[Any], object]) -> None:
     """Run functions in one writing transaction, then let the planner look."""
     engine = open_engine(database_url(database))
-    for each in (*work, lambda connection: connection.execute(text("ANALYZE"))):
+    for each in (*work, _analyze):
         with engine.execution_options(**{WRITE: True}).begin() as connection:
             each(connection)
     engine.dispose()
+
+
+def _analyze(connection: Any) -> None:
+    connection.execute(text("ANALYZE"))
 
 
 def grown(url: str, database: str, sizes: dict[str, int], *, crowd: bool) -> dict[str, UUID]:
@@ -100,13 +105,13 @@ def grown(url: str, database: str, sizes: dict[str, int], *, crowd: bool) -> dic
         others.send(QUESTION)
     identity = others.id
     assert identity is not None
-    work = [
-        lambda connection, of=found[name], count=count: grow(connection, of, count) for name, count in sizes.items()
+    work: list[Callable[[Any], object]] = [
+        partial(grow, conversation_id=found[name], count=sizes[name]) for name in sizes
     ]
     if crowd:
         work += [
-            lambda connection: fill(connection, identity, CROWD),
-            lambda connection: grow(connection, identity, CROWD),
+            partial(fill, conversation_id=identity, count=CROWD),
+            partial(grow, conversation_id=identity, count=CROWD),
         ]
     changed(database, *work)
     return found

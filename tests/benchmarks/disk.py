@@ -1,0 +1,86 @@
+"""Bytes on disk a message, against the text itself: a database of turns as they are, after a checkpoint or a VACUUM.
+
+`python -m tests.benchmarks.disk [TURNS] [--write PAGE]`: 20 conversations take turns. "Text" is the UTF-8 of all messages. The
+bound is 1.4 times the text and 700 bytes a message, without a search index.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import tempfile
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import psycopg
+from sqlalchemy.engine import make_url
+
+from convokit import Budget, Convokit
+from tests.benchmarks import page
+from tests.benchmarks.server import running
+from tests.support.databases import Files, Postgres
+
+QUESTION = "A question as long as one is on average, made of the words that people use most of the time. " * 6
+_POSTGRES_SIZES = """SELECT relname, pg_total_relation_size(oid) FROM pg_class
+    WHERE relkind = 'r' AND relname LIKE 'convokit_%' ORDER BY 2 DESC"""
+_TEXT = "SELECT count(*), sum(length(CAST(content AS {bytes}))) FROM convokit_message"
+
+
+def talked(url: str, database: str, turns: int) -> None:
+    """Have so many turns in 20 conversations."""
+    with Convokit(database, model="bench", base_url=url, budget=Budget(context_tokens=2048), durability="fast") as kit:
+        for number in range(turns):
+            kit.chat(str(number % 20)).send(QUESTION)
+
+
+def sqlite_sizes(database: str) -> tuple[int, int, int]:
+    """Return messages, bytes of their text, and bytes of the file, vacuumed."""
+    path = Path(str(make_url(database).database))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        messages, text = connection.execute(_TEXT.format(bytes="blob")).fetchone()
+    return messages, text, path.stat().st_size
+
+
+def postgres_sizes(database: str) -> tuple[int, int, int]:
+    """Return messages, bytes of their text, and bytes of all tables with their indexes, vacuumed."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("VACUUM FULL")
+        row = connection.execute(_TEXT.format(bytes="bytea").encode()).fetchone()
+        assert row is not None
+        sizes = connection.execute(_POSTGRES_SIZES).fetchall()
+    return row[0], int(row[1]), sum(size for _, size in sizes)
+
+
+def main(turns: int = 2000) -> str:
+    """Print the table and return it."""
+    lines = []
+    with running(1) as url, ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-bench-"))
+        server = Postgres()
+        stack.callback(server.close)
+        found = (
+            ("SQLite", Files(Path(folder)).migrated(), sqlite_sizes),
+            ("PostgreSQL", server.migrated(), postgres_sizes),
+        )
+        for name, database, sizes in found:
+            talked(url, database, turns)
+            messages, text, stored = sizes(database)
+            own, beside = text / messages, stored / messages
+            over = beside - 1.4 * own
+            lines.append(
+                [name, f"{messages:,}", f"{own:,.0f}", f"{beside:,.0f}", f"{beside / own:.2f}", f"{over:,.0f}"]
+            )
+    head = ["", "messages", "text, bytes a message", "stored", "stored / text", "beyond 1.4 x the text"]
+    table = page.table(head, lines)
+    print(table)
+    return table
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    target = Path(given.pop()) if "--write" in given else None
+    result = main(*map(int, given[: given.index("--write")] if target else given))
+    if target is not None:
+        page.put(target, "disk", result)
