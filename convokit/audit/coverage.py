@@ -64,6 +64,8 @@ COVERAGE = {
             "epoch": "a lock, not history",
             "owner": "a lock, not history",
             "lease_until": "a lock, not history",
+            "after_seq": "says what another reply stands beside; the messages' own places are proven",
+            "after_entry": "orders the turns of one question; the chain orders what they said",
             "error": "the calls' own errors are proven",
             "started_at": _CLOCK,
             "first_token_at": _CLOCK,
@@ -87,6 +89,11 @@ COVERAGE = {
     "convokit_blob": Coverage(_columns(_OF, "digest", "media_type", "data")),
     "convokit_summary": Coverage(
         _columns(), _columns(_OF, "number", "from_seq", "to_seq", "message_seq"), {"created_at": _CLOCK}
+    ),
+    "convokit_search": Coverage(
+        _columns(),
+        _columns(),
+        dict.fromkeys((_OF, "seq", "role", "created_at", "words"), "an index: every hit is looked up in the messages"),
     ),
     "convokit_removal": Coverage(_columns(_OF, "number", "ref", "author", "reason", "salt", "created_at")),
 }
