@@ -108,6 +108,7 @@ def checkpoint(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where to write it; else stdout.", show_default=False),
     ] = None,
+    json: options.Json = False,
     database: options.Database = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
@@ -115,9 +116,14 @@ def checkpoint(
 
     Keep it, and the key, where nobody who can write the database can write: `verify --against` holds a history to it.
     """
+    if json and output is None:
+        raise typer.BadParameter("--json says what was written to a file: name it with --output")
     key = _key(key_file)
     with opened(Place(database, tenant)) as kit:
         made = kit.checkpoint(key=key, to=sys.stdout if output is None else output.expanduser())
+    if json:
+        print_json({"file": str(output), **made.model_dump(mode="json", exclude={"text"})})
+        return
     note(f"{made.conversations:,} conversations, {made.entries:,} entries; signature {made.signature}")
 
 

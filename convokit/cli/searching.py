@@ -28,7 +28,9 @@ Until = Annotated[
 
 
 def search(
-    words: Annotated[list[str] | None, typer.Argument(metavar="WORDS...", show_default=False)] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="WORDS...", help="What all of them must hold.", show_default=False)
+    ] = None,
     *,
     role: Annotated[
         str | None, typer.Option(metavar="ROLE", help="user, assistant or tool.", show_default=False)

@@ -83,7 +83,7 @@ def _one_by_one(connection: Connection, given: Addition) -> Written:
         return "nothing" if given.ended is None else "turn"
     if given.opened is not None:
         turns.insert_open(connection, row.id, given.opened)
-    messages.append(connection, row.id, given.messages)
+    messages.append(connection, row.id, given.messages, row.tenant)
     chain.append(connection, row.id, given.entries)
     if given.ended_call is not None:
         turns.end_call(connection, row.id, given.ended_call)

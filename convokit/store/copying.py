@@ -21,10 +21,12 @@ from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import digests
-from convokit.store import blobs, chain, conversations, messages
+from convokit.domain.removal import RemovalRow
+from convokit.store import blobs, chain, conversations, messages, removals
 from convokit.store.schema import blob
 
 BATCH = 500
+_COPIED = "redacted in the conversation this is a copy of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +78,38 @@ def write(connection: Connection, row: ConversationRow, copy: Copy) -> bool:
     ref = f"{row.id}:{row.last_entry}:{bytes(row.chain_hash).hex()}"
     entries = chains.extend(0, made.chain_hash, [chains.Leaf("import", ref, chains.commitment(b"", [ref]))])
     seq = 0
+    tombs: list[int] = []
     left = places.old()
     while batch := list(islice(left, BATCH)):
         rows = [_again(each, places) for each in sorted(messages.among(connection, row.id, batch), key=_seq)]
+        leaves = [each.leaf() for each in rows]
+        for each in rows:
+            if each.status == "redacted":
+                each.salt = None
+                tombs.append(each.seq)
         _keep_blobs(connection, row.id, copy.id, rows)
         chain.append(connection, copy.id, entries)
         messages.append(connection, copy.id, rows)
-        entries = chains.extend(entries[-1].number, entries[-1].hash, [each.leaf() for each in rows])
+        entries = chains.extend(entries[-1].number, entries[-1].hash, leaves)
         seq = rows[-1].seq
     chain.append(connection, copy.id, entries)
+    entries = _bury(connection, copy, entries[-1], tombs) or entries
     moved = replace(made, last_seq=seq, last_entry=entries[-1].number, chain_hash=entries[-1].hash)
     return conversations.advance(connection, made, moved, seq)
+
+
+def _bury(connection: Connection, copy: Copy, last: chains.Entry, seqs: Sequence[int]) -> list[chains.Entry]:
+    """Enter what was redacted in the source as redacted here, too: a tombstone without its removal proves nothing."""
+    if not seqs:
+        return []
+    found = [
+        RemovalRow(number, f"message:{seq}", None, _COPIED, chains.new_salt(), copy.at)
+        for number, seq in enumerate(seqs, last.number + 1)
+    ]
+    entries = chains.extend(last.number, last.hash, [each.leaf() for each in found])
+    removals.insert_rows(connection, copy.id, found)
+    chain.append(connection, copy.id, entries)
+    return entries
 
 
 def _seq(row: MessageRow) -> int:

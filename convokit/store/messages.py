@@ -98,8 +98,10 @@ class Path:
     complete: bool
 
 
-def append(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> None:
-    """Insert final messages, and into the search index what they are found by."""
+def append(
+    connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], tenant: str | None = None
+) -> None:
+    """Insert final messages, and into the search index what they are found by. `tenant` is read where it is not given."""
     if rows:
         connection.execute(
             _INSERT,
@@ -108,7 +110,7 @@ def append(connection: Connection, conversation_id: UUID, rows: Sequence[Message
                 for row in rows
             ],
         )
-        search.add(connection, conversation_id, rows)
+        search.add(connection, conversation_id, rows, tenant)
 
 
 def get(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:

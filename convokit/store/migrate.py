@@ -91,7 +91,7 @@ def differences(connection: Connection) -> list[str]:
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
     options = {"version_table": VERSION_TABLE, "include_name": compared, "compare_type": True}
-    context = MigrationContext.configure(connection, opts=options)
+    context = MigrationContext.configure(plain(connection), opts=options)
     return [str(difference) for difference in compare_metadata(context, metadata)]
 
 

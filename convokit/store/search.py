@@ -135,10 +135,10 @@ def wanted_by(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get(SEARCH, True))
 
 
-def add(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> None:
-    """Index new messages, unless this connection keeps no index."""
+def add(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], tenant: str | None = None) -> None:
+    """Index new messages, unless this connection keeps no index; `tenant` is theirs, read where it is not given."""
     if rows and wanted_by(connection):
-        tenant = connection.execute(_TENANT, {"id": conversation_id}).scalar_one()
+        tenant = tenant or connection.execute(_TENANT, {"id": conversation_id}).scalar_one()
         _add(connection, conversation_id, entries(connection.dialect.name, tenant, conversation_id, rows))
 
 
@@ -174,13 +174,15 @@ def forget(connection: Connection, conversation_id: UUID, seqs: Iterable[int]) -
 
 def _unkey(connection: Connection, conversation_id: UUID, seqs: list[int]) -> None:
     tenant = connection.execute(_TENANT, {"id": conversation_id}).scalar_one_or_none()
+    gone = []
     for id_, kept, *shape in connection.execute(_HELD, {"id": conversation_id, "seqs": seqs}).all():
         checksum, joined = _stored("sqlite", tenant or "", conversation_id, words.keys(text_of_row(*shape)))
         if checksum != kept:  # the row was changed since: ask the index itself
             joined = _indexed(connection, id_)
+        gone.append((id_, joined))
+    if gone:
         connection.exec_driver_sql(
-            "INSERT INTO convokit_search_words (convokit_search_words, rowid, words) VALUES ('delete', ?, ?)",
-            (id_, joined),
+            "INSERT INTO convokit_search_words (convokit_search_words, rowid, words) VALUES ('delete', ?, ?)", gone
         )
 
 

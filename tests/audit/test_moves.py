@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import make_url
 
 from convokit.store.engine import WRITE, database_url, open_engine
-from convokit.store.schema import metadata
+from convokit.store.schema import metadata, search
 from tests.audit.histories import write
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
@@ -71,6 +71,8 @@ def _carry(source: str, target: str) -> None:
         for table in metadata.sorted_tables:
             here.execute(delete(table))
         for table in metadata.sorted_tables:
+            if table is search:  # each engine has its own: `reindex` makes it again
+                continue
             found = [dict(row) for row in there.execute(select(table)).mappings()]
             if found:
                 here.execute(insert(table), found)

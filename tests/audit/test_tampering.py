@@ -169,7 +169,7 @@ def test_every_row_inserted(told: Histories) -> None:
         (entry, [{"number": last["last_entry"] + 1}, {"number": 0}, {"number": -1}]),
         (blob, [{"digest": b"x" * 32}, {"digest": b""}]),
         (removal, [{"number": 1}, {"number": 0}, {"number": 10**6}]),
-        (branch, [{"number": 9, "head_seq": 10**6}, {"number": -1}]),
+        (branch, [{"number": 9, "name": None, "head_seq": 10**6}, {"number": -1, "name": None}]),
         (summary, [{"number": 9, "message_seq": 10**6}, {"number": 9, "from_seq": 3}]),
     ]
     for table, names in ways:

@@ -16,7 +16,6 @@ from convokit.store.engine import WRITE, database_url, open_engine
 from convokit.store.schema import branch, chunk, metadata, summary, turn
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, completion, failure
-from tests.support.server import chunk as piece
 
 QUESTION = "canary-question 私の電話番号は秘密です"
 PASSAGE = "canary-passage of a file"
@@ -56,9 +55,12 @@ def asking() -> Script:
     return completion(None, tool_calls=[{"id": "c1", "type": "function", "function": function}])
 
 
-def fill(face: Face, kit: Any, server: LoopbackServer, database: str, key: str = "k", **settings: Any) -> Any:
+def fill(
+    face: Face, kit: Any, server: LoopbackServer, database: str, key: str = "k", *, piece: bool = True, **settings: Any
+) -> Any:
     """Return a chat whose conversation holds every canary. Messages: 1 passage, 2 question, 3 call, 4 result, 5 reply,
     6 file, 7 its reply, 8 and 9 a reply that broke off, 10 a question that failed, 11 and 12 a refusal, 13 and 14 a summary.
+    `piece` leaves one of a reply on its way, which no turn that is over should have.
     """
     given = {"subject": SUBJECT, "title": TITLE, "metadata": {"home": METADATA}, **settings}
     chat = kit.chat(key, developer_prompt=PROMPT, tools=[lookup], stop=[PARAM], **given)
@@ -75,7 +77,7 @@ def fill(face: Face, kit: Any, server: LoopbackServer, database: str, key: str =
     face.settle(chat.send("well?"))
     server.script(completion(SUMMARY))
     face.settle(chat.send("sum up"))
-    change(database, lambda connection: _by_hand(connection, chat.id))
+    change(database, lambda connection: _by_hand(connection, chat.id, piece=piece))
     return chat
 
 
@@ -87,11 +89,12 @@ def _failing(face: Face, call: Any) -> None:
     raise AssertionError("it did not fail")
 
 
-def _by_hand(connection: Connection, identity: UUID) -> None:
+def _by_hand(connection: Connection, identity: UUID, *, piece: bool) -> None:
     """Write what is there only for a moment, or not yet: a piece, a branch's name, a summary."""
     its = {"conversation_id": identity}
     turn_id = connection.execute(select(turn.c.id).where(turn.c.conversation_id == identity).limit(1)).scalar_one()
-    connection.execute(insert(chunk), {**its, "turn_id": turn_id, "completion": 1, "number": 1, "text": PIECE})
+    if piece:
+        connection.execute(insert(chunk), {**its, "turn_id": turn_id, "completion": 1, "number": 1, "text": PIECE})
     connection.execute(insert(branch), {**its, "number": 1, "name": BRANCH, "head_seq": 5, "created_at": 1})
     over = {"number": 1, "from_seq": 2, "to_seq": 5, "message_seq": 14, "created_at": 1}
     connection.execute(insert(summary), {**its, **over})
