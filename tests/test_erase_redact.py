@@ -42,7 +42,7 @@ def test_a_message_is_gone_from_everywhere(
     face: Face, kit: Any, server: LoopbackServer, database: str, seq: int
 ) -> None:
     """Its words, its binaries, what the servers told of it, and what was stored of it on its way; nothing else of the talk."""
-    chat = canaries.fill(face, kit, server, database, piece=False)
+    chat = canaries.fill(face, kit, server, database, stray=False)
     receipt = face.settle(chat.redact(seq, reason="asked for"))
     assert {str(canary): everywhere(database, canary) for canary in OF_MESSAGE[seq]} == {
         str(canary): [] for canary in OF_MESSAGE[seq]
@@ -61,7 +61,7 @@ def test_a_tombstone_keeps_its_place_and_nothing_else(
     face: Face, kit: Any, server: LoopbackServer, database: str
 ) -> None:
     """Place, turn, role, token counts and time stay, so that paths and windows do; the salt that hid the words is gone."""
-    chat = canaries.fill(face, kit, server, database, piece=False)
+    chat = canaries.fill(face, kit, server, database, stray=False)
     before = {row.seq: row for row in _all(database, message)}
     for seq in before:
         face.settle(chat.redact(seq))
@@ -77,7 +77,7 @@ def test_a_tombstone_keeps_its_place_and_nothing_else(
 
 def test_each_removal_has_its_entry(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
     """The message and each API call that told of it have a removal, and each removal an entry of its number."""
-    chat = canaries.fill(face, kit, server, database, piece=False)
+    chat = canaries.fill(face, kit, server, database, stray=False)
     face.settle(chat.redact(12, reason="asked for", author="desk"))
     rows, turn_id = _all(database, removal), next(row.turn_id for row in _all(database, message) if row.seq == 12)
     assert [row.ref for row in rows] == ["message:12", f"completion:{turn_id}:1"]
@@ -123,7 +123,7 @@ def test_the_errors_of_later_calls_go_with_it(face: Face, kit: Any, server: Loop
 
 def test_redacting_again_is_no_error(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
     """A repeat writes no entry; a dry run counts what the real one then removes, and writes nothing."""
-    chat = canaries.fill(face, kit, server, database, piece=False)
+    chat = canaries.fill(face, kit, server, database, stray=False)
     tried = face.settle(chat.redact(3, dry_run=True))
     assert _all(database, removal) == []
     done = face.settle(chat.redact(face.settle(chat.messages())[1]))
@@ -140,7 +140,7 @@ def test_the_next_request_is_valid(
     face: Face, kit: Any, server: LoopbackServer, database: str, gone: list[int]
 ) -> None:
     """Whatever was redacted, a question, a call of tools, a result, a file, a pinned message: the next array can be sent."""
-    chat = canaries.fill(face, kit, server, database, piece=False)
+    chat = canaries.fill(face, kit, server, database, stray=False)
     for seq in gone:
         if seq not in (1, 14):  # a passage cannot be pinned; the summary is gone with what it sums up
             face.settle(chat.pin(seq))
@@ -177,7 +177,7 @@ def test_what_is_redacted_is_pinned_no_more(face: Face, kit: Any, database: str)
 
 def test_reading_over_what_is_gone(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
     """Messages, turns and context show tombstones without words; a redacted passage is still no message of the talk."""
-    chat = canaries.fill(face, kit, server, database, piece=False)
+    chat = canaries.fill(face, kit, server, database, stray=False)
     for seq in range(1, 15):
         face.settle(chat.redact(seq))
     listed = face.settle(chat.messages())
@@ -192,7 +192,7 @@ def test_reading_over_what_is_gone(face: Face, kit: Any, server: LoopbackServer,
 
 def test_what_is_gone_is_shown_again_as_redacted(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
     """A call whose request held it can no longer be shown byte for byte, and is no mismatch; nor is any after an erasure."""
-    chat = canaries.fill(face, kit, server, database, piece=False)
+    chat = canaries.fill(face, kit, server, database, stray=False)
     turns = [each.id for each in face.settle(chat.turns())]
     face.settle(chat.redact(6))
     assert [face.settle(chat.replay(each)).status for each in turns] == ["exact", *["redacted"] * (len(turns) - 1)]

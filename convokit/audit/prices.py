@@ -121,7 +121,7 @@ class ListedPrices:
 
     def _price(self, listed: Any, longer_than: int) -> Price | None:
         def usd(name: str) -> Decimal | None:
-            found = getattr(listed, name, None)
+            found: Any = getattr(listed, name, None)
             if not isinstance(found, self._tiered):
                 return cast("Decimal | None", found)
             reached = [tier.price for tier in found.tiers if tier.start <= longer_than]

@@ -160,5 +160,5 @@ def at(connection: Connection, places: Sequence[Place]) -> dict[Place, MessageRo
     asked = [
         and_(message.c.conversation_id == conversation_id, message.c.seq == seq) for conversation_id, seq in places
     ]
-    statement = select(message.c.conversation_id, *_COLUMNS).where(or_(*asked))
+    statement: Any = select(message.c.conversation_id, *_COLUMNS).where(or_(*asked))
     return {(row[0], row[1]): MessageRow(*row[1:]) for row in connection.execute(statement)}

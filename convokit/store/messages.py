@@ -178,7 +178,7 @@ def on_path(connection: Connection, conversation_id: UUID, head: int | None, seq
 def runs(connection: Connection, conversation_id: UUID, head: int) -> list[tuple[int, int]]:
     """Return the first and last seq of each run of the path to `head`, in order."""
     values = {"id": conversation_id, "last": head, "lowest": 0}
-    return sorted((row[0], row[1]) for row in connection.execute(_RUNS, values))
+    return sorted((first, last) for first, last, *_ in map(tuple, connection.execute(_RUNS, values)))
 
 
 def page(

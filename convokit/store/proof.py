@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Connection, Select, and_, bindparam, exists, func, select, tuple_
+from sqlalchemy import BindParameter, Connection, and_, bindparam, exists, func, select, tuple_
 
 from convokit.domain.conversation import Head
 from convokit.domain.message import MessageRow
@@ -165,7 +165,7 @@ def stored_blobs(connection: Connection, conversation_id: UUID) -> Iterator[Blob
         after = bytes(rows[-1][0]) + b"\x00"  # the lowest digest behind it
 
 
-def _tool_calls() -> Select[Any]:
+def _tool_calls() -> Any:
     asker, answer = message.alias("asker"), message.alias("answer")
     return (
         select(
@@ -205,7 +205,7 @@ def tool_calls(connection: Connection, conversation_id: UUID) -> Iterator[ToolCa
     after = (-(2**31), -(2**31))
     while True:
         values = {"id": conversation_id, "after_seq": after[0], "after_position": after[1], "limit": PAGE}
-        rows = connection.execute(_TOOL_CALLS, values).all()
+        rows: list[Any] = list(connection.execute(_TOOL_CALLS, values))
         yield from (ToolCallSeen(*row) for row in rows)
         if len(rows) < PAGE:
             return

@@ -35,7 +35,8 @@ from convokit.store.schema import conversation, message, search
 
 Place: TypeAlias = tuple[UUID, int]
 COLUMNS = ("seq", "role", "created_at", "words")
-_BATCH = 200
+_FORGOTTEN = 1000
+_FILLED = 200
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 _TENANT = select(conversation.c.tenant).where(conversation.c.id == bindparam("id"))
 _ADD = insert(search)
@@ -65,7 +66,7 @@ _WITH_WORDS = (
     select(search.c.seq)
     .where(search.c.conversation_id == bindparam("id"), search.c.seq > bindparam("after"), search.c.words.is_not(None))
     .order_by(search.c.seq)
-    .limit(_BATCH)
+    .limit(_FORGOTTEN)
 )
 _NEXT = (
     select(conversation.c.id)
@@ -81,7 +82,7 @@ _MISSING = (
         ~exists().where(search.c.conversation_id == message.c.conversation_id, search.c.seq == message.c.seq),
     )
     .order_by(message.c.seq)
-    .limit(_BATCH)
+    .limit(_FILLED)
 )
 
 
@@ -166,7 +167,7 @@ def forget(connection: Connection, conversation_id: UUID, seqs: Iterable[int]) -
     """
     left = sorted(set(seqs))
     while left:
-        batch, left = left[:_BATCH], left[_BATCH:]
+        batch, left = left[:_FORGOTTEN], left[_FORGOTTEN:]
         if connection.dialect.name == "sqlite":
             _unkey(connection, conversation_id, batch)
         connection.execute(_FORGET, {"b_id": conversation_id, "b_seqs": batch})
@@ -222,7 +223,7 @@ def fill(connection: Connection, tenant: str, after: Place | None) -> tuple[Plac
     The conversations of the tenant are gone through in the order of their ids.
     """
     if after is None:
-        following = connection.execute(_NEXT, {"tenant": tenant, "after": UUID(int=0)}).scalar_one_or_none()
+        following: Any = connection.execute(_NEXT, {"tenant": tenant, "after": UUID(int=0)}).scalar_one_or_none()
         return (None, 0) if following is None else ((following, -1), 0)
     conversation_id, seq = after
     found = [MessageRow(*row) for row in connection.execute(_MISSING, {"id": conversation_id, "after": seq})]

@@ -11,7 +11,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Select,
     bindparam,
     case,
     func,
@@ -175,11 +174,11 @@ def spent(
     if subject is not None:
         query = query.where(conversation.c.subject == subject)
     for row in connection.execute(query, execution_options={"yield_per": _BATCH}):
-        sums = [None if value is None else int(value) for value in row[9:]]  # PostgreSQL sums into a numeric
+        sums: list[Any] = [None if value is None else int(value) for value in row[9:]]  # PostgreSQL sums into a numeric
         yield Spent(*row[:9], *sums)
 
 
-def _grouped(sizes: Sequence[int], *, by_conversation: bool) -> Select[Any]:
+def _grouped(sizes: Sequence[int], *, by_conversation: bool) -> Any:
     """Return the statement without its conditions. `sizes` are ascending."""
     above = [(completion.c.prompt_tokens > _number(size), _number(place)) for place, size in enumerate(sizes, 1)]
     kinds = (

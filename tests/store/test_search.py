@@ -258,7 +258,7 @@ def test_a_search_asks_the_index(engine: Engine, kit: Convokit) -> None:
 
 
 def test_what_a_turn_pays(database: str, kit: Convokit) -> None:
-    """A write of a turn is one statement on PostgreSQL, as without search, and three more on SQLite."""
+    """A write of a turn is one statement on PostgreSQL, as without search, and two more on SQLite."""
     counts = {}
     with Convokit(database, model="loop-1", base_url=kit._scope.base_url, search=False) as plain:
         for name, each in (("with", kit), ("without", plain)):
@@ -268,4 +268,4 @@ def test_what_a_turn_pays(database: str, kit: Convokit) -> None:
             event.listen(each._store.engine, "before_cursor_execute", lambda *given, seen=seen: seen.append(given[2]))
             chat.send("hello")
             counts[name] = len(seen)
-    assert counts["with"] - counts["without"] == (0 if kit._store.engine.dialect.name == "postgresql" else 6)
+    assert counts["with"] - counts["without"] == (0 if kit._store.engine.dialect.name == "postgresql" else 4)

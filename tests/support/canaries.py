@@ -16,6 +16,7 @@ from convokit.store.engine import WRITE, database_url, open_engine
 from convokit.store.schema import branch, chunk, metadata, summary, turn
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, completion, failure
+from tests.support.server import chunk as piece
 
 QUESTION = "canary-question 私の電話番号は秘密です"
 PASSAGE = "canary-passage of a file"
@@ -56,11 +57,11 @@ def asking() -> Script:
 
 
 def fill(
-    face: Face, kit: Any, server: LoopbackServer, database: str, key: str = "k", *, piece: bool = True, **settings: Any
+    face: Face, kit: Any, server: LoopbackServer, database: str, key: str = "k", *, stray: bool = True, **settings: Any
 ) -> Any:
     """Return a chat whose conversation holds every canary. Messages: 1 passage, 2 question, 3 call, 4 result, 5 reply,
     6 file, 7 its reply, 8 and 9 a reply that broke off, 10 a question that failed, 11 and 12 a refusal, 13 and 14 a summary.
-    `piece` leaves one of a reply on its way, which no turn that is over should have.
+    `stray` leaves a piece of a reply on its way, which no turn that is over should have.
     """
     given = {"subject": SUBJECT, "title": TITLE, "metadata": {"home": METADATA}, **settings}
     chat = kit.chat(key, developer_prompt=PROMPT, tools=[lookup], stop=[PARAM], **given)
@@ -77,7 +78,7 @@ def fill(
     face.settle(chat.send("well?"))
     server.script(completion(SUMMARY))
     face.settle(chat.send("sum up"))
-    change(database, lambda connection: _by_hand(connection, chat.id, piece=piece))
+    change(database, lambda connection: _by_hand(connection, chat.id, stray=stray))
     return chat
 
 
@@ -89,11 +90,11 @@ def _failing(face: Face, call: Any) -> None:
     raise AssertionError("it did not fail")
 
 
-def _by_hand(connection: Connection, identity: UUID, *, piece: bool) -> None:
+def _by_hand(connection: Connection, identity: UUID, *, stray: bool) -> None:
     """Write what is there only for a moment, or not yet: a piece, a branch's name, a summary."""
     its = {"conversation_id": identity}
     turn_id = connection.execute(select(turn.c.id).where(turn.c.conversation_id == identity).limit(1)).scalar_one()
-    if piece:
+    if stray:
         connection.execute(insert(chunk), {**its, "turn_id": turn_id, "completion": 1, "number": 1, "text": PIECE})
     connection.execute(insert(branch), {**its, "number": 1, "name": BRANCH, "head_seq": 5, "created_at": 1})
     over = {"number": 1, "from_seq": 2, "to_seq": 5, "message_seq": 14, "created_at": 1}
