@@ -161,4 +161,5 @@ def at(connection: Connection, places: Sequence[Place]) -> dict[Place, MessageRo
         and_(message.c.conversation_id == conversation_id, message.c.seq == seq) for conversation_id, seq in places
     ]
     statement: Any = select(message.c.conversation_id, *_COLUMNS).where(or_(*asked))
-    return {(row[0], row[1]): MessageRow(*row[1:]) for row in connection.execute(statement)}
+    rows: list[Any] = list(connection.execute(statement))
+    return {(row[0], row[1]): MessageRow(*row[1:]) for row in rows}
