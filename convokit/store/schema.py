@@ -238,6 +238,10 @@ def _key(table: str, *columns: str) -> PrimaryKeyConstraint:
     return PrimaryKeyConstraint(*columns, name=f"{PREFIX}{table}_pk")
 
 
+_SMALL: dict[str, Any] = {"sqlite_with_rowid": False}
+"""Rows that are small enough to lie in their key's own tree on SQLite, instead of being named there a second time."""
+
+
 def _partial(condition: str) -> dict[str, Any]:
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
@@ -257,6 +261,7 @@ branch = Table(
     BranchColumns,
     _key("branch", "conversation_id", "number"),
     Index("convokit_branch_name", "conversation_id", "name", unique=True, **_partial("name IS NOT NULL")),
+    **_SMALL,
 )
 message = Table(
     "convokit_message",
@@ -282,21 +287,30 @@ turn = Table(
     ),
     Index("convokit_turn_again", "conversation_id", "question_seq", **_partial("after_entry IS NOT NULL")),
     Index("convokit_turn_open", "lease_until", **_partial("claim IS NOT NULL")),
+    **_SMALL,
 )
 chunk = Table(
-    "convokit_chunk", metadata, ChunkColumns, _key("chunk", "conversation_id", "turn_id", "completion", "number")
+    "convokit_chunk",
+    metadata,
+    ChunkColumns,
+    _key("chunk", "conversation_id", "turn_id", "completion", "number"),
+    **_SMALL,
 )
 completion = Table(
     "convokit_completion", metadata, CompletionColumns, _key("completion", "conversation_id", "turn_id", "number")
 )
 tool_call = Table(
-    "convokit_tool_call", metadata, ToolCallColumns, _key("tool_call", "conversation_id", "message_seq", "position")
+    "convokit_tool_call",
+    metadata,
+    ToolCallColumns,
+    _key("tool_call", "conversation_id", "message_seq", "position"),
+    **_SMALL,
 )
-entry = Table("convokit_entry", metadata, EntryColumns, _key("entry", "conversation_id", "number"))
+entry = Table("convokit_entry", metadata, EntryColumns, _key("entry", "conversation_id", "number"), **_SMALL)
 prompt = Table("convokit_prompt", metadata, PromptColumns, _key("prompt", "tenant", "digest"))
 blob = Table("convokit_blob", metadata, BlobColumns, _key("blob", "conversation_id", "digest"))
-summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"))
-removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"))
+summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"), **_SMALL)
+removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"), **_SMALL)
 search = Table("convokit_search", metadata, SearchColumns, _key("search", "conversation_id", "seq"))
 """What search finds: a row for each message with words. Its index on `words`, and SQLite's rowids, only the migration knows."""
 FTS = "convokit_search_words"

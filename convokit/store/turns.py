@@ -103,6 +103,7 @@ END = (
     .values(
         state=bindparam("new_state"),
         claim=None,
+        owner=None,
         lease_until=None,
         epoch=turn.c.epoch + bindparam("b_raise"),
         reply_seq=bindparam("reply_seq"),

@@ -33,6 +33,10 @@ def _owner() -> sa.Column[uuid.UUID]:
     )
 
 
+_SMALL: dict[str, Any] = {"sqlite_with_rowid": False}
+"""Rows that are small enough to lie in their key's own tree, instead of being named there a second time."""
+
+
 def _where(condition: str) -> dict[str, Any]:
     return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
 
@@ -88,6 +92,7 @@ def _tables_of_a_conversation() -> None:
         sa.Column("head_seq", sa.Integer),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_branch_pk"),
+        **_SMALL,
     )
     named = _where("name IS NOT NULL")
     op.create_index("convokit_branch_name", "convokit_branch", ["conversation_id", "name"], unique=True, **named)
@@ -143,6 +148,7 @@ def _tables_of_a_turn() -> None:
         sa.Column("first_token_at", sa.BigInteger),
         sa.Column("ended_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("conversation_id", "id", name="convokit_turn_pk"),
+        **_SMALL,
     )
     claimed, keyed = _where("claim IS NOT NULL"), _where("idempotency_hash IS NOT NULL")
     op.create_index("convokit_turn_claim", "convokit_turn", ["conversation_id", "claim"], unique=True, **claimed)
@@ -160,6 +166,7 @@ def _tables_of_a_turn() -> None:
         sa.Column("number", sa.Integer, nullable=False),
         sa.Column("text", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "turn_id", "completion", "number", name="convokit_chunk_pk"),
+        **_SMALL,
     )
     op.create_table(
         "convokit_tool_call",
@@ -175,6 +182,7 @@ def _tables_of_a_turn() -> None:
         sa.Column("started_at", sa.BigInteger),
         sa.Column("ended_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("conversation_id", "message_seq", "position", name="convokit_tool_call_pk"),
+        **_SMALL,
     )
 
 
@@ -219,6 +227,7 @@ def _tables_of_the_record() -> None:
         sa.Column("commitment", sa.LargeBinary, nullable=False),
         sa.Column("hash", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_entry_pk"),
+        **_SMALL,
     )
     op.create_table(
         "convokit_blob",
@@ -237,6 +246,7 @@ def _tables_of_the_record() -> None:
         sa.Column("message_seq", sa.Integer, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_summary_pk"),
+        **_SMALL,
     )
     op.create_table(
         "convokit_removal",
@@ -248,6 +258,7 @@ def _tables_of_the_record() -> None:
         sa.Column("salt", sa.LargeBinary, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("conversation_id", "number", name="convokit_removal_pk"),
+        **_SMALL,
     )
 
 
