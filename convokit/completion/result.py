@@ -32,6 +32,8 @@ class Outcome:
     error: Exception | None = None
 
 
+_COUNTED = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+"""What a usage says that has columns of its own: where it says no more, nothing is stored of it twice."""
 _MAX_COUNT = 2**31 - 1
 """What a column holds: a server may say anything, and its reply is kept all the same."""
 RowsFor = Callable[[ConversationRow], list[MessageRow]]
@@ -148,7 +150,7 @@ def _details(completion: Completion) -> str | None:
     values = dict(completion.extra)
     if completion.system_fingerprint:
         values["system_fingerprint"] = completion.system_fingerprint
-    if completion.usage_details:
+    if not _COUNTED.issuperset(completion.usage_details):
         values["usage"] = completion.usage_details
     return repaired(compact_json(values)) if values else None
 
