@@ -211,7 +211,7 @@ def taken(row: ConversationRow) -> str:
 def keep_prompt(connection: Connection, tenant: str, values: Any) -> None:
     """Store a prompt under its digest. Raises: InvalidInput when the digest is that of another text."""
     body, digest = (values.get(name) for name in ("body", "digest")) if isinstance(values, Mapping) else (None, None)
-    text = sound.text("prompt.body", body)
+    text = sound.checked_text("prompt.body", body)
     found = hashlib.sha256(text.encode("utf-8")).digest()[:_PROMPT_DIGEST]
     if found.hex() != digest:
         raise InvalidInput("prompt.digest", "is not the digest of its text")

@@ -46,7 +46,7 @@ _STATES = frozenset(get_args(TurnState)) - {"open"}
 _STATUSES = frozenset(get_args(Status))
 
 
-def text(field: str, value: object) -> str:
+def checked_text(field: str, value: object) -> str:
     """Return text that every backend can hold, of any length. Raises: InvalidInput."""
     return checked(field, value, limit=2**62, setting="")
 
@@ -87,7 +87,7 @@ def check_conversation(row: ConversationRow) -> None:
         raise InvalidInput("conversation.settings", str(error)) from None
     for name in ("model", "developer_prompt"):
         if settings.get(name) is not None or name == "model" in settings:
-            text(f"conversation.settings.{name}", settings[name])
+            checked_text(f"conversation.settings.{name}", settings[name])
     if settings.keys() - {"model", "developer_prompt", "params"}:
         raise InvalidInput("conversation.settings", "holds what this version of convokit does not know")
 

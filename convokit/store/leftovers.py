@@ -81,7 +81,7 @@ def drop_prompts(connection: Connection, tenant: str, among: Collection[bytes]) 
     between until we are done, so that it finds them gone and stores them anew. SQLite has one writer.
     """
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"LOCK TABLE {completion.name} IN SHARE MODE")
+        connection.exec_driver_sql("LOCK TABLE convokit_completion IN SHARE MODE")
     gone = unreferenced(connection, tenant, among)
     if not gone:
         return 0

@@ -99,9 +99,10 @@ class Path:
 
 
 def append(
-    connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], tenant: str | None = None
+    connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], found_by: str | None = None
 ) -> None:
-    """Insert final messages, and into the search index what they are found by. `tenant` is read where it is not given."""
+    """Insert final messages, and into the search index what they are found by. `found_by` is the conversation's
+    tenant, read where it is not given."""
     if rows:
         connection.execute(
             _INSERT,
@@ -110,7 +111,7 @@ def append(
                 for row in rows
             ],
         )
-        search.add(connection, conversation_id, rows, tenant)
+        search.add(connection, conversation_id, rows, found_by)
 
 
 def get(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:

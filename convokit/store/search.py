@@ -136,11 +136,11 @@ def wanted_by(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get(SEARCH, True))
 
 
-def add(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], tenant: str | None = None) -> None:
-    """Index new messages, unless this connection keeps no index; `tenant` is theirs, read where it is not given."""
+def add(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], found_by: str | None = None) -> None:
+    """Index new messages, unless this connection keeps no index. `found_by` is their tenant, read where it is not given."""
     if rows and wanted_by(connection):
-        tenant = tenant or connection.execute(_TENANT, {"id": conversation_id}).scalar_one()
-        _add(connection, conversation_id, entries(connection.dialect.name, tenant, conversation_id, rows))
+        found_by = found_by or connection.execute(_TENANT, {"id": conversation_id}).scalar_one()
+        _add(connection, conversation_id, entries(connection.dialect.name, found_by, conversation_id, rows))
 
 
 def _add(connection: Connection, conversation_id: UUID, made: Sequence[Entry]) -> None:

@@ -187,7 +187,7 @@ def _append(made: Engine, name: str) -> int:
 
 def _message(row: ConversationRow, parent: int | None, role: str, text: str, turn_id: Any) -> MessageRow:
     seq = row.last_seq + 1
-    return MessageRow(seq, parent, seq, turn_id, role, "complete", 1, "none", 1, 1, content=text, salt=chain.new_salt())
+    return MessageRow(seq, parent, 1, turn_id, role, "complete", 1, "none", 1, 1, content=text, salt=chain.new_salt())
 
 
 def _append_highest(made: Engine, name: str) -> int:

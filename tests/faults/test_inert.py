@@ -94,8 +94,9 @@ MADE_OF_CONSTANTS = {
     ("convokit/store/schema.py", "condition"),
     ("convokit/store/doctor.py", "f'PRAGMA {name}'"),
     ("convokit/store/engine.py", "f'PRAGMA {pragma}'"),
+    ("convokit/store/usage.py", "str(int(value))"),
 }
-"""SQL that is put together, all of it from names that stand in the same module."""
+"""SQL that is put together, all of it from names that stand in the same module, or from a number."""
 
 
 def _name(call: ast.Call) -> str:
@@ -113,7 +114,7 @@ def offences(path: str, source: str) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         name, given = _name(node), node.args[0] if node.args else None
-        if name in CALLS and not _is_method(node, "re") and not isinstance(given, ast.Constant):
+        if name in CALLS and not (_is_method(node, "re") or _is_sqlalchemys(node) or isinstance(given, ast.Constant)):
             found.append(f"{line} calls {name}")
         fixed = given is None or _is_fixed(given) or (path, ast.unparse(given)) in MADE_OF_CONSTANTS
         if name in LITERAL and not _is_of_another(node) and not fixed:
@@ -126,6 +127,11 @@ def offences(path: str, source: str) -> list[str]:
 def _is_method(call: ast.Call, owner: str) -> bool:
     function = call.func
     return isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == owner
+
+
+def _is_sqlalchemys(call: ast.Call) -> bool:
+    """Whether it is a statement's own `compile`, which takes a dialect and gives SQL."""
+    return _name(call) == "compile" and any(keyword.arg == "dialect" for keyword in call.keywords)
 
 
 def _is_of_another(call: ast.Call) -> bool:
