@@ -78,9 +78,9 @@ def test_a_tombstone_keeps_its_place_and_nothing_else(
 def test_each_removal_has_its_entry(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
     """The message and each API call that told of it have a removal, and each removal an entry of its number."""
     chat = canaries.fill(face, kit, server, database, stray=False)
-    face.settle(chat.redact(12, reason="asked for", author="desk"))
-    rows, turn_id = _all(database, removal), next(row.turn_id for row in _all(database, message) if row.seq == 12)
-    assert [row.ref for row in rows] == ["message:12", f"completion:{turn_id}:1"]
+    face.settle(chat.redact(10, reason="asked for", author="desk"))
+    rows, turn_id = _all(database, removal), next(row.turn_id for row in _all(database, message) if row.seq == 10)
+    assert [row.ref for row in rows] == ["message:10", f"completion:{turn_id}:1"]
     links = {row.number: row for row in _all(database, entry)}
     assert [(links[row.number].kind, links[row.number].ref) for row in rows] == [("redaction", row.ref) for row in rows]
     assert {(row.reason, row.author) for row in rows} == {("asked for", "desk")}
