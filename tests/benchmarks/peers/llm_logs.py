@@ -6,7 +6,7 @@ import llm
 import sqlite_utils
 from llm.default_plugins.openai_models import Chat
 from llm.migrations import migrate
-from protocol import ANSWER, QUESTION, serve
+from protocol import QUESTION, serve
 
 url, folder = sys.argv[1:3]
 model = Chat("bench", model_name="bench", api_base=url)
@@ -27,7 +27,7 @@ def turn() -> str:
 def fill(count: int) -> None:
     """Store a history: by talking, for want of another way."""
     for _ in range(count // 2):
-        assert turn() == ANSWER
+        assert turn()
 
 
 serve(fill, turn)

@@ -2,7 +2,7 @@
 
 import sys
 
-from protocol import ANSWER, QUESTION, serve
+from protocol import QUESTION, serve
 
 from convokit import Budget, Convokit
 
@@ -27,7 +27,7 @@ def turn() -> str:
 def fill(count: int) -> None:
     """Store a history, by talking."""
     for _ in range(count // 2):
-        assert turn() == ANSWER
+        assert turn()
 
 
 serve(fill, turn)
