@@ -242,7 +242,7 @@ class Convokit:
         `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
-        counter = transfer.counter_of(self._scope)
+        counter = recover.counter_of(self._scope, None)
         found = reader(source, format, key=key, limits=self._scope.limits, counter=counter)
         return self._driver().run(transfer.import_(self._scope, found, on_error=on_error, progress=progress))
 

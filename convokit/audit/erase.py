@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -199,7 +200,6 @@ def _enter(connection: Connection, row: ConversationRow, order: Order, refs: Seq
     entries = chains.extend(row.last_entry, row.chain_hash, [each.leaf() for each in rows])
     removals.insert_rows(connection, row.id, rows)
     chain.append(connection, row.id, entries)
-    moved = ConversationRow(**{name: getattr(row, name) for name in row.__slots__})
-    moved.last_entry, moved.chain_hash = entries[-1].number, entries[-1].hash
+    moved = replace(row, last_entry=entries[-1].number, chain_hash=entries[-1].hash)
     moved_on = conversations.advance(connection, row, moved, None)
     assert moved_on  # it is locked

@@ -141,3 +141,12 @@ def write_once(
     """Run a store function in a writing transaction, and not again."""
     answer: Result = yield Sql(lambda connection: function(connection, *args, **kwargs), write=True)
     return answer
+
+
+def aside(function: Callable[..., Result], **arguments: Any) -> Flow[Result]:
+    """Run a function that waits for files, in a thread where there is an event loop to keep free."""
+    (outcome,) = yield Run([(function, arguments)])
+    if isinstance(outcome, Exception):
+        raise outcome
+    result: Result = outcome
+    return result

@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, write_once
+from convokit.completion.places import seq_of
 from convokit.completion.scope import Scope, Target, identify, missing
-from convokit.domain.ids import message_seq
 from convokit.domain.message import PASSAGE, SUMMARY, Message
 from convokit.errors import InvalidInput, NotFound, Redacted
 from convokit.store import conversations, messages
@@ -20,8 +20,8 @@ MOST_PINS = 64
 
 def pin(scope: Scope, target: Target, given: Message | str | int, *, pinned: bool) -> Flow[None]:
     """Pin a message, or unpin it; again is no error. Raises: NotFound, InvalidInput past 64 pins."""
+    seq = yield from seq_of(scope, target, given)
     conversation_id = yield from identify(scope, target)
-    seq = message_seq(conversation_id, given.id if isinstance(given, Message) else given)
     found = yield from write_once(_change, scope.tenant, conversation_id, seq, pinned)
     if not found:
         raise missing(target)

@@ -7,12 +7,12 @@ read and written as functions of their own, off the event loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, Run, read
+from convokit.completion.effects import Flow, aside, read
 from convokit.completion.scope import Scope, Target, identify, missing, ready
 from convokit.domain.conversation import Checkpoint, Head, Verified, VerifiedAll
 from convokit.errors import ChainBroken
@@ -43,16 +43,6 @@ class Signing(Protocol):
     def close(self) -> None: ...
 
 
-def _run(function: Callable[..., Result], **arguments: Any) -> Flow[Result]:
-    """Run a function that reads or writes a file."""
-    outcomes = yield Run([(function, arguments)])
-    outcome: Any = outcomes[0]
-    if isinstance(outcome, Exception):
-        raise outcome
-    result: Result = outcome
-    return result
-
-
 def one(scope: Scope, target: Target, verify: Verify, known: Known | None) -> Flow[Verified]:
     """Verify a chat's history. Raises: ChainBroken, CheckpointError, NotFound."""
     database_id = yield from ready(scope)
@@ -60,7 +50,7 @@ def one(scope: Scope, target: Target, verify: Verify, known: Known | None) -> Fl
     head = None
     if known is not None:
         wanted = {"database_id": database_id, "tenant": scope.tenant, "conversation_id": conversation_id}
-        head = yield from _run(known.find, **wanted)
+        head = yield from aside(known.find, **wanted)
     found = yield from read(verify, scope.tenant, conversation_id, head)
     if found is not None:
         return found
@@ -84,7 +74,7 @@ class _Heads:
     def before(self, conversation_id: UUID | None) -> Flow[list[Head]]:
         """Take the next heads of lower ids, a page of them at most; with None, of any. Empty when there is none left."""
         if not self._read and not self._ended:
-            self._read = (yield from _run(self._known.more, **self._whose))[::-1]
+            self._read = (yield from aside(self._known.more, **self._whose))[::-1]
             self._ended = not self._read
         taken = []
         while self._read and (conversation_id is None or self._read[-1].conversation_id.int < conversation_id.int):
@@ -108,7 +98,7 @@ def every(
     database_id = yield from ready(scope)
     heads = None
     if known is not None:
-        yield from _run(known.find, database_id=database_id, tenant=scope.tenant, conversation_id=None)
+        yield from aside(known.find, database_id=database_id, tenant=scope.tenant, conversation_id=None)
         heads = _Heads(known, database_id, scope.tenant)
     total = yield from read(proof.count_conversations, scope.tenant)
     done, entries, rows, failed = 0, 0, 0, 0
@@ -154,13 +144,13 @@ def checkpoint(scope: Scope, signing: Signing) -> Flow[Checkpoint]:
     """Write and sign the heads of the tenant's conversations. Raises: CheckpointError when the file cannot be written."""
     database_id = yield from ready(scope)
     try:
-        yield from _run(signing.begin, database_id=database_id, tenant=scope.tenant)
+        yield from aside(signing.begin, database_id=database_id, tenant=scope.tenant)
         after = UUID(int=0)
         while True:
             page = yield from read(proof.heads, scope.tenant, after, PAGE)
-            yield from _run(signing.add, heads=page)
+            yield from aside(signing.add, heads=page)
             if len(page) < PAGE:
-                return (yield from _run(signing.finish))
+                return (yield from aside(signing.finish))
             after = page[-1].conversation_id
     finally:
         signing.close()

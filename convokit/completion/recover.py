@@ -169,8 +169,8 @@ def sweep(scope: Scope) -> Flow[list[Recovered]]:
     return found
 
 
-def counter_of(scope: Scope, conversation: ConversationRow) -> Counter:
-    """Return the counter of a conversation's replies; an estimate where no model is known any more."""
+def counter_of(scope: Scope, conversation: ConversationRow | None) -> Counter:
+    """Return what counts a conversation's messages, or with None a kit's; an estimate where no model is known."""
     try:
         return plan_for(scope, Target(), Options(), conversation).counter
     except SettingsError:

@@ -15,10 +15,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, Run, read, write_once
+from convokit.completion.effects import Flow, aside, read, write_once
+from convokit.completion.places import seq_of
 from convokit.completion.recover import close, counter_of, is_gone
 from convokit.completion.scope import Scope, Target, identify, missing, ready
-from convokit.domain.ids import message_seq
 from convokit.domain.message import Message, moment
 from convokit.domain.removal import MOST_TRACES, Action, Bytes, Order, Receipt, Removed
 from convokit.domain.text import checked
@@ -77,8 +77,7 @@ def redact(
 ) -> Flow[Receipt]:
     """Remove one message's text from everywhere. Raises: NotFound, InvalidInput, ConversationBusy."""
     order = _order(scope, reason, author, dry_run=dry_run)
-    conversation_id = yield from identify(scope, target)
-    seq = message_seq(conversation_id, message.id if isinstance(message, Message) else message)
+    seq = yield from seq_of(scope, target, message)
     return (yield from _one(scope, target, work, _Account("redact", replace(order, seq=seq))))
 
 
@@ -263,11 +262,10 @@ def _scrubbed(traces: Sequence[bytes]) -> Flow[tuple[Bytes, int]]:
     path = yield from read(leftovers.file_of)
     if path is None:
         return "server", 0
-    found = (yield Run([(leftovers.scrub, {"path": path, "pieces": traces})]))[0]
-    if isinstance(found, sqlite3.Error | OSError):
+    try:
+        found = yield from aside(leftovers.scrub, path=path, pieces=traces)
+    except (sqlite3.Error, OSError):
         return "unchecked", 0
-    if isinstance(found, Exception):
-        raise found
     if found is None:
         return "pending", 0
     for piece in found:

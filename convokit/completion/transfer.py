@@ -6,17 +6,13 @@ How a file looks is no matter of theirs: a writer or reader does that, in a thre
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, Run, once, read, write_once
-from convokit.completion.options import Options
-from convokit.completion.prepare import plan_for
-from convokit.completion.scope import Scope, Target, ready
-from convokit.context.estimate import CharacterEstimate
-from convokit.context.tokens import Counter
+from convokit.completion.effects import Flow, aside, once, read, write_once
+from convokit.completion.scope import Scope, ready
 from convokit.domain.ids import as_id, keyed_id
 from convokit.domain.transfer import MOST_PROBLEMS, Exported, Imported, OnError, Place, Progress, Skipped, Written
 from convokit.errors import BadRecord, InvalidInput, NotFound, SettingsError
@@ -68,14 +64,14 @@ def export(
         all_of_it = None if named is not None else (yield from read(transfer.total, scope.tenant, subject=subject))
         writer.progress = lambda done: progress(done, all_of_it)
     try:
-        yield from _aside(writer.begin, database_id=database_id, tenant=scope.tenant, at=scope.clock.now_us())
+        yield from aside(writer.begin, database_id=database_id, tenant=scope.tenant, at=scope.clock.now_us())
         if named is not None:
             for each in named:
                 if not (yield from once(writer.conversation, scope.tenant, each)):
                     raise NotFound("conversation", key if key is not None else each)
         else:
             yield from _all(scope, writer, subject)
-        return (yield from _aside(writer.end))
+        return (yield from aside(writer.end))
     except Exception:
         writer.abandon()
         raise
@@ -99,11 +95,11 @@ def import_(scope: Scope, reader: Reader, *, on_error: OnError, progress: Progre
     database_id = yield from ready(scope)
     tally = _Tally()
     try:
-        yield from _aside(reader.begin, place=Place(database_id, scope.tenant, scope.clock.now_us()))
+        yield from aside(reader.begin, place=Place(database_id, scope.tenant, scope.clock.now_us()))
         tally.note(reader.damage(), on_error)
         while True:
             try:
-                if not (yield from _aside(reader.take)):
+                if not (yield from aside(reader.take)):
                     return tally.value()
                 tally.add((yield from write_once(reader.write)))
             except BadRecord as error:
@@ -139,20 +135,3 @@ class _Tally:
 
     def value(self) -> Imported:
         return Imported(**self.counted, problems=tuple(self.problems))
-
-
-def counter_of(scope: Scope) -> Counter:
-    """Return what counts a kit's messages; an estimate where it names no model."""
-    try:
-        return plan_for(scope, Target(), Options(), None).counter
-    except SettingsError:
-        return CharacterEstimate()
-
-
-def _aside(function: Callable[..., Result], **arguments: Any) -> Flow[Result]:
-    """Run a function that waits for files, where it holds nobody up."""
-    (outcome,) = yield Run([(function, arguments)])
-    if isinstance(outcome, Exception):
-        raise outcome
-    result: Result = outcome
-    return result
