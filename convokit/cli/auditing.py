@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
 from convokit import Convokit
 from convokit.cli import options
-from convokit.cli.display import err, note, one_line, out, print_json, safe
+from convokit.cli.display import bar, note, one_line, out, print_json
 from convokit.cli.opening import Place, existing_chat, opened
 from convokit.domain.conversation import Verified
 from convokit.errors import ChainBroken, SettingsError
@@ -82,7 +79,7 @@ def _verify_all(kit: Convokit, held: dict[str, Any], *, json: bool) -> None:
         else:
             out().print(f"broken: {one_line(str(error), 2000)}")
 
-    with _progress("verifying") as progress:
+    with bar("verifying") as progress:
         found = kit.verify(**held, broken=tell, progress=progress)
     if json:
         print_json({"ok": not found.broken, **found.model_dump(mode="json", exclude={"broken"}), "broken": broken})
@@ -138,16 +135,3 @@ def _key(path: Path) -> bytes:
     if len(data) > _MOST_KEY_BYTES:
         raise SettingsError("--key-file", f"{path} is too large to be a secret")
     return data.rstrip(b"\r\n")
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar while the block runs, if a person is looking."""
-    console = err()
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task(safe(label), total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

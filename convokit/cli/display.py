@@ -11,13 +11,22 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -113,6 +122,20 @@ def waiting(label: str) -> Iterator[None]:
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task(safe(label), total=None)
         yield
+
+
+@contextmanager
+def bar(label: str, amount: ProgressColumn | None = None) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Yield what moves a bar on stderr, if a person is looking; `amount` says how far it is, in other than plain numbers."""
+    console = err()
+    if not console.is_terminal:
+        yield None
+        return
+    said = TextColumn("{task.description}", markup=False)
+    columns = (said, BarColumn(), amount or MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(safe(label), total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def table(*columns: str, right: tuple[str, ...] = (), cut: tuple[str, ...] = ()) -> Table:

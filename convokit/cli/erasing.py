@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from convokit.cli import options
-from convokit.cli.display import err, note, one_line, out, print_json, safe, table
+from convokit.cli.display import bar, note, one_line, out, print_json, safe, table
 from convokit.cli.opening import Place, existing_chat, opened
 from convokit.domain.removal import Receipt
 
@@ -122,7 +120,7 @@ def erase(
             return
 
         def run(dry: bool) -> Receipt:
-            with _bar("counting" if dry else "erasing") as progress:
+            with bar("counting" if dry else "erasing") as progress:
                 return kit.erase(
                     subject=subject, older_than=age, reason=reason, author=author, dry_run=dry, progress=progress
                 )
@@ -146,7 +144,7 @@ def purge(
     with opened(Place(database, tenant)) as kit:
 
         def run(dry: bool) -> Receipt:
-            with _bar("counting" if dry else "deleting") as progress:
+            with bar("counting" if dry else "deleting") as progress:
                 return kit.purge(older_than=age, dry_run=dry, progress=progress)
 
         _run(run, "all erased conversations", dry_run=dry_run, yes=yes, json=json)
@@ -208,16 +206,3 @@ def _age(given: str | None) -> timedelta | None:
     if found is None:
         raise typer.BadParameter(f"--older-than: {safe(given)!r} is not an age such as 12h, 90d, 8w or 2y")
     return int(found[1]) * _UNITS[found[2]]
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Yield what moves a bar, if a person is looking."""
-    console = err()
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task(label, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TaskProgressColumn
 
 from convokit import Convokit
 from convokit.cli import options
-from convokit.cli.display import err, note, one_line, out, print_json, write
+from convokit.cli.display import bar, note, one_line, out, print_json, write
 from convokit.cli.opening import Place, existing_chat, opened
 from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat
 from convokit.domain.transfer import Progress as Report
@@ -46,7 +46,7 @@ def export(
         raise typer.BadParameter("name a conversation or --subject, not both")
     if json and output is None:
         raise typer.BadParameter("--json says what was written, so name a file with --output")
-    with opened(Place(database, tenant)) as kit, bar("exporting") as progress:
+    with opened(Place(database, tenant)) as kit, bar("exporting", TaskProgressColumn()) as progress:
         found = _export(kit, conversation, output, format, subject, progress)
     if json:
         print_json(found.model_dump(mode="json"))
@@ -111,7 +111,7 @@ def import_(
     tenant: options.Tenant = "default",
 ) -> None:
     """Read conversations from a file. What is there already is left alone: to take an import up again, repeat it."""
-    with opened(Place(database, tenant)) as kit, bar("importing") as progress:
+    with opened(Place(database, tenant)) as kit, bar("importing", TaskProgressColumn()) as progress:
         source = sys.stdin.buffer if str(file) == "-" else file
         found = kit.import_(source, format=format, key=key, on_error="skip" if skip_bad else "raise", progress=progress)
     if json:
@@ -141,16 +141,3 @@ def _counted(found: Exported | Imported) -> str:
 
 def _number(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-@contextmanager
-def bar(label: str) -> Iterator[Report | None]:
-    """Yield what moves a bar on stderr, if a person is looking."""
-    console = err()
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, whole: progress.update(task, completed=done, total=whole)

@@ -77,7 +77,6 @@ def _runs() -> Any:
 
 
 _RUNS = _runs()
-_COUNT = select(func.count()).select_from(message).where(message.c.conversation_id == bindparam("id"))
 _INSERT = insert(message)
 FIRST_PAGE = 32
 """Rows read before anything is known of the window: a turn reads at most twice the rows it sends, and these."""
@@ -137,11 +136,6 @@ def last_of_turn(connection: Connection, conversation_id: UUID, turn_id: UUID, q
     """Return the seq of a turn's last whole message: its question, or the last result of its tools, from `from_seq` on."""
     values = {"id": conversation_id, "turn": turn_id, "first": from_seq}
     return connection.execute(_LAST_OF_TURN, values).scalar_one() or question_seq
-
-
-def count(connection: Connection, conversation_id: UUID) -> int:
-    """Return how many messages the conversation has, on all branches."""
-    return int(connection.execute(_COUNT, {"id": conversation_id}).scalar_one())
 
 
 def read_back(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -123,8 +122,4 @@ def main(count: int = 200, turns: int = 3, rounds: int = 3) -> str:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    target = Path(given.pop()) if "--write" in given else None
-    result = main(*map(int, given[: given.index("--write")] if target else given))
-    if target is not None:
-        page.put(target, "crowd", result)
+    page.run("crowd", main)

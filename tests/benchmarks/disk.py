@@ -7,7 +7,6 @@ bound is 1.4 times the text and 700 bytes a message without the search index, an
 from __future__ import annotations
 
 import sqlite3
-import sys
 import tempfile
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -82,8 +81,4 @@ def main(turns: int = 2000) -> str:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    target = Path(given.pop()) if "--write" in given else None
-    result = main(*map(int, given[: given.index("--write")] if target else given))
-    if target is not None:
-        page.put(target, "disk", result)
+    page.run("disk", main)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -20,6 +21,15 @@ def between(page: str, mark: str) -> str:
     inside, found, _ = rest.partition(f"<!-- /{mark} -->")
     assert found, f"the page has no marks {mark!r}"
     return inside.strip("\n")
+
+
+def run(mark: str, main: Callable[..., str]) -> None:
+    """Run a benchmark with the numbers of the command line, and with `--write PAGE` put its table between the page's marks."""
+    given = sys.argv[1:]
+    target = Path(given.pop()) if "--write" in given else None
+    result = main(*map(int, given[: given.index("--write")] if target else given))
+    if target is not None:
+        put(target, mark, result)
 
 
 def put(path: Path, mark: str, text: str) -> None:

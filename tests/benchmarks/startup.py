@@ -10,7 +10,6 @@ import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.benchmarks import page
 
@@ -61,8 +60,4 @@ def main(rounds: int = 11) -> str:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    target = Path(given.pop()) if "--write" in given else None
-    result = main(*map(int, given[: given.index("--write")] if target else given))
-    if target is not None:
-        page.put(target, "startup", result)
+    page.run("startup", main)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
 
-from convokit import Budget, Convokit, Retry
+from convokit import Budget, Chat, Convokit, Retry
 from convokit.completion import call as calls
 from convokit.errors import ConversationBusy, Interrupted, InvalidInput, NotFound, Redacted, ServerFailed
 from tests.branches.talk import change, counts, sent, seqs, texts
 from tests.support.faces import Face
+from tests.support.readers import Running
 from tests.support.server import LoopbackServer, Script, chunk, completion, failure, stream
 from tests.test_tools import calls as tool_calls
 
@@ -160,46 +160,18 @@ def test_what_has_no_question_cannot_be_answered_again(
     assert len(server.requests) == 3
 
 
-class Regenerating:
-    """Another reply that another kit reads in a thread, as another process would."""
-
-    def __init__(self, database: str, server: LoopbackServer) -> None:
-        self.kit = Convokit(database, model="m", base_url=server.url)
-        self.text = ""
-        self.error: Exception | None = None
-        self.begun = threading.Event()
-        self.thread = threading.Thread(target=self._read)
-        self.thread.start()
-        assert self.begun.wait(10)
-
-    def _read(self) -> None:
-        try:
-            with self.kit.chat("k").stream_regenerate() as events:
-                for each in events:
-                    self.text += each.text
-                    if len(self.text) > 20:
-                        self.begun.set()
-        except Interrupted as error:
-            self.error = error
-        self.begun.set()
-
-    def end(self) -> None:
-        self.thread.join(20)
-        self.kit.close()
-
-
 @pytest.fixture
 def running(kit: Any, face: Face, database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A regeneration on its way in another kit: half a second of words."""
     monkeypatch.setattr(calls, "PIECE_S", 0.05)
     face.settle(kit.chat("k").send("one"))
     server.script(stream([f"word{number} " for number in range(30)], pause_s=0.03))
-    made = Regenerating(database, server)
+    made = Running(database, server, ask=Chat.stream_regenerate)
     yield made
     made.end()
 
 
-def test_a_regeneration_can_be_followed(face: Face, kit: Any, running: Regenerating) -> None:
+def test_a_regeneration_can_be_followed(face: Face, kit: Any, running: Running) -> None:
     """Whoever attaches to the chat reads the reply that is on its way, not the old one."""
     following = kit.chat("k").follow()
     found = "".join(each.text for each in face.collect(following))
@@ -209,7 +181,7 @@ def test_a_regeneration_can_be_followed(face: Face, kit: Any, running: Regenerat
     assert [turn.state for turn in face.settle(kit.chat("k").turns())] == ["completed"]
 
 
-def test_a_regeneration_can_be_cancelled(face: Face, kit: Any, running: Regenerating) -> None:
+def test_a_regeneration_can_be_cancelled(face: Face, kit: Any, running: Running) -> None:
     """What came of it is kept as the chat's last message, and what came behind that as a late one; resume makes a whole one."""
     assert face.settle(kit.chat("k").cancel())
     running.end()
@@ -222,7 +194,7 @@ def test_a_regeneration_can_be_cancelled(face: Face, kit: Any, running: Regenera
     face.settle(kit.chat("k").verify())
 
 
-def test_a_regeneration_keeps_its_branch(face: Face, kit: Any, running: Regenerating) -> None:
+def test_a_regeneration_keeps_its_branch(face: Face, kit: Any, running: Running) -> None:
     """It holds the branch as any turn does: nothing else is asked there, nor is it moved, until it is over or superseded."""
     chat = kit.chat("k")
     for attempt in (lambda: chat.send("two"), chat.regenerate, lambda: chat.edit(1, "uno"), lambda: chat.checkout(1)):
@@ -237,7 +209,7 @@ def test_a_regeneration_keeps_its_branch(face: Face, kit: Any, running: Regenera
     face.settle(chat.verify())
 
 
-def test_a_waiting_regeneration_answers_the_last_question(face: Face, kit: Any, running: Regenerating) -> None:
+def test_a_waiting_regeneration_answers_the_last_question(face: Face, kit: Any, running: Running) -> None:
     """With `on_busy="wait"` the question is the last one when the branch is free."""
     assert face.settle(kit.chat("k").regenerate(on_busy="wait")).text == "2: one"
     running.end()

@@ -16,6 +16,7 @@ from convokit.completion import call as calls
 from convokit.completion.functions import tool
 from convokit.errors import ConversationBusy, Interrupted, InvalidInput, NotFound, SettingsError
 from tests.support.faces import Face
+from tests.support.readers import Running
 from tests.support.server import LoopbackServer, chunk, completion, event, stream
 
 WORDS = [f"word{number} " for number in range(30)]
@@ -26,34 +27,6 @@ TEXT = "".join(WORDS)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces are stored more often, so that a test sees many of them in little time."""
     monkeypatch.setattr(calls, "PIECE_S", 0.05)
-
-
-class Running:
-    """A stream that another kit reads in a thread, as another process would."""
-
-    def __init__(self, database: str, server: LoopbackServer, *, key: str = "k", **settings: Any) -> None:
-        self.kit = Convokit(database, model="m", base_url=server.url, **settings)
-        self.text = ""
-        self.error: Exception | None = None
-        self.begun = threading.Event()
-        self.thread = threading.Thread(target=self._read, args=(key,))
-        self.thread.start()
-        assert self.begun.wait(10)
-
-    def _read(self, key: str) -> None:
-        try:
-            with self.kit.chat(key).stream("count") as events:
-                for each in events:
-                    self.text += each.text
-                    if len(self.text) > 20:
-                        self.begun.set()
-        except Exception as error:
-            self.error = error
-        self.begun.set()
-
-    def end(self) -> None:
-        self.thread.join(20)
-        self.kit.close()
 
 
 @pytest.fixture
