@@ -7,7 +7,7 @@ from uuid import UUID
 
 from convokit.completion import call as calls
 from convokit.completion.effects import Flow
-from convokit.completion.options import Options
+from convokit.completion.options import NOTHING, Options
 from convokit.completion.prepare import Prepared
 from convokit.completion.saving import BEGIN_S, sure
 from convokit.completion.scope import Scope, Target
@@ -84,6 +84,8 @@ def _new_conversation(scope: Scope, target: Target, now: int) -> ConversationRow
 
 def _describe(row: ConversationRow, target: Target) -> bool:
     """Put what was newly set on the chat into the row. Return whether anything changed."""
+    if target.options is NOTHING and (target.subject, target.title, target.metadata) == (None, None, None):
+        return False
     before = (row.settings, row.subject, row.title, row.metadata)
     row.settings = target.options.over(Options.from_json(row.settings)).to_json()
     row.subject = target.subject if target.subject is not None else row.subject

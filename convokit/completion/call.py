@@ -160,7 +160,7 @@ def _open(scope: Scope, call: Call) -> Open:
     plan, rendered = call.prepared.plan, call.prepared.rendered
     call.key = scope.api_key()
     return Open(
-        url=request.endpoint(scope.base_url),
+        url=scope.url,
         headers=request.request_headers(
             plan.profile,
             call.key,

@@ -47,16 +47,22 @@ def asked(plan: Plan, seen: snapshots.Snapshot, content: Content) -> list[Item]:
     seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
     before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
     shapes = [*({"role": "user", "content": text} for text in content.passages), question_shape(content)]
-    items = [
-        Item(seq + number, shape, message_tokens(plan.counter, shape), before, PASSAGE)
-        for number, shape in enumerate(shapes)
-    ]
+    tokens = [*(message_tokens(plan.counter, shape) for shape in shapes[:-1]), question_tokens(plan, content)]
+    items = [Item(seq + number, shape, tokens[number], before, PASSAGE) for number, shape in enumerate(shapes)]
     items[-1].status = "complete"
     return items
 
 
 def question_shape(content: Content) -> dict[str, Any]:
     return {"role": "user", "content": content.parts if content.parts is not None else content.text}
+
+
+def question_tokens(plan: Plan, content: Content) -> int:
+    """Return what the question costs. It is counted once for each counter: what is read depends on it, and what is sent."""
+    found = content.tokens.get(plan.counter.name)
+    if found is None:
+        found = content.tokens[plan.counter.name] = message_tokens(plan.counter, question_shape(content))
+    return found
 
 
 def item(plan: Plan, row: MessageRow) -> Item:

@@ -35,7 +35,7 @@ def written(plan: Plan, context: Context, *, stream: bool, now: float, transcrip
     ranges = _ranges(transcript_of or _sent(context))
     start = None if transcript_of else context.report.start
     params = {name: value for name, value in plan.params.items() if name not in _NOT_RECORDED}
-    spoken = any(isinstance(message.get("audio"), Mapping) for message in context.messages)
+    spoken = any("audio" in message for message in context.messages)
     made = Manifest(
         renderer=request.RENDERER,
         window=ranges,

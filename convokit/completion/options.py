@@ -107,6 +107,8 @@ class Options:
     params: RequestParams = field(default_factory=RequestParams, repr=False)
 
     def __post_init__(self) -> None:
+        if not self.params and all(getattr(self, name) is UNSET for name in _FIELDS):
+            return
         object.__setattr__(self, "params", check(self.params))
         for name, kinds in _KINDS.items():
             value = getattr(self, name)
@@ -169,9 +171,9 @@ class Options:
         )
 
 
+_FIELDS = tuple(each.name for each in fields(Options) if each.name != "params")
 NOTHING = Options()
 """What a call sets that sets nothing."""
-_FIELDS = tuple(each.name for each in fields(Options) if each.name != "params")
 
 
 @dataclass(frozen=True, slots=True)

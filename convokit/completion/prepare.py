@@ -9,7 +9,8 @@ from uuid import UUID
 from convokit.completion import counted
 from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow, read
-from convokit.completion.options import NOTHING, Options, Plan, settle
+from convokit.completion.options import Options, Plan
+from convokit.completion.plans import given, plan_for
 from convokit.completion.scope import Scope, Target, identify
 from convokit.context.report import Context, Earlier, Part
 from convokit.context.rolling import transcript
@@ -76,33 +77,13 @@ class Prepared:
         return _rule(self.plan)
 
 
-def plan_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Plan:
-    """Return the settled plan: call over chat over what the chat stored over kit.
-
-    A call that sets nothing has the plan of the call before, as long as the chat stores the same.
-    """
-    settings = row.settings if row is not None else None
-    if call is NOTHING and target.plan is not None and target.plan[0] == settings:
-        return target.plan[1]
-    plan = settle(options_for(scope, target, call, row), scope.base_url)
-    if call is NOTHING:
-        target.plan = settings, plan
-    return plan
-
-
-def options_for(scope: Scope, target: Target, call: Options, row: ConversationRow | None) -> Options:
-    """Return the options that hold: call over chat over what the chat stored over kit."""
-    stored = Options.from_json(row.settings if row is not None else None)
-    return call.over(target.options).over(stored).over(scope.options)
-
-
 def look(
     scope: Scope, target: Target, call: Options, content: Content, at: int | None = None
 ) -> Flow[snapshots.Snapshot]:
     """Read what a turn needs: the conversation, and the end of its path (or of the path to `at`) as far as the window goes."""
     conversation_id = yield from identify(scope, target)
     enough = _enough(scope, target, call, content)
-    summarised = isinstance(options_for(scope, target, call, None).summary, Summary)  # no chat stores it
+    summarised = isinstance(given(scope, target, call, "summary"), Summary)
     return (
         yield from read(
             snapshots.snapshot, scope.tenant, conversation_id, target.branch, enough, at, summarised=summarised
@@ -307,7 +288,7 @@ def _spent(plan: Plan, rows: list[MessageRow]) -> int:
 def _room(plan: Plan, content: Content) -> int:
     fixed = plan.counter.count(plan.instructions or "") + tools_tokens(plan.counter, plan.wire_tools)
     fixed += schema_tokens(plan.counter, plan.params.get("response_format"))
-    fixed += message_tokens(plan.counter, counted.question_shape(content))
+    fixed += counted.question_tokens(plan, content)
     return plan.builder.available(fixed, plan.reply_tokens)
 
 

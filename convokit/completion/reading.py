@@ -14,7 +14,8 @@ from sqlalchemy import Connection
 from convokit.completion import summary
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options
-from convokit.completion.prepare import assemble_seen, last_reply, look, plan_for
+from convokit.completion.plans import plan_for
+from convokit.completion.prepare import assemble_seen, last_reply, look
 from convokit.completion.scope import Scope, Target, identify, missing, ready
 from convokit.context.report import Context, LastCall, Report
 from convokit.domain.conversation import Conversation, Page

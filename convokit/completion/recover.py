@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, Sleep, read
-from convokit.completion.options import Options
-from convokit.completion.prepare import plan_for
+from convokit.completion.options import NOTHING, Options
+from convokit.completion.plans import plan_for
 from convokit.completion.saving import SAVE_S, sure
 from convokit.completion.scope import Scope, Target, ready
 from convokit.context.estimate import CharacterEstimate
@@ -172,6 +172,6 @@ def sweep(scope: Scope) -> Flow[list[Recovered]]:
 def counter_of(scope: Scope, conversation: ConversationRow | None) -> Counter:
     """Return what counts a conversation's messages, or with None a kit's; an estimate where no model is known."""
     try:
-        return plan_for(scope, Target(), Options(), conversation).counter
+        return plan_for(scope, Target(), NOTHING, conversation).counter
     except SettingsError:
         return CharacterEstimate()

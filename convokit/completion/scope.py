@@ -9,11 +9,15 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Clock, Flow, once, read
-from convokit.completion.options import Options, Plan
+from convokit.completion.options import NOTHING, Options, Plan
 from convokit.domain.ids import keyed_id
 from convokit.errors import NotFound
 from convokit.settings import Limits
 from convokit.store import branches, conversations, migrate
+from convokit.wire.request import endpoint
+
+Plans = dict[str | None, Plan]
+"""Settled plans, by what the conversation stores of its own settings."""
 
 
 @dataclass(slots=True)
@@ -42,7 +46,14 @@ class Scope:
     """Whether messages are entered into the search index, and found in it."""
     running: set[UUID] = field(default_factory=set)
     """The turns that this process is running."""
+    url: str = field(init=False)
+    """Where calls go: the endpoint below `base_url`."""
+    plans: Plans = field(default_factory=dict, repr=False, compare=False)
+    """The plans of chats that set nothing on their handle, for calls that set nothing either."""
     clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", endpoint(self.base_url))
 
 
 @dataclass(slots=True)
@@ -57,11 +68,11 @@ class Target:
     subject: str | None = None
     title: str | None = None
     metadata: str | None = None
-    options: Options = field(default_factory=Options)
+    options: Options = NOTHING
     must_exist: bool = False
     """Whether it was named by an id: nothing is created under an id that someone else may have, unseen."""
-    plan: tuple[str | None, Plan] | None = field(default=None, repr=False, compare=False)
-    """What the chat's stored settings and the handle's own amount to, for a call that sets nothing itself."""
+    plans: Plans = field(default_factory=dict, repr=False, compare=False)
+    """The plans of a chat that sets something on its handle, for calls that set nothing."""
 
     @property
     def name(self) -> object:

@@ -16,14 +16,8 @@ from convokit.completion import counted
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan, settle
 from convokit.completion.placing import renumbered
-from convokit.completion.prepare import (
-    Prepared,
-    Summarising,
-    last_reply,
-    options_for,
-    summing_up,
-    with_summaries,
-)
+from convokit.completion.plans import options_for
+from convokit.completion.prepare import Prepared, Summarising, last_reply, summing_up, with_summaries
 from convokit.completion.result import Outcome, close
 from convokit.completion.scope import Scope, Target
 from convokit.context.report import Context, Part

@@ -17,6 +17,7 @@ from convokit.completion.begin import begin
 from convokit.completion.effects import Close, Emit, Flow, Sleep, Stopped, read
 from convokit.completion.options import Options
 from convokit.completion.places import Place
+from convokit.completion.plans import given
 from convokit.completion.prepare import Prepared, look, prepare, prepare_again
 from convokit.completion.recover import OnBusy, clear_the_way
 from convokit.completion.result import Outcome, RowsFor, reply_of, rows_of, sounds_of
@@ -32,7 +33,7 @@ from convokit.domain.parts import Content, checked_question
 from convokit.domain.text import compact_json
 from convokit.domain.turn import LATE_CALLS, Key, Reply
 from convokit.errors import ConversationBusy, Interrupted, ModelError, SettingsError, StoreUnavailable
-from convokit.settings import Timeouts, Unset
+from convokit.settings import UNSET, Timeouts
 from convokit.store import outcomes, steps, turns
 
 _REBUILDS = 3
@@ -126,8 +127,8 @@ def check_on_busy(on_busy: str) -> None:
 
 def timeouts_of(scope: Scope, target: Target, call: Options) -> Timeouts:
     """Return the timeouts that hold before the conversation is read: a chat stores none."""
-    given = call.over(target.options).over(scope.options).timeouts
-    return Timeouts() if isinstance(given, Unset) else given
+    found = given(scope, target, call, "timeouts")
+    return Timeouts() if found is UNSET else found
 
 
 @contextmanager

@@ -101,6 +101,8 @@ class CharacterEstimate:
 
     def count(self, text: str) -> int:
         """Return the estimated tokens of `text`, rounded up."""
+        if not text:
+            return 0
         scale, plain, beyond = _scale(self._known), text, ""
         if not text.isascii():
             beyond = "".join(_BEYOND_ASCII.findall(text))

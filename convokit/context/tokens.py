@@ -7,8 +7,9 @@ is stored beside the counter's name, so it is computed once.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from convokit.context import exact, media
@@ -58,7 +59,7 @@ def _default(tokenizer: str | None) -> Counter:
 
 def message_tokens(counter: Counter, message: Mapping[str, Any]) -> int:
     """Return what one message in the API's shape costs, its overhead included."""
-    total = MESSAGE_OVERHEAD + counter.count(message.get("role") or "user")
+    total = MESSAGE_OVERHEAD + _role_tokens(counter.count, message.get("role") or "user")
     content = message.get("content")
     if isinstance(content, str):
         total += counter.count(content)
@@ -73,6 +74,11 @@ def message_tokens(counter: Counter, message: Mapping[str, Any]) -> int:
     for call in message.get("tool_calls") or ():
         total += TOOL_OVERHEAD + counter.count(json.dumps(call, ensure_ascii=False))
     return total
+
+
+@functools.lru_cache(maxsize=256)
+def _role_tokens(count: Callable[[str], int], role: str) -> int:
+    return count(role)
 
 
 def _part_tokens(counter: Counter, part: Mapping[str, Any]) -> int:

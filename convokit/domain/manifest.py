@@ -70,7 +70,7 @@ class Manifest:
                 values[name] = getattr(self, name).hex()
         if self.params:
             values["params"] = self.params
-        values["profile"] = self.profile.model_dump(mode="json", exclude_defaults=True)
+        values["profile"] = self.profile.described
         for name, words in _WORDS.items():
             if getattr(self, name) != words[0]:
                 values[name] = getattr(self, name)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -57,6 +57,8 @@ class Content:
     blobs: tuple[Blob, ...] = ()
     passages: tuple[str, ...] = ()
     """Texts retrieved for a question: messages of their own, before it."""
+    tokens: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    """What the message costs, by the name of the counter that counted it."""
 
 
 def checked_question(given: object, context: object, limits: Limits) -> Content:

@@ -100,6 +100,11 @@ class Profile(BaseModel):
     template_tokens: int = 0
     """Tokens of instructions that the model's chat template adds of its own when a request has none."""
 
+    @functools.cached_property
+    def described(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON: what a manifest says of it."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
 
 def resolve(model: str, base_url: str, *, name: str | None = None) -> Profile:
     """Return the profile for `model` at `base_url`; `name` picks a provider instead of looking at the host.

@@ -1,4 +1,4 @@
-"""HTTP, behind a protocol of two methods a side; everything of httpx stays in this file.
+"""HTTP, behind a protocol of two methods a side; everything of httpx stays in this file and `http_errors`.
 
 Clients are sharded: one httpx client's pool walks all its connections at the start and end of every request, so hundreds at
 once collapse it (measured: 59 requests a second through one client, 1,129 through fifty). Redirects are never followed: a key
@@ -8,18 +8,20 @@ must not travel to another host.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import httpx
 
 from convokit.completion.effects import Head, Open
-from convokit.errors import Interrupted, ModelError, SettingsError, TimedOut, Unreachable
+from convokit.errors import SettingsError
 from convokit.run import fork
+from convokit.run.http_errors import fail, late_head
 
 PER_SHARD = 8
 """Requests at once on one httpx client."""
@@ -159,12 +161,11 @@ class HttpxClient:
         noted = _Connected()
         timeout = _timeout(request)
         try:
-            built = client.build_request("POST", request.url, content=request.data, headers=request.headers)
-            built.extensions = {"timeout": timeout, "trace": noted.note}
+            built = _built(request, client, own=self._own, timeout=timeout, trace=noted.note)
             response = client.send(built, stream=True, follow_redirects=False, auth=None)
         except httpx.HTTPError as error:
             shards.give_back(client)
-            _fail(error, began=False, fresh=noted.fresh, url=request.url)
+            fail(error, began=False, fresh=noted.fresh, url=request.url)
         except BaseException:
             shards.give_back(client)
             raise
@@ -212,16 +213,15 @@ class AsyncHttpxClient:
         noted = _Connected()
         timeout = _timeout(request)
         try:
-            built = client.build_request("POST", request.url, content=request.data, headers=request.headers)
-            built.extensions = {"timeout": timeout, "trace": noted.anote}
+            built = _built(request, client, own=self._own, timeout=timeout, trace=noted.anote)
             async with asyncio.timeout(request.first_byte_s):  # httpx times each read of the head, not the head
                 response = await client.send(built, stream=True, follow_redirects=False, auth=None)
         except TimeoutError:
             shards.give_back(client)
-            raise _late_head() from None
+            raise late_head() from None
         except httpx.HTTPError as error:
             shards.give_back(client)
-            _fail(error, began=False, fresh=noted.fresh, url=request.url)
+            fail(error, began=False, fresh=noted.fresh, url=request.url)
         except BaseException:
             shards.give_back(client)
             raise
@@ -261,7 +261,7 @@ class _HttpxAnswer:
         try:
             return next(self._pieces, b"")
         except httpx.HTTPError as error:
-            _fail(error, began=True, fresh=True)
+            fail(error, began=True, fresh=True)
 
     def close(self) -> None:
         """Let go of the connection; one with an unread answer is closed."""
@@ -288,7 +288,7 @@ class _AsyncHttpxAnswer:
         try:
             return await anext(self._pieces, b"")
         except httpx.HTTPError as error:
-            _fail(error, began=True, fresh=True)
+            fail(error, began=True, fresh=True)
 
     async def close(self) -> None:
         """Let go of the connection; one with an unread answer is closed."""
@@ -303,33 +303,28 @@ def _timeout(request: Open) -> dict[str, float]:
     return {"connect": connect, "read": first, "write": first, "pool": first}
 
 
+def _built(
+    request: Open,
+    client: httpx.Client | httpx.AsyncClient,
+    *,
+    own: bool,
+    timeout: dict[str, float],
+    trace: Callable[[str, object], object],
+) -> httpx.Request:
+    """Return the request as httpx sends it. A client that was given adds what is set on it; ours has nothing but defaults."""
+    more = {"timeout": timeout, "trace": trace}
+    if not own:
+        made = client.build_request("POST", request.url, content=request.data, headers=request.headers)
+        made.extensions = more
+        return made
+    headers = {"Accept-Encoding": client.headers["Accept-Encoding"], "Connection": "keep-alive", **request.headers}
+    return httpx.Request("POST", _parsed(request.url), headers=headers, content=request.data, extensions=more)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
 def _head(response: httpx.Response) -> Head:
     return Head(response.status_code, {name.lower(): value for name, value in response.headers.items()})
-
-
-def _fail(error: httpx.HTTPError, *, began: bool, fresh: bool, url: str = "") -> NoReturn:
-    """Raise what an httpx error means: was anything sent, may it have been processed, did the answer begin?"""
-    raise _meaning(error, began=began, fresh=fresh, host=urlsplit(url).netloc) from None
-
-
-def _late_head() -> TimedOut:
-    return TimedOut("no answer within Timeouts.first_byte_s", phase="first_byte")
-
-
-def _meaning(error: httpx.HTTPError, *, began: bool, fresh: bool, host: str) -> ModelError:
-    said = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectTimeout):
-        return TimedOut(f"no connection to {host} within Timeouts.connect_s", phase="connect")
-    if isinstance(error, httpx.PoolTimeout):
-        return TimedOut("no free connection in time", phase="connect")
-    if isinstance(error, httpx.TimeoutException):
-        if began:
-            return TimedOut("nothing came for Timeouts.stall_s", phase="stall")
-        return _late_head()
-    if isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol | httpx.ProxyError):
-        return Unreachable(f"cannot connect to {host}: {said}")
-    if began:
-        return Interrupted(f"the connection broke off in the middle of the answer ({said})")
-    if not fresh:
-        return Unreachable(f"a kept connection was closed by the server ({said})")
-    return Interrupted(f"the connection broke off before the answer began ({said})")

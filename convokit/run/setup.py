@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from sqlalchemy.engine import URL
 
-from convokit.completion.options import Options
+from convokit.completion.options import NOTHING, Options
 from convokit.completion.scope import Database, Scope, Target
 from convokit.domain.branch import MAIN
 from convokit.domain.ids import MAX_SEQ, as_id, new_id
@@ -19,7 +19,6 @@ from convokit.errors import InvalidInput, SettingsError, TooLarge
 from convokit.run.owner import is_dead, owner, running
 from convokit.settings import UNSET, Environment, Limits
 from convokit.store.engine import database_url, describe
-from convokit.wire.request import endpoint
 
 OnDisconnect = Literal["stop", "finish"]
 ApiKey = str | Callable[[], str | None] | None
@@ -44,7 +43,6 @@ def scope_of(
         options = replace(options, model=environment.model)
     url = database_url(given)
     server = base_url or environment.base_url or DEFAULT_BASE_URL
-    endpoint(server)
     if isinstance(options.profile, str):
         resolve("", server, name=options.profile)
     if limits is not None and not isinstance(limits, Limits):
@@ -147,7 +145,7 @@ def target_of(
         subject=subject,
         title=title,
         metadata=encoded,
-        options=options,
+        options=NOTHING if options == NOTHING else options,
         must_exist=id is not None,
         wanted=_branch(scope, branch),
     )

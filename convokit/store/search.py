@@ -18,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import (
     Connection,
     Integer,
+    Text,
     bindparam,
     column,
     exists,
@@ -43,6 +44,12 @@ _ADD = insert(search)
 _ADD_NEW = postgresql.insert(search).on_conflict_do_nothing()
 NUMBERED = table(search.name, column("id", Integer), *(column(each.name, each.type) for each in search.columns))
 """The same table as SQLite has it, where FTS5 knows a row by its number."""
+_ADD_WORDS = insert(table("convokit_search_words", column("rowid", Integer), column("words", Text))).from_select(
+    ["rowid", "words"],
+    select(NUMBERED.c.id, bindparam("b_keys", type_=Text)).where(
+        NUMBERED.c.conversation_id == bindparam("b_id"), NUMBERED.c.seq == bindparam("b_seq")
+    ),
+)
 _FORGET = (
     update(search)
     .where(search.c.conversation_id == bindparam("b_id"), search.c.seq.in_(bindparam("b_seqs", expanding=True)))
@@ -151,11 +158,7 @@ def _add(connection: Connection, conversation_id: UUID, made: Sequence[Entry]) -
         connection.execute(_ADD_NEW, values)
         return
     connection.execute(_ADD, values)
-    connection.exec_driver_sql(
-        "INSERT INTO convokit_search_words (rowid, words)"
-        " SELECT id, ? FROM convokit_search WHERE conversation_id = ? AND seq = ?",
-        [(each.keys, conversation_id.hex, each.seq) for each in made],
-    )
+    connection.execute(_ADD_WORDS, [{"b_id": conversation_id, "b_seq": each.seq, "b_keys": each.keys} for each in made])
 
 
 def forget(connection: Connection, conversation_id: UUID, seqs: Iterable[int]) -> None:

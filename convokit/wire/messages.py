@@ -199,6 +199,8 @@ def _inline(image: Any) -> bool:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     """Return a message, part or call as a mapping: another library's model object is as good as a dict."""
+    if type(value) is dict:
+        return value
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_none=True)
     return value if isinstance(value, Mapping) else {}
