@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convokit.completion import plans
+from convokit.completion import options, plans
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
 
@@ -15,7 +15,7 @@ from tests.support.server import LoopbackServer, completion
 def settled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every plan that is settled from here on."""
     made: list[Any] = []
-    settle = plans.settle
+    settle = options.settle
 
     def noted(*given: Any) -> Any:
         made.append(settle(*given))
