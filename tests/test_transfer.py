@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from convokit.errors import (
 from convokit.store.engine import WRITE, database_url, open_engine
 from convokit.store.schema import turn
 from tests.faults.stage import dump
-from tests.support.databases import Files, Postgres
+from tests.support.databases import Files
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, failure, stream
 from tests.support.server import completion as answered
@@ -40,18 +39,6 @@ def weather(city: str) -> str:
         city: the city
     """
     return f"sunny in {city}"
-
-
-@pytest.fixture
-def twin(backend: str, request: pytest.FixtureRequest, files: Files) -> Iterator[str]:
-    """Another database of the same id: as a backup that was restored is one."""
-    if backend == "sqlite":
-        yield files.migrated()
-        return
-    server: Postgres = request.getfixturevalue("postgres")
-    url = server.migrated()
-    yield url
-    server.drop(url)
 
 
 @pytest.fixture
