@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from convokit import Convokit, Retry
 from convokit.completion import effects, saving
 from convokit.domain.turn import LATE_CALLS
-from convokit.errors import Interrupted, ServerFailed
+from convokit.errors import Interrupted, InvalidInput, ServerFailed
 from convokit.store import steps
 from tests.faults.left import leave
 from tests.support.databases import Postgres
@@ -274,6 +274,26 @@ def test_a_redaction_before_a_late_reply_is_looked_for(turns: Turns, monkeypatch
     assert [salt for _, salt in called] == [None, None, None]
     assert tries == 1
     turns.face.settle(chat.verify())
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.2])
+def test_a_lost_acknowledgement_leaves_no_spare_branch_or_copy(turns: Turns, late_s: float) -> None:
+    """A fork, and a copy with a key or without, is found again by the next try; another process's fork is not taken for it."""
+    face, chat = turns.face, turns.kit.chat("k")
+    face.settle(chat.send("hello"))
+    makers: list[Callable[[], Any]] = [chat.fork, lambda: chat.fork(name="n"), chat.copy, lambda: chat.copy("c")]
+    for make in makers:
+        turns.proxy.lose(1, late_s=late_s)
+        made = face.settle(make())
+        assert turns.proxy.lost
+        face.settle(turns.direct.chat("k").fork())
+        assert [each.text for each in face.settle(made.messages())] == ["hello", "echo: hello"]
+        face.settle(made.verify())
+    names = [each.name for each in face.settle(chat.branches())]
+    assert names == ["main", None, None, "n", None, None, None]
+    assert len(face.settle(turns.kit.conversations())) == 4
+    with pytest.raises(InvalidInput, match="there is a conversation under 'c' already"):
+        face.settle(chat.copy("c"))
 
 
 def _ended(events: Iterator[Any]) -> None:
