@@ -229,6 +229,7 @@ def test_an_open_turn_comes_in_as_abandoned(face: Face, kit: Any, twin: str, ser
     into(face, restored, lines)
     copy = restored.chat("k")
     assert [each.state for each in face.settle(copy.turns())] == ["completed", "abandoned"]
+    assert all(each.ended_at >= (each.first_token_at or each.started_at) for each in face.settle(copy.turns()))
     assert out(face, restored)[1:-1] == lines[1:-1]
     assert face.settle(copy.send("go on")).text == "echo: go on"
     face.settle(copy.verify())
@@ -320,7 +321,7 @@ FORGERIES: dict[str, tuple[str, str, str]] = {
     "settings": ('"last_seq":2', '"settings":"{\\"params\\":{\\"temperature\\":99}}","last_seq":2', "temperature"),
     "an id": ('"conversation":{"id":"', '"conversation":{"id":"x', "conversation.id: is not an id"),
     "a ref": ('"kind":"completion","ref":"', '"kind":"completion","ref":"x', "names nothing that can be in a chain"),
-    "another chain": ('"kind":"message"', '"kind":"erasure"', "the entry was altered"),
+    "another chain": ('"kind":"message"', '"kind":"import"', "the entry was altered"),
 }
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, select, update
 
+from convokit.errors import BadRecord
 from convokit.store.schema import removal, search, turn
 from tests.faults.stage import dump
 from tests.support import canaries
 from tests.support.canaries import change
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
-from tests.test_transfer import into, opened, out
+from tests.test_transfer import into, opened, out, resealed
 
 GONE = (canaries.QUESTION, canaries.REPLY, canaries.RESULT, canaries.FILENAME, canaries.SUMMARY)
 
@@ -104,3 +106,42 @@ def test_elsewhere_the_removals_move_with_the_chain(
     assert face.settle(chat.erase()).chain == "whole"
     assert into(face, other, lines).unchanged == 2
     assert face.settle(chat.messages()) == []
+
+
+FORGERIES: dict[str, tuple[str, str, str, str]] = {
+    "a reason": ("removal", '"reason":"依頼"', '"reason":"別"', "removal [0-9]+ is not what its entry commits to"),
+    "an author": (
+        "removal",
+        '"author":"privacy desk"',
+        '"author":"x"',
+        "removal [0-9]+ is not what its entry commits to",
+    ),
+    "a number": ("removal", '"number":', '"number":9', "removal.number: 9[0-9]+ is not an entry behind"),
+    "a message": ("removal", '"ref":"message:2"', '"ref":"message:99"', "removal.ref: 'message:99' names nothing"),
+    "a kind": ("removal", '"ref":"message:2"', '"ref":"turn:2"', "removal.ref: 'turn:2' names nothing"),
+    "a salt": ("removal", '"salt":"', '"salt":"00', "removal [0-9]+ is not what its entry commits to"),
+    "a time": ("removal", '"created_at":1', '"created_at":991', "removal.created_at: 99.* is not a time"),
+    "no removal": ("entry", '"kind":"message"', '"kind":"redaction"', "the record of redaction 1 is missing"),
+}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_removal_is_named_by_its_line(
+    face: Face, kit: Any, twin: str, empty_database: str, server: LoopbackServer, name: str, *, elsewhere: bool
+) -> None:
+    """A removal that is not what the chain commits to is refused at the line it stands in, though every digest fits."""
+    chat = kit.chat("k")
+    face.settle(chat.send("one"))
+    face.settle(chat.redact(2, reason="依頼", author="privacy desk"))
+    lines = out(face, kit)
+    kind, before, after, match = FORGERIES[name]
+    at = next(number for number, line in enumerate(lines) if line.startswith(f'{{"{kind}"') and before in line)
+    forged = resealed([*lines[:at], lines[at].replace(before, after, 1), *lines[at + 1 :]])
+    to = face.kit(empty_database if elsewhere else twin, model="loop-1", base_url=server.url)
+    face.settle(to.migrate())
+    with pytest.raises(BadRecord, match=f"line {at + 1}: {match}"):
+        into(face, to, forged)
+    found = into(face, to, forged, on_error="skip")
+    assert (found.conversations, found.problems[0].line) == (0, at + 1)
+    assert into(face, to, lines).conversations == 1
