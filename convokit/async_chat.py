@@ -222,7 +222,7 @@ class AsyncChat:
         """Return an independent conversation: the path to `message` (default: all of this chat's), written again, under `key`.
 
         Its messages are rows of their own, in a chain of their own whose first entry names this conversation; so erasing one
-        leaves the other. Settings, pins and metadata come along, subject and title too if not given; turns and usage stay here.
+        leaves the other. Settings, pins, summaries, metadata come along, subject and title if not given; turns and usage not.
         One transaction: the conversation's other writers wait. Raises: InvalidInput when there is a conversation under the key.
         """
         into = target_of(

@@ -70,6 +70,12 @@ def database(backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
     yield from _database(backend, request, "migrated")
 
 
+@pytest.fixture
+def twin(backend: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Another database of the same id as `database`: as a backup that was restored is one."""
+    yield from _database(backend, request, "migrated")
+
+
 def _database(backend: str, request: pytest.FixtureRequest, state: str) -> Iterator[str]:
     if backend == "sqlite":
         files: Files = request.getfixturevalue("files")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from convokit import Limits
+from convokit.audit import sources
 from convokit.context.validate import problems
 from convokit.errors import BadRecord, ConversationExists, InvalidInput, SettingsError, TransferFailed
 from tests.support.chatgpt import PICTURE, PICTURE_NAME, conversation, node, tree
@@ -370,3 +371,17 @@ def test_a_file_need_not_end_with_its_letters(face: Face, kit: Any, tmp_path: Pa
     path.write_bytes(b'[{"id": "\xff"}]')
     with pytest.raises(BadRecord, match="is not UTF-8 text"):
         face.settle(kit.import_(path, format="chatgpt"))
+
+
+def test_an_array_that_is_too_long_for_one_conversation_is_not_held(
+    face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One conversation over many lines is read up to the most a record may take, and refused; many such ones are not."""
+    monkeypatch.setattr(sources, "RECORD_CHARS", 200_000)
+    message = json.dumps({"role": "user", "content": "x" * 1000})
+    file = io.StringIO("[\n" + ",\n".join([message] * 2000) + "\n]")
+    with pytest.raises(BadRecord, match="line 2: one conversation is over 200,000 characters long"):
+        face.settle(kit.import_(file, format="messages"))
+    assert 200_000 < file.tell() < 500_000
+    talks = ",\n".join(f'{{"key": "{number}", "messages": [{message}]}}' for number in range(400))
+    assert face.settle(kit.import_(io.StringIO(f"[\n{talks}\n]"), format="messages")).conversations == 400

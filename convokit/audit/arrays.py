@@ -8,9 +8,11 @@ left out of what is sent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from convokit.audit import sources
 from convokit.audit.foreign import Values
 from convokit.audit.sound import check_calls
 from convokit.audit.sources import Source, elements, strict_json
@@ -66,13 +68,21 @@ def _document(source: Source, begun: str) -> Values:
     try:
         first = next(found, None)
         if first is None or not _holds_conversations([first[1]]):
-            rest = [] if first is None else [first, *found]
-            yield (rest[0][0] if rest else 1), [value for _, value in rest]
+            yield (1 if first is None else first[0]), [] if first is None else list(_one(source, first, found))
             return
         yield first
         yield from found
     except BadRecord as error:
         yield error.line or 1, error
+
+
+def _one(source: Source, first: tuple[int, Any], found: Values) -> Iterator[Any]:
+    """Yield the messages of the one conversation that a file is. Raises: BadRecord when it is too long for one record."""
+    for _, value in itertools.chain([first], found):
+        if source.done > sources.RECORD_CHARS:
+            problem = f"one conversation is over {sources.RECORD_CHARS:,} characters long, the most there may be"
+            raise source.bad(problem, first[0])
+        yield value
 
 
 def _holds_conversations(value: Any) -> bool:

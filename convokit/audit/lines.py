@@ -67,6 +67,8 @@ def _base64(value: bytes) -> str:
 
 def encoded(kind: str, row: Sequence[Any]) -> str:
     """Return the line of a row, given as its values in the order of its columns."""
+    if kind == "turn":
+        row = _ended(row)
     return line(
         kind,
         {
@@ -75,6 +77,14 @@ def encoded(kind: str, row: Sequence[Any]) -> str:
             if value is not None
         },
     )
+
+
+def _ended(row: Sequence[Any]) -> Sequence[Any]:
+    """Return a turn that is still open as one that ended when it was last heard of: the same whenever it is exported."""
+    values = dict(zip(transfer.columns("turn"), row, strict=True))
+    if values["ended_at"] is None:
+        values["ended_at"] = values["first_token_at"] or values["started_at"]
+    return list(values.values())
 
 
 def of_conversation(row: ConversationRow) -> str:

@@ -23,6 +23,7 @@ from convokit.domain import chain as chains
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import keyed_id
 from convokit.domain.parts import Blob
+from convokit.domain.removal import RemovalRow
 from convokit.domain.transfer import Place, Written
 from convokit.errors import BadRecord, ChainBroken, ConversationExists, InvalidInput
 from convokit.store import blobs, chain, conversations, transfer
@@ -153,7 +154,7 @@ class Restore:
     def _below(self, connection: Connection, row: ConversationRow, ref: str | None) -> int:
         """Insert everything below a conversation, and return how many messages that were."""
         digest, counted = hashlib.sha256(self._head.encode("utf-8", "surrogatepass")), 1
-        checks, links = sound.Messages(row), _Links(self._row, row, ref)
+        checks, links, removals = sound.Messages(row), _Links(self._row, row, ref), _Removals(self.source)
         batch: list[dict[str, Any]] = []
         kind = ""
         links.begin(connection)
@@ -164,6 +165,7 @@ class Restore:
             _, values, text = found
             if kind == "end":
                 self._check_end(values, digest.hexdigest(), counted)
+                removals.end()
                 links.end(connection)
                 return checks.end()
             digest.update(text.encode("utf-8", "surrogatepass"))
@@ -173,6 +175,7 @@ class Restore:
             elif kind in transfer.CHILDREN:
                 decoded = lines.decoded(kind, values)
                 checks.check(kind, decoded)
+                removals.check(kind, decoded)
                 batch.append(decoded)
             else:
                 raise InvalidInput(str(kind)[:50], "is a kind of line that this version of convokit does not know")
@@ -216,6 +219,35 @@ def keep_prompt(connection: Connection, tenant: str, values: Any) -> None:
     if found.hex() != digest:
         raise InvalidInput("prompt.digest", "is not the digest of its text")
     chain.keep_prompt(connection, tenant, found, text)
+
+
+class _Removals:
+    """Holds each removal against the entry that commits to it, so that one which was changed is named by its own line."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._open: dict[int, tuple[int, chains.Leaf]] = {}
+
+    def check(self, kind: str, row: Mapping[str, Any]) -> None:
+        """Note a removal, or compare an entry. Raises: BadRecord."""
+        if kind == "removal":
+            self._open[row["number"]] = self._source.line, RemovalRow(**row).leaf()
+        elif kind == "entry":
+            line, leaf = self._open.pop(row["number"], (None, None))
+            removes = row["kind"] in ("redaction", "erasure")
+            if leaf is None and removes:
+                raise self._source.bad(f"the record of {row['kind']} {row['number']} is missing")
+            if leaf is not None and (leaf.kind, leaf.ref, leaf.commitment) != (
+                row["kind"],
+                row["ref"],
+                row["commitment"],
+            ):
+                raise self._source.bad(f"removal {row['number']} is not what its entry commits to", line)
+
+    def end(self) -> None:
+        """Raise: BadRecord where a removal was never entered."""
+        for number, (line, _) in self._open.items():
+            raise self._source.bad(f"removal {number} was never entered into the chain", line)
 
 
 class _Links:

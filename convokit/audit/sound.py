@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from convokit.audit import refs
 from convokit.context.shapes import ROLES
 from convokit.context.validate import problems
 from convokit.domain import chain, params
@@ -106,6 +107,7 @@ class Messages:
         self._row = row
         self._last = 0
         self._run_start = 0
+        self._removed = 0
 
     def check(self, kind: str, values: Mapping[str, Any]) -> None:
         """Raise: InvalidInput unless the row is sound."""
@@ -118,6 +120,8 @@ class Messages:
             self._check_message(values, found)
         elif kind == "entry":
             _check_entry(values)
+        elif kind == "removal":
+            self._check_removal(values)
         elif kind == "completion":
             _check_manifest(values["manifest"])
 
@@ -140,6 +144,15 @@ class Messages:
             raise InvalidInput("message.extra", "must hold an object named keys")
         if values["status"] != "redacted":
             check_calls(MessageRow(**values).as_wire())
+
+    def _check_removal(self, values: Mapping[str, Any]) -> None:
+        number, ref = values["number"], values["ref"]
+        if not self._removed < number <= self._row.last_entry:
+            last = self._row.last_entry
+            raise InvalidInput("removal.number", f"{number} is not an entry behind {self._removed}, up to {last}")
+        self._removed = number
+        if not refs.is_removal(ref, self._row.last_seq):
+            raise InvalidInput("removal.ref", f"{ref[:80]!r} names nothing that can be removed")
 
     def end(self) -> int:
         """Return how many messages there were. Raises: InvalidInput when some are missing."""

@@ -19,8 +19,9 @@ from convokit.completion.following import conversation_of
 from convokit.completion.options import Options
 from convokit.completion.reading import check_limit, over
 from convokit.completion.recover import OnBusy, close, counter_of, is_gone
+from convokit.completion.saving import BEGIN_S, written_once
 from convokit.completion.scope import Scope, Target, identify, missing
-from convokit.domain.branch import MAIN, Branch
+from convokit.domain.branch import MAIN, Branch, BranchRow
 from convokit.domain.ids import MAX_SEQ, message_seq
 from convokit.domain.message import Message, MessageRow
 from convokit.domain.parts import checked_question
@@ -68,33 +69,35 @@ def fork(scope: Scope, target: Target, given: Given | None, name: str | None) ->
         _check_name(scope, name)
     conversation_id = yield from identify(scope, target)
     seq = None if given is None else (yield from places.seq_of(scope, target, given))
-    at = scope.clock.now_us()
-    number = yield from write_once(_fork, scope.tenant, conversation_id, target.branch, seq, name, at)
+    made = BranchRow(0, name, seq, scope.clock.now_us())
+    number = yield from written_once(
+        scope,
+        conversation_id,
+        lambda connection: _fork(connection, scope.tenant, conversation_id, target.branch, made),
+        lambda connection: branches.made(connection, conversation_id, made),
+        patience_s=BEGIN_S,
+        passing_only=True,
+    )
     if number is None:
         raise missing(target)
     return replace(target, branch=number)
 
 
-def _fork(
-    connection: Connection,
-    tenant: str,
-    conversation_id: UUID,
-    branch: int,
-    seq: int | None,
-    name: str | None,
-    at: int,
-) -> int | None:
+def _fork(connection: Connection, tenant: str, conversation_id: UUID, branch: int, made: BranchRow) -> int | None:
+    """Make the branch and number it, in its row and in the value by which another try finds it."""
     conversations.lock(connection, conversation_id)  # two forks at once: one number each
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    head = conversations.head(connection, row, branch) if seq is None else seq
-    if head is None:
+    if made.head_seq is None:
+        made.head_seq = conversations.head(connection, row, branch)
+    if made.head_seq is None:
         raise NotFound("message", "to fork from", "nothing was said yet")
-    places.found(connection, conversation_id, head)
-    if name is not None and branches.number_of(connection, conversation_id, name) is not None:
-        raise InvalidInput("name", f"there is a branch named {name!r} already: open it, or take another name")
-    return branches.make(connection, conversation_id, name, head, at)
+    places.found(connection, conversation_id, made.head_seq)
+    if made.name is not None and branches.number_of(connection, conversation_id, made.name) is not None:
+        raise InvalidInput("name", f"there is a branch named {made.name!r} already: open it, or take another name")
+    branches.make(connection, conversation_id, made)
+    return made.number
 
 
 def _check_name(scope: Scope, name: str) -> None:
@@ -208,7 +211,14 @@ def copy(scope: Scope, target: Target, given: Given | None, into: Target) -> Flo
     seq = None if given is None else (yield from places.seq_of(scope, target, given))
     new_id = yield from identify(scope, into)
     at = scope.clock.now_us()
-    found = yield from write_once(_copy, scope.tenant, conversation_id, target.branch, seq, new_id, into, at)
+    found = yield from written_once(
+        scope,
+        conversation_id,
+        lambda connection: _copy(connection, scope.tenant, conversation_id, target.branch, seq, new_id, into, at),
+        lambda connection: copying.written(connection, scope.tenant, conversation_id, new_id, at),
+        patience_s=BEGIN_S,
+        passing_only=True,
+    )
     if not found:
         raise missing(target)
     return into

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -38,33 +39,50 @@ def sure(
     patience_s: float,
     passing_only: bool = False,
 ) -> Flow[Result]:
-    """Write what `step` writes, once. `found` returns what an earlier try has written, None where it wrote nothing.
+    """Write what `step` writes, once: `written_once` for a step of a turn."""
+    return (
+        yield from written_once(
+            scope,
+            given.conversation.id,
+            lambda connection: step(connection, given),
+            lambda connection: found(connection, given),
+            patience_s=patience_s,
+            passing_only=passing_only,
+        )
+    )
+
+
+def written_once(
+    scope: Scope,
+    conversation_id: UUID,
+    write: Callable[[Connection], Result],
+    found: Callable[[Connection], Result | None],
+    *,
+    patience_s: float,
+    passing_only: bool = False,
+) -> Flow[Result]:
+    """Write to a conversation, once. `found` returns what an earlier try has written, None where it wrote nothing.
 
     Raises: StoreUnavailable after `patience_s`; at once, with `passing_only`, for one that does not pass by itself.
     """
 
-    def first(connection: Connection) -> Result:
-        return step(connection, given)
-
     def again(connection: Connection) -> Result:
-        conversations.lock(connection, given.conversation.id)
-        there = found(connection, given)
-        return step(connection, given) if there is None else there
+        conversations.lock(connection, conversation_id)
+        there = found(connection)
+        return write(connection) if there is None else there
 
     until: float | None = None
     wait, unknown = _FIRST_WAIT_S, False
     while True:
         try:
-            result: Result = yield Sql(
-                again if unknown else first, write=True, found=lambda connection: found(connection, given)
-            )
+            result: Result = yield Sql(again if unknown else write, write=True, found=found)
             return result
         except (
             steps.Conflict
         ):  # with an earlier try of our own, perhaps, that was committed while this one waited for it
             there: Result | None = None
             if unknown:
-                there = yield Sql(lambda connection: found(connection, given), write=False)
+                there = yield Sql(found, write=False)
             if there is None:
                 raise
             return there

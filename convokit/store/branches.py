@@ -31,6 +31,11 @@ _BRANCHES = (
 _NUMBERED = select(branch.c.number).where(
     branch.c.conversation_id == bindparam("id"), branch.c.number == bindparam("number")
 )
+_MADE = select(branch.c.name).where(
+    branch.c.conversation_id == bindparam("id"),
+    branch.c.number == bindparam("number"),
+    branch.c.created_at == bindparam("at"),
+)
 _NAMED = select(branch.c.number).where(branch.c.conversation_id == bindparam("id"), branch.c.name == bindparam("name"))
 _LAST = (
     select(branch.c.number)
@@ -99,12 +104,21 @@ def number_of(connection: Connection, conversation_id: UUID, wanted: int | str) 
     return found
 
 
-def make(connection: Connection, conversation_id: UUID, name: str | None, head_seq: int, at: int) -> int:
-    """Make a branch that ends at a message, and return its number. The conversation's row must be locked."""
-    number = (connection.execute(_LAST, {"id": conversation_id}).scalar_one_or_none() or 0) + 1
-    values = {"conversation_id": conversation_id, "number": number, "name": name, "head_seq": head_seq}
-    connection.execute(_INSERT, {**values, "created_at": at})
-    return number
+def make(connection: Connection, conversation_id: UUID, row: BranchRow) -> None:
+    """Make a branch under the next number, which its row is given. The conversation's row must be locked."""
+    row.number = (connection.execute(_LAST, {"id": conversation_id}).scalar_one_or_none() or 0) + 1
+    values = {name: getattr(row, name) for name in BranchRow.__slots__}
+    connection.execute(_INSERT, {"conversation_id": conversation_id, **values})
+
+
+def made(connection: Connection, conversation_id: UUID, row: BranchRow) -> int | None:
+    """Return the number of a branch that `make` was to make, None where it is not there.
+
+    Another one may have its number, where that try came to nothing, but hardly also its name and its microsecond.
+    """
+    values = {"id": conversation_id, "number": row.number, "at": row.created_at}
+    found = connection.execute(_MADE, values).one_or_none()
+    return row.number if found is not None and found[0] == row.name else None
 
 
 def children(connection: Connection, conversation_id: UUID, parent_seq: int | None) -> list[MessageRow]:

@@ -35,7 +35,7 @@ _LAST: BindParameter[Any] = bindparam("last")
 _IMPORTED: BindParameter[bool] = bindparam("imported", type_=Boolean)
 """Whether messages were brought here from another conversation: their turns may have stayed there, with all their calls."""
 _LEFT = "abandoned"
-"""A turn that was open, and a call that was running, when their conversation was exported came here as that, without an end."""
+"""A call that was running when its conversation was exported came here as that, without an end."""
 _STATES = ("open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded")
 
 
@@ -157,7 +157,7 @@ _OF_TURNS = (
             _is_open & or_(turn.c.claim.is_(None), turn.c.claim != turn.c.branch),
             _is_open & or_(turn.c.ended_at.is_not(None), turn.c.reply_seq.is_not(None)),
             not_(_is_open) & turn.c.claim.is_not(None),
-            not_(_is_open) & turn.c.ended_at.is_(None) & (turn.c.state != _LEFT),
+            not_(_is_open) & turn.c.ended_at.is_(None),
         ),
     ),
     _turn(

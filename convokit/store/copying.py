@@ -22,7 +22,8 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.parts import digests
 from convokit.domain.removal import RemovalRow
-from convokit.store import blobs, chain, conversations, messages, removals
+from convokit.domain.summary import SummaryRow
+from convokit.store import blobs, chain, conversations, messages, removals, summaries, transfer
 from convokit.store.schema import blob
 
 BATCH = 500
@@ -94,8 +95,36 @@ def write(connection: Connection, row: ConversationRow, copy: Copy) -> bool:
         seq = rows[-1].seq
     chain.append(connection, copy.id, entries)
     entries = _bury(connection, copy, entries[-1], tombs) or entries
-    moved = replace(made, last_seq=seq, last_entry=entries[-1].number, chain_hash=entries[-1].hash)
+    summing = _sum_up(connection, row.id, copy, places, seq)
+    if summing:
+        entries = chains.extend(entries[-1].number, entries[-1].hash, [each.leaf() for each in summing])
+        chain.append(connection, copy.id, entries)
+    last = seq + len(summing)
+    moved = replace(made, last_seq=last, last_entry=entries[-1].number, chain_hash=entries[-1].hash)
     return conversations.advance(connection, made, moved, seq)
+
+
+def _sum_up(connection: Connection, source: UUID, copy: Copy, places: _Places, last: int) -> list[MessageRow]:
+    """Write the path's summaries again behind its messages, where the window leaves out what they stand for here, too."""
+    made: list[MessageRow] = []
+    for each in reversed(summaries.of_path(connection, source, copy.head_seq)):
+        first, end = places.of(each.row.from_seq), places.of(each.row.to_seq)
+        if first is not None and end is not None:
+            seq = last + len(made) + 1
+            text = replace(each.message, seq=seq, parent_seq=end, run_start_seq=seq, salt=chains.new_salt())
+            messages.append(connection, copy.id, [text])
+            summaries.add(connection, copy.id, SummaryRow(first, end, each.row.created_at, message_seq=seq))
+            made.append(text)
+    return made
+
+
+def written(connection: Connection, tenant: str, source: UUID, copy: UUID, at: int) -> bool | None:
+    """Return True if the copy that `write` was to write is there: of this source, and of this very microsecond."""
+    row = conversations.find(connection, tenant, copy)
+    if row is None or row.created_at != at:
+        return None
+    first = transfer.entry_at(connection, copy, 1)
+    return True if first is not None and first[0] == "import" and first[1].startswith(f"{source}:") else None
 
 
 def _bury(connection: Connection, copy: Copy, last: chains.Entry, seqs: Sequence[int]) -> list[chains.Entry]:

@@ -1,7 +1,7 @@
 """What an earlier try of a step has written: asked when its commit's acknowledgement was lost, before it is tried again.
 
 Each function answers like the step itself, or with None where nothing of it is there. A step is known by what only it can have
-written: its turn's id, its call's salt, its epoch.
+written: its turn's id, its call's salted digest, its epoch.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def kept_late(connection: Connection, settlement: Settlement) -> Settled | None:
 
 def _is_there(connection: Connection, row: ConversationRow, completion: CompletionRow) -> bool:
     stored = turns.call(connection, row.id, completion.turn_id, completion.number)
-    return stored is not None and stored.body_salt == completion.body_salt
+    # not by its salt, which a redaction takes away: the digest is as random as the salt it was made with
+    return stored is not None and stored.body_digest == completion.body_digest
 
 
 def _written(connection: Connection, step: Settlement | Recording) -> list[MessageRow]:

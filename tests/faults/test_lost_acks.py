@@ -6,8 +6,10 @@ A proxy cuts the connection in place of the server's answer to COMMIT, at the nt
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 import psycopg
@@ -16,7 +18,9 @@ from sqlalchemy.engine import make_url
 
 from convokit import Convokit, Retry
 from convokit.completion import effects, saving
-from convokit.errors import ServerFailed
+from convokit.domain.turn import LATE_CALLS
+from convokit.errors import Interrupted, InvalidInput, ServerFailed
+from convokit.store import steps
 from tests.faults.left import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face
@@ -234,6 +238,67 @@ def test_a_lost_acknowledgement_during_recover(turns: Turns) -> None:
             assert number > 4
             return
     pytest.fail("a sweep of two takes no more than ten commits")
+
+
+def test_a_redaction_before_a_late_reply_is_looked_for(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late reply whose acknowledgement is lost is found again though its request's salt was redacted meanwhile."""
+    append_late, tries = steps.append_late, 0
+
+    def losing(*given: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        turns.proxy.lose(1)
+        return append_late(*given)
+
+    monkeypatch.setattr(steps, "append_late", losing)
+    monkeypatch.setattr(saving, "_FIRST_WAIT_S", 1.0)  # as long as the redaction may take
+    chat = turns.direct.chat("k")
+    turns.face.settle(chat.send("hello"))
+    turns.server.script(stream(["late "] * 40, pause_s=0.02))
+    with Convokit(turns.proxy.through(turns.url), model="m", base_url=turns.server.url) as worker:
+        events = iter(worker.chat("k").stream("and?"))
+        next(event for event in events if event.text)
+        turns.face.settle(chat.cancel())
+        left = Thread(target=_ended, args=(events,))
+        left.start()
+        while not turns.proxy.lost:
+            time.sleep(0.01)
+        turns.face.settle(chat.redact(1))
+        left.join()
+    with psycopg.connect(turns.url) as connection:
+        query = (
+            "SELECT number, body_salt FROM convokit_completion WHERE conversation_id = %s ORDER BY started_at, number"
+        )
+        called = connection.execute(query, (chat.id,)).fetchall()
+    assert [number > LATE_CALLS for number, _ in called] == [False, False, True]
+    assert [salt for _, salt in called] == [None, None, None]
+    assert tries == 1
+    turns.face.settle(chat.verify())
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.2])
+def test_a_lost_acknowledgement_leaves_no_spare_branch_or_copy(turns: Turns, late_s: float) -> None:
+    """A fork, and a copy with a key or without, is found again by the next try; another process's fork is not taken for it."""
+    face, chat = turns.face, turns.kit.chat("k")
+    face.settle(chat.send("hello"))
+    makers: list[Callable[[], Any]] = [chat.fork, lambda: chat.fork(name="n"), chat.copy, lambda: chat.copy("c")]
+    for make in makers:
+        turns.proxy.lose(1, late_s=late_s)
+        made = face.settle(make())
+        assert turns.proxy.lost
+        face.settle(turns.direct.chat("k").fork())
+        assert [each.text for each in face.settle(made.messages())] == ["hello", "echo: hello"]
+        face.settle(made.verify())
+    names = [each.name for each in face.settle(chat.branches())]
+    assert names == ["main", None, None, "n", None, None, None]
+    assert len(face.settle(turns.kit.conversations())) == 4
+    with pytest.raises(InvalidInput, match="there is a conversation under 'c' already"):
+        face.settle(chat.copy("c"))
+
+
+def _ended(events: Iterator[Any]) -> None:
+    with pytest.raises(Interrupted):
+        list(events)
 
 
 def test_the_harness_sees_doubling(proxy: Proxy, url: str) -> None:

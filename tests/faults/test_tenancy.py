@@ -27,6 +27,7 @@ from convokit.errors import ConvokitError
 from convokit.store import (
     chain,
     conversations,
+    copying,
     finding,
     leftovers,
     migrate,
@@ -367,6 +368,7 @@ TENANT = {
         for each in (None, wanted)
     ],
     "finding.stands": lambda connection, wanted: finding.stands(connection, "rival", (wanted, 1)),
+    "copying.written": lambda connection, wanted: copying.written(connection, "rival", wanted, wanted, 0),
     "search.fill": lambda connection, wanted: search.fill(connection, "rival", None),
     "proof.count_conversations": lambda connection, wanted: proof.count_conversations(connection, "rival"),
     "proof.heads": lambda connection, wanted: [

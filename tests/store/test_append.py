@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 
 from convokit.domain import chain as chains
+from convokit.domain.branch import BranchRow
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
@@ -132,7 +133,7 @@ def test_a_reply_is_kept_when_another_branch_came_between(engine: Engine) -> Non
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
-        branches.make(connection, row.id, None, 1, 1)
+        branches.make(connection, row.id, BranchRow(0, None, 1, 1))
     other = _begun(engine, replace(_beginning(row, branch=1), head=1))
     with engine.begin() as connection:
         settled = steps.settle(connection, _settlement(row, beginning.completion))

@@ -1,0 +1,73 @@
+"""After a removal the search index holds none of the words either, in any table it is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select
+
+from convokit import Convokit
+from convokit.domain import words
+from convokit.store.schema import search
+from convokit.store.search import short
+from tests.support.canaries import change, in_bytes
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer, completion
+
+ASKED, TOLD, LOOKED_UP = "Qzvjkrumpel 鸞鳳", "qzvjwimpel ｶﾞﾗｽ靁霆", "qzvjpumpel 鼈甲"
+EVERY = sorted(words.keys(" ".join((ASKED, TOLD, LOOKED_UP))))
+VOCABULARY = "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, convokit_search_words, row)"
+
+
+def lookup() -> str:
+    """Look it up."""
+    return LOOKED_UP
+
+
+def indexed(database: str) -> dict[str, set[str]]:
+    """Return the canaries' keys that each table of the index holds: as terms, in the bytes it stores, or as numbers."""
+
+    def terms(connection: Connection) -> dict[str, set[str]]:
+        if connection.dialect.name == "postgresql":
+            kept = {number for row in connection.execute(select(search.c.words)).scalars() for number in row or ()}
+            return {"convokit_search": {key for key in EVERY if short(key) in kept}}
+        driver: Any = connection.connection.driver_connection
+        driver.execute(VOCABULARY)
+        known = {term for (term,) in driver.execute("SELECT term FROM temp.vocabulary")}
+        driver.execute("DROP TABLE temp.vocabulary")
+        found = {"terms": known & set(EVERY)}
+        shadows = "SELECT name FROM sqlite_master WHERE name LIKE 'convokit_search%' AND type = 'table' ORDER BY name"
+        for (name,) in driver.execute(shadows).fetchall():
+            if name == "convokit_search_words":
+                continue  # it keeps no text: its shadow tables are what there is
+            rows = driver.execute(f"SELECT * FROM {name}").fetchall()
+            held = b" ".join(value for row in rows for value in row if isinstance(value, bytes))
+            found[name] = {key for key in EVERY if key.encode() in held}
+        return found
+
+    told: dict[str, set[str]] = change(database, terms)
+    return told
+
+
+@pytest.mark.parametrize("what", ["redact", "erase"])
+def test_no_table_of_the_index_holds_a_word_that_is_gone(
+    face: Face, kit: Any, database: str, server: LoopbackServer, what: str
+) -> None:
+    """Words of a question, a tool's result and a reply, Japanese and half-width among them, are in no table and no byte."""
+    with Convokit(database, model="m", base_url=server.url) as beside:
+        beside.chat("other").send("what others say stays")
+        chat = kit.chat("k", tools=[lookup])
+        call = {"id": "c", "type": "function", "function": {"name": "lookup", "arguments": "{}"}}
+        server.script(completion(None, tool_calls=[call]), completion(TOLD))
+        face.settle(chat.send(ASKED))
+        before = indexed(database)
+        assert set.union(*before.values()) == set(EVERY), "the test would prove nothing of the others"
+        if what == "erase":
+            assert face.settle(chat.erase()).complete
+        else:
+            for message in face.settle(chat.messages()):
+                assert face.settle(chat.redact(message)).complete
+        assert {name: keys for name, keys in indexed(database).items() if keys} == {}
+        assert [key for key in EVERY if len(key.encode()) > 4 and in_bytes(database, key)] == []
+        assert len(beside.search("others say").items) == 2
