@@ -8,6 +8,7 @@ from uuid import UUID
 from convokit.completion import call as calls
 from convokit.completion.effects import Flow
 from convokit.completion.options import NOTHING, Options
+from convokit.completion.placing import renumbered
 from convokit.completion.prepare import Prepared
 from convokit.completion.saving import BEGIN_S, sure
 from convokit.completion.scope import Scope, Target
@@ -32,11 +33,15 @@ def begin(
     row = seen if seen is not None else _new_conversation(scope, target, now)
     described = seen is not None and _describe(row, target)
     completion = calls.new_row(prepared.first, turn_id, now)
-    passages: list[MessageRow] = []
-    if content is None:
-        question = prepared.seen.path.rows[-1]
-    else:
-        passages, question = _asked(prepared, content, turn_id, now)
+    *passages, question = [prepared.seen.path.rows[-1]] if content is None else _asked(prepared, content, turn_id, now)
+    asked = [] if content is None else [*passages, question]
+    _place(prepared, asked, row)
+    expected = [each.seq for each in asked]
+
+    def place(fresh: ConversationRow) -> None:
+        _place(prepared, asked, fresh)
+        completion.manifest = renumbered(prepared, expected, asked).manifest.text
+
     timeouts = prepared.plan.timeouts
     beginning = steps.Beginning(
         conversation=row,
@@ -54,9 +59,11 @@ def begin(
         described=described,
         head=prepared.seen.head,
         follows=question if content is None else None,
+        place=None if seen is None or described or prepared.summarising is not None else place,
     )
     conversation = yield from sure(scope, steps.begin, outcomes.begun, beginning, patience_s=BEGIN_S, passing_only=True)
     deadline = scope.clock.monotonic() + timeouts.total_s
+    prepared = renumbered(prepared, expected, asked)
     return calls.Call(
         prepared, conversation, completion, target.branch, question, epoch=1, deadline=deadline, stream=prepared.stream
     )
@@ -94,20 +101,17 @@ def _describe(row: ConversationRow, target: Target) -> bool:
     return (row.settings, row.subject, row.title, row.metadata) != before
 
 
-def _asked(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> tuple[list[MessageRow], MessageRow]:
-    """Return the rows of the passages and of the question, each following the one before it.
+def _asked(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> list[MessageRow]:
+    """Return the rows of the passages and, last, of the question, without their places.
 
     Passages add nothing to the path's tokens: no later window holds them.
     """
-    rows, seen = prepared.seen.path.rows, prepared.seen.conversation
-    head = rows[-1] if rows else None
-    first = seen.last_seq + 1 if seen is not None else 1
-    follows = head is not None and head.seq == first - 1
-    path_tokens = head.path_tokens if head is not None else 0
+    rows = prepared.seen.path.rows
+    path_tokens = rows[-1].path_tokens if rows else 0
     question = MessageRow(
-        seq=first,
-        parent_seq=None if head is None else head.seq,
-        run_start_seq=head.run_start_seq if head is not None and follows else first,
+        seq=0,
+        parent_seq=None,
+        run_start_seq=0,
         turn_id=turn_id,
         role="user",
         content=content.text,
@@ -119,10 +123,21 @@ def _asked(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> tup
         created_at=now,
         salt=chain.new_salt(),
     )
-    passages = []
+    asked = []
     for text, item in zip(content.passages, prepared.items[-1 - len(content.passages) :], strict=False):
         passage = replace(question, content=text, parts=None, status=PASSAGE, salt=chain.new_salt())
         passage.tokens, passage.path_tokens = item.tokens, path_tokens
-        passages.append(passage)
-        question.parent_seq, question.seq = passage.seq, passage.seq + 1
-    return passages, question
+        asked.append(passage)
+    return [*asked, question]
+
+
+def _place(prepared: Prepared, asked: list[MessageRow], conversation: ConversationRow) -> None:
+    """Put rows behind the conversation's last message, the first after the path's end, each following the one before it."""
+    path = prepared.seen.path.rows
+    before = path[-1] if path else None
+    for number, each in enumerate(asked, 1):
+        each.seq = conversation.last_seq + number
+        each.parent_seq = None if before is None else before.seq
+        follows = before is not None and before.seq == each.seq - 1
+        each.run_start_seq = before.run_start_seq if before is not None and follows else each.seq
+        before = each

@@ -31,7 +31,6 @@ from convokit.run.functions import arun_functions
 from convokit.run.http import AsyncAnswer, AsyncClient
 from convokit.run.sync import SyncStore
 from convokit.store.engine import (
-    POSTGRES,
     SEARCH,
     SNAPSHOT,
     WRITE,
@@ -42,6 +41,7 @@ from convokit.store.engine import (
     set_durability,
 )
 from convokit.store.failure import translated
+from convokit.store.postgres import POSTGRES, try_before_use
 from convokit.store.quick import quick
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class AsyncEngineStore:
             from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # brings the whole ORM with it
 
             writer = create_async_engine(self._url, **POSTGRES, execution_options={SEARCH: self._search})
+            try_before_use(writer.sync_engine)
             set_durability(writer.sync_engine, self._durability)
             reader = writer.execution_options(isolation_level=SNAPSHOT)
             self._engines[loop] = (writer.execution_options(**{WRITE: True}), reader)

@@ -9,7 +9,7 @@ process, takes its statements one by one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -62,6 +62,18 @@ class Addition:
     """The turn that ends, as `turns.ending` gives it: where it is not open any more, nothing is written."""
     begun_call: CompletionRow | None = None
     ended_call: CompletionRow | None = None
+
+
+def moved_on(
+    row: ConversationRow, branch: int, head: int | None, last: int, entries: Sequence[Entry], at: int
+) -> ConversationRow:
+    """Return the conversation as it is with these entries behind it, `last` its last seq and `head` the branch's new head."""
+    moved = replace(row, last_seq=last, updated_at=at)
+    if entries:
+        moved.last_entry, moved.chain_hash = entries[-1].number, entries[-1].hash
+    if branch == 0 and head is not None:
+        moved.head_seq = head
+    return moved
 
 
 def write(connection: Connection, given: Addition) -> Written:

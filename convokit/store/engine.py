@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 from convokit.errors import ConvokitError, SettingsError, StoreUnavailable
+from convokit.store.postgres import POSTGRES, try_before_use
 
 log = logging.getLogger(__name__)
 Durability = Literal["full", "fast"]
@@ -32,32 +33,6 @@ SEARCH = "convokit_search"
 """A connection's execution option: False enters no message into the search index."""
 
 
-def _prepare_nothing_behind_a_pooler(connection: Any, record: object) -> None:
-    """Switch prepared statements off on a new connection that ends at a pooler, such as pgbouncer.
-
-    In its transaction mode every transaction may run on another connection of the server, where a statement's name is unknown
-    or, worse, stands for another statement. A pooler shows: the process that was announced is not the one that answers.
-    """
-    before, connection.autocommit = connection.autocommit, True
-    cursor = connection.cursor()
-    try:
-        cursor.execute("SELECT pg_backend_pid()")
-        behind_pooler = cursor.fetchone()[0] != connection.info.backend_pid
-    finally:
-        cursor.close()
-        connection.autocommit = before
-    if behind_pooler:
-        getattr(connection, "driver_connection", connection).prepare_threshold = None
-
-
-POSTGRES: dict[str, Any] = {
-    "hide_parameters": True,
-    "pool_pre_ping": True,
-    "pool_size": 16,
-    "max_overflow": 16,
-    "pool_events": [(_prepare_nothing_behind_a_pooler, "connect")],
-}
-"""A restarted server leaves dead connections in the pool: each is tried before it is used."""
 SNAPSHOT = "REPEATABLE READ"
 """What reads several statements from one snapshot; PostgreSQL's own default reads each from another."""
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
@@ -114,6 +89,7 @@ def open_engine(url: URL, *, create: bool = False, durability: Durability = "ful
         return engine
     require_driver()
     engine = create_engine(url, **POSTGRES, execution_options={SEARCH: search})
+    try_before_use(engine)
     set_durability(engine, durability)
     return engine
 

@@ -3,7 +3,8 @@
 A statement that is a constant of its module is compiled once for each engine, with what turns its values into the driver's and
 back; after that an execution is a call of the driver's cursor. Everything else (statements that are made as they are needed,
 lists that are expanded) goes the usual way, and so does everything while somebody listens to the engine's statements or has
-them logged. Measured on SQLite: a look-up by key takes 3 us of CPU instead of 17.
+them logged. Measured: a conversation's row by its key takes 6 us of CPU on SQLite instead of 17, 3 of them the driver's; 18 on
+PostgreSQL instead of 48, 16 of them the driver's.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ class Statement:
 
     def __init__(self, compiled: SQLCompiler, dialect: Dialect) -> None:
         self.sql = str(compiled)
-        self._positions = compiled.positiontup
+        assert compiled.positiontup is not None  # of both dialects
+        binds = [(name, compiled.binds[name]) for name in compiled.positiontup]
         self._binds = [
-            (name, bind.required, bind.effective_value, _to_driver(bind.type, dialect))
-            for name, bind in compiled.binds.items()
+            (name, bind.required, bind.effective_value, _to_driver(bind.type, dialect)) for name, bind in binds
         ]
         columns = compiled._result_columns
         self._from_driver = [
@@ -59,13 +60,13 @@ class Statement:
         ]
         self._row = _row_class(tuple(column.keyname for column in columns)) if columns else None
 
-    def parameters(self, values: Values) -> Any:
-        """Return values as the driver takes them. Raises: KeyError when one is missing."""
-        found = {}
+    def parameters(self, values: Values) -> list[Any]:
+        """Return values as the driver takes them, by position. Raises: KeyError when one is missing."""
+        found = []
         for name, required, default, convert in self._binds:
             value = values[name] if required else values.get(name, default)
-            found[name] = value if convert is None or value is None else convert(value)
-        return found if self._positions is None else tuple(found[name] for name in self._positions)
+            found.append(value if convert is None or value is None else convert(value))
+        return found
 
     def rows(self, found: Sequence[Any]) -> list[Any]:
         """Return what the driver found as rows."""

@@ -1,7 +1,6 @@
 """The steps of a turn's life, each the work of one transaction.
 
-`begin` makes the question, the turn and its first API call durable before a
-byte is sent; `settle` closes the turn, whoever closes it and however it ended.
+`begin` makes question, turn and first API call durable before a byte is sent; `settle` closes the turn, however it ended.
 """
 
 from __future__ import annotations
@@ -50,6 +49,8 @@ class Beginning:
     """Where the branch's head was when it was read."""
     follows: MessageRow | None = None
     """What the reply follows, where the question is there already: nothing is asked then, and the branch ends here again."""
+    place: Callable[[ConversationRow], None] | None = None
+    """Puts what is asked behind the last message of the conversation as it is now. None where it cannot be moved."""
 
 
 @dataclass(slots=True, repr=False)
@@ -128,14 +129,29 @@ class Settled:
 def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
     """Make a turn durable: question, if it is asked here, turn and API call, together. Return the conversation as it is now.
 
-    Raises: Conflict when the conversation moved, was created by another process, or has an open turn on this branch.
+    Where only other branches moved the conversation, the turn begins behind what they wrote: it answers the same path.
+    Raises: Conflict when its own branch moved, the conversation was created by another process, or a turn is open here.
     """
+    try:
+        moved = _begun(connection, beginning) or _begun_behind(connection, beginning)
+    except IntegrityError:
+        raise Conflict from None
+    if beginning.described:
+        conversations.describe(connection, moved)
+    for digest, body in beginning.prompts:
+        chain.keep_prompt(connection, moved.tenant, digest, body)
+    blobs.keep(connection, moved.id, beginning.blobs)
+    return moved
+
+
+def _begun(connection: Connection, beginning: Beginning) -> ConversationRow | None:
+    """Write a turn's beginning and return the conversation as it is then; None where it moved since it was read."""
     row, question, follows = beginning.conversation, beginning.question, beginning.follows
     asked = [*beginning.passages, question] if follows is None else []
     entries = chains.extend(row.last_entry, row.chain_hash, [each.leaf() for each in asked])
     head = question.seq if follows is None else follows.seq
     last = question.seq if follows is None else row.last_seq
-    moved = _moved(row, beginning.branch, head, last, entries, beginning.at)
+    moved = append.moved_on(row, beginning.branch, head, last, entries, beginning.at)
     opened = turns.opening(
         beginning.completion.turn_id,
         branch=beginning.branch,
@@ -148,16 +164,23 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
     )
     addition = append.Addition(row, moved, beginning.branch, head, entries, asked, was=beginning.head)
     addition.created, addition.opened, addition.begun_call = beginning.created, opened, beginning.completion
-    try:
-        if append.write(connection, addition) != "all":
-            raise Conflict
-    except IntegrityError:
-        raise Conflict from None
-    if beginning.described:
-        conversations.describe(connection, moved)
-    for digest, body in beginning.prompts:
-        chain.keep_prompt(connection, row.tenant, digest, body)
-    blobs.keep(connection, row.id, beginning.blobs)
+    return moved if append.write(connection, addition) == "all" else None
+
+
+def _begun_behind(connection: Connection, beginning: Beginning) -> ConversationRow:
+    """Write it behind what came between, if the path that the request was built of is what it was. Raises: Conflict."""
+    was = beginning.conversation
+    if beginning.place is None:
+        raise Conflict
+    row = _again(connection, was)
+    path = row.settings, row.pins, conversations.head(connection, row, beginning.branch)
+    taken = turns.open_on(connection, row.id, beginning.branch) or removals.since(connection, row.id, was.last_entry)
+    if taken or path != (was.settings, was.pins, beginning.head):
+        raise Conflict
+    beginning.conversation = row
+    beginning.place(row)
+    moved = _begun(connection, beginning)
+    assert moved is not None, "its row is locked"
     return moved
 
 
@@ -228,7 +251,7 @@ def _extend(
         moves = bool(rows) and settlement.moves_head and rows[0].status != "late"
         head = _head_of(rows) if moves else None
         last = rows[-1].seq if rows else row.last_seq
-        moved = _moved(row, settlement.branch, head, last, entries, settlement.at)
+        moved = append.moved_on(row, settlement.branch, head, last, entries, settlement.at)
         addition = append.Addition(row, moved, settlement.branch, head, entries, rows)
         addition.ended, addition.ended_call, addition.begun_call = ended, ended_call, begun_call
         written = append.write(connection, addition)
@@ -256,18 +279,6 @@ def _again(connection: Connection, row: ConversationRow) -> ConversationRow:
     if fresh is None:
         raise Conflict
     return fresh
-
-
-def _moved(
-    row: ConversationRow, branch: int, head: int | None, last: int, entries: Sequence[chains.Entry], at: int
-) -> ConversationRow:
-    values = {name: getattr(row, name) for name in row.__slots__}
-    values |= {"last_seq": last, "updated_at": at}
-    if entries:
-        values |= {"last_entry": entries[-1].number, "chain_hash": entries[-1].hash}
-    if branch == 0 and head is not None:
-        values["head_seq"] = head
-    return ConversationRow(**values)
 
 
 def append_late(connection: Connection, settlement: Settlement) -> Settled | None:

@@ -12,6 +12,7 @@ import pytest
 
 from convokit.errors import StoreUnavailable
 from convokit.store import engine
+from convokit.store import postgres as connections
 from tests.faults.left import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face
@@ -129,7 +130,12 @@ def test_the_harness_sees_prepared_statements(
     face: Face, pooler: PgBouncer, url: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A negative control: with the driver's prepared statements left on, two kits get into each other's way."""
-    monkeypatch.delitem(engine.POSTGRES, "pool_events")
+    events = [
+        each
+        for each in connections.POSTGRES["pool_events"]
+        if each[0] is not connections._prepare_nothing_behind_a_pooler
+    ]
+    monkeypatch.setitem(connections.POSTGRES, "pool_events", events)
     kits = [face.kit(pooler.through(url), model="loop-1", base_url=server.url) for _ in range(2)]
 
     def talk() -> None:

@@ -1,0 +1,85 @@
+"""Connections to PostgreSQL: what is sent over them, and when one is tried before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, bindparam, select, text
+
+from convokit.domain.ids import new_id
+from convokit.store import postgres
+from convokit.store.engine import database_url, open_engine
+from convokit.store.quick import quick
+from convokit.store.schema import conversation
+
+pytestmark = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    opened = open_engine(database_url(database))
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def tried(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The connections that were tried."""
+    found: list[Any] = []
+    original = engine.dialect.do_ping
+
+    def ping(connection: Any) -> bool:
+        found.append(connection)
+        return original(connection)
+
+    monkeypatch.setattr(engine.dialect, "do_ping", ping)
+    return found
+
+
+def _process(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def _end(database: str, process: int) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 10000)", (process,))
+
+
+def test_a_statement_reaches_the_server_as_it_was_compiled(engine: Engine) -> None:
+    """Placeholders are the server's own: nothing is looked for and rewritten at each execution, and it is prepared."""
+    look = select(conversation.c.id).where(conversation.c.id == bindparam("id"))
+    with engine.connect() as connection:
+        for _ in range(10):
+            quick(connection).execute(look, {"id": new_id()})
+        prepared = connection.execute(text("SELECT statement FROM pg_prepared_statements")).scalars().all()
+    assert str(look.compile(dialect=engine.dialect)) in prepared
+    assert "$1" in str(look.compile(dialect=engine.dialect))
+
+
+def test_a_connection_is_not_tried_when_it_was_used_a_moment_ago(engine: Engine, tried: list[Any]) -> None:
+    """One turn after the other asks the server nothing besides."""
+    assert len({_process(engine) for _ in range(5)}) == 1
+    assert tried == []
+
+
+def test_a_connection_is_tried_after_a_pause(engine: Engine, tried: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose host is gone says nothing: what lay in the pool for a while is tried first."""
+    first = _process(engine)
+    monkeypatch.setattr(postgres, "UNTRIED_S", 0.0)
+    assert _process(engine) == first
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 60.0])
+def test_an_ended_connection_is_noticed_at_once(
+    engine: Engine, database: str, pause_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With or without a pause: who comes next gets a new connection, and no error."""
+    monkeypatch.setattr(postgres, "UNTRIED_S", pause_s)
+    first = _process(engine)
+    _end(database, first)
+    assert _process(engine) != first
