@@ -72,7 +72,7 @@ def grown(kit: Convokit, url: str, key: str, count: int, run: int | None) -> Non
     engine.dispose()
 
 
-HEAD = ("", "messages", "ms", "against the first, wall", "CPU", "messages in the context", "statements")
+HEAD = ("", "messages", "ms", "against the first, wall", "CPU", "messages looked at", "statements")
 
 
 def main(rounds: int = 60) -> str:
