@@ -87,7 +87,7 @@ def candidates(
     likely = (
         select(*dict.fromkeys([*order, rows.c.conversation_id, rows.c.seq]), conversation.c.key)
         .join_from(rows, conversation, conversation.c.id == rows.c.conversation_id)
-        .where(conversation.c.tenant == tenant, *_conditions(rows, wanted), *_keyed(rows, tenant, wanted))
+        .where(_of_tenant(rows, tenant, wanted), *_conditions(rows, wanted), *_keyed(rows, tenant, wanted))
     )
     for bound, compare in ((top, operator.le), (bottom, operator.ge), (below, operator.lt)):
         if bound is not None:
@@ -109,9 +109,22 @@ def _order(rows: Any) -> list[Any]:
     return [rows.c[name] for name in (("id",) if rows is NUMBERED else ("created_at", "conversation_id", "seq"))]
 
 
+def _of_tenant(rows: Any, tenant: str, wanted: Wanted) -> ColumnElement[bool]:
+    """Return the condition on the tenant, which all but very few of the index's rows meet: its key is asked for too.
+
+    PostgreSQL does not know that. Told plainly, it expects next to nothing, and asks the index once for each conversation of
+    the tenant (218 ms instead of 19, in 100 among 10,000). Of a function it supposes that every other row meets it.
+    """
+    own = conversation.c.tenant == tenant
+    return (
+        own if rows is NUMBERED or wanted.conversation_id or wanted.subject is not None else func.coalesce(own, False)
+    )
+
+
 def _keyed(rows: Any, tenant: str, wanted: Wanted) -> list[ColumnElement[bool]]:
     own, inside = owners(tenant, wanted.conversation_id or UUID(int=0))
-    keys = [own, *([inside] if wanted.conversation_id else ()), *wanted.keys]
+    # not both: the conversation's few rows need not be looked for among all of its tenant's
+    keys = [inside if wanted.conversation_id else own, *wanted.keys]
     if rows is search:
         return [search.c.words.contains(sorted({short(key) for key in keys}))]
     matching = _fts.c[FTS].op("MATCH")(" AND ".join(f'"{key}"' for key in keys))

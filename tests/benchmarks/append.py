@@ -3,7 +3,7 @@
 `python -m tests.benchmarks.append [TURNS] [CONVERSATIONS] [ROUNDS]`: TURNS turns by 8 threads, to one hot conversation and
 spread over CONVERSATIONS, on a SQLite file and on PostgreSQL, both waiting for the disk. No HTTP. "By hand" is sqlite3 or
 psycopg: the conversation is locked and counted on, question, turn, call, one commit; then turn, conversation, reply, call, a
-second one; no chain. Contenders take turns in one run; medians of wall time, as ratios.
+second one, with the same full text; no chain. Contenders take turns in one run; medians of wall time, as ratios.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection
+from sqlalchemy import Connection, insert
 from sqlalchemy.engine import make_url
 
 from convokit.domain import chain
@@ -31,8 +31,9 @@ from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow
 from convokit.run.sync import SyncStore
-from convokit.store import conversations, steps
+from convokit.store import conversations, schema, steps
 from convokit.store.engine import database_url, open_engine
+from tests.benchmarks.hand import Run, found_on_postgresql, found_on_sqlite
 from tests.support.databases import Files, Postgres
 
 THREADS = 8
@@ -49,17 +50,17 @@ END_CALL = """UPDATE convokit_completion SET state = 'ok', prompt_tokens = 9, co
     WHERE conversation_id = ? AND turn_id = ? AND number = 1"""
 
 
-def by_hand(
-    run: Callable[[str, tuple[object, ...]], Any], commit: Callable[[], Any], place: object, turn: object
-) -> None:
+def by_hand(run: Run, index: Callable[..., None], commit: Callable[[], Any], place: object, turn: object) -> None:
     """Store one turn. The conversation's row is moved first, so that others wait for it and places are dense."""
     seq = run(MOVE + " RETURNING last_seq", (place,)).fetchone()[0]
     run(QUESTION, (place, seq, seq - 1, turn, "user", TEXT, seq * 90))
+    index(run, place, seq, "user", TEXT, 1)
     run(TURN, (place, turn, seq))
     run(CALL, (place, turn, b"d" * 32))
     commit()
     seq = run(MOVE + " RETURNING last_seq", (place,)).fetchone()[0]
     run(QUESTION, (place, seq, seq - 1, turn, "assistant", TEXT, seq * 90))
+    index(run, place, seq, "assistant", TEXT, 1)
     run(END, (seq, place, turn))
     run(END_CALL, (place, turn))
     commit()
@@ -85,7 +86,7 @@ class SqliteByHand:
 
         def once(number: int) -> None:
             with self.lock:  # as convokit does: SQLite's own waiting is not fair
-                by_hand(run, connection.commit, places[number % len(places)].hex, new_id().hex)
+                by_hand(run, found_on_sqlite, connection.commit, places[number % len(places)].hex, new_id().hex)
 
         return once
 
@@ -103,7 +104,9 @@ class PostgresByHand:
         def run(statement: str, values: tuple[object, ...]) -> Any:
             return connection.execute(statement.replace("?", "%s").encode(), values)
 
-        return lambda number: by_hand(run, connection.commit, places[number % len(places)], new_id())
+        return lambda number: by_hand(
+            run, found_on_postgresql, connection.commit, places[number % len(places)], new_id()
+        )
 
 
 class Ours:
@@ -116,23 +119,25 @@ class Ours:
         """Return what stores one turn, for one thread. In one conversation each has a branch, to have a turn open there."""
         branch = thread + 1 if len(places) == 1 else 0
         known: dict[UUID, ConversationRow] = {}
+        heads: dict[UUID, int] = {}
 
         def once(number: int) -> None:
             place = places[number % len(places)]
-            settled = self.turn(place, known.get(place), branch)
+            settled = self.turn(place, known.get(place), branch, heads.get(place))
+            heads[place] = settled.rows[0].seq
             if branch == 0:
                 known[place] = settled.conversation
 
         return once
 
-    def turn(self, place: UUID, row: ConversationRow | None, branch: int) -> steps.Settled:
+    def turn(self, place: UUID, row: ConversationRow | None, branch: int, head: int | None) -> steps.Settled:
         """Store one turn; read the conversation again where somebody came between."""
         call = CompletionRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
         while True:
             row = row or self.store.run(lambda connection: conversations.find(connection, "bench", place), write=False)
             assert row is not None
             question = message(row.last_seq + 1, call.turn_id, "user")
-            beginning = steps.Beginning(row, False, branch, question, call, "bench", 60_000_000, 1)
+            beginning = steps.Beginning(row, False, branch, question, call, "bench", 60_000_000, 1, head=head)
             try:
                 row = self.store.run(partial(steps.begin, beginning=beginning), write=True)
                 break
@@ -163,9 +168,13 @@ def conversation(place: UUID) -> ConversationRow:
 
 
 def create(connection: Connection, places: Sequence[UUID]) -> None:
-    """Make conversations."""
+    """Make conversations; where there is but one, a branch for each thread."""
     for place in places:
         conversations.create(connection, conversation(place))
+    if len(places) == 1:
+        numbers = range(1, THREADS + 1)
+        rows = [{"conversation_id": places[0], "number": number, "created_at": 1} for number in numbers]
+        connection.execute(insert(schema.branch), rows)
 
 
 def timed(contender: Any, places: Sequence[UUID], turns: int) -> float:

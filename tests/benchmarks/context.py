@@ -1,8 +1,8 @@
 """Building a context in conversations of 1,000, 100,000 and 1,000,000 messages: the same rows, and about the same time.
 
-`python -m tests.benchmarks.context [ROUNDS]`: `chat.context("...")` on SQLite and PostgreSQL, on a
-straight path and on one of two branches that take turns every 4 messages. Times are medians, interleaved, as ratios to the
-shortest conversation.
+`python -m tests.benchmarks.context [ROUNDS] [--write PAGE]`: `chat.context("...")` on SQLite and PostgreSQL, on a straight path
+and on one of two branches that take turns every 4 messages. The conversations take turns; medians of wall time, and ratios to
+the shortest conversation of wall time and of this process's CPU time.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import event, text
 
-from convokit import Budget, Chat, Convokit
+from convokit import Budget, Convokit
 from convokit.store.engine import WRITE, database_url, open_engine
+from tests.benchmarks import page
+from tests.benchmarks.verify import seconds
 from tests.support.databases import Files, Postgres
 from tests.support.growing import grow
 from tests.support.server import LoopbackServer
@@ -70,42 +72,43 @@ def grown(kit: Convokit, url: str, key: str, count: int, run: int | None) -> Non
     engine.dispose()
 
 
-def once(chat: Chat) -> float:
-    started = time.perf_counter()
-    chat.context("and now?")
-    return time.perf_counter() - started
+HEAD = ("", "messages", "ms", "against the first, wall", "CPU", "messages looked at", "statements")
 
 
-def main(rounds: int) -> None:
-    """Print what building a context costs at each size."""
-    server = LoopbackServer().start()
+def main(rounds: int = 60) -> str:
+    """Print the table and return it."""
+    server, lines = LoopbackServer().start(), list[list[str]]()
     with databases() as found:
         for name, url in found.items():
             with Convokit(url, model="bench", base_url=server.url, budget=BUDGET) as kit:
                 for run in (None, 4):
-                    _compare(f"{name}, {'straight' if run is None else 'branched'}", kit, url, run, rounds)
+                    lines += _compare(f"{name}, {'straight' if run is None else 'branched'}", kit, url, run, rounds)
     server.stop()
+    table = page.table(HEAD, lines)
+    print(table)
+    return table
 
 
-def _compare(title: str, kit: Convokit, url: str, run: int | None, rounds: int) -> None:
+def _compare(title: str, kit: Convokit, url: str, run: int | None, rounds: int) -> list[list[str]]:
     chats = {}
     for count in SIZES:
         grown(kit, url, f"{run} {count}", count, run)
         chats[count] = kit.chat(f"{run} {count}")
-    times: dict[int, list[float]] = {count: [] for count in SIZES}
+    times: dict[int, list[tuple[float, float]]] = {count: [] for count in SIZES}
     for _ in range(rounds):
         for count, chat in chats.items():
-            times[count].append(once(chat))
-    first = statistics.median(times[SIZES[0]])
+            times[count].append(seconds(partial(chat.context, "and now?")))
+    medians = {count: [statistics.median(each) for each in zip(*taken, strict=True)] for count, taken in times.items()}
+    lines = []
     for count, chat in chats.items():
         statements = Statements(kit)
         sent = len(chat.context("and now?").report.parts)
-        median = statistics.median(times[count])
-        print(
-            f"{title:24} {count:>9,} messages: {median * 1000:7.2f} ms, {median / first:.2f}x; "
-            f"{sent} rows read, {statements.count} statements"
+        ratios = [f"{own / first:.2f}" for own, first in zip(medians[count], medians[SIZES[0]], strict=True)]
+        lines.append(
+            [title, f"{count:,}", f"{medians[count][0] * 1000:.2f}", *ratios, str(sent), str(statements.count)]
         )
+    return lines
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
+    page.run("context", main)

@@ -1,7 +1,10 @@
 """A turn by hand: sqlite3 or psycopg, json and httpx, on convokit's own tables.
 
-The same commits at the same durability, the same columns and indexes, a token count for each message and a window of them; no
-chain, no manifest, no salts. It is what a careful person writes for one database, and the limit that others are measured by.
+The same commits at the same durability with the same indexes and full text, the columns that a user reads, a token count for
+each message and a window of them; no chain, no manifest, no salts. It is what a careful person writes for one database and one
+tenant, and the limit that others are measured by. The words of a message are cut, and its tokens counted, by convokit's own
+functions: whoever wants to find two characters of Japanese cuts words so. Columns of convokit's tables that nobody by hand
+would have, but that may not be null, get a constant.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -19,6 +23,8 @@ from sqlalchemy.engine import make_url
 
 from convokit.context.estimate import CharacterEstimate
 from convokit.domain.ids import new_id
+from convokit.domain.words import keys
+from convokit.store.search import short
 
 WINDOW = 5800
 """Tokens of history that are sent: what convokit sends on average under a budget of 8,192."""
@@ -35,11 +41,30 @@ CALL = """INSERT INTO convokit_completion (conversation_id, turn_id, number, sta
     started_at) VALUES (?, ?, 1, 'sending', '{}', ?, 'bench', ?)"""
 END = """UPDATE convokit_turn SET state = 'completed', claim = NULL, lease_until = NULL, reply_seq = ?, ended_at = ?
     WHERE conversation_id = ? AND id = ?"""
-END_CALL = """UPDATE convokit_completion SET state = 'ok', prompt_tokens = ?, completion_tokens = ?, ended_at = ?
-    WHERE conversation_id = ? AND turn_id = ? AND number = 1"""
-
+END_CALL = """UPDATE convokit_completion SET state = 'ok', response_id = ?, served_model = ?, finish_reason = ?,
+    prompt_tokens = ?, completion_tokens = ?, ended_at = ? WHERE conversation_id = ? AND turn_id = ? AND number = 1"""
+PLACE = "INSERT INTO convokit_search (conversation_id, seq, role, created_at) VALUES (?, ?, ?, ?)"
+"""The row that FTS5's rowid names: a message's own rowid is another one after a VACUUM."""
+WORDS = "INSERT INTO convokit_search_words (rowid, words) VALUES (?, ?)"
+FOUND = """INSERT INTO convokit_search (conversation_id, seq, role, created_at, words)
+    VALUES (?, ?, ?, ?, CAST(? AS smallint[]))"""
 
 JSON = {"content-type": "application/json"}
+
+
+Run = Callable[[str, tuple[object, ...]], Any]
+"""Executes a statement."""
+
+
+def found_on_sqlite(run: Run, place: object, seq: int, role: str, text: str, now: int) -> None:
+    """Have a message found by its words."""
+    row = run(PLACE, (place, seq, role, now)).lastrowid
+    run(WORDS, (row, " ".join(keys(text))))
+
+
+def found_on_postgresql(run: Run, place: object, seq: int, role: str, text: str, now: int) -> None:
+    """Have a message found by its words."""
+    run(FOUND, (place, seq, role, now, sorted({short(key) for key in keys(text)})))
 
 
 @dataclass(slots=True)
@@ -69,6 +94,10 @@ class ByHand:
         """End the transaction."""
         raise NotImplementedError
 
+    def index(self, place: object, seq: int, role: str, text: str, now: int) -> None:
+        """Have a message found by its words."""
+        raise NotImplementedError
+
     def key(self, value: UUID) -> object:
         """Return an id as the driver takes it."""
         return value
@@ -92,8 +121,8 @@ class ByHand:
         rows.reverse()
         data = json.dumps({"model": "bench", "messages": [*rows, {"role": "user", "content": text}]}).encode()
         now, seq = time.time_ns() // 1000, last + 1
-        self.run(MOVE, (seq, seq, now, place, last), write=True)
-        self.run(MESSAGE, (place, seq, last, turn, "user", text, self.count(text), now), write=True)
+        self.move(place, last, now)
+        self.add(place, seq, turn, "user", text, now)
         self.run(TURN, (place, turn, seq, now, now + 60_000_000), write=True)
         self.run(CALL, (place, turn, b"d" * 32, now), write=True)
         self.commit()
@@ -102,14 +131,32 @@ class ByHand:
 
     def save(self, asked: Asked, found: Any) -> str:
         """Commit the reply."""
-        reply, usage = str(found["choices"][0]["message"]["content"]), found["usage"]
+        choice, usage = found["choices"][0], found["usage"]
+        reply = str(choice["message"]["content"])
         now, place, turn, seq = time.time_ns() // 1000, asked.place, asked.turn, asked.seq
-        self.run(MOVE, (seq + 1, seq + 1, now, place, seq), write=True)
-        self.run(MESSAGE, (place, seq + 1, seq, turn, "assistant", reply, self.count(reply), now), write=True)
+        self.move(place, seq, now)
+        self.add(place, seq + 1, turn, "assistant", reply, now)
         self.run(END, (seq + 1, now, place, turn), write=True)
-        self.run(END_CALL, (usage["prompt_tokens"], usage["completion_tokens"], now, place, turn), write=True)
+        call = (
+            found["id"],
+            found["model"],
+            choice["finish_reason"],
+            usage["prompt_tokens"],
+            usage["completion_tokens"],
+        )
+        self.run(END_CALL, (*call, now, place, turn), write=True)
         self.commit()
         return reply
+
+    def move(self, place: object, last: int, now: int) -> None:
+        """Move the conversation on by a message, if nobody else did."""
+        if self.run(MOVE, (last + 1, last + 1, now, place, last), write=True).rowcount != 1:
+            raise RuntimeError("the conversation was moved by another")
+
+    def add(self, place: object, seq: int, turn: object, role: str, text: str, now: int) -> None:
+        """Append a message."""
+        self.run(MESSAGE, (place, seq, seq - 1, turn, role, text, self.count(text), now), write=True)
+        self.index(place, seq, role, text, now)
 
     def close(self) -> None:
         self.client.close()
@@ -134,6 +181,9 @@ class SqliteByHand(ByHand):
     def commit(self) -> None:
         self.connection.commit()
 
+    def index(self, place: object, seq: int, role: str, text: str, now: int) -> None:
+        found_on_sqlite(self.run, place, seq, role, text, now)
+
     def key(self, value: UUID) -> object:
         return value.hex
 
@@ -154,6 +204,9 @@ class PostgresByHand(ByHand):
 
     def commit(self) -> None:
         self.connection.commit()
+
+    def index(self, place: object, seq: int, role: str, text: str, now: int) -> None:
+        found_on_postgresql(self.run, place, seq, role, text, now)
 
     def close(self) -> None:
         super().close()

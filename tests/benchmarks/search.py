@@ -1,19 +1,20 @@
-"""What search costs: the bytes of its index, the time of a search against LIKE, and what a turn pays for it.
+"""What search costs: the bytes of its index, and the time of a search against LIKE.
 
-`python -m tests.benchmarks.search [MESSAGES] [CONVERSATIONS]` (20,000 and 100), half of the messages in Japanese and half in
-English, of 300 and 800 characters: words drawn by Zipf's law, so that a few are everywhere and most are rare. On a SQLite file
-and on PostgreSQL. A search is its first page of 20: read, ranked and cut into snippets; LIKE is the newest 20 rows of the
-tenant by `content LIKE '%word%'`, without rank and snippet. Medians of 5 in milliseconds.
+`python -m tests.benchmarks.search [MESSAGES] [CONVERSATIONS] [--write PAGE]` (20,000 and 100), half of the messages in Japanese
+and half in English, of 300 and 800 characters: words drawn by Zipf's law, so that a few are everywhere and most are rare. On a
+SQLite file and on PostgreSQL. A search is its first page of 20: read, ranked and cut into snippets; LIKE is the newest 20 rows
+of the tenant by `content LIKE '%word%'`, without rank and snippet. Both take turns; medians of 5, wall time.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from convokit.domain.ids import keyed_id
 from convokit.domain.message import MessageRow
 from convokit.store import conversations, messages, migrate, search
 from convokit.store.engine import WRITE, database_url, open_engine
+from tests.benchmarks import page
 from tests.support.databases import Files, Postgres
 
 KANJI = (
@@ -94,14 +96,15 @@ def _row(seq: int, content: str, at: int) -> MessageRow:
     return MessageRow(seq, seq - 1 or None, 1, None, role, "complete", 1, "none", seq, at * 1_000_000, content=content)
 
 
-def milliseconds(call: Callable[[], Any]) -> float:
-    """Return the median of five."""
-    taken = []
+def milliseconds(*calls: Callable[[], Any]) -> list[float]:
+    """Return the medians of five of calls that take turns."""
+    taken: list[list[float]] = [[] for _ in calls]
     for _ in range(5):
-        began = time.perf_counter()
-        call()
-        taken.append((time.perf_counter() - began) * 1000)
-    return statistics.median(taken)
+        for call, times in zip(calls, taken, strict=True):
+            began = time.perf_counter()
+            call()
+            times.append((time.perf_counter() - began) * 1000)
+    return [statistics.median(each) for each in taken]
 
 
 def size(connection: Connection) -> int:
@@ -141,28 +144,26 @@ def asked(said: list[str]) -> dict[str, str]:
     }
 
 
-def measure(name: str, url: str, said: list[str], among: int) -> None:
-    """Print what one database says."""
+def measure(name: str, url: str, said: list[str], among: int) -> str:
+    """Return what one database says."""
     engine = open_engine(database_url(url)).execution_options(**{WRITE: True})
-    began = time.perf_counter()
     fill(engine, said, among)
-    print(
-        f"\n{name}: {len(said):,} messages in {among:,} conversations, written in {time.perf_counter() - began:.0f} s"
-    )
     with engine.begin() as connection:
         connection.execute(text("ANALYZE"))
-        print(
-            f"  index {size(connection) / len(said):,.0f} bytes a message, {size(connection) / total(said):.2f} of the text"
-        )
+        index = size(connection)
+    lines = []
     with Convokit(url, model="none") as kit:
-        for what, word in asked(said).items():
-            searched = milliseconds(lambda word=word: kit.search(word))  # type: ignore[misc]
-            liked = milliseconds(lambda word=word: like(engine, word))  # type: ignore[misc]
-            print(f"  {what:32} {searched:9.1f} ms   LIKE {liked:9.1f} ms   {len(kit.search(word)):3} on the page")
-        word = asked(said)["two characters, everywhere"]
-        inside = milliseconds(lambda: kit.search(word, key="k3"))
-        print(f"  {'the first, in one conversation':32} {inside:9.1f} ms")
+        words = asked(said)
+        for what, word in words.items():
+            own, least = milliseconds(partial(kit.search, word), partial(like, engine, word))
+            ratio = f"{own / least:.2f}"
+            lines.append([what, f"{own:,.1f}", f"{least:,.1f}", ratio, str(len(kit.search(word).items))])
+        [inside] = milliseconds(partial(kit.search, words["two characters, everywhere"], key="k3"))
+        lines.append(["the first, in one conversation", f"{inside:,.1f}", "", "", ""])
     engine.dispose()
+    found = f"index {index / len(said):,.0f} bytes a message, {index / total(said):.2f} of the text"
+    table = page.table((name, "search, ms", "LIKE, ms", "search / LIKE", "hits on the page"), lines)
+    return f"{name}, {len(said):,} messages in {among:,} conversations; {found}:\n\n{table}"
 
 
 def total(said: list[str]) -> int:
@@ -185,22 +186,18 @@ def sizes(held: Files | Postgres, said: list[str], name: str) -> None:
     engine.dispose()
 
 
-def main() -> None:
-    """Run it on both databases."""
-    given = [int(each) for each in sys.argv[1:]]
-    count, among = (*given, *(20_000, 100)[len(given) :])
-    said = list(texts(count))
-    server = Postgres()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for held, name in ((Files(Path(folder)), "SQLite"), (server, "PostgreSQL")):
-                measure(name, held.migrated(), said, among)
-                sizes(held, said[0:10_000:2], "Japanese")
-                sizes(held, said[1:10_000:2], "English")
-                sizes(held, [each[:20] for each in said[0:10_000:2]], "Japanese, 20 characters")
-    finally:
-        server.close()
+def main(count: int = 20_000, among: int = 100) -> str:
+    """Print the tables and return them."""
+    said, parts = list(texts(count)), []
+    with tempfile.TemporaryDirectory() as folder, closing(Postgres()) as server:
+        for held, name in ((Files(Path(folder)), "SQLite"), (server, "PostgreSQL")):
+            parts.append(measure(name, held.migrated(), said, among))
+            print(parts[-1], end="\n\n", flush=True)
+            sizes(held, said[0:10_000:2], "Japanese")
+            sizes(held, said[1:10_000:2], "English")
+            sizes(held, [each[:20] for each in said[0:10_000:2]], "Japanese, 20 characters")
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":
-    main()
+    page.run("search", main)

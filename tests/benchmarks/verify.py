@@ -1,9 +1,9 @@
 """What verifying a long conversation costs: `verify` against a bare read of the same rows.
 
-`python -m tests.benchmarks.verify [MESSAGES] [ROUNDS]`: one conversation of MESSAGES messages (default 20,000) in turns of two,
-each with its turn, its API call and three entries, on a SQLite file and on PostgreSQL. The bare read is sqlite3 or psycopg with
-a cursor on the server, every column of every one of these rows, fetched by thousands, nothing done with them. Both take turns;
-medians of wall time.
+`python -m tests.benchmarks.verify [MESSAGES] [ROUNDS] [--write PAGE]`: one conversation of MESSAGES messages (default 20,000)
+in turns of two, each with its turn, its API call and three entries, on a SQLite file and on PostgreSQL. The bare read is
+sqlite3 or psycopg with a cursor on the server, every column of every one of these rows, fetched by thousands, nothing done with
+them. Both take turns; medians of wall time and of this process's CPU time (PostgreSQL's server is another).
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import json
 import resource
 import sqlite3
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from convokit.domain.turn import CompletionRow
 from convokit.run.sync import SyncStore
 from convokit.store import conversations, schema
 from convokit.store.engine import database_url, open_engine
+from tests.benchmarks import page
 from tests.support.databases import Files, Postgres
 
 PROMPT = "You are a terse sysadmin."
@@ -47,17 +47,19 @@ BATCH = 1000
 def turns(count: int) -> Iterator[list[tuple[MessageRow, MessageRow, CompletionRow]]]:
     """Yield so many turns, by batches: question, reply and API call."""
     for first in range(0, count, BATCH):
-        yield [_turn(number) for number in range(first, min(first + BATCH, count))]
+        yield [turn(number, TEXT, TEXT) for number in range(first, min(first + BATCH, count))]
 
 
-def _turn(number: int) -> tuple[MessageRow, MessageRow, CompletionRow]:
+def turn(number: int, question: str, reply: str, at_us: int = 1) -> tuple[MessageRow, MessageRow, CompletionRow]:
+    """Return the rows of a conversation's turn, counted from 0; all of it happened at `at_us`."""
     turn_id, seq = new_id(), 2 * number + 1
     rows = []
-    for at, role in ((seq, "user"), (seq + 1, "assistant")):
-        parent, salt = at - 1 if at > 1 else None, chain.new_salt()
-        rows.append(MessageRow(at, parent, 1, turn_id, role, "complete", 90, "c", at * 90, 1, content=TEXT, salt=salt))
+    for at, role, text in ((seq, "user", question), (seq + 1, "assistant", reply)):
+        row = MessageRow(at, at - 1 or None, 1, turn_id, role, "complete", 90, "c", at * 90, at_us, content=text)
+        row.salt = chain.new_salt()
+        rows.append(row)
     manifest = {"v": 1, "window": [[max(seq - 40, 1), seq]], "prompt": DIGEST.hex(), "params": {"temperature": 0.2}}
-    call = CompletionRow(turn_id, 1, "ok", json.dumps(manifest), b"s" * 16, b"d" * 32, "m", 1, ended_at=2)
+    call = CompletionRow(turn_id, 1, "ok", json.dumps(manifest), b"s" * 16, b"d" * 32, "m", at_us, ended_at=at_us + 1)
     call.served_model, call.usage_source, call.finish_reason = "m-1", "reported", "stop"
     call.prompt_tokens, call.completion_tokens, call.salt = 900, 90, chain.new_salt()
     return rows[0], rows[1], call
@@ -115,43 +117,59 @@ def bare(url: str, place: UUID) -> int:
 
 
 def measure(url: str, count: int, rounds: int) -> dict[str, Any]:
-    """Return the medians of both, and how many rows there were."""
+    """Return the medians of both (wall, CPU), and how many rows there were."""
     store, place = SyncStore(open_engine(database_url(url)), "benchmark"), new_id()
     store.run(lambda connection: fill(connection, place, count), write=True)
-    seconds: dict[str, list[float]] = {"bare read": [], "verify": []}
     rows = bare(url, place)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(rounds):
-        began = time.perf_counter()
-        assert bare(url, place) == rows
-        seconds["bare read"].append(time.perf_counter() - began)
-        began = time.perf_counter()
+
+    def verified() -> None:
         found = store.run(lambda connection: verify(connection, "bench", place), write=False)
-        seconds["verify"].append(time.perf_counter() - began)
         assert isinstance(found, Verified)
         assert found.messages == 2 * (count // 2)
+
+    taken: dict[str, list[tuple[float, float]]] = {"bare": [], "verify": []}
+    for _ in range(rounds):
+        taken["bare"].append(seconds(lambda: bare(url, place)))
+        taken["verify"].append(seconds(verified))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     store.close()
-    return {"rows": rows, "grown_kib": grown, **{name: statistics.median(each) for name, each in seconds.items()}}
+    medians = {name: [statistics.median(each) for each in zip(*times, strict=True)] for name, times in taken.items()}
+    return {"rows": rows, "grown_kib": grown, **medians}
 
 
-def main(count: int, rounds: int) -> None:
-    """Print a table."""
-    server = Postgres()
-    print(f"{'':12} {'rows':>10} {'bare read/s':>12} {'verify/s':>10} {'ratio':>6} {'verify s':>9} {'peak grew':>10}")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for name, url in (("sqlite", Files(Path(folder)).migrated()), ("postgresql", server.migrated())):
-                found = measure(url, count, rounds)
-                speeds = [found["rows"] / found[each] for each in ("bare read", "verify")]
-                print(
-                    f"{name:12} {found['rows']:>10,} {speeds[0]:>12,.0f} {speeds[1]:>10,.0f} {speeds[0] / speeds[1]:>6.1f}"
-                    f" {found['verify']:>9.2f} {found['grown_kib'] / 1024:>7.1f} MB"
-                )
-    finally:
-        server.close()
+def seconds(call: Callable[[], Any]) -> tuple[float, float]:
+    """Return the wall time and the CPU time of a call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def main(count: int = 20_000, rounds: int = 3) -> str:
+    """Print the table and return it."""
+    lines = []
+    with tempfile.TemporaryDirectory() as folder, closing(Postgres()) as server:
+        for name, url in (("SQLite", Files(Path(folder)).migrated()), ("PostgreSQL", server.migrated())):
+            found = measure(url, count, rounds)
+            bare_s, own_s = found["bare"], found["verify"]
+            speeds = [f"{found['rows'] / each[0]:,.0f}" for each in (bare_s, own_s)]
+            ratios = [f"{own / least:.1f}" for own, least in zip(own_s, bare_s, strict=True)]
+            cells = [*speeds, *ratios, f"{own_s[0]:.1f}", f"{found['grown_kib'] / 1024:.0f}"]
+            lines.append([name, f"{count:,}", f"{found['rows']:,}", *cells])
+    head = [
+        "",
+        "messages",
+        "rows",
+        "bare read, rows/s",
+        "verify, rows/s",
+        "verify / bare read, wall",
+        "CPU",
+        "verify, s",
+    ]
+    table = page.table([*head, "memory grew by, MB"], lines)
+    print(table)
+    return table
 
 
 if __name__ == "__main__":
-    given = [int(each) for each in sys.argv[1:]]
-    main(given[0] if given else 20_000, given[1] if len(given) > 1 else 3)
+    page.run("verify", main)

@@ -138,6 +138,24 @@ def _id_of(connection: Connection, tenant: str) -> UUID:
     return keyed_id(migrate.check(connection, "it"), tenant, "k")
 
 
+def test_a_search_in_one_conversation_asks_for_its_rows_alone(engine: Engine) -> None:
+    """The index is asked for the tenant's key or the conversation's, never for both: the tenant's rows may be a million."""
+    made = _say(engine, "k", SAID)
+    asked: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: asked.append(str(given[3])))
+    of_tenant, inside = search.owners("default", made)
+    if engine.dialect.name == "postgresql":
+        of_tenant, inside = str(search.short(of_tenant)), str(search.short(inside))
+    for wanted, key, other in (
+        (finding.Wanted(["京都"]), of_tenant, inside),
+        (finding.Wanted(["京都"], conversation_id=made), inside, of_tenant),
+    ):
+        with engine.connect() as connection:
+            assert finding.candidates(connection, "default", wanted, limit=10)
+        assert key in asked[-1]
+        assert other not in asked[-1]
+
+
 def test_what_was_forgotten_is_not_found(engine: Engine, kit: Convokit) -> None:
     """`forget` takes out the words of the messages it names and no others; again, or of nothing, it does nothing."""
     made = _say(engine, "k", SAID)
