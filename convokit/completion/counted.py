@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convokit.completion.options import Plan
+from convokit.context.arrange import as_sent
 from convokit.context.repair import marked
 from convokit.context.rolling import Rolled
 from convokit.context.tokens import message_tokens
@@ -69,6 +70,7 @@ def item(plan: Plan, row: MessageRow) -> Item:
     shape, own = row.as_wire(), row.counter == plan.counter.name
     if row.status == "partial" and plan.builder.partial == "mark":
         shape, own = marked(shape), False
-    tokens = row.tokens if own else message_tokens(plan.counter, shape)
+    sent = as_sent(shape, plan.profile)
+    tokens = row.tokens if own and sent is shape else message_tokens(plan.counter, sent)
     before = row.path_tokens - (row.tokens if not row.is_passage else 0)
     return Item(row.seq, shape, tokens, before, row.status)

@@ -276,7 +276,10 @@ def _begins_within(rows: list[MessageRow]) -> bool:
 
 
 def _spent(plan: Plan, rows: list[MessageRow]) -> int:
-    """Return what the rows cost, counted as this plan counts. Passages cost nothing once their turn is over."""
+    """Return what the rows cost, counted as this plan counts. Passages cost nothing once their turn is over.
+
+    What cannot be sent any more counts here, if not in the window: else a long stretch of it would be read in every turn.
+    """
     name = plan.counter.name
     return sum(
         row.tokens if row.counter == name else message_tokens(plan.counter, row.as_wire())

@@ -20,6 +20,7 @@ from convokit.completion.plans import options_for
 from convokit.completion.prepare import Prepared, Summarising, last_reply, summing_up, with_summaries
 from convokit.completion.result import Outcome, close
 from convokit.completion.scope import Scope, Target
+from convokit.context.arrange import prompt_role
 from convokit.context.report import Context, Part
 from convokit.context.rolling import Rolled, fitting, said, transcript, with_heading
 from convokit.context.tokens import REPLY_PRIMER, message_tokens
@@ -88,7 +89,8 @@ def planned(scope: Scope, target: Target, call: Options, prepared: Prepared) -> 
     earlier = _earlier(plan, seen, start)
     stored = next((each for each in seen.summaries if earlier and each.message.seq == earlier.item.key), None)
     before = [stored.message] if stored is not None else []
-    fixed = message_tokens(own.counter, {"role": "developer", "content": own.instructions}) + REPLY_PRIMER + _BETWEEN
+    prompt = {"role": prompt_role(own.profile), "content": own.instructions}
+    fixed = message_tokens(own.counter, prompt) + REPLY_PRIMER + _BETWEEN
     fixed += message_tokens(own.counter, {"role": "user", "content": transcript([row.as_wire() for row in before])})
     room = own.builder.available(fixed, own.reply_tokens)
     after = 0 if earlier is None else earlier.last

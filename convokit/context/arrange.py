@@ -37,14 +37,12 @@ def _shaped(developer_prompt: str | None, items: Sequence[Item], profile: Profil
 
     Instructions in mid-array become the user's where the template knows them at the beginning only, or not at all.
     """
-    fold = profile.instructions == "fold"
-    role = "user" if fold or profile.alternate else profile.instructions
-    messages = [_with_role(item.shape, role) for item in items]
+    messages = [as_sent(item.shape, profile) for item in items]
     if profile.alternate:
         messages = _alternating(messages)
     if not developer_prompt:
         return messages
-    if not fold:
+    if profile.instructions != "fold":
         return [{"role": profile.instructions, "content": developer_prompt}, *messages]
     first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
     if first is None:
@@ -53,10 +51,17 @@ def _shaped(developer_prompt: str | None, items: Sequence[Item], profile: Profil
     return messages
 
 
-def _with_role(shape: dict[str, Any], instructions: str) -> dict[str, Any]:
-    if shape["role"] in INSTRUCTIONS and shape["role"] != instructions:
-        return {**shape, "role": instructions}
-    return shape
+def as_sent(shape: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    """Return a message of the history, instructions in the role that the profile sends them in."""
+    if shape["role"] not in INSTRUCTIONS:
+        return shape
+    role = "user" if profile.alternate or profile.instructions == "fold" else profile.instructions
+    return shape if shape["role"] == role else {**shape, "role": role}
+
+
+def prompt_role(profile: Profile) -> str:
+    """Return the role that the developer prompt is sent in."""
+    return "user" if profile.instructions == "fold" else profile.instructions
 
 
 def _from_first_user(items: list[Item], left_out: dict[int, str]) -> list[Item]:
@@ -82,7 +87,7 @@ def _alternating(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     said = [each for each in (_said(first), _said(second)) if each]
-    kept = {key: value for key, value in second.items() if key in ("role", "tool_calls")}
+    kept = {key: value for key, value in second.items() if key in ("role", "tool_calls", "function_call")}
     if not said:
         return second
     return {**kept, "content": said[0] if len(said) == 1 else _joined(*said)}

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
-from convokit.context.arrange import INSTRUCTIONS, arranged
+from convokit.context.arrange import INSTRUCTIONS, arranged, as_sent, prompt_role
 from convokit.context.intake import taken_in
-from convokit.context.repair import PartialPolicy
+from convokit.context.repair import PartialPolicy, sendable
 from convokit.context.report import Context, Earlier, Part, PartKind, Report, stable_tokens
 from convokit.context.rolling import Chosen, Rolled, choose, with_heading
-from convokit.context.strategy import StepWindow, Strategy, View
+from convokit.context.strategy import StepWindow, Strategy, View, pins_before
 from convokit.context.tokens import (
-    MESSAGE_OVERHEAD,
     REPLY_PRIMER,
     Counter,
     counter_for,
@@ -110,7 +110,7 @@ class ContextBuilder:
         prompt, rest = _split_instructions(developer_prompt, history)
         items, before = [], 0
         for index, shape in enumerate(rest):
-            tokens = message_tokens(self.counter, shape)
+            tokens = message_tokens(self.counter, as_sent(shape, self.profile))
             items.append(Item(index, shape, tokens, before))
             before += tokens
         kept = [item for item in items if item.key in pinned]
@@ -147,9 +147,10 @@ class ContextBuilder:
         items = [item for item in items if not item.is_passage] if passages else items
         if not items:
             raise InvalidInput("history", "holds no message to answer")
+        whole, unsendable = items, self._unsendable(items, pinned)
+        items, pinned = _without_room(items, unsendable), _without_room(pinned, unsendable)
         taken = sum(item.tokens for item in passages)
-        free = available - taken - sum(item.tokens for item in pinned)
-        view = View(items, free, self.step_tokens, complete, floor, self.counter.name)
+        view = View(items, available - taken, self.step_tokens, complete, floor, self.counter.name)
         try:
             picked = choose(self.strategy, view, pinned, available, taken, summaries, kept_free)
         except ContextOverflow as error:
@@ -158,8 +159,10 @@ class ContextBuilder:
         rolled = [picked.summary.item] if picked.summary is not None else []
         window = _before_question(passages, items[chosen.start :])
         sent = [*chosen.also, *rolled, *window]
-        messages, kept, left_out = arranged(sent, developer_prompt, self.profile, self.partial)
-        parts = [*fixed, *_message_parts(items, passages, picked, pinned, left_out)]
+        left_out = {item.key: unsendable[item.key] for item in sent if item.key in unsendable}
+        sent = [item for item in sent if item.key not in left_out]
+        messages, kept, others = arranged(sent, developer_prompt, self.profile, self.partial)
+        parts = [*fixed, *_message_parts(whole, passages, picked, pinned, {**left_out, **others})]
         start = items[chosen.start].key
         report = Report.model_construct(
             model=model,
@@ -174,12 +177,22 @@ class ContextBuilder:
             strategy=self.strategy.name,
             start=start,
             dropped_tokens=items[chosen.start].before,
-            moves_in_tokens=_moves_in(self.strategy, picked.view, chosen.start),
+            moves_in_tokens=_moves_in(self.strategy, picked.view, chosen.start, pinned),
             stable_tokens=stable_tokens(fixed_tokens - REPLY_PRIMER, parts, start, earlier),
             last_call=None,
             parts=tuple(parts),
         )
         return Context.model_construct(messages=messages, report=report)
+
+    def _unsendable(self, items: Sequence[Item], pinned: Sequence[Item]) -> dict[int, str]:
+        """Return what cannot be sent of the path before the current turn, whatever of it is selected, and why.
+
+        It stays out of every part of the path too: an answer left over may fit a call that is selected without its own.
+        """
+        current = next((item.key for item in reversed(items) if item.starts_turn), items[0].key)
+        before = [item for item in pinned if item.key < items[0].key]
+        left_out = sendable([*before, *items], partial=self.partial)[1]
+        return {key: why for key, why in left_out.items() if key < current}
 
     def _explained(self, error: ContextOverflow, fixed_tokens: int, reply_tokens: int | None) -> ContextOverflow:
         """Return the error with what takes the window's room: it need not be the message."""
@@ -195,7 +208,8 @@ class ContextBuilder:
     ) -> list[Part]:
         parts = []
         if developer_prompt:
-            tokens = MESSAGE_OVERHEAD + self.counter.count("developer") + self.counter.count(developer_prompt)
+            prompt = {"role": prompt_role(self.profile), "content": developer_prompt}
+            tokens = message_tokens(self.counter, prompt)
             parts.append(_part("developer_prompt", self.profile.instructions, None, tokens, text=developer_prompt))
         if tools:
             parts.append(_part("tools", "", None, tools_tokens(self.counter, tools)))
@@ -212,9 +226,16 @@ def _part(
     return Part(kind, role, key, tokens, included=not out, rule=rule, excerpt=excerpt)
 
 
-def _moves_in(strategy: Strategy, view: View, start: int) -> int | None:
+def _without_room(items: Sequence[Item], unsendable: Collection[int]) -> Sequence[Item]:
+    """Return the items, those that cannot be sent with no tokens."""
+    return [replace(item, tokens=0) if item.key in unsendable else item for item in items] if unsendable else items
+
+
+def _moves_in(strategy: Strategy, view: View, start: int, pinned: Sequence[Item]) -> int | None:
     """Return `Report.moves_in_tokens`: what is left of the budget that the step window holds its start by."""
-    return max(view.available - view.tokens_from(start), 0) if isinstance(strategy, StepWindow) else None
+    if not isinstance(strategy, StepWindow):
+        return None
+    return max(view.available - view.tokens_from(start) - pins_before(pinned, view.items[start]), 0)
 
 
 def _before_question(passages: Sequence[Item], items: Sequence[Item]) -> list[Item]:

@@ -38,6 +38,10 @@ def taken_in(place: str, message: object) -> dict[str, Any]:
     calls = shape.pop("tool_calls", None)
     if calls and role == "assistant":
         shape["tool_calls"] = _calls(f"{place}.tool_calls", calls)
+    older = shape.pop("function_call", None)
+    if older and role == "assistant":
+        (call,) = _calls(f"{place}.function_call", [{"function": older}])
+        shape["function_call"] = call["function"]
     return shape
 
 

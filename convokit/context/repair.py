@@ -74,8 +74,12 @@ def _unsendable(item: Item, partial: PartialPolicy) -> str | None:
     shape = item.shape
     if _has_content(shape.get("content")):
         return None
-    other = ("tool_calls", "refusal", "audio") if shape["role"] == "assistant" else ()
-    return None if any(shape.get(key) for key in other) else "empty"
+    return None if _says_otherwise(shape) or (shape["role"] == "assistant" and shape.get("tool_calls")) else "empty"
+
+
+def _says_otherwise(shape: dict[str, Any]) -> bool:
+    """Whether an assistant message without content says something all the same."""
+    return shape["role"] == "assistant" and any(shape.get(key) for key in ("refusal", "audio", "function_call"))
 
 
 def _has_content(content: Any) -> bool:
@@ -100,7 +104,7 @@ def _with_answers(
     shape = {key: value for key, value in item.shape.items() if key != "tool_calls"}
     if kept:
         shape["tool_calls"] = kept
-    elif not (_has_content(shape.get("content")) or shape.get("refusal") or shape.get("audio")):
+    elif not (_has_content(shape.get("content")) or _says_otherwise(shape)):
         left_out[item.key] = "tool calls without results"
         return []
     return [Item(item.key, shape, item.tokens, item.before, item.status), *behind]

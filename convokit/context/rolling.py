@@ -65,12 +65,12 @@ def choose(
 
     A summary gives way to the current turn and to pins. Raises: ContextOverflow, from the last turn alone.
     """
-    selection = selected(strategy, view)
+    selection = selected(strategy, view, pinned)
     if not kept_free or (view.complete and selection.start == 0):
         return Chosen(within(selection, view, pinned, available, passages), view)
     while True:
         narrower = replace(view, available=view.available - kept_free)
-        selection = selected(strategy, narrower)
+        selection = selected(strategy, narrower, pinned)
         sent = within(selection, view, pinned, available, passages)
         found = fitting(summaries, view.items[sent.start].key)
         if found is None or found.item.tokens <= kept_free:

@@ -8,7 +8,7 @@ change what is stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from convokit.context.window import Item, choose, suffix_sums
@@ -142,13 +142,29 @@ class LastTurns:
         return Selection(start, self.name)
 
 
-def selected(strategy: Strategy, view: View) -> Selection:
-    """Return what the strategy selects; where not even the current turn fits beside the pins, that turn alone."""
-    try:
-        return strategy.select(view)
-    except ContextOverflow:
-        turns = view.turns
-        return Selection(turns[-1] if turns else 0, "only this turn fits")
+def selected(strategy: Strategy, view: View, pinned: Sequence[Item]) -> Selection:
+    """Return what the strategy selects; where not even the current turn fits beside the pins, that turn alone.
+
+    `view.available` is for pins too. A pin costs more than the window only where it lies before it: so the strategy is asked
+    again for as long as its window leaves out pins that it was given room for.
+    """
+    turns = view.turns
+    current = turns[-1] if turns else 0
+    beside = 0
+    while True:
+        try:
+            selection = strategy.select(replace(view, available=view.available - beside) if beside else view)
+        except ContextOverflow:
+            return Selection(current, "only this turn fits")
+        left = pins_before(pinned, view.items[min(max(selection.start, 0), current)])
+        if left <= beside:
+            return selection
+        beside = left
+
+
+def pins_before(pinned: Sequence[Item], first: Item) -> int:
+    """Return what the pins before the window's first item cost."""
+    return sum(item.tokens for item in pinned if item.key < first.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ def message_tokens(counter: Counter, message: Mapping[str, Any]) -> int:
         total += counter.count(content)
     elif content:
         total += sum(_part_tokens(counter, part) for part in content)
+    elif isinstance(message.get("audio"), Mapping):  # a spoken reply is sent in words once the server has forgotten it
+        total += counter.count(message["audio"].get("transcript") or "")
     if message.get("refusal"):
         total += counter.count(message["refusal"])
     if message.get("name"):
@@ -73,6 +75,8 @@ def message_tokens(counter: Counter, message: Mapping[str, Any]) -> int:
         total += counter.count(message["tool_call_id"])
     for call in message.get("tool_calls") or ():
         total += TOOL_OVERHEAD + counter.count(json.dumps(call, ensure_ascii=False))
+    if message.get("function_call"):
+        total += TOOL_OVERHEAD + counter.count(json.dumps(message["function_call"], ensure_ascii=False))
     return total
 
 

@@ -59,7 +59,10 @@ class MessageRow:
 
     @property
     def is_passage(self) -> bool:
-        """Whether it was retrieved for one question; a redacted one is told from a question by costing nothing."""
+        """Whether it was retrieved for one question; a redacted one is told from a question by costing nothing.
+
+        A redacted summary is as a passage that has no question: no place of the tree either.
+        """
         return self.status == PASSAGE or (self.status == "redacted" and self.role == "user" and self.tokens == 0)
 
     def as_wire(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, and_, bindparam, insert, select, union, union_all
+from sqlalchemy import Connection, Integer, and_, bindparam, insert, not_, select, union, union_all
 
 from convokit.domain.branch import MAIN, BranchRow
 from convokit.domain.conversation import ConversationRow
@@ -22,6 +22,8 @@ _PARTS = message.c.run_start_seq == message.c.seq
 """The condition of the small index, word for word."""
 _OF_PATHS = message.c.status != SUMMARY
 """Whether a message lies on any path: a summary lies beside them."""
+_WAS_BESIDE = and_(message.c.status == "redacted", message.c.role == "user", message.c.tokens == 0)
+"""Whether it was a passage or a summary before it was emptied: `MessageRow.is_passage`, in SQL."""
 _BRANCHES = (
     select(*(getattr(branch.c, name) for name in BranchRow.__slots__))
     .where(branch.c.conversation_id == bindparam("id"), branch.c.number > 0, branch.c.number < bindparam("before"))
@@ -74,7 +76,7 @@ def _leaves() -> Any:
     newest = (
         select(ends.c.seq)
         .join(message, and_(_OF_IT, message.c.seq == ends.c.seq))
-        .where(ends.c.seq > 0, ends.c.seq < bindparam("before"), ~follows.exists(), _OF_PATHS)
+        .where(ends.c.seq > 0, ends.c.seq < bindparam("before"), ~follows.exists(), _OF_PATHS, not_(_WAS_BESIDE))
         .order_by(ends.c.seq.desc())
         .limit(bindparam("limit"))
         .cte("newest")

@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from convokit.domain.message import PASSAGE
+from convokit.domain.message import PASSAGE, SUMMARY
 from convokit.domain.removal import EVERYTHING, RemovalRow
 from convokit.store.schema import blob, branch, chunk, completion, conversation, message, removal, summary, tool_call
 from convokit.store.schema import turn as turns
@@ -43,7 +43,7 @@ _TOMBSTONE = (
     .where(message.c.conversation_id == bindparam("b_id"), message.c.status != "redacted")
     .values(
         status="redacted",
-        tokens=case((message.c.status == PASSAGE, 0), else_=message.c.tokens),  # its path never counted them
+        tokens=case((message.c.status.in_((PASSAGE, SUMMARY)), 0), else_=message.c.tokens),  # no path counted them
         **dict.fromkeys(_WORDS),
     )
 )

@@ -4,6 +4,8 @@
 against one llama.cpp server (the `local` group) on which each strategy has a slot of its own. The replies are given
 (a grammar of the very tokens), so every strategy has the same history, token for token. What came from the cache and how
 long the prompt took is what the server reports; the time to the first token is the caller's, SQLite and all.
+
+`--summary` compares the default without and with a rolling summary instead: the model makes it, in one more slot.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convokit import Budget, Convokit
+from convokit import Budget, Convokit, Summary
 from convokit.context.strategy import Everything, LastTurns, StepWindow, Strategy
 from tests.benchmarks import page, talk
 from tests.benchmarks.llama import Llama, serving
 
 WINDOW = 1024
 REPLY = 64
+SUMMARY = 96
 SLIDING = "sliding (`Everything`)"
 
 
@@ -38,6 +41,7 @@ class Contender:
     name: str
     strategy: Strategy
     step_tokens: int | None = None
+    summary: Summary | None = None
     prompt: list[int] = field(default_factory=list)
     cached: list[int] = field(default_factory=list)
     history: list[int] = field(default_factory=list)
@@ -47,12 +51,20 @@ class Contender:
     cpu_ms: list[float] = field(default_factory=list)
 
 
-def contenders() -> list[Contender]:
-    """Return what is compared."""
+def contenders(*, summary: bool) -> list[Contender]:
+    """Return what is compared: strategies, or the default without a summary and with one."""
+    sliding = Contender(SLIDING, Everything())
+    if summary:
+        summed = Summary(max_tokens=SUMMARY, params={"extra_body": {"id_slot": 3}})
+        return [
+            Contender("without", StepWindow()),
+            Contender("with `Summary`", StepWindow(), summary=summed),
+            sliding,
+        ]
     return [
         Contender("steps of 1/4", StepWindow(), WINDOW // 4),
         Contender("steps of 1/2 (the default)", StepWindow()),
-        Contender(SLIDING, Everything()),
+        sliding,
         Contender("last 20 messages (`LastTurns(10)`)", LastTurns(10)),
     ]
 
@@ -69,6 +81,7 @@ def kit_for(contender: Contender, llama: Llama, slot: int, file: Path) -> Iterat
         counter=llama.counter,
         budget=Budget(context_tokens=WINDOW, reply_tokens=REPLY, step_tokens=contender.step_tokens),
         strategy=contender.strategy,
+        summary=contender.summary,
         temperature=0.0,
         extra_body={"id_slot": slot},
     )
@@ -111,11 +124,12 @@ def prompt_ms(file: Path) -> float:
     return float(json.loads(row[0])["timings"]["prompt_ms"])
 
 
-def measure(turns: int) -> list[Contender]:
+def measure(turns: int, *, summary: bool) -> list[Contender]:
     """Return every contender with its measurements, one list entry a turn; the order within a turn rotates."""
-    found = contenders()
-    with serving(len(found), WINDOW) as llama, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        llama.warm_up(len(found))
+    found = contenders(summary=summary)
+    slots = len(found) + summary
+    with serving(slots, WINDOW) as llama, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        llama.warm_up(slots)
         files = [Path(folder) / f"{slot}.db" for slot in range(len(found))]
         kits = [
             stack.enter_context(kit_for(contender, llama, slot, files[slot])) for slot, contender in enumerate(found)
@@ -167,10 +181,12 @@ def main() -> None:
     """Measure, print the table, and write it into a page where one is given."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.cache")
     parser.add_argument("turns", nargs="?", type=int, default=60)
-    parser.add_argument("--write", type=Path, metavar="PAGE")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--summary", action="store_true")
+    either.add_argument("--write", type=Path, metavar="PAGE")
     chosen = parser.parse_args()
     before = os.getloadavg()[0]
-    found = measure(chosen.turns)
+    found = measure(chosen.turns, summary=chosen.summary)
     sliding = next(each for each in found if each.name == SLIDING)
     text = rendered(found)
     print(f"{chosen.turns} turns, window full from turn {sliding.full.index(True) + 1 if any(sliding.full) else '-'}")

@@ -296,12 +296,19 @@ def _end(path: list[MessageRow]) -> int:
     return path[-1].path_tokens if path else 0
 
 
+def _can_be_sent(path: list[MessageRow], at: int) -> bool:
+    """Whether a message still has its words, and where it calls a tool or is its answer, the other one too."""
+    beside = path[at - 1] if path[at].role == "tool" else path[at + 1] if path[at].tool_calls else path[at]
+    return "redacted" not in (path[at].status, beside.status)
+
+
 def _expected(world: World, path: list[MessageRow], report: Report, text: str) -> int:
     """Return where the window has to begin, worked out from the whole path."""
     counter = world.kits[world.rule.counter]._scope.options.counter
     assert isinstance(counter, Words | Letters)
     question = message_tokens(counter, {"role": "user", "content": text})
     costs = [row.tokens if row.counter == counter.name else message_tokens(counter, row.as_wire()) for row in path]
+    costs = [cost if _can_be_sent(path, at) else 0 for at, cost in enumerate(costs)]
     places = [*_places(path).values(), _end(path)]
     seqs = [*(row.seq for row in path), report.parts[-1].key or 0]
     left = [sum(costs[at:]) + question for at in range(len(path) + 1)]
