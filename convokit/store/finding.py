@@ -113,7 +113,7 @@ def _keyed(rows: Any, tenant: str, wanted: Wanted) -> list[ColumnElement[bool]]:
     own, inside = owners(tenant, wanted.conversation_id or UUID(int=0))
     keys = [own, *([inside] if wanted.conversation_id else ()), *wanted.keys]
     if rows is search:
-        return [search.c.words.contains(sorted({short(key) for key in keys}))]
+        return [search.c.words.op("@>")(sorted({short(key) for key in keys}))]
     matching = _fts.c[FTS].op("MATCH")(" AND ".join(f'"{key}"' for key in keys))
     return [matching, rows.c.id == _FTS_ROW]
 

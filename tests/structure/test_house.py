@@ -12,7 +12,7 @@ import pytest
 
 import convokit
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit, errors
-from convokit.store import schema
+from convokit.store import layout
 
 MAX_LINES = 350
 MAX_FUNCTION = 80
@@ -81,7 +81,7 @@ def test_both_faces_have_the_same_methods(one: type, other: type) -> None:
 def test_child_tables_lead_with_the_conversation() -> None:
     """Keys and unique indexes of every table below a conversation begin with conversation_id."""
     roots = {"convokit_schema", "convokit_conversation", "convokit_prompt"}
-    for table in schema.metadata.tables.values():
+    for table in layout.metadata.tables.values():
         if table.name in roots:
             continue
         assert next(iter(table.primary_key.columns)).name == "conversation_id", table.name
