@@ -12,18 +12,11 @@ from types import TracebackType
 from typing import IO, Any, TextIO, Unpack
 from uuid import UUID
 
+from convokit import audit, completion
 from convokit.async_chat import AsyncChat
-from convokit.audit import erase, usage
-from convokit.audit import search as searching
-from convokit.audit.checkpoint import Signing, known
-from convokit.audit.export import Writer
-from convokit.audit.prices import Prices
-from convokit.audit.reading import reader
-from convokit.audit.verify import verify
-from convokit.completion import indexing, proving, reading, recover, removing, transfer
+from convokit.completion import reading, recover
 from convokit.completion.functions import ToolLike
 from convokit.completion.options import Options, tools_of
-from convokit.completion.removing import Work
 from convokit.context.repair import PartialPolicy
 from convokit.context.strategy import Strategy
 from convokit.context.tokens import Counter
@@ -34,7 +27,7 @@ from convokit.domain.profile import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat, OnError, Progress
 from convokit.domain.turn import Recovered
-from convokit.domain.usage_report import Price, UsageBy, UsageReport
+from convokit.domain.usage_report import Price, Prices, UsageBy, UsageReport
 from convokit.errors import ChainBroken
 from convokit.run.aio import AsyncDriver, open_store
 from convokit.run.background import Background
@@ -162,7 +155,7 @@ class AsyncConvokit:
         `subject` a person's, `metadata` those whose metadata have these values; `since` and `until` (not included) are times
         with a zone. `before` takes a page's `next`. Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
         """
-        given = searching.asked(
+        given = audit.search.asked(
             self._scope.limits,
             query,
             role=role,
@@ -175,7 +168,7 @@ class AsyncConvokit:
             limit=limit,
             before=before,
         )
-        return await self._driver().run(reading.searched(self._scope, partial(searching.find, given=given)))
+        return await self._driver().run(reading.searched(self._scope, partial(audit.search.find, given=given)))
 
     async def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
         """Enter the tenant's messages that were written with search=False into the search index; return how many there were.
@@ -183,7 +176,7 @@ class AsyncConvokit:
         Some hundred at a time, each lot in a transaction: what was interrupted goes on where it was. `progress` is called with
         the number so far.
         """
-        return await self._driver().run(indexing.fill(self._scope, progress))
+        return await self._driver().run(completion.indexing.fill(self._scope, progress))
 
     async def usage(
         self,
@@ -201,7 +194,7 @@ class AsyncConvokit:
         meaning its beginning in UTC; `key` keeps to one conversation, `subject` to a person's. What the server said a call cost
         counts first, then `prices` by model name, then the lists of the `prices` extra. Raises: InvalidInput, NotFound.
         """
-        answer = usage.question(
+        answer = audit.usage.question(
             self._scope.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices
         )
         return await self._driver().run(reading.of_tenant(self._scope, answer))
@@ -222,8 +215,8 @@ class AsyncConvokit:
         restores it), "openai" is fine-tuning data (the complete turns of each path), "markdown" is for people. `progress` is
         called with the messages done, and all there are if that is known. Raises: NotFound, TransferFailed.
         """
-        writer = Writer(to, format)
-        flow = transfer.export(
+        writer = audit.export.Writer(to, format)
+        flow = completion.transfer.export(
             self._scope, writer, key=key, conversations=conversations, subject=subject, progress=progress
         )
         return await self._driver().run(flow)
@@ -246,8 +239,10 @@ class AsyncConvokit:
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
         counter = recover.counter_of(self._scope, None)
-        found = reader(source, format, key=key, limits=self._scope.limits, counter=counter)
-        return await self._driver().run(transfer.import_(self._scope, found, on_error=on_error, progress=progress))
+        found = audit.reading.reader(source, format, key=key, limits=self._scope.limits, counter=counter)
+        return await self._driver().run(
+            completion.transfer.import_(self._scope, found, on_error=on_error, progress=progress)
+        )
 
     async def verify(
         self,
@@ -263,7 +258,9 @@ class AsyncConvokit:
         Against a checkpoint, a conversation that it knows and that is not there is one of these; later ones are no fault.
         `progress` is called with how many are done, and how many there are. Raises: CheckpointError.
         """
-        flow = proving.every(self._scope, verify, known(against, key), broken, progress)
+        flow = completion.proving.every(
+            self._scope, audit.verify.verify, audit.checkpoint.known(against, key), broken, progress
+        )
         return await self._driver().run(flow)
 
     async def checkpoint(self, *, key: str | bytes, to: str | Path | IO[str] | None = None) -> Checkpoint:
@@ -273,7 +270,7 @@ class AsyncConvokit:
         it is written to, a line for each conversation; else it is kept in memory, as the result's `text`. Raises:
         CheckpointError when the file cannot be written, SettingsError.
         """
-        return await self._driver().run(proving.checkpoint(self._scope, Signing(key, to)))
+        return await self._driver().run(completion.proving.checkpoint(self._scope, audit.checkpoint.Signing(key, to)))
 
     async def recover(self) -> list[Recovered]:
         """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.
@@ -298,9 +295,9 @@ class AsyncConvokit:
         Killed in between, it is simply run again. Conversations with an open turn are `skipped`, and named in the receipt.
         `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
         """
-        flow = removing.erase_many(
+        flow = completion.removing.erase_many(
             self._scope,
-            Work(erase.erase, erase.check),
+            completion.removing.Work(audit.erase.erase, audit.erase.check),
             subject=subject,
             older_than=older_than,
             reason=reason,
@@ -321,7 +318,7 @@ class AsyncConvokit:
 
         Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
         """
-        flow = removing.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
+        flow = completion.removing.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
         return await self._driver().run(flow)
 
     async def close(self) -> None:

@@ -7,22 +7,18 @@ from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
-from convokit.audit import differences, erase, ledger
-from convokit.audit.checkpoint import known
-from convokit.audit.ledger import TurnLike
-from convokit.audit.verify import verify
-from convokit.completion import branching, following, pinning, proving, reading, removing, repeat
+from convokit import audit, completion
+from convokit.completion import following, reading, repeat
 from convokit.completion.effects import Flow
 from convokit.completion.options import CallOptions, PartLike, options_of
 from convokit.completion.recover import OnBusy
-from convokit.completion.removing import Work
 from convokit.completion.scope import Scope, Target
 from convokit.context.report import Context
 from convokit.domain.branch import Branch
 from convokit.domain.conversation import Checkpoint, Verified
 from convokit.domain.message import Message
 from convokit.domain.removal import Receipt
-from convokit.domain.replay import Diff, Replay
+from convokit.domain.replay import Diff, Replay, TurnLike
 from convokit.domain.turn import Reply, Turn
 from convokit.run.setup import OnDisconnect, check_on_disconnect, target_of
 from convokit.run.sync import Stream, SyncDriver
@@ -120,7 +116,7 @@ class Chat:
         chat's branch ends with the question: `resume` asks again, `checkout` goes back to the old reply.
         Raises: InvalidInput where there is no question, NotFound, and what `send` raises.
         """
-        flow = branching.regenerate(
+        flow = completion.branching.regenerate(
             self._scope, self._target, message, options_of(options), stream=False, on_busy=on_busy
         )
         return self._driver().run(flow)
@@ -142,7 +138,7 @@ class Chat:
         Raises: InvalidInput for what is not a question, NotFound, and what `send` raises.
         """
         asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
-        flow = branching.edit(self._scope, self._target, message, asked, stream=False)
+        flow = completion.branching.edit(self._scope, self._target, message, asked, stream=False)
         return self._driver().run(flow)
 
     def stream_regenerate(
@@ -154,7 +150,7 @@ class Chat:
         **options: Unpack[CallOptions],
     ) -> Stream[Reply]:
         """Return another reply as it comes: `regenerate`, as a stream."""
-        flow = branching.regenerate(
+        flow = completion.branching.regenerate(
             self._scope, self._target, message, options_of(options), stream=True, on_busy=on_busy
         )
         return self._stream(flow, on_disconnect)
@@ -172,7 +168,7 @@ class Chat:
     ) -> Stream[Reply]:
         """Return the reply to an edited question as it comes: `edit`, as a stream."""
         asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
-        flow = branching.edit(self._scope, self._target, message, asked, stream=True)
+        flow = completion.branching.edit(self._scope, self._target, message, asked, stream=True)
         return self._stream(flow, on_disconnect)
 
     def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> Stream[Reply]:
@@ -198,7 +194,7 @@ class Chat:
         is unique in its conversation; `kit.chat(key, branch=...)` opens a branch by name or number again.
         Raises: NotFound, InvalidInput for a name that is taken.
         """
-        target = self._driver().run(branching.fork(self._scope, self._target, message, name))
+        target = self._driver().run(completion.branching.fork(self._scope, self._target, message, name))
         return Chat(self._scope, target, self._driver)
 
     def checkout(self, message: Message | str | int) -> None:
@@ -207,7 +203,7 @@ class Chat:
         No message is changed or lost: where the branch ended stays a leaf. Raises: ConversationBusy while a turn is open on
         the branch, NotFound, InvalidInput for a passage.
         """
-        self._driver().run(branching.checkout(self._scope, self._target, message))
+        self._driver().run(completion.branching.checkout(self._scope, self._target, message))
 
     def copy(
         self,
@@ -226,23 +222,25 @@ class Chat:
         into = target_of(
             self._scope, key, None, subject=subject, title=title, metadata=None, options=self._target.options
         )
-        target = self._driver().run(branching.copy(self._scope, self._target, message, into))
+        target = self._driver().run(completion.branching.copy(self._scope, self._target, message, into))
         return Chat(self._scope, target, self._driver)
 
     def branches(self, *, limit: int = 50, before: int | None = None) -> list[Branch]:
         """Return the newest `limit` branches, by number, 0 the main one; `before` (a number) goes further back."""
-        return self._driver().run(branching.listing(self._scope, self._target, limit=limit, before=before))
+        flow = completion.branching.listing(self._scope, self._target, limit=limit, before=before)
+        return self._driver().run(flow)
 
     def leaves(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages that nothing follows, newest first: where `checkout` finds every path's end."""
-        return self._driver().run(branching.leaves(self._scope, self._target, limit=limit, before=before))
+        flow = completion.branching.leaves(self._scope, self._target, limit=limit, before=before)
+        return self._driver().run(flow)
 
     def siblings(self, message: Message | str | int) -> list[Message]:
         """Return all messages that follow the same message as this one does, itself among them, in the order of writing.
 
         For a question its other versions, for a reply the other replies; passages are seen through.
         """
-        return self._driver().run(branching.siblings(self._scope, self._target, message))
+        return self._driver().run(completion.branching.siblings(self._scope, self._target, message))
 
     def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
         """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
@@ -261,15 +259,15 @@ class Chat:
 
         Everything is in it: passages, late replies, what is on no branch any more.
         """
-        return self._driver().run(branching.log(self._scope, self._target, limit=limit, before=before))
+        return self._driver().run(completion.branching.log(self._scope, self._target, limit=limit, before=before))
 
     def pin(self, message: Message | str | int) -> None:
         """Have a message (or its id or seq) sent with every request of a path it lies on, also from before the window."""
-        self._driver().run(pinning.pin(self._scope, self._target, message, pinned=True))
+        self._driver().run(completion.pinning.pin(self._scope, self._target, message, pinned=True))
 
     def unpin(self, message: Message | str | int) -> None:
         """Undo `pin`. Nothing stored changes, neither way: only what is sent."""
-        self._driver().run(pinning.pin(self._scope, self._target, message, pinned=False))
+        self._driver().run(completion.pinning.pin(self._scope, self._target, message, pinned=False))
 
     def context(
         self,
@@ -287,12 +285,12 @@ class Chat:
         `turn` is a turn's id, a `Turn` or a `Reply` (default: the newest turn of this chat); `call` the call's number within
         it, from 1 (default: the last that was answered): tool rounds and retries are calls too. Raises: NotFound.
         """
-        flow = reading.on_branch(self._scope, self._target, ledger.replay(ledger.place(turn, call)))
+        flow = reading.on_branch(self._scope, self._target, audit.ledger.replay(audit.ledger.place(turn, call)))
         return self._driver().run(flow)
 
     def diff(self, a: TurnLike, b: TurnLike) -> Diff:
         """Return where `b`'s request first differs from `a`'s (turns or replays), and why no cache can serve it from there."""
-        found = differences.diff(ledger.place(a), ledger.place(b))
+        found = audit.differences.diff(audit.ledger.place(a), audit.ledger.place(b))
         return self._driver().run(reading.over(self._scope, self._target, found))
 
     def verify(self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None) -> Verified:
@@ -301,7 +299,8 @@ class Chat:
         `against` is a checkpoint, or its file, and `key` what it was signed with: they show a history that was cut off,
         rewritten whole or deleted, too. Raises: CheckpointError for a checkpoint that proves nothing here.
         """
-        return self._driver().run(proving.one(self._scope, self._target, verify, known(against, key)))
+        known = audit.checkpoint.known(against, key)
+        return self._driver().run(completion.proving.one(self._scope, self._target, audit.verify.verify, known))
 
     def redact(
         self,
@@ -318,8 +317,10 @@ class Chat:
         of their own. What other messages say of it stays. `author` and `reason` are kept with the history, for good. `dry_run`
         counts what would go. Again is no error. Raises: NotFound; ConversationBusy while a turn of the conversation is open.
         """
-        work = Work(erase.redact, erase.check)
-        flow = removing.redact(self._scope, self._target, work, message, reason=reason, author=author, dry_run=dry_run)
+        work = completion.removing.Work(audit.erase.redact, audit.erase.check)
+        flow = completion.removing.redact(
+            self._scope, self._target, work, message, reason=reason, author=author, dry_run=dry_run
+        )
         return self._driver().run(flow)
 
     def erase(self, *, reason: str | None = None, author: str | None = None, dry_run: bool = False) -> Receipt:
@@ -329,8 +330,8 @@ class Chat:
         erased it, when and why; a later `send` continues behind them with an empty context. `kit.purge` removes even those.
         Again is no error. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
         """
-        work = Work(erase.erase, erase.check)
-        flow = removing.erase(self._scope, self._target, work, reason=reason, author=author, dry_run=dry_run)
+        work = completion.removing.Work(audit.erase.erase, audit.erase.check)
+        flow = completion.removing.erase(self._scope, self._target, work, reason=reason, author=author, dry_run=dry_run)
         return self._driver().run(flow)
 
     def _stream(self, flow: Flow[Reply], on_disconnect: OnDisconnect) -> Stream[Reply]:

@@ -11,8 +11,8 @@ from alembic import context
 from sqlalchemy import Connection
 
 from convokit.store.engine import WRITE, database_url, open_engine
-from convokit.store.migrate import compared
-from convokit.store.schema import VERSION_TABLE, metadata
+from convokit.store.layout import compared, metadata
+from convokit.store.schema import VERSION_TABLE
 
 
 def run(connection: Connection) -> None:

@@ -26,14 +26,13 @@ from convokit.domain.ids import as_id
 from convokit.domain.manifest import Manifest, prompt_digest
 from convokit.domain.message import MessageRow, moment
 from convokit.domain.parts import Blob, digests, inflated
-from convokit.domain.replay import Replay, ReplayStatus
+from convokit.domain.replay import Replay, ReplayStatus, TurnLike
 from convokit.domain.turn import CompletionRow, Reply, Turn
 from convokit.errors import ChainBroken, ConvokitError, InvalidInput, NotFound
 from convokit.store import blobs, chain, conversations, messages, turns
 from convokit.wire.messages import for_wire
 from convokit.wire.request import RENDERER, Rendered, render
 
-TurnLike = Turn | Reply | Replay | UUID | str
 Place = tuple[UUID | None, int | None]
 """Which call is meant: a turn (None: the newest), and a call's number (None: the last that was answered)."""
 _PAGE = 500

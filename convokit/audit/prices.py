@@ -11,41 +11,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from importlib.util import find_spec
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from convokit.domain.usage_report import Price
+from convokit.domain.usage_report import Price, Prices
 from convokit.errors import InvalidInput
 
 _UNCOUNTED = ("requests_kcount", "output_citation_mtok")
 """Listed prices of what no usage tells: where one holds, the cost is not known."""
 _STANDARD = (None, "default", "auto", "standard")
-
-
-@runtime_checkable
-class Prices(Protocol):
-    """Knows what calls cost. Prices are taken to stay the same within a half hour."""
-
-    @property
-    def name(self) -> str:
-        """Whose prices they are, for people."""
-        ...
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """The prompt sizes in tokens above which some price is another, ascending."""
-        ...
-
-    def price(
-        self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
-    ) -> Price | None:
-        """Return a call's price, None when the model's is not known.
-
-        `provider` is a name (`openai`) or a host's (`api.groq.com`), `tier` what the server said; the prompt is longer than
-        `longer_than` tokens, which is one of `sizes` or 0, and not than the next size.
-        """
-        ...
 
 
 class NoPrices:

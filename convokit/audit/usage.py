@@ -13,9 +13,9 @@ from typing import Any, get_args
 
 from sqlalchemy import Connection
 
-from convokit.audit.prices import Prices, prices_from
+from convokit.audit.prices import prices_from
 from convokit.domain.text import checked
-from convokit.domain.usage_report import Price, Spending, UsageBy, UsageReport, UsageRow
+from convokit.domain.usage_report import Price, Prices, Spending, UsageBy, UsageReport, UsageRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.settings import Limits
 from convokit.store import conversations

@@ -13,7 +13,7 @@ from convokit.cli import options
 from convokit.cli.display import note, one_line, out, print_json, waiting
 from convokit.cli.opening import Place, opened
 from convokit.run.sync import SyncStore
-from convokit.store import migrate
+from convokit.store import layout, migrate
 from convokit.store.engine import describe, open_engine
 from convokit.store.schema import REVISION
 
@@ -78,7 +78,7 @@ def check(
 
     def compared(connection: Connection) -> list[str]:
         migrate.check(connection, name)
-        return migrate.differences(connection)
+        return layout.differences(connection)
 
     with waiting("comparing"):
         found = looked_at(place, compared)

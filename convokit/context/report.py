@@ -43,7 +43,7 @@ class LastCall(BaseModel):
     `prompt_tokens` and `cached_tokens` are the server's own counts; None where it did not say.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     expected_tokens: int
     prompt_tokens: int | None = None
@@ -64,7 +64,7 @@ class Report(BaseModel):
     `last_call` is set by `chat.context()` alone: what the path's last call took from the cache, beside what was expected.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     model: str | None = None
     counter: str
@@ -111,7 +111,7 @@ def stable_tokens(fixed_tokens: int, parts: Iterable[Part], start: int | None, e
 class Context(BaseModel):
     """A `messages` array and the report of how it came about."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     messages: list[dict[str, Any]]
     report: Report

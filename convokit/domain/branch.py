@@ -31,7 +31,7 @@ class Branch(BaseModel):
     Number 0, named "main", is the branch that a chat is on unless it says otherwise.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     number: int
     name: str | None = None

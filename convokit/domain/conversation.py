@@ -45,7 +45,7 @@ class ConversationRow:
 class Conversation(BaseModel):
     """One conversation, without its messages. Times are UTC."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     id: UUID
     key: str | None = None
@@ -77,7 +77,7 @@ class Conversation(BaseModel):
 class Page(BaseModel, Generic[Value]):
     """Some of a listing. `next` is the cursor of the page after it, None on the last one."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     items: list[Value]
     next: str | None = None
@@ -93,7 +93,7 @@ class Page(BaseModel, Generic[Value]):
 class Verified(BaseModel):
     """What `verify` found whole: how many entries were recomputed, how many rows checked, and the head of the chain."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     conversation_id: UUID
     entries: int
@@ -113,7 +113,7 @@ class VerifiedAll(BaseModel):
     """What `kit.verify` found whole: how many conversations, with how many entries and rows; `broken` counts those that are
     not, where it was told to go on."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     conversations: int = 0
     entries: int = 0
@@ -139,7 +139,7 @@ class Checkpoint(BaseModel):
     in the order of their ids, and one with the HMAC-SHA256 of all lines before it.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     database_id: UUID
     tenant: str

@@ -16,7 +16,7 @@ class Hit(BaseModel):
     character up to another. `rank` is between 0 and 1, the best first.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     conversation_id: UUID
     key: str | None = None

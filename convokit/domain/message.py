@@ -88,7 +88,7 @@ COVERED = tuple(name for name in MessageRow.__slots__ if name != "salt")
 class Message(BaseModel):
     """One stored message. `text` is its words, whatever shape they were sent in; `created_at` is UTC."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     id: str
     seq: int

@@ -28,7 +28,7 @@ class ImageTokens(BaseModel):
     `original` has its own limits, `auto_original` says that it is what `auto` means, `small_low` that `low` is 512 pixels.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
 
     base: int = 0
     tile: int = 0
@@ -51,7 +51,7 @@ class ImageTokens(BaseModel):
 class Profile(BaseModel):
     """How to speak to one model on one server. The defaults suit a compatible server that nobody knows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
 
     name: str = "generic"
     provider: str = "generic"

@@ -83,7 +83,7 @@ class Receipt(BaseModel):
     and backups.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     action: Action
     dry_run: bool = False

@@ -8,6 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from convokit.domain.turn import Reply, Turn
+
 ReplayStatus = Literal["exact", "redacted", "mismatch"]
 Reason = Literal[
     "identical",
@@ -37,7 +39,7 @@ class Replay(BaseModel):
     request was removed since, so that it cannot be compared; "mismatch" when the rows no longer give what was sent.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     status: ReplayStatus
     turn_id: UUID
@@ -69,7 +71,7 @@ class Diff(BaseModel):
     requests are the same.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     reason: Reason
     why: str
@@ -88,3 +90,7 @@ class Diff(BaseModel):
     common_tokens: int = 0
     """What of the prompt both begin with, tools included, in tokens as they are counted here; 0 where tools, schema or model
     differ."""
+
+
+TurnLike = Turn | Reply | Replay | UUID | str
+"""What names a turn: what came of it, or its id."""

@@ -17,7 +17,7 @@ UsageSource = Literal["reported", "estimated", "absent"]
 class Usage(BaseModel):
     """Token counts of one API call. A count is None when nobody reported it; `source` says who made the numbers."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -31,7 +31,7 @@ class Usage(BaseModel):
 class Change(BaseModel):
     """A request parameter that was not sent as it was given, and why."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     parameter: str
     action: Literal["dropped", "renamed", "changed"]
@@ -78,7 +78,7 @@ class Completion:
 class Allowance(BaseModel):
     """One limit: how much there is, how much of it is left, and in how many seconds it is full again."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     limit: int | None = None
     remaining: int | None = None
@@ -88,7 +88,7 @@ class Allowance(BaseModel):
 class RateLimits(BaseModel):
     """The rate limits as of one answer."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     requests: Allowance = Allowance()
     tokens: Allowance = Allowance()

@@ -25,7 +25,7 @@ MOST_PROBLEMS = 1000
 class Exported(BaseModel):
     """What was written: how many conversations and messages, in how many lines; the SHA-256 of them, hexadecimal."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     conversations: int = 0
     messages: int = 0
@@ -36,7 +36,7 @@ class Exported(BaseModel):
 class Skipped(BaseModel):
     """A record that was not imported: the line it begins in, and why."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     line: int
     problem: str
@@ -49,7 +49,7 @@ class Imported(BaseModel):
     names the old one. `skipped` counts bad records; `problems` says of the first 1,000 of them where and why.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     conversations: int = 0
     messages: int = 0

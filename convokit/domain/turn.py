@@ -97,7 +97,7 @@ class Turn(BaseModel):
     superseded. `error` says, as plain facts, what ended it.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     id: UUID
     state: TurnState
@@ -127,7 +127,7 @@ class Recovered(BaseModel):
     """A turn whose worker was gone, and which `recover` closed: for how long it had been open, and how much of its reply is
     kept."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     conversation_id: UUID
     key: str | None = None
@@ -207,7 +207,7 @@ class Reply(BaseModel):
     the server's own word (`stop`, `length`, `tool_calls`, `content_filter` …); `attempts` counts the calls it took.
     """
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, defer_build=True, arbitrary_types_allowed=True)
 
     message: Message
     choices: list[Message]

@@ -6,10 +6,10 @@ apart, never a zero and never a guess.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
@@ -26,7 +26,7 @@ class Price(BaseModel):
     of calls whose prompt is longer than so many tokens: they hold for the whole call.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
 
     prompt: _PerMillion
     completion: _PerMillion
@@ -44,7 +44,7 @@ class Spending(BaseModel):
     `reasoning_tokens` of `completion_tokens`; they are None when no server spoke of them.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     calls: int = 0
     estimated_calls: int = 0
@@ -94,7 +94,7 @@ class UsageReport(BaseModel):
     `unknown_models` are those whose price is not known; `prices` says whose prices were taken.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     by: UsageBy
     since: datetime | None = None
@@ -104,3 +104,28 @@ class UsageReport(BaseModel):
     total: Spending
     unknown_models: tuple[str, ...] = ()
     prices: str
+
+
+@runtime_checkable
+class Prices(Protocol):
+    """Knows what calls cost. Prices are taken to stay the same within a half hour."""
+
+    @property
+    def name(self) -> str:
+        """Whose prices they are, for people."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The prompt sizes in tokens above which some price is another, ascending."""
+        ...
+
+    def price(
+        self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
+    ) -> Price | None:
+        """Return a call's price, None when the model's is not known.
+
+        `provider` is a name (`openai`) or a host's (`api.groq.com`), `tier` what the server said; the prompt is longer than
+        `longer_than` tokens, which is one of `sizes` or 0, and not than the next size.
+        """
+        ...

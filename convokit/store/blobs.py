@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Table, bindparam, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, select
 
 from convokit.domain.parts import Blob
+from convokit.store.inserts import insert_new
 from convokit.store.schema import blob
 
 _AMONG = select(blob.c.digest, blob.c.media_type, blob.c.data).where(
@@ -17,18 +16,12 @@ _AMONG = select(blob.c.digest, blob.c.media_type, blob.c.data).where(
 )
 
 
-def insert_new(connection: Connection, table: Table[Any]) -> Any:
-    """Return an INSERT that leaves a row alone which is already there."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
-
-
 def keep(connection: Connection, conversation_id: UUID, given: Sequence[Blob]) -> None:
     """Store binaries; those that are there already stay as they are."""
     if given:
         values = [{"digest": each.digest, "media_type": each.media_type, "data": each.data} for each in given]
         rows = [{"conversation_id": conversation_id, **each} for each in values]
-        connection.execute(insert_new(connection, blob), rows)
+        connection.execute(insert_new(connection.dialect.name, blob), rows)
 
 
 def among(connection: Connection, conversation_id: UUID, digests: Iterable[bytes]) -> dict[bytes, Blob]:

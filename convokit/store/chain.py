@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, insert, select
 
 from convokit.domain.chain import Entry, Kind
-from convokit.store.blobs import insert_new
+from convokit.store.inserts import insert_new
 from convokit.store.schema import entry, prompt, removal
 
 _INSERT = insert(entry)
@@ -58,7 +58,9 @@ def pages(connection: Connection, conversation_id: UUID) -> Iterator[list[Entry]
 def keep_prompt(connection: Connection, tenant: str, digest: bytes, body: str) -> None:
     """Store a developer prompt or tool set under its digest, once."""
     if connection.execute(_PROMPT, {"tenant": tenant, "digest": digest}).one_or_none() is None:
-        connection.execute(insert_new(connection, prompt), {"tenant": tenant, "digest": digest, "body": body})
+        connection.execute(
+            insert_new(connection.dialect.name, prompt), {"tenant": tenant, "digest": digest, "body": body}
+        )
 
 
 def find_prompt(connection: Connection, tenant: str, digest: bytes) -> str | None:

@@ -23,7 +23,8 @@ from convokit.domain.message import MessageRow
 from convokit.domain.parts import digests
 from convokit.domain.removal import RemovalRow
 from convokit.domain.summary import SummaryRow
-from convokit.store import blobs, chain, conversations, messages, removals, summaries, transfer
+from convokit.store import chain, conversations, messages, removals, summaries, transfer
+from convokit.store.inserts import insert_new
 from convokit.store.schema import blob
 
 BATCH = 500
@@ -175,7 +176,7 @@ def _keep_blobs(connection: Connection, source: UUID, copy: UUID, rows: Sequence
     """Give the copy the binaries that these messages refer to, without bringing them here."""
     wanted = {digest for row in rows for text in (row.parts, row.extra) if text is not None for digest in digests(text)}
     if wanted:
-        statement = blobs.insert_new(connection, blob).from_select(
+        statement = insert_new(connection.dialect.name, blob).from_select(
             ["conversation_id", "digest", "media_type", "data"],
             select(literal(copy, blob.c.conversation_id.type), blob.c.digest, blob.c.media_type, blob.c.data).where(
                 blob.c.conversation_id == bindparam("source"), blob.c.digest.in_(list(wanted))

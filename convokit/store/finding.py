@@ -126,7 +126,7 @@ def _keyed(rows: Any, tenant: str, wanted: Wanted) -> list[ColumnElement[bool]]:
     # not both: the conversation's few rows need not be looked for among all of its tenant's
     keys = [inside if wanted.conversation_id else own, *wanted.keys]
     if rows is search:
-        return [search.c.words.contains(sorted({short(key) for key in keys}))]
+        return [search.c.words.op("@>")(sorted({short(key) for key in keys}))]
     matching = _fts.c[FTS].op("MATCH")(" AND ".join(f'"{key}"' for key in keys))
     return [matching, rows.c.id == _FTS_ROW]
 

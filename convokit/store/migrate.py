@@ -18,15 +18,11 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from convokit.errors import ConvokitError, SchemaOutdated, StoreError
 from convokit.store.quick import plain
 from convokit.store.schema import (
-    FTS,
     GENERATION,
-    OF_ONE_ENGINE,
     PREFIX,
     REVISION,
     VERSION_TABLE,
-    metadata,
     schema_,
-    search,
 )
 
 _ALONE = threading.Lock()
@@ -56,13 +52,6 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
     return True
 
 
-def compared(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
-    """Keep autogenerate to what `schema` describes: convokit's own tables, without what one engine alone has for search."""
-    if type_ == "table":
-        return include_name(name, type_, parent_names) and not str(name).startswith(FTS)
-    return parent_names.get("table_name") != search.name or (type_, name) not in OF_ONE_ENGINE
-
-
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Bring the tables to `revision`, in the caller's transaction. Safe to run from many processes at once."""
     from alembic import command  # noqa: PLC0415  # only a process that migrates pays for alembic
@@ -83,16 +72,6 @@ def _check_alone() -> None:
     except (NameError, AttributeError):  # no Alembic environment is set up
         return
     raise StoreError("another Alembic migration is running: call kit.migrate() before it or after it, not inside")
-
-
-def differences(connection: Connection) -> list[str]:
-    """Return how the database's tables differ from what this code expects; an empty list means not at all."""
-    from alembic.autogenerate import compare_metadata  # noqa: PLC0415
-    from alembic.migration import MigrationContext  # noqa: PLC0415
-
-    options = {"version_table": VERSION_TABLE, "include_name": compared, "compare_type": True}
-    context = MigrationContext.configure(plain(connection), opts=options)
-    return [str(difference) for difference in compare_metadata(context, metadata)]
 
 
 def _config(connection: Connection) -> Any:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from convokit.store.inserts import insert_into
 from convokit.store.schema import chunk
 
-_CHUNK = {
-    dialect: kind.insert(chunk).on_conflict_do_update(
-        index_elements=[chunk.c.conversation_id, chunk.c.turn_id, chunk.c.completion, chunk.c.number],
-        set_={"text": kind.insert(chunk).excluded.text},
-    )
-    for dialect, kind in (("sqlite", sqlite), ("postgresql", postgresql))
-}
-"""A piece whose commit's acknowledgement was lost is stored again, longer by what came since."""
 _CHUNKS = (
     select(chunk.c.text)
     .where(chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
@@ -35,12 +29,22 @@ _PIECES = (
 _PRUNE = delete(chunk).where(chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
 
 
+@functools.cache
+def _chunk(dialect: str) -> Any:
+    """Return the INSERT of a piece. One whose commit's acknowledgement was lost is stored again, longer by what came since."""
+    statement = insert_into(dialect, chunk)
+    return statement.on_conflict_do_update(
+        index_elements=[chunk.c.conversation_id, chunk.c.turn_id, chunk.c.completion, chunk.c.number],
+        set_={"text": statement.excluded.text},
+    )
+
+
 def append(
     connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, number: int, text: str
 ) -> None:
     """Store a piece of the reply on its way, in place of an earlier one under its number."""
     connection.execute(
-        _CHUNK[connection.dialect.name],
+        _chunk(connection.dialect.name),
         {
             "conversation_id": conversation_id,
             "turn_id": turn_id,

@@ -1,4 +1,4 @@
-"""The tables, as typed SQLAlchemy Core. The migrations make them; a test holds the two equal.
+"""The tables, as typed SQLAlchemy Core; their indexes are in `layout`. The migrations make them; a test holds the two equal.
 
 Every child table's key leads with `conversation_id`, and no unique index or foreign key crosses conversations: that is what
 lets the same tables be distributed by conversation. Order is `seq`, never time; times are microseconds since 1970 UTC and
@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Column,
     ForeignKey,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -25,9 +25,7 @@ from sqlalchemy import (
     Text,
     TypedColumns,
     Uuid,
-    text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 PREFIX = "convokit_"
 VERSION_TABLE = "convokit_alembic_version"
@@ -238,79 +236,26 @@ def _key(table: str, *columns: str) -> PrimaryKeyConstraint:
     return PrimaryKeyConstraint(*columns, name=f"{PREFIX}{table}_pk")
 
 
-_SMALL: dict[str, Any] = {"sqlite_with_rowid": False}
-"""Rows that are small enough to lie in their key's own tree on SQLite, instead of being named there a second time."""
-
-
-def _partial(condition: str) -> dict[str, Any]:
-    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
-
-
 schema_ = Table("convokit_schema", metadata, SchemaColumns)
 
-conversation = Table(
-    "convokit_conversation",
-    metadata,
-    ConversationColumns,
-    Index("convokit_conversation_recent", "tenant", "updated_at", "id"),
-    Index("convokit_conversation_subject", "tenant", "subject", "updated_at", "id", **_partial("subject IS NOT NULL")),
-)
-branch = Table(
-    "convokit_branch",
-    metadata,
-    BranchColumns,
-    _key("branch", "conversation_id", "number"),
-    Index("convokit_branch_name", "conversation_id", "name", unique=True, **_partial("name IS NOT NULL")),
-    **_SMALL,
-)
-message = Table(
-    "convokit_message",
-    metadata,
-    MessageColumns,
-    _key("message", "conversation_id", "seq"),
-    Index("convokit_message_parting", "conversation_id", "parent_seq", **_partial("run_start_seq = seq")),
-)
-"""The second index holds only messages that do not lie right behind their parent: where paths part. A conversation without
-branches has one row in it, its first message; siblings and leaves are found from it without reading the messages between."""
-turn = Table(
-    "convokit_turn",
-    metadata,
-    TurnColumns,
-    _key("turn", "conversation_id", "id"),
-    Index("convokit_turn_claim", "conversation_id", "claim", unique=True, **_partial("claim IS NOT NULL")),
-    Index(
-        "convokit_turn_idempotency",
-        "conversation_id",
-        "idempotency_hash",
-        unique=True,
-        **_partial("idempotency_hash IS NOT NULL"),
-    ),
-    Index("convokit_turn_again", "conversation_id", "question_seq", **_partial("after_entry IS NOT NULL")),
-    Index("convokit_turn_open", "lease_until", **_partial("claim IS NOT NULL")),
-    **_SMALL,
-)
+conversation = Table("convokit_conversation", metadata, ConversationColumns)
+branch = Table("convokit_branch", metadata, BranchColumns, _key("branch", "conversation_id", "number"))
+message = Table("convokit_message", metadata, MessageColumns, _key("message", "conversation_id", "seq"))
+turn = Table("convokit_turn", metadata, TurnColumns, _key("turn", "conversation_id", "id"))
 chunk = Table(
-    "convokit_chunk",
-    metadata,
-    ChunkColumns,
-    _key("chunk", "conversation_id", "turn_id", "completion", "number"),
-    **_SMALL,
+    "convokit_chunk", metadata, ChunkColumns, _key("chunk", "conversation_id", "turn_id", "completion", "number")
 )
 completion = Table(
     "convokit_completion", metadata, CompletionColumns, _key("completion", "conversation_id", "turn_id", "number")
 )
 tool_call = Table(
-    "convokit_tool_call",
-    metadata,
-    ToolCallColumns,
-    _key("tool_call", "conversation_id", "message_seq", "position"),
-    **_SMALL,
+    "convokit_tool_call", metadata, ToolCallColumns, _key("tool_call", "conversation_id", "message_seq", "position")
 )
-entry = Table("convokit_entry", metadata, EntryColumns, _key("entry", "conversation_id", "number"), **_SMALL)
+entry = Table("convokit_entry", metadata, EntryColumns, _key("entry", "conversation_id", "number"))
 prompt = Table("convokit_prompt", metadata, PromptColumns, _key("prompt", "tenant", "digest"))
 blob = Table("convokit_blob", metadata, BlobColumns, _key("blob", "conversation_id", "digest"))
-summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"), **_SMALL)
-removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"), **_SMALL)
+summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"))
+removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"))
 search = Table("convokit_search", metadata, SearchColumns, _key("search", "conversation_id", "seq"))
 """What search finds: a row for each message with words. Its index on `words`, and SQLite's rowids, only the migration knows."""
 FTS = "convokit_search_words"

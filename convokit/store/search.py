@@ -27,11 +27,11 @@ from sqlalchemy import (
     table,
     update,
 )
-from sqlalchemy.dialects import postgresql
 
 from convokit.domain import words
 from convokit.domain.message import PASSAGE, MessageRow, text_of
 from convokit.store.engine import SEARCH
+from convokit.store.inserts import insert_new
 from convokit.store.schema import conversation, message, search
 
 Place: TypeAlias = tuple[UUID, int]
@@ -41,7 +41,6 @@ _FILLED = 200
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 _TENANT = select(conversation.c.tenant).where(conversation.c.id == bindparam("id"))
 _ADD = insert(search)
-_ADD_NEW = postgresql.insert(search).on_conflict_do_nothing()
 NUMBERED = table(search.name, column("id", Integer), *(column(each.name, each.type) for each in search.columns))
 """The same table as SQLite has it, where FTS5 knows a row by its number."""
 _ADD_WORDS = insert(table("convokit_search_words", column("rowid", Integer), column("words", Text))).from_select(
@@ -155,7 +154,7 @@ def _add(connection: Connection, conversation_id: UUID, made: Sequence[Entry]) -
         return
     values = [{"conversation_id": conversation_id, **{name: getattr(each, name) for name in COLUMNS}} for each in made]
     if connection.dialect.name == "postgresql":
-        connection.execute(_ADD_NEW, values)
+        connection.execute(insert_new("postgresql", search), values)
         return
     connection.execute(_ADD, values)
     connection.execute(_ADD_WORDS, [{"b_id": conversation_id, "b_seq": each.seq, "b_keys": each.keys} for each in made])

@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from convokit import Convokit
 from convokit.audit import prices
-from convokit.audit.prices import ListedPrices, NoPrices, Prices, prices_from
-from convokit.domain.usage_report import Price
+from convokit.audit.prices import ListedPrices, NoPrices, prices_from
+from convokit.domain.usage_report import Price, Prices
 from convokit.store.engine import WRITE, database_url, open_engine
 from convokit.store.usage import HALF_HOUR_US
 from tests.support.databases import Files

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from convokit.domain.message import Message
+from tests.summary.talk import BUDGET, HEADING, ONCE, SUMMARY, Writer
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
-from tests.test_summary import BUDGET, HEADING, ONCE, SUMMARY, Writer
 
 
 def test_a_copy_goes_on_with_the_summary(face: Face, database: str, server: LoopbackServer) -> None:

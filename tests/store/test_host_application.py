@@ -12,7 +12,7 @@ from alembic.config import Config
 from sqlalchemy import Integer, String, create_engine, inspect, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from convokit.store import conversations, messages, migrate
+from convokit.store import conversations, layout, messages
 from convokit.store.engine import database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
@@ -91,7 +91,7 @@ def test_two_alembics_share_a_database(
     command.check(host)
     engine = create_engine(host_url)
     with engine.connect() as connection:
-        assert migrate.differences(connection) == []
+        assert layout.differences(connection) == []
         assert {"alembic_version", "convokit_alembic_version", "ticket"} <= set(inspect(connection).get_table_names())
     engine.dispose()
     assert face.settle(kit.chat("k").send("hello")).text == "echo: hello"

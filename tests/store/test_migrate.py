@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from convokit import Convokit
 from convokit.errors import SchemaOutdated, StoreUnavailable
-from convokit.store import migrate, schema
+from convokit.store import layout, migrate, schema
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.support.faces import Face
 
@@ -32,7 +32,7 @@ def test_migrations_equal_the_tables(database: str) -> None:
     """A migrated database differs in nothing from what the code expects."""
     engine = open_engine(database_url(database))
     with engine.connect() as connection:
-        assert migrate.differences(connection) == []
+        assert layout.differences(connection) == []
         assert migrate.current(connection) == schema.REVISION
     engine.dispose()
 

@@ -7,12 +7,13 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import convokit
-from convokit import AsyncChat, AsyncConvokit, Chat, Convokit, errors
-from convokit.store import schema
+from convokit import AsyncChat, AsyncConvokit, Chat, Convokit, audit, completion, errors
+from convokit.store import layout
 
 MAX_LINES = 350
 MAX_FUNCTION = 80
@@ -81,7 +82,7 @@ def test_both_faces_have_the_same_methods(one: type, other: type) -> None:
 def test_child_tables_lead_with_the_conversation() -> None:
     """Keys and unique indexes of every table below a conversation begin with conversation_id."""
     roots = {"convokit_schema", "convokit_conversation", "convokit_prompt"}
-    for table in schema.metadata.tables.values():
+    for table in layout.metadata.tables.values():
         if table.name in roots:
             continue
         assert next(iter(table.primary_key.columns)).name == "conversation_id", table.name
@@ -109,6 +110,33 @@ def test_importing_convokit_is_light() -> None:
         "sys.exit(repr(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_no_plain_turn_needs_is_loaded_by_who_needs_it() -> None:
+    """`import convokit` and making a kit load no database's dialect but their own, and no room for reading back or removing."""
+    needless = ("convokit.audit.", "convokit.store.layout", "convokit.store.proof", "convokit.store.contradictions")
+    rooms = [f"convokit.completion.{room}" for room in ("branching", "indexing", "pinning", "proving", "transfer")]
+    code = (
+        "import sys, convokit; after = [name for name in sys.modules if name.startswith('sqlalchemy.dialects.')];"
+        "convokit.Convokit('sqlite:///chat.db', model='m').chat('k');"
+        "dialects = {name for name in sys.modules if name.startswith('sqlalchemy.dialects.postgresql')};"
+        f"loaded = [name for name in sys.modules if name.startswith({(*needless, *rooms)!r})];"
+        "sys.exit(repr((after, dialects, loaded)) if after or dialects or loaded else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("floor", [audit, completion])
+def test_rooms_opened_on_use_are_those_that_type_checkers_know(floor: ModuleType) -> None:
+    """Each room a floor names opens, nothing else does, and type checkers are told of the same ones."""
+    tree = ast.parse(inspect.getsource(floor))
+    said = {node.names[0].name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.names[0].asname}
+    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} - {inspect.getdoc(floor)}
+    assert said == {name for name in named if isinstance(name, str)} > set()
+    for room in said:
+        assert inspect.ismodule(getattr(floor, room))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        getattr(floor, "nothing")  # noqa: B009  # mypy knows that it is not there
 
 
 def test_public_names_are_documented() -> None:
