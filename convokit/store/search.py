@@ -32,7 +32,7 @@ from convokit.domain import words
 from convokit.domain.message import PASSAGE, MessageRow, text_of
 from convokit.store.engine import SEARCH
 from convokit.store.inserts import insert_new
-from convokit.store.schema import conversation, message, search
+from convokit.store.schema import FTS, conversation, message, search
 
 Place: TypeAlias = tuple[UUID, int]
 COLUMNS = ("seq", "role", "created_at", "words")
@@ -43,7 +43,7 @@ _TENANT = select(conversation.c.tenant).where(conversation.c.id == bindparam("id
 _ADD = insert(search)
 NUMBERED = table(search.name, column("id", Integer), *(column(each.name, each.type) for each in search.columns))
 """The same table as SQLite has it, where FTS5 knows a row by its number."""
-_ADD_WORDS = insert(table("convokit_search_words", column("rowid", Integer), column("words", Text))).from_select(
+_ADD_WORDS = insert(table(FTS, column("rowid", Integer), column("words", Text))).from_select(
     ["rowid", "words"],
     select(NUMBERED.c.id, bindparam("b_keys", type_=Text)).where(
         NUMBERED.c.conversation_id == bindparam("b_id"), NUMBERED.c.seq == bindparam("b_seq")

@@ -13,7 +13,6 @@ import argparse
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from convokit import Convokit
-from tests.benchmarks import million, page
+from tests.benchmarks import engines, million, page
 from tests.benchmarks.server import running
 from tests.benchmarks.turn import BUDGET, MILLION, QUESTION
-from tests.support.databases import Files, Postgres
 
 SMALL = 100
 
@@ -156,17 +154,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
     parts = []
-    with running(1) as url, ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-bench-"))
-        makers: dict[str, Callable[[], str]] = {"sqlite": Files(Path(folder)).migrated}
-        if given.only != "sqlite":
-            server = Postgres()
-            stack.callback(server.close)
-            makers["postgresql"] = server.migrated
+    with running(1) as url, engines.makers(given.only) as makers:
         for kind, make in makers.items():
-            if given.only in (None, kind):
-                parts.append(run(kind, make, url, given.conversations, given.rounds))
-                print(parts[-1], end="\n\n", flush=True)
+            parts.append(run(kind, make, url, given.conversations, given.rounds))
+            print(parts[-1], end="\n\n", flush=True)
     if given.write is not None:
         page.put(given.write, "scale", "\n\n".join(parts))
 

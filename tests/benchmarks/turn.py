@@ -12,7 +12,6 @@ import argparse
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,11 +25,10 @@ from sqlalchemy import text
 
 from convokit import Budget, Convokit
 from convokit.store.engine import WRITE, database_url, open_engine
-from tests.benchmarks import page
+from tests.benchmarks import engines, page
 from tests.benchmarks.expert import Expert
 from tests.benchmarks.hand import PostgresByHand, SqliteByHand
 from tests.benchmarks.server import REPLY, running
-from tests.support.databases import Files, Postgres
 from tests.support.growing import fill, grow
 
 SIZES = (10, 1_000, 100_000)
@@ -205,19 +203,12 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
     parts = []
-    with running(1) as url, ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-bench-"))
-        makers: dict[str, Callable[[], str]] = {"sqlite": Files(Path(folder)).migrated}
-        if given.only != "sqlite":
-            server = Postgres()
-            stack.callback(server.close)
-            makers["postgresql"] = server.migrated
+    with running(1) as url, engines.makers(given.only) as makers:
         for kind, make in makers.items():
-            if given.only in (None, kind):
-                parts.append(
-                    text_of(kind, measure(kind, make, url, rounds=given.rounds, million=given.million), given.rounds)
-                )
-                print(parts[-1], end="\n\n", flush=True)
+            parts.append(
+                text_of(kind, measure(kind, make, url, rounds=given.rounds, million=given.million), given.rounds)
+            )
+            print(parts[-1], end="\n\n", flush=True)
     if given.write is not None:
         page.put(given.write, "turn", "\n\n".join(parts))
 
