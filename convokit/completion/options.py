@@ -17,7 +17,7 @@ from convokit.context.builder import ContextBuilder
 from convokit.context.repair import PartialPolicy
 from convokit.context.rolling import reserve
 from convokit.context.strategy import Strategy
-from convokit.context.tokens import Counter, counter_for
+from convokit.context.tokens import Counter
 from convokit.domain.params import RequestParams, check
 from convokit.domain.profile import Profile, resolve
 from convokit.domain.text import checked
@@ -243,7 +243,7 @@ def settle(options: Options, base_url: str) -> Plan:
     builder = ContextBuilder(
         budget=_given(options.budget, Budget()),
         profile=profile,
-        counter=counter_for(profile, _given(options.counter, None)),
+        counter=_given(options.counter, None),
         partial=_given(options.partial, "include"),
         strategy=_given(options.strategy, None),
     )

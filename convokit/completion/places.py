@@ -52,6 +52,10 @@ def found(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow
     row = messages.get(connection, conversation_id, seq)
     if row is None:
         raise NotFound("message", seq)
+    if row.is_passage and row.status == "redacted":
+        raise InvalidInput(
+            "message", f"message {seq} was a passage or a summary and is emptied: name a message of a path"
+        )
     if row.is_passage:
         raise InvalidInput("message", f"message {seq} is a passage, which is no place of its own: name its question")
     if row.status == SUMMARY:

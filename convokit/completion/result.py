@@ -66,28 +66,27 @@ def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
     """Return the reply's row, without its place. A call whose arguments broke off is no call."""
     plan, report = call.prepared.plan, call.prepared.context.report
     calls = answer.tool_calls if status == "complete" else []
-    shape: dict[str, Any] = {"role": "assistant", "content": _fixed(answer.content), "refusal": _fixed(answer.refusal)}
-    if calls:
-        shape["tool_calls"] = calls
-    tokens = message_tokens(plan.counter, shape)
-    return MessageRow(
+    row = MessageRow(
         seq=0,
         parent_seq=call.parent.seq,
         run_start_seq=0,
         turn_id=call.row.turn_id,
         role="assistant",
-        content=shape["content"],
+        content=_fixed(answer.content),
         tool_calls=repaired(compact_json(calls)) if calls else None,
-        refusal=shape["refusal"],
+        refusal=_fixed(answer.refusal),
         extra=_extra(call, answer),
         status=status,
-        tokens=tokens,
+        tokens=0,
         counter=plan.counter.name,
-        path_tokens=call.parent.path_tokens + tokens,
+        path_tokens=0,
         window_from_seq=report.start,
         window_rule=call.prepared.rule,
         created_at=now,
     )
+    row.tokens = message_tokens(plan.counter, row.as_wire())
+    row.path_tokens = call.parent.path_tokens + row.tokens
+    return row
 
 
 def _fixed(text: str | None) -> str | None:

@@ -17,7 +17,7 @@ from convokit.context.intake import taken_in
 from convokit.context.repair import PartialPolicy, sendable
 from convokit.context.report import Context, Earlier, Part, PartKind, Report, stable_tokens
 from convokit.context.rolling import Chosen, Rolled, choose, with_heading
-from convokit.context.strategy import StepWindow, Strategy, View, pins_before
+from convokit.context.strategy import StepWindow, Strategy, View, fitting, pins_before
 from convokit.context.tokens import (
     REPLY_PRIMER,
     Counter,
@@ -61,7 +61,7 @@ class ContextBuilder:
     ) -> None:
         self.profile = profile or Profile()
         self.budget = budget or Budget()
-        self.counter = counter or counter_for(self.profile)
+        self.counter = counter_for(self.profile, counter)
         self.partial: PartialPolicy = partial
         self.strategy = strategy or StepWindow()
 
@@ -151,8 +151,9 @@ class ContextBuilder:
         items, pinned = _without_room(items, unsendable), _without_room(pinned, unsendable)
         taken = sum(item.tokens for item in passages)
         view = View(items, available - taken, self.step_tokens, complete, floor, self.counter.name)
+        fit = fitting(pinned, view) if pinned else []
         try:
-            picked = choose(self.strategy, view, pinned, available, taken, summaries, kept_free)
+            picked = choose(self.strategy, view, fit, available, taken, summaries, kept_free)
         except ContextOverflow as error:
             raise self._explained(error, fixed_tokens, reply_tokens) from None
         chosen = picked.sent
@@ -177,7 +178,7 @@ class ContextBuilder:
             strategy=self.strategy.name,
             start=start,
             dropped_tokens=items[chosen.start].before,
-            moves_in_tokens=_moves_in(self.strategy, picked.view, chosen.start, pinned),
+            moves_in_tokens=_moves_in(self.strategy, picked.view, chosen.start, fit),
             stable_tokens=stable_tokens(fixed_tokens - REPLY_PRIMER, parts, start, earlier),
             last_call=None,
             parts=tuple(parts),

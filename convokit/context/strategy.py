@@ -142,8 +142,22 @@ class LastTurns:
         return Selection(start, self.name)
 
 
+def fitting(pinned: Sequence[Item], view: View) -> list[Item]:
+    """Return the pins that fit beside the current turn, the newest first to be kept: another takes no room from history."""
+    turns = view.turns
+    current = turns[-1] if turns else 0
+    room = view.available - view.tokens_from(current)
+    kept = []
+    for item in sorted(pinned, key=lambda item: item.key, reverse=True):
+        cost = item.tokens if item.key < view.items[current].key else 0
+        if cost <= room:
+            kept.append(item)
+            room -= cost
+    return kept[::-1]
+
+
 def selected(strategy: Strategy, view: View, pinned: Sequence[Item]) -> Selection:
-    """Return what the strategy selects; where not even the current turn fits beside the pins, that turn alone.
+    """Return what the strategy selects; where not even the current turn fits, that turn alone.
 
     `view.available` is for pins too. A pin costs more than the window only where it lies before it: so the strategy is asked
     again for as long as its window leaves out pins that it was given room for.

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from convokit.context import exact, media
 from convokit.context.estimate import CharacterEstimate
-from convokit.domain.profile import ImageTokens, Profile
+from convokit.domain.profile import Profile
 
 MESSAGE_OVERHEAD = 4
 """Tokens a message costs beyond role and text: where it begins and ends, and line breaks (ChatML, Llama 3; OpenAI needs 3)."""
@@ -33,11 +33,18 @@ class Counter(Protocol):
 
 
 class ForProfile:
-    """A counter together with what images cost the profile's model; the name says both."""
+    """A counter together with what the profile adds: what images cost its model, and what of its own it is sent again.
 
-    def __init__(self, counter: Counter, images: ImageTokens) -> None:
-        self.images = images
-        self.name = f"{counter.name}+{images.name}"
+    The name says all of it: under another profile the same message may cost something else.
+    """
+
+    def __init__(self, counter: Counter, profile: Profile) -> None:
+        self.images = profile.images
+        self.provider = profile.provider
+        self.replayed = tuple(sorted(profile.replay_keys))
+        images = "" if self.images is None else f"+{self.images.name}"
+        replayed = f"+{self.provider}:{','.join(self.replayed)}" if self.replayed else ""
+        self.name = f"{counter.name}{images}{replayed}"
         self.count = counter.count
 
 
@@ -45,10 +52,12 @@ def counter_for(profile: Profile, given: Counter | None = None) -> Counter:
     """Return what counts for `profile`: the counter given, else exact tokens with the `tokens` extra, else the estimate.
 
     Exact means o200k_base or cl100k_base, where the profile's model is known to use it. A family of models whose images are
-    priced by its own formula becomes part of the counter and its name.
+    priced by its own formula, and the keys of a reply that go back to its provider, become part of the counter and its name.
     """
+    if isinstance(given, ForProfile):
+        return given
     counter = given or _default(profile.tokenizer)
-    return counter if profile.images is None else ForProfile(counter, profile.images)
+    return counter if profile.images is None and not profile.replay_keys else ForProfile(counter, profile)
 
 
 def _default(tokenizer: str | None) -> Counter:
@@ -77,7 +86,20 @@ def message_tokens(counter: Counter, message: Mapping[str, Any]) -> int:
         total += TOOL_OVERHEAD + counter.count(json.dumps(call, ensure_ascii=False))
     if message.get("function_call"):
         total += TOOL_OVERHEAD + counter.count(json.dumps(message["function_call"], ensure_ascii=False))
+    if isinstance(counter, ForProfile) and counter.replayed and message.get("role") == "assistant":
+        total += _replayed_tokens(counter, message)
     return total
+
+
+def _replayed_tokens(counter: ForProfile, message: Mapping[str, Any]) -> int:
+    """Return what a provider's own keys cost that it is sent again: as stored beside the message, or in it already."""
+    extra = message.get("extra")
+    ours = isinstance(extra, Mapping) and extra.get("provider") == counter.provider
+    kept = extra.get("keys") if ours and isinstance(extra, Mapping) else None
+    found = {**kept, **message} if isinstance(kept, Mapping) else message
+    values = (found[key] for key in counter.replayed if found.get(key) is not None)
+    texts = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values)
+    return sum(MESSAGE_OVERHEAD + counter.count(text) for text in texts)
 
 
 @functools.lru_cache(maxsize=256)

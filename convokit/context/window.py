@@ -101,10 +101,10 @@ def _step_starts(
         starts.append(held)
     elif complete:
         starts.append(0)
-    previous: int | None = None
+    previous = items[starts[0]].before // step if starts else None
     for index in boundaries:
         multiple = items[index].before // step
-        if previous is not None and multiple > previous and index not in starts[:1]:
+        if previous is not None and multiple > previous:
             starts.append(index)
         previous = multiple
     return starts

@@ -75,19 +75,52 @@ def test_the_start_is_the_first_that_fits_with_the_pins_before_it(
     strategy: Strategy, pins: set[int], tokens: int, floor: int | None
 ) -> None:
     """Only pins that stay out of the window cost more than it; so the start is the one that a reckoning by hand finds, and no
-    earlier turn would fit beside those pins."""
+    earlier turn would fit beside those pins. A pin that does not fit beside the current turn and newer pins costs nothing."""
     items = _items(_talk(20))
     context = _built(items, tokens, strategy, pins=pins, floor=floor, step=1)
     start, room = context.report.start, context.report.available
     assert start is not None
+    fit: set[int] = set()
+    for key in sorted(pins, reverse=True):
+        beside = {*fit, key, items[-1].key}
+        if sum(item.tokens for item in items if item.key in beside) <= room:
+            fit.add(key)
 
     def needed(start: int) -> int:
-        return sum(item.tokens for item in items if item.key >= start or item.key in pins)
+        return sum(item.tokens for item in items if item.key >= start or item.key in fit)
 
     least = floor if floor is not None and isinstance(strategy, StepWindow) else 0
     starts = [item.key for item in items if item.starts_turn and item.key >= least]
     expected = next((at for at in starts if needed(at) <= room), items[-1].key)
     assert start == expected
+
+
+@STRATEGIES
+def test_a_pin_that_cannot_fit_leaves_the_history_its_room(strategy: Strategy) -> None:
+    """A pinned message larger than the budget is left out, and what fits without it is sent; smaller pins are kept."""
+    shapes = _talk(20)
+    shapes[2] = {"role": "user", "content": "w " * 1000}
+    items = _items(shapes)
+    without, beside = _built(items, 400, strategy), _built(items, 400, strategy, pins={2})
+    assert beside.messages == without.messages
+    assert (beside.report.start, beside.report.moves_in_tokens) == (
+        without.report.start,
+        without.report.moves_in_tokens,
+    )
+    assert [part.rule for part in beside.report.dropped if part.key == 2] == ["pinned, but does not fit"]
+    assert _built(items, 400, strategy, pins={0, 2}).messages[0] == shapes[0]
+
+
+def test_a_start_held_amid_a_turn_moves_to_the_next_step() -> None:
+    """A window held at a message that begins no turn moves on to the first turn past the next multiple of the step."""
+    items = _items(_talk(20))
+    held = _built(items[:16], 10_000, floor=3).report
+    assert (held.start, held.rule) == (3, "held from the last turn")
+    step = 50
+    starts = [item.key for item in items if item.starts_turn and item.key > 3]
+    expected = next(key for key in starts if items[key].before // step > items[3].before // step)
+    room = sum(item.tokens for item in items[4:]) + REPLY_PRIMER + 20
+    assert _built(items, room, floor=3, step=step).report.start == expected
 
 
 @STRATEGIES

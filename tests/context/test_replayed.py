@@ -1,0 +1,83 @@
+"""What a provider is sent again of its own keys takes room as everything that is sent does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from convokit import Budget, ContextBuilder, Profile
+from convokit.context.tokens import REPLY_PRIMER, counter_for, message_tokens
+from convokit.domain.profile import resolve
+from convokit.wire.messages import for_wire
+from tests.context.histories import Message, Words
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer, completion
+
+VENDOR = Profile(provider="vendor", replay_keys=frozenset({"reasoning_content", "reasoning_details"}))
+THOUGHT = {
+    "reasoning_content": "w " * 40,
+    "reasoning_details": [{"text": "w " * 30, "signature": "s"}],
+    "other": "w " * 20,
+}
+
+
+def _said(provider: str, **keys: Any) -> Message:
+    return {"role": "assistant", "content": "yes", "extra": {"provider": provider, "keys": keys}}
+
+
+def test_what_goes_back_is_counted_and_nothing_else() -> None:
+    """A vendor's keys count for the vendor that sent them, those alone that it is sent again, stored or in the array."""
+    plain = {"role": "assistant", "content": "yes"}
+    counter = counter_for(VENDOR, Words())
+    cost = message_tokens(counter, plain)
+    stored = message_tokens(counter, _said("vendor", **THOUGHT))
+    assert cost + 40 + 30 < stored < cost + 40 + 30 + 20
+    (sent,) = for_wire([_said("vendor", **THOUGHT)], VENDOR)
+    assert message_tokens(counter, sent) == stored
+    assert message_tokens(counter, _said("another", **THOUGHT)) == cost
+    assert message_tokens(Words(), _said("vendor", **THOUGHT)) == cost
+    assert message_tokens(counter, {**_said("vendor", **THOUGHT), "role": "user"}) == message_tokens(
+        counter, {**plain, "role": "user"}
+    )
+
+
+@pytest.mark.parametrize("provider", ["deepseek", "llama.cpp", "openrouter"])
+def test_counts_name_the_vendor_whose_keys_they_hold(provider: str) -> None:
+    """Counts with a vendor's keys and without are different counts: each has its name, whatever counts the texts."""
+    profile = resolve("m", "http://127.0.0.1:9/v1", name=provider)
+    name = ContextBuilder(profile=profile, counter=Words()).counter.name
+    assert name == f"{Words().name}+{provider}:{','.join(sorted(profile.replay_keys))}"
+    assert counter_for(profile, counter_for(profile, Words())).name == name
+    assert ContextBuilder(counter=Words()).counter.name == Words().name
+
+
+def test_a_long_thought_stays_within_the_budget(face: Face, database: str, server: LoopbackServer) -> None:
+    """The reply is stored with what it costs as it goes back; every request fits, and the thought leaves the window with it."""
+    budget = Budget(context_tokens=300, reply_tokens=20, step_tokens=50)
+    given = {"base_url": server.url, "budget": budget, "counter": Words()}
+    kit = face.kit(database, model="m", profile=VENDOR, **given)
+    chat = kit.chat("thinking")
+    thoughts = []
+    for number in range(8):
+        server.script(completion("ok", reasoning_content="w " * (20 + 20 * number)))
+        reply = face.settle(chat.send(f"question {number}"))
+        assert reply.message.tokens > 20 + 20 * number
+        sent = server.requests[-1].body["messages"]
+        counter = counter_for(VENDOR, Words())
+        tokens = REPLY_PRIMER + sum(message_tokens(counter, each) for each in sent)
+        assert tokens == reply.context.tokens <= 280
+        thoughts.append(sum("reasoning_content" in each for each in sent))
+    assert max(thoughts) >= 2
+    assert thoughts[-1] < 7
+    elsewhere = face.kit(database, model="m", **given).chat("thinking")
+    assert face.settle(elsewhere.context("and now?")).report.tokens < 150
+
+
+def test_a_spoken_reply_is_stored_with_its_words_counted(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """The transcript goes back once the sound is forgotten: the stored count holds it."""
+    server.script(
+        completion(None, audio={"id": "audio_1", "expires_at": 0, "data": "AAAA", "transcript": "word " * 300})
+    )
+    reply = face.settle(kit.chat("spoken").send("speak", modalities=["text", "audio"], audio={"format": "wav"}))
+    assert reply.message.tokens > 300
