@@ -98,7 +98,7 @@ def _replayed_tokens(counter: ForProfile, message: Mapping[str, Any]) -> int:
     kept = extra.get("keys") if ours and isinstance(extra, Mapping) else None
     found = {**kept, **message} if isinstance(kept, Mapping) else message
     values = (found[key] for key in counter.replayed if found.get(key) is not None)
-    texts = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values)
+    texts = (each if isinstance(each, str) else json.dumps(each, ensure_ascii=False, default=str) for each in values)
     return sum(MESSAGE_OVERHEAD + counter.count(text) for text in texts)
 
 

@@ -42,6 +42,12 @@ def test_what_goes_back_is_counted_and_nothing_else() -> None:
     )
 
 
+def test_a_key_that_is_no_json_is_counted_by_its_words() -> None:
+    """What is handed in beside a plain message may be anything: counting it raises nothing."""
+    thought = {"role": "assistant", "content": "yes", "reasoning_content": object()}
+    assert ContextBuilder(profile=VENDOR).build(history=[{"role": "user", "content": "q"}, thought]).report.tokens > 0
+
+
 @pytest.mark.parametrize("provider", ["deepseek", "llama.cpp", "openrouter"])
 def test_counts_name_the_vendor_whose_keys_they_hold(provider: str) -> None:
     """Counts with a vendor's keys and without are different counts: each has its name, whatever counts the texts."""
