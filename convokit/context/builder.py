@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from convokit.context.arrange import INSTRUCTIONS, arranged, as_sent, prompt_role
@@ -222,9 +223,14 @@ class ContextBuilder:
 def _part(
     kind: PartKind, role: str, key: int | None, tokens: int, *, rule: str = "", out: bool = False, text: str = ""
 ) -> Part:
-    words = " ".join(text[: _EXCERPT * 2].split())
-    excerpt = words if len(words) <= _EXCERPT else words[: _EXCERPT - 1] + "…"
-    return Part(kind, role, key, tokens, included=not out, rule=rule, excerpt=excerpt)
+    return Part(kind, role, key, tokens, included=not out, rule=rule, excerpt=_excerpt(text[: _EXCERPT * 2]))
+
+
+@lru_cache(maxsize=4096)
+def _excerpt(text: str) -> str:
+    """Return the first words on one line: the same, turn after turn, for nearly every message of a window."""
+    words = " ".join(text.split())
+    return words if len(words) <= _EXCERPT else words[: _EXCERPT - 1] + "…"
 
 
 def _without_room(items: Sequence[Item], unsendable: Collection[int]) -> Sequence[Item]:

@@ -21,7 +21,8 @@ MARK = "\n[cut off]"
 def sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Item], dict[int, str]]:
     """Return the items that may be sent, in a valid order, and why each other one was left out (by key)."""
     left_out: dict[int, str] = {}
-    answers = _answers(items)
+    results = [item for item in items if item.shape["role"] == "tool"]
+    answers = _answers(items) if results else {}
     used: set[int] = set()
     result: list[Item] = []
     for item in items:
@@ -35,9 +36,7 @@ def sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Ite
             result += _with_answers(item, answers, used, left_out)
         else:
             result.append(item)
-    for item in items:
-        if item.shape["role"] == "tool" and item.key not in used:
-            left_out[item.key] = "a tool result without its call"
+    left_out.update({item.key: "a tool result without its call" for item in results if item.key not in used})
     return result, left_out
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from convokit.context.window import Item, choose, suffix_sums
 from convokit.errors import ContextOverflow, SettingsError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what is asked again and again is kept beside the fields
 class View:
     """What a strategy chooses from.
 
@@ -31,14 +32,19 @@ class View:
     floor: int | None = None
     counter: str = ""
 
-    @property
+    @cached_property
     def turns(self) -> list[int]:
         """The indexes at which turns begin, the current one last."""
         return [index for index, item in enumerate(self.items) if item.starts_turn]
 
+    @cached_property
+    def sums(self) -> list[int]:
+        """What the items from each index on cost together, and 0 behind the last."""
+        return suffix_sums(self.items)
+
     def tokens_from(self, index: int) -> int:
         """Return what the items from `index` on cost together."""
-        return sum(item.tokens for item in self.items[index:])
+        return self.sums[index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,8 @@ class StepWindow:
         """Return the first turn boundary past the next multiple of the step that fits. Raises: ContextOverflow."""
         window = choose(
             view.items,
+            view.turns,
+            view.sums,
             available=view.available,
             step=view.step,
             complete=view.complete,
@@ -107,7 +115,7 @@ class Everything:
 
     def select(self, view: View) -> Selection:
         """Return the earliest turn boundary from which all fits."""
-        sums = suffix_sums(view.items)
+        sums = view.sums
         if view.complete and sums[0] <= view.available:
             return Selection(0, "everything fits")
         start = next((index for index in view.turns if sums[index] <= view.available), len(view.items) - 1)
@@ -137,7 +145,7 @@ class LastTurns:
         newest = view.turns[-self.turns :]
         if len(newest) < self.turns and view.complete:
             newest = [0, *newest]
-        sums = suffix_sums(view.items)
+        sums = view.sums
         start = next((index for index in newest if sums[index] <= view.available), len(view.items) - 1)
         return Selection(start, self.name)
 
@@ -197,7 +205,7 @@ def within(selection: Selection, view: View, pinned: Sequence[Item], available: 
     The oldest turns make room first, then single messages, the oldest first; indexes that are not there select nothing.
     Raises: ContextOverflow, from the last turn alone.
     """
-    items, turns, sums = view.items, view.turns, suffix_sums(view.items)
+    items, turns, sums = view.items, view.turns, view.sums
     current = turns[-1] if turns else 0
     start = min(max(selection.start, 0), current)
     also_there = [items[index] for index in selection.also if 0 <= index < len(items)]

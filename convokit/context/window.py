@@ -53,18 +53,25 @@ def window_rule(model: str, counter: str, step_tokens: int, strategy: str) -> in
 
 
 def choose(
-    items: Sequence[Item], *, available: int, step: int, complete: bool, floor: int | None, counter: str = ""
+    items: Sequence[Item],
+    turns: Sequence[int],
+    suffix: Sequence[int],
+    *,
+    available: int,
+    step: int,
+    complete: bool,
+    floor: int | None,
+    counter: str = "",
 ) -> Window:
-    """Return where the window begins.
+    """Return where the window begins. `turns` are the indexes at which turns begin, `suffix` is `suffix_sums(items)`.
 
     `complete` says that `items` begin at the path's root; `floor` is the key before which the window may not begin.
     Raises: ContextOverflow when the last turn alone is over `available` tokens.
     """
-    suffix = suffix_sums(items)
     first = _first_at(items, floor)
     if complete and first == 0 and suffix[0] <= available:
         return Window(0, "everything fits", suffix[0])
-    boundaries = [index for index, item in enumerate(items) if item.starts_turn and index >= first]
+    boundaries = [index for index in turns if index >= first]
     for index in _step_starts(items, boundaries, step, complete=complete, held=first if floor is not None else None):
         if suffix[index] <= available:
             held = floor is not None and index == first
