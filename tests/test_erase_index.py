@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 from convokit import Convokit
 from convokit.domain import words
 from convokit.store.schema import search
-from convokit.store.search import short
+from convokit.store.search import numbers
 from tests.support.canaries import change, in_bytes
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
@@ -31,7 +31,7 @@ def indexed(database: str) -> dict[str, set[str]]:
     def terms(connection: Connection) -> dict[str, set[str]]:
         if connection.dialect.name == "postgresql":
             kept = {number for row in connection.execute(select(search.c.words)).scalars() for number in row or ()}
-            return {"convokit_search": {key for key in EVERY if short(key) in kept}}
+            return {"convokit_search": {key for key in EVERY if kept.intersection(numbers([key]))}}
         driver: Any = connection.connection.driver_connection
         driver.execute(VOCABULARY)
         known = {term for (term,) in driver.execute("SELECT term FROM temp.vocabulary")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,16 @@ def _rows(face: Face, kit: Any, kind: str) -> list[dict[str, Any]]:
     face.settle(kit.export(file))
     lines = [json.loads(line) for line in file.getvalue().splitlines()]
     return [line[kind] for line in lines if kind in line]
+
+
+@pytest.mark.parametrize("changed", [None, 1_600_000_000.0, 1_800_000_000.0])
+def test_no_message_is_newer_than_its_conversation(face: Face, kit: Any, changed: float | None) -> None:
+    """Whatever a file says of when a conversation last changed: a search looks back from there."""
+    into(face, kit, [{**conversation(), "update_time": changed}], format="chatgpt")
+    newest = max(each.created_at for each in face.settle(kit.chat(f"chatgpt:{ID}").messages()))
+    stored = face.settle(kit.conversations()).items[0].updated_at
+    assert stored == max(newest, datetime.fromtimestamp(changed or 0, UTC))
+    assert len(face.settle(kit.search("nginx"))) > 0
 
 
 def test_an_imported_conversation_can_be_edited_and_asked_again(face: Face, kit: Any, server: LoopbackServer) -> None:

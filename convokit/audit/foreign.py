@@ -123,7 +123,7 @@ def _conversation(incoming: Incoming, place: Place, rows: list[MessageRow]) -> C
         last_entry=0,
         chain_hash=chains.genesis(id_),
         created_at=created,
-        updated_at=incoming.updated_at if incoming.updated_at is not None else created,
+        updated_at=max(created, incoming.updated_at or created, *(row.created_at for row in rows)),
         archived_at=None,
     )
 

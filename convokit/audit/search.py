@@ -88,6 +88,7 @@ def asked(
     named = None if id is None else as_id(id)
     wanted = finding.Wanted(
         keys=found.keys,
+        characters=found.characters,
         role=role,
         subject=subject,
         since=_microseconds("since", since),

@@ -25,10 +25,14 @@ _LONG_CHARS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query: the keys a row must have, and patterns its folded text must match."""
+    """A query: the keys a row must have, and patterns its folded text must match.
+
+    A row with all `keys` has the `characters` as well: they help an index whose keys are not exact.
+    """
 
     text: str
     keys: tuple[str, ...]
+    characters: tuple[str, ...]
     patterns: tuple[re.Pattern[str], ...]
     whole: re.Pattern[str]
     """All its words, one after the other."""
@@ -47,8 +51,11 @@ class Query:
         if len(every) > MOST_WORDS:
             raise InvalidInput("query", f"{len(every)} words are over the limit of {MOST_WORDS}")
         keys = dict.fromkeys(key for word in every for key in word.keys)
+        characters = dict.fromkeys(character for word in every if word.unspaced for character in word.text)
         together = dict.fromkeys(words.pattern(group) for group in _groups(folded))
-        return cls(folded, tuple(keys), tuple(map(re.compile, together)), re.compile(words.pattern(every)))
+        return cls(
+            folded, tuple(keys), tuple(characters), tuple(map(re.compile, together)), re.compile(words.pattern(every))
+        )
 
     def rank(self, text: str) -> float | None:
         """Return how well a text answers, 0 to 1, or None where it does not.

@@ -67,8 +67,11 @@ class Addition:
 def moved_on(
     row: ConversationRow, branch: int, head: int | None, last: int, entries: Sequence[Entry], at: int
 ) -> ConversationRow:
-    """Return the conversation as it is with these entries behind it, `last` its last seq and `head` the branch's new head."""
-    moved = replace(row, last_seq=last, updated_at=at)
+    """Return the conversation as it is with these entries behind it, `last` its last seq and `head` the branch's new head.
+
+    Its time never goes back, though another host's clock may: no message is newer than its conversation.
+    """
+    moved = replace(row, last_seq=last, updated_at=max(at, row.updated_at))
     if entries:
         moved.last_entry, moved.chain_hash = entries[-1].number, entries[-1].hash
     if branch == 0 and head is not None:

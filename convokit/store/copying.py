@@ -159,7 +159,7 @@ def _conversation(row: ConversationRow, copy: Copy, places: _Places) -> Conversa
         last_entry=0,
         chain_hash=chains.genesis(copy.id),
         created_at=copy.at,
-        updated_at=copy.at,
+        updated_at=max(copy.at, row.updated_at),
         archived_at=None,
         pins=json.dumps(pins) if pins else None,
     )

@@ -1,13 +1,14 @@
 """Asking the search index: which messages are likely to match, newest first.
 
 SQLite's FTS5 gives its rows out in that order, so that the first of very many cost no more than the first of a few.
-PostgreSQL's index gives all, to be put in order. Tenant, role, time and conversation are conditions of the same statement.
+PostgreSQL's index gives all, to be put in order: so it is asked first in which of a few lengths of time there are enough, and
+then for those alone. Tenant, role, time and conversation are conditions of the same statement.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -19,11 +20,13 @@ from sqlalchemy import (
     Integer,
     Text,
     and_,
+    case,
     cast,
     column,
     exists,
     func,
     literal,
+    null,
     or_,
     select,
     table,
@@ -32,14 +35,17 @@ from sqlalchemy import (
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
 
-from convokit.domain import words
+from convokit.domain import periods, words
 from convokit.domain.message import MessageRow
+from convokit.domain.periods import Span
 from convokit.domain.text import compact_json
 from convokit.store.schema import FTS, conversation, message, search
-from convokit.store.search import NUMBERED, Place, owners, short, text_of_row
+from convokit.store.search import NUMBERED, Place, number, numbers, owners, text_of_row
 
 Order: TypeAlias = tuple[Any, ...]
 """Where a row stands among all rows, newest last: SQLite counts them, PostgreSQL goes by their time."""
+_FEW = 4096
+"""So many messages of one conversation are put in order at once: asking how far back to look would take longer."""
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 _fts = table(FTS, column("rowid", Integer), column(FTS))
 _FTS_ROW: ColumnElement[int] = UnaryExpression(_fts.c.rowid, operator=operators.custom_op("+"))
@@ -48,9 +54,13 @@ _FTS_ROW: ColumnElement[int] = UnaryExpression(_fts.c.rowid, operator=operators.
 
 @dataclass(slots=True, repr=False)
 class Wanted:
-    """What is looked for: rows that have every one of `keys`. Times are microseconds since 1970, `until` not included."""
+    """What is looked for: rows that have every one of `keys`, and so of `characters`.
+
+    Times are microseconds since 1970, `until` not included.
+    """
 
     keys: Sequence[str]
+    characters: Sequence[str] = ()
     conversation_id: UUID | None = None
     role: str | None = None
     subject: str | None = None
@@ -80,6 +90,26 @@ def candidates(
     below: Order | None = None,
 ) -> list[Candidate]:
     """Return the tenant's messages that are likely to match, newest first: from `top` to `bottom`, or from before `below`."""
+    found: list[Candidate] = []
+    spans: list[Span] = []
+    if connection.dialect.name == "postgresql":
+        spans = _spans(connection, tenant, wanted, limit, top, bottom, below)
+    bounds = ((top, operator.le), (bottom, operator.ge), (below, operator.lt))
+    for span in (*spans, None):
+        found = _found(connection, tenant, wanted, span, limit, bounds)
+        if len(found) == limit or bottom is not None:
+            break
+    return found
+
+
+def _found(
+    connection: Connection,
+    tenant: str,
+    wanted: Wanted,
+    span: Span | None,
+    limit: int,
+    bounds: Iterable[tuple[Order | None, Callable[[Any, Any], Any]]],
+) -> list[Candidate]:
     sqlite = connection.dialect.name == "sqlite"
     rows = NUMBERED if sqlite else search
     # by FTS5's own number, not by the row's, which is the same: FTS5 then gives out the newest and is done
@@ -87,9 +117,9 @@ def candidates(
     likely = (
         select(*dict.fromkeys([*order, rows.c.conversation_id, rows.c.seq]), conversation.c.key)
         .join_from(rows, conversation, conversation.c.id == rows.c.conversation_id)
-        .where(_of_tenant(rows, tenant, wanted), *_conditions(rows, wanted), *_keyed(rows, tenant, wanted))
+        .where(_of_tenant(rows, tenant, wanted), *_conditions(rows, wanted), *_keyed(rows, tenant, wanted, span))
     )
-    for bound, compare in ((top, operator.le), (bottom, operator.ge), (below, operator.lt)):
+    for bound, compare in bounds:
         if bound is not None:
             likely = likely.where(compare(tuple_(*order), tuple_(*bound)))
     found = likely.order_by(*(each.desc() for each in order)).limit(limit).subquery("likely")
@@ -102,6 +132,61 @@ def candidates(
         shape = text_of_row(*row[-3:])
         made.append(Candidate(tuple(row[: len(order)]), (row.conversation_id, row.seq), row.key, shape))
     return made
+
+
+def _spans(
+    connection: Connection,
+    tenant: str,
+    wanted: Wanted,
+    limit: int,
+    top: Order | None,
+    bottom: Order | None,
+    below: Order | None,
+) -> list[Span]:
+    """Return the times to ask PostgreSQL's index for, one after the other, before it is asked for all there is."""
+    if top is not None and bottom is not None:
+        whole = periods.between(bottom[0], top[0])
+        return [] if whole is None else [whole]
+    if wanted.subject is not None or wanted.metadata:
+        return []  # the index does not know what is of it, so that there is no telling how far back to look
+    extent = connection.execute(_extent(tenant, wanted.conversation_id)).one_or_none()
+    if extent is None or extent.newest is None or (extent.most is not None and extent.most <= _FEW):
+        return []
+    end: int = extent.newest
+    if wanted.until is not None:
+        end = min(end, wanted.until)
+    if below is not None:
+        end = min(end, below[0])
+    spans = [periods.before(end, length) for length in periods.LENGTHS]
+    told: int | None = connection.execute(select(_first_of(spans, tenant, wanted, limit))).scalar_one()
+    if told is None:
+        return []
+    which, found = divmod(told, limit + 1)
+    return periods.spans(end, which, found, limit)
+
+
+def _extent(tenant: str, conversation_id: UUID | None) -> Any:
+    """Return the statement for when the last change was, no message being newer, and of one conversation how many it has."""
+    if conversation_id is None:
+        newest = func.max(conversation.c.updated_at).label("newest")
+        return select(newest, null().label("most")).where(conversation.c.tenant == tenant)
+    own = (conversation.c.tenant == tenant, conversation.c.id == conversation_id)
+    return select(conversation.c.updated_at.label("newest"), conversation.c.last_seq.label("most")).where(*own)
+
+
+def _first_of(spans: Sequence[Span], tenant: str, wanted: Wanted, limit: int) -> ColumnElement[int]:
+    """Return which span is the first that holds `limit` likely rows, and how many the one before it holds, as one number: that
+    which x (limit + 1) + these. Null where none does. Spans behind it are not looked at."""
+    whens = []
+    before: Any = 0
+    for which, span in enumerate(spans):
+        there = select(literal(1)).where(*_conditions(search, wanted), *_keyed(search, tenant, wanted, span))
+        # named, and so counted once, though it is asked for twice
+        counted = select(func.count().label("rows")).select_from(there.limit(limit).subquery()).cte(f"span_{which}")
+        count = select(counted.c.rows).scalar_subquery()
+        whens.append((count >= limit, which * (limit + 1) + before))
+        before = count
+    return case(*whens)
 
 
 def _order(rows: Any) -> list[Any]:
@@ -121,12 +206,18 @@ def _of_tenant(rows: Any, tenant: str, wanted: Wanted) -> ColumnElement[bool]:
     )
 
 
-def _keyed(rows: Any, tenant: str, wanted: Wanted) -> list[ColumnElement[bool]]:
+def _keyed(rows: Any, tenant: str, wanted: Wanted, span: Span | None = None) -> list[ColumnElement[bool]]:
     own, inside = owners(tenant, wanted.conversation_id or UUID(int=0))
     # not both: the conversation's few rows need not be looked for among all of its tenant's
-    keys = [inside if wanted.conversation_id else own, *wanted.keys]
+    owner = inside if wanted.conversation_id else own
     if rows is search:
-        return [search.c.words.op("@>")(sorted({short(key) for key in keys}))]
+        held: list[ColumnElement[bool]] = [
+            search.c.words.op("@>")(sorted({number(owner), *numbers((*wanted.keys, *wanted.characters))}))
+        ]
+        if span is not None:
+            held += [search.c.words.op("&&")(sorted(map(number, span.keys))), search.c.created_at >= span.since]
+        return held
+    keys = (owner, *wanted.keys)
     matching = _fts.c[FTS].op("MATCH")(" AND ".join(f'"{key}"' for key in keys))
     return [matching, rows.c.id == _FTS_ROW]
 

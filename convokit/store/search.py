@@ -1,9 +1,10 @@
 """The search index: written in the transaction that writes the message, and asked for places newest first.
 
 Each message with words has a row in `search`. What it is found by are its keys (`domain.words`). SQLite keeps them in an FTS5
-table that holds nothing else (no positions, no copy of the text), under the rowid of the message's row. PostgreSQL keeps 16
-bits of each in an array under a GIN index: half the size of a tsvector, and no word in it. So what the index finds is only
-likely: whoever asks looks at the text itself. Two more keys name tenant and conversation: what others wrote is passed over.
+table that holds nothing else (no positions, no copy of the text), under the rowid of the message's row. PostgreSQL keeps
+numbers of 16 bits in an array under a GIN index: it is smaller than with a tsvector, and holds no word. So what the index finds
+is only likely: whoever asks looks at the text itself. Two more keys name tenant and conversation: what others wrote is passed
+over. On PostgreSQL three more say when it was (`domain.periods`); SQLite's index gives the newest out first as it is.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from convokit.domain import words
+from convokit.domain import periods, words
 from convokit.domain.message import PASSAGE, MessageRow, text_of
 from convokit.store.engine import SEARCH
 from convokit.store.inserts import insert_new
@@ -108,9 +109,12 @@ def entries(dialect: str, tenant: str, conversation_id: UUID, rows: Iterable[Mes
     made = []
     for row in rows:
         found = words.keys(text_of_row(row.content, row.parts, row.refusal)) if row.status != PASSAGE else None
-        if found:
-            kept, joined = _stored(dialect, tenant, conversation_id, found)
-            made.append(Entry(row.seq, row.role, row.created_at, kept, joined))
+        if found and dialect == "postgresql":
+            apart = (*owners(tenant, conversation_id), *periods.keys(row.created_at))
+            made.append(Entry(row.seq, row.role, row.created_at, sorted(numbers(found) | set(map(number, apart)))))
+        elif found:
+            joined = _joined(tenant, conversation_id, found)
+            made.append(Entry(row.seq, row.role, row.created_at, _checksum(joined), joined))
     return made
 
 
@@ -119,12 +123,14 @@ def text_of_row(content: str | None, parts: str | None, refusal: str | None) -> 
     return text_of(json.loads(parts) if parts is not None else content) or refusal or ""
 
 
-def _stored(dialect: str, tenant: str, conversation_id: UUID, keys: set[str]) -> tuple[Any, str]:
-    """Return what the row's column `words` says, and what FTS5 is given."""
-    if dialect == "postgresql":
-        return sorted({short(key) for key in (*keys, *owners(tenant, conversation_id))}), ""
-    joined = " ".join((*sorted(keys), *owners(tenant, conversation_id)))
-    return zlib.crc32(joined.encode()), joined
+def _joined(tenant: str, conversation_id: UUID, keys: set[str]) -> str:
+    """Return what FTS5 is given."""
+    return " ".join((*sorted(keys), *owners(tenant, conversation_id)))
+
+
+def _checksum(joined: str) -> int:
+    """Return what the row's column `words` says on SQLite."""
+    return zlib.crc32(joined.encode())
 
 
 def owners(tenant: str, conversation_id: UUID) -> tuple[str, str]:
@@ -132,9 +138,24 @@ def owners(tenant: str, conversation_id: UUID) -> tuple[str, str]:
     return f"_{tenant.encode().hex()[: words.WORD_CHARS]}", f"_{conversation_id.hex}"
 
 
-def short(key: str) -> int:
-    """Return the 16 bits of a key that PostgreSQL's index holds."""
+def number(key: str) -> int:
+    """Return the 16 bits that PostgreSQL's index holds of any key."""
     return (zlib.crc32(key.encode()) & 0xFFFF) - 0x8000
+
+
+def numbers(keys: Iterable[str]) -> set[int]:
+    """Return all that PostgreSQL's index holds of words: of one with more than two characters, 16 bits more.
+
+    One message in a few hundred has the number of a word that it does not hold; both of them, one in some ten thousand. Two
+    characters of Japanese have one number, and each of them has its own besides.
+    """
+    found = set()
+    for key in keys:
+        checksum = zlib.crc32(key.encode())
+        found.add((checksum & 0xFFFF) - 0x8000)
+        if len(key) > 2:
+            found.add((checksum >> 16) - 0x8000)
+    return found
 
 
 def wanted_by(connection: Connection) -> bool:
@@ -179,8 +200,8 @@ def _unkey(connection: Connection, conversation_id: UUID, seqs: list[int]) -> No
     tenant = connection.execute(_TENANT, {"id": conversation_id}).scalar_one_or_none()
     gone = []
     for id_, kept, *shape in connection.execute(_HELD, {"id": conversation_id, "seqs": seqs}).all():
-        checksum, joined = _stored("sqlite", tenant or "", conversation_id, words.keys(text_of_row(*shape)))
-        if checksum != kept:  # the row was changed since: ask the index itself
+        joined = _joined(tenant or "", conversation_id, words.keys(text_of_row(*shape)))
+        if _checksum(joined) != kept:  # the row was changed since: ask the index itself
             joined = _indexed(connection, id_)
         gone.append((id_, joined))
     if gone:

@@ -24,7 +24,7 @@ from sqlalchemy.engine import make_url
 from convokit.context.estimate import CharacterEstimate
 from convokit.domain.ids import new_id
 from convokit.domain.words import keys
-from convokit.store.search import short
+from convokit.store.search import numbers
 
 WINDOW = 5800
 """Tokens of history that are sent: what convokit sends on average under a budget of 8,192."""
@@ -64,7 +64,7 @@ def found_on_sqlite(run: Run, place: object, seq: int, role: str, text: str, now
 
 def found_on_postgresql(run: Run, place: object, seq: int, role: str, text: str, now: int) -> None:
     """Have a message found by its words."""
-    run(FOUND, (place, seq, role, now, sorted({short(key) for key in keys(text)})))
+    run(FOUND, (place, seq, role, now, sorted(numbers(keys(text)))))
 
 
 @dataclass(slots=True)

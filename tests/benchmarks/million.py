@@ -20,7 +20,7 @@ import psycopg
 from sqlalchemy import Table
 from sqlalchemy.engine import make_url
 
-from convokit.domain import chain
+from convokit.domain import chain, periods
 from convokit.domain.ids import keyed_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow
@@ -166,6 +166,11 @@ _OF_CONVERSATION = (
 _PROMPTS = ("tenant", "digest", "body")
 
 
+def _numbers(words: tuple[str, ...], at: int) -> list[int]:
+    """Return what PostgreSQL's index holds of a message; the last two words are its owners' keys."""
+    return sorted(search.numbers(words[:-2]) | set(map(search.number, (*words[-2:], *periods.keys(at)))))
+
+
 def _sqlite(database: str, talks: Sequence[Talk], sizes: dict[str, int]) -> None:
     with closing(sqlite3.connect(str(make_url(database).database), isolation_level=None)) as connection:
         for pragma in ("synchronous=OFF", "foreign_keys=OFF", "cache_size=-2000000", "wal_autocheckpoint=100000"):
@@ -217,10 +222,7 @@ def _postgresql(database: str, talks: Sequence[Talk], sizes: dict[str, int]) -> 
         for rows in batches(talks, sizes):
             with connection.transaction():
                 _load(put, rows)
-                found = [
-                    (place, seq, role, at, sorted({search.short(key) for key in words}))
-                    for place, seq, role, at, words in rows.found
-                ]
+                found = [(place, seq, role, at, _numbers(words, at)) for place, seq, role, at, words in rows.found]
                 put(schema.search, search.COLUMNS, found)
         put(schema.conversation, _OF_CONVERSATION, _conversations(talks))
         put(schema.prompt, _PROMPTS, [(tenant, DIGEST, PROMPT) for tenant in sizes])

@@ -53,7 +53,7 @@ WORDS = {
     "convokit_conversation.last_seq": "The highest `seq` given out, on all branches.",
     "convokit_conversation.chain_hash": "The hash of the last entry.",
     "convokit_conversation.created_at": "When its first turn began.",
-    "convokit_conversation.updated_at": "When it last changed.",
+    "convokit_conversation.updated_at": "When it last changed; no message of it is newer.",
     "convokit_conversation.archived_at": "When it was archived; null while it is not.",
     "convokit_conversation.pins": "JSON array of seqs: messages that are sent also from before the window.",
     "convokit_branch.number": "From 1; 0 is the main branch and has no row here.",
@@ -148,8 +148,8 @@ WORDS = {
     "convokit_search.seq": "The message.",
     "convokit_search.role": "The message's, to search by.",
     "convokit_search.created_at": "The message's.",
-    "convokit_search.words": "PostgreSQL: 16 bits of each key that finds the message. SQLite: a checksum of the keys. Null "
-    "once the words are forgotten.",
+    "convokit_search.words": "PostgreSQL: one or two numbers of 16 bits for each key that finds the message. SQLite: a checksum "
+    "of the keys. Null once the words are forgotten.",
     "convokit_removal.author": "Who removed it, as the caller said.",
     "convokit_removal.reason": "Why, as the caller said.",
     "convokit_removal.salt": "Random; hashed with the row.",

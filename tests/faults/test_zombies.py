@@ -252,7 +252,10 @@ def test_a_wrong_clock_neither_takes_over_nor_holds_on(database: str, server: Lo
 
 @pytest.mark.parametrize("shift_s", [DAY_S, -DAY_S])
 def test_a_clock_that_jumps_changes_no_order(database: str, server: LoopbackServer, shift_s: float) -> None:
-    """For a sender whose clock is a day off, another's turn is as busy as for anybody; order is by seq, whatever the times."""
+    """For a sender whose clock is a day off, another's turn is as busy as for anybody; order is by seq, whatever the times.
+
+    No message is newer than its conversation: a search looks back from there.
+    """
     server.script(stream(["slow ", "reply"], pause_s=0.2))
     with (
         Convokit(database, model="m", base_url=server.url) as kit,
@@ -272,5 +275,6 @@ def test_a_clock_that_jumps_changes_no_order(database: str, server: LoopbackServ
         assert [message.text for message in stored] == texts
         times = [message.created_at for message in stored]
         assert times != sorted(times)
+        assert kit.conversations().items[0].updated_at >= max(times)
         assert [each["content"] for each in server.requests[-1].body["messages"]] == texts[:-1]
         oracles.check_conversation(database, "k")
