@@ -81,7 +81,20 @@ def fill(engine: Engine, said: list[str], among: int) -> None:
         ids = [keyed_id(database_id, "default", f"k{number}") for number in range(among)]
         for number, each in enumerate(ids):
             row = ConversationRow(
-                each, "default", f"k{number}", None, None, None, None, None, 0, 0, chain.genesis(each), 1, 1, None
+                each,
+                "default",
+                f"k{number}",
+                None,
+                None,
+                None,
+                None,
+                None,
+                0,
+                0,
+                chain.genesis(each),
+                1,
+                len(said) * 1_000_000,
+                None,
             )
             conversations.create(connection, row)
     for start in range(0, len(said), 1000):
