@@ -265,8 +265,9 @@ def test_a_search_asks_the_index(engine: Engine, kit: Convokit) -> None:
     assert len(plans) > 10
     sqlite = engine.dialect.name == "sqlite"
     asking = [plan for plan in plans if ("VIRTUAL TABLE INDEX" if sqlite else "convokit_search_found") in plan]
-    # PostgreSQL is asked first how far back to look, where a whole tenant is searched by words, roles and times
-    assert len(asking) == (5 if sqlite else 7), "\n\n".join(plans)
+    # PostgreSQL is asked first how far back to look, where a whole tenant is searched by words, roles and times; the few rows
+    # of a conversation it may take by their key
+    assert len(asking) in ((5,) if sqlite else (6, 7)), "\n\n".join(plans)
     if sqlite:  # FTS5 gives its rows out in order: nothing is gathered to be sorted before the first 256 are taken
         assert not [plan for plan in asking if "TEMP B-TREE" in plan.partition("SCAN likely")[0]]
     scans = [
