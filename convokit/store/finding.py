@@ -26,7 +26,6 @@ from sqlalchemy import (
     exists,
     func,
     literal,
-    null,
     or_,
     select,
     table,
@@ -44,9 +43,10 @@ from convokit.store.search import NUMBERED, Place, number, numbers, owners, text
 
 Order: TypeAlias = tuple[Any, ...]
 """Where a row stands among all rows, newest last: SQLite counts them, PostgreSQL goes by their time."""
-_FEW = 4096
-"""So many messages of one conversation are put in order at once: asking how far back to look would take longer."""
+_FEW = 16_384
+"""So many messages are put in order at once: asking how far back to look would take longer."""
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
+_pg_class = table("pg_class", column("oid"), column("reltuples"))
 _fts = table(FTS, column("rowid", Integer), column(FTS))
 _FTS_ROW: ColumnElement[int] = UnaryExpression(_fts.c.rowid, operator=operators.custom_op("+"))
 """The sign keeps SQLite's planner from asking FTS5 for one row after the other."""
@@ -150,7 +150,7 @@ def _spans(
     if wanted.subject is not None or wanted.metadata:
         return []  # the index does not know what is of it, so that there is no telling how far back to look
     extent = connection.execute(_extent(tenant, wanted.conversation_id)).one_or_none()
-    if extent is None or extent.newest is None or (extent.most is not None and extent.most <= _FEW):
+    if extent is None or extent.newest is None or extent.most <= _FEW:
         return []
     end: int = extent.newest
     if wanted.until is not None:
@@ -166,10 +166,14 @@ def _spans(
 
 
 def _extent(tenant: str, conversation_id: UUID | None) -> Any:
-    """Return the statement for when the last change was, no message being newer, and of one conversation how many it has."""
+    """Return the statement for when the last change was, no message being newer, and about how many messages there are.
+
+    Of a conversation as many as it has; else what PostgreSQL last counted of all tenants', -1 where it never did.
+    """
     if conversation_id is None:
         newest = func.max(conversation.c.updated_at).label("newest")
-        return select(newest, null().label("most")).where(conversation.c.tenant == tenant)
+        known = select(_pg_class.c.reltuples).where(_pg_class.c.oid == func.to_regclass(search.name))
+        return select(newest, known.scalar_subquery().label("most")).where(conversation.c.tenant == tenant)
     own = (conversation.c.tenant == tenant, conversation.c.id == conversation_id)
     return select(conversation.c.updated_at.label("newest"), conversation.c.last_seq.label("most")).where(*own)
 

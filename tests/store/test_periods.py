@@ -24,7 +24,8 @@ OWN = [f"own{number}" for number in range(30)]
 
 
 @pytest.fixture
-def engine(database: str) -> Iterator[Engine]:
+def engine(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.setattr(finding, "_FEW", -2)  # PostgreSQL is asked how far back to look, however little there is
     opened = open_engine(database_url(database)).execution_options(**{WRITE: True})
     yield opened
     opened.dispose()
@@ -122,6 +123,20 @@ def test_a_word_of_every_message_costs_what_the_newest_cost(engine: Engine) -> N
         assert 256 <= max(first) <= 2 * 256
         assert len(again) == 1
         assert 256 <= max(again) <= 4 * 256
+
+
+def test_of_few_messages_all_are_put_in_order(database: str) -> None:
+    """PostgreSQL is not asked how far back to look where that takes longer than to look at all of them."""
+    opened = open_engine(database_url(database)).execution_options(**{WRITE: True})
+    made = said_at(opened, list(range(50)))
+    asked: list[str] = []
+    event.listen(opened, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    for wanted in (finding.Wanted([WORD]), finding.Wanted([WORD], conversation_id=made)):
+        asked.clear()
+        with opened.connect() as connection:
+            assert len(finding.candidates(connection, "default", wanted, limit=10)) == 10
+        assert len(asked) == (1 if opened.dialect.name == "sqlite" else 2)
+    opened.dispose()
 
 
 def _most_rows(connection: Connection, asked: list[tuple[str, Any]]) -> list[float]:

@@ -244,8 +244,9 @@ def _plans(engine: Engine, kit: Convokit, *searches: dict[str, Any]) -> list[str
     return plans
 
 
-def test_a_search_asks_the_index(engine: Engine, kit: Convokit) -> None:
+def test_a_search_asks_the_index(engine: Engine, kit: Convokit, monkeypatch: pytest.MonkeyPatch) -> None:
     """No search reads a table of messages from end to end: the index is asked first, and each row is looked up by its key."""
+    monkeypatch.setattr(finding, "_FEW", 100)
     filler = [" ".join(f"w{seq}x{word}" for word in range(80)) for seq in range(30)]
     for number in range(20):
         _say(engine, f"k{number}", [f"{said} {number} {seq} {filler[seq]}" for seq in range(30) for said in SAID])
