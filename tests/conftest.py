@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, where no Ctrl-C could be tested
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--soak"):
         settings.register_profile("soak", max_examples=40_000, deadline=None, suppress_health_check=list(HealthCheck))
         settings.load_profile("soak")
