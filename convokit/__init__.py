@@ -3,12 +3,10 @@
 from convokit.async_chat import AsyncChat
 from convokit.async_kit import AsyncConvokit
 from convokit.chat import Chat
-from convokit.completion.functions import tool
 from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
 from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.events import StreamEvent
-from convokit.domain.hit import Hit
 from convokit.domain.message import Message
 from convokit.domain.profile import Profile
 from convokit.domain.replay import Diff, Replay
@@ -17,9 +15,11 @@ from convokit.domain.tool import Tool
 from convokit.domain.turn import Reply
 from convokit.errors import ConvokitError
 from convokit.kit import Convokit
-from convokit.run.aio import AsyncStream
-from convokit.run.sync import Stream
+from convokit.runtime.aio import AsyncStream
+from convokit.runtime.sync import Stream
+from convokit.search.query import Hit
 from convokit.settings import Budget, Limits, Retry, Summary, Timeouts
+from convokit.tools.decorator import tool
 
 __all__ = [
     "AsyncChat",

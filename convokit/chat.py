@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
-from convokit import audit, completion
-from convokit.completion import following, reading, repeat
+from convokit import audit, erasure, history
+from convokit.completion import follow, preview, resume, turns
 from convokit.completion.effects import Flow
 from convokit.completion.options import CallOptions, PartLike, options_of
-from convokit.completion.recover import OnBusy
-from convokit.completion.scope import Scope, Target
+from convokit.completion.recovery import OnBusy
+from convokit.completion.state import Scope, Target
 from convokit.context.report import Context
-from convokit.domain.branch import Branch
-from convokit.domain.conversation import Checkpoint, Verified
+from convokit.domain.conversation import Branch, Checkpoint, Verified
 from convokit.domain.message import Message
 from convokit.domain.removal import Receipt
 from convokit.domain.replay import Diff, Replay, TurnLike
 from convokit.domain.turn import Reply, Turn
-from convokit.run.setup import OnDisconnect, check_on_disconnect, target_of
-from convokit.run.sync import Stream, SyncDriver
+from convokit.history import queries
+from convokit.runtime.config import OnDisconnect, check_on_disconnect, target_of
+from convokit.runtime.sync import Stream, SyncDriver
 
 
 class Chat:
@@ -70,8 +70,8 @@ class Chat:
         for this turn only: saved, sent right before the question, and not sent again with later turns.
         Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
         """
-        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
-        return self._driver().run(repeat.send(self._scope, self._target, asked, stream=False))
+        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        return self._driver().run(resume.send(self._scope, self._target, asked, stream=False))
 
     def stream(
         self,
@@ -88,8 +88,8 @@ class Chat:
         When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
         it: leaving then waits for its end.
         """
-        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
-        return self._stream(repeat.send(self._scope, self._target, asked, stream=True), on_disconnect)
+        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        return self._stream(resume.send(self._scope, self._target, asked, stream=True), on_disconnect)
 
     def resume(
         self,
@@ -101,7 +101,7 @@ class Chat:
 
         The right move after a `ModelError`. Tool results that are recorded are not made again.
         """
-        return self._driver().run(repeat.resume(self._scope, self._target, options_of(options), on_busy=on_busy))
+        return self._driver().run(resume.resume(self._scope, self._target, options_of(options), on_busy=on_busy))
 
     def regenerate(
         self,
@@ -116,7 +116,7 @@ class Chat:
         chat's branch ends with the question: `resume` asks again, `checkout` goes back to the old reply.
         Raises: InvalidInput where there is no question, NotFound, and what `send` raises.
         """
-        flow = completion.branching.regenerate(
+        flow = history.branches.regenerate(
             self._scope, self._target, message, options_of(options), stream=False, on_busy=on_busy
         )
         return self._driver().run(flow)
@@ -137,8 +137,8 @@ class Chat:
         follows it stay where they are (`checkout` goes back). Everything else is as with `send`.
         Raises: InvalidInput for what is not a question, NotFound, and what `send` raises.
         """
-        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
-        flow = completion.branching.edit(self._scope, self._target, message, asked, stream=False)
+        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        flow = history.branches.edit(self._scope, self._target, message, asked, stream=False)
         return self._driver().run(flow)
 
     def stream_regenerate(
@@ -150,7 +150,7 @@ class Chat:
         **options: Unpack[CallOptions],
     ) -> Stream[Reply]:
         """Return another reply as it comes: `regenerate`, as a stream."""
-        flow = completion.branching.regenerate(
+        flow = history.branches.regenerate(
             self._scope, self._target, message, options_of(options), stream=True, on_busy=on_busy
         )
         return self._stream(flow, on_disconnect)
@@ -167,8 +167,8 @@ class Chat:
         **options: Unpack[CallOptions],
     ) -> Stream[Reply]:
         """Return the reply to an edited question as it comes: `edit`, as a stream."""
-        asked = repeat.Asked(content, context, options_of(options), on_busy, idempotency_key)
-        flow = completion.branching.edit(self._scope, self._target, message, asked, stream=True)
+        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        flow = history.branches.edit(self._scope, self._target, message, asked, stream=True)
         return self._stream(flow, on_disconnect)
 
     def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> Stream[Reply]:
@@ -178,14 +178,14 @@ class Chat:
         follow one turn; leaving changes nothing for it. Raises: Interrupted, with the turn's state as `code`, when it ends
         without a whole reply.
         """
-        return Stream(self._driver(), following.follow(self._scope, self._target, turn, after=after))
+        return Stream(self._driver(), follow.follow(self._scope, self._target, turn, after=after))
 
     def cancel(self, turn: UUID | str | None = None) -> bool:
         """End the branch's open turn (or the one named), whoever runs it. Return whether it was open.
 
         What is stored of its reply is kept. Whoever runs it learns of it at the next piece: `Interrupted`, code "cancelled".
         """
-        return self._driver().run(following.cancel(self._scope, self._target, turn))
+        return self._driver().run(turns.cancel(self._scope, self._target, turn))
 
     def fork(self, message: Message | str | int | None = None, *, name: str | None = None) -> Chat:
         """Make a branch that ends at `message` (default: where this chat is) and return a chat on it.
@@ -194,7 +194,7 @@ class Chat:
         is unique in its conversation; `kit.chat(key, branch=...)` opens a branch by name or number again.
         Raises: NotFound, InvalidInput for a name that is taken.
         """
-        target = self._driver().run(completion.branching.fork(self._scope, self._target, message, name))
+        target = self._driver().run(history.branches.fork(self._scope, self._target, message, name))
         return Chat(self._scope, target, self._driver)
 
     def checkout(self, message: Message | str | int) -> None:
@@ -203,7 +203,7 @@ class Chat:
         No message is changed or lost: where the branch ended stays a leaf. Raises: ConversationBusy while a turn is open on
         the branch, NotFound, InvalidInput for a passage.
         """
-        self._driver().run(completion.branching.checkout(self._scope, self._target, message))
+        self._driver().run(history.branches.checkout(self._scope, self._target, message))
 
     def copy(
         self,
@@ -222,17 +222,17 @@ class Chat:
         into = target_of(
             self._scope, key, None, subject=subject, title=title, metadata=None, options=self._target.options
         )
-        target = self._driver().run(completion.branching.copy(self._scope, self._target, message, into))
+        target = self._driver().run(history.branches.copy(self._scope, self._target, message, into))
         return Chat(self._scope, target, self._driver)
 
     def branches(self, *, limit: int = 50, before: int | None = None) -> list[Branch]:
         """Return the newest `limit` branches, by number, 0 the main one; `before` (a number) goes further back."""
-        flow = completion.branching.listing(self._scope, self._target, limit=limit, before=before)
+        flow = history.branches.listing(self._scope, self._target, limit=limit, before=before)
         return self._driver().run(flow)
 
     def leaves(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages that nothing follows, newest first: where `checkout` finds every path's end."""
-        flow = completion.branching.leaves(self._scope, self._target, limit=limit, before=before)
+        flow = history.branches.leaves(self._scope, self._target, limit=limit, before=before)
         return self._driver().run(flow)
 
     def siblings(self, message: Message | str | int) -> list[Message]:
@@ -240,18 +240,18 @@ class Chat:
 
         For a question its other versions, for a reply the other replies; passages are seen through.
         """
-        return self._driver().run(completion.branching.siblings(self._scope, self._target, message))
+        return self._driver().run(history.branches.siblings(self._scope, self._target, message))
 
     def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
         """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
-        return self._driver().run(following.listing(self._scope, self._target, limit=limit, before=before))
+        return self._driver().run(turns.listing(self._scope, self._target, limit=limit, before=before))
 
     def messages(self, *, limit: int = 50, before: str | int | None = None, passages: bool = False) -> list[Message]:
         """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back.
 
         `passages` lists what was sent as a turn's `context` as well.
         """
-        flow = reading.listing(self._scope, self._target, limit=limit, before=before, passages=passages)
+        flow = queries.listing(self._scope, self._target, limit=limit, before=before, passages=passages)
         return self._driver().run(flow)
 
     def log(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
@@ -259,15 +259,15 @@ class Chat:
 
         Everything is in it: passages, late replies, what is on no branch any more.
         """
-        return self._driver().run(completion.branching.log(self._scope, self._target, limit=limit, before=before))
+        return self._driver().run(history.branches.log(self._scope, self._target, limit=limit, before=before))
 
     def pin(self, message: Message | str | int) -> None:
         """Have a message (or its id or seq) sent with every request of a path it lies on, also from before the window."""
-        self._driver().run(completion.pinning.pin(self._scope, self._target, message, pinned=True))
+        self._driver().run(history.branches.pin(self._scope, self._target, message, pinned=True))
 
     def unpin(self, message: Message | str | int) -> None:
         """Undo `pin`. Nothing stored changes, neither way: only what is sent."""
-        self._driver().run(completion.pinning.pin(self._scope, self._target, message, pinned=False))
+        self._driver().run(history.branches.pin(self._scope, self._target, message, pinned=False))
 
     def context(
         self,
@@ -277,7 +277,7 @@ class Chat:
         **options: Unpack[CallOptions],
     ) -> Context:
         """Return what `send` would send with these, and what it leaves out and why, with token counts. No call is made."""
-        return self._driver().run(reading.context(self._scope, self._target, content, context, options_of(options)))
+        return self._driver().run(preview.context(self._scope, self._target, content, context, options_of(options)))
 
     def replay(self, turn: TurnLike | None = None, *, call: int | None = None) -> Replay:
         """Return an API call's request as it was sent, put together again and checked: its `status` says whether it is exact.
@@ -285,13 +285,13 @@ class Chat:
         `turn` is a turn's id, a `Turn` or a `Reply` (default: the newest turn of this chat); `call` the call's number within
         it, from 1 (default: the last that was answered): tool rounds and retries are calls too. Raises: NotFound.
         """
-        flow = reading.on_branch(self._scope, self._target, audit.ledger.replay(audit.ledger.place(turn, call)))
+        flow = queries.on_branch(self._scope, self._target, audit.replay.replay(audit.replay.place(turn, call)))
         return self._driver().run(flow)
 
     def diff(self, a: TurnLike, b: TurnLike) -> Diff:
         """Return where `b`'s request first differs from `a`'s (turns or replays), and why no cache can serve it from there."""
-        found = audit.differences.diff(audit.ledger.place(a), audit.ledger.place(b))
-        return self._driver().run(reading.over(self._scope, self._target, found))
+        found = audit.diff.diff(audit.replay.place(a), audit.replay.place(b))
+        return self._driver().run(queries.over(self._scope, self._target, found))
 
     def verify(self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None) -> Verified:
         """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs.
@@ -300,7 +300,7 @@ class Chat:
         rewritten whole or deleted, too. Raises: CheckpointError for a checkpoint that proves nothing here.
         """
         known = audit.checkpoint.known(against, key)
-        return self._driver().run(completion.proving.one(self._scope, self._target, audit.verify.verify, known))
+        return self._driver().run(audit.flows.one(self._scope, self._target, audit.verify.verify, known))
 
     def redact(
         self,
@@ -317,8 +317,8 @@ class Chat:
         of their own. What other messages say of it stays. `author` and `reason` are kept with the history, for good. `dry_run`
         counts what would go. Again is no error. Raises: NotFound; ConversationBusy while a turn of the conversation is open.
         """
-        work = completion.removing.Work(audit.erase.redact, audit.erase.check)
-        flow = completion.removing.redact(
+        work = erasure.flows.Work(erasure.erase.redact, erasure.erase.check)
+        flow = erasure.flows.redact(
             self._scope, self._target, work, message, reason=reason, author=author, dry_run=dry_run
         )
         return self._driver().run(flow)
@@ -330,8 +330,8 @@ class Chat:
         erased it, when and why; a later `send` continues behind them with an empty context. `kit.purge` removes even those.
         Again is no error. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
         """
-        work = completion.removing.Work(audit.erase.erase, audit.erase.check)
-        flow = completion.removing.erase(self._scope, self._target, work, reason=reason, author=author, dry_run=dry_run)
+        work = erasure.flows.Work(erasure.erase.erase, erasure.erase.check)
+        flow = erasure.flows.erase(self._scope, self._target, work, reason=reason, author=author, dry_run=dry_run)
         return self._driver().run(flow)
 
     def _stream(self, flow: Flow[Reply], on_disconnect: OnDisconnect) -> Stream[Reply]:

@@ -11,28 +11,30 @@ from types import TracebackType
 from typing import IO, Any, TextIO, Unpack
 from uuid import UUID
 
-from convokit import audit, completion
+from convokit import audit, erasure, search, transfer, usage
 from convokit.chat import Chat
-from convokit.completion import reading, recover
-from convokit.completion.functions import ToolLike
+from convokit.completion import recovery
 from convokit.completion.options import Options, tools_of
-from convokit.context.repair import PartialPolicy
 from convokit.context.strategy import Strategy
-from convokit.context.tokens import Counter
+from convokit.context.validity import PartialPolicy
 from convokit.domain.conversation import Checkpoint, Conversation, Page, VerifiedAll
-from convokit.domain.hit import Hit
+from convokit.domain.paging import Progress
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
 from convokit.domain.removal import Receipt
-from convokit.domain.transfer import Exported, ExportFormat, Imported, ImportFormat, OnError, Progress
 from convokit.domain.turn import Recovered
-from convokit.domain.usage_report import Price, Prices, UsageBy, UsageReport
 from convokit.errors import ChainBroken
-from convokit.run.http import Client, HttpxClient, checked_client
-from convokit.run.setup import ApiKey, scope_for, scope_of, target_of
-from convokit.run.sync import SyncDriver, SyncStore, migrate_once
+from convokit.history import queries
+from convokit.runtime.config import ApiKey, scope_for, scope_of, target_of
+from convokit.runtime.http import Client, HttpxClient, checked_client
+from convokit.runtime.sync import SyncDriver, SyncStore, migrate_once
+from convokit.search.query import Hit
 from convokit.settings import UNSET, Budget, Limits, Retry, Summary, Timeouts, Unset
 from convokit.store.engine import Durability, open_engine
+from convokit.tokens.counter import Counter
+from convokit.tools.decorator import ToolLike
+from convokit.transfer.models import Exported, ExportFormat, Imported, ImportFormat, OnError
+from convokit.usage.models import Price, Prices, UsageBy, UsageReport
 from convokit.wire.messages import Unsupported
 from convokit.wire.request import Mode
 
@@ -130,7 +132,7 @@ class Convokit:
         self, *, subject: str | None = None, limit: int = 50, before: str | None = None
     ) -> Page[Conversation]:
         """Return the tenant's conversations, the last used first. `before` takes a page's `next`."""
-        return self._driver().run(reading.recent(self._scope, subject=subject, limit=limit, before=before))
+        return self._driver().run(queries.recent(self._scope, subject=subject, limit=limit, before=before))
 
     def search(
         self,
@@ -152,7 +154,7 @@ class Convokit:
         `subject` a person's, `metadata` those whose metadata have these values; `since` and `until` (not included) are times
         with a zone. `before` takes a page's `next`. Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
         """
-        given = audit.search.asked(
+        given = search.search.asked(
             self._scope.limits,
             query,
             role=role,
@@ -165,7 +167,7 @@ class Convokit:
             limit=limit,
             before=before,
         )
-        return self._driver().run(reading.searched(self._scope, partial(audit.search.find, given=given)))
+        return self._driver().run(queries.searched(self._scope, partial(search.search.find, given=given)))
 
     def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
         """Enter the tenant's messages that were written with search=False into the search index; return how many there were.
@@ -173,7 +175,7 @@ class Convokit:
         Some hundred at a time, each lot in a transaction: what was interrupted goes on where it was. `progress` is called with
         the number so far.
         """
-        return self._driver().run(completion.indexing.fill(self._scope, progress))
+        return self._driver().run(search.search.fill(self._scope, progress))
 
     def usage(
         self,
@@ -191,10 +193,10 @@ class Convokit:
         meaning its beginning in UTC; `key` keeps to one conversation, `subject` to a person's. What the server said a call cost
         counts first, then `prices` by model name, then the lists of the `prices` extra. Raises: InvalidInput, NotFound.
         """
-        answer = audit.usage.question(
+        answer = usage.report.question(
             self._scope.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices
         )
-        return self._driver().run(reading.of_tenant(self._scope, answer))
+        return self._driver().run(queries.of_tenant(self._scope, answer))
 
     def export(
         self,
@@ -212,8 +214,8 @@ class Convokit:
         restores it), "openai" is fine-tuning data (the complete turns of each path), "markdown" is for people. `progress` is
         called with the messages done, and all there are if that is known. Raises: NotFound, TransferFailed.
         """
-        writer = audit.export.Writer(to, format)
-        flow = completion.transfer.export(
+        writer = transfer.export.Writer(to, format)
+        flow = transfer.flows.export(
             self._scope, writer, key=key, conversations=conversations, subject=subject, progress=progress
         )
         return self._driver().run(flow)
@@ -235,9 +237,9 @@ class Convokit:
         `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
-        counter = recover.counter_of(self._scope, None)
-        found = audit.reading.reader(source, format, key=key, limits=self._scope.limits, counter=counter)
-        return self._driver().run(completion.transfer.import_(self._scope, found, on_error=on_error, progress=progress))
+        counter = recovery.counter_of(self._scope, None)
+        found = transfer.flows.reader(source, format, key=key, limits=self._scope.limits, counter=counter)
+        return self._driver().run(transfer.flows.import_(self._scope, found, on_error=on_error, progress=progress))
 
     def verify(
         self,
@@ -253,7 +255,7 @@ class Convokit:
         Against a checkpoint, a conversation that it knows and that is not there is one of these; later ones are no fault.
         `progress` is called with how many are done, and how many there are. Raises: CheckpointError.
         """
-        flow = completion.proving.every(
+        flow = audit.flows.every(
             self._scope, audit.verify.verify, audit.checkpoint.known(against, key), broken, progress
         )
         return self._driver().run(flow)
@@ -265,14 +267,14 @@ class Convokit:
         it is written to, a line for each conversation; else it is kept in memory, as the result's `text`. Raises:
         CheckpointError when the file cannot be written, SettingsError.
         """
-        return self._driver().run(completion.proving.checkpoint(self._scope, audit.checkpoint.Signing(key, to)))
+        return self._driver().run(audit.flows.checkpoint(self._scope, audit.checkpoint.Signing(key, to)))
 
     def recover(self) -> list[Recovered]:
         """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.
 
         Nobody has to call this: whoever next sends to such a conversation does the same for it.
         """
-        return self._driver().run(recover.sweep(self._scope))
+        return self._driver().run(recovery.sweep(self._scope))
 
     def erase(
         self,
@@ -290,9 +292,9 @@ class Convokit:
         Killed in between, it is simply run again. Conversations with an open turn are `skipped`, and named in the receipt.
         `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
         """
-        flow = completion.removing.erase_many(
+        flow = erasure.flows.erase_many(
             self._scope,
-            completion.removing.Work(audit.erase.erase, audit.erase.check),
+            erasure.flows.Work(erasure.erase.erase, erasure.erase.check),
             subject=subject,
             older_than=older_than,
             reason=reason,
@@ -313,7 +315,7 @@ class Convokit:
 
         Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
         """
-        flow = completion.removing.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
+        flow = erasure.flows.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
         return self._driver().run(flow)
 
     def close(self) -> None:

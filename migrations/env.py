@@ -11,7 +11,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from convokit.store.engine import WRITE, database_url, open_engine
-from convokit.store.layout import compared, metadata
+from convokit.store.indexes import compared, metadata
 from convokit.store.schema import VERSION_TABLE
 
 

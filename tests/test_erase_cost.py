@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from convokit import Convokit
-from convokit.audit import erase
+from convokit.erasure import erase
 from convokit.store.engine import database_url, open_engine
 from tests.support.canaries import change
 from tests.support.growing import fill, grow

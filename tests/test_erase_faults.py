@@ -17,12 +17,12 @@ from sqlalchemy import Engine, event, select
 from sqlalchemy.engine import make_url
 
 from convokit import Convokit
-from convokit.audit import erase
 from convokit.completion import call as calls
-from convokit.completion import repeat, turn
+from convokit.completion import resume, turn
 from convokit.domain.removal import Order, traces
+from convokit.erasure import erase, residue
 from convokit.errors import ConversationBusy, ConvokitError, Interrupted
-from convokit.store import leftovers, schema
+from convokit.store import schema
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.faults.stage import dump
 from tests.support.canaries import change, everywhere, in_bytes, in_rows
@@ -161,7 +161,7 @@ def test_without_secure_delete_the_words_are_found(sqlite_file: str, server: Loo
         with engine.execution_options(**{WRITE: True}).begin() as connection:
             assert erase.erase(connection, "default", chat.id, Order(None, None, 1)) is not None  # type: ignore[arg-type]
         engine.dispose()
-        found = leftovers.scrub(str(copy), traces(texts=[CANARY * 100], documents=[], binaries=[]))
+        found = residue.scrub(str(copy), traces(texts=[CANARY * 100], documents=[], binaries=[]))
         assert bool(found) is (secure == "OFF")
 
 
@@ -169,7 +169,7 @@ def test_while_somebody_reads_it_is_pending(
     face: Face, sqlite_file: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader of an older state keeps the log; the receipt says so, and erasing again when it has left is enough."""
-    monkeypatch.setattr(leftovers, "WAIT_S", 0.1)
+    monkeypatch.setattr(residue, "WAIT_S", 0.1)
     chat = face.kit(sqlite_file, model="m", base_url=server.url).chat("k")
     face.settle(chat.send(CANARY))
     with closing(sqlite3.connect(_path(sqlite_file), isolation_level=None)) as reader:
@@ -211,12 +211,12 @@ def test_whoever_said_the_same_is_not_betrayed(sqlite_file: str, server: Loopbac
 
 def test_the_search_reads_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A piece is found where it stands across two blocks, in the file and in its log, and no piece that is not there."""
-    monkeypatch.setattr(leftovers, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(residue, "BLOCK_BYTES", 10)
     for at in range(25):
         path = tmp_path / f"{at}.db"
         path.write_bytes(b"." * at + b"needle-one" + b"." * 7)
         Path(f"{path}-wal").write_bytes(b"," * at + b"needle-two")
-        assert leftovers.standing(str(path), [b"needle-one", b"needle-two", b"no"]) == [b"needle-one", b"needle-two"]
+        assert residue.standing(str(path), [b"needle-one", b"needle-two", b"no"]) == [b"needle-one", b"needle-two"]
 
 
 def test_looking_into_the_file_keeps_its_locks(sqlite_file: str, server: LoopbackServer, checkout: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_request_that_was_built_before_a_redaction_is_built_again(
         server.script(failure(400, "no"))
         with pytest.raises(ConvokitError):
             face.settle(chat.send("and?"))
-    module, name = (turn, "prepare") if how == "send" else (repeat, "prepare_again")
+    module, name = (turn, "prepare") if how == "send" else (resume, "prepare_again")
     original = getattr(module, name)
     done: list[bool] = []
 
@@ -379,7 +379,7 @@ def test_a_prompt_that_a_turn_is_about_to_use_stays(postgres: Any, server: Loopb
 def _drop(engine: Engine, kit: Convokit) -> int:
     with engine.begin() as connection:
         digests = list(connection.execute(select(schema.prompt.c.digest)).scalars())
-        return leftovers.drop_prompts(connection, "default", [bytes(each) for each in digests])
+        return residue.drop_prompts(connection, "default", [bytes(each) for each in digests])
 
 
 def test_busy_is_seen_within_the_transaction(database: str, server: LoopbackServer) -> None:

@@ -8,15 +8,15 @@ import pytest
 from sqlalchemy import Connection, select
 
 from convokit import Convokit
-from convokit.domain import words
+from convokit.domain import search_words
 from convokit.store.schema import search
-from convokit.store.search import numbers
+from convokit.store.search_index import numbers
 from tests.support.canaries import change, in_bytes
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
 
 ASKED, TOLD, LOOKED_UP = "Qzvjkrumpel 鸞鳳", "qzvjwimpel ｶﾞﾗｽ靁霆", "qzvjpumpel 鼈甲"
-EVERY = sorted(words.keys(" ".join((ASKED, TOLD, LOOKED_UP))))
+EVERY = sorted(search_words.keys(" ".join((ASKED, TOLD, LOOKED_UP))))
 VOCABULARY = "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, convokit_search_words, row)"
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from convokit import Convokit
-from convokit.context.validate import problems
+from convokit.context.validity import problems
 from convokit.errors import ConvokitError, InvalidInput, Redacted
 from convokit.store.schema import completion, entry, message, removal, turn
 from tests.support import canaries

@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from convokit import Budget
-from convokit.cli.local import LocalModel, local_model
-from convokit.context.validate import problems
+from convokit.cli.local_model import LocalModel, local_model
+from convokit.context.validity import problems
 from tests.support.faces import Face
 
 pytestmark = [

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text as sql
 
 from convokit import AsyncConvokit, Budget
-from convokit.context.validate import problems
+from convokit.context.validity import problems
 from convokit.errors import TooManyRounds
 from convokit.store.engine import database_url, open_engine
 from tests.support.faces import Face

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from convokit import Limits
-from convokit.audit import sources
-from convokit.context.validate import problems
+from convokit.context.validity import problems
 from convokit.errors import BadRecord, ConversationExists, InvalidInput, SettingsError, TransferFailed
+from convokit.transfer import reader
 from tests.support.chatgpt import PICTURE, PICTURE_NAME, conversation, node, tree
 from tests.support.databases import Files
 from tests.support.faces import Face
@@ -388,7 +388,7 @@ def test_an_array_that_is_too_long_for_one_conversation_is_not_held(
     face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One conversation over many lines is read up to the most a record may take, and refused; many such ones are not."""
-    monkeypatch.setattr(sources, "RECORD_CHARS", 200_000)
+    monkeypatch.setattr(reader, "RECORD_CHARS", 200_000)
     message = json.dumps({"role": "user", "content": "x" * 1000})
     file = io.StringIO("[\n" + ",\n".join([message] * 2000) + "\n]")
     with pytest.raises(BadRecord, match="line 2: one conversation is over 200,000 characters long"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from convokit.context.validate import problems
+from convokit.context.validity import problems
 from convokit.errors import Interrupted, Rejected
 from convokit.store.engine import WRITE, database_url, open_engine
 from convokit.store.schema import message

@@ -1,31 +1,31 @@
-"""Reading back: whether the history is the one that was written, what was sent, what it cost."""
+"""Check what is stored: the hash chain, checkpoints, and whether a request can be shown again."""
 
 from typing import TYPE_CHECKING
 
-from convokit.rooms import opened_on_use
+from convokit._lazy import opened_on_use
 
 if TYPE_CHECKING:
     from convokit.audit import checkpoint as checkpoint
-    from convokit.audit import differences as differences
-    from convokit.audit import erase as erase
-    from convokit.audit import export as export
-    from convokit.audit import ledger as ledger
-    from convokit.audit import prices as prices
-    from convokit.audit import reading as reading
-    from convokit.audit import search as search
-    from convokit.audit import usage as usage
+    from convokit.audit import column_coverage as column_coverage
+    from convokit.audit import consistency as consistency
+    from convokit.audit import diff as diff
+    from convokit.audit import flows as flows
+    from convokit.audit import references as references
+    from convokit.audit import removal_checks as removal_checks
+    from convokit.audit import replay as replay
+    from convokit.audit import sql as sql
     from convokit.audit import verify as verify
 else:
     __getattr__ = opened_on_use(
         __name__,
         "checkpoint",
-        "differences",
-        "erase",
-        "export",
-        "ledger",
-        "prices",
-        "reading",
-        "search",
-        "usage",
+        "column_coverage",
+        "consistency",
+        "diff",
+        "flows",
+        "references",
+        "removal_checks",
+        "replay",
+        "sql",
         "verify",
     )

@@ -14,17 +14,18 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.audit import refs
-from convokit.audit.coverage import EMPTIED, EMPTIED_CALL
-from convokit.audit.removals import Removals
-from convokit.audit.rest import check_rest
-from convokit.domain import chain as chains
+from convokit.audit import references as audit_references
+from convokit.audit import sql
+from convokit.audit.column_coverage import EMPTIED, EMPTIED_CALL
+from convokit.audit.references import check_rest
+from convokit.audit.removal_checks import Removals
+from convokit.domain import hashchain as chains
+from convokit.domain.content import references
 from convokit.domain.conversation import ConversationRow, Head, Verified
 from convokit.domain.message import MessageRow
-from convokit.domain.parts import references
 from convokit.domain.turn import CompletionRow
 from convokit.errors import ChainBroken
-from convokit.store import chain, conversations, proof, turns
+from convokit.store import chain, conversations, turns
 
 
 def verify(connection: Connection, tenant: str, conversation_id: UUID, known: Head | None = None) -> Verified | None:
@@ -75,7 +76,7 @@ class Walk:
                     removals.check(entry, self.seq)
                 self._check_known(entry)
             self._check_prompts(page, calls, removals)
-        refs.check_identity(self.connection, row, imported=self.imported)
+        audit_references.check_identity(self.connection, row, imported=self.imported)
         self._check_end(previous, removals)
         checked = check_rest(self.connection, row, self.last, self.blobs, imported=self.imported)
         return Verified(
@@ -96,12 +97,12 @@ class Walk:
     def _messages_of(self, page: list[chains.Entry]) -> list[MessageRow]:
         """Return the messages that the page's entries name, last first: the chain names them in the order of seq."""
         count = sum(entry.kind == "message" for entry in page)
-        return proof.messages(self.connection, self.row.id, self.seq, count)[::-1] if count else []
+        return sql.messages(self.connection, self.row.id, self.seq, count)[::-1] if count else []
 
     def _calls_of(self, page: list[chains.Entry]) -> dict[int, CompletionRow]:
         """Return the API calls that the page's entries name, by the entry's number."""
-        keys = {entry.number: refs.call_key(entry.ref) for entry in page if entry.kind == "completion"}
-        found = proof.calls(self.connection, self.row.id, [key for key in keys.values() if key is not None])
+        keys = {entry.number: audit_references.call_key(entry.ref) for entry in page if entry.kind == "completion"}
+        found = sql.calls(self.connection, self.row.id, [key for key in keys.values() if key is not None])
         return {number: found[key] for number, key in keys.items() if key in found}
 
     def _check_link(self, entry: chains.Entry, previous: bytes) -> None:
@@ -175,7 +176,7 @@ class Walk:
             self._broken(entry, f"completion {entry.ref} is not what was written")
 
     def _check_import(self, entry: chains.Entry) -> None:
-        if not refs.is_import(entry.ref) or chains.commitment(b"", [entry.ref]) != bytes(entry.commitment):
+        if not audit_references.is_import(entry.ref) or chains.commitment(b"", [entry.ref]) != bytes(entry.commitment):
             self._broken(entry, "names no chain that was copied or restored")
         self.imported = self.imported or not self.seq  # what follows came from there
 
@@ -190,15 +191,15 @@ class Walk:
         for entry in page:
             if entry.kind == "completion":
                 removed = bool(removals.explain("completion", entry))
-                for digest in refs.prompts_of(calls[entry.number].manifest):
+                for digest in audit_references.prompts_of(calls[entry.number].manifest):
                     before = named.get(digest)
                     named[digest] = (entry, removed) if before is None or before[1] else before
         unseen = [digest for digest in named if digest not in self.prompts]
-        found = proof.prompts(self.connection, self.row.tenant, unseen)
+        found = sql.prompts(self.connection, self.row.tenant, unseen)
         for digest in unseen:
             entry, removed = named[digest]
             name, body = f"prompt:{digest.hex()}", found.get(digest)
-            if body is not None and refs.prompt_digest(body) != digest:
+            if body is not None and audit_references.prompt_digest(body) != digest:
                 raise ChainBroken(self.row.id, entry.number, name, "the prompt is not what was sent")
             if body is None and not removed:
                 raise ChainBroken(self.row.id, entry.number, name, "the prompt is missing, and no removal says why")
@@ -217,15 +218,15 @@ class Walk:
             if last == row.last_entry:
                 problem = "the chain does not end with the hash that the conversation says"
             raise ChainBroken(row.id, last, "head", problem)
-        for extra in proof.messages(self.connection, row.id, self.seq, 1):
+        for extra in sql.messages(self.connection, row.id, self.seq, 1):
             raise ChainBroken(row.id, last, str(extra.seq), f"message {extra.seq} was never entered")
-        for extra in proof.messages(self.connection, row.id, -(2**31), 1):
+        for extra in sql.messages(self.connection, row.id, -(2**31), 1):
             if extra.seq < 1:
                 raise ChainBroken(row.id, last, str(extra.seq), f"message {extra.seq} was never entered")
         if row.last_seq != self.seq:
             raise ChainBroken(row.id, last, "last_seq", f"last_seq is {row.last_seq}, {self.seq} messages are stored")
         if turns.count_ended_calls(self.connection, row.id) != self.calls:
-            stray = proof.never_entered(self.connection, row.id)
+            stray = sql.never_entered(self.connection, row.id)
             name = "completions" if stray is None else f"{stray[0]}:{stray[1]}"
             problem = "a completion is entered twice" if stray is None else f"completion {name} was never entered"
             raise ChainBroken(row.id, last, name, problem)

@@ -9,19 +9,17 @@ from typing import Annotated
 import typer
 
 from convokit.cli import options
-from convokit.cli.auditing import audit, verify
-from convokit.cli.chat import chat
-from convokit.cli.costs import usage
-from convokit.cli.database import db
-from convokit.cli.display import tolerate
-from convokit.cli.doctor import doctor
-from convokit.cli.erasing import erase, purge, redact
-from convokit.cli.failing import Commands
-from convokit.cli.listing import context, ls, show
-from convokit.cli.recovery import recover
-from convokit.cli.replaying import diff, replay
-from convokit.cli.searching import search
-from convokit.cli.transfer import export, import_
+from convokit.cli.commands.audit import audit, verify
+from convokit.cli.commands.chat import chat
+from convokit.cli.commands.conversations import context, ls, show
+from convokit.cli.commands.db import db, recover
+from convokit.cli.commands.doctor import doctor
+from convokit.cli.commands.erase import erase, purge, redact
+from convokit.cli.commands.replay import diff, replay
+from convokit.cli.commands.search import search
+from convokit.cli.commands.transfer import export, import_
+from convokit.cli.commands.usage import usage
+from convokit.cli.output import Commands, tolerate
 
 app = typer.Typer(
     cls=Commands,

@@ -14,9 +14,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from convokit import Chat, Message
-from convokit.cli.display import fitted, note, one_line, out, print_json
-from convokit.cli.messages import OTHER_ROLE, ROLE_STYLES, as_json
-from convokit.domain.branch import Branch
+from convokit.cli.output import OTHER_ROLE, ROLE_STYLES, as_json, fitted, note, one_line, out, print_json
+from convokit.domain.conversation import Branch
 from convokit.domain.ids import message_seq
 from convokit.domain.message import PASSAGE
 

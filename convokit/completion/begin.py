@@ -1,24 +1,39 @@
-"""The beginning of a turn: question, turn and first API call become durable, together, before a byte is sent."""
+"""The beginning of a turn: question, turn and first API call become durable, together, before a byte is sent.
+
+The places that messages get: until they are written, a request that holds them names those they are expected to have.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
 from convokit.completion import call as calls
+from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow
 from convokit.completion.options import NOTHING, Options
-from convokit.completion.placing import renumbered
 from convokit.completion.prepare import Prepared
-from convokit.completion.saving import BEGIN_S, sure
-from convokit.completion.scope import Scope, Target
-from convokit.domain import chain
+from convokit.completion.state import Scope, Target
+from convokit.completion.write_once import BEGIN_S, sure
+from convokit.domain import hashchain
+from convokit.domain.content import Content
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, MessageRow
-from convokit.domain.parts import Content
 from convokit.domain.text import compact_json
 from convokit.domain.turn import Key
-from convokit.store import outcomes, steps
+from convokit.store import committed, turn_changes, turn_writes
+
+
+def renumbered(prepared: Prepared, expected: Sequence[int], rows: Sequence[MessageRow]) -> Prepared:
+    """Return the same request with its last messages under the seqs they were written as, where those are not the expected."""
+    seqs = {seq: row.seq for seq, row in zip(expected, rows, strict=True) if seq != row.seq}
+    if not seqs:
+        return prepared
+    items = tuple(replace(item, key=seqs.get(item.key, item.key)) for item in prepared.items)
+    context = manifests.renumbered(prepared.context, seqs)
+    made_of = manifests.written(prepared.plan, context, stream=prepared.stream, now=prepared.at)
+    return replace(prepared, items=items, context=context, manifest=made_of)
 
 
 def begin(
@@ -43,7 +58,7 @@ def begin(
         completion.manifest = renumbered(prepared, expected, asked).manifest.text
 
     timeouts = prepared.plan.timeouts
-    beginning = steps.Beginning(
+    beginning = turn_changes.Beginning(
         conversation=row,
         created=seen is None,
         branch=target.branch,
@@ -61,7 +76,9 @@ def begin(
         follows=question if content is None else None,
         place=None if seen is None or described or prepared.summarising is not None else place,
     )
-    conversation = yield from sure(scope, steps.begin, outcomes.begun, beginning, patience_s=BEGIN_S, passing_only=True)
+    conversation = yield from sure(
+        scope, turn_writes.begin, committed.begun, beginning, patience_s=BEGIN_S, passing_only=True
+    )
     deadline = scope.clock.monotonic() + timeouts.total_s
     prepared = renumbered(prepared, expected, asked)
     return calls.Call(
@@ -82,7 +99,7 @@ def _new_conversation(scope: Scope, target: Target, now: int) -> ConversationRow
         head_seq=None,
         last_seq=0,
         last_entry=0,
-        chain_hash=chain.genesis(target.id),
+        chain_hash=hashchain.genesis(target.id),
         created_at=now,
         updated_at=now,
         archived_at=None,
@@ -121,11 +138,11 @@ def _asked(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> lis
         counter=prepared.plan.counter.name,
         path_tokens=path_tokens + prepared.items[-1].tokens,
         created_at=now,
-        salt=chain.new_salt(),
+        salt=hashchain.new_salt(),
     )
     asked = []
     for text, item in zip(content.passages, prepared.items[-1 - len(content.passages) :], strict=False):
-        passage = replace(question, content=text, parts=None, status=PASSAGE, salt=chain.new_salt())
+        passage = replace(question, content=text, parts=None, status=PASSAGE, salt=hashchain.new_salt())
         passage.tokens, passage.path_tokens = item.tokens, path_tokens
         asked.append(passage)
     return [*asked, question]

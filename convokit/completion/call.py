@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from convokit.completion import retry
 from convokit.completion.effects import Close, Emit, Flow, Head, Open, Read, Sleep, write_once
 from convokit.completion.manifest import body_digest
 from convokit.completion.prepare import Prepared, adapted_to
-from convokit.completion.saving import SAVE_S, sure
-from convokit.completion.scope import Scope
-from convokit.domain import chain
+from convokit.completion.state import Scope
+from convokit.completion.write_once import SAVE_S, sure
+from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Retrying
 from convokit.domain.message import MessageRow
@@ -24,8 +25,8 @@ from convokit.domain.reply import Usage
 from convokit.domain.text import compact_json, repaired
 from convokit.domain.turn import CompletionRow
 from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, TimedOut
-from convokit.store import outcomes, steps
-from convokit.wire import failure, headers, request, retry
+from convokit.store import committed, turn_changes, turn_writes
+from convokit.wire import errors, headers
 from convokit.wire.response import ReplyReader
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ def _exchange(scope: Scope, call: Call) -> Flow[None]:
     yield Close()
     call.spent.append(reader.completion().usage)
     for answer in reader.completion().answers[:1]:
-        filtered = failure.from_answer(answer, reader.completion())
+        filtered = errors.from_answer(answer, reader.completion())
         if filtered is not None:
             raise filtered
 
@@ -161,7 +162,7 @@ def _open(scope: Scope, call: Call) -> Open:
     call.key = scope.api_key()
     return Open(
         url=scope.url,
-        headers=request.request_headers(
+        headers=headers.request_headers(
             plan.profile,
             call.key,
             stream=call.stream,
@@ -210,7 +211,7 @@ def _store_piece(scope: Scope, call: Call, now: float) -> Flow[None]:
     call.stored_at = now
     try:
         ours = yield from write_once(
-            steps.save_piece,
+            turn_writes.save_piece,
             call.conversation.id,
             call.row,
             call.epoch,
@@ -250,7 +251,7 @@ def _refusal(scope: Scope, call: Call, head: Head) -> Flow[ModelError | ContextO
         body += data
     yield Close()
     secrets = (call.key,) if call.key else ()
-    return failure.from_response(head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=secrets)
+    return errors.from_response(head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=secrets)
 
 
 def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared, wait: float) -> Flow[None]:
@@ -258,7 +259,7 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
     now = scope.clock.now_us()
     fail(call.row, error, now)
     following = new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
-    recording = steps.Recording(
+    recording = turn_changes.Recording(
         conversation=call.conversation,
         branch=call.branch,
         turn_id=call.row.turn_id,
@@ -273,12 +274,12 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
     follow(call, (yield from record(scope, recording)), prepared, following)
 
 
-def record(scope: Scope, recording: steps.Recording) -> Flow[steps.Settled | None]:
+def record(scope: Scope, recording: turn_changes.Recording) -> Flow[turn_changes.Settled | None]:
     """Write what happened in the turn; None when it is no longer ours."""
-    return (yield from sure(scope, steps.record, outcomes.recorded, recording, patience_s=SAVE_S))
+    return (yield from sure(scope, turn_writes.record, committed.recorded, recording, patience_s=SAVE_S))
 
 
-def follow(call: Call, recorded: steps.Settled | None, prepared: Prepared, following: CompletionRow) -> None:
+def follow(call: Call, recorded: turn_changes.Settled | None, prepared: Prepared, following: CompletionRow) -> None:
     """Turn to the next call of the same turn. Raises: Fenced when the turn is no longer ours."""
     if recorded is None:
         raise Fenced
@@ -293,7 +294,7 @@ def fail(row: CompletionRow, error: Exception, now: int) -> None:
     row.state, row.usage_source, row.prompt_tokens = "error", "absent", None
     row.error = compact_json(describe(error))
     row.ended_at = now
-    row.salt = chain.new_salt()
+    row.salt = hashchain.new_salt()
 
 
 def describe(error: Exception) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from convokit.completion.options import Plan
 from convokit.context.report import Context
-from convokit.domain import chain
-from convokit.domain.manifest import Manifest, prompt_digest
+from convokit.domain import hashchain
 from convokit.domain.params import RequestParams
+from convokit.domain.replay import Manifest, prompt_digest
 from convokit.domain.text import compact_json
 from convokit.wire import request
 
@@ -92,5 +92,5 @@ def renumbered(context: Context, seqs: Mapping[int, int]) -> Context:
 
 def body_digest(rendered: request.Rendered) -> tuple[bytes, bytes]:
     """Return a new salt and the salted digest of the exact bytes to be sent."""
-    salt = chain.new_salt()
-    return salt, chain.salted_digest(salt, rendered.data)
+    salt = hashchain.new_salt()
+    return salt, hashchain.salted_digest(salt, rendered.data)

@@ -12,19 +12,19 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from convokit.completion import functions
 from convokit.context.builder import ContextBuilder
-from convokit.context.repair import PartialPolicy
-from convokit.context.rolling import reserve
 from convokit.context.strategy import Strategy
-from convokit.context.tokens import Counter
+from convokit.context.summary import reserve
+from convokit.context.validity import PartialPolicy
 from convokit.domain.params import RequestParams, check
 from convokit.domain.profile import Profile, resolve
 from convokit.domain.text import checked
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.settings import UNSET, Budget, Retry, Summary, Timeouts, Unset
-from convokit.wire import schema
+from convokit.tokens.counter import Counter
+from convokit.tools import decorator
+from convokit.wire import structured
 from convokit.wire.messages import Unsupported
 from convokit.wire.request import Mode
 
@@ -76,7 +76,7 @@ class CallOptions(RequestParams, total=False):
     budget: Budget
     retry: Retry
     timeouts: Timeouts
-    tools: Sequence[functions.ToolLike]
+    tools: Sequence[decorator.ToolLike]
     """Typed functions, `Tool`s or the API's own dicts."""
     max_tool_rounds: int
     """How often, at most, the model's calls of tools are run and their results sent back (8); 0 runs none."""
@@ -230,9 +230,9 @@ def options_of(given: CallOptions) -> Options:
     return Options(**{**own, "tools": tools_of(own.get("tools", UNSET))}, params=cast("RequestParams", values))
 
 
-def tools_of(given: Sequence[functions.ToolLike] | Unset) -> tuple[Tool, ...] | Unset:
+def tools_of(given: Sequence[decorator.ToolLike] | Unset) -> tuple[Tool, ...] | Unset:
     """Return what was given as tools as `Tool`s. Raises: SettingsError for a function that cannot be one."""
-    return given if isinstance(given, Unset) else functions.tools_of(given)
+    return given if isinstance(given, Unset) else decorator.tools_of(given)
 
 
 def settle(options: Options, base_url: str) -> Plan:
@@ -274,7 +274,7 @@ def _formatted(params: RequestParams, profile: Profile) -> tuple[RequestParams, 
     given = params.get("response_format")
     if given is None:
         return params, None, None
-    form, instructions = schema.response_format(given, profile)
+    form, instructions = structured.response_format(given, profile)
     rest = {name: value for name, value in params.items() if name != "response_format"}
     if form is not None:
         rest["response_format"] = form

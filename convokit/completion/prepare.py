@@ -6,25 +6,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from convokit.completion import counted
+from convokit.completion import items as completion_items
 from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow, read
 from convokit.completion.options import Options, Plan
-from convokit.completion.plans import given, plan_for
-from convokit.completion.scope import Scope, Target, identify
+from convokit.completion.state import Scope, Target, given, identify, plan_for
 from convokit.context.report import Context, Earlier, Part
-from convokit.context.rolling import transcript
-from convokit.context.strategy import StepWindow
-from convokit.context.tokens import message_tokens, schema_tokens, tools_tokens
-from convokit.context.window import Item, window_rule
-from convokit.domain.conversation import ConversationRow
+from convokit.context.strategy import Item, StepWindow, window_rule
+from convokit.context.summary import transcript
+from convokit.domain.content import Blob, Content, inflated
+from convokit.domain.conversation import ConversationRow, StoredSummary
 from convokit.domain.message import MessageRow
-from convokit.domain.parts import Blob, Content, inflated
 from convokit.domain.reply import Change
-from convokit.domain.summary import StoredSummary
 from convokit.errors import ContextOverflow, ModelError
 from convokit.settings import Budget, Summary
-from convokit.store import snapshots
+from convokit.store import snapshot
+from convokit.tokens.counter import message_tokens, schema_tokens, tools_tokens
 from convokit.wire import messages as wire_messages
 from convokit.wire import request as wire_request
 
@@ -43,7 +40,7 @@ class Prepared:
     """A request, and everything that has to be stored about it."""
 
     conversation_id: UUID
-    seen: snapshots.Snapshot
+    seen: snapshot.Snapshot
     plan: Plan
     items: tuple[Item, ...]
     blobs: Mapping[bytes, Blob]
@@ -79,43 +76,43 @@ class Prepared:
 
 def look(
     scope: Scope, target: Target, call: Options, content: Content, at: int | None = None
-) -> Flow[snapshots.Snapshot]:
+) -> Flow[snapshot.Snapshot]:
     """Read what a turn needs: the conversation, and the end of its path (or of the path to `at`) as far as the window goes."""
     conversation_id = yield from identify(scope, target)
     enough = _enough(scope, target, call, content)
     summarised = isinstance(given(scope, target, call, "summary"), Summary)
     return (
         yield from read(
-            snapshots.snapshot, scope.tenant, conversation_id, target.branch, enough, at, summarised=summarised
+            snapshot.snapshot, scope.tenant, conversation_id, target.branch, enough, at, summarised=summarised
         )
     )
 
 
 def prepare(
-    scope: Scope, target: Target, call: Options, seen: snapshots.Snapshot, content: Content, *, stream: bool
+    scope: Scope, target: Target, call: Options, seen: snapshot.Snapshot, content: Content, *, stream: bool
 ) -> Prepared:
     """Build the request for a question after what was seen. Raises: SettingsError, ContextOverflow."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
-    items = (*counted.history(plan, seen), *counted.asked(plan, seen, content))
+    items = (*completion_items.history(plan, seen), *completion_items.asked(plan, seen, content))
     blobs = {**seen.blobs, **{blob.digest: blob for blob in content.blobs}}
     floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
     return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor, earlier=earlier)
 
 
-def prepare_again(scope: Scope, target: Target, call: Options, seen: snapshots.Snapshot, *, stream: bool) -> Prepared:
+def prepare_again(scope: Scope, target: Target, call: Options, seen: snapshot.Snapshot, *, stream: bool) -> Prepared:
     """Build the request for a question that is stored already: the path that was read ends with it."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
     floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
-    items = tuple(counted.current(plan, seen))
+    items = tuple(completion_items.current(plan, seen))
     return _built(scope, target.id, seen, plan, items, seen.blobs, stream=stream, floor=floor, earlier=earlier)
 
 
 def _built(
     scope: Scope,
     conversation_id: UUID,
-    seen: snapshots.Snapshot,
+    seen: snapshot.Snapshot,
     plan: Plan,
     items: tuple[Item, ...],
     blobs: Mapping[bytes, Blob],
@@ -147,7 +144,7 @@ def _built(
 def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
     """Build the next request of the same turn: the same window, and what was added since."""
     plan = prepared.plan
-    items = (*prepared.items, *(counted.item(plan, row) for row in more))
+    items = (*prepared.items, *(completion_items.item(plan, row) for row in more))
     start = prepared.context.report.start
     sent = None if start is None else Earlier(start, prepared.items[-1].key)
     built = _rebuilt(scope, replace(prepared, items=items, earlier=sent), plan, start)
@@ -191,7 +188,7 @@ def summing_up(scope: Scope, prepared: Prepared, plan: Plan, sources: Sequence[M
     shape = {"role": "user", "content": transcript([row.as_wire() for row in sources])}
     items = (Item(0, shape, message_tokens(plan.counter, shape), 0),)
     seqs = tuple(row.seq for row in sources)
-    nothing = snapshots.Snapshot(None)
+    nothing = snapshot.Snapshot(None)
     return _built(scope, prepared.conversation_id, nothing, plan, items, {}, stream=False, transcript_of=seqs)
 
 
@@ -214,7 +211,7 @@ def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
 
 
 def assemble(
-    plan: Plan, seen: snapshots.Snapshot, items: Sequence[Item], *, floor: int | None, earlier: Earlier | None = None
+    plan: Plan, seen: snapshot.Snapshot, items: Sequence[Item], *, floor: int | None, earlier: Earlier | None = None
 ) -> Context:
     """Return the context of counted messages under a plan, with the pins and summaries of the path that was read."""
     return plan.builder.assemble(
@@ -225,18 +222,18 @@ def assemble(
         reply_tokens=plan.reply_tokens,
         complete=seen.path.complete,
         floor=floor,
-        pinned=counted.pinned(plan, seen, items),
+        pinned=completion_items.pinned(plan, seen, items),
         model=plan.model,
         earlier=earlier,
-        summaries=counted.summaries(plan, seen),
+        summaries=completion_items.summaries(plan, seen),
         kept_free=plan.kept_free,
     )
 
 
-def assemble_seen(plan: Plan, seen: snapshots.Snapshot, content: Content | None) -> Context:
+def assemble_seen(plan: Plan, seen: snapshot.Snapshot, content: Content | None) -> Context:
     """Return the context of the path that was read, with a question behind it."""
-    asked = [] if content is None else counted.asked(plan, seen, content)
-    items = [*counted.history(plan, seen), *asked] if asked else counted.current(plan, seen)
+    asked = [] if content is None else completion_items.asked(plan, seen, content)
+    items = [*completion_items.history(plan, seen), *asked] if asked else completion_items.current(plan, seen)
     floor = _floor(plan, reversed(seen.path.rows))
     return assemble(plan, seen, items, floor=floor, earlier=_earlier(plan, seen))
 
@@ -291,7 +288,7 @@ def _spent(plan: Plan, rows: list[MessageRow]) -> int:
 def _room(plan: Plan, content: Content) -> int:
     fixed = plan.counter.count(plan.instructions or "") + tools_tokens(plan.counter, plan.wire_tools)
     fixed += schema_tokens(plan.counter, plan.params.get("response_format"))
-    fixed += counted.question_tokens(plan, content)
+    fixed += completion_items.question_tokens(plan, content)
     return plan.builder.available(fixed, plan.reply_tokens)
 
 
@@ -306,7 +303,7 @@ def last_reply(newest_first: Iterable[MessageRow]) -> MessageRow | None:
     return next((row for row in newest_first if row.window_from_seq is not None), None)
 
 
-def _earlier(plan: Plan, seen: snapshots.Snapshot) -> Earlier | None:
+def _earlier(plan: Plan, seen: snapshot.Snapshot) -> Earlier | None:
     """Return what the path's last request sent of it: from its window's start to the message that its reply follows."""
     row = last_reply(reversed(seen.path.rows))
     if row is None or row.window_from_seq is None or row.parent_seq is None or row.window_rule != _rule(plan):

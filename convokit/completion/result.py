@@ -1,4 +1,7 @@
-"""From what the server answered to the rows that are saved and the reply that is returned."""
+"""From what the server answered to the rows that are saved and the reply that is returned.
+
+A turn that is over, as it is stored: its reply, or the error that says how it ended.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,67 @@ import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import Connection
 
 from convokit.completion.call import Call, describe
-from convokit.context.tokens import message_tokens
-from convokit.domain import chain
+from convokit.domain import hashchain
+from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import Message, MessageRow
-from convokit.domain.parts import Blob
-from convokit.domain.reply import Answer, Completion, Usage
+from convokit.domain.reply import Answer, Completion, Usage, UsageSource
 from convokit.domain.text import compact_json, repaired
-from convokit.domain.turn import CompletionRow, Reply
-from convokit.errors import ConvokitError
-from convokit.store import steps
-from convokit.wire import headers, schema
-from convokit.wire.usage import reported_cost
+from convokit.domain.turn import LATE_CALLS, CompletionRow, Reply, TurnRow
+from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
+from convokit.store import messages, turn_changes, turns
+from convokit.tokens.counter import message_tokens
+from convokit.wire import headers, structured
+from convokit.wire.values import reported_cost
+
+_ENDED = {
+    "interrupted": "the reply broke off",
+    "cancelled": "the turn was cancelled",
+    "failed": "the turn failed",
+    "abandoned": "the worker of this turn is gone",
+    "superseded": "the turn was superseded by a later one",
+}
+
+
+def stored_reply(connection: Connection, conversation_id: UUID, found: TurnRow) -> Reply:
+    """Return a completed turn's reply as it is stored. Raises: NotFound, Redacted."""
+    row = None if found.reply_seq is None else messages.get(connection, conversation_id, found.reply_seq)
+    call = turns.call(connection, conversation_id, found.id, found.calls)
+    if row is None or call is None:
+        raise NotFound("reply of turn", found.id)
+    if row.status == "redacted":
+        raise Redacted(conversation_id, f"the reply of turn {found.id}")
+    message = Message.of(conversation_id, row)
+    return Reply.model_construct(
+        message=message,
+        choices=[message],
+        usage=_stored_usage(call),
+        turn_id=found.id,
+        model=call.served_model or call.requested_model,
+        finish_reason=call.finish_reason,
+        request_id=call.request_id,
+        attempts=found.calls % LATE_CALLS,
+    )
+
+
+def _stored_usage(call: CompletionRow) -> Usage:
+    values: dict[str, Any] = {name: getattr(call, name, None) for name in Usage.model_fields if name != "source"}
+    prompt, completion = call.prompt_tokens, call.completion_tokens
+    values["total_tokens"] = None if prompt is None or completion is None else prompt + completion
+    return Usage(**values, source=cast("UsageSource", call.usage_source or "absent"))
+
+
+def ended(turn: TurnRow, partial: str = "", more: str = "") -> Interrupted:
+    """Return the error for a turn that ended without a whole reply for whoever waits for it; its code is the turn's state."""
+    told = Interrupted(_ENDED.get(turn.state, turn.state) + more, code=turn.state, partial=partial)
+    told.turn_id = str(turn.id)
+    return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +101,7 @@ def rows_of(call: Call, outcome: Outcome, now: int) -> RowsFor:
             draft.seq = conversation.last_seq + number
             follows = draft.seq == call.parent.seq + 1
             draft.run_start_seq = call.parent.run_start_seq if follows else draft.seq
-            draft.salt = chain.new_salt()
+            draft.salt = hashchain.new_salt()
         return drafts
 
     return rows
@@ -137,7 +186,7 @@ def close(call: Call, completion: Completion, outcome: Outcome, now: int) -> Non
     row.cost_nanousd = reported_cost(completion.usage_details, call.head.headers if call.head is not None else {})
     row.details = _said(call, _details(completion))
     _count(row, _usage(call, completion))
-    row.salt = chain.new_salt()
+    row.salt = hashchain.new_salt()
 
 
 def _said(call: Call, text: str | None) -> str | None:
@@ -174,7 +223,7 @@ def _parsed(call: Call, answer: Answer) -> Any:
     model = call.prepared.plan.response_model
     if model is None or answer.tool_calls:
         return None
-    return schema.parsed(model, answer.content, finish_reason=answer.finish_reason, refusal=answer.refusal)
+    return structured.parsed(model, answer.content, finish_reason=answer.finish_reason, refusal=answer.refusal)
 
 
 def _total(spent: list[Usage]) -> Usage:
@@ -190,7 +239,7 @@ def _total(spent: list[Usage]) -> Usage:
     return Usage(**values) if "absent" not in sources else Usage()
 
 
-def reply_of(call: Call, settled: steps.Settled) -> Reply:
+def reply_of(call: Call, settled: turn_changes.Settled) -> Reply:
     """Return the reply as its caller sees it. Raises: ParseFailed when a structure was asked for and did not come."""
     if not settled.rows:
         raise ConvokitError("the server answered with no choice at all")

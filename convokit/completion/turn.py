@@ -12,29 +12,27 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from convokit.completion import call as calls
-from convokit.completion import summary
+from convokit.completion import summarize
+from convokit.completion.anchor import Place
 from convokit.completion.begin import begin
 from convokit.completion.effects import Close, Emit, Flow, Sleep, Stopped, read
 from convokit.completion.options import Options
-from convokit.completion.places import Place
-from convokit.completion.plans import given
 from convokit.completion.prepare import Prepared, look, prepare, prepare_again
-from convokit.completion.recover import OnBusy, clear_the_way
-from convokit.completion.result import Outcome, RowsFor, reply_of, rows_of, sounds_of
-from convokit.completion.saving import LEAVING_S, SAVE_S, sure
-from convokit.completion.scope import Scope, Target, missing
-from convokit.completion.stored import ended
-from convokit.completion.tools import run_round, wanted
+from convokit.completion.recovery import OnBusy, clear_the_way
+from convokit.completion.result import Outcome, RowsFor, ended, reply_of, rows_of, sounds_of
+from convokit.completion.state import Scope, Target, given, missing
+from convokit.completion.tool_rounds import run_round, wanted
+from convokit.completion.write_once import LEAVING_S, SAVE_S, sure
+from convokit.domain.content import Content, checked_question
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
-from convokit.domain.parts import Content, checked_question
 from convokit.domain.text import compact_json
 from convokit.domain.turn import LATE_CALLS, Key, Reply
 from convokit.errors import ConversationBusy, Interrupted, ModelError, SettingsError, StoreUnavailable
 from convokit.settings import UNSET, Timeouts
-from convokit.store import outcomes, steps, turns
+from convokit.store import committed, turn_changes, turn_writes, turns
 
 _REBUILDS = 3
 _YIELD_S = 0.05
@@ -88,17 +86,17 @@ def ask(
             yield from clear_the_way(scope, target, call, seen, on_busy, deadline)
             continue
         if place is not None and place.head not in (None, seen.head):
-            raise steps.Conflict
+            raise turn_changes.Conflict
         if content is None:
             prepared = prepare_again(scope, target, call, seen, stream=stream)
         else:
             prepared = prepare(scope, target, call, seen, content, stream=stream)
-        prepared = yield from summary.planned(scope, target, call, prepared)
+        prepared = yield from summarize.planned(scope, target, call, prepared)
         check_api_key(scope, prepared)
         with held(scope, new_id()) as turn_id:
             try:
                 running = yield from begin(scope, target, prepared, content, turn_id, key)
-            except steps.Conflict:
+            except turn_changes.Conflict:
                 assert target.id is not None
                 if (
                     key is not None
@@ -155,7 +153,7 @@ def answer(scope: Scope, running: calls.Call) -> Flow[Reply]:
         if running.stream:
             yield Emit([Started(running.row.turn_id)])
         if running.prepared.summarising is not None:
-            yield from summary.make(scope, running)
+            yield from summarize.make(scope, running)
         while True:
             yield from calls.make(scope, running)
             asked = wanted(running)
@@ -210,7 +208,7 @@ def _lost(scope: Scope, running: calls.Call) -> Flow[Interrupted]:
 
 def _keep_late(
     scope: Scope, running: calls.Call, error: Exception | None, *, patience_s: float = SAVE_S
-) -> Flow[steps.Settled | None]:
+) -> Flow[turn_changes.Settled | None]:
     """Keep a reply, paid for, whose turn was taken over, superseded or cancelled meanwhile."""
     if running.recorded or not (running.text or (error is None and running.reader is not None)):
         return None
@@ -218,18 +216,18 @@ def _keep_late(
     running.row.number += LATE_CALLS  # beside the call's own row, which whoever closed the turn has ended
     outcome = Outcome("completed", "late", error)
     settlement = _settlement(running, outcome, rows_of(running, outcome, now), now)
-    return (yield from sure(scope, steps.append_late, outcomes.kept_late, settlement, patience_s=patience_s))
+    return (yield from sure(scope, turn_writes.append_late, committed.kept_late, settlement, patience_s=patience_s))
 
 
 def _settle(
     scope: Scope, running: calls.Call, outcome: Outcome, *, patience_s: float = SAVE_S
-) -> Flow[steps.Settled | None]:
+) -> Flow[turn_changes.Settled | None]:
     """Close the turn with this outcome and whatever came of the reply; None when someone else has closed it."""
     now = scope.clock.now_us()
     rows = _no_rows if running.recorded else rows_of(running, outcome, now)
     settlement = _settlement(running, outcome, rows, now)
     try:
-        return (yield from sure(scope, steps.settle, outcomes.settled, settlement, patience_s=patience_s))
+        return (yield from sure(scope, turn_writes.settle, committed.settled, settlement, patience_s=patience_s))
     except StoreUnavailable as error:
         error.unsaved = running.text
         raise
@@ -239,8 +237,8 @@ def _no_rows(row: ConversationRow) -> list[MessageRow]:
     return []
 
 
-def _settlement(running: calls.Call, outcome: Outcome, rows: RowsFor, now: int) -> steps.Settlement:
-    return steps.Settlement(
+def _settlement(running: calls.Call, outcome: Outcome, rows: RowsFor, now: int) -> turn_changes.Settlement:
+    return turn_changes.Settlement(
         conversation=running.conversation,
         branch=running.branch,
         turn_id=running.row.turn_id,

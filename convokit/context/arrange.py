@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convokit.context.repair import PartialPolicy, sendable
-from convokit.context.window import Item
+from convokit.context.strategy import Item
+from convokit.context.validity import PartialPolicy, sendable
 from convokit.domain.profile import Profile
 from convokit.errors import InvalidInput
 

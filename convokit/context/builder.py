@@ -14,24 +14,16 @@ from functools import lru_cache
 from typing import Any
 
 from convokit.context.arrange import INSTRUCTIONS, arranged, as_sent, prompt_role
-from convokit.context.intake import taken_in
-from convokit.context.repair import PartialPolicy, sendable
+from convokit.context.input import taken_in
 from convokit.context.report import Context, Earlier, Part, PartKind, Report, stable_tokens
-from convokit.context.rolling import Chosen, Rolled, choose, with_heading
-from convokit.context.strategy import StepWindow, Strategy, View, fitting, pins_before
-from convokit.context.tokens import (
-    REPLY_PRIMER,
-    Counter,
-    counter_for,
-    message_tokens,
-    schema_tokens,
-    tools_tokens,
-)
-from convokit.context.window import Item
+from convokit.context.strategy import Item, StepWindow, Strategy, View, fitting, pins_before
+from convokit.context.summary import Chosen, Rolled, choose, with_heading
+from convokit.context.validity import PartialPolicy, sendable
 from convokit.domain.message import text_of
 from convokit.domain.profile import Profile
 from convokit.errors import ContextOverflow, InvalidInput
 from convokit.settings import Budget
+from convokit.tokens.counter import REPLY_PRIMER, Counter, counter_for, message_tokens, schema_tokens, tools_tokens
 
 DEFAULT_WINDOW = 8192
 DEFAULT_REPLY = 1024

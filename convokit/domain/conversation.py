@@ -1,4 +1,11 @@
-"""Conversations: the stored row, and the values that users see."""
+"""Conversations: the stored row, and the values that users see.
+
+Branches: names for ends of paths through a conversation's tree of messages.
+
+Summaries: what a model wrote of the messages that a window left behind.
+
+The text is a message like any other, stored before it is ever sent; this row says which messages it stands for.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +17,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from convokit.domain.message import moment
+from convokit.domain.ids import message_id
+from convokit.domain.message import MessageRow, moment
 
 Value = TypeVar("Value")
+MAIN = "main"
+"""The name of branch 0, which every conversation has."""
 
 
 @dataclass(slots=True)
@@ -149,3 +159,56 @@ class Checkpoint(BaseModel):
     signature: str
     path: str | None = None
     text: str | None = None
+
+
+@dataclass(slots=True)
+class BranchRow:
+    """A row of the branch table, column for column; the main branch's is made up from the conversation's own."""
+
+    number: int
+    name: str | None
+    head_seq: int | None
+    created_at: int
+
+
+class Branch(BaseModel):
+    """One branch of a conversation. `head` is the id of the message its path ends with; `created_at` is UTC.
+
+    Number 0, named "main", is the branch that a chat is on unless it says otherwise.
+    """
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    number: int
+    name: str | None = None
+    head: str | None = None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, conversation_id: UUID, row: BranchRow) -> Branch:
+        """Return a stored row as a value."""
+        return cls.model_construct(
+            number=row.number,
+            name=row.name,
+            head=None if row.head_seq is None else message_id(conversation_id, row.head_seq),
+            created_at=moment(row.created_at),
+        )
+
+
+@dataclass(slots=True)
+class SummaryRow:
+    """A row of the summary table. It stands for all that lies on the path from `from_seq` to `to_seq`, both included."""
+
+    from_seq: int
+    to_seq: int
+    created_at: int
+    number: int = 0
+    message_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSummary:
+    """A summary with the message that holds its text."""
+
+    row: SummaryRow
+    message: MessageRow

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from convokit.domain import chain
+from convokit.domain import hashchain
 from convokit.domain.ids import message_id
 
 Status = Literal["complete", "partial", "late", "redacted", "passage", "summary"]
@@ -52,10 +52,10 @@ class MessageRow:
         """Return the values the chain commits to, in a fixed order."""
         return [getattr(self, name) for name in COVERED]
 
-    def leaf(self) -> chain.Leaf:
+    def leaf(self) -> hashchain.Leaf:
         """Return this row's entry to be; its salt must be set."""
         assert self.salt is not None
-        return chain.Leaf("message", str(self.seq), chain.commitment(self.salt, self.covered()))
+        return hashchain.Leaf("message", str(self.seq), hashchain.commitment(self.salt, self.covered()))
 
     @property
     def is_passage(self) -> bool:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from convokit.domain import chain
+from convokit.domain import hashchain
 
 Action = Literal["redact", "erase", "purge"]
 Bytes = Literal["gone", "found", "pending", "unchecked", "server"]
@@ -36,11 +36,11 @@ class RemovalRow:
     salt: bytes
     created_at: int
 
-    def leaf(self) -> chain.Leaf:
+    def leaf(self) -> hashchain.Leaf:
         """Return this row's entry to be."""
         covered = [self.number, self.ref, self.author, self.reason, self.created_at]
-        kind: chain.Kind = "erasure" if self.ref == EVERYTHING else "redaction"
-        return chain.Leaf(kind, self.ref, chain.commitment(self.salt, covered))
+        kind: hashchain.Kind = "erasure" if self.ref == EVERYTHING else "redaction"
+        return hashchain.Leaf(kind, self.ref, hashchain.commitment(self.salt, covered))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,34 @@
-"""API calls shown again, and what tells two of them apart."""
+"""What a request was made of, by reference: stored with every API call, so that the request can be put together again.
+
+Messages are named by their seq, developer prompt and tools by a digest, and whatever else the bytes depend on is here as it is.
+Headers are not: they may carry secrets, and are recorded nowhere.
+
+API calls shown again, and what tells two of them apart.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from convokit.domain.params import RequestParams
+from convokit.domain.profile import Profile
+from convokit.domain.text import compact_json
 from convokit.domain.turn import Reply, Turn
 
+DIGEST_BYTES = 16
+_WORDS = {
+    "partial": ("include", "mark", "leave_out"),
+    "mode": ("drop", "strict", "pass"),
+    "unsupported": ("raise", "placeholder"),
+}
+"""Settings that are written down where they are not the first of these."""
 ReplayStatus = Literal["exact", "redacted", "mismatch"]
 Reason = Literal[
     "identical",
@@ -30,6 +49,91 @@ Reason = Literal[
     "parameter",
 ]
 """Why two requests differ: each is explained at `Diff.reason`."""
+
+
+def prompt_digest(text: str) -> bytes:
+    """Return what a developer prompt or tool set is stored under."""
+    return hashlib.sha256(text.encode("utf-8")).digest()[:DIGEST_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a request was made of. `window` holds the seqs that were sent, as closed ranges in order."""
+
+    renderer: int
+    """The version of the code that made the bytes."""
+    window: list[list[int]]
+    profile: Profile
+    start: int | None = None
+    """Where the window began, where single messages from before it were sent too."""
+    prompt: bytes | None = None
+    tools: bytes | None = None
+    params: RequestParams = field(default_factory=RequestParams, repr=False)
+    partial: Literal["include", "mark", "leave_out"] = "include"
+    mode: Literal["drop", "strict", "pass"] = "drop"
+    unsupported: Literal["raise", "placeholder"] = "raise"
+    stream: bool = False
+    stable: int = 0
+    """`Report.stable_tokens`."""
+    transcript: bool = False
+    """Whether the messages were sent as one text: it is the call that sums them up."""
+    at: float | None = None
+    """When it was made (Unix time), where a spoken reply was among its messages: such a reply is named until it expires."""
+
+    def seqs(self, last: int) -> list[int]:
+        """Return the seqs that were sent. Raises: ValueError for one that is not among a conversation's first `last`."""
+        if any(not 1 <= first <= end <= last for first, end in self.window):
+            raise ValueError("it names messages that are not there")
+        return [seq for first, end in self.window for seq in range(first, end + 1)]
+
+    def to_json(self) -> str:
+        """Return it as it is stored."""
+        values: dict[str, Any] = {"v": self.renderer, "window": self.window}
+        for name in ("start", "at"):
+            if getattr(self, name) is not None:
+                values[name] = getattr(self, name)
+        for name in ("prompt", "tools"):
+            if getattr(self, name) is not None:
+                values[name] = getattr(self, name).hex()
+        if self.params:
+            values["params"] = self.params
+        values["profile"] = self.profile.described
+        for name, words in _WORDS.items():
+            if getattr(self, name) != words[0]:
+                values[name] = getattr(self, name)
+        for name in ("stream", "stable", "transcript"):
+            if getattr(self, name):
+                values[name] = getattr(self, name)
+        return compact_json(values)
+
+    @classmethod
+    def of(cls, stored: str) -> Manifest:
+        """Return what is stored. Raises: ValueError when it is none."""
+        try:
+            values: dict[str, Any] = json.loads(stored)
+            words = {name: values.get(name, known[0]) for name, known in _WORDS.items()}
+            if any(word not in _WORDS[name] for name, word in words.items()):
+                raise ValueError("it holds a word that is not known")
+            return cls(
+                renderer=int(values["v"]),
+                window=[[int(first), int(last)] for first, last in values["window"]],
+                profile=Profile(**values["profile"]),
+                start=values.get("start"),
+                prompt=_digest(values.get("prompt")),
+                tools=_digest(values.get("tools")),
+                params=cast("RequestParams", dict(values.get("params", {}))),
+                stream=values.get("stream") is True,
+                stable=int(values.get("stable", 0)),
+                transcript=values.get("transcript") is True,
+                at=values.get("at"),
+                **words,
+            )
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"it is not what is written here ({type(error).__name__})") from None
+
+
+def _digest(stored: str | None) -> bytes | None:
+    return None if stored is None else bytes.fromhex(stored)
 
 
 class Replay(BaseModel):

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from convokit.domain import chain
+from convokit.domain import hashchain
 from convokit.domain.ids import message_id
 from convokit.domain.message import Message, moment
 from convokit.domain.reply import Change, RateLimits, Usage
@@ -54,8 +54,8 @@ class Key:
     @classmethod
     def of(cls, key: str, request: str) -> Key:
         """Return the key for a request, given as canonical text."""
-        salt = chain.new_salt()
-        return cls(hashlib.sha256(key.encode()).digest(), salt, chain.salted_digest(salt, request.encode()))
+        salt = hashchain.new_salt()
+        return cls(hashlib.sha256(key.encode()).digest(), salt, hashchain.salted_digest(salt, request.encode()))
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class TurnRow:
     def was_sent_with(self, request: str) -> bool:
         """Whether the turn was sent with this very request."""
         salt = bytes(self.fingerprint_salt or b"")
-        return chain.salted_digest(salt, request.encode()) == bytes(self.fingerprint or b"")
+        return hashchain.salted_digest(salt, request.encode()) == bytes(self.fingerprint or b"")
 
 
 class Turn(BaseModel):
@@ -176,10 +176,10 @@ class CompletionRow:
         """The row's name in the chain."""
         return f"{self.turn_id}:{self.number}"
 
-    def leaf(self) -> chain.Leaf:
+    def leaf(self) -> hashchain.Leaf:
         """Return this row's entry to be; its salt must be set."""
         assert self.salt is not None
-        return chain.Leaf("completion", self.ref, chain.commitment(self.salt, self.covered()))
+        return hashchain.Leaf("completion", self.ref, hashchain.commitment(self.salt, self.covered()))
 
 
 COVERED = tuple(name for name in CompletionRow.__slots__ if name not in ("salt", "body_salt"))

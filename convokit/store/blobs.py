@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, select
 
-from convokit.domain.parts import Blob
-from convokit.store.inserts import insert_new
+from convokit.domain.content import Blob
+from convokit.store.dialects import insert_new
 from convokit.store.schema import blob
 
 _AMONG = select(blob.c.digest, blob.c.media_type, blob.c.data).where(

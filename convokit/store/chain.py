@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from convokit.domain.chain import Entry, Kind
-from convokit.store.inserts import insert_new
+from convokit.domain.hashchain import Entry, Kind
+from convokit.store.dialects import insert_new
 from convokit.store.schema import entry, prompt, removal
 
 _INSERT = insert(entry)

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Integer, bindparam, func, insert, select
 
 from convokit.domain.message import MessageRow
-from convokit.store import search
+from convokit.store import search_index
 from convokit.store.schema import message
 
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
@@ -110,7 +110,7 @@ def append(
                 for row in rows
             ],
         )
-        search.add(connection, conversation_id, rows, found_by)
+        search_index.add(connection, conversation_id, rows, found_by)
 
 
 def get(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
+from convokit.domain.conversation import StoredSummary, SummaryRow
 from convokit.domain.message import SUMMARY
-from convokit.domain.summary import StoredSummary, SummaryRow
 from convokit.store import messages
 from convokit.store.schema import message, summary
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.turn import CompletionRow, Key, OpenTurn, TurnRow
-from convokit.store.clock import now_us
+from convokit.store.dialects import now_us
 from convokit.store.schema import completion, conversation, turn
 
 _CALLS = select(func.coalesce(func.max(completion.c.number), 0)).where(

@@ -13,10 +13,9 @@ from typing import Any
 from convokit.domain.events import StreamEvent, TextDelta
 from convokit.domain.reply import Completion
 from convokit.errors import BadReply, ModelError
-from convokit.wire import failure
+from convokit.wire import errors
 from convokit.wire.choice import Choice
-from convokit.wire.parsing import describe, mend, mend_all, weight
-from convokit.wire.usage import count, read_usage
+from convokit.wire.values import count, describe, mend, mend_all, read_usage, weight
 
 MAX_CHOICES = 1024
 _SAID_ONCE = ("id", "model", "created")
@@ -123,10 +122,10 @@ class Accumulator:
                     choice = self._choice(piece, position)
                     events += choice.feed(piece)
                     failed = failed or choice.finish == "error"
-        if failure.is_error(chunk):
-            raise failure.from_payload(chunk, partial=self.text)
+        if errors.is_error(chunk):
+            raise errors.from_payload(chunk, partial=self.text)
         if failed:
-            raise failure.from_payload(_ENDED_IN_ERROR, partial=self.text)
+            raise errors.from_payload(_ENDED_IN_ERROR, partial=self.text)
         known = self._known
         for key, value in chunk.items():
             if value is not None and key not in _DROPPED and known.get(key) != value:

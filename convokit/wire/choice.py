@@ -3,20 +3,65 @@
 Said once: role, ids, names. Joined: content, refusal, reasoning, audio, lists. Everything else: the last value that is not
 null, and a key nobody knows is kept. A finish reason may change after it came (Azure's filter answers late). Content that
 was never sent is None, sent empty is "". A whole reply is one piece.
+
+Joining what cannot simply be appended: base64 whose pieces were encoded one by one, and OpenRouter's reasoning blocks.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from collections.abc import Callable
 from typing import Any
 
 from convokit.domain.events import AudioDelta, Finished, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta
 from convokit.domain.reply import Answer
-from convokit.wire.calls import Call, Calls
-from convokit.wire.media import join_base64, join_details
-from convokit.wire.parsing import mend, mend_all, weight
+from convokit.wire.tool_calls import Call, Calls
+from convokit.wire.values import mend, mend_all, weight
 
+_ENCODED = re.compile(r"[^=]+=*")
+_JOINED_KEYS = ("text", "summary", "data")
 REASONING_KEYS = ("reasoning_content", "reasoning")
+
+
+def join_base64(text: str) -> str:
+    """Return one valid base64 text for pieces that were laid end to end, some of them padded in the middle."""
+    if "=" not in text.rstrip("="):
+        return text
+    try:
+        data = b"".join(base64.b64decode(piece, validate=True) for piece in _ENCODED.findall(text))
+    except (binascii.Error, ValueError):
+        return text  # not what it should be: kept as it came
+    return base64.b64encode(data).decode("ascii")
+
+
+def join_details(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return OpenRouter's `reasoning_details` from their pieces: those of one block share `index` and `type`.
+
+    Each piece carries `whole`, true for one of a reply that was not streamed and has nothing to be joined with.
+    """
+    blocks: list[dict[str, Any]] = []
+    texts: list[dict[str, list[str]]] = []
+    latest: dict[Any, int] = {}
+    for piece in pieces:
+        index, kind = piece.get("index"), piece.get("type")
+        at = None if piece["whole"] or not isinstance(index, int) else latest.get(index)
+        if at is None or blocks[at].get("type") != kind:
+            at = len(blocks)
+            blocks.append({})
+            texts.append({})
+            if isinstance(index, int):
+                latest[index] = at
+        for key, value in piece.items():
+            if key in _JOINED_KEYS and isinstance(value, str):
+                texts[at].setdefault(key, []).append(value)
+            elif key != "whole" and (value is not None or key not in blocks[at]):
+                blocks[at][key] = value
+    return [
+        {**block, **{key: "".join(parts) for key, parts in text.items()}}
+        for block, text in zip(blocks, texts, strict=True)
+    ]
 
 
 class Choice:

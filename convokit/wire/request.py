@@ -3,10 +3,13 @@
 `RENDERER` is stored with every request; whatever changes the bytes for the same arguments raises it. Unset parameters are
 absent and nothing is ever null. A parameter that this model is known to refuse is refused here ("strict"), left out and
 reported ("drop"), or sent as it is ("pass"); what nobody knows is sent.
+
+The exact bytes of a request body: compact JSON in UTF-8, characters as they are, keys in the order they were given.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -15,9 +18,9 @@ from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
 from convokit.domain.reply import Change
 from convokit.errors import InvalidInput, ModelError, SettingsError
-from convokit.wire.encoding import encode
-from convokit.wire.target import checked_headers, endpoint, request_headers
+from convokit.wire.headers import checked_headers, endpoint, request_headers
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 __all__ = ["CAPS", "ORDER", "RENDERER", "Mode", "Rendered", "endpoint", "render", "request_headers", "without"]
 
 RENDERER = 1
@@ -65,6 +68,36 @@ _STREAM_OPTIONS = ("include_usage", "include_obfuscation")
 _NOT_SENT = frozenset({*_STREAM_OPTIONS, "api_metadata", "extra_body", "extra_headers"})
 _OUR_NAMES = {"metadata": "api_metadata"}
 _CODES = frozenset({"unsupported_parameter", "unsupported_value"})
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """Return the body as it is sent.
+
+    Raises: SettingsError or InvalidInput naming the first key whose value is no JSON; the value itself is not shown.
+    """
+    try:
+        return _ENCODER.encode(body).encode("utf-8")
+    except (TypeError, ValueError, RecursionError):  # a lone surrogate is a ValueError too
+        pass
+    for key, value in body.items():
+        problem = _problem(value)
+        if problem:
+            raise InvalidInput("messages", problem) if key == "messages" else SettingsError(str(key), problem)
+    raise SettingsError("extra_body", "has a key that is not text")
+
+
+def _problem(value: Any) -> str:
+    try:
+        _ENCODER.encode(value).encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"holds a lone surrogate (U+{ord(error.object[error.start]):04X})"
+    except TypeError:
+        return "holds a value that JSON does not have"
+    except ValueError:
+        return "holds a number that is not finite, or itself"
+    except RecursionError:
+        return "is nested too deeply"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from convokit.domain.events import StreamEvent
 from convokit.domain.reply import Completion
 from convokit.errors import BadReply, Interrupted, ModelError
 from convokit.settings import Limits
-from convokit.wire import envelope
+from convokit.wire import error_body
 from convokit.wire.accumulate import Accumulator
-from convokit.wire.parsing import loads
 from convokit.wire.sse import SseDecoder
 from convokit.wire.template import Template
+from convokit.wire.values import loads
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _EXCERPT_BYTES = 1024
@@ -203,4 +203,4 @@ class ReplyReader:
 
 
 def _shown(body: bytes) -> str:
-    return envelope.from_body(body[: 4 * _EXCERPT_BYTES]).message
+    return error_body.from_body(body[: 4 * _EXCERPT_BYTES]).message

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 
 from convokit.errors import BadReply
-from convokit.wire.parsing import loads
+from convokit.wire.values import loads
 
 _BOM = b"\xef\xbb\xbf"
 _LF = 10

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from convokit.wire.parsing import DECODER
+from convokit.wire.values import DECODER
 
 _CONTENT = re.compile(r'"content"\s*:\s*(?=")')
 _PADDING = re.compile(r'"obfuscation"\s*:\s*(?=")')

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, and_, insert, select, update
 
 from convokit import Convokit, Retry
-from convokit.domain import chain as chains
+from convokit.domain import hashchain as chains
 from convokit.errors import Interrupted
 from convokit.store import chain, conversations
 from convokit.store.engine import WRITE, database_url, open_engine

@@ -10,11 +10,11 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, LargeBinary, Table, Text, Uuid, and_, delete, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
-from convokit.audit.coverage import COVERAGE, EMPTIED, EMPTIED_CALL
+from convokit.audit import sql as audit_sql
+from convokit.audit.column_coverage import COVERAGE, EMPTIED, EMPTIED_CALL
 from convokit.audit.verify import verify
-from convokit.domain import chain as chains
+from convokit.domain import hashchain as chains
 from convokit.errors import ChainBroken
-from convokit.store import proof
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, entry, message, metadata
 
@@ -137,7 +137,7 @@ def _forged(value: str) -> list[str]:
 def rewritten(connection: Connection, conversation_id: UUID) -> None:
     """Change the first message and make the whole chain anew."""
     changing(message, {"conversation_id": conversation_id, "seq": 1}, content="never said")(connection)
-    first = proof.messages(connection, conversation_id, 0, 1)[0]
+    first = audit_sql.messages(connection, conversation_id, 0, 1)[0]
     found = connection.execute(
         select(entry).where(entry.c.conversation_id == conversation_id).order_by(entry.c.number)
     ).mappings()

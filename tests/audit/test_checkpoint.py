@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from convokit.audit import checkpoint as checkpoints
-from convokit.completion import proving
+from convokit.audit import flows as audit_flows
+from convokit.audit import sql as audit_sql
 from convokit.domain.conversation import Checkpoint
 from convokit.errors import ChainBroken, CheckpointError, NotFound, SettingsError
-from convokit.store import proof
 from convokit.store.engine import WRITE, database_url, open_engine
 from convokit.store.schema import completion, conversation, entry, message, turn
 from tests.audit import histories
@@ -182,7 +182,7 @@ def test_it_is_read_and_written_by_pages(
     """However small the pages: every conversation is in the list once, and every one is held against its own head."""
     for number in range(7):
         face.settle(talked.chat(f"more {number}").send("x"))
-    monkeypatch.setattr(proving, "PAGE", 2)
+    monkeypatch.setattr(audit_flows, "PAGE", 2)
     monkeypatch.setattr(checkpoints, "PAGE", 3)
     path = tmp_path / "c"
     assert face.settle(talked.checkpoint(key=KEY, to=path)).conversations == 10
@@ -282,7 +282,7 @@ def test_half_a_checkpoint_is_left_nowhere(
     def fail(*values: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(proof, "heads", fail)
+    monkeypatch.setattr(audit_sql, "heads", fail)
     with pytest.raises(ZeroDivisionError):
         face.settle(talked.checkpoint(key=KEY, to=path))
     assert [each.name for each in tmp_path.iterdir()] == ["c"]

@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, event
 
+from convokit.audit import consistency
 from convokit.audit.verify import verify
 from convokit.domain.ids import new_id
-from convokit.store import chain, contradictions
+from convokit.store import chain
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.benchmarks.verify import fill
 
@@ -73,7 +74,7 @@ def test_nothing_reads_a_conversation_for_each_row(sqlite_file: str) -> None:
     with engine.connect() as connection:
         verify(connection, "bench", place)
         statements = {each: values for each, values in seen.items() if each.startswith("SELECT")}
-        assert len(statements) > len(contradictions.RULES)
+        assert len(statements) > len(consistency.RULES)
         for statement, values in statements.items():
             plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
             looked = [line for line in plan if re.match(r"(SCAN|SEARCH) ", line) and "convokit_schema" not in line]

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, insert, select, update
 
-from convokit.domain import chain as chains
+from convokit.domain import hashchain as chains
 from convokit.domain.message import MessageRow
 from convokit.errors import ChainBroken
 from convokit.store import messages

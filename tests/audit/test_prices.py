@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from convokit import Convokit
-from convokit.audit import prices
-from convokit.audit.prices import ListedPrices, NoPrices, prices_from
-from convokit.domain.usage_report import Price, Prices
 from convokit.store.engine import WRITE, database_url, open_engine
-from convokit.store.usage import HALF_HOUR_US
+from convokit.usage import prices
+from convokit.usage.models import Price, Prices
+from convokit.usage.prices import ListedPrices, NoPrices, prices_from
+from convokit.usage.sql import HALF_HOUR_US
 from tests.support.databases import Files
 from tests.support.server import LoopbackServer, completion
 

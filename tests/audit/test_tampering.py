@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection
 
-from convokit.audit.coverage import COVERAGE
+from convokit.audit.column_coverage import COVERAGE
 from convokit.errors import ChainBroken
 from convokit.store.schema import (
     blob,

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import text
 
 from convokit import Retry
-from convokit.audit import usage as audit
-from convokit.domain.usage_report import Price
 from convokit.errors import InvalidInput, ModelError, NotFound, TooLarge
 from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.usage import report as audit
+from convokit.usage.models import Price
 from tests.faults.left import leave
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, completion, failure, stream

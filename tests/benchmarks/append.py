@@ -25,13 +25,13 @@ import psycopg
 from sqlalchemy import Connection, insert
 from sqlalchemy.engine import make_url
 
-from convokit.domain import chain
+from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow
-from convokit.run.sync import SyncStore
-from convokit.store import conversations, schema, steps
+from convokit.runtime.sync import SyncStore
+from convokit.store import conversations, schema, turn_changes, turn_writes
 from convokit.store.engine import database_url, open_engine
 from tests.benchmarks.hand import Run, found_on_postgresql, found_on_sqlite
 from tests.support.databases import Files, Postgres
@@ -130,26 +130,26 @@ class Ours:
 
         return once
 
-    def turn(self, place: UUID, row: ConversationRow | None, branch: int, head: int | None) -> steps.Settled:
+    def turn(self, place: UUID, row: ConversationRow | None, branch: int, head: int | None) -> turn_changes.Settled:
         """Store one turn; read the conversation again where somebody came between."""
         call = CompletionRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
         while True:
             row = row or self.store.run(lambda connection: conversations.find(connection, "bench", place), write=False)
             assert row is not None
             question = message(row.last_seq + 1, call.turn_id, "user")
-            beginning = steps.Beginning(row, False, branch, question, call, "bench", 60_000_000, 1, head=head)
+            beginning = turn_changes.Beginning(row, False, branch, question, call, "bench", 60_000_000, 1, head=head)
             try:
-                row = self.store.run(partial(steps.begin, beginning=beginning), write=True)
+                row = self.store.run(partial(turn_writes.begin, beginning=beginning), write=True)
                 break
-            except steps.Conflict:
+            except turn_changes.Conflict:
                 row = None
         ended = CompletionRow(call.turn_id, 1, "ok", "{}", b"s" * 16, b"d" * 32, "m", 1, ended_at=2, salt=b"s" * 16)
 
         def rows(fresh: ConversationRow) -> list[MessageRow]:
             return [message(fresh.last_seq + 1, call.turn_id, "assistant")]
 
-        settlement = steps.Settlement(row, branch, call.turn_id, 1, "completed", rows, ended, 2, pieces=False)
-        settled = self.store.run(partial(steps.settle, settlement=settlement), write=True)
+        settlement = turn_changes.Settlement(row, branch, call.turn_id, 1, "completed", rows, ended, 2, pieces=False)
+        settled = self.store.run(partial(turn_writes.settle, settlement=settlement), write=True)
         assert settled is not None
         return settled
 
@@ -157,13 +157,13 @@ class Ours:
 def message(seq: int, turn_id: UUID, role: str) -> MessageRow:
     """Return a message in its place."""
     return MessageRow(
-        seq, seq - 1, 1, turn_id, role, "complete", 90, "c", seq * 90, 1, content=TEXT, salt=chain.new_salt()
+        seq, seq - 1, 1, turn_id, role, "complete", 90, "c", seq * 90, 1, content=TEXT, salt=hashchain.new_salt()
     )
 
 
 def conversation(place: UUID) -> ConversationRow:
     """Return a new conversation."""
-    genesis = chain.genesis(place)
+    genesis = hashchain.genesis(place)
     return ConversationRow(place, "bench", None, None, None, None, None, None, 0, 0, genesis, 1, 1, None)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, ForeignKey, String, Text, Uuid, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from convokit.context.estimate import CharacterEstimate
+from convokit.tokens.estimate import CharacterEstimate
 from tests.benchmarks.hand import WINDOW
 
 

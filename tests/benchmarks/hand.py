@@ -21,10 +21,10 @@ import httpx
 import psycopg
 from sqlalchemy.engine import make_url
 
-from convokit.context.estimate import CharacterEstimate
 from convokit.domain.ids import new_id
-from convokit.domain.words import keys
-from convokit.store.search import numbers
+from convokit.domain.search_words import keys
+from convokit.store.search_index import numbers
+from convokit.tokens.estimate import CharacterEstimate
 
 WINDOW = 5800
 """Tokens of history that are sent: what convokit sends on average under a budget of 8,192."""

@@ -20,8 +20,8 @@ from typing import Any
 
 import httpx
 
-from convokit.cli.local import BUNDLED, model_file
-from convokit.run.tokenize import TokenizeCounter
+from convokit.cli.local_model import BUNDLED, model_file
+from convokit.runtime.tokenizer import TokenizeCounter
 
 
 @dataclass(frozen=True, slots=True)

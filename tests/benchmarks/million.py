@@ -21,12 +21,12 @@ import psycopg
 from sqlalchemy import Table
 from sqlalchemy.engine import make_url
 
-from convokit.domain import chain, periods
+from convokit.domain import hashchain, search_words
 from convokit.domain.ids import keyed_id
 from convokit.domain.message import MessageRow
+from convokit.domain.search_words import keys
 from convokit.domain.turn import CompletionRow
-from convokit.domain.words import keys
-from convokit.store import migrate, schema, search
+from convokit.store import migrations, schema, search_index
 from convokit.store.engine import database_url, open_engine
 from tests.benchmarks.search import texts
 from tests.benchmarks.verify import DIGEST, PROMPT, turn
@@ -100,14 +100,14 @@ def batches(talks: Sequence[Talk], sizes: dict[str, int]) -> Iterator[Rows]:
                 (asked, found), (answer, more) = known[place], known[place + 1]
                 asked = f"{asked} {' '.join(extra)}" if extra else asked
                 made = turn(number, asked, answer, at * 1_000_000)
-                links = chain.extend(talk.last, talk.head, [each.leaf() for each in made])
+                links = hashchain.extend(talk.last, talk.head, [each.leaf() for each in made])
                 talk.last, talk.head, talk.at = links[-1].number, links[-1].hash, at * 1_000_000
                 rows.messages += [(talk.id, *_values(each)) for each in made[:2]]
                 rows.calls.append((talk.id, *_values(made[2])))
                 ended = (made[2].turn_id, 0, made[0].seq, made[1].seq, "completed", 1, talk.at, talk.at + 1)
                 rows.turns.append((talk.id, *ended))
                 rows.entries += [(talk.id, *_values(each)) for each in links]
-                own = search.owners(talk.tenant, talk.id)
+                own = search_index.owners(talk.tenant, talk.id)
                 for row, words in (
                     (made[0], {*found, *(key for word in extra for key in keys(word))}),
                     (made[1], more),
@@ -124,14 +124,14 @@ def fill(database: str, sizes: dict[str, int]) -> dict[str, list[str]]:
     """Give each tenant so many conversations; return their keys."""
     engine = open_engine(database_url(database))
     with engine.begin() as connection:
-        database_id = migrate.check(connection, "it")
+        database_id = migrations.check(connection, "it")
     engine.dispose()
     names = {tenant: [f"{tenant} {number}" for number in range(count)] for tenant, count in sizes.items()}
     talks = []
     for tenant, named in names.items():
         for number, key in enumerate(named):
             place = keyed_id(database_id, tenant, key)
-            talks.append(Talk(place, tenant, key, number, head=chain.genesis(place)))
+            talks.append(Talk(place, tenant, key, number, head=hashchain.genesis(place)))
     talks.sort(key=lambda talk: talk.id)  # at random: no tenant's rows lie together
     (_sqlite if make_url(database).get_backend_name() == "sqlite" else _postgresql)(database, talks, sizes)
     return names
@@ -141,7 +141,7 @@ def _load(put: Callable[[Table[Any], Iterable[str], list[Any]], None], rows: Row
     put(schema.message, MessageRow.__slots__, rows.messages)
     put(schema.completion, CompletionRow.__slots__, rows.calls)
     put(schema.turn, _ENDED, rows.turns)
-    put(schema.entry, chain.Entry.__slots__, rows.entries)
+    put(schema.entry, hashchain.Entry.__slots__, rows.entries)
 
 
 def _conversations(talks: Sequence[Talk]) -> list[tuple[Any, ...]]:
@@ -169,7 +169,9 @@ _PROMPTS = ("tenant", "digest", "body")
 
 def _numbers(words: tuple[str, ...], at: int) -> list[int]:
     """Return what PostgreSQL's index holds of a message; the last two words are its owners' keys."""
-    return sorted(search.numbers(words[:-2]) | set(map(search.number, (*words[-2:], *periods.keys(at)))))
+    return sorted(
+        search_index.numbers(words[:-2]) | set(map(search_index.number, (*words[-2:], *search_words.period_keys(at))))
+    )
 
 
 def _sqlite(database: str, talks: Sequence[Talk], sizes: dict[str, int]) -> None:
@@ -224,7 +226,7 @@ def _postgresql(database: str, talks: Sequence[Talk], sizes: dict[str, int]) -> 
             with connection.transaction():
                 _load(put, rows)
                 found = [(place, seq, role, at, _numbers(words, at)) for place, seq, role, at, words in rows.found]
-                put(schema.search, search.COLUMNS, found)
+                put(schema.search, search_index.COLUMNS, found)
         put(schema.conversation, _OF_CONVERSATION, _conversations(talks))
         put(schema.prompt, _PROMPTS, [(tenant, DIGEST, PROMPT) for tenant in sizes])
         connection.execute("SET maintenance_work_mem = '512MB'")

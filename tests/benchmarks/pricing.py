@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from convokit.context.strategy import Everything, LastTurns, StepWindow, Strategy, View
-from convokit.context.tokens import REPLY_PRIMER
-from convokit.context.window import Item
+from convokit.context.strategy import Everything, Item, LastTurns, StepWindow, Strategy, View
+from convokit.tokens.counter import REPLY_PRIMER
 from tests.benchmarks import page
 
 TURNS = 300

@@ -21,11 +21,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from convokit import Convokit
-from convokit.domain import chain
+from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import keyed_id
 from convokit.domain.message import MessageRow
-from convokit.store import conversations, messages, migrate, search
+from convokit.store import conversations, messages, migrations, search_index
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.benchmarks import page
 from tests.support.databases import Files, Postgres
@@ -77,7 +77,7 @@ def texts(count: int) -> Iterator[str]:
 def fill(engine: Engine, said: list[str], among: int) -> None:
     """Write the messages to conversations of one tenant, in the order of their time."""
     with engine.begin() as connection:
-        database_id = migrate.check(connection, "it")
+        database_id = migrations.check(connection, "it")
         ids = [keyed_id(database_id, "default", f"k{number}") for number in range(among)]
         for number, each in enumerate(ids):
             row = ConversationRow(
@@ -91,7 +91,7 @@ def fill(engine: Engine, said: list[str], among: int) -> None:
                 None,
                 0,
                 0,
-                chain.genesis(each),
+                hashchain.genesis(each),
                 1,
                 len(said) * 1_000_000,
                 None,
@@ -191,7 +191,7 @@ def sizes(held: Files | Postgres, said: list[str], name: str) -> None:
     fill(engine, said, 10)
     with engine.begin() as connection:
         found = size(connection)
-        search.optimize(connection)
+        search_index.optimize(connection)
     with engine.begin() as connection:
         least = size(connection)
     dense = "" if least == found else f", {least / total(said):.2f} after optimize"

@@ -26,12 +26,12 @@ from sqlalchemy import Connection, insert
 from sqlalchemy.engine import make_url
 
 from convokit.audit.verify import verify
-from convokit.domain import chain
+from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow, Verified
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow
-from convokit.run.sync import SyncStore
+from convokit.runtime.sync import SyncStore
 from convokit.store import conversations, schema
 from convokit.store.engine import database_url, open_engine
 from tests.benchmarks import page
@@ -56,23 +56,25 @@ def turn(number: int, question: str, reply: str, at_us: int = 1) -> tuple[Messag
     rows = []
     for at, role, text in ((seq, "user", question), (seq + 1, "assistant", reply)):
         row = MessageRow(at, at - 1 or None, 1, turn_id, role, "complete", 90, "c", at * 90, at_us, content=text)
-        row.salt = chain.new_salt()
+        row.salt = hashchain.new_salt()
         rows.append(row)
     manifest = {"v": 1, "window": [[max(seq - 40, 1), seq]], "prompt": DIGEST.hex(), "params": {"temperature": 0.2}}
     call = CompletionRow(turn_id, 1, "ok", json.dumps(manifest), b"s" * 16, b"d" * 32, "m", at_us, ended_at=at_us + 1)
     call.served_model, call.usage_source, call.finish_reason = "m-1", "reported", "stop"
-    call.prompt_tokens, call.completion_tokens, call.salt = 900, 90, chain.new_salt()
+    call.prompt_tokens, call.completion_tokens, call.salt = 900, 90, hashchain.new_salt()
     return rows[0], rows[1], call
 
 
 def fill(connection: Connection, place: UUID, count: int) -> None:
     """Write the conversation, chain and all."""
-    row = ConversationRow(place, "bench", None, None, None, None, None, None, 0, 0, chain.genesis(place), 1, 1, None)
+    row = ConversationRow(
+        place, "bench", None, None, None, None, None, None, 0, 0, hashchain.genesis(place), 1, 1, None
+    )
     conversations.create(connection, row)
     connection.execute(insert(schema.prompt), {"tenant": "bench", "digest": DIGEST, "body": PROMPT})
     last, head = 0, row.chain_hash
     for batch in turns(count // 2):
-        entries = chain.extend(last, head, [each.leaf() for made in batch for each in made])
+        entries = hashchain.extend(last, head, [each.leaf() for made in batch for each in made])
         last, head = entries[-1].number, entries[-1].hash
         asked = [
             {"id": made[2].turn_id, "branch": 0, "question_seq": made[0].seq, "reply_seq": made[1].seq, "epoch": 1}

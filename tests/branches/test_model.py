@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convokit import Budget, Convokit, Profile
-from convokit.context.validate import problems
+from convokit.context.validity import problems
 from tests.branches.talk import rows
 from tests.faults.oracles import check_conversation
 from tests.support.databases import Files

@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 from convokit import Convokit
-from convokit.cli import costs
+from convokit.cli.commands import usage
 from tests.cli.conftest import CommandLine, Terminal
 from tests.support.server import LoopbackServer, completion, failure
 
@@ -108,7 +108,7 @@ def test_since_and_until(talked: CommandLine) -> None:
 
 def test_without_the_extra_it_says_what_to_install(talked: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no price list is installed one line says how to get one, and what servers said is still shown."""
-    for module in (costs, __import__("convokit.audit.prices", fromlist=["x"])):
+    for module in (usage, __import__("convokit.usage.prices", fromlist=["x"])):
         monkeypatch.setattr(module, "is_installed", lambda: False)
     shown = talked("usage")
     assert "pip install 'convokit-sql[prices]'" in shown.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
-from convokit.cli import doctor
+from convokit.cli.commands import doctor
 from tests.cli.conftest import CommandLine
 
 

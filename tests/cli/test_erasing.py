@@ -12,7 +12,7 @@ from sqlalchemy import update
 from sqlalchemy.engine import make_url
 
 from convokit import Convokit
-from convokit.store import leftovers
+from convokit.erasure import residue
 from convokit.store.schema import conversation
 from tests.cli.conftest import CommandLine
 from tests.support.canaries import change, in_rows
@@ -94,7 +94,7 @@ def test_purge_asks_too(talked: CommandLine) -> None:
 
 def test_what_is_left_to_do_is_a_failure(talked: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """While somebody reads an older state of the file, the exit code is 1 and the receipt says what to do."""
-    monkeypatch.setattr(leftovers, "WAIT_S", 0.1)
+    monkeypatch.setattr(residue, "WAIT_S", 0.1)
     with closing(sqlite3.connect(str(make_url(talked.database).database), isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM convokit_message").fetchall()

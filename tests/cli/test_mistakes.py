@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convokit.cli import failing
+from convokit.cli import output
 from convokit.errors import ConvokitError
 from tests.cli.conftest import CommandLine
 
@@ -108,5 +108,5 @@ def test_hints_say_what_to_do(cli: CommandLine) -> None:
 
 def test_what_a_server_says_cannot_steer_the_terminal(cli: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
     """An error's text may come from a server: it is one line, and safe."""
-    failing.report(ConvokitError("bad\x1b[2J\r\nthing"))
+    output.report(ConvokitError("bad\x1b[2J\r\nthing"))
     assert capsys.readouterr().err == "error: bad␛[2J thing\n"

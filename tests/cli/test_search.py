@@ -8,8 +8,8 @@ import pytest
 from rich.cells import cell_len
 
 from convokit import Convokit
-from convokit.cli.searching import _line
-from convokit.domain.hit import Hit
+from convokit.cli.commands.search import _line
+from convokit.search.query import Hit
 from tests.cli.conftest import CommandLine
 from tests.support.server import LoopbackServer
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from convokit import Budget, Convokit
-from convokit.cli.interrupt import Interrupts
+from convokit.cli.repl import Interrupts
 from tests.cli.conftest import CommandLine, Terminal
 from tests.support.server import LoopbackServer, stream
 

@@ -16,9 +16,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from convokit.completion.functions import bound_arguments, tool
 from convokit.domain.tool import Tool
 from convokit.errors import BadArguments
+from convokit.tools.arguments import bound_arguments
+from convokit.tools.decorator import tool
 
 
 class Unit(enum.Enum):

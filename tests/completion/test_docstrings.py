@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.completion.docstrings import read
+from convokit.tools.docstrings import read
 
 NAMES = ("city", "unit", "days")
 

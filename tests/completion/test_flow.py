@@ -12,11 +12,11 @@ import pytest
 from convokit.completion import turn
 from convokit.completion.effects import Clock, Close, Emit, Flow, Head, Open, Read, Sleep, Sql, Stopped
 from convokit.completion.options import Options
-from convokit.completion.scope import Database, Scope, Target
+from convokit.completion.state import Database, Scope, Target
 from convokit.domain.conversation import ConversationRow
 from convokit.errors import ConversationBusy, Rejected, ServerFailed, Unreachable
 from convokit.settings import Limits, Retry
-from convokit.store import snapshots, steps
+from convokit.store import snapshot, turn_changes, turn_writes
 
 BODY = {
     "id": "x",
@@ -66,18 +66,18 @@ class Outside:
         given = (next(each for each in arguments if not callable(each)),) if given is None else given
         self.log[-1] = f"{'write' if write else 'read'} {function.__name__}"
         self.written.append(given)
-        if function is snapshots.snapshot:
+        if function is snapshot.snapshot:
             self._head += self.moves_head
-            return snapshots.Snapshot(self.conversation, self._head)
-        if function is steps.begin and self.conflicts:
+            return snapshot.Snapshot(self.conversation, self._head)
+        if function is turn_writes.begin and self.conflicts:
             self.conflicts -= 1
-            raise steps.Conflict
-        if function is steps.settle:
+            raise turn_changes.Conflict
+        if function is turn_writes.settle:
             row = given[0].conversation
-            return steps.Settled(row, given[0].rows(row))
-        if function is steps.record:
+            return turn_changes.Settled(row, given[0].rows(row))
+        if function is turn_writes.record:
             row = given[0].conversation
-            return steps.Settled(row, given[0].rows(row))
+            return turn_changes.Settled(row, given[0].rows(row))
         return given[0].conversation
 
     def run(self, flow: Flow[Any]) -> Any:

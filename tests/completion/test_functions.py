@@ -17,11 +17,12 @@ from openai.types.chat import ChatCompletionFunctionToolParam
 from pydantic import BaseModel, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from convokit.completion import functions
-from convokit.completion.functions import bound_arguments, tool, tools_of
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
-from convokit.wire.schema import violations
+from convokit.tools import decorator
+from convokit.tools.arguments import bound_arguments
+from convokit.tools.decorator import tool, tools_of
+from convokit.wire.strict_schema import violations
 
 
 class Unit(enum.Enum):
@@ -475,7 +476,7 @@ def test_a_schema_outside_the_strict_subset_says_where_and_the_way_out() -> None
 def test_what_is_no_function_is_no_tool(given: Any) -> None:
     """Values, classes, tools and functions without a signature a model could use are refused."""
     with pytest.raises(SettingsError):
-        functions._described(given, None, None, strict=True)
+        decorator._described(given, None, None, strict=True)
 
 
 def test_a_name_the_api_refuses_asks_for_another() -> None:

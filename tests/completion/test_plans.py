@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convokit.completion import options, plans
+from convokit.completion import options, state
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
 
@@ -21,7 +21,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         made.append(settle(*given))
         return made[-1]
 
-    monkeypatch.setattr(plans, "settle", noted)
+    monkeypatch.setattr(state, "settle", noted)
     return made
 
 

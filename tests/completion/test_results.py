@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, field_serializer
 
-from convokit.completion.results import error_text, result_text
 from convokit.errors import BadArguments
+from convokit.tools.results import error_text, result_text
 
 LIMIT = 32 * 1024
 

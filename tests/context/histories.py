@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from convokit import Profile
-from convokit.context.calibrate import Calibrated
-from convokit.context.estimate import CharacterEstimate
 from convokit.context.strategy import Everything, LastTurns, Selection, StepWindow, Strategy, View
-from convokit.context.tokens import Counter
+from convokit.tokens.calibrate import Calibrated
+from convokit.tokens.counter import Counter
+from convokit.tokens.estimate import CharacterEstimate
 
 Message = dict[str, Any]
 IDS = st.sampled_from(["a", "b", "c", "call_1", "日本"])

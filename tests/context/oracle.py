@@ -1,6 +1,6 @@
 """What Chat Completions servers refuse in a `messages` array, said a second time.
 
-Written from the servers' own error texts and not from `convokit.context.validate`, so that each can be held against the other.
+Written from the servers' own error texts and not from `convokit.context.validity`, so that each can be held against the other.
 It works the other way round: by looking at what surrounds each message, where the validator keeps a list of open calls.
 """
 

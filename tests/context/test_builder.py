@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convokit import Budget, Context, ContextBuilder, Profile
-from convokit.context.tokens import message_tokens
-from convokit.context.validate import problems
+from convokit.context.validity import problems
 from convokit.errors import ContextOverflow, InvalidInput
+from convokit.tokens.counter import message_tokens
 
 
 class Words:

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from convokit import Budget, ContextBuilder, Convokit
-from convokit.audit.calibration import usage_pairs
-from convokit.context.calibrate import Calibrated
-from convokit.context.estimate import CharacterEstimate
-from convokit.context.tokens import Counter
-from convokit.context.window import window_rule
+from convokit.context.strategy import window_rule
 from convokit.errors import SettingsError
-from convokit.store import usage
+from convokit.store import call_usage
+from convokit.tokens.calibrate import Calibrated
+from convokit.tokens.counter import Counter
+from convokit.tokens.estimate import CharacterEstimate
+from convokit.usage.calibration import usage_pairs
 from tests.support.server import LoopbackServer, Script, completion
 
 
@@ -112,7 +112,7 @@ def test_a_database_knows_the_pairs(sqlite_file: str, server: LoopbackServer) ->
         assert usage_pairs(connection, Words(), model="loop-1", limit=1) == told[:1:-1]
         assert usage_pairs(connection, Words(), model="other") == []
         assert usage_pairs(connection, Words(), model="loop-1", tenant="other") == []
-        assert usage.reported(connection, "other", "loop-1", 9) == []
+        assert call_usage.reported(connection, "other", "loop-1", 9) == []
         calibrated = Calibrated.from_usage(Words(), usage_pairs(connection, Words(), model="loop-1"))
     engine.dispose()
     assert calibrated.factor > 1

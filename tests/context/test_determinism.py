@@ -16,12 +16,12 @@ from sqlalchemy import insert, update
 from convokit import Budget, Chat, Convokit, Profile, Retry
 from convokit.context.report import Report
 from convokit.context.strategy import Everything, LastTurns, StepWindow, Strategy
-from convokit.context.tokens import message_tokens
 from convokit.domain.message import MessageRow
 from convokit.errors import ModelError
 from convokit.store import conversations, messages
 from convokit.store.engine import WRITE
 from convokit.store.schema import branch, message
+from convokit.tokens.counter import message_tokens
 from convokit.wire.messages import for_wire
 from tests.context.histories import Words, examples
 from tests.context.oracle import refusals

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convokit.context.estimate import CharacterEstimate, _frequent
-from convokit.context.exact import ExactTokens
+from convokit.tokens.estimate import CharacterEstimate, _frequent
+from convokit.tokens.exact import ExactTokens
 from tests.context.samples import COUNTS, FIXTURES, POOLS, UNSPACED
 
 O200K, CL100K = ExactTokens("o200k_base"), ExactTokens("cl100k_base")

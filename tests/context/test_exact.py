@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from convokit import ContextBuilder, Convokit, Profile
-from convokit.context import exact
-from convokit.context.estimate import CharacterEstimate
-from convokit.context.exact import ENCODINGS, Encoding, ExactTokens
-from convokit.context.tokens import counter_for
 from convokit.domain.profile import resolve
 from convokit.errors import SettingsError
 from convokit.settings import UNSET
+from convokit.tokens import exact
+from convokit.tokens.counter import counter_for
+from convokit.tokens.estimate import CharacterEstimate
+from convokit.tokens.exact import ENCODINGS, Encoding, ExactTokens
 from tests.context.samples import FIXTURES, POOLS
 
 
@@ -167,7 +167,7 @@ def test_a_kit_counts_exactly_and_says_so(sqlite_file: str) -> None:
 def test_importing_convokit_loads_no_tokenizer() -> None:
     """Neither the package nor the vocabularies nor the list of frequent words: the first count does."""
     code = (
-        "import sys, convokit; from convokit.context import estimate, exact;"
+        "import sys, convokit; from convokit.tokens import estimate; from convokit.tokens import exact;"
         "assert not {'splintr', 'tiktoken'} & set(sys.modules);"
         "assert estimate._scale.cache_info().currsize == 0"
     )

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convokit import ContextBuilder, Profile
-from convokit.context.estimate import CharacterEstimate
-from convokit.context.media import audio_tokens, file_tokens, image_size, image_tokens
-from convokit.context.tokens import counter_for, message_tokens, schema_tokens, tools_tokens
 from convokit.domain.profile import resolve
+from convokit.tokens.counter import counter_for, message_tokens, schema_tokens, tools_tokens
+from convokit.tokens.estimate import CharacterEstimate
+from convokit.tokens.media import audio_tokens, file_tokens, image_size, image_tokens
 
 
 class Words:

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import create_engine
 
 from convokit import Convokit
-from convokit.audit.calibration import usage_pairs
-from convokit.cli.local import LocalModel, local_model
-from convokit.context.calibrate import Calibrated
-from convokit.context.estimate import CharacterEstimate
+from convokit.cli.local_model import LocalModel, local_model
+from convokit.tokens.calibrate import Calibrated
+from convokit.tokens.estimate import CharacterEstimate
+from convokit.usage.calibration import usage_pairs
 from tests.context.samples import COUNTS, FIXTURES, POOLS
 
 pytestmark = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convokit import Budget, Convokit
-from convokit.domain import chain
+from convokit.domain import hashchain
 from convokit.domain.message import MessageRow
 from convokit.domain.text import compact_json
 from convokit.errors import ContextOverflow, SettingsError
@@ -153,7 +153,7 @@ def _store(kit: Convokit, key: str, shapes: list[Message]) -> None:
         for seq, shape in enumerate(shapes, 3):
             calls = shape.get("tool_calls")
             row = {name: getattr(head, name) for name in MessageRow.__slots__}
-            row |= {"seq": seq, "parent_seq": seq - 1, "salt": chain.new_salt(), "tokens": 5}
+            row |= {"seq": seq, "parent_seq": seq - 1, "salt": hashchain.new_salt(), "tokens": 5}
             row |= {"path_tokens": head.path_tokens + 5 * (seq - 2), "counter": "other", "role": shape["role"]}
             row |= {"content": shape["content"], "tool_call_id": shape.get("tool_call_id")}
             row |= {"tool_calls": None if calls is None else compact_json(calls), "window_from_seq": None}

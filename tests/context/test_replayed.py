@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from convokit import Budget, ContextBuilder, Profile
-from convokit.context.tokens import REPLY_PRIMER, counter_for, message_tokens
 from convokit.domain.profile import resolve
+from convokit.tokens.counter import REPLY_PRIMER, counter_for, message_tokens
 from convokit.wire.messages import for_wire
 from tests.context.histories import Message, Words
 from tests.support.faces import Face

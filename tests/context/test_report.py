@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from convokit import Budget, Convokit, Report
 from convokit.context.builder import ContextBuilder
-from convokit.context.strategy import Everything, LastTurns, Strategy
-from convokit.context.tokens import counter_for, message_tokens
-from convokit.context.window import Item
+from convokit.context.strategy import Everything, Item, LastTurns, Strategy
 from convokit.domain.profile import Profile
+from convokit.tokens.counter import counter_for, message_tokens
 from tests.support.server import LoopbackServer, completion
 
 _COUNTER = counter_for(Profile())

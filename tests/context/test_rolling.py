@@ -9,14 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convokit import Budget, ContextBuilder, Profile
-from convokit.context import rolling
+from convokit.context import summary
 from convokit.context.report import Context
-from convokit.context.rolling import HEADING, Rolled, said, transcript, with_heading
-from convokit.context.strategy import Everything, LastTurns, StepWindow, Strategy
-from convokit.context.tokens import message_tokens
-from convokit.context.window import Item
+from convokit.context.strategy import Everything, Item, LastTurns, StepWindow, Strategy
+from convokit.context.summary import HEADING, Rolled, said, transcript, with_heading
 from convokit.domain.message import SUMMARY
 from convokit.errors import ContextOverflow
+from convokit.tokens.counter import message_tokens
 from tests.context.histories import Words, examples
 from tests.context.oracle import refusals
 
@@ -168,7 +167,7 @@ def test_a_summary_larger_than_its_room_moves_the_start_by_a_step() -> None:
 @pytest.mark.parametrize(("ends", "expected"), [((20, 10), 20), ((90, 20), 20), ((95, 90), 90), ((), None)])
 def test_the_newest_before_the_window_is_taken(ends: tuple[int, ...], expected: int | None) -> None:
     """Of a path's summaries the newest that ends before the window; where all reach into it, the one that ends first."""
-    found = rolling.fitting([_rolled(end) for end in ends], 30)
+    found = summary.fitting([_rolled(end) for end in ends], 30)
     assert (found.last if found else None) == expected
 
 

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convokit import Budget, Context, ContextBuilder, Profile
-from convokit.context.estimate import CharacterEstimate
-from convokit.context.repair import PartialPolicy
-from convokit.context.strategy import Everything, LastTurns, Selection, StepWindow, Strategy
-from convokit.context.tokens import REPLY_PRIMER, message_tokens
-from convokit.context.window import Item
+from convokit.context.strategy import Everything, Item, LastTurns, Selection, StepWindow, Strategy
+from convokit.context.validity import PartialPolicy
 from convokit.errors import InvalidInput
+from convokit.tokens.counter import REPLY_PRIMER, message_tokens
+from convokit.tokens.estimate import CharacterEstimate
 from tests.context.histories import Anything, Message, Words, call_of, careless, examples
 from tests.context.oracle import refusals
 

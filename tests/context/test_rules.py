@@ -9,13 +9,12 @@ import pytest
 from sqlalchemy import update
 
 from convokit import Budget, Chat, ContextBuilder, Convokit, Profile
-from convokit.context.strategy import LastTurns
-from convokit.context.tokens import REPLY_PRIMER
-from convokit.context.window import Item
+from convokit.context.strategy import Item, LastTurns
 from convokit.domain.profile import resolve
 from convokit.errors import ContextOverflow, SettingsError
 from convokit.store.engine import WRITE
 from convokit.store.schema import message
+from convokit.tokens.counter import REPLY_PRIMER
 from tests.context.histories import Message, Words, call_of
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, failure

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convokit import Budget, Context, ContextBuilder, Profile
-from convokit.context.strategy import Strategy
-from convokit.context.tokens import REPLY_PRIMER, Counter, message_tokens, schema_tokens, tools_tokens
-from convokit.context.validate import problems
-from convokit.context.window import Item
+from convokit.context.strategy import Item, Strategy
+from convokit.context.validity import problems
 from convokit.errors import ContextOverflow, InvalidInput
+from convokit.tokens.counter import REPLY_PRIMER, Counter, message_tokens, schema_tokens, tools_tokens
 from tests.context.histories import (
     COUNTERS,
     PINS,

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import Column, Table
 
-from convokit.store import layout, schema
+from convokit.store import indexes as store_indexes
+from convokit.store import schema
 from tests.docs import render
 
 LEAD = """Every table begins with `convokit_`. They are made by the Alembic scripts that the package carries, and by nothing
@@ -172,7 +173,7 @@ def page(note: str) -> str:
 
 def _tables() -> Iterator[str]:
     beside = render.columns(schema)
-    for table in layout.metadata.tables.values():
+    for table in store_indexes.metadata.tables.values():
         yield from (f"## {table.name}", "", _about(table), "", "| column | type | null | |", "|---|---|---|---|")
         words = beside[_class_of(table)]
         for column in table.columns:

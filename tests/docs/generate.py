@@ -46,28 +46,32 @@ MODULES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Functions over a SQLAlchemy `Connection` that you hold, in your transaction. They neither begin nor commit.\n"
         "[Inside an application that has its own database](../how-to/host-application.md) shows them at work. Reading is\n"
         "for everyone; to change a conversation use a kit, which keeps message, turn, call and chain together.",
-        ("store.conversations", "store.messages", "store.turns", "store.steps", "store.migrate"),
+        (
+            *("store.conversations", "store.messages", "store.turns"),
+            *("store.turn_changes", "store.turn_writes", "store.migrations"),
+        ),
     ),
     "context": (
         "convokit.context",
         "The context builder alone: no database, no network. [Parts](../how-to/parts.md) shows it at work.",
         (
-            *(f"context.{name}" for name in ("builder", "report", "tokens", "estimate", "exact", "calibrate", "media")),
-            *("context.window", "context.repair", "context.validate", "run.tokenize", "audit.calibration"),
+            *("context.builder", "context.report"),
+            *(f"tokens.{name}" for name in ("counter", "estimate", "exact", "calibrate", "media")),
+            *("context.strategy", "context.validity", "runtime.tokenizer", "usage.calibration"),
         ),
     ),
     "wire": (
         "convokit.wire",
         "The Chat Completions API as bytes in and values out, without a connection. [Parts](../how-to/parts.md) shows it\n"
         "at work.",
-        ("wire.request", "wire.response", "wire.sse", "wire.failure", "wire.retry"),
+        ("wire.request", "wire.response", "wire.sse", "wire.errors", "completion.retry"),
     ),
     "events": (
         "Streams and their events",
         "What `chat.stream(...)` returns, and what it hands out while a reply is on its way.\n"
         "`Stream`, `AsyncStream` and the union `StreamEvent` come from `convokit`, the single events from\n"
         "`convokit.domain.events`.",
-        ("run.sync:Stream", "run.aio:AsyncStream", "domain.events"),
+        ("runtime.sync:Stream", "runtime.aio:AsyncStream", "domain.events"),
     ),
 }
 

@@ -29,7 +29,7 @@ def test_every_table_is_described() -> None:
 def test_reserved_tables_are_used_by_nobody() -> None:
     """A table that the data model calls reserved is imported by no module of the store, and every other one is."""
     used: set[str] = set()
-    for path in (CHECKOUT / "convokit" / "store").glob("*.py"):
+    for path in (CHECKOUT / "convokit").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module == "convokit.store.schema":
                 used |= {alias.name for alias in node.names}

@@ -7,7 +7,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.domain.words import keys
+from convokit.domain.search_words import keys
 
 _ASCII = st.text(st.sampled_from(string.printable + "aaa_- "), max_size=200)
 

@@ -22,12 +22,12 @@ from sqlalchemy import text as sql
 from sqlalchemy.exc import SQLAlchemyError
 
 from convokit import Convokit, Timeouts
-from convokit.domain import chain
+from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow
-from convokit.store import conversations, engine, steps
+from convokit.store import conversations, engine, turn_changes, turn_writes
 
 
 @dataclass
@@ -144,7 +144,7 @@ def _rows(order: Order, made: Engine, worker: str, append: Callable[[Engine, str
         while True:
             try:
                 seq = append(made, name)
-            except steps.Conflict:
+            except turn_changes.Conflict:
                 continue
             except SQLAlchemyError as error:
                 tell(error=f"{type(error).__name__}: {error.args[0] if error.args else ''}", name=name)
@@ -161,14 +161,14 @@ def _append(made: Engine, name: str) -> int:
         turn_id = new_id()
         call = CompletionRow(turn_id, 1, "sending", "{}", None, b"", "m", 1)
         question = _message(found, found.head_seq, "user", name, turn_id)
-        moved = steps.begin(
+        moved = turn_writes.begin(
             connection,
-            steps.Beginning(found, False, 0, question, call, owner="", lease_us=60_000_000, at=1),
+            turn_changes.Beginning(found, False, 0, question, call, owner="", lease_us=60_000_000, at=1),
         )
-        call.state, call.ended_at, call.salt = "ok", 2, chain.new_salt()
-        settled = steps.settle(
+        call.state, call.ended_at, call.salt = "ok", 2, hashchain.new_salt()
+        settled = turn_writes.settle(
             connection,
-            steps.Settlement(
+            turn_changes.Settlement(
                 moved,
                 0,
                 turn_id,
@@ -187,7 +187,9 @@ def _append(made: Engine, name: str) -> int:
 
 def _message(row: ConversationRow, parent: int | None, role: str, text: str, turn_id: Any) -> MessageRow:
     seq = row.last_seq + 1
-    return MessageRow(seq, parent, 1, turn_id, role, "complete", 1, "none", 1, 1, content=text, salt=chain.new_salt())
+    return MessageRow(
+        seq, parent, 1, turn_id, role, "complete", 1, "none", 1, 1, content=text, salt=hashchain.new_salt()
+    )
 
 
 def _append_highest(made: Engine, name: str) -> int:

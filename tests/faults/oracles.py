@@ -18,8 +18,8 @@ from sqlalchemy import Connection, Table, select
 from sqlalchemy.engine import make_url
 
 from convokit import Convokit
-from convokit.context.validate import problems
-from convokit.domain.chain import salted_digest
+from convokit.context.validity import problems
+from convokit.domain.hashchain import salted_digest
 from convokit.domain.ids import keyed_id
 from convokit.store import schema
 from convokit.store.engine import database_url, open_engine

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, update
 
 from convokit import Convokit, Retry, Stream
 from convokit.errors import ModelError
-from convokit.run.aio import AsyncStream
+from convokit.runtime.aio import AsyncStream
 from convokit.store.engine import WRITE, database_url, open_engine
 from convokit.store.schema import turn
 from tests.faults.stage import FACES, dump

@@ -18,7 +18,7 @@ import pytest
 
 from convokit import AsyncConvokit, Convokit
 from convokit.completion.effects import Effect, Emit
-from convokit.run.sync import SyncDriver
+from convokit.runtime.sync import SyncDriver
 from tests.faults import oracles
 from tests.support.server import LoopbackServer, Script, completion, stream
 from tests.test_tools import calls

@@ -91,15 +91,15 @@ MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill", "jsonpickle", "yaml
 CALLS = {"eval", "exec", "compile", "__import__", "import_module", "literal_eval", "find_spec"}
 LITERAL = {"text", "exec_driver_sql", "literal_column"}
 MADE_OF_CONSTANTS = {
-    ("convokit/store/layout.py", "where"),
-    ("convokit/store/doctor.py", "f'PRAGMA {name}'"),
+    ("convokit/store/indexes.py", "where"),
+    ("convokit/store/migrations.py", "f'PRAGMA {name}'"),
     ("convokit/store/engine.py", "f'PRAGMA {pragma}'"),
-    ("convokit/store/usage.py", "str(int(value))"),
+    ("convokit/usage/sql.py", "str(int(value))"),
 }
 """SQL that is put together, all of it from names that stand in the same module, or from a number."""
 NAMED_IN_CODE = {
-    ("convokit/rooms.py", "f'{floor}.{name}'"),
-    ("convokit/store/inserts.py", "f'sqlalchemy.dialects.{dialect}'"),
+    ("convokit/_lazy.py", "f'{floor}.{name}'"),
+    ("convokit/store/dialects.py", "f'sqlalchemy.dialects.{dialect}'"),
 }
 """Imports by name: of a floor's own rooms, which it lists, and of the dialect of an engine that is open."""
 

@@ -17,10 +17,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from convokit import Convokit, Retry
-from convokit.completion import effects, saving
+from convokit.completion import effects, write_once
 from convokit.domain.turn import LATE_CALLS
 from convokit.errors import Interrupted, InvalidInput, ServerFailed
-from convokit.store import steps
+from convokit.store import turn_writes
 from tests.faults.left import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face
@@ -50,7 +50,7 @@ def proxy(postgres: Postgres) -> Iterator[Proxy]:
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection can be made again at once: what is waited in between proves nothing here."""
     monkeypatch.setattr(effects, "READ_WAITS_S", (0.01,) * 6)
-    monkeypatch.setattr(saving, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(write_once, "_FIRST_WAIT_S", 0.01)
 
 
 def _nothing(turns: Turns, key: str) -> None:
@@ -242,7 +242,7 @@ def test_a_lost_acknowledgement_during_recover(turns: Turns) -> None:
 
 def test_a_redaction_before_a_late_reply_is_looked_for(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     """A late reply whose acknowledgement is lost is found again though its request's salt was redacted meanwhile."""
-    append_late, tries = steps.append_late, 0
+    append_late, tries = turn_writes.append_late, 0
 
     def losing(*given: Any) -> Any:
         nonlocal tries
@@ -250,8 +250,8 @@ def test_a_redaction_before_a_late_reply_is_looked_for(turns: Turns, monkeypatch
         turns.proxy.lose(1)
         return append_late(*given)
 
-    monkeypatch.setattr(steps, "append_late", losing)
-    monkeypatch.setattr(saving, "_FIRST_WAIT_S", 1.0)  # as long as the redaction may take
+    monkeypatch.setattr(turn_writes, "append_late", losing)
+    monkeypatch.setattr(write_once, "_FIRST_WAIT_S", 1.0)  # as long as the redaction may take
     chat = turns.direct.chat("k")
     turns.face.settle(chat.send("hello"))
     turns.server.script(stream(["late "] * 40, pause_s=0.02))

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from convokit.errors import StoreUnavailable
+from convokit.store import dialects as connections
 from convokit.store import engine
-from convokit.store import postgres as connections
 from tests.faults.left import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face

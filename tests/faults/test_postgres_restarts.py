@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from convokit.completion import effects, saving, turn
+from convokit.completion import effects, turn, write_once
 from convokit.errors import StoreUnavailable
 from tests.faults.left import Dead, Watched, leave
 from tests.support.faces import Face
@@ -39,9 +39,9 @@ def kit(face: Face, postgres: RestartingPostgres, server: LoopbackServer, reques
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon: how long a server may be away is not what is tested."""
     monkeypatch.setattr(effects, "READ_WAITS_S", (0.01, 0.01))
-    monkeypatch.setattr(saving, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(write_once, "_FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(turn._settle, "__kwdefaults__", {"patience_s": 0.1})
-    monkeypatch.setattr("convokit.completion.begin.BEGIN_S", 0.1)
+    monkeypatch.setattr("convokit.completion.write_once.BEGIN_S", 0.1)
 
 
 def _send(face: Face, chat: Any) -> Any:
@@ -131,7 +131,7 @@ def test_between_two_turns(
     face.settle(kit.chat("k").send("one"))
     FAULTS[fault](postgres)
     monkeypatch.setattr(effects, "READ_WAITS_S", ())
-    monkeypatch.setattr("convokit.completion.begin.BEGIN_S", 0.0)
+    monkeypatch.setattr("convokit.completion.write_once.BEGIN_S", 0.0)
     assert face.settle(kit.chat("k").send("two")).text == "echo: two"
 
 

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from convokit import Retry, Stream, Timeouts
 from convokit.cli.app import app
 from convokit.errors import ConvokitError
-from convokit.run.aio import AsyncStream
-from convokit.run.setup import ApiKey
+from convokit.runtime.aio import AsyncStream
+from convokit.runtime.config import ApiKey
 from convokit.settings import Environment
 from tests.cli.conftest import CommandLine
 from tests.faults.stage import EACH_ONCE, Stage, staged

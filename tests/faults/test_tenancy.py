@@ -22,25 +22,17 @@ import pytest
 from sqlalchemy import bindparam, or_, select
 
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
+from convokit.audit import sql as audit_sql
 from convokit.domain.ids import keyed_id
+from convokit.erasure import residue
+from convokit.erasure import sql as erasure_sql
 from convokit.errors import ConvokitError
-from convokit.store import (
-    chain,
-    conversations,
-    copying,
-    finding,
-    leftovers,
-    migrate,
-    proof,
-    removals,
-    search,
-    snapshots,
-    transfer,
-    turns,
-    usage,
-)
+from convokit.history import copy
+from convokit.store import call_usage, chain, conversations, migrations, search_index, search_query, snapshot, turns
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
+from convokit.transfer import sql as transfer_sql
+from convokit.usage import sql as usage_sql
 from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
 
 pair = paired()
@@ -321,7 +313,7 @@ def test_a_missing_condition_would_be_seen(pair: Pair, monkeypatch: pytest.Monke
 def test_keys_of_two_tenants_are_two_conversations(pair: Pair) -> None:
     """The id of a keyed conversation holds the tenant: no two tenants, however named, share one."""
     with pair.beside.engine.connect() as connection:
-        database_id = migrate.check(connection, "this one")
+        database_id = migrations.check(connection, "this one")
     tenants = ["a", "A", "a ", "a\u0301", "\u00e1", 'a","b', "a\\", "b"]
     keys = ["k", 'b","k', "", "\\k"]
     made = {keyed_id(database_id, tenant, key) for tenant in tenants for key in keys}
@@ -329,91 +321,95 @@ def test_keys_of_two_tenants_are_two_conversations(pair: Pair) -> None:
 
 
 TENANT = {
-    "conversations.find": lambda connection, wanted: conversations.find(connection, "rival", wanted),
-    "conversations.by_key": lambda connection, wanted: [
+    "store.conversations.find": lambda connection, wanted: conversations.find(connection, "rival", wanted),
+    "store.conversations.by_key": lambda connection, wanted: [
         conversations.by_key(connection, "rival", key) for key in ("nobody's", SECRET)
     ],
-    "conversations.recent": lambda connection, wanted: conversations.recent(
+    "store.conversations.recent": lambda connection, wanted: conversations.recent(
         connection, "rival", subject=None, limit=1000, before=None
     ),
-    "turns.find_by_key": lambda connection, wanted: turns.find_by_key(
+    "store.turns.find_by_key": lambda connection, wanted: turns.find_by_key(
         connection, "rival", wanted, sha256(ONCE.encode()).digest()
     ),
-    "turns.open_in": lambda connection, wanted: turns.open_in(connection, "rival"),
-    "snapshots.snapshot": lambda connection, wanted: snapshots.snapshot(
+    "store.turns.open_in": lambda connection, wanted: turns.open_in(connection, "rival"),
+    "store.snapshot.snapshot": lambda connection, wanted: snapshot.snapshot(
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
-    "usage.reported": lambda connection, wanted: usage.reported(connection, "rival", "loop-1", 1000),
-    "usage.spent": lambda connection, wanted: list(usage.spent(connection, "rival", one=wanted, by_conversation=True)),
-    "chain.find_prompt": lambda connection, wanted: any(
+    "store.call_usage.reported": lambda connection, wanted: call_usage.reported(connection, "rival", "loop-1", 1000),
+    "usage.sql.spent": lambda connection, wanted: list(
+        usage_sql.spent(connection, "rival", one=wanted, by_conversation=True)
+    ),
+    "store.chain.find_prompt": lambda connection, wanted: any(
         chain.find_prompt(connection, "rival", digest)
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
-    "chain.keep_prompt": None,
-    "removals.selected": lambda connection, wanted: removals.selected(
+    "store.chain.keep_prompt": None,
+    "erasure.sql.selected": lambda connection, wanted: erasure_sql.selected(
         connection, "rival", subject=None, before=None, erased=False, after=None, limit=1000
     ),
-    "removals.count_selected": lambda connection, wanted: removals.count_selected(
+    "erasure.sql.count_selected": lambda connection, wanted: erasure_sql.count_selected(
         connection, "rival", subject=None, before=None, erased=False
     ),
-    "removals.purge": lambda connection, wanted: removals.purge(connection, "nobody", wanted),
-    "leftovers.unreferenced": lambda connection, wanted: len(leftovers.unreferenced(connection, "rival", None)),
-    "leftovers.drop_prompts": lambda connection, wanted: leftovers.drop_prompts(connection, "nobody", []),
-    "transfer.ids": lambda connection, wanted: transfer.ids(
+    "erasure.sql.purge": lambda connection, wanted: erasure_sql.purge(connection, "nobody", wanted),
+    "erasure.residue.unreferenced": lambda connection, wanted: len(residue.unreferenced(connection, "rival", None)),
+    "erasure.residue.drop_prompts": lambda connection, wanted: residue.drop_prompts(connection, "nobody", []),
+    "transfer.sql.ids": lambda connection, wanted: transfer_sql.ids(
         connection, "rival", subject=SUBJECT, after=None, limit=1000
     ),
-    "transfer.total": lambda connection, wanted: transfer.total(connection, "rival", subject=SUBJECT),
-    "finding.candidates": lambda connection, wanted: [
-        finding.candidates(connection, "rival", finding.Wanted(keys=["secret"], conversation_id=each), limit=1000)
+    "transfer.sql.total": lambda connection, wanted: transfer_sql.total(connection, "rival", subject=SUBJECT),
+    "store.search_query.candidates": lambda connection, wanted: [
+        search_query.candidates(
+            connection, "rival", search_query.Wanted(keys=["secret"], conversation_id=each), limit=1000
+        )
         for each in (None, wanted)
     ],
-    "finding.stands": lambda connection, wanted: finding.stands(connection, "rival", (wanted, 1)),
-    "copying.written": lambda connection, wanted: copying.written(connection, "rival", wanted, wanted, 0),
-    "search.fill": lambda connection, wanted: search.fill(connection, "rival", None),
-    "proof.count_conversations": lambda connection, wanted: proof.count_conversations(connection, "rival"),
-    "proof.heads": lambda connection, wanted: [
-        each.conversation_id for each in proof.heads(connection, "rival", UUID(int=0), 1000)
+    "store.search_query.stands": lambda connection, wanted: search_query.stands(connection, "rival", (wanted, 1)),
+    "history.copy.written": lambda connection, wanted: copy.written(connection, "rival", wanted, wanted, 0),
+    "store.search_index.fill": lambda connection, wanted: search_index.fill(connection, "rival", None),
+    "audit.sql.count_conversations": lambda connection, wanted: audit_sql.count_conversations(connection, "rival"),
+    "audit.sql.heads": lambda connection, wanted: [
+        each.conversation_id for each in audit_sql.heads(connection, "rival", UUID(int=0), 1000)
     ],
-    "proof.prompts": lambda connection, wanted: proof.prompts(
+    "audit.sql.prompts": lambda connection, wanted: audit_sql.prompts(
         connection, "rival", connection.execute(select(prompt.c.digest)).scalars()
     ),
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
-    "conversations.head",
-    "conversations.create",
-    "conversations.advance",
-    "conversations.point",
-    "branches.listing",
-    "branches.leaves",
-    "copying.write",
-    "conversations.describe",
-    "steps.begin",
-    "steps.reopen",
-    "steps.settle",
-    "steps.append_late",
-    "steps.record",
-    "append.write",
-    "turns.end",
-    "conversations.set_pins",
-    "transfer.create",
-    *(f"outcomes.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
+    "store.conversations.head",
+    "store.conversations.create",
+    "store.conversations.advance",
+    "store.conversations.point",
+    "store.conversations.listing",
+    "store.conversations.leaves",
+    "history.copy.write",
+    "store.conversations.describe",
+    "store.turn_writes.begin",
+    "store.turn_writes.reopen",
+    "store.turn_writes.settle",
+    "store.turn_writes.append_late",
+    "store.turn_writes.record",
+    "store.write_batch.write",
+    "store.turns.end",
+    "store.conversations.set_pins",
+    "transfer.sql.create",
+    *(f"store.committed.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
-    "blobs.insert_new",
-    "proof.database_id",
-    "quick.quick",
-    "quick.plain",
-    "search.wanted_by",
-    "search.optimize",
-    "finding.at",
-    *(f"doctor.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
-    *(f"migrate.{name}" for name in ("upgrade", "current", "check")),
-    "layout.differences",
-    "turns.tenants_with_open",
-    *(f"leftovers.{name}" for name in ("stands_elsewhere", "file_of")),
-    "usage.tenants",
+    "store.dialects.insert_new",
+    "audit.sql.database_id",
+    "store.quick.quick",
+    "store.quick.plain",
+    "store.search_index.wanted_by",
+    "store.search_index.optimize",
+    "store.search_query.at",
+    *(f"store.migrations.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
+    *(f"store.migrations.{name}" for name in ("upgrade", "current", "check")),
+    "store.indexes.differences",
+    "store.turns.tenants_with_open",
+    *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
+    "usage.sql.tenants",
 }
 """Functions about the database as such, for who owns it; and `finding.at`, which is given places that `candidates` found."""
 
@@ -421,13 +417,16 @@ NO_TENANT = {
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:
     """Return every public function over a connection, documented or not."""
     found: dict[str, Callable[..., Any]] = {}
-    for path in sorted((checkout / "convokit" / "store").glob("[!_]*.py")):
-        module = importlib.import_module(f"convokit.store.{path.stem}")
+    for path in sorted((checkout / "convokit").rglob("[!_]*.py")):
+        place = ".".join(path.relative_to(checkout / "convokit").with_suffix("").parts)
+        if not place.startswith("store.") and not place.endswith((".sql", ".residue", ".consistency", "history.copy")):
+            continue
+        module = importlib.import_module(f"convokit.{place}")
         for name, member in vars(module).items():
             if not inspect.isfunction(member) or name[0] == "_" or member.__module__ != module.__name__:
                 continue
             if "connection" in inspect.signature(member).parameters:
-                found[f"{path.stem}.{name}"] = member
+                found[f"{place}.{name}"] = member
     return found
 
 
@@ -454,7 +453,7 @@ def test_the_store_tells_b_nothing_of_a(pair: Pair, name: str) -> None:
             outcomes.append([repr(call(connection, each)) for each in pair.beside.known.ids])
     named = [re.sub(r"UUID\('[^']*'\)|\b\d{9,}\b|b'[^']*'|b\"[^\"]*\"|<[^>]*>", "", repr(each)) for each in outcomes]
     assert named[0] == named[1]
-    assert SECRET not in named[0] or name == "conversations.recent"
+    assert SECRET not in named[0] or name == "store.conversations.recent"
 
 
 def test_a_can_reach_its_own(pair: Pair) -> None:

@@ -18,9 +18,9 @@ from convokit import Budget, Retry, Summary, Timeouts
 from convokit.completion import call as calls
 from convokit.completion.effects import Effect, Open, Read, Sql
 from convokit.errors import ConvokitError
-from convokit.run.aio import AsyncDriver
-from convokit.run.sync import SyncDriver
-from convokit.store import steps
+from convokit.runtime.aio import AsyncDriver
+from convokit.runtime.sync import SyncDriver
+from convokit.store import turn_changes, turn_writes
 from tests.faults.nursery import say
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Request, Script, chunk, completion, echo, event, failure
@@ -165,15 +165,15 @@ def all_turns(url: str, server: str, chat: str, early: bool = False) -> None:
 
 
 def _tell_before_commit() -> None:
-    settle = steps.settle
+    settle = turn_writes.settle
 
-    def told(connection: Any, settlement: steps.Settlement) -> steps.Settled | None:
+    def told(connection: Any, settlement: turn_changes.Settlement) -> turn_changes.Settled | None:
         settled = settle(connection, settlement)
         for row in settled.rows if settled is not None else []:
             say(reply=row.content)
         return settled
 
-    steps.settle = told  # a child's own copy of the module
+    turn_writes.settle = told  # a child's own copy of the module
 
 
 def one_action(face: str, url: str, server: str, chat: str, action: str, die_at: str | None, lost_begin: bool) -> None:
@@ -201,16 +201,16 @@ def one_action(face: str, url: str, server: str, chat: str, action: str, die_at:
 
 
 def _roll_back_begin() -> None:
-    begin = steps.begin
+    begin = turn_writes.begin
 
-    def lost(connection: Any, beginning: steps.Beginning) -> Any:
+    def lost(connection: Any, beginning: turn_changes.Beginning) -> Any:
         made = begin(connection, beginning)
         connection.exec_driver_sql("ROLLBACK")
         connection.exec_driver_sql("BEGIN")
         return made
 
     lost.__name__ = "begin"
-    steps.begin = lost  # a child's own copy of the module
+    turn_writes.begin = lost  # a child's own copy of the module
 
 
 class Points:

@@ -22,7 +22,7 @@ from convokit import AsyncConvokit, Convokit, Retry, Timeouts
 from convokit.completion import call as calls
 from convokit.completion.effects import Clock
 from convokit.errors import ConvokitError
-from convokit.store import schema, steps, turns
+from convokit.store import schema, turn_changes, turn_writes, turns
 
 TIMEOUTS = Timeouts(first_byte_s=60, stall_s=60, total_s=120)
 
@@ -114,9 +114,9 @@ def _take_out_the_fence() -> None:
 
         return write
 
-    settle = steps.settle
+    settle = turn_writes.settle
 
-    def unfenced_settle(connection: Connection, settlement: steps.Settlement) -> steps.Settled | None:
+    def unfenced_settle(connection: Connection, settlement: turn_changes.Settlement) -> turn_changes.Settled | None:
         found = turns.find(connection, settlement.conversation.id, settlement.turn_id)
         assert found is not None
         held = (schema.turn.c.conversation_id == settlement.conversation.id, schema.turn.c.id == settlement.turn_id)
@@ -124,7 +124,7 @@ def _take_out_the_fence() -> None:
         settlement.epoch = found.epoch
         return settle(connection, settlement)
 
-    steps.settle = unfenced_settle
+    turn_writes.settle = unfenced_settle
     turns.renew = unfenced(turns.renew)
 
 

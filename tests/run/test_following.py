@@ -13,8 +13,8 @@ from sqlalchemy import text as sql
 
 from convokit import AsyncConvokit, Convokit
 from convokit.completion import call as calls
-from convokit.completion.functions import tool
 from convokit.errors import ConversationBusy, Interrupted, InvalidInput, NotFound, SettingsError
+from convokit.tools.decorator import tool
 from tests.support.faces import Face
 from tests.support.readers import Running
 from tests.support.server import LoopbackServer, chunk, completion, event, stream

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from convokit import AsyncConvokit, Convokit, Retry
-from convokit.context.validate import problems
+from convokit.context.validity import problems
 from convokit.errors import ConvokitError, IdempotencyConflict, Interrupted, NotFound, ServerFailed
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion, failure, stream

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from convokit import Convokit
-from convokit.context.tokens import Counter
 from convokit.errors import BadReply, ModelError, Rejected, ServerFailed, SettingsError, TimedOut, Unreachable
-from convokit.run import tokenize
-from convokit.run.tokenize import TokenizeCounter
+from convokit.runtime import tokenizer
+from convokit.runtime.tokenizer import TokenizeCounter
+from convokit.tokens.counter import Counter
 from tests.support.server import LoopbackServer, Script, echo
 
 TOKENS = json.dumps({"tokens": [1]}).encode()
@@ -32,10 +32,10 @@ def test_what_is_remembered_is_bounded(server: LoopbackServer) -> None:
     server.answer = lambda body: Script([TOKENS])
     counter = TokenizeCounter(server.url)
     for _ in range(2):
-        counter.count("x" * (tokenize._LONGEST_REMEMBERED + 1))
-        counter.count("x" * tokenize._LONGEST_REMEMBERED)
+        counter.count("x" * (tokenizer._LONGEST_REMEMBERED + 1))
+        counter.count("x" * tokenizer._LONGEST_REMEMBERED)
     assert len(server.requests) == 3
-    assert counter._remembered.cache_info().maxsize == tokenize._REMEMBERED
+    assert counter._remembered.cache_info().maxsize == tokenizer._REMEMBERED
     counter.close()
 
 

@@ -10,13 +10,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine, select
 
-from convokit.domain import chain as chains
-from convokit.domain.branch import BranchRow
-from convokit.domain.conversation import ConversationRow
+from convokit.domain import hashchain as chains
+from convokit.domain.conversation import BranchRow, ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CompletionRow, Key
-from convokit.store import append, branches, conversations, schema, steps, turns
+from convokit.store import conversations, schema, turn_changes, turn_writes, turns, write_batch
 from convokit.store.engine import WRITE, database_url, open_engine
 
 TABLES = (schema.conversation, schema.message, schema.turn, schema.completion, schema.entry)
@@ -26,7 +25,7 @@ TABLES = (schema.conversation, schema.message, schema.turn, schema.completion, s
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways, on each database: SQLite has only the second."""
     if request.param == "one by one":
-        monkeypatch.setattr(append, "MANY", -1)
+        monkeypatch.setattr(write_batch, "MANY", -1)
     return str(request.param)
 
 
@@ -46,18 +45,18 @@ def _message(seq: int, role: str, parent: int | None) -> MessageRow:
     return MessageRow(seq, parent, 1, None, role, "complete", 1, "none", seq, 1, content=f"no. {seq}", salt=b"s" * 16)
 
 
-def _beginning(row: ConversationRow, *, key: Key | None = None, branch: int = 0) -> steps.Beginning:
+def _beginning(row: ConversationRow, *, key: Key | None = None, branch: int = 0) -> turn_changes.Beginning:
     completion = CompletionRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
     question = _message(row.last_seq + 1, "user", row.head_seq)
-    return steps.Beginning(row, row.last_seq == 0, branch, question, completion, "me", 60_000_000, 1, key=key)
+    return turn_changes.Beginning(row, row.last_seq == 0, branch, question, completion, "me", 60_000_000, 1, key=key)
 
 
-def _settlement(row: ConversationRow, completion: CompletionRow, replies: int = 1) -> steps.Settlement:
+def _settlement(row: ConversationRow, completion: CompletionRow, replies: int = 1) -> turn_changes.Settlement:
     def rows(fresh: ConversationRow) -> list[MessageRow]:
         return [_message(fresh.last_seq + n, "assistant", row.last_seq) for n in range(1, replies + 1)]
 
     ended = replace(completion, state="ok", ended_at=2, salt=b"c" * 16)
-    return steps.Settlement(row, 0, completion.turn_id, 1, "completed", rows, ended, 2)
+    return turn_changes.Settlement(row, 0, completion.turn_id, 1, "completed", rows, ended, 2)
 
 
 def _stored(engine: Engine) -> list[list[Any]]:
@@ -65,18 +64,18 @@ def _stored(engine: Engine) -> list[list[Any]]:
         return [sorted(map(repr, connection.execute(select(table)))) for table in TABLES]
 
 
-def _begun(engine: Engine, beginning: steps.Beginning) -> ConversationRow:
+def _begun(engine: Engine, beginning: turn_changes.Beginning) -> ConversationRow:
     with engine.begin() as connection:
-        return steps.begin(connection, beginning)
+        return turn_writes.begin(connection, beginning)
 
 
-@pytest.mark.parametrize("replies", [0, 1, 3, append.MANY + 1])
+@pytest.mark.parametrize("replies", [0, 1, 3, write_batch.MANY + 1])
 def test_a_turn_is_stored_whole(engine: Engine, replies: int) -> None:
     """Question, turn, call, replies and chain are all there, whichever way and however many they are."""
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
-        settled = steps.settle(connection, _settlement(row, beginning.completion, replies))
+        settled = turn_writes.settle(connection, _settlement(row, beginning.completion, replies))
         found = turns.find(connection, row.id, beginning.completion.turn_id)
         call = turns.call(connection, row.id, beginning.completion.turn_id, 1)
         stored = conversations.find(connection, "t", row.id)
@@ -107,7 +106,7 @@ def test_a_turn_that_may_not_begin_writes_nothing(engine: Engine, taken: str) ->
         "created": lambda: _beginning(first),
         "foreign": lambda: _beginning(replace(row, tenant="other"), branch=1),
     }[taken]()
-    with pytest.raises(steps.Conflict):
+    with pytest.raises(turn_changes.Conflict):
         _begun(engine, beginning)
     assert _stored(engine) == before
 
@@ -119,12 +118,12 @@ def test_a_turn_that_is_not_ours_any_more_is_left_alone(engine: Engine, lost: st
     settlement = _settlement(_begun(engine, beginning), beginning.completion)
     with engine.begin() as connection:
         if lost == "closed":
-            assert steps.settle(connection, settlement) is not None
+            assert turn_writes.settle(connection, settlement) is not None
         else:
             settlement.epoch = 2
     before = _stored(engine)
     with engine.begin() as connection:
-        assert steps.settle(connection, settlement) is None
+        assert turn_writes.settle(connection, settlement) is None
     assert _stored(engine) == before
 
 
@@ -133,17 +132,17 @@ def test_a_reply_is_kept_when_another_branch_came_between(engine: Engine) -> Non
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
-        branches.make(connection, row.id, BranchRow(0, None, 1, 1))
+        conversations.make(connection, row.id, BranchRow(0, None, 1, 1))
     other = _begun(engine, replace(_beginning(row, branch=1), head=1))
     with engine.begin() as connection:
-        settled = steps.settle(connection, _settlement(row, beginning.completion))
+        settled = turn_writes.settle(connection, _settlement(row, beginning.completion))
         found = turns.find(connection, row.id, beginning.completion.turn_id)
         _check(connection, settled, other.last_seq + 1)
     assert found is not None
     assert (found.state, found.reply_seq) == ("completed", other.last_seq + 1)
 
 
-def _check(connection: Connection, settled: steps.Settled | None, seq: int) -> None:
+def _check(connection: Connection, settled: turn_changes.Settled | None, seq: int) -> None:
     assert settled is not None
     assert [row.seq for row in settled.rows] == [seq]
     stored = connection.execute(select(schema.message.c.seq).order_by(schema.message.c.seq)).scalars().all()

@@ -12,7 +12,7 @@ from alembic.config import Config
 from sqlalchemy import Integer, String, create_engine, inspect, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from convokit.store import conversations, layout, messages
+from convokit.store import conversations, indexes, messages
 from convokit.store.engine import database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
@@ -49,7 +49,7 @@ def _host_alembic(folder: Path, url: str) -> Config:
         dedent("""\
         from alembic import context
         from sqlalchemy import create_engine
-        from convokit.store.migrate import include_name
+        from convokit.store.migrations import include_name
         from tests.store.test_host_application import Base
 
         def hosts_own(name, type_, parents):
@@ -91,7 +91,7 @@ def test_two_alembics_share_a_database(
     command.check(host)
     engine = create_engine(host_url)
     with engine.connect() as connection:
-        assert layout.differences(connection) == []
+        assert indexes.differences(connection) == []
         assert {"alembic_version", "convokit_alembic_version", "ticket"} <= set(inspect(connection).get_table_names())
     engine.dispose()
     assert face.settle(kit.chat("k").send("hello")).text == "echo: hello"

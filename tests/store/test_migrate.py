@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from convokit import Convokit
 from convokit.errors import SchemaOutdated, StoreUnavailable
-from convokit.store import layout, migrate, schema
+from convokit.store import indexes, migrations, schema
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.support.faces import Face
 
@@ -32,15 +32,15 @@ def test_migrations_equal_the_tables(database: str) -> None:
     """A migrated database differs in nothing from what the code expects."""
     engine = open_engine(database_url(database))
     with engine.connect() as connection:
-        assert layout.differences(connection) == []
-        assert migrate.current(connection) == schema.REVISION
+        assert indexes.differences(connection) == []
+        assert migrations.current(connection) == schema.REVISION
     engine.dispose()
 
 
 def test_the_newest_script_is_the_one_the_code_names() -> None:
     """`schema.REVISION` is the head of the scripts, and there is one head."""
     config = Config()
-    config.set_main_option("script_location", str(migrate.scripts()))
+    config.set_main_option("script_location", str(migrations.scripts()))
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
 
@@ -67,10 +67,10 @@ def test_migrating_twice_changes_nothing(face: Face, empty_database: str) -> Non
     face.settle(kit.migrate())
     engine = open_engine(database_url(empty_database))
     with engine.connect() as connection:
-        before = migrate.check(connection, "it")
+        before = migrations.check(connection, "it")
     face.settle(kit.migrate())
     with engine.connect() as connection:
-        assert migrate.check(connection, "it") == before
+        assert migrations.check(connection, "it") == before
     engine.dispose()
 
 

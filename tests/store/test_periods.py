@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from convokit.domain import chain, periods
+from convokit.domain import hashchain, search_words
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import keyed_id
 from convokit.domain.message import MessageRow
-from convokit.store import conversations, finding, messages, migrate
+from convokit.store import conversations, messages, migrations, search_query
 from convokit.store.engine import WRITE, database_url, open_engine
 
 SECOND = 1_000_000
@@ -25,7 +25,7 @@ OWN = [f"own{number}" for number in range(30)]
 
 @pytest.fixture
 def engine(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr(finding, "_FEW", -2)  # PostgreSQL is asked how far back to look, however little there is
+    monkeypatch.setattr(search_query, "_FEW", -2)  # PostgreSQL is asked how far back to look, however little there is
     opened = open_engine(database_url(database)).execution_options(**{WRITE: True})
     yield opened
     opened.dispose()
@@ -34,9 +34,9 @@ def engine(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 def said_at(engine: Engine, times: list[int], *own: str) -> UUID:
     """Store a conversation with a message for each of these times, each with the word and some of its own."""
     with engine.begin() as connection:
-        made = keyed_id(migrate.check(connection, "it"), "default", "k")
+        made = keyed_id(migrations.check(connection, "it"), "default", "k")
         names = ("default", "k", None, None, None, None, None)
-        row = ConversationRow(made, *names, len(times), 0, chain.genesis(made), 1, max(times), None)
+        row = ConversationRow(made, *names, len(times), 0, hashchain.genesis(made), 1, max(times), None)
         conversations.create(connection, row)
         rows = []
         for seq, at in enumerate(times, 1):
@@ -46,12 +46,12 @@ def said_at(engine: Engine, times: list[int], *own: str) -> UUID:
     return made
 
 
-def walked(connection: Connection, wanted: finding.Wanted, limit: int) -> list[list[finding.Candidate]]:
+def walked(connection: Connection, wanted: search_query.Wanted, limit: int) -> list[list[search_query.Candidate]]:
     """Return all that is found, block by block, as a search asks for it."""
-    blocks: list[list[finding.Candidate]] = []
+    blocks: list[list[search_query.Candidate]] = []
     below = None
     while True:
-        blocks.append(finding.candidates(connection, "default", wanted, limit=limit, below=below))
+        blocks.append(search_query.candidates(connection, "default", wanted, limit=limit, below=below))
         if len(blocks[-1]) < limit:
             return blocks
         below = blocks[-1][-1].order
@@ -73,14 +73,14 @@ def test_every_message_is_found_in_order_whenever_it_was(engine: Engine, seed: i
     """Blocks hold every message once, newest first, and a block that is asked for by its ends is the same again."""
     times = scattered(seed)
     said_at(engine, times)
-    wanted = finding.Wanted(["言葉"], ["言", "葉"])
+    wanted = search_query.Wanted(["言葉"], ["言", "葉"])
     with engine.connect() as connection:
         blocks = walked(connection, wanted, limit)
         assert [each.place[1] for block in blocks for each in block] == list(range(len(times), 0, -1))
         for block in blocks[:: 9 // limit or 1]:
             if block:
                 ends = {"top": block[0].order, "bottom": block[-1].order}
-                assert finding.candidates(connection, "default", wanted, limit=limit, **ends) == block
+                assert search_query.candidates(connection, "default", wanted, limit=limit, **ends) == block
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -91,9 +91,9 @@ def test_what_else_is_asked_does_not_hide_what_is_older(engine: Engine, seed: in
     since, until = times[30], times[90]
     expected = [seq for seq in range(len(times), 0, -1) if since <= times[seq - 1] < until]
     for wanted in (
-        finding.Wanted([WORD], since=since, until=until),
-        finding.Wanted([WORD], since=since, until=until, conversation_id=made),
-        finding.Wanted([WORD], since=since, until=until, role="user"),
+        search_query.Wanted([WORD], since=since, until=until),
+        search_query.Wanted([WORD], since=since, until=until, conversation_id=made),
+        search_query.Wanted([WORD], since=since, until=until, role="user"),
     ):
         with engine.connect() as connection:
             found = [each.place[1] for block in walked(connection, wanted, 5) for each in block]
@@ -109,14 +109,14 @@ def test_a_word_of_every_message_costs_what_the_newest_cost(engine: Engine) -> N
         connection.execute(text("ANALYZE"))
     asked: list[tuple[str, Any]] = []
     event.listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
-    for wanted in (finding.Wanted([WORD]), finding.Wanted([WORD], conversation_id=made)):
+    for wanted in (search_query.Wanted([WORD]), search_query.Wanted([WORD], conversation_id=made)):
         with engine.connect() as connection:
             asked.clear()
-            block = finding.candidates(connection, "default", wanted, limit=256)
+            block = search_query.candidates(connection, "default", wanted, limit=256)
             first = _most_rows(connection, asked.copy())
             asked.clear()
             ends = {"top": block[0].order, "bottom": block[-1].order}
-            assert finding.candidates(connection, "default", wanted, limit=256, **ends) == block
+            assert search_query.candidates(connection, "default", wanted, limit=256, **ends) == block
             again = _most_rows(connection, asked.copy())
         assert len(block) == 256
         assert len(first) == 3  # when the newest was, how far back, and what is there
@@ -131,10 +131,10 @@ def test_of_few_messages_all_are_put_in_order(database: str) -> None:
     made = said_at(opened, list(range(50)))
     asked: list[str] = []
     event.listen(opened, "before_cursor_execute", lambda *given: asked.append(given[2]))
-    for wanted in (finding.Wanted([WORD]), finding.Wanted([WORD], conversation_id=made)):
+    for wanted in (search_query.Wanted([WORD]), search_query.Wanted([WORD], conversation_id=made)):
         asked.clear()
         with opened.connect() as connection:
-            assert len(finding.candidates(connection, "default", wanted, limit=10)) == 10
+            assert len(search_query.candidates(connection, "default", wanted, limit=10)) == 10
         assert len(asked) == (1 if opened.dialect.name == "sqlite" else 2)
     opened.dispose()
 
@@ -157,35 +157,35 @@ def _rows(plan: dict[str, Any]) -> Iterator[float]:
 def test_a_word_that_nobody_said_is_in_no_message(engine: Engine) -> None:
     """Two numbers tell a word, and its characters two of Japanese. By one number, 37 of 2,000 messages hold one of these."""
     said_at(engine, list(range(2_000)), *OWN)
-    words = [finding.Wanted([f"nobody{number}"]) for number in range(20)]
-    pairs = [finding.Wanted([f"{chr(0x9000 + number)}靁"], [chr(0x9000 + number), "靁"]) for number in range(20)]
+    words = [search_query.Wanted([f"nobody{number}"]) for number in range(20)]
+    pairs = [search_query.Wanted([f"{chr(0x9000 + number)}靁"], [chr(0x9000 + number), "靁"]) for number in range(20)]
     with engine.connect() as connection:
         for asked in (words, pairs):
-            found = [len(finding.candidates(connection, "default", each, limit=2_000)) for each in asked]
+            found = [len(search_query.candidates(connection, "default", each, limit=2_000)) for each in asked]
             assert sum(found) <= 2
 
 
-@pytest.mark.parametrize("length", periods.LENGTHS)
+@pytest.mark.parametrize("length", search_words.LENGTHS)
 @pytest.mark.parametrize("at", [0, -1, 5, 1_700_000_000 * SECOND, 1_700_000_000 * SECOND - 1])
 def test_a_span_holds_all_since_its_beginning(at: int, length: int) -> None:
     """Each message of it, and none before, has one of its keys; a span between two moments holds both, or there is none."""
-    for count in (2, 3, periods.MOST):
-        span = periods.before(at, length, count)
+    for count in (2, 3, search_words.MOST):
+        span = search_words.before(at, length, count)
         assert (count - 1 << length) * SECOND <= at - span.since < (count << length) * SECOND
         for moment in (at, span.since, (at + span.since) // 2):
-            assert set(periods.keys(moment)) & set(span.keys)
-        assert not set(periods.keys(span.since - 1)) & set(span.keys)
-        found = periods.between(span.since, at)
+            assert set(search_words.period_keys(moment)) & set(span.keys)
+        assert not set(search_words.period_keys(span.since - 1)) & set(span.keys)
+        found = search_words.between(span.since, at)
         assert found is not None
         assert found.since <= span.since
-    assert periods.between(at - (periods.MOST << 22) * SECOND, at) is None
+    assert search_words.between(at - (search_words.MOST << 22) * SECOND, at) is None
 
 
 def test_what_is_estimated_is_neither_short_nor_endless() -> None:
     """As many periods as hold what is wanted and a quarter more, as far as that is known; then those that surely do."""
     at = 1_700_000_000 * SECOND
     for found, count in ((255, 3), (200, 4), (64, 11), (20, 32), (19, 0), (0, 0)):
-        *first, sure = periods.spans(at, 1, found, 256)
-        assert sure == periods.before(at, 16)
-        assert first == ([periods.before(at, 10, count)] if count else []), found
-    assert periods.spans(at, 0, 0, 256) == [periods.before(at, 10)]
+        *first, sure = search_words.spans(at, 1, found, 256)
+        assert sure == search_words.before(at, 16)
+        assert first == ([search_words.before(at, 10, count)] if count else []), found
+    assert search_words.spans(at, 0, 0, 256) == [search_words.before(at, 10)]

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from convokit.domain.reply import Answer, Completion
-from convokit.errors import (
-    ContentFiltered,
-)
-from convokit.wire import failure
+from convokit.errors import ContentFiltered
+from convokit.wire import errors
 
 from .test_failure import openai, told
 
@@ -74,8 +72,8 @@ def test_b72_finish_reason_content_filter_is_content_filtered_with_the_partial()
     extra = {"content_filter_results": {"violence": {"filtered": True}}}
     answer = Answer(content="half", finish_reason="content_filter", extra=extra)
     prompt = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}, None]
-    error = failure.from_answer(answer, Completion([answer], extra={"prompt_filter_results": prompt}))
+    error = errors.from_answer(answer, Completion([answer], extra={"prompt_filter_results": prompt}))
     assert isinstance(error, ContentFiltered)
     assert error.categories == {"hate": {"filtered": False}, "violence": {"filtered": True}}
     assert error.partial == "half"
-    assert failure.from_answer(Answer(finish_reason="stop"), Completion([])) is None
+    assert errors.from_answer(Answer(finish_reason="stop"), Completion([])) is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from convokit.domain.reply import Completion
 from convokit.errors import ConvokitError
-from convokit.wire import failure
+from convokit.wire import errors
 from convokit.wire.accumulate import Accumulator, parse_completion
 
 from .vectors import reader, sse
@@ -199,7 +199,7 @@ def test_random_chunks_raise_nothing_but_our_errors(chunks: list[dict[str, Any]]
 )
 def test_random_bodies_raise_nothing_but_our_errors(body: bytes, status: int, streaming: bool) -> None:
     """Any body under any status is an error of ours, with texts that are texts."""
-    error = failure.from_response(status, {"retry-after": "x"}, body, retry_after_now=0.0)
+    error = errors.from_response(status, {"retry-after": "x"}, body, retry_after_now=0.0)
     assert isinstance(error, ConvokitError)
     assert str(error)
     for name in ("code", "type", "param", "request_id"):

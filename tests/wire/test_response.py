@@ -8,15 +8,7 @@ from typing import Any
 import pytest
 
 from convokit.domain.events import Finished, TextDelta
-from convokit.errors import (
-    BadReply,
-    ContextOverflow,
-    Interrupted,
-    ModelError,
-    RateLimited,
-    Rejected,
-    ServerFailed,
-)
+from convokit.errors import BadReply, ContextOverflow, Interrupted, ModelError, RateLimited, Rejected, ServerFailed
 from convokit.settings import Limits
 
 from .vectors import chunk, read, reader, reply, sse, text_of

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convokit.completion.retry import delay_s
 from convokit.errors import (
     BadReply,
     ContentFiltered,
@@ -22,7 +23,6 @@ from convokit.errors import (
     Unreachable,
 )
 from convokit.settings import Retry
-from convokit.wire.retry import delay_s
 
 
 def wait(

@@ -34,7 +34,8 @@ from typing_extensions import TypedDict
 
 from convokit.domain.profile import Profile
 from convokit.errors import ContentFiltered, ParseFailed, Refused, SettingsError, Truncated, ValidationFailed
-from convokit.wire.schema import parsed, plain_schema, response_format, strict_schema, violations
+from convokit.wire.strict_schema import violations
+from convokit.wire.structured import parsed, plain_schema, response_format, strict_schema
 
 GENERIC = Profile()
 JSON_ONLY = Profile(json_schema=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.wire.strict import json_type, looks_around, violations
+from convokit.wire.strict_schema import json_type, looks_around, violations
 
 
 def closed(**properties: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from convokit.domain.profile import Profile, resolve
 from convokit.errors import SettingsError
-from convokit.wire.request import endpoint, request_headers
+from convokit.wire.headers import endpoint, request_headers
 
 from .test_request import of_model
 

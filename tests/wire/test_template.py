@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.errors import (
-    BadReply,
-)
+from convokit.errors import BadReply
 from convokit.wire.template import Template
 
 from .test_response import broken

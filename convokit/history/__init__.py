@@ -1,0 +1,17 @@
+"""Branches, pins, and pages of messages."""
+
+from typing import TYPE_CHECKING
+
+from convokit._lazy import opened_on_use
+
+if TYPE_CHECKING:
+    from convokit.history import branches as branches
+    from convokit.history import copy as copy
+    from convokit.history import queries as queries
+else:
+    __getattr__ = opened_on_use(
+        __name__,
+        "branches",
+        "copy",
+        "queries",
+    )

@@ -1,0 +1,151 @@
+"""From what a user passes to a kit, and what the environment says, to the scope that flows work in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, cast
+
+from sqlalchemy.engine import URL
+
+from convokit.completion.options import NOTHING, Options
+from convokit.completion.state import Database, Scope, Target
+from convokit.domain.conversation import MAIN
+from convokit.domain.ids import MAX_SEQ, as_id, new_id
+from convokit.domain.profile import DEFAULT_BASE_URL, resolve
+from convokit.domain.text import checked, checked_json
+from convokit.errors import InvalidInput, SettingsError, TooLarge
+from convokit.runtime.process import is_dead, owner, running
+from convokit.settings import UNSET, Environment, Limits
+from convokit.store.engine import database_url, describe
+
+OnDisconnect = Literal["stop", "finish"]
+ApiKey = str | Callable[[], str | None] | None
+
+
+def scope_of(
+    database: str | Path | None,
+    options: Options,
+    *,
+    base_url: str | None,
+    api_key: ApiKey,
+    tenant: str,
+    limits: Limits | None,
+    search: bool = True,
+) -> tuple[URL, Scope]:
+    """Return the database's URL and the kit's scope. Raises: SettingsError, InvalidInput."""
+    environment = Environment.read()
+    given = database if database is not None else environment.database_url
+    if given is None:
+        raise SettingsError("database", 'none was named: pass "sqlite:///chat.db" or set CONVOKIT_DATABASE_URL')
+    if options.model is UNSET and environment.model is not None:
+        options = replace(options, model=environment.model)
+    url = database_url(given)
+    server = base_url or environment.base_url or DEFAULT_BASE_URL
+    if isinstance(options.profile, str):
+        resolve("", server, name=options.profile)
+    if limits is not None and not isinstance(limits, Limits):
+        raise SettingsError("limits", f"must be Limits, not {limits!r}")
+    if not isinstance(search, bool):
+        raise SettingsError("search", f"must be True or False, not {search!r}")
+    bounds = limits or Limits()
+    scope = Scope(
+        tenant=_tenant(tenant, bounds),
+        database=Database(describe(url)),
+        base_url=server,
+        api_key=_key(api_key, environment.api_key if base_url is None else None),
+        options=options,
+        limits=bounds,
+        owner=owner,
+        is_dead=is_dead,
+        search=search,
+        running=running,
+    )
+    return url, scope
+
+
+def scope_for(scope: Scope, tenant: str) -> Scope:
+    """Return the scope bound to another tenant. Raises: InvalidInput."""
+    return replace(scope, tenant=_tenant(tenant, scope.limits))
+
+
+def _tenant(given: str, limits: Limits) -> str:
+    checked("tenant", given, limit=limits.key_chars * 4, setting="Limits.key_chars")
+    if not given:
+        raise InvalidInput("tenant", "is empty")
+    return given
+
+
+def check_on_disconnect(given: str) -> bool:
+    """Return whether a reply goes on without its reader. Raises: SettingsError unless it is one of the two."""
+    if given not in ("stop", "finish"):
+        raise SettingsError("on_disconnect", f'must be "stop" or "finish", not {given!r}')
+    return given == "finish"
+
+
+def _key(given: ApiKey, from_environment: str | None) -> Callable[[], str | None]:
+    """Return what gives the key, anew for each call: keys rotate. A key of the environment goes only to its own host."""
+    if callable(given):
+        return lambda: _fit(given())
+    key = _fit(given if given is not None else from_environment)
+    return lambda: key
+
+
+def _fit(key: object) -> str | None:
+    """Return a key that can be a header's value. Raises: SettingsError, which does not show it."""
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise SettingsError("api_key", f"must be text or a function that returns text, not {type(key).__name__}")
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        raise SettingsError("api_key", "holds blanks at an end, line ends or characters that no header can carry")
+    return key
+
+
+def _branch(scope: Scope, branch: object) -> int | str | None:
+    """Return the branch to look for, None for the main one. Raises: InvalidInput."""
+    number = isinstance(branch, int) and not isinstance(branch, bool) and 0 <= branch <= MAX_SEQ
+    if not number and (not isinstance(branch, str) or not branch):
+        raise InvalidInput("branch", f"must be a branch's number or name, not {branch!r}")
+    if isinstance(branch, str):
+        checked("branch", branch, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
+    return None if branch in (0, MAIN) else cast("int | str", branch)
+
+
+def target_of(
+    scope: Scope,
+    key: str | None,
+    id: object,
+    *,
+    subject: str | None,
+    title: str | None,
+    metadata: object,
+    options: Options,
+    branch: object = 0,
+) -> Target:
+    """Return a chat's target. Raises: InvalidInput for a key, subject or metadata that cannot be stored."""
+    limits = scope.limits
+    if key is not None and id is not None:
+        raise InvalidInput("key", "give a key or an id, not both")
+    for name, value in (("key", key), ("subject", subject), ("title", title)):
+        if value is None:
+            continue
+        checked(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
+        if not value:
+            raise InvalidInput(name, "is empty")
+        if len(value) > limits.key_chars:
+            raise TooLarge(name, len(value), limits.key_chars, setting="Limits.key_chars", unit="characters")
+    encoded = None
+    if metadata is not None:
+        encoded = checked_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # checked there
+    return Target(
+        key=key,
+        id=new_id() if id is None and key is None else None if id is None else as_id(id),  # type: ignore[arg-type]  # checked there
+        subject=subject,
+        title=title,
+        metadata=encoded,
+        options=NOTHING if options == NOTHING else options,
+        must_exist=id is not None,
+        wanted=_branch(scope, branch),
+    )

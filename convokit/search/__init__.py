@@ -1,0 +1,15 @@
+"""Search the text of messages."""
+
+from typing import TYPE_CHECKING
+
+from convokit._lazy import opened_on_use
+
+if TYPE_CHECKING:
+    from convokit.search import query as query
+    from convokit.search import search as search
+else:
+    __getattr__ = opened_on_use(
+        __name__,
+        "query",
+        "search",
+    )

@@ -1,0 +1,73 @@
+"""What an earlier try of a step has written: asked when its commit's acknowledgement was lost, before it is tried again.
+
+Each function answers like the step itself, or with None where nothing of it is there. A step is known by what only it can have
+written: its turn's id, its call's salted digest, its epoch.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from convokit.domain.conversation import ConversationRow
+from convokit.domain.message import MessageRow
+from convokit.domain.turn import CompletionRow
+from convokit.store import conversations, messages, turns
+from convokit.store.turn_changes import Beginning, Recording, Reopening, Settled, Settlement
+
+
+def begun(connection: Connection, beginning: Beginning) -> ConversationRow | None:
+    """Return the conversation if `begin` took place."""
+    row = beginning.conversation
+    if turns.find(connection, row.id, beginning.completion.turn_id) is None:
+        return None
+    return conversations.find(connection, row.tenant, row.id)
+
+
+def reopened(connection: Connection, reopening: Reopening) -> bool | None:
+    """Return True if `reopen` took place."""
+    return True if _is_there(connection, reopening.conversation, reopening.completion) else None
+
+
+def recorded(connection: Connection, recording: Recording) -> Settled | None:
+    """Return what `record` wrote, if it took place."""
+    rows = _written(connection, recording)
+    following = recording.following
+    there = bool(rows) if following is None else _is_there(connection, recording.conversation, following)
+    if not there:
+        return None
+    for position, each in enumerate(recording.tool_calls):
+        each.message_seq, each.position = rows[0].seq, position
+    return _settled(connection, recording, rows)
+
+
+def settled(connection: Connection, settlement: Settlement) -> Settled | None:
+    """Return what `settle` wrote, if it took place: a turn that someone else closed has another epoch."""
+    found = turns.find(connection, settlement.conversation.id, settlement.turn_id)
+    if found is None or found.state == "open" or found.epoch != settlement.epoch + settlement.takeover:
+        return None
+    return _settled(connection, settlement, _written(connection, settlement))
+
+
+def kept_late(connection: Connection, settlement: Settlement) -> Settled | None:
+    """Return what `append_late` wrote, if it took place."""
+    call = settlement.completion
+    if call is None or not _is_there(connection, settlement.conversation, call):
+        return None
+    return _settled(connection, settlement, _written(connection, settlement))
+
+
+def _is_there(connection: Connection, row: ConversationRow, completion: CompletionRow) -> bool:
+    stored = turns.call(connection, row.id, completion.turn_id, completion.number)
+    # not by its salt, which a redaction takes away: the digest is as random as the salt it was made with
+    return stored is not None and stored.body_digest == completion.body_digest
+
+
+def _written(connection: Connection, step: Settlement | Recording) -> list[MessageRow]:
+    """Return the messages that the step appended: those of its turn behind the last that its writer had seen."""
+    row = step.conversation
+    return messages.of_turn(connection, row.id, step.turn_id, after=row.last_seq, limit=len(step.rows(row)))
+
+
+def _settled(connection: Connection, step: Settlement | Recording, rows: list[MessageRow]) -> Settled | None:
+    fresh = conversations.find(connection, step.conversation.tenant, step.conversation.id)
+    return None if fresh is None else Settled(fresh, rows)

@@ -1,0 +1,71 @@
+"""Everything a turn reads, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.domain.content import Blob, digests
+from convokit.domain.conversation import ConversationRow, StoredSummary
+from convokit.domain.message import MessageRow
+from convokit.domain.turn import OpenTurn
+from convokit.store import blobs, conversations, messages, summaries, turns
+
+
+@dataclass(slots=True, repr=False)
+class Snapshot:
+    """What a turn reads, from one transaction."""
+
+    conversation: ConversationRow | None
+    head: int | None = None
+    path: messages.Path = field(default_factory=lambda: messages.Path([], complete=True))
+    open_turn: OpenTurn | None = None
+    blobs: dict[bytes, Blob] = field(default_factory=dict)
+    """The binaries that the messages of the path refer to."""
+    pinned: list[MessageRow] = field(default_factory=list)
+    """Pinned messages of the path from before what was read."""
+    summaries: list[StoredSummary] = field(default_factory=list)
+    """The path's summaries, the newest first, where they were asked for."""
+
+
+def snapshot(
+    connection: Connection,
+    tenant: str,
+    conversation_id: UUID,
+    branch: int,
+    enough: Callable[[ConversationRow, list[MessageRow]], int],
+    at: int | None = None,
+    *,
+    summarised: bool = False,
+) -> Snapshot:
+    """Read the conversation, the end of the branch's path as far as `enough` asks, and whether a turn is open on it.
+
+    `at` reads the path that ends there instead of the branch's own, 0 the one before every message; `summarised` reads its
+    summaries as well.
+    """
+    row = conversations.find(connection, tenant, conversation_id)
+    if row is None:
+        return Snapshot(None)
+    found = row
+    head = conversations.head(connection, row, branch)
+    end = head if at is None else at or None
+    path = messages.read_back(connection, row.id, end, lambda rows: enough(found, rows))
+    pinned = _pinned(connection, row, path)
+    wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in digests(each.parts)}
+    found_blobs = blobs.among(connection, row.id, wanted) if wanted else {}
+    stored = summaries.of_path(connection, row.id, end) if summarised else []
+    return Snapshot(row, head, path, turns.open_on(connection, row.id, branch), found_blobs, pinned, stored)
+
+
+def _pinned(connection: Connection, row: ConversationRow, path: messages.Path) -> list[MessageRow]:
+    """Return the pinned messages that lie on the path before its first row that was read."""
+    if row.pins is None or path.complete:
+        return []
+    earlier = [seq for seq in row.pinned if seq < path.rows[0].seq]
+    if not earlier:
+        return []
+    there = messages.on_path(connection, row.id, path.rows[0].parent_seq, earlier)
+    return sorted(messages.among(connection, row.id, there), key=lambda each: each.seq)

@@ -1,0 +1,1 @@
+"""Count tokens: estimated, exact, and calibrated by what a server reported."""

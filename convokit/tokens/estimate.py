@@ -1,0 +1,143 @@
+"""An estimate of tokens that needs no vocabulary: by character class, and rather too much than too little.
+
+ASCII words cost by their length, but the most frequent ones cost one; numbers, signs, line ends and indents are counted where
+tokenizers cut them. A character beyond ASCII costs what its class needs: one for the kanji, hanzi and hangul that have a token
+of their own in o200k_base, two and more for rare ones, three or four for scripts that hardly any text is written in. A
+vocabulary that is not known is taken for a small one, which cuts numbers into digits and most scripts into UTF-8 bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from array import array
+from importlib.resources import files
+from itertools import repeat
+from typing import NamedTuple
+
+_LONGEST = 40
+_ASCII_WORDS = re.compile(f"[A-Z]?[a-z]{{1,{_LONGEST}}}|[A-Z]{{1,2}}")
+_WORDS = re.compile(
+    f"[A-Z\u00c0-\u00de]?[a-z\u00df-\u024f\u1e00-\u1eff]{{1,{_LONGEST}}}|[A-Z\u00c0-\u00de]{{1,2}}"
+    f"|[\u0370-\u052f]{{1,{_LONGEST}}}"
+)
+_ACCENTED = re.compile("[\u00c0-\u024f\u0370-\u052f\u1e00-\u1eff]")
+_UNBROKEN = re.compile(r"\b[A-Za-z0-9]{20,}")
+_NUMBERS = re.compile("[0-9]{1,3}")
+_SPACED_NUMBERS = re.compile(" [0-9]")
+_GAPS = re.compile("  {1,63}")
+_LETTER_DIGIT = re.compile("[A-Za-z][0-9]")
+_SPACED_SIGNS = re.compile(" (?=[\u2000-\U0010ffff])")
+_SPACED_HAN = re.compile(" (?=[\u2e80-\u9fff])")
+_SPACED = re.compile(" (?=[^\x00-\x7f])")
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
+_NO_SIGNS = bytes(code for code in range(128) if chr(code).isalnum() or chr(code) == " ")
+_NO_DIGITS = bytes(code for code in range(256) if not 48 <= code < 58)
+_UTF16 = "utf-16-le" if sys.byteorder == "little" else "utf-16-be"
+
+# First and last code unit, and what each costs in quarters of a token: in o200k_base, and in a vocabulary that is not known.
+_CLASSES = (
+    (0x0000, 0xFFFF, 12, 12),  # every script that is not named: its UTF-8 bytes
+    (0x0080, 0x00BF, 8, 8),  # signs of Latin-1
+    (0x00C0, 0x00DE, 5, 8),  # Latin capitals, which split the words they begin
+    (0x00DF, 0x00FF, 2, 5),  # Latin letters, beside what their words cost
+    (0x0100, 0x024F, 4, 5),
+    (0x0250, 0x036F, 8, 8),
+    (0x0370, 0x03FF, 2, 5),  # Greek, likewise
+    (0x0400, 0x052F, 3, 5),  # Cyrillic, likewise; the Russian letters cost less
+    (0x0410, 0x044F, 1, 5),
+    (0x0530, 0x058F, 4, 8),  # Armenian
+    (0x0590, 0x06FF, 3, 6),  # Hebrew, Arabic
+    (0x0660, 0x0669, 8, 8),  # digits, which no space is joined to
+    (0x06F0, 0x06F9, 8, 8),
+    (0x0900, 0x0A7F, 4, 9),  # the scripts of India
+    (0x0966, 0x096F, 8, 12),
+    (0x0A80, 0x0DFF, 4, 12),
+    (0x0B00, 0x0B7F, 6, 12),
+    (0x0B80, 0x0BFF, 4, 9),
+    (0x0E00, 0x0E7F, 4, 9),  # Thai
+    (0x0E50, 0x0E59, 8, 12),
+    (0x0E80, 0x0FFF, 9, 12),
+    (0x1000, 0x109F, 4, 12),  # Burmese
+    (0x10A0, 0x10FF, 4, 9),  # Georgian
+    (0x1200, 0x139F, 9, 12),
+    (0x1780, 0x17FF, 4, 12),  # Khmer
+    (0x1E00, 0x1EFF, 4, 12),  # the rest of Vietnamese
+    (0x2000, 0x206F, 4, 12),  # dashes and quotation marks
+    (0x2190, 0x21FF, 8, 12),
+    (0x2500, 0x25FF, 8, 12),
+    (0x3000, 0x30FF, 4, 9),  # kana and the punctuation beside them
+    (0x4E00, 0x9FFF, 9, 12),  # Chinese characters, if they are not frequent
+    (0xAC00, 0xD7A3, 9, 12),
+    (0xD83C, 0xD83E, 8, 12),  # emoji: a pair of units each
+    (0xDC00, 0xDFFF, 4, 4),
+    (0xFE00, 0xFE0F, 4, 12),
+    (0xFF00, 0xFFEF, 5, 12),
+)
+_FREQUENT_HAN = (4, 10)
+_FREQUENT_HANGUL = (4, 12)
+
+
+class _Scale(NamedTuple):
+    """What everything costs, in quarters of a token. `words` by their length, `saved` what frequent ones cost less."""
+
+    words: tuple[int, ...]
+    saved: dict[str, int]
+    units: bytes
+    sign: int
+    unbroken: float
+
+
+class CharacterEstimate:
+    """A count that needs no vocabulary: not under the truth for o200k_base, and under twice of it for prose and code.
+
+    `vocabulary` is the model's when it is known (`o200k_base`); any other counts as a small one.
+    """
+
+    def __init__(self, vocabulary: str | None = None) -> None:
+        self.name = f"estimate:{vocabulary}" if vocabulary else "estimate"
+        self._known = vocabulary == "o200k_base"
+
+    def count(self, text: str) -> int:
+        """Return the estimated tokens of `text`, rounded up."""
+        if not text:
+            return 0
+        scale, plain, beyond = _scale(self._known), text, ""
+        if not text.isascii():
+            beyond = "".join(_BEYOND_ASCII.findall(text))
+            plain = text.encode("ascii", "replace").decode("ascii")
+        words = _WORDS.findall(text) if _ACCENTED.search(beyond) else _ASCII_WORDS.findall(plain)
+        quarters = sum(map(scale.words.__getitem__, map(len, words))) - sum(map(scale.saved.get, words, repeat(0)))
+        encoded = plain.encode("ascii")
+        signs = len(encoded.translate(None, _NO_SIGNS)) - len(beyond) + len(_GAPS.findall(plain)) + text.endswith(" ")
+        digits = len(encoded.translate(None, _NO_DIGITS))
+        if digits:
+            signs += len(_SPACED_NUMBERS.findall(plain)) + (len(_NUMBERS.findall(plain)) if self._known else digits)
+            quarters += 2 * len(_LETTER_DIGIT.findall(plain))  # identifiers
+        if beyond:
+            signs += len((_SPACED_SIGNS if self._known else _SPACED).findall(text)) + len(_SPACED_HAN.findall(text))
+            quarters += sum(map(scale.units.__getitem__, array("H", beyond.encode(_UTF16, "surrogatepass"))))
+        unbroken = sum(map(len, _UNBROKEN.findall(plain)))
+        return -(-int(quarters + signs * scale.sign + unbroken * scale.unbroken) // 4)
+
+
+@functools.cache
+def _scale(known: bool) -> _Scale:
+    words, han, hangul = _frequent()
+    share, column = (0.4, 0) if known else (0.55, 1)
+    costs = (0, *(4 * max(1, -int(-length * share // 1)) for length in range(1, _LONGEST + 2)))
+    saved = {spelt: costs[len(word)] - 4 for word in words.split() for spelt in (word, word.capitalize())}
+    units = bytearray(0x10000)
+    for first, last, *costs_of_class in _CLASSES:
+        units[first : last + 1] = bytes([costs_of_class[column]]) * (last + 1 - first)
+    for characters, cost in ((han, _FREQUENT_HAN[column]), (hangul, _FREQUENT_HANGUL[column])):
+        for character in "".join(characters.split()):
+            units[ord(character)] = cost
+    return _Scale(costs, saved, bytes(units), 4 if known else 5, 0.6 if known else 1.2)
+
+
+def _frequent() -> tuple[str, str, str]:
+    """Return words, Chinese characters and hangul syllables that are one token of o200k_base each."""
+    words, han, hangul = files("convokit.tokens").joinpath("frequent.txt").read_text("utf-8").split("\n\n")
+    return words, han, hangul

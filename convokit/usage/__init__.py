@@ -1,0 +1,21 @@
+"""Report tokens and prices."""
+
+from typing import TYPE_CHECKING
+
+from convokit._lazy import opened_on_use
+
+if TYPE_CHECKING:
+    from convokit.usage import calibration as calibration
+    from convokit.usage import models as models
+    from convokit.usage import prices as prices
+    from convokit.usage import report as report
+    from convokit.usage import sql as sql
+else:
+    __getattr__ = opened_on_use(
+        __name__,
+        "calibration",
+        "models",
+        "prices",
+        "report",
+        "sql",
+    )

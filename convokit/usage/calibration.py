@@ -1,0 +1,72 @@
+"""What a counter would have said of requests that were sent, beside what the server said: the pairs to calibrate by.
+
+Requests are put together again from their manifests, so any counter can be asked, also one that did not count them then.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection
+
+from convokit.context.builder import ContextBuilder
+from convokit.context.strategy import Item
+from convokit.domain.profile import Profile
+from convokit.errors import ContextOverflow, InvalidInput
+from convokit.settings import Budget
+from convokit.store import call_usage, chain, messages
+from convokit.tokens.counter import Counter, counter_for, message_tokens
+
+_EVERYTHING = Budget(context_tokens=1_000_000_000, reply_tokens=1)
+
+
+def usage_pairs(
+    connection: Connection, counter: Counter, *, model: str, tenant: str = "default", limit: int = 100
+) -> list[tuple[int, int]]:
+    """Return pairs of prompt tokens for the latest `limit` calls of `model`: counted by `counter`, reported by the server.
+
+    `Calibrated.from_usage` takes them. Calls of which something was erased are left out. It reads the windows of all those
+    calls: something for the start of a program, not for every turn.
+    """
+    pairs = []
+    for call in call_usage.reported(connection, tenant, model, limit):
+        counted = _counted(connection, tenant, counter, call)
+        if counted is not None:
+            pairs.append((counted, call.prompt_tokens))
+    return pairs
+
+
+def _counted(connection: Connection, tenant: str, counter: Counter, call: call_usage.ReportedCall) -> int | None:
+    manifest = json.loads(call.manifest)
+    if manifest.get("transcript"):  # its messages went as one text
+        return None
+    profile = Profile(**manifest["profile"])
+    count = counter_for(profile, counter)
+    wanted = {seq for first, last in manifest["window"] for seq in range(first, last + 1)}
+    rows = [row for row in messages.among(connection, call.conversation_id, sorted(wanted)) if row.status != "redacted"]
+    texts = {name: _kept(connection, tenant, manifest.get(name)) for name in ("prompt", "tools")}
+    if len(rows) != len(wanted) or any(name in manifest and text is None for name, text in texts.items()):
+        return None
+    items = [
+        Item(row.seq, row.as_wire(), message_tokens(count, row.as_wire()), 0, row.status)
+        for row in sorted(rows, key=lambda row: row.seq)
+    ]
+    try:
+        context = ContextBuilder(budget=_EVERYTHING, profile=profile, counter=count).assemble(
+            items,
+            developer_prompt=texts["prompt"],
+            tools=json.loads(texts["tools"] or "[]"),
+            response_format=_response_format(manifest),
+        )
+    except (ContextOverflow, InvalidInput):  # no request that could be sent again: nothing to learn from it
+        return None
+    return context.report.tokens
+
+
+def _kept(connection: Connection, tenant: str, digest: str | None) -> str | None:
+    return None if digest is None else chain.find_prompt(connection, tenant, bytes.fromhex(digest))
+
+
+def _response_format(manifest: dict[str, Any]) -> Any:
+    return manifest.get("params", {}).get("response_format")
