@@ -10,9 +10,9 @@ from uuid import UUID
 from convokit import audit, erasure, history
 from convokit.completion import follow, preview, resume, turns
 from convokit.completion.effects import Flow
-from convokit.completion.options import CallOptions, PartLike, options_of
+from convokit.completion.options import CallOptions, PartLike, to_options
 from convokit.completion.recovery import OnBusy
-from convokit.completion.state import Scope, Target
+from convokit.completion.state import ChatRef, KitState
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch, Checkpoint, Verified
 from convokit.domain.message import Message
@@ -28,7 +28,9 @@ from convokit.runtime.config import OnDisconnect, check_on_disconnect, target_of
 class AsyncChat:
     """A handle on one conversation. Cheap to make, safe to share between tasks."""
 
-    def __init__(self, scope: Scope, target: Target, driver: Callable[[], AsyncDriver], background: Background) -> None:
+    def __init__(
+        self, scope: KitState, target: ChatRef, driver: Callable[[], AsyncDriver], background: Background
+    ) -> None:
         self._scope = scope
         self._target = target
         self._driver = driver
@@ -72,7 +74,7 @@ class AsyncChat:
         for this turn only: saved, sent right before the question, and not sent again with later turns.
         Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
         """
-        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
         return await self._driver().run(resume.send(self._scope, self._target, asked, stream=False))
 
     def stream(
@@ -90,7 +92,7 @@ class AsyncChat:
         When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
         it, in a task of its own, which `close` of the kit waits for.
         """
-        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
         return self._stream(resume.send(self._scope, self._target, asked, stream=True), on_disconnect)
 
     async def resume(
@@ -103,7 +105,7 @@ class AsyncChat:
 
         The right move after a `ModelError`. Tool results that are recorded are not made again.
         """
-        return await self._driver().run(resume.resume(self._scope, self._target, options_of(options), on_busy=on_busy))
+        return await self._driver().run(resume.resume(self._scope, self._target, to_options(options), on_busy=on_busy))
 
     async def regenerate(
         self,
@@ -119,7 +121,7 @@ class AsyncChat:
         Raises: InvalidInput where there is no question, NotFound, and what `send` raises.
         """
         flow = history.branches.regenerate(
-            self._scope, self._target, message, options_of(options), stream=False, on_busy=on_busy
+            self._scope, self._target, message, to_options(options), stream=False, on_busy=on_busy
         )
         return await self._driver().run(flow)
 
@@ -139,7 +141,7 @@ class AsyncChat:
         follows it stay where they are (`checkout` goes back). Everything else is as with `send`.
         Raises: InvalidInput for what is not a question, NotFound, and what `send` raises.
         """
-        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
         flow = history.branches.edit(self._scope, self._target, message, asked, stream=False)
         return await self._driver().run(flow)
 
@@ -153,7 +155,7 @@ class AsyncChat:
     ) -> AsyncStream[Reply]:
         """Return another reply as it comes: `regenerate`, as a stream."""
         flow = history.branches.regenerate(
-            self._scope, self._target, message, options_of(options), stream=True, on_busy=on_busy
+            self._scope, self._target, message, to_options(options), stream=True, on_busy=on_busy
         )
         return self._stream(flow, on_disconnect)
 
@@ -169,7 +171,7 @@ class AsyncChat:
         **options: Unpack[CallOptions],
     ) -> AsyncStream[Reply]:
         """Return the reply to an edited question as it comes: `edit`, as a stream."""
-        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
         flow = history.branches.edit(self._scope, self._target, message, asked, stream=True)
         return self._stream(flow, on_disconnect)
 
@@ -180,14 +182,14 @@ class AsyncChat:
         follow one turn; leaving changes nothing for it. Raises: Interrupted, with the turn's state as `code`, when it ends
         without a whole reply.
         """
-        return AsyncStream(self._driver(), follow.follow(self._scope, self._target, turn, after=after))
+        return AsyncStream(self._driver(), follow.follow_flow(self._scope, self._target, turn, after=after))
 
     async def cancel(self, turn: UUID | str | None = None) -> bool:
         """End the branch's open turn (or the one named), whoever runs it. Return whether it was open.
 
         What is stored of its reply is kept. Whoever runs it learns of it at the next piece: `Interrupted`, code "cancelled".
         """
-        return await self._driver().run(turns.cancel(self._scope, self._target, turn))
+        return await self._driver().run(turns.cancel_flow(self._scope, self._target, turn))
 
     async def fork(self, message: Message | str | int | None = None, *, name: str | None = None) -> AsyncChat:
         """Make a branch that ends at `message` (default: where this chat is) and return a chat on it.
@@ -246,7 +248,7 @@ class AsyncChat:
 
     async def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
         """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
-        return await self._driver().run(turns.listing(self._scope, self._target, limit=limit, before=before))
+        return await self._driver().run(turns.list_turns_flow(self._scope, self._target, limit=limit, before=before))
 
     async def messages(
         self, *, limit: int = 50, before: str | int | None = None, passages: bool = False
@@ -282,7 +284,7 @@ class AsyncChat:
     ) -> Context:
         """Return what `send` would send with these, and what it leaves out and why, with token counts. No call is made."""
         return await self._driver().run(
-            preview.context(self._scope, self._target, content, context, options_of(options))
+            preview.preview_flow(self._scope, self._target, content, context, to_options(options))
         )
 
     async def replay(self, turn: TurnLike | None = None, *, call: int | None = None) -> Replay:

@@ -10,9 +10,9 @@ from uuid import UUID
 from convokit import audit, erasure, history
 from convokit.completion import follow, preview, resume, turns
 from convokit.completion.effects import Flow
-from convokit.completion.options import CallOptions, PartLike, options_of
+from convokit.completion.options import CallOptions, PartLike, to_options
 from convokit.completion.recovery import OnBusy
-from convokit.completion.state import Scope, Target
+from convokit.completion.state import ChatRef, KitState
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch, Checkpoint, Verified
 from convokit.domain.message import Message
@@ -27,7 +27,7 @@ from convokit.runtime.sync import Stream, SyncDriver
 class Chat:
     """A handle on one conversation. Cheap to make, safe to share between threads."""
 
-    def __init__(self, scope: Scope, target: Target, driver: Callable[[], SyncDriver]) -> None:
+    def __init__(self, scope: KitState, target: ChatRef, driver: Callable[[], SyncDriver]) -> None:
         self._scope = scope
         self._target = target
         self._driver = driver
@@ -70,7 +70,7 @@ class Chat:
         for this turn only: saved, sent right before the question, and not sent again with later turns.
         Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
         """
-        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
         return self._driver().run(resume.send(self._scope, self._target, asked, stream=False))
 
     def stream(
@@ -88,7 +88,7 @@ class Chat:
         When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
         it: leaving then waits for its end.
         """
-        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
         return self._stream(resume.send(self._scope, self._target, asked, stream=True), on_disconnect)
 
     def resume(
@@ -101,7 +101,7 @@ class Chat:
 
         The right move after a `ModelError`. Tool results that are recorded are not made again.
         """
-        return self._driver().run(resume.resume(self._scope, self._target, options_of(options), on_busy=on_busy))
+        return self._driver().run(resume.resume(self._scope, self._target, to_options(options), on_busy=on_busy))
 
     def regenerate(
         self,
@@ -117,7 +117,7 @@ class Chat:
         Raises: InvalidInput where there is no question, NotFound, and what `send` raises.
         """
         flow = history.branches.regenerate(
-            self._scope, self._target, message, options_of(options), stream=False, on_busy=on_busy
+            self._scope, self._target, message, to_options(options), stream=False, on_busy=on_busy
         )
         return self._driver().run(flow)
 
@@ -137,7 +137,7 @@ class Chat:
         follows it stay where they are (`checkout` goes back). Everything else is as with `send`.
         Raises: InvalidInput for what is not a question, NotFound, and what `send` raises.
         """
-        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
         flow = history.branches.edit(self._scope, self._target, message, asked, stream=False)
         return self._driver().run(flow)
 
@@ -151,7 +151,7 @@ class Chat:
     ) -> Stream[Reply]:
         """Return another reply as it comes: `regenerate`, as a stream."""
         flow = history.branches.regenerate(
-            self._scope, self._target, message, options_of(options), stream=True, on_busy=on_busy
+            self._scope, self._target, message, to_options(options), stream=True, on_busy=on_busy
         )
         return self._stream(flow, on_disconnect)
 
@@ -167,7 +167,7 @@ class Chat:
         **options: Unpack[CallOptions],
     ) -> Stream[Reply]:
         """Return the reply to an edited question as it comes: `edit`, as a stream."""
-        asked = resume.Asked(content, context, options_of(options), on_busy, idempotency_key)
+        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
         flow = history.branches.edit(self._scope, self._target, message, asked, stream=True)
         return self._stream(flow, on_disconnect)
 
@@ -178,14 +178,14 @@ class Chat:
         follow one turn; leaving changes nothing for it. Raises: Interrupted, with the turn's state as `code`, when it ends
         without a whole reply.
         """
-        return Stream(self._driver(), follow.follow(self._scope, self._target, turn, after=after))
+        return Stream(self._driver(), follow.follow_flow(self._scope, self._target, turn, after=after))
 
     def cancel(self, turn: UUID | str | None = None) -> bool:
         """End the branch's open turn (or the one named), whoever runs it. Return whether it was open.
 
         What is stored of its reply is kept. Whoever runs it learns of it at the next piece: `Interrupted`, code "cancelled".
         """
-        return self._driver().run(turns.cancel(self._scope, self._target, turn))
+        return self._driver().run(turns.cancel_flow(self._scope, self._target, turn))
 
     def fork(self, message: Message | str | int | None = None, *, name: str | None = None) -> Chat:
         """Make a branch that ends at `message` (default: where this chat is) and return a chat on it.
@@ -244,7 +244,7 @@ class Chat:
 
     def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
         """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
-        return self._driver().run(turns.listing(self._scope, self._target, limit=limit, before=before))
+        return self._driver().run(turns.list_turns_flow(self._scope, self._target, limit=limit, before=before))
 
     def messages(self, *, limit: int = 50, before: str | int | None = None, passages: bool = False) -> list[Message]:
         """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back.
@@ -277,7 +277,9 @@ class Chat:
         **options: Unpack[CallOptions],
     ) -> Context:
         """Return what `send` would send with these, and what it leaves out and why, with token counts. No call is made."""
-        return self._driver().run(preview.context(self._scope, self._target, content, context, options_of(options)))
+        return self._driver().run(
+            preview.preview_flow(self._scope, self._target, content, context, to_options(options))
+        )
 
     def replay(self, turn: TurnLike | None = None, *, call: int | None = None) -> Replay:
         """Return an API call's request as it was sent, put together again and checked: its `status` says whether it is exact.

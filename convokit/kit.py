@@ -14,7 +14,7 @@ from uuid import UUID
 from convokit import audit, erasure, search, transfer, usage
 from convokit.chat import Chat
 from convokit.completion import recovery
-from convokit.completion.options import Options, tools_of
+from convokit.completion.options import Options, to_tools
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
 from convokit.domain.conversation import Checkpoint, Conversation, Page, VerifiedAll
@@ -79,7 +79,7 @@ class Convokit:
         **params: Unpack[RequestParams],
     ) -> None:
         own = (model, developer_prompt, budget, retry, timeouts, profile, counter, mode, partial, unsupported)
-        options = Options(*own, tools_of(tools), max_tool_rounds, strategy, summary, params)
+        options = Options(*own, to_tools(tools), max_tool_rounds, strategy, summary, params)
         self._url, self._scope = scope_of(
             database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits, search=search
         )
@@ -115,7 +115,7 @@ class Convokit:
         stored with the conversation at its next turn; budget, tools, strategy and summary hold for this handle.
         """
         options = Options(
-            model, developer_prompt, budget, tools=tools_of(tools), strategy=strategy, summary=summary, params=params
+            model, developer_prompt, budget, tools=to_tools(tools), strategy=strategy, summary=summary, params=params
         )
         target = target_of(
             self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options, branch=branch
@@ -237,7 +237,7 @@ class Convokit:
         `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
-        counter = recovery.counter_of(self._scope, None)
+        counter = recovery.resolve_counter(self._scope, None)
         found = transfer.flows.reader(source, format, key=key, limits=self._scope.limits, counter=counter)
         return self._driver().run(transfer.flows.import_(self._scope, found, on_error=on_error, progress=progress))
 
@@ -274,7 +274,7 @@ class Convokit:
 
         Nobody has to call this: whoever next sends to such a conversation does the same for it.
         """
-        return self._driver().run(recovery.sweep(self._scope))
+        return self._driver().run(recovery.recover_all_flow(self._scope))
 
     def erase(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.indexes import compared, metadata
 from convokit.store.schema import VERSION_TABLE
 
@@ -35,7 +35,7 @@ if isinstance(given, Connection):
     run(given)
 else:
     url = context.get_x_argument(as_dictionary=True).get("url") or context.config.get_main_option("sqlalchemy.url")
-    engine = open_engine(database_url(str(url)), create=True)
+    engine = open_engine(parse_database_url(str(url)), create=True)
     with engine.execution_options(**{WRITE: True}).begin() as opened:
         run(opened)
     engine.dispose()

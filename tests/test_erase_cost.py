@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event, text
 
 from convokit import Convokit
 from convokit.erasure import erase
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from tests.support.canaries import change
 from tests.support.growing import fill, grow
 from tests.support.server import LoopbackServer
@@ -87,7 +87,7 @@ def test_a_persons_conversations_come_from_an_index(database: str, server: Loopb
         kit.erase(subject="alice", dry_run=True, progress=lambda done, total: None)
     asked = [each for each in statements.seen if "convokit_conversation.subject = " in each[0]]
     assert len(asked) == 3
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         for statement, values in asked:
             plan = _plan(connection, statement, values)

@@ -23,7 +23,7 @@ from convokit.domain.removal import Order, traces
 from convokit.erasure import erase, residue
 from convokit.errors import ConversationBusy, ConvokitError, Interrupted
 from convokit.store import schema
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.faults.stage import dump
 from tests.support.canaries import change, everywhere, in_bytes, in_rows
 from tests.support.faces import Face
@@ -92,7 +92,7 @@ def test_killed_before_its_commit_nothing_happened(
     """At whatever statement the process dies, and right before the commit, every row is what it was; again, it is done."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         kit.chat("0", title=CANARY).send(CANARY)
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     before = dump(engine)
     for moment in ("0", "2", "4", "commit"):
         assert _killed(checkout, database, action, moment), "it must not get through"
@@ -152,7 +152,7 @@ def test_without_secure_delete_the_words_are_found(sqlite_file: str, server: Loo
     for secure in ("OFF", "ON"):
         copy = tmp_path / f"{secure}.db"
         shutil.copy(_path(sqlite_file), copy)
-        engine = open_engine(database_url(copy))
+        engine = open_engine(parse_database_url(copy))
 
         @event.listens_for(engine, "connect")
         def connect(connection: Any, record: Any, secure: str = secure) -> None:
@@ -364,7 +364,7 @@ def test_a_prompt_that_a_turn_is_about_to_use_stays(postgres: Any, server: Loopb
             assert row is not None
             beginning.execute("UPDATE convokit_completion SET error = 'a turn that has not committed yet'")
             erased: list[Any] = []
-            engine = open_engine(database_url(database))
+            engine = open_engine(parse_database_url(database))
             thread = threading.Thread(target=lambda: erased.append(_drop(engine, kit)))
             thread.start()
             thread.join(0.5)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from convokit import Convokit
-from convokit.context.validity import problems
+from convokit.context.validity import find_problems
 from convokit.errors import ConvokitError, InvalidInput, Redacted
 from convokit.store.schema import completion, entry, message, removal, turn
 from tests.support import canaries
@@ -148,7 +148,7 @@ def test_the_next_request_is_valid(
         face.settle(chat.redact(seq))
     reply = face.settle(chat.send("and now?"))
     sent = server.requests[-1].body["messages"]
-    assert problems(sent) == []
+    assert find_problems(sent) == []
     assert reply.text == "echo: and now?"
     text = json.dumps(sent, ensure_ascii=False)
     for canary in (each for seq in gone for each in OF_MESSAGE.get(seq, []) if isinstance(each, str)):

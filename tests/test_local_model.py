@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from convokit import Budget
 from convokit.cli.local_model import LocalModel, local_model
-from convokit.context.validity import problems
+from convokit.context.validity import find_problems
 from tests.support.faces import Face
 
 pytestmark = [
@@ -92,4 +92,4 @@ def test_tools_are_accepted(face: Face, local_kit: Any) -> None:
 
     chat = local_kit.chat("tools")
     assert face.settle(chat.send("What is 2 plus 3?", tools=[add])).message.role == "assistant"
-    assert problems(face.settle(chat.context("And 4 plus 5?")).messages) == []
+    assert find_problems(face.settle(chat.context("And 4 plus 5?")).messages) == []

@@ -11,7 +11,7 @@ from sqlalchemy import text as sql
 
 from convokit import Profile
 from convokit.errors import InvalidInput, TooLarge
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
 
@@ -28,7 +28,7 @@ def test_binaries_are_stored_once_and_sent_again(face: Face, kit: Any, database:
         face.settle(chat.send(["look", IMAGE, SOUND, PAPER]))
     assert server.requests[0].body["messages"][0]["content"] == [{"type": "text", "text": "look"}, IMAGE, SOUND, PAPER]
     assert server.requests[1].body["messages"][0] == server.requests[0].body["messages"][0]
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         assert connection.execute(sql("SELECT count(*) FROM convokit_blob")).scalar_one() == 3
         assert PIXEL[:40] not in str(connection.execute(sql("SELECT parts FROM convokit_message")).scalars().all())

@@ -13,7 +13,7 @@ from convokit import Budget, Convokit, Profile, Retry
 from convokit.cli.app import app
 from convokit.context.strategy import LastTurns, Selection, View
 from convokit.errors import ChainBroken, IdempotencyConflict, InvalidInput, ServerFailed
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion, failure, stream
 from tests.test_tools import calls
@@ -31,7 +31,7 @@ def _texts(messages: list[Any]) -> list[str]:
 
 
 def _rows(database: str, query: str, **values: Any) -> list[Any]:
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         found = list(connection.execute(sql(query), values))
     engine.dispose()
@@ -78,7 +78,7 @@ def test_the_chain_covers_passages(face: Face, kit: Any, database: str) -> None:
     chat = kit.chat("k")
     face.settle(chat.send("what?", context=[ONE]))
     assert face.settle(chat.verify()).rows == 4
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(sql("UPDATE convokit_message SET content = 'other' WHERE status = 'passage'"))
     engine.dispose()

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import text as sql
 
 from convokit import AsyncConvokit, Budget
-from convokit.context.validity import problems
+from convokit.context.validity import find_problems
 from convokit.errors import TooManyRounds
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, completion, event
 
@@ -130,7 +130,7 @@ def test_rounds_end(face: Face, kit: Any, server: LoopbackServer) -> None:
     assert caught.value.rounds == 3
     assert len(server.requests) == 4
     assert face.settle(kit.chat("t").send("again")).text == "echo: again"
-    assert problems(server.requests[-1].body["messages"]) == []
+    assert find_problems(server.requests[-1].body["messages"]) == []
     face.settle(kit.chat("t").verify())
 
 
@@ -144,13 +144,13 @@ def test_tools_without_a_function_are_the_callers(face: Face, kit: Any, server: 
     reply = face.settle(kit.chat("t").send("pay", tools=[described]))
     assert [call["function"]["name"] for call in reply.tool_calls] == ["pay"]
     face.settle(kit.chat("t").send("never mind"))
-    assert problems(server.requests[-1].body["messages"]) == []
+    assert find_problems(server.requests[-1].body["messages"]) == []
 
 
 def test_every_call_is_on_record_before_it_runs(face: Face, kit: Any, database: str, server: LoopbackServer) -> None:
     """While a tool runs, its row says running; afterwards it says what came of it."""
     seen: list[str] = []
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
 
     def look() -> str:
         """Look at the record."""
@@ -187,7 +187,7 @@ def test_killed_while_a_tool_runs(face: Face, kit: Any, database: str, server: L
     server.script(script)
     subprocess.run([sys.executable, "-c", KILLED, database, server.url], check=False)
     assert face.settle(kit.chat("t").send("and?")).text == "echo: and?"
-    assert problems(server.requests[-1].body["messages"]) == []
+    assert find_problems(server.requests[-1].body["messages"]) == []
     face.settle(kit.chat("t").verify())
     stored = face.settle(kit.chat("t").messages())
     assert [message.text for message in stored] == ["go", "Let me look.", "and?", "echo: and?"]
@@ -195,7 +195,7 @@ def test_killed_while_a_tool_runs(face: Face, kit: Any, database: str, server: L
 
 
 def _tool_states(database: str) -> list[str]:
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         states = list(connection.execute(sql("SELECT state FROM convokit_tool_call")).scalars())
     engine.dispose()

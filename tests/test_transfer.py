@@ -21,7 +21,7 @@ from convokit.errors import (
     SettingsError,
     TransferFailed,
 )
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import turn
 from tests.faults.stage import dump
 from tests.support.databases import Files
@@ -85,7 +85,7 @@ def into(face: Face, kit: Any, lines: list[str], **options: Any) -> Any:
 
 def opened(database: str) -> Engine:
     """Return an engine on a test's database."""
-    return open_engine(database_url(database))
+    return open_engine(parse_database_url(database))
 
 
 def test_a_restore_is_the_same_to_the_byte(

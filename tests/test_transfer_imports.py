@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from convokit import Limits
-from convokit.context.validity import problems
+from convokit.context.validity import find_problems
 from convokit.errors import BadRecord, ConversationExists, InvalidInput, SettingsError, TransferFailed
 from convokit.transfer import reader
 from tests.support.chatgpt import PICTURE, PICTURE_NAME, conversation, node, tree
@@ -38,7 +38,7 @@ def goes_on(face: Face, chat: Any, server: LoopbackServer) -> list[Any]:
     assert face.settle(chat.send("go on")).text == "echo: go on"
     face.settle(chat.verify())
     sent: list[Any] = server.requests[-1].body["messages"]
-    assert problems(sent) == []
+    assert find_problems(sent) == []
     return sent
 
 
@@ -100,7 +100,7 @@ def test_an_imported_conversation_can_be_edited_and_asked_again(face: Face, kit:
     assert len(face.settle(chat.siblings(asked))) == 2
     assert face.settle(chat.regenerate()).text == "echo: Which process listens on port 80? Run it."
     assert face.settle(chat.edit(asked, "And now?")).text == "echo: And now?"
-    assert problems(server.requests[-1].body["messages"]) == []
+    assert find_problems(server.requests[-1].body["messages"]) == []
     face.settle(chat.verify())
 
 

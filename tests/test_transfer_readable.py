@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from convokit.context.validity import problems
+from convokit.context.validity import find_problems
 from convokit.errors import Interrupted, Rejected
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import message
 from tests.support.chatgpt import conversation
 from tests.support.faces import Face
@@ -40,7 +40,7 @@ def trained(face: Face, kit: Any) -> list[Any]:
     """Return the lines of training data; each must be what the API accepts."""
     lines = [json.loads(line) for line in exported(face, kit, "openai").splitlines()]
     for line in lines:
-        assert problems(line["messages"]) == []
+        assert find_problems(line["messages"]) == []
         assert line["messages"][-1]["role"] == "assistant"
     return lines
 
@@ -92,7 +92,7 @@ def test_training_data_leaves_out_what_was_redacted(face: Face, kit: Any, databa
     """A turn whose question was removed is left out whole: its reply would be an answer to another one."""
     for text in ("kept", "removed", "kept too"):
         face.settle(kit.chat("k").send(text))
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(update(message).where(message.c.seq == 3).values(status="redacted", content=None, salt=None))
     engine.dispose()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID, uuid4
 
-from convokit.domain.conversation import Checkpoint, Head
+from convokit.domain.conversation import Checkpoint, CheckpointHead
 from convokit.errors import CheckpointError, SettingsError
 
 FORMAT = "checkpoint.1"
@@ -67,7 +67,7 @@ class Signing:
         head = {"convokit": FORMAT, "database": str(database_id), "tenant": tenant, "created_at": created_at}
         self._line(head, signed=True)
 
-    def add(self, heads: Sequence[Head]) -> None:
+    def add(self, heads: Sequence[CheckpointHead]) -> None:
         """Write heads, which come in the order of their ids."""
         for each in heads:
             line = {"conversation": str(each.conversation_id), "entries": each.entries, "head": each.head}
@@ -129,10 +129,10 @@ class Known:
         self._key = checked_key(key)
         self._against = against
         self._name = str(against.path or "the checkpoint") if isinstance(against, Checkpoint) else str(against)
-        self._heads: Iterator[Head] | None = None
+        self._heads: Iterator[CheckpointHead] | None = None
         self.created_at = ""
 
-    def find(self, database_id: UUID, tenant: str, conversation_id: UUID | None) -> Head | None:
+    def find(self, database_id: UUID, tenant: str, conversation_id: UUID | None) -> CheckpointHead | None:
         """Return what it knows of a conversation, after checking all of it: signature, database and tenant.
 
         Raises: CheckpointError.
@@ -144,14 +144,14 @@ class Known:
                 found = each
         return found
 
-    def more(self, database_id: UUID, tenant: str) -> list[Head]:
+    def more(self, database_id: UUID, tenant: str) -> list[CheckpointHead]:
         """Return the next heads, at most 1,000 of them; none at the end. Raises: CheckpointError."""
         if self._heads is None:
             self._heads = self._read(database_id, tenant, None)
         heads = self._heads
         return [each for _, each in zip(range(PAGE), heads, strict=False)]
 
-    def _read(self, database_id: UUID, tenant: str, wanted: str | None) -> Iterator[Head]:
+    def _read(self, database_id: UUID, tenant: str, wanted: str | None) -> Iterator[CheckpointHead]:
         """Yield the heads (of one conversation, if one is wanted), then check the signature and whose they are."""
         mac = hmac.new(self._key, digestmod=hashlib.sha256)
         about: dict[str, Any] = {}
@@ -205,10 +205,10 @@ class Known:
         self.created_at = str(about.get("created_at"))
         return dict(about)
 
-    def _head(self, line: bytes) -> Head:
+    def _head(self, line: bytes) -> CheckpointHead:
         try:
             told = json.loads(line)
-            return Head(UUID(told["conversation"]), int(told["entries"]), str(told["head"]), self.created_at)
+            return CheckpointHead(UUID(told["conversation"]), int(told["entries"]), str(told["head"]), self.created_at)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise CheckpointError(
                 self._name, "holds a line that is no conversation's head: it was altered", "signature"

@@ -53,7 +53,7 @@ COVERAGE = {
     "convokit_branch": Coverage(
         _columns(), _columns(_OF, "number", "head_seq"), {"name": "a name that may change", "created_at": _CLOCK}
     ),
-    "convokit_message": Coverage(_columns(_OF, "salt", *message.COVERED)),
+    "convokit_message": Coverage(_columns(_OF, "salt", *message.CHAINED_COLUMNS)),
     "convokit_turn": Coverage(
         _columns(_OF, "id", "question_seq", "claim"),
         _columns("branch", "reply_seq", "state", "ended_at"),
@@ -77,7 +77,9 @@ COVERAGE = {
         dict.fromkeys(("completion", "number", "text"), "a reply on its way is not in the chain yet"),
     ),
     "convokit_completion": Coverage(
-        _columns(_OF, "salt", *turn.COVERED), frozenset(), {"body_salt": "goes with a redaction of what was sent"}
+        _columns(_OF, "salt", *turn.CHAINED_COLUMNS),
+        frozenset(),
+        {"body_salt": "goes with a redaction of what was sent"},
     ),
     "convokit_tool_call": Coverage(
         _columns(_OF, "turn_id", "message_seq", "position", "call_id", "name", "result_seq"),

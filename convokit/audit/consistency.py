@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from convokit.domain.message import PASSAGE
-from convokit.domain.turn import LATE_CALLS
+from convokit.domain.turn import LATE_CALL_OFFSET
 from convokit.store.schema import branch, chunk, completion, conversation, message, summary, tool_call, turn
 
 _ID: BindParameter[Any] = bindparam("id")
@@ -191,7 +191,7 @@ _OF_CALLS = (
     _call(
         "failed, and its turn is completed",
         completion.c.state != "ok",
-        completion.c.number < LATE_CALLS,
+        completion.c.number < LATE_CALL_OFFSET,
         _there_is(turn, _of_call, turn.c.state == "completed"),
         not_(_there_is(_later, _later.c.turn_id == completion.c.turn_id, _later.c.number > completion.c.number)),
     ),

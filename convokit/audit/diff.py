@@ -18,10 +18,10 @@ from convokit.audit.replay import Place, Rebuilt, find_call, rebuilt
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, MessageRow
 from convokit.domain.replay import Diff, Reason
-from convokit.domain.text import compact_json
+from convokit.domain.text import dump_json
 from convokit.errors import InvalidInput
 from convokit.store import conversations, messages
-from convokit.tokens.counter import counter_for, message_tokens, schema_tokens, tools_tokens
+from convokit.tokens.counter import choose_counter, count_message, count_schema, count_tools
 
 _BEFORE_MESSAGES = ("tools", "response_format")
 """What servers put into the prompt before the messages."""
@@ -76,7 +76,7 @@ def _common(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> int:
 
 def _same(a: Any, b: Any) -> bool:
     """Whether two values are sent as the same bytes: Python takes 1, 1.0 and True for equal."""
-    return a is b or (a is not _MISSING and b is not _MISSING and compact_json(a) == compact_json(b))
+    return a is b or (a is not _MISSING and b is not _MISSING and dump_json(a) == dump_json(b))
 
 
 def _first(connection: Connection, row: ConversationRow, a: Rebuilt, b: Rebuilt, common: int) -> _Found:
@@ -165,9 +165,9 @@ def _other_row(
         if each.status == "partial" and made.manifest.partial == "leave_out":
             return "partial", f"message {each.seq} broke off, and the policy leaves such replies out"
     earlier, later = sorted((a.rows[-1].seq, b.rows[-1].seq))
-    if not messages.on_path(connection, row.id, later, [earlier]):
+    if not messages.filter_on_path(connection, row.id, later, [earlier]):
         for each, made in ((one, b), (other, a)):
-            if not messages.on_path(connection, row.id, made.rows[-1].seq, [each.seq]):
+            if not messages.filter_on_path(connection, row.id, made.rows[-1].seq, [each.seq]):
                 return "branch", f"another branch: the paths part before message {each.seq}"
     starts = _start(a), _start(b)
     if one.seq < starts[0] or other.seq < starts[1]:
@@ -190,9 +190,9 @@ def _tokens(made: Rebuilt, found: _Found, common: int) -> int:
     """Return what both prompts begin with, counted the way a request is counted before it is sent."""
     if found.reason in ("model", *_BEFORE_MESSAGES) or made.manifest is None:
         return 0
-    counter = counter_for(made.manifest.profile)
-    fixed = tools_tokens(counter, made.tools) + schema_tokens(counter, made.parameters.get("response_format"))
-    return fixed + sum(message_tokens(counter, message) for message in made.messages[:common])
+    counter = choose_counter(made.manifest.profile)
+    fixed = count_tools(counter, made.tools) + count_schema(counter, made.parameters.get("response_format"))
+    return fixed + sum(count_message(counter, message) for message in made.messages[:common])
 
 
 def _shortened(a: Any, b: Any) -> tuple[str | None, str | None]:
@@ -210,7 +210,7 @@ def _words(value: Any) -> str | None:
         return None
     if isinstance(value, Mapping) and isinstance(value.get("content"), str) and set(value) <= {"role", "content"}:
         return f"{value['role']}: {value['content']}"
-    return value if isinstance(value, str) else compact_json(value)
+    return value if isinstance(value, str) else dump_json(value)
 
 
 def _excerpt(text: str | None, at: int) -> str | None:

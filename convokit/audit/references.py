@@ -20,8 +20,8 @@ from sqlalchemy import Connection
 from convokit.audit import consistency, sql
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.ids import keyed_id
-from convokit.domain.text import repaired
+from convokit.domain.ids import derive_conversation_id
+from convokit.domain.text import repair_text
 from convokit.errors import ChainBroken
 
 PROMPT_BYTES = 16
@@ -74,7 +74,7 @@ def check_identity(connection: Connection, row: ConversationRow, *, imported: bo
     if row.key is None:
         if row.id.version == 8 and not imported:
             raise ChainBroken(row.id, 0, "key", "its key is missing: it has an id that is made from one")
-    elif row.id != keyed_id(sql.database_id(connection), row.tenant, row.key):
+    elif row.id != derive_conversation_id(sql.database_id(connection), row.tenant, row.key):
         raise ChainBroken(row.id, 0, "key", "its id is not the one that database, tenant and key give it")
 
 
@@ -185,5 +185,5 @@ def _asked(tool_calls: str) -> list[tuple[str, str]]:
     asked = []
     for each in json.loads(tool_calls):
         function = each.get("function") or {}
-        asked.append((repaired(str(each.get("id"))), repaired(str(function.get("name") or ""))))
+        asked.append((repair_text(str(each.get("id"))), repair_text(str(function.get("name") or ""))))
     return asked

@@ -53,7 +53,9 @@ class Removals:
             problem = f"the record of {entry.kind} {entry.number} is missing"
         elif row.number < entry.number:
             problem = f"the record of removal {row.number} was never entered"
-        elif row.ref != entry.ref or chains.commitment(bytes(row.salt), row.covered()) != bytes(entry.commitment):
+        elif row.ref != entry.ref or chains.compute_commitment(bytes(row.salt), row.covered()) != bytes(
+            entry.commitment
+        ):
             problem = f"the record of {entry.kind} {entry.number} is not what was written"
         if problem is not None:
             raise ChainBroken(self._conversation_id, entry.number, entry.ref, problem)

@@ -16,21 +16,21 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.audit.verify import verify
-from convokit.context.arrange import arranged
+from convokit.context.arrange import arrange_messages
 from convokit.context.strategy import Item
-from convokit.context.summary import transcript
-from convokit.context.validity import marked
+from convokit.context.summary import format_transcript
+from convokit.context.validity import mark_partial
 from convokit.domain import hashchain as chains
-from convokit.domain.content import Blob, digests, inflated
+from convokit.domain.content import Blob, blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.ids import as_id
-from convokit.domain.message import MessageRow, moment
-from convokit.domain.replay import Manifest, Replay, ReplayStatus, TurnLike, prompt_digest
-from convokit.domain.turn import CompletionRow, Reply, Turn
+from convokit.domain.ids import parse_id
+from convokit.domain.message import MessageRow, to_datetime
+from convokit.domain.replay import Manifest, Replay, ReplayStatus, TurnLike, compute_prompt_digest
+from convokit.domain.turn import CallRow, Reply, Turn
 from convokit.errors import ChainBroken, ConvokitError, InvalidInput, NotFound
 from convokit.store import blobs, chain, conversations, messages, turns
-from convokit.wire.messages import for_wire
-from convokit.wire.request import RENDERER, Rendered, render
+from convokit.wire.messages import to_wire_messages
+from convokit.wire.request import RENDERER, RenderedRequest, render_request
 
 Place = tuple[UUID | None, int | None]
 """Which call is meant: a turn (None: the newest), and a call's number (None: the last that was answered)."""
@@ -43,7 +43,7 @@ _MOST_NAMED = 5
 class Rebuilt:
     """A request that was put together again, and what it is made of."""
 
-    call: CompletionRow
+    call: CallRow
     status: ReplayStatus = "mismatch"
     manifest: Manifest | None = None
     rows: list[MessageRow] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Rebuilt:
             turn_id=self.call.turn_id,
             call=self.call.number,
             model=self.call.requested_model,
-            started_at=moment(self.call.started_at),
+            started_at=to_datetime(self.call.started_at),
             body=self.data if self.status == "exact" else None,
             messages=self.messages,
             parameters=self.parameters,
@@ -88,7 +88,7 @@ def place(turn: TurnLike | None, call: int | None = None) -> Place:
         return turn.turn_id, turn.call if call is None else call
     if isinstance(turn, Turn | Reply):
         return (turn.id if isinstance(turn, Turn) else turn.turn_id), call
-    return (None if turn is None else as_id(turn, "turn")), call
+    return (None if turn is None else parse_id(turn, "turn")), call
 
 
 def replay(meant: Place) -> Callable[[Connection, str, UUID, int], Replay | None]:
@@ -101,14 +101,14 @@ def _replay(meant: Place, connection: Connection, tenant: str, conversation_id: 
     return None if row is None else rebuilt(connection, row, find_call(connection, row, branch, meant)).value
 
 
-def find_call(connection: Connection, row: ConversationRow, branch: int, meant: Place) -> CompletionRow:
+def find_call(connection: Connection, row: ConversationRow, branch: int, meant: Place) -> CallRow:
     """Return the call that is meant. Raises: NotFound."""
     turn_id, number = meant
     if turn_id is None:
         turn_id = _newest_turn(connection, row, branch)
     elif turns.find(connection, row.id, turn_id) is None:
         raise NotFound("turn", turn_id)
-    made = turns.calls(connection, row.id, turn_id)
+    made = turns.list_calls(connection, row.id, turn_id)
     if not made:
         raise NotFound("API call", f"of turn {turn_id}", "none was made, or it is no longer stored")
     if number is None:
@@ -124,14 +124,14 @@ def _newest_turn(connection: Connection, row: ConversationRow, branch: int) -> U
     def enough(rows: list[MessageRow]) -> int:
         return 0 if any(each.turn_id is not None for each in rows) else len(rows)
 
-    path = messages.read_back(connection, row.id, conversations.head(connection, row, branch), enough)
+    path = messages.read_backwards(connection, row.id, conversations.read_head(connection, row, branch), enough)
     for each in reversed(path.rows):
         if each.turn_id is not None:
             return each.turn_id
     raise NotFound("turn", "to replay", "no message of this chat belongs to one")
 
 
-def rebuilt(connection: Connection, row: ConversationRow, call: CompletionRow) -> Rebuilt:
+def rebuilt(connection: Connection, row: ConversationRow, call: CallRow) -> Rebuilt:
     """Return a call's request as what is stored now gives it."""
     made = Rebuilt(call)
     try:
@@ -143,7 +143,7 @@ def rebuilt(connection: Connection, row: ConversationRow, call: CompletionRow) -
         made.removed.append("the salt of the request's digest was removed, so it cannot be checked")
     rendered = _rendered(made)
     if rendered is not None and call.body_salt is not None and not made.removed:
-        digest = chains.salted_digest(bytes(call.body_salt), rendered.data)
+        digest = chains.compute_salted_digest(bytes(call.body_salt), rendered.data)
         if digest == bytes(call.body_digest):
             made.status, made.data = "exact", rendered.data
             return made
@@ -162,7 +162,7 @@ def _gather(connection: Connection, row: ConversationRow, made: Rebuilt) -> None
     seqs = manifest.seqs(row.last_seq)
     found: dict[int, MessageRow] = {}
     for at in range(0, len(seqs), _PAGE):
-        found |= {each.seq: each for each in messages.among(connection, row.id, seqs[at : at + _PAGE])}
+        found |= {each.seq: each for each in messages.read_many(connection, row.id, seqs[at : at + _PAGE])}
     made.rows = [found[seq] for seq in seqs if seq in found]
     made.wrong += [f"message {seq} is missing" for seq in seqs if seq not in found]
     _gather_redacted(connection, row.id, made)
@@ -191,15 +191,15 @@ def _text(connection: Connection, tenant: str, digest: bytes | None, what: str, 
     text = chain.find_prompt(connection, tenant, digest)
     if text is None:
         made.removed.append(f"{what} of this request was erased")
-    elif prompt_digest(text) != digest:
+    elif compute_prompt_digest(text) != digest:
         made.wrong.append(f"{what} of this request is not the one that was sent")
         return None
     return text
 
 
 def _gather_blobs(connection: Connection, conversation_id: UUID, made: Rebuilt) -> None:
-    named = {digest: each.seq for each in made.rows if each.parts is not None for digest in digests(each.parts)}
-    made.blobs = blobs.among(connection, conversation_id, named) if named else {}
+    named = {digest: each.seq for each in made.rows if each.parts is not None for digest in blob_digests(each.parts)}
+    made.blobs = blobs.read_blobs(connection, conversation_id, named) if named else {}
     for digest, blob in made.blobs.items():
         if Blob.of(blob.media_type, blob.data).digest != digest:
             made.wrong.append(f"an attachment of message {named[digest]} is not what was sent")
@@ -208,7 +208,7 @@ def _gather_blobs(connection: Connection, conversation_id: UUID, made: Rebuilt) 
     ]
 
 
-def _rendered(made: Rebuilt) -> Rendered | None:
+def _rendered(made: Rebuilt) -> RenderedRequest | None:
     """Put the request together; None where the rows give none."""
     manifest, call = made.manifest, made.call
     assert manifest is not None
@@ -216,13 +216,13 @@ def _rendered(made: Rebuilt) -> Rendered | None:
     try:
         items = [_item(made.rows, index, manifest) for index in range(len(made.rows))]
         if manifest.transcript:
-            text = transcript([item.shape for item in items])
+            text = format_transcript([item.shape for item in items])
             items = [Item(0, {"role": "user", "content": text}, 0, 0)]
-        shapes, _, _ = arranged(items, made.prompt, manifest.profile, manifest.partial)
-        made.messages = for_wire(
-            inflated(shapes, made.blobs), manifest.profile, unsupported=manifest.unsupported, now=now
+        shapes, _, _ = arrange_messages(items, made.prompt, manifest.profile, manifest.partial)
+        made.messages = to_wire_messages(
+            inline_blobs(shapes, made.blobs), manifest.profile, unsupported=manifest.unsupported, now=now
         )
-        rendered = render(
+        rendered = render_request(
             model=call.requested_model,
             messages=made.messages,
             params=manifest.params,
@@ -244,7 +244,7 @@ def _item(rows: Sequence[MessageRow], index: int, manifest: Manifest) -> Item:
         return Item(row.seq, _placeholder(rows, index), 0, 0)
     shape = row.as_wire()
     if row.status == "partial" and manifest.partial == "mark":
-        shape = marked(shape)
+        shape = mark_partial(shape)
     return Item(row.seq, shape, 0, 0, row.status)
 
 

@@ -12,9 +12,9 @@ from uuid import UUID
 from sqlalchemy import BindParameter, Connection, and_, bindparam, exists, func, select, tuple_
 
 from convokit.domain.content import Blob
-from convokit.domain.conversation import Head
+from convokit.domain.conversation import CheckpointHead
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow
+from convokit.domain.turn import CallRow
 from convokit.store.schema import (
     blob,
     completion,
@@ -40,7 +40,7 @@ _MESSAGES = (
     .order_by(message.c.seq)
     .limit(_LIMIT)
 )
-_CALLS = select(*(completion.c[name] for name in CompletionRow.__slots__)).where(
+_CALLS = select(*(completion.c[name] for name in CallRow.__slots__)).where(
     completion.c.conversation_id == _ID,
     tuple_(completion.c.turn_id, completion.c.number).in_(bindparam("keys", expanding=True)),
 )
@@ -110,10 +110,10 @@ def count_conversations(connection: Connection, tenant: str) -> int:
     return int(connection.execute(_COUNT, {"tenant": tenant}).scalar_one())
 
 
-def heads(connection: Connection, tenant: str, after: UUID, limit: int) -> list[Head]:
+def heads(connection: Connection, tenant: str, after: UUID, limit: int) -> list[CheckpointHead]:
     """Return the heads of the tenant's next conversations, in the order of their ids."""
     rows = connection.execute(_HEADS, {"tenant": tenant, "after": after, "limit": limit})
-    return [Head(cast("UUID", row[0]), row[1], bytes(row[2]).hex()) for row in rows]
+    return [CheckpointHead(cast("UUID", row[0]), row[1], bytes(row[2]).hex()) for row in rows]
 
 
 def messages(connection: Connection, conversation_id: UUID, after: int, limit: int) -> list[MessageRow]:
@@ -124,12 +124,12 @@ def messages(connection: Connection, conversation_id: UUID, after: int, limit: i
 
 def calls(
     connection: Connection, conversation_id: UUID, keys: Iterable[tuple[UUID, int]]
-) -> dict[tuple[UUID, int], CompletionRow]:
+) -> dict[tuple[UUID, int], CallRow]:
     """Return these API calls by turn and number, as many of them as there are."""
     wanted = list(keys)
     if not wanted:
         return {}
-    rows = [CompletionRow(*row) for row in connection.execute(_CALLS, {"id": conversation_id, "keys": wanted})]
+    rows = [CallRow(*row) for row in connection.execute(_CALLS, {"id": conversation_id, "keys": wanted})]
     return {(row.turn_id, row.number): row for row in rows}
 
 

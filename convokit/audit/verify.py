@@ -20,15 +20,17 @@ from convokit.audit.column_coverage import EMPTIED, EMPTIED_CALL
 from convokit.audit.references import check_rest
 from convokit.audit.removal_checks import Removals
 from convokit.domain import hashchain as chains
-from convokit.domain.content import references
-from convokit.domain.conversation import ConversationRow, Head, Verified
+from convokit.domain.content import blob_references
+from convokit.domain.conversation import CheckpointHead, ConversationRow, Verified
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow
+from convokit.domain.turn import CallRow
 from convokit.errors import ChainBroken
 from convokit.store import chain, conversations, turns
 
 
-def verify(connection: Connection, tenant: str, conversation_id: UUID, known: Head | None = None) -> Verified | None:
+def verify(
+    connection: Connection, tenant: str, conversation_id: UUID, known: CheckpointHead | None = None
+) -> Verified | None:
     """Return what was found whole, or None when there is no such conversation. Raises: ChainBroken.
 
     `known` is what a checkpoint knows of it: the chain must still hold that entry with that hash.
@@ -43,7 +45,7 @@ class Walk:
 
     connection: Connection
     row: ConversationRow
-    known: Head | None
+    known: CheckpointHead | None
     last: int = 0
     """The last entry that was checked."""
     seq: int = 0
@@ -60,8 +62,8 @@ class Walk:
         """Check everything. Raises: ChainBroken."""
         row = self.row
         removals = Removals(self.connection, row.id)
-        previous = chains.genesis(row.id)
-        for page in chain.pages(self.connection, row.id):
+        previous = chains.genesis_hash(row.id)
+        for page in chain.read_entry_pages(self.connection, row.id):
             rows, calls = self._messages_of(page), self._calls_of(page)
             for entry in page:
                 self._check_link(entry, previous)
@@ -99,7 +101,7 @@ class Walk:
         count = sum(entry.kind == "message" for entry in page)
         return sql.messages(self.connection, self.row.id, self.seq, count)[::-1] if count else []
 
-    def _calls_of(self, page: list[chains.Entry]) -> dict[int, CompletionRow]:
+    def _calls_of(self, page: list[chains.Entry]) -> dict[int, CallRow]:
         """Return the API calls that the page's entries name, by the entry's number."""
         keys = {entry.number: audit_references.call_key(entry.ref) for entry in page if entry.kind == "completion"}
         found = sql.calls(self.connection, self.row.id, [key for key in keys.values() if key is not None])
@@ -112,7 +114,7 @@ class Walk:
             if entry.number < self.last:
                 problem = f"entry {entry.number} is none: they are numbered from 1"
             raise ChainBroken(self.row.id, self.last, entry.ref, problem)
-        linked = chains.link(previous, entry.number, entry.kind, entry.ref, bytes(entry.commitment))
+        linked = chains.compute_entry_hash(previous, entry.number, entry.kind, entry.ref, bytes(entry.commitment))
         if linked != bytes(entry.hash):
             self._broken(entry, "the entry was altered, or one before it")
 
@@ -133,10 +135,10 @@ class Walk:
             self._broken(entry, f"message {entry.ref} was removed by entry {removed}, and is there again")
         elif found.salt is None:
             self._broken(entry, f"message {entry.ref} lost its salt, and no removal says why")
-        elif found.leaf().commitment != bytes(entry.commitment):
+        elif found.hash_input().commitment != bytes(entry.commitment):
             self._broken(entry, f"message {entry.ref} is not what was written")
         self._check_place(entry, found)
-        for digest in references(found.parts, found.extra):
+        for digest in blob_references(found.parts, found.extra):
             self.blobs.setdefault(digest, entry.number)
 
     def _check_redacted(self, entry: chains.Entry, found: MessageRow, *, removed: int) -> None:
@@ -158,7 +160,7 @@ class Walk:
             )
             self._broken(entry, problem)
 
-    def _check_call(self, entry: chains.Entry, calls: dict[int, CompletionRow], removals: Removals) -> None:
+    def _check_call(self, entry: chains.Entry, calls: dict[int, CallRow], removals: Removals) -> None:
         found = calls.get(entry.number)
         if found is None:
             self._broken(entry, f"completion {entry.ref} is missing")
@@ -172,11 +174,13 @@ class Walk:
         if found.salt is None:
             if not removed:
                 self._broken(entry, f"completion {entry.ref} lost its salt, and no removal says why")
-        elif found.leaf().commitment != bytes(entry.commitment):
+        elif found.hash_input().commitment != bytes(entry.commitment):
             self._broken(entry, f"completion {entry.ref} is not what was written")
 
     def _check_import(self, entry: chains.Entry) -> None:
-        if not audit_references.is_import(entry.ref) or chains.commitment(b"", [entry.ref]) != bytes(entry.commitment):
+        if not audit_references.is_import(entry.ref) or chains.compute_commitment(b"", [entry.ref]) != bytes(
+            entry.commitment
+        ):
             self._broken(entry, "names no chain that was copied or restored")
         self.imported = self.imported or not self.seq  # what follows came from there
 
@@ -185,7 +189,7 @@ class Walk:
         if known is not None and entry.number == known.entries and bytes(entry.hash).hex() != known.head:
             self._broken(entry, f"is not the entry that the checkpoint of {known.of} knows: the history was rewritten")
 
-    def _check_prompts(self, page: list[chains.Entry], calls: dict[int, CompletionRow], removals: Removals) -> None:
+    def _check_prompts(self, page: list[chains.Entry], calls: dict[int, CallRow], removals: Removals) -> None:
         """Check the prompts and tool sets that the page's calls were made with."""
         named: dict[bytes, tuple[chains.Entry, bool]] = {}
         for entry in page:

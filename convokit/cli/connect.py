@@ -23,7 +23,7 @@ from convokit.cli.output import waiting
 from convokit.errors import NotFound, SettingsError
 from convokit.runtime.http import Client
 from convokit.settings import Environment
-from convokit.store.engine import database_url
+from convokit.store.engine import parse_database_url
 
 LOCAL_REPLY_TOKENS = 512
 
@@ -43,7 +43,7 @@ class Place:
     @property
     def url(self) -> URL:
         """The database's URL. Raises: SettingsError."""
-        return database_url(self.named)
+        return parse_database_url(self.named)
 
     @property
     def is_new_file(self) -> bool:

@@ -26,7 +26,7 @@ from typing import Any
 from convokit import Chat, Reply, Report
 from convokit.cli.context_view import WINDOW_NOW, from_cache, print_context
 from convokit.cli.output import err, newest, note, one_line, out, print_messages, report, safe, waiting, write
-from convokit.completion.effects import Head, Open
+from convokit.completion.effects import OpenRequest, ResponseHead
 from convokit.domain.events import Retrying, StreamEvent
 from convokit.domain.params import RequestParams
 from convokit.errors import ConvokitError, InvalidInput, ModelError, NotFound
@@ -88,7 +88,7 @@ class StoppableClient:
         self._interrupts = interrupts
         self._client = client or HttpxClient()
 
-    def open(self, request: Open) -> Answer:
+    def open(self, request: OpenRequest) -> Answer:
         """Send, and wait for the head."""
         with self._interrupts.waiting():
             return _StoppableAnswer(self._interrupts, self._client.open(request))
@@ -100,7 +100,7 @@ class StoppableClient:
 
 class _StoppableAnswer:
     def __init__(self, interrupts: Interrupts, answer: Answer) -> None:
-        self.head: Head = answer.head
+        self.head: ResponseHead = answer.head
         self._interrupts = interrupts
         self._answer = answer
 

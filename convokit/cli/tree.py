@@ -16,7 +16,7 @@ from rich.text import Text
 from convokit import Chat, Message
 from convokit.cli.output import OTHER_ROLE, ROLE_STYLES, as_json, fitted, note, one_line, out, print_json
 from convokit.domain.conversation import Branch
-from convokit.domain.ids import message_seq
+from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import PASSAGE
 
 _PAGE = 1000
@@ -65,7 +65,7 @@ def _branches(chat: Chat) -> list[Branch]:
 
 def _seq(chat: Chat, branch: Branch) -> int | None:
     assert chat.id is not None
-    return None if branch.head is None else message_seq(chat.id, branch.head)
+    return None if branch.head is None else parse_message_seq(chat.id, branch.head)
 
 
 def _label(branch: Branch) -> str:

@@ -12,20 +12,20 @@ from uuid import UUID
 from convokit.completion import call as calls
 from convokit.completion import manifest as manifests
 from convokit.completion.effects import Flow
-from convokit.completion.options import NOTHING, Options
-from convokit.completion.prepare import Prepared
-from convokit.completion.state import Scope, Target
+from convokit.completion.options import NO_OPTIONS, Options
+from convokit.completion.prepare import PreparedRequest
+from convokit.completion.state import ChatRef, KitState
 from convokit.completion.write_once import BEGIN_S, sure
 from convokit.domain import hashchain
 from convokit.domain.content import Content
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, MessageRow
-from convokit.domain.text import compact_json
-from convokit.domain.turn import Key
+from convokit.domain.text import dump_json
+from convokit.domain.turn import IdempotencyKey
 from convokit.store import committed, turn_changes, turn_writes
 
 
-def renumbered(prepared: Prepared, expected: Sequence[int], rows: Sequence[MessageRow]) -> Prepared:
+def renumbered(prepared: PreparedRequest, expected: Sequence[int], rows: Sequence[MessageRow]) -> PreparedRequest:
     """Return the same request with its last messages under the seqs they were written as, where those are not the expected."""
     seqs = {seq: row.seq for seq, row in zip(expected, rows, strict=True) if seq != row.seq}
     if not seqs:
@@ -37,8 +37,13 @@ def renumbered(prepared: Prepared, expected: Sequence[int], rows: Sequence[Messa
 
 
 def begin(
-    scope: Scope, target: Target, prepared: Prepared, content: Content | None, turn_id: UUID, key: Key | None
-) -> Flow[calls.Call]:
+    scope: KitState,
+    target: ChatRef,
+    prepared: PreparedRequest,
+    content: Content | None,
+    turn_id: UUID,
+    key: IdempotencyKey | None,
+) -> Flow[calls.ActiveCall]:
     """Make the turn durable; without `content`, for the stored question that the path which was read ends with.
 
     Raises: steps.Conflict when the conversation moved since it was read.
@@ -58,7 +63,7 @@ def begin(
         completion.manifest = renumbered(prepared, expected, asked).manifest.text
 
     timeouts = prepared.plan.timeouts
-    beginning = turn_changes.Beginning(
+    beginning = turn_changes.TurnStart(
         conversation=row,
         created=seen is None,
         branch=target.branch,
@@ -81,12 +86,12 @@ def begin(
     )
     deadline = scope.clock.monotonic() + timeouts.total_s
     prepared = renumbered(prepared, expected, asked)
-    return calls.Call(
+    return calls.ActiveCall(
         prepared, conversation, completion, target.branch, question, epoch=1, deadline=deadline, stream=prepared.stream
     )
 
 
-def _new_conversation(scope: Scope, target: Target, now: int) -> ConversationRow:
+def _new_conversation(scope: KitState, target: ChatRef, now: int) -> ConversationRow:
     assert target.id is not None
     return ConversationRow(
         id=target.id,
@@ -99,16 +104,16 @@ def _new_conversation(scope: Scope, target: Target, now: int) -> ConversationRow
         head_seq=None,
         last_seq=0,
         last_entry=0,
-        chain_hash=hashchain.genesis(target.id),
+        chain_hash=hashchain.genesis_hash(target.id),
         created_at=now,
         updated_at=now,
         archived_at=None,
     )
 
 
-def _describe(row: ConversationRow, target: Target) -> bool:
+def _describe(row: ConversationRow, target: ChatRef) -> bool:
     """Put what was newly set on the chat into the row. Return whether anything changed."""
-    if target.options is NOTHING and (target.subject, target.title, target.metadata) == (None, None, None):
+    if target.options is NO_OPTIONS and (target.subject, target.title, target.metadata) == (None, None, None):
         return False
     before = (row.settings, row.subject, row.title, row.metadata)
     row.settings = target.options.over(Options.from_json(row.settings)).to_json()
@@ -118,7 +123,7 @@ def _describe(row: ConversationRow, target: Target) -> bool:
     return (row.settings, row.subject, row.title, row.metadata) != before
 
 
-def _asked(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> list[MessageRow]:
+def _asked(prepared: PreparedRequest, content: Content, turn_id: UUID, now: int) -> list[MessageRow]:
     """Return the rows of the passages and, last, of the question, without their places.
 
     Passages add nothing to the path's tokens: no later window holds them.
@@ -132,7 +137,7 @@ def _asked(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> lis
         turn_id=turn_id,
         role="user",
         content=content.text,
-        parts=None if content.parts is None else compact_json(content.parts),
+        parts=None if content.parts is None else dump_json(content.parts),
         status="complete",
         tokens=prepared.items[-1].tokens,
         counter=prepared.plan.counter.name,
@@ -148,7 +153,7 @@ def _asked(prepared: Prepared, content: Content, turn_id: UUID, now: int) -> lis
     return [*asked, question]
 
 
-def _place(prepared: Prepared, asked: list[MessageRow], conversation: ConversationRow) -> None:
+def _place(prepared: PreparedRequest, asked: list[MessageRow], conversation: ConversationRow) -> None:
     """Put rows behind the conversation's last message, the first after the path's end, each following the one before it."""
     path = prepared.seen.path.rows
     before = path[-1] if path else None

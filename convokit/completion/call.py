@@ -12,18 +12,27 @@ from typing import Any
 from uuid import UUID
 
 from convokit.completion import retry
-from convokit.completion.effects import Close, Emit, Flow, Head, Open, Read, Sleep, write_once
+from convokit.completion.effects import (
+    CloseResponse,
+    Emit,
+    Flow,
+    OpenRequest,
+    ReadBody,
+    ResponseHead,
+    Sleep,
+    write_once_flow,
+)
 from convokit.completion.manifest import body_digest
-from convokit.completion.prepare import Prepared, adapted_to
-from convokit.completion.state import Scope
+from convokit.completion.prepare import PreparedRequest, adapted_to
+from convokit.completion.state import KitState
 from convokit.completion.write_once import SAVE_S, sure
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Retrying
 from convokit.domain.message import MessageRow
 from convokit.domain.reply import Usage
-from convokit.domain.text import compact_json, repaired
-from convokit.domain.turn import CompletionRow
+from convokit.domain.text import dump_json, repair_text
+from convokit.domain.turn import CallRow
 from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, TimedOut
 from convokit.store import committed, turn_changes, turn_writes
 from convokit.wire import errors, headers
@@ -37,17 +46,17 @@ _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_S = 10.0
 
 
-class Fenced(Exception):  # not a user's error: `stored.ended` says what became of the turn
+class LeaseLost(Exception):  # not a user's error: `stored.ended` says what became of the turn
     """The turn is no longer ours, so its reply is not ours to save."""
 
 
 @dataclass(slots=True, repr=False)
-class Call:
+class ActiveCall:
     """A call that is running: what is stored of it, and what came of it so far."""
 
-    prepared: Prepared
+    prepared: PreparedRequest
     conversation: ConversationRow
-    row: CompletionRow
+    row: CallRow
     branch: int
     parent: MessageRow
     """What the reply follows: the question, or the last tool result."""
@@ -55,7 +64,7 @@ class Call:
     deadline: float
     stream: bool
     reader: ReplyReader | None = None
-    head: Head | None = None
+    head: ResponseHead | None = None
     first_token_at: int | None = None
     pieces: int = 0
     stored_chars: int = 0
@@ -76,14 +85,14 @@ class Call:
     @property
     def text(self) -> str:
         """What came of the reply so far, as it may be stored."""
-        return repaired(self.reader.text) if self.reader is not None else ""
+        return repair_text(self.reader.text) if self.reader is not None else ""
 
     def without_key(self, text: str) -> str:
         """Return what a server said without the key that it was sent: some send it back."""
         return text.replace(self.key, "[key]") if self.key else text
 
 
-def make(scope: Scope, call: Call) -> Flow[None]:
+def make(scope: KitState, call: ActiveCall) -> Flow[None]:
     """Make the call, again as often as the retry policy allows, until the reply is complete.
 
     Raises: ModelError or ContextOverflow when it failed for good.
@@ -94,7 +103,7 @@ def make(scope: Scope, call: Call) -> Flow[None]:
             yield from _exchange(scope, call)
             return
         except (ModelError, ContextOverflow) as error:
-            yield Close()
+            yield CloseResponse()
             _tell(call, error)
             following = None if call.first_token_at is not None else adapted_to(scope, call.prepared, error)
             wait: float | None = 0.0
@@ -108,7 +117,7 @@ def make(scope: Scope, call: Call) -> Flow[None]:
             yield Sleep(wait)
 
 
-def _tell(call: Call, error: ModelError | ContextOverflow) -> None:
+def _tell(call: ActiveCall, error: ModelError | ContextOverflow) -> None:
     """Add to an error what came of the reply, and take out the key, should the server have sent it back."""
     if isinstance(error, ModelError) and not error.partial:
         error.partial = call.text
@@ -119,7 +128,7 @@ def _tell(call: Call, error: ModelError | ContextOverflow) -> None:
             setattr(error, name, call.without_key(said))
 
 
-def _delay_s(scope: Scope, call: Call, error: Exception, attempt: int) -> float | None:
+def _delay_s(scope: KitState, call: ActiveCall, error: Exception, attempt: int) -> float | None:
     if call.first_token_at is not None:
         return None
     remaining = call.deadline - scope.clock.monotonic()
@@ -127,12 +136,12 @@ def _delay_s(scope: Scope, call: Call, error: Exception, attempt: int) -> float 
     return retry.delay_s(error, attempt=attempt, retry=policy, random=scope.clock.random, remaining_s=remaining)
 
 
-def _exchange(scope: Scope, call: Call) -> Flow[None]:
+def _exchange(scope: KitState, call: ActiveCall) -> Flow[None]:
     plan = call.prepared.plan
     call.head = yield _open(scope, call)
     assert call.head is not None
     call.row.first_byte_at = scope.clock.now_us()
-    request_id = headers.request_id(call.head.headers)
+    request_id = headers.parse_request_id(call.head.headers)
     call.row.request_id = None if request_id is None else call.without_key(request_id)
     if not 200 <= call.head.status < 300:
         raise (yield from _refusal(scope, call, call.head))
@@ -141,7 +150,7 @@ def _exchange(scope: Scope, call: Call) -> Flow[None]:
     call.reader = reader
     call.content_at = call.stored_at = scope.clock.monotonic()
     while not reader.finished:
-        data = yield Read(_patience(scope, call, plan.timeouts.stall_s))
+        data = yield ReadBody(_patience(scope, call, plan.timeouts.stall_s))
         events = reader.feed(data) if data else reader.end()
         now = scope.clock.monotonic()
         if reader.content_seen or not call.stream:
@@ -149,20 +158,20 @@ def _exchange(scope: Scope, call: Call) -> Flow[None]:
         if events and call.stream:
             yield from _hand_out(scope, call, events, now)
             call.content_at = max(call.content_at, scope.clock.monotonic())  # a slow reader is not a silent server
-    yield Close()
+    yield CloseResponse()
     call.spent.append(reader.completion().usage)
-    for answer in reader.completion().answers[:1]:
-        filtered = errors.from_answer(answer, reader.completion())
+    for answer in reader.completion().choices[:1]:
+        filtered = errors.error_from_choice(answer, reader.completion())
         if filtered is not None:
             raise filtered
 
 
-def _open(scope: Scope, call: Call) -> Open:
+def _open(scope: KitState, call: ActiveCall) -> OpenRequest:
     plan, rendered = call.prepared.plan, call.prepared.rendered
     call.key = scope.api_key()
-    return Open(
+    return OpenRequest(
         url=scope.url,
-        headers=headers.request_headers(
+        headers=headers.build_headers(
             plan.profile,
             call.key,
             stream=call.stream,
@@ -175,7 +184,7 @@ def _open(scope: Scope, call: Call) -> Open:
     )
 
 
-def _first_byte_s(scope: Scope, call: Call) -> float:
+def _first_byte_s(scope: KitState, call: ActiveCall) -> float:
     """Return how long to wait for the head: a plain answer begins only when it is complete."""
     remaining = call.deadline - scope.clock.monotonic()
     if call.stream:
@@ -183,7 +192,7 @@ def _first_byte_s(scope: Scope, call: Call) -> float:
     return max(remaining, 0.001)
 
 
-def _patience(scope: Scope, call: Call, stall_s: float) -> float:
+def _patience(scope: KitState, call: ActiveCall, stall_s: float) -> float:
     """Return how long to wait for the next bytes. Comments keep a connection alive, they are no content."""
     now = scope.clock.monotonic()
     if now >= call.deadline:
@@ -194,7 +203,7 @@ def _patience(scope: Scope, call: Call, stall_s: float) -> float:
     return min(stall_s - quiet, call.deadline - now)
 
 
-def _hand_out(scope: Scope, call: Call, events: list[Any], now: float) -> Flow[None]:
+def _hand_out(scope: KitState, call: ActiveCall, events: list[Any], now: float) -> Flow[None]:
     if call.first_token_at is None:
         call.first_token_at = scope.clock.now_us()
     yield Emit(events)
@@ -204,19 +213,19 @@ def _hand_out(scope: Scope, call: Call, events: list[Any], now: float) -> Flow[N
         yield from _store_piece(scope, call, now)
 
 
-def _store_piece(scope: Scope, call: Call, now: float) -> Flow[None]:
+def _store_piece(scope: KitState, call: ActiveCall, now: float) -> Flow[None]:
     """Store what came since the last piece. While the database is away the stream goes on; the next piece holds this one."""
     assert call.reader is not None
     text = call.reader.text_after(call.stored_chars)
     call.stored_at = now
     try:
-        ours = yield from write_once(
+        ours = yield from write_once_flow(
             turn_writes.save_piece,
             call.conversation.id,
             call.row,
             call.epoch,
             call.pieces + 1,
-            repaired(text),
+            repair_text(text),
             lease_us=lease_us(call.prepared.plan.timeouts.stall_s),
             first_token_at=call.first_token_at or scope.clock.now_us(),
         )
@@ -225,12 +234,12 @@ def _store_piece(scope: Scope, call: Call, now: float) -> Flow[None]:
         call.unsure = True
         return
     if not ours:
-        raise Fenced
+        raise LeaseLost
     call.pieces += bool(text)
     call.stored_chars += len(text)
 
 
-def silence_s(prepared: Prepared) -> float:
+def silence_s(prepared: PreparedRequest) -> float:
     """Return the longest silence before a call's first piece: a plain answer is silent until it is complete."""
     timeouts = prepared.plan.timeouts
     return timeouts.first_byte_s + timeouts.stall_s if prepared.stream else timeouts.total_s
@@ -241,25 +250,29 @@ def lease_us(longest_silence_s: float) -> int:
     return int((longest_silence_s + LEASE_MARGIN_S) * 1_000_000)
 
 
-def _refusal(scope: Scope, call: Call, head: Head) -> Flow[ModelError | ContextOverflow]:
+def _refusal(scope: KitState, call: ActiveCall, head: ResponseHead) -> Flow[ModelError | ContextOverflow]:
     body = b""
     until = min(scope.clock.monotonic() + _ERROR_BODY_S, call.deadline)
     while len(body) < _ERROR_BODY_BYTES and scope.clock.monotonic() < until:
-        data = yield Read(max(until - scope.clock.monotonic(), 0.001))
+        data = yield ReadBody(max(until - scope.clock.monotonic(), 0.001))
         if not data:
             break
         body += data
-    yield Close()
+    yield CloseResponse()
     secrets = (call.key,) if call.key else ()
-    return errors.from_response(head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=secrets)
+    return errors.error_from_response(
+        head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=secrets
+    )
 
 
-def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared, wait: float) -> Flow[None]:
+def _record_retry(
+    scope: KitState, call: ActiveCall, error: Exception, prepared: PreparedRequest, wait: float
+) -> Flow[None]:
     """Make durable that this call failed and that another follows."""
     now = scope.clock.now_us()
     fail(call.row, error, now)
     following = new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
-    recording = turn_changes.Recording(
+    recording = turn_changes.TurnUpdate(
         conversation=call.conversation,
         branch=call.branch,
         turn_id=call.row.turn_id,
@@ -274,43 +287,45 @@ def _record_retry(scope: Scope, call: Call, error: Exception, prepared: Prepared
     follow(call, (yield from record(scope, recording)), prepared, following)
 
 
-def record(scope: Scope, recording: turn_changes.Recording) -> Flow[turn_changes.Settled | None]:
+def record(scope: KitState, recording: turn_changes.TurnUpdate) -> Flow[turn_changes.Written | None]:
     """Write what happened in the turn; None when it is no longer ours."""
     return (yield from sure(scope, turn_writes.record, committed.recorded, recording, patience_s=SAVE_S))
 
 
-def follow(call: Call, recorded: turn_changes.Settled | None, prepared: Prepared, following: CompletionRow) -> None:
+def follow(
+    call: ActiveCall, recorded: turn_changes.Written | None, prepared: PreparedRequest, following: CallRow
+) -> None:
     """Turn to the next call of the same turn. Raises: Fenced when the turn is no longer ours."""
     if recorded is None:
-        raise Fenced
+        raise LeaseLost
     call.conversation, call.prepared, call.row = recorded.conversation, prepared, following
     call.reader, call.head, call.recorded = None, None, False
     call.stored_chars = call.pieces = 0
     call.made += 1
 
 
-def fail(row: CompletionRow, error: Exception, now: int) -> None:
+def fail(row: CallRow, error: Exception, now: int) -> None:
     """Write into the row how the call failed. No text of anyone's is kept in it."""
     row.state, row.usage_source, row.prompt_tokens = "error", "absent", None
-    row.error = compact_json(describe(error))
+    row.error = dump_json(describe(error))
     row.ended_at = now
     row.salt = hashchain.new_salt()
 
 
 def describe(error: Exception) -> dict[str, Any]:
     """Return an error's facts for the record: no message text but the error's own sentence."""
-    facts: dict[str, Any] = {"type": type(error).__name__, "message": repaired(str(error))[:500]}
+    facts: dict[str, Any] = {"type": type(error).__name__, "message": repair_text(str(error))[:500]}
     for name in ("status", "code", "param", "phase", "request_id"):
         value = getattr(error, name, None)
         if value is not None:
-            facts[name] = repaired(value)[:200] if isinstance(value, str) else value
+            facts[name] = repair_text(value)[:200] if isinstance(value, str) else value
     return facts
 
 
-def new_row(prepared: Prepared, turn_id: UUID, now: int, *, number: int = 1) -> CompletionRow:
+def new_row(prepared: PreparedRequest, turn_id: UUID, now: int, *, number: int = 1) -> CallRow:
     """Return the row of a call that is about to be made. Its prompt is estimated, in case its worker dies before it ends."""
     salt, digest = body_digest(prepared.rendered)
-    return CompletionRow(
+    return CallRow(
         turn_id=turn_id,
         number=number,
         state="sending",

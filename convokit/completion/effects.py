@@ -29,12 +29,12 @@ class Sql:
 
     call: Callable[[Connection], Any]
     write: bool
-    found: Callable[[Connection], Any] | None = None
+    find_committed: Callable[[Connection], Any] | None = None
     """Returns what the call has written, None where nothing: asked when its caller was interrupted in the middle of it."""
 
 
 @dataclass(slots=True)
-class Open:
+class OpenRequest:
     """Send a request, wait for the head of the answer. Answered with a `Head`."""
 
     url: str
@@ -46,7 +46,7 @@ class Open:
 
 
 @dataclass(slots=True)
-class Head:
+class ResponseHead:
     """The head of an answer; header names are lower case."""
 
     status: int
@@ -54,14 +54,14 @@ class Head:
 
 
 @dataclass(slots=True)
-class Read:
+class ReadBody:
     """Wait for more of the answer's body, at most `timeout_s`. Answered with bytes, empty at its end."""
 
     timeout_s: float
 
 
 @dataclass(slots=True)
-class Close:
+class CloseResponse:
     """Let go of the answer, finished or not."""
 
 
@@ -80,7 +80,7 @@ class Emit:
 
 
 @dataclass(slots=True)
-class Run:
+class RunTools:
     """Run functions, at once where there are several. Answered with what each returned or raised, in their order."""
 
     calls: Sequence[tuple[Callable[..., Any], dict[str, Any]]]
@@ -88,7 +88,7 @@ class Run:
 
 READ_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """How long a reading transaction waits before it is tried again."""
-Effect = Sql | Open | Read | Close | Sleep | Emit | Run
+Effect = Sql | OpenRequest | ReadBody | CloseResponse | Sleep | Emit | RunTools
 Flow = Generator[Effect, Any, Result]
 
 
@@ -109,7 +109,7 @@ class Clock:
         return int(self.time() * 1_000_000)
 
 
-def read(
+def read_flow(
     function: Callable[Concatenate[Connection, Arguments], Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Flow[Result]:
     """Run a store function in a reading transaction; again, for a while, when the connection was lost."""
@@ -127,7 +127,7 @@ def read(
     return last
 
 
-def once(
+def read_once_flow(
     function: Callable[Concatenate[Connection, Arguments], Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Flow[Result]:
     """Run a store function in a reading transaction, and not again."""
@@ -135,7 +135,7 @@ def once(
     return answer
 
 
-def write_once(
+def write_once_flow(
     function: Callable[Concatenate[Connection, Arguments], Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Flow[Result]:
     """Run a store function in a writing transaction, and not again."""
@@ -143,9 +143,9 @@ def write_once(
     return answer
 
 
-def aside(function: Callable[..., Result], **arguments: Any) -> Flow[Result]:
+def thread_flow(function: Callable[..., Result], **arguments: Any) -> Flow[Result]:
     """Run a function that waits for files, in a thread where there is an event loop to keep free."""
-    (outcome,) = yield Run([(function, arguments)])
+    (outcome,) = yield RunTools([(function, arguments)])
     if isinstance(outcome, Exception):
         raise outcome
     result: Result = outcome

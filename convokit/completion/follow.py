@@ -12,14 +12,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Emit, Flow, Sleep, read
-from convokit.completion.recovery import close, counter_of, is_gone
+from convokit.completion.effects import Emit, Flow, Sleep, read_flow
+from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
 from convokit.completion.result import ended, stored_reply
-from convokit.completion.state import Scope, Target
-from convokit.completion.turns import conversation_of, turns_page
+from convokit.completion.state import ChatRef, KitState
+from convokit.completion.turns import find_conversation_flow, read_turns_page
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started, TextDelta
-from convokit.domain.ids import as_id
+from convokit.domain.ids import parse_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import OpenTurn, Reply, TurnRow
 from convokit.errors import InvalidInput, NotFound
@@ -54,45 +54,45 @@ class _Seen:
     pieces: list[tuple[int, str]] = field(default_factory=list)
 
 
-def follow(scope: Scope, target: Target, turn: UUID | str | None, *, after: int) -> Flow[Reply]:
+def follow_flow(scope: KitState, target: ChatRef, turn: UUID | str | None, *, after: int) -> Flow[Reply]:
     """Hand out the text of a turn behind its first `after` characters as it comes, and return its reply.
 
     Raises: Interrupted, with the turn's state as its code, when the turn ends without a whole reply.
     """
     if isinstance(after, bool) or not isinstance(after, int) or after < 0:
         raise InvalidInput("after", f"must be the number of characters already had, 0 or more, not {after!r}")
-    conversation = yield from conversation_of(scope, target)
+    conversation = yield from find_conversation_flow(scope, target)
     turn_id = yield from _turn_id(conversation, target, turn)
-    return (yield from attach(scope, conversation, turn_id, after))
+    return (yield from attach_flow(scope, conversation, turn_id, after))
 
 
-def attach(scope: Scope, conversation: ConversationRow, turn_id: UUID, after: int) -> Flow[Reply]:
+def attach_flow(scope: KitState, conversation: ConversationRow, turn_id: UUID, after: int) -> Flow[Reply]:
     """Do what `follow` does, once it is known which turn."""
     heard = _Heard(after)
     yield Emit([Started(turn_id)])
     while True:
-        seen = yield from read(_look, conversation.id, turn_id, heard.call, heard.number)
+        seen = yield from read_flow(_look, conversation.id, turn_id, heard.call, heard.number)
         if seen is None:
             raise NotFound("turn", turn_id)
         fresh = _listen(heard, seen)
         if fresh:
             yield Emit([TextDelta(fresh)])
         if seen.turn.state == "completed":
-            return (yield from read(stored_reply, conversation.id, seen.turn))
+            return (yield from read_flow(stored_reply, conversation.id, seen.turn))
         if seen.turn.state != "open":
             raise ended(seen.turn, "".join(row.content or "" for row in seen.said))
-        if seen.open_turn is not None and is_gone(scope, seen.open_turn):
-            counter = counter_of(scope, conversation)
-            yield from close(scope, conversation, seen.turn.branch, seen.open_turn, counter, "abandoned")
+        if seen.open_turn is not None and is_worker_gone(scope, seen.open_turn):
+            counter = resolve_counter(scope, conversation)
+            yield from close_turn_flow(scope, conversation, seen.turn.branch, seen.open_turn, counter, "abandoned")
         else:
             yield Sleep(POLL_S)
 
 
-def _turn_id(conversation: ConversationRow, target: Target, given: UUID | str | None) -> Flow[UUID]:
+def _turn_id(conversation: ConversationRow, target: ChatRef, given: UUID | str | None) -> Flow[UUID]:
     """Return the turn that was named, else the newest of the chat's path."""
     if given is not None:
-        return as_id(given, "turn")
-    rows = yield from read(turns_page, conversation, target.branch, 1, None)
+        return parse_id(given, "turn")
+    rows = yield from read_flow(read_turns_page, conversation, target.branch, 1, None)
     if not rows:
         raise NotFound("turn", "to follow", "no message of this chat belongs to one")
     return rows[0].id
@@ -105,16 +105,16 @@ def _look(connection: Connection, conversation_id: UUID, turn_id: UUID, call: in
         return None
     if found.state != "open":
         return _Seen(found, None, _said(connection, conversation_id, found))
-    held = turns.open_on(connection, conversation_id, found.branch)
+    held = turns.find_open(connection, conversation_id, found.branch)
     same = found.calls == call
     said = [] if same else _said(connection, conversation_id, found)
-    brought = chunks.since(connection, conversation_id, turn_id, found.calls, number if same else 0)
+    brought = chunks.read_chunks_since(connection, conversation_id, turn_id, found.calls, number if same else 0)
     return _Seen(found, held, said, brought)
 
 
 def _said(connection: Connection, conversation_id: UUID, found: TurnRow) -> list[MessageRow]:
     """Return the turn's own replies, one for each call that counts: no late ones, of broken ones only the last."""
-    rows = messages.of_turn(connection, conversation_id, found.id, after=found.from_seq, limit=_MOST_ROWS)
+    rows = messages.list_of_turn(connection, conversation_id, found.id, after=found.from_seq, limit=_MOST_ROWS)
     said: dict[int | None, MessageRow] = {}
     for row in rows:
         broken = row.status == "partial" and (found.state == "open" or row.seq != found.reply_seq)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from convokit.completion.options import Plan
+from convokit.completion.options import ResolvedOptions
 from convokit.context.report import Context
 from convokit.domain import hashchain
 from convokit.domain.params import RequestParams
-from convokit.domain.replay import Manifest, prompt_digest
-from convokit.domain.text import compact_json
+from convokit.domain.replay import Manifest, compute_prompt_digest
+from convokit.domain.text import dump_json
 from convokit.wire import request
 
 _NOT_RECORDED = frozenset({"extra_headers"})
@@ -26,7 +26,9 @@ class Written:
     prompts: list[tuple[bytes, str]]
 
 
-def written(plan: Plan, context: Context, *, stream: bool, now: float, transcript_of: Sequence[int] = ()) -> Written:
+def written(
+    plan: ResolvedOptions, context: Context, *, stream: bool, now: float, transcript_of: Sequence[int] = ()
+) -> Written:
     """Return what a request is made of, by reference. `now` (Unix time) is when its messages were made fit for the server.
 
     `transcript_of` are the seqs that are in it as one text.
@@ -43,7 +45,7 @@ def written(plan: Plan, context: Context, *, stream: bool, now: float, transcrip
         start=start if ranges and start != ranges[0][0] else None,
         transcript=bool(transcript_of),
         prompt=_kept(plan.instructions, prompts),
-        tools=_kept(compact_json(plan.wire_tools) if plan.wire_tools else None, prompts),
+        tools=_kept(dump_json(plan.wire_tools) if plan.wire_tools else None, prompts),
         params=cast("RequestParams", params),
         partial=plan.builder.partial,
         mode=plan.mode,
@@ -58,7 +60,7 @@ def written(plan: Plan, context: Context, *, stream: bool, now: float, transcrip
 def _kept(text: str | None, prompts: list[tuple[bytes, str]]) -> bytes | None:
     if not text:
         return None
-    prompts.append((prompt_digest(text), text))
+    prompts.append((compute_prompt_digest(text), text))
     return prompts[-1][0]
 
 
@@ -90,7 +92,7 @@ def renumbered(context: Context, seqs: Mapping[int, int]) -> Context:
     return context.model_copy(update={"report": report.model_copy(update=values)})
 
 
-def body_digest(rendered: request.Rendered) -> tuple[bytes, bytes]:
+def body_digest(rendered: request.RenderedRequest) -> tuple[bytes, bytes]:
     """Return a new salt and the salted digest of the exact bytes to be sent."""
     salt = hashchain.new_salt()
-    return salt, hashchain.salted_digest(salt, rendered.data)
+    return salt, hashchain.compute_salted_digest(salt, rendered.data)

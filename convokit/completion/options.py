@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from convokit.context.builder import ContextBuilder
 from convokit.context.strategy import Strategy
-from convokit.context.summary import reserve
+from convokit.context.summary import summary_reserve
 from convokit.context.validity import PartialPolicy
-from convokit.domain.params import RequestParams, check
-from convokit.domain.profile import Profile, resolve
-from convokit.domain.text import checked
+from convokit.domain.params import RequestParams, validate_params
+from convokit.domain.profile import Profile, resolve_profile
+from convokit.domain.text import validate_text
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.settings import UNSET, Budget, Retry, Summary, Timeouts, Unset
@@ -109,7 +109,7 @@ class Options:
     def __post_init__(self) -> None:
         if not self.params and all(getattr(self, name) is UNSET for name in _FIELDS):
             return
-        object.__setattr__(self, "params", check(self.params))
+        object.__setattr__(self, "params", validate_params(self.params))
         for name, kinds in _KINDS.items():
             value = getattr(self, name)
             if value is not UNSET and not isinstance(value, kinds):
@@ -120,18 +120,18 @@ class Options:
             if value is not UNSET and value not in words:
                 raise SettingsError(name, f"must be one of {', '.join(words)}, not {value!r}")
         if isinstance(self.developer_prompt, str):
-            checked("developer_prompt", self.developer_prompt, limit=PROMPT_BYTES, setting="a fixed limit")
+            validate_text("developer_prompt", self.developer_prompt, limit=PROMPT_BYTES, setting="a fixed limit")
         if self.model == "":
             raise SettingsError("model", "is empty")
         if isinstance(self.model, str):
-            checked("model", self.model, limit=MODEL_BYTES, setting="a fixed limit")
+            validate_text("model", self.model, limit=MODEL_BYTES, setting="a fixed limit")
         if self.counter is not UNSET and not (hasattr(self.counter, "count") and hasattr(self.counter, "name")):
             raise SettingsError("counter", f"must have `count(text) -> int` and a `name`, not {self.counter!r}")
         if self.strategy is not UNSET and not all(hasattr(self.strategy, name) for name in _OF_STRATEGY):
             raise SettingsError("strategy", f"must have {', '.join(_OF_STRATEGY)}, not {self.strategy!r}")
         if isinstance(self.summary, Summary):
-            check(self.summary.params)
-            checked("Summary.prompt", self.summary.prompt, limit=PROMPT_BYTES, setting="a fixed limit")
+            validate_params(self.summary.params)
+            validate_text("Summary.prompt", self.summary.prompt, limit=PROMPT_BYTES, setting="a fixed limit")
         if isinstance(self.max_tool_rounds, bool) or (
             not isinstance(self.max_tool_rounds, Unset) and self.max_tool_rounds < 0
         ):
@@ -144,7 +144,7 @@ class Options:
             own = getattr(self, name)
             object.__setattr__(merged, name, getattr(below, name) if own is UNSET else own)
         both = self.params and below.params
-        params = check({**below.params, **self.params}) if both else self.params or below.params
+        params = validate_params({**below.params, **self.params}) if both else self.params or below.params
         object.__setattr__(merged, "params", params)
         return merged
 
@@ -172,12 +172,12 @@ class Options:
 
 
 _FIELDS = tuple(each.name for each in fields(Options) if each.name != "params")
-NOTHING = Options()
+NO_OPTIONS = Options()
 """What a call sets that sets nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ResolvedOptions:
     """Everything one request needs to know, settled."""
 
     model: str
@@ -211,7 +211,7 @@ class Plan:
     @property
     def kept_free(self) -> int:
         """What is kept free for a summary."""
-        return 0 if self.summary is None else reserve(self.counter, self.summary.max_tokens)
+        return 0 if self.summary is None else summary_reserve(self.counter, self.summary.max_tokens)
 
     @property
     def reply_tokens(self) -> int:
@@ -221,21 +221,21 @@ class Plan:
         return cap or self.builder.reply_tokens
 
 
-def options_of(given: CallOptions) -> Options:
+def to_options(given: CallOptions) -> Options:
     """Return what a call was given as options. Raises: SettingsError."""
     if not given:
-        return NOTHING
+        return NO_OPTIONS
     values: dict[str, Any] = dict(given)
     own: dict[str, Any] = {name: values.pop(name) for name in _OF_CALL if name in values}
-    return Options(**{**own, "tools": tools_of(own.get("tools", UNSET))}, params=cast("RequestParams", values))
+    return Options(**{**own, "tools": to_tools(own.get("tools", UNSET))}, params=cast("RequestParams", values))
 
 
-def tools_of(given: Sequence[decorator.ToolLike] | Unset) -> tuple[Tool, ...] | Unset:
+def to_tools(given: Sequence[decorator.ToolLike] | Unset) -> tuple[Tool, ...] | Unset:
     """Return what was given as tools as `Tool`s. Raises: SettingsError for a function that cannot be one."""
-    return given if isinstance(given, Unset) else decorator.tools_of(given)
+    return given if isinstance(given, Unset) else decorator.to_tools(given)
 
 
-def settle(options: Options, base_url: str) -> Plan:
+def settle(options: Options, base_url: str) -> ResolvedOptions:
     """Return the plan that `options` amount to. Raises: SettingsError when no model was named anywhere."""
     if isinstance(options.model, Unset):
         raise SettingsError("model", 'no model was named: pass model="..." to Convokit or set CONVOKIT_MODEL')
@@ -249,7 +249,7 @@ def settle(options: Options, base_url: str) -> Plan:
     )
     params, response_model, instructions = _formatted(options.params, profile)
     tools = _given(options.tools, ())
-    return Plan(
+    return ResolvedOptions(
         model=options.model,
         provider=profile.provider if profile.provider != "generic" else urlsplit(base_url).hostname or "generic",
         developer_prompt=_given(options.developer_prompt, None),
@@ -274,7 +274,7 @@ def _formatted(params: RequestParams, profile: Profile) -> tuple[RequestParams, 
     given = params.get("response_format")
     if given is None:
         return params, None, None
-    form, instructions = structured.response_format(given, profile)
+    form, instructions = structured.build_response_format(given, profile)
     rest = {name: value for name, value in params.items() if name != "response_format"}
     if form is not None:
         rest["response_format"] = form
@@ -289,4 +289,4 @@ def _given(value: Value | Unset, default: Value) -> Value:
 def _profile(options: Options, model: str, base_url: str) -> Profile:
     if isinstance(options.profile, Profile):
         return options.profile
-    return resolve(model, base_url, name=None if isinstance(options.profile, Unset) else options.profile)
+    return resolve_profile(model, base_url, name=None if isinstance(options.profile, Unset) else options.profile)

@@ -8,44 +8,44 @@ from uuid import UUID
 
 from convokit.completion import items as completion_items
 from convokit.completion import manifest as manifests
-from convokit.completion.effects import Flow, read
-from convokit.completion.options import Options, Plan
-from convokit.completion.state import Scope, Target, given, identify, plan_for
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.options import Options, ResolvedOptions
+from convokit.completion.state import ChatRef, KitState, given, identify_flow, plan_for
 from convokit.context.report import Context, Earlier, Part
-from convokit.context.strategy import Item, StepWindow, window_rule
-from convokit.context.summary import transcript
-from convokit.domain.content import Blob, Content, inflated
+from convokit.context.strategy import Item, StepWindow, compute_window_rule
+from convokit.context.summary import format_transcript
+from convokit.domain.content import Blob, Content, inline_blobs
 from convokit.domain.conversation import ConversationRow, StoredSummary
 from convokit.domain.message import MessageRow
 from convokit.domain.reply import Change
 from convokit.errors import ContextOverflow, ModelError
 from convokit.settings import Budget, Summary
 from convokit.store import snapshot
-from convokit.tokens.counter import message_tokens, schema_tokens, tools_tokens
+from convokit.tokens.counter import count_message, count_schema, count_tools
 from convokit.wire import messages as wire_messages
 from convokit.wire import request as wire_request
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Summarising:
+class SummaryRequest:
     """The call that sums up what falls out of a request's window, before that request: `parent` is the last message of it."""
 
-    prepared: Prepared
+    prepared: PreparedRequest
     from_seq: int
     parent: MessageRow
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Prepared:
+class PreparedRequest:
     """A request, and everything that has to be stored about it."""
 
     conversation_id: UUID
     seen: snapshot.Snapshot
-    plan: Plan
+    plan: ResolvedOptions
     items: tuple[Item, ...]
     blobs: Mapping[bytes, Blob]
     context: Context
-    rendered: wire_request.Rendered
+    rendered: wire_request.RenderedRequest
     manifest: manifests.Written
     stream: bool
     earlier: Earlier | None = None
@@ -61,10 +61,10 @@ class Prepared:
     """What the report says of a summary that was not made."""
     transcript_of: tuple[int, ...] = ()
     """The messages that are in the request as one text: it is the call that sums them up."""
-    summarising: Summarising | None = None
+    summarising: SummaryRequest | None = None
 
     @property
-    def first(self) -> Prepared:
+    def first(self) -> PreparedRequest:
         """The request that is made first: the summary's, where one is due."""
         return self if self.summarising is None else self.summarising.prepared
 
@@ -75,22 +75,22 @@ class Prepared:
 
 
 def look(
-    scope: Scope, target: Target, call: Options, content: Content, at: int | None = None
+    scope: KitState, target: ChatRef, call: Options, content: Content, at: int | None = None
 ) -> Flow[snapshot.Snapshot]:
     """Read what a turn needs: the conversation, and the end of its path (or of the path to `at`) as far as the window goes."""
-    conversation_id = yield from identify(scope, target)
+    conversation_id = yield from identify_flow(scope, target)
     enough = _enough(scope, target, call, content)
     summarised = isinstance(given(scope, target, call, "summary"), Summary)
     return (
-        yield from read(
-            snapshot.snapshot, scope.tenant, conversation_id, target.branch, enough, at, summarised=summarised
+        yield from read_flow(
+            snapshot.read_snapshot, scope.tenant, conversation_id, target.branch, enough, at, summarised=summarised
         )
     )
 
 
 def prepare(
-    scope: Scope, target: Target, call: Options, seen: snapshot.Snapshot, content: Content, *, stream: bool
-) -> Prepared:
+    scope: KitState, target: ChatRef, call: Options, seen: snapshot.Snapshot, content: Content, *, stream: bool
+) -> PreparedRequest:
     """Build the request for a question after what was seen. Raises: SettingsError, ContextOverflow."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
@@ -100,7 +100,9 @@ def prepare(
     return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor, earlier=earlier)
 
 
-def prepare_again(scope: Scope, target: Target, call: Options, seen: snapshot.Snapshot, *, stream: bool) -> Prepared:
+def prepare_again(
+    scope: KitState, target: ChatRef, call: Options, seen: snapshot.Snapshot, *, stream: bool
+) -> PreparedRequest:
     """Build the request for a question that is stored already: the path that was read ends with it."""
     assert target.id is not None
     plan = plan_for(scope, target, call, seen.conversation)
@@ -110,10 +112,10 @@ def prepare_again(scope: Scope, target: Target, call: Options, seen: snapshot.Sn
 
 
 def _built(
-    scope: Scope,
+    scope: KitState,
     conversation_id: UUID,
     seen: snapshot.Snapshot,
-    plan: Plan,
+    plan: ResolvedOptions,
     items: tuple[Item, ...],
     blobs: Mapping[bytes, Blob],
     *,
@@ -122,13 +124,13 @@ def _built(
     earlier: Earlier | None = None,
     note: Part | None = None,
     transcript_of: tuple[int, ...] = (),
-) -> Prepared:
+) -> PreparedRequest:
     context = assemble(plan, seen, items, floor=floor, earlier=earlier).noted(note)
     now = scope.clock.time()
-    rendered = wire_request.render(
+    rendered = wire_request.render_request(
         model=plan.model,
-        messages=wire_messages.for_wire(
-            inflated(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=now
+        messages=wire_messages.to_wire_messages(
+            inline_blobs(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=now
         ),
         params=plan.params,
         profile=plan.profile,
@@ -137,11 +139,13 @@ def _built(
         mode=plan.mode,
     )
     made_of = manifests.written(plan, context, stream=stream, now=now, transcript_of=transcript_of)
-    built = Prepared(conversation_id, seen, plan, items, blobs, context, rendered, made_of, stream, earlier, at=now)
+    built = PreparedRequest(
+        conversation_id, seen, plan, items, blobs, context, rendered, made_of, stream, earlier, at=now
+    )
     return replace(built, floor=floor, note=note, transcript_of=transcript_of)
 
 
-def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepared:
+def again(scope: KitState, prepared: PreparedRequest, more: Iterable[MessageRow]) -> PreparedRequest:
     """Build the next request of the same turn: the same window, and what was added since."""
     plan = prepared.plan
     items = (*prepared.items, *(completion_items.item(plan, row) for row in more))
@@ -151,12 +155,12 @@ def again(scope: Scope, prepared: Prepared, more: Iterable[MessageRow]) -> Prepa
     return replace(built, changes=prepared.changes, retrimmed=prepared.retrimmed)
 
 
-def adapted_to(scope: Scope, prepared: Prepared, error: Exception) -> Prepared | None:
+def adapted_to(scope: KitState, prepared: PreparedRequest, error: Exception) -> PreparedRequest | None:
     """Return the request that answers what the server complained of, if the retry policy allows; None when there is none."""
     plan, policy = prepared.plan, prepared.plan.retry
     start = prepared.context.report.start
     if isinstance(error, ModelError) and policy.drop_unsupported:
-        fewer = wire_request.without(plan.params, error)
+        fewer = wire_request.drop_parameter(plan.params, error)
         if fewer is not None:
             dropped = Change(parameter=str(error.param), action="dropped", reason="the server does not support it")
             built = _rebuilt(scope, prepared, replace(plan, params=fewer), start)
@@ -167,7 +171,7 @@ def adapted_to(scope: Scope, prepared: Prepared, error: Exception) -> Prepared |
     return None
 
 
-def _rebuilt(scope: Scope, prepared: Prepared, plan: Plan, floor: int | None) -> Prepared:
+def _rebuilt(scope: KitState, prepared: PreparedRequest, plan: ResolvedOptions, floor: int | None) -> PreparedRequest:
     return _built(
         scope,
         prepared.conversation_id,
@@ -183,24 +187,26 @@ def _rebuilt(scope: Scope, prepared: Prepared, plan: Plan, floor: int | None) ->
     )
 
 
-def summing_up(scope: Scope, prepared: Prepared, plan: Plan, sources: Sequence[MessageRow]) -> Prepared:
+def summing_up(
+    scope: KitState, prepared: PreparedRequest, plan: ResolvedOptions, sources: Sequence[MessageRow]
+) -> PreparedRequest:
     """Build the request that sums up messages, which are in it as one text. Raises: ContextOverflow."""
-    shape = {"role": "user", "content": transcript([row.as_wire() for row in sources])}
-    items = (Item(0, shape, message_tokens(plan.counter, shape), 0),)
+    shape = {"role": "user", "content": format_transcript([row.as_wire() for row in sources])}
+    items = (Item(0, shape, count_message(plan.counter, shape), 0),)
     seqs = tuple(row.seq for row in sources)
     nothing = snapshot.Snapshot(None)
     return _built(scope, prepared.conversation_id, nothing, plan, items, {}, stream=False, transcript_of=seqs)
 
 
 def with_summaries(
-    scope: Scope, prepared: Prepared, stored: Sequence[StoredSummary], note: Part | None = None
-) -> Prepared:
+    scope: KitState, prepared: PreparedRequest, stored: Sequence[StoredSummary], note: Part | None = None
+) -> PreparedRequest:
     """Build the request again, with these summaries on its path, and no other to be made."""
     seen = replace(prepared.seen, summaries=list(stored))
     return _rebuilt(scope, replace(prepared, seen=seen, note=note), prepared.plan, prepared.floor)
 
 
-def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
+def _smaller(prepared: PreparedRequest, error: ContextOverflow) -> ResolvedOptions:
     """Return the plan with the window the server has, in our counter's tokens, and a tenth to spare."""
     plan, report = prepared.plan, prepared.context.report
     step = plan.builder.budget.step_tokens
@@ -211,7 +217,12 @@ def _smaller(prepared: Prepared, error: ContextOverflow) -> Plan:
 
 
 def assemble(
-    plan: Plan, seen: snapshot.Snapshot, items: Sequence[Item], *, floor: int | None, earlier: Earlier | None = None
+    plan: ResolvedOptions,
+    seen: snapshot.Snapshot,
+    items: Sequence[Item],
+    *,
+    floor: int | None,
+    earlier: Earlier | None = None,
 ) -> Context:
     """Return the context of counted messages under a plan, with the pins and summaries of the path that was read."""
     return plan.builder.assemble(
@@ -230,7 +241,7 @@ def assemble(
     )
 
 
-def assemble_seen(plan: Plan, seen: snapshot.Snapshot, content: Content | None) -> Context:
+def assemble_seen(plan: ResolvedOptions, seen: snapshot.Snapshot, content: Content | None) -> Context:
     """Return the context of the path that was read, with a question behind it."""
     asked = [] if content is None else completion_items.asked(plan, seen, content)
     items = [*completion_items.history(plan, seen), *asked] if asked else completion_items.current(plan, seen)
@@ -239,10 +250,10 @@ def assemble_seen(plan: Plan, seen: snapshot.Snapshot, content: Content | None) 
 
 
 def _enough(
-    scope: Scope, target: Target, call: Options, content: Content
+    scope: KitState, target: ChatRef, call: Options, content: Content
 ) -> Callable[[ConversationRow, list[MessageRow]], int]:
     """Return how many more rows the window may need: those back to where it last began, or until the budget is full."""
-    plan: Plan | None = None
+    plan: ResolvedOptions | None = None
     room = 0
 
     def enough(conversation: ConversationRow, rows: list[MessageRow]) -> int:
@@ -272,27 +283,27 @@ def _begins_within(rows: list[MessageRow]) -> bool:
     return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked.count(turn_id) == 1
 
 
-def _spent(plan: Plan, rows: list[MessageRow]) -> int:
+def _spent(plan: ResolvedOptions, rows: list[MessageRow]) -> int:
     """Return what the rows cost, counted as this plan counts. Passages cost nothing once their turn is over.
 
     What cannot be sent any more counts here, if not in the window: else a long stretch of it would be read in every turn.
     """
     name = plan.counter.name
     return sum(
-        row.tokens if row.counter == name else message_tokens(plan.counter, row.as_wire())
+        row.tokens if row.counter == name else count_message(plan.counter, row.as_wire())
         for row in rows
         if not row.is_passage
     )
 
 
-def _room(plan: Plan, content: Content) -> int:
-    fixed = plan.counter.count(plan.instructions or "") + tools_tokens(plan.counter, plan.wire_tools)
-    fixed += schema_tokens(plan.counter, plan.params.get("response_format"))
+def _room(plan: ResolvedOptions, content: Content) -> int:
+    fixed = plan.counter.count(plan.instructions or "") + count_tools(plan.counter, plan.wire_tools)
+    fixed += count_schema(plan.counter, plan.params.get("response_format"))
     fixed += completion_items.question_tokens(plan, content)
     return plan.builder.available(fixed, plan.reply_tokens)
 
 
-def _floor(plan: Plan, newest_first: Iterable[MessageRow]) -> int | None:
+def _floor(plan: ResolvedOptions, newest_first: Iterable[MessageRow]) -> int | None:
     """Return where the last reply's window began, if model, counter and step are still what they were."""
     row = last_reply(newest_first)
     return row.window_from_seq if row is not None and row.window_rule == _rule(plan) else None
@@ -303,7 +314,7 @@ def last_reply(newest_first: Iterable[MessageRow]) -> MessageRow | None:
     return next((row for row in newest_first if row.window_from_seq is not None), None)
 
 
-def _earlier(plan: Plan, seen: snapshot.Snapshot) -> Earlier | None:
+def _earlier(plan: ResolvedOptions, seen: snapshot.Snapshot) -> Earlier | None:
     """Return what the path's last request sent of it: from its window's start to the message that its reply follows."""
     row = last_reply(reversed(seen.path.rows))
     if row is None or row.window_from_seq is None or row.parent_seq is None or row.window_rule != _rule(plan):
@@ -311,5 +322,5 @@ def _earlier(plan: Plan, seen: snapshot.Snapshot) -> Earlier | None:
     return Earlier(row.window_from_seq, row.parent_seq)
 
 
-def _rule(plan: Plan) -> int:
-    return window_rule(plan.model, plan.counter.name, plan.builder.step_tokens, plan.builder.strategy.name)
+def _rule(plan: ResolvedOptions) -> int:
+    return compute_window_rule(plan.model, plan.counter.name, plan.builder.step_tokens, plan.builder.strategy.name)

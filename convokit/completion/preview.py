@@ -6,24 +6,26 @@ import json
 from collections.abc import Sequence
 
 from convokit.completion import summarize
-from convokit.completion.effects import Flow, read
+from convokit.completion.effects import Flow, read_flow
 from convokit.completion.options import Options
 from convokit.completion.prepare import assemble_seen, last_reply, look
-from convokit.completion.state import Scope, Target, missing, plan_for
+from convokit.completion.state import ChatRef, KitState, not_found, plan_for
 from convokit.context.report import Context, LastCall, Report
-from convokit.domain.content import Content, checked_passages, checked_question
+from convokit.domain.content import Content, validate_passages, validate_question
 from convokit.errors import InvalidInput
 from convokit.store import call_usage
 
 
-def context(scope: Scope, target: Target, given: object, passages: Sequence[str], call: Options) -> Flow[Context]:
+def preview_flow(
+    scope: KitState, target: ChatRef, given: object, passages: Sequence[str], call: Options
+) -> Flow[Context]:
     """Return what `send(given)` would send, or with None what the last turn's window holds now. No call is made."""
-    if given is None and checked_passages(passages, scope.limits):
+    if given is None and validate_passages(passages, scope.limits):
         raise InvalidInput("context", "belongs to a question, and none was given")
-    content = None if given is None else checked_question(given, passages, scope.limits)
+    content = None if given is None else validate_question(given, passages, scope.limits)
     seen = yield from look(scope, target, call, content or Content(""))
     if seen.conversation is None and given is None:
-        raise missing(target)
+        raise not_found(target)
     plan = plan_for(scope, target, call, seen.conversation)
     found = assemble_seen(plan, seen, None if given is None else content)
     if given is not None:
@@ -31,7 +33,7 @@ def context(scope: Scope, target: Target, given: object, passages: Sequence[str]
     reply = last_reply(reversed(seen.path.rows))
     if seen.conversation is None or reply is None or reply.turn_id is None:
         return found
-    last = yield from read(call_usage.last_call, seen.conversation.id, reply.turn_id)
+    last = yield from read_flow(call_usage.find_last_call, seen.conversation.id, reply.turn_id)
     return found if last is None else found.model_copy(update={"report": _beside(found.report, last)})
 
 

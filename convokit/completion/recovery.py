@@ -12,17 +12,17 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, Sleep, read
-from convokit.completion.options import NOTHING, Options
-from convokit.completion.state import Scope, Target, plan_for, ready
+from convokit.completion.effects import Flow, Sleep, read_flow
+from convokit.completion.options import NO_OPTIONS, Options
+from convokit.completion.state import ChatRef, KitState, check_schema_flow, plan_for
 from convokit.completion.write_once import SAVE_S, sure
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow, OpenTurn, Recovered
+from convokit.domain.turn import CallRow, OpenTurn, Recovered
 from convokit.errors import ConversationBusy, SettingsError
 from convokit.store import chunks, committed, conversations, messages, snapshot, turn_changes, turn_writes, turns
-from convokit.tokens.counter import Counter, message_tokens
+from convokit.tokens.counter import Counter, count_message
 from convokit.tokens.estimate import CharacterEstimate
 
 OnBusy = Literal["raise", "wait", "supersede"]
@@ -38,16 +38,16 @@ class _Left:
     """The turn's last whole message: what a reply would follow."""
     at_head: bool
     """Whether the branch ends with this turn: a turn that was opened again may have later ones behind it."""
-    call: CompletionRow | None
+    call: CallRow | None
 
 
-def is_gone(scope: Scope, held: OpenTurn) -> bool:
+def is_worker_gone(scope: KitState, held: OpenTurn) -> bool:
     """Whether an open turn's worker is known to be gone."""
     return held.expired or (held.owner is not None and scope.is_dead(held.owner, held.id))
 
 
-def clear_the_way(
-    scope: Scope, target: Target, call: Options, seen: snapshot.Snapshot, on_busy: OnBusy, deadline: float
+def wait_or_take_over_flow(
+    scope: KitState, target: ChatRef, call: Options, seen: snapshot.Snapshot, on_busy: OnBusy, deadline: float
 ) -> Flow[None]:
     """Take over the branch's open turn if its worker is gone; else do what `on_busy` says about it.
 
@@ -57,24 +57,24 @@ def clear_the_way(
     assert held is not None
     assert conversation is not None
     counter = plan_for(scope, target, call, conversation).counter
-    if is_gone(scope, held):
-        yield from close(scope, conversation, target.branch, held, counter, "abandoned")
+    if is_worker_gone(scope, held):
+        yield from close_turn_flow(scope, conversation, target.branch, held, counter, "abandoned")
     elif on_busy == "supersede":
-        yield from close(scope, conversation, target.branch, held, counter, "superseded")
+        yield from close_turn_flow(scope, conversation, target.branch, held, counter, "superseded")
     elif on_busy == "raise" or scope.clock.monotonic() >= deadline:
         raise ConversationBusy(target.name, held.id, held.age_us / 1_000_000)
     else:
         yield Sleep(POLL_S * (0.5 + scope.clock.random()))
 
 
-def close(
-    scope: Scope, conversation: ConversationRow, branch: int, held: OpenTurn, counter: Counter, state: str
-) -> Flow[turn_changes.Settled | None]:
+def close_turn_flow(
+    scope: KitState, conversation: ConversationRow, branch: int, held: OpenTurn, counter: Counter, state: str
+) -> Flow[turn_changes.Written | None]:
     """Close someone else's turn, keeping what is stored of its reply. Return None when it was closed meanwhile.
 
     A superseded turn's partial reply stays out of the path: the new question follows the old one.
     """
-    left = yield from read(_left_behind, conversation, branch, held)
+    left = yield from read_flow(_left_behind, conversation, branch, held)
     now = scope.clock.now_us()
     if left.call is not None and left.call.ended_at is not None:
         left.call = None  # it ended, and is in the chain as it ended: the worker died between two calls
@@ -91,7 +91,7 @@ def close(
             return []
         return [_partial(left.text, left.tail, row, counter, held.id, now)]
 
-    settlement = turn_changes.Settlement(
+    settlement = turn_changes.TurnEnd(
         conversation=conversation,
         branch=branch,
         turn_id=held.id,
@@ -110,17 +110,17 @@ def close(
 
 
 def _left_behind(connection: Connection, conversation: ConversationRow, branch: int, held: OpenTurn) -> _Left:
-    head = conversations.head(connection, conversation, branch)
-    tail = None if head is None else messages.get(connection, conversation.id, head)
+    head = conversations.read_head(connection, conversation, branch)
+    tail = None if head is None else messages.find(connection, conversation.id, head)
     at_head = tail is not None and (tail.turn_id == held.id or tail.seq == held.question_seq)
     if tail is None or not at_head or tail.status == "partial":
-        last = messages.last_of_turn(connection, conversation.id, held.id, held.question_seq, held.from_seq)
-        tail = messages.get(connection, conversation.id, last)
+        last = messages.find_last_seq_of_turn(connection, conversation.id, held.id, held.question_seq, held.from_seq)
+        tail = messages.find(connection, conversation.id, last)
     return _Left(
-        text=chunks.text(connection, conversation.id, held.id),
+        text=chunks.read_partial_text(connection, conversation.id, held.id),
         tail=tail,
         at_head=at_head,
-        call=turns.call(connection, conversation.id, held.id, held.calls),
+        call=turns.find_call(connection, conversation.id, held.id, held.calls),
     )
 
 
@@ -128,7 +128,7 @@ def _partial(
     text: str, tail: MessageRow, row: ConversationRow, counter: Counter, turn_id: UUID, now: int
 ) -> MessageRow:
     seq = row.last_seq + 1
-    tokens = message_tokens(counter, {"role": "assistant", "content": text})
+    tokens = count_message(counter, {"role": "assistant", "content": text})
     return MessageRow(
         seq=seq,
         parent_seq=tail.seq,
@@ -145,18 +145,18 @@ def _partial(
     )
 
 
-def sweep(scope: Scope) -> Flow[list[Recovered]]:
+def recover_all_flow(scope: KitState) -> Flow[list[Recovered]]:
     """Take over every turn of the tenant whose worker is gone, one transaction each, and say what was found."""
-    yield from ready(scope)
+    yield from check_schema_flow(scope)
     found: list[Recovered] = []
-    for conversation_id, branch, held in (yield from read(turns.open_in, scope.tenant)):
-        if not is_gone(scope, held):
+    for conversation_id, branch, held in (yield from read_flow(turns.list_open, scope.tenant)):
+        if not is_worker_gone(scope, held):
             continue
-        conversation = yield from read(conversations.find, scope.tenant, conversation_id)
+        conversation = yield from read_flow(conversations.find, scope.tenant, conversation_id)
         if conversation is None:
             continue
-        counter = counter_of(scope, conversation)
-        closed = yield from close(scope, conversation, branch, held, counter, "abandoned")
+        counter = resolve_counter(scope, conversation)
+        closed = yield from close_turn_flow(scope, conversation, branch, held, counter, "abandoned")
         if closed is not None:
             found.append(
                 Recovered(
@@ -170,9 +170,9 @@ def sweep(scope: Scope) -> Flow[list[Recovered]]:
     return found
 
 
-def counter_of(scope: Scope, conversation: ConversationRow | None) -> Counter:
+def resolve_counter(scope: KitState, conversation: ConversationRow | None) -> Counter:
     """Return what counts a conversation's messages, or with None a kit's; an estimate where no model is known."""
     try:
-        return plan_for(scope, Target(), NOTHING, conversation).counter
+        return plan_for(scope, ChatRef(), NO_OPTIONS, conversation).counter
     except SettingsError:
         return CharacterEstimate()

@@ -14,17 +14,17 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.call import Call, describe
+from convokit.completion.call import ActiveCall, describe
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import Message, MessageRow
-from convokit.domain.reply import Answer, Completion, Usage, UsageSource
-from convokit.domain.text import compact_json, repaired
-from convokit.domain.turn import LATE_CALLS, CompletionRow, Reply, TurnRow
+from convokit.domain.reply import ParsedReply, ReplyChoice, Usage, UsageSource
+from convokit.domain.text import dump_json, repair_text
+from convokit.domain.turn import LATE_CALL_OFFSET, CallRow, Reply, TurnRow
 from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
 from convokit.store import messages, turn_changes, turns
-from convokit.tokens.counter import message_tokens
+from convokit.tokens.counter import count_message
 from convokit.wire import headers, structured
 from convokit.wire.values import reported_cost
 
@@ -39,8 +39,8 @@ _ENDED = {
 
 def stored_reply(connection: Connection, conversation_id: UUID, found: TurnRow) -> Reply:
     """Return a completed turn's reply as it is stored. Raises: NotFound, Redacted."""
-    row = None if found.reply_seq is None else messages.get(connection, conversation_id, found.reply_seq)
-    call = turns.call(connection, conversation_id, found.id, found.calls)
+    row = None if found.reply_seq is None else messages.find(connection, conversation_id, found.reply_seq)
+    call = turns.find_call(connection, conversation_id, found.id, found.calls)
     if row is None or call is None:
         raise NotFound("reply of turn", found.id)
     if row.status == "redacted":
@@ -54,11 +54,11 @@ def stored_reply(connection: Connection, conversation_id: UUID, found: TurnRow) 
         model=call.served_model or call.requested_model,
         finish_reason=call.finish_reason,
         request_id=call.request_id,
-        attempts=found.calls % LATE_CALLS,
+        attempts=found.calls % LATE_CALL_OFFSET,
     )
 
 
-def _stored_usage(call: CompletionRow) -> Usage:
+def _stored_usage(call: CallRow) -> Usage:
     values: dict[str, Any] = {name: getattr(call, name, None) for name in Usage.model_fields if name != "source"}
     prompt, completion = call.prompt_tokens, call.completion_tokens
     values["total_tokens"] = None if prompt is None or completion is None else prompt + completion
@@ -88,12 +88,12 @@ _MAX_COUNT = 2**31 - 1
 RowsFor = Callable[[ConversationRow], list[MessageRow]]
 
 
-def rows_of(call: Call, outcome: Outcome, now: int) -> RowsFor:
+def rows_of(call: ActiveCall, outcome: Outcome, now: int) -> RowsFor:
     """Write the outcome into the call's row, and return what builds the reply rows behind any given last seq."""
-    completion = call.reader.completion() if call.reader is not None else Completion([])
+    completion = call.reader.completion() if call.reader is not None else ParsedReply([])
     complete = outcome.status != "partial" and outcome.error is None
     close(call, completion, outcome, now)
-    answers = [answer for answer in completion.answers if complete or _worth_keeping(answer)]
+    answers = [answer for answer in completion.choices if complete or _worth_keeping(answer)]
     drafts = [_draft(call, answer, outcome.status, now) for answer in answers]
 
     def rows(conversation: ConversationRow) -> list[MessageRow]:
@@ -107,11 +107,11 @@ def rows_of(call: Call, outcome: Outcome, now: int) -> RowsFor:
     return rows
 
 
-def _worth_keeping(answer: Answer) -> bool:
+def _worth_keeping(answer: ReplyChoice) -> bool:
     return bool(answer.content or answer.refusal or (answer.audio or {}).get("transcript"))
 
 
-def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
+def _draft(call: ActiveCall, answer: ReplyChoice, status: str, now: int) -> MessageRow:
     """Return the reply's row, without its place. A call whose arguments broke off is no call."""
     plan, report = call.prepared.plan, call.prepared.context.report
     calls = answer.tool_calls if status == "complete" else []
@@ -122,7 +122,7 @@ def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
         turn_id=call.row.turn_id,
         role="assistant",
         content=_fixed(answer.content),
-        tool_calls=repaired(compact_json(calls)) if calls else None,
+        tool_calls=repair_text(dump_json(calls)) if calls else None,
         refusal=_fixed(answer.refusal),
         extra=_extra(call, answer),
         status=status,
@@ -133,16 +133,16 @@ def _draft(call: Call, answer: Answer, status: str, now: int) -> MessageRow:
         window_rule=call.prepared.rule,
         created_at=now,
     )
-    row.tokens = message_tokens(plan.counter, row.as_wire())
+    row.tokens = count_message(plan.counter, row.as_wire())
     row.path_tokens = call.parent.path_tokens + row.tokens
     return row
 
 
 def _fixed(text: str | None) -> str | None:
-    return None if text is None else repaired(text)
+    return None if text is None else repair_text(text)
 
 
-def _extra(call: Call, answer: Answer) -> str | None:
+def _extra(call: ActiveCall, answer: ReplyChoice) -> str | None:
     """Return what the provider sent beyond the API's own fields, under its name: it goes back only to that provider."""
     keys = dict(answer.extra)
     if answer.annotations:
@@ -151,10 +151,10 @@ def _extra(call: Call, answer: Answer) -> str | None:
         keys["audio"] = spoken(answer)[0]
     if not keys:
         return None
-    return repaired(compact_json({"provider": call.prepared.plan.profile.provider, "keys": keys}))
+    return repair_text(dump_json({"provider": call.prepared.plan.profile.provider, "keys": keys}))
 
 
-def spoken(answer: Answer) -> tuple[dict[str, Any], list[Blob]]:
+def spoken(answer: ReplyChoice) -> tuple[dict[str, Any], list[Blob]]:
     """Return a spoken answer as it is stored: its sound apart from its id and transcript."""
     audio = dict(answer.audio or {})
     try:
@@ -167,21 +167,21 @@ def spoken(answer: Answer) -> tuple[dict[str, Any], list[Blob]]:
     return {**audio, "data": blob.url}, [blob]
 
 
-def sounds_of(call: Call) -> list[Blob]:
+def sounds_of(call: ActiveCall) -> list[Blob]:
     """Return the sounds in a call's answers."""
-    answers = call.reader.completion().answers if call.reader is not None else []
+    answers = call.reader.completion().choices if call.reader is not None else []
     return [blob for answer in answers if answer.audio for blob in spoken(answer)[1]]
 
 
-def close(call: Call, completion: Completion, outcome: Outcome, now: int) -> None:
+def close(call: ActiveCall, completion: ParsedReply, outcome: Outcome, now: int) -> None:
     """Write into the call's row what came of it."""
     row = call.row
     row.state = "ok" if outcome.status != "partial" and outcome.error is None else "error"
-    row.error = compact_json(describe(outcome.error)) if outcome.error is not None else None
+    row.error = dump_json(describe(outcome.error)) if outcome.error is not None else None
     row.ended_at = now
     row.served_model = _said(call, completion.model)
     row.response_id = _said(call, completion.response_id)
-    row.finish_reason = _said(call, completion.answers[0].finish_reason) if completion.answers else None
+    row.finish_reason = _said(call, completion.choices[0].finish_reason) if completion.choices else None
     row.service_tier = _said(call, completion.service_tier)
     row.cost_nanousd = reported_cost(completion.usage_details, call.head.headers if call.head is not None else {})
     row.details = _said(call, _details(completion))
@@ -189,21 +189,21 @@ def close(call: Call, completion: Completion, outcome: Outcome, now: int) -> Non
     row.salt = hashchain.new_salt()
 
 
-def _said(call: Call, text: str | None) -> str | None:
+def _said(call: ActiveCall, text: str | None) -> str | None:
     """Return what the server said about the call as it may be stored."""
-    return None if text is None else call.without_key(repaired(text))
+    return None if text is None else call.without_key(repair_text(text))
 
 
-def _details(completion: Completion) -> str | None:
+def _details(completion: ParsedReply) -> str | None:
     values = dict(completion.extra)
     if completion.system_fingerprint:
         values["system_fingerprint"] = completion.system_fingerprint
     if not _COUNTED.issuperset(completion.usage_details):
         values["usage"] = completion.usage_details
-    return repaired(compact_json(values)) if values else None
+    return repair_text(dump_json(values)) if values else None
 
 
-def _usage(call: Call, completion: Completion) -> Usage:
+def _usage(call: ActiveCall, completion: ParsedReply) -> Usage:
     """Return the reported usage, else an estimate where a reply had begun: never a zero. Refused calls are not charged."""
     if completion.usage.source == "reported" or call.head is None or call.head.status >= 400:
         return completion.usage
@@ -212,18 +212,20 @@ def _usage(call: Call, completion: Completion) -> Usage:
     return Usage(prompt_tokens=prompt, completion_tokens=answered, total_tokens=prompt + answered, source="estimated")
 
 
-def _count(row: CompletionRow, usage: Usage) -> None:
+def _count(row: CallRow, usage: Usage) -> None:
     for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"):
         count = getattr(usage, name)
         setattr(row, name, None if count is None else min(max(count, 0), _MAX_COUNT))
     row.usage_source = usage.source
 
 
-def _parsed(call: Call, answer: Answer) -> Any:
+def _parsed(call: ActiveCall, answer: ReplyChoice) -> Any:
     model = call.prepared.plan.response_model
     if model is None or answer.tool_calls:
         return None
-    return structured.parsed(model, answer.content, finish_reason=answer.finish_reason, refusal=answer.refusal)
+    return structured.parse_structured(
+        model, answer.content, finish_reason=answer.finish_reason, refusal=answer.refusal
+    )
 
 
 def _total(spent: list[Usage]) -> Usage:
@@ -239,7 +241,7 @@ def _total(spent: list[Usage]) -> Usage:
     return Usage(**values) if "absent" not in sources else Usage()
 
 
-def reply_of(call: Call, settled: turn_changes.Settled) -> Reply:
+def reply_of(call: ActiveCall, settled: turn_changes.Written) -> Reply:
     """Return the reply as its caller sees it. Raises: ParseFailed when a structure was asked for and did not come."""
     if not settled.rows:
         raise ConvokitError("the server answered with no choice at all")
@@ -247,7 +249,7 @@ def reply_of(call: Call, settled: turn_changes.Settled) -> Reply:
     assert reader is not None
     completion = reader.completion()
     saved = [Message.of(settled.conversation.id, row) for row in settled.rows]
-    parsed = _parsed(call, completion.answers[0])
+    parsed = _parsed(call, completion.choices[0])
     return Reply.model_construct(
         message=saved[0],
         choices=saved,
@@ -255,12 +257,12 @@ def reply_of(call: Call, settled: turn_changes.Settled) -> Reply:
         turn_id=call.row.turn_id,
         model=completion.model or call.row.requested_model,
         finish_reason=call.row.finish_reason,
-        reasoning=completion.answers[0].reasoning,
-        logprobs=completion.answers[0].logprobs,
+        reasoning=completion.choices[0].reasoning,
+        logprobs=completion.choices[0].logprobs,
         changes=(*call.prepared.changes, *call.prepared.rendered.changes),
         parsed=parsed,
         request_id=call.row.request_id,
         attempts=call.made,
-        rate_limits=headers.rate_limits(call.head.headers) if call.head is not None else None,
+        rate_limits=headers.parse_rate_limits(call.head.headers) if call.head is not None else None,
         context=call.prepared.context.report,
     )

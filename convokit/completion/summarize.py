@@ -14,24 +14,24 @@ from typing import Any, cast
 from convokit.completion import call as calls
 from convokit.completion import items
 from convokit.completion.begin import renumbered
-from convokit.completion.effects import Flow, read
-from convokit.completion.options import Options, Plan, settle
-from convokit.completion.prepare import Prepared, Summarising, last_reply, summing_up, with_summaries
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.options import Options, ResolvedOptions, settle
+from convokit.completion.prepare import PreparedRequest, SummaryRequest, last_reply, summing_up, with_summaries
 from convokit.completion.result import Outcome, close
-from convokit.completion.state import Scope, Target, options_for
+from convokit.completion.state import ChatRef, KitState, options_for
 from convokit.context.arrange import prompt_role
 from convokit.context.report import Context, Part
-from convokit.context.summary import Rolled, fitting, said, transcript, with_heading
+from convokit.context.summary import CountedSummary, add_heading, format_for_transcript, format_transcript, pick_summary
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow, StoredSummary, SummaryRow
 from convokit.domain.message import PASSAGE, SUMMARY, MessageRow
 from convokit.domain.params import RequestParams
-from convokit.domain.reply import Completion
-from convokit.domain.text import repaired
+from convokit.domain.reply import ParsedReply
+from convokit.domain.text import repair_text
 from convokit.errors import BadReply, ContextOverflow, ModelError
 from convokit.settings import Summary
 from convokit.store import messages, snapshot, turn_changes
-from convokit.tokens.counter import REPLY_PRIMER, message_tokens
+from convokit.tokens.counter import REPLY_PRIMER, count_message
 from convokit.wire.request import CAPS
 
 _INHERITED = ("user", "safety_identifier", "extra_headers")
@@ -42,7 +42,7 @@ _BETWEEN = 2
 """Tokens between two messages of a transcript."""
 
 
-def is_due(plan: Plan, seen: snapshot.Snapshot, context: Context) -> bool:
+def is_due(plan: ResolvedOptions, seen: snapshot.Snapshot, context: Context) -> bool:
     """Whether the window's start has moved since the last turn began, past messages that no summary of the path stands for."""
     start, rows = context.report.start, seen.path.rows
     if plan.summary is None or start is None or not rows:
@@ -63,11 +63,11 @@ def _before(rows: Sequence[MessageRow], start: int) -> int | None:
     return rows[-1].seq if inside is None else inside.parent_seq
 
 
-def _earlier(plan: Plan, seen: snapshot.Snapshot, start: int) -> Rolled | None:
-    return fitting(items.summaries(plan, seen), start)
+def _earlier(plan: ResolvedOptions, seen: snapshot.Snapshot, start: int) -> CountedSummary | None:
+    return pick_summary(items.summaries(plan, seen), start)
 
 
-def announced(plan: Plan, seen: snapshot.Snapshot, context: Context) -> Context:
+def announced(plan: ResolvedOptions, seen: snapshot.Snapshot, context: Context) -> Context:
     """Return the context with a word in its report on the summary that a turn would make first."""
     if not is_due(plan, seen, context):
         return context
@@ -75,7 +75,7 @@ def announced(plan: Plan, seen: snapshot.Snapshot, context: Context) -> Context:
     return context.noted(Part("summary", "user", None, plan.kept_free, included=False, rule=why))
 
 
-def planned(scope: Scope, target: Target, call: Options, prepared: Prepared) -> Flow[Prepared]:
+def planned(scope: KitState, target: ChatRef, call: Options, prepared: PreparedRequest) -> Flow[PreparedRequest]:
     """Return the request with the call that sums up what falls out of its window, if one is due."""
     plan, seen, start = prepared.plan, prepared.seen, prepared.context.report.start
     if not is_due(plan, seen, prepared.context):
@@ -88,15 +88,17 @@ def planned(scope: Scope, target: Target, call: Options, prepared: Prepared) -> 
     stored = next((each for each in seen.summaries if earlier and each.message.seq == earlier.item.key), None)
     before = [stored.message] if stored is not None else []
     prompt = {"role": prompt_role(own.profile), "content": own.instructions}
-    fixed = message_tokens(own.counter, prompt) + REPLY_PRIMER + _BETWEEN
-    fixed += message_tokens(own.counter, {"role": "user", "content": transcript([row.as_wire() for row in before])})
+    fixed = count_message(own.counter, prompt) + REPLY_PRIMER + _BETWEEN
+    fixed += count_message(
+        own.counter, {"role": "user", "content": format_transcript([row.as_wire() for row in before])}
+    )
     room = own.builder.available(fixed, own.reply_tokens)
     after = 0 if earlier is None else earlier.last
 
     def enough(rows: list[MessageRow]) -> int:
         return 0 if rows[-1].seq <= after or sum(_cost(own, row) for row in rows) > room else len(rows)
 
-    path = yield from read(messages.read_back, seen.conversation.id, _before(seen.path.rows, start), enough)
+    path = yield from read_flow(messages.read_backwards, seen.conversation.id, _before(seen.path.rows, start), enough)
     fallen = [row for row in path.rows if row.seq > after]
     sources = _fitting(own, fallen, room)
     while sources:
@@ -107,7 +109,7 @@ def planned(scope: Scope, target: Target, call: Options, prepared: Prepared) -> 
             sources = sources[len(sources) // 10 + 1 :]
             continue
         from_seq = sources[0].seq if stored is None else stored.row.from_seq
-        return replace(prepared, summarising=Summarising(request, from_seq, fallen[-1]))
+        return replace(prepared, summarising=SummaryRequest(request, from_seq, fallen[-1]))
     return prepared
 
 
@@ -126,12 +128,12 @@ def _options(summary: Summary, chat: Options) -> Options:
     return own.over(replace(rest, mode=chat.mode))
 
 
-def _cost(plan: Plan, row: MessageRow) -> int:
-    text = "" if row.status in (PASSAGE, "redacted") else said(row.as_wire())
+def _cost(plan: ResolvedOptions, row: MessageRow) -> int:
+    text = "" if row.status in (PASSAGE, "redacted") else format_for_transcript(row.as_wire())
     return plan.counter.count(text) + _BETWEEN if text else 0
 
 
-def _fitting(plan: Plan, fallen: Sequence[MessageRow], room: int) -> list[MessageRow]:
+def _fitting(plan: ResolvedOptions, fallen: Sequence[MessageRow], room: int) -> list[MessageRow]:
     """Return those that say something, as many of the newest as one call takes."""
     found: list[MessageRow] = []
     for row in reversed(fallen):
@@ -144,12 +146,12 @@ def _fitting(plan: Plan, fallen: Sequence[MessageRow], room: int) -> list[Messag
     return found
 
 
-def make(scope: Scope, running: calls.Call) -> Flow[None]:
+def make(scope: KitState, running: calls.ActiveCall) -> Flow[None]:
     """Make the summary's call, record what came of it together with the turn's next call, and turn to that one."""
     work = running.prepared.summarising
     assert work is not None
     until = scope.clock.monotonic() + work.prepared.plan.timeouts.total_s * _SHARE
-    call = calls.Call(
+    call = calls.ActiveCall(
         work.prepared,
         running.conversation,
         running.row,
@@ -171,26 +173,26 @@ def make(scope: Scope, running: calls.Call) -> Flow[None]:
     yield from _recorded(scope, running, call, work, text, error)
 
 
-def _text(call: calls.Call) -> str:
+def _text(call: calls.ActiveCall) -> str:
     """Return the summary that came. Raises: BadReply when it is none."""
     assert call.reader is not None
-    answers = call.reader.completion().answers
-    text = repaired(answers[0].content or "").strip() if answers and not answers[0].refusal else ""
+    answers = call.reader.completion().choices
+    text = repair_text(answers[0].content or "").strip() if answers and not answers[0].refusal else ""
     if not text:
         raise BadReply("the model refused to sum up" if answers and answers[0].refusal else "the summary is empty")
     return text
 
 
 def _recorded(
-    scope: Scope,
-    running: calls.Call,
-    call: calls.Call,
-    work: Summarising,
+    scope: KitState,
+    running: calls.ActiveCall,
+    call: calls.ActiveCall,
+    work: SummaryRequest,
     text: str,
     error: ModelError | ContextOverflow | None,
 ) -> Flow[None]:
     now = scope.clock.now_us()
-    completion = call.reader.completion() if call.reader is not None else Completion([])
+    completion = call.reader.completion() if call.reader is not None else ParsedReply([])
     close(call, completion, Outcome("open", "complete" if error is None else "partial", error), now)
     draft = _draft(running, work, text, now)
     summary = SummaryRow(work.from_seq, work.parent.seq, now, message_seq=draft.seq)
@@ -211,7 +213,7 @@ def _recorded(
         following.manifest = renumbered(prepared, expected, [draft]).manifest.text
         return [draft]
 
-    recording = turn_changes.Recording(
+    recording = turn_changes.TurnUpdate(
         conversation=running.conversation,
         branch=running.branch,
         turn_id=running.row.turn_id,
@@ -233,9 +235,9 @@ def _recorded(
     calls.follow(running, recorded, prepared, following)
 
 
-def _draft(running: calls.Call, work: Summarising, text: str, now: int) -> MessageRow:
+def _draft(running: calls.ActiveCall, work: SummaryRequest, text: str, now: int) -> MessageRow:
     """Return the row of the summary, a child of the last message that it stands for: on no path, and of any that holds it."""
-    content = with_heading(text)
+    content = add_heading(text)
     counter, seq = running.prepared.plan.counter, running.conversation.last_seq + 1
     return MessageRow(
         seq=seq,
@@ -245,7 +247,7 @@ def _draft(running: calls.Call, work: Summarising, text: str, now: int) -> Messa
         role="user",
         content=content,
         status=SUMMARY,
-        tokens=message_tokens(counter, {"role": "user", "content": content}),
+        tokens=count_message(counter, {"role": "user", "content": content}),
         counter=counter.name,
         path_tokens=work.parent.path_tokens,
         created_at=now,

@@ -11,29 +11,29 @@ from typing import Any
 
 from convokit.completion import call as calls
 from convokit.completion.begin import renumbered
-from convokit.completion.effects import Flow, Run
+from convokit.completion.effects import Flow, RunTools
 from convokit.completion.prepare import again
 from convokit.completion.result import Outcome, rows_of, sounds_of
-from convokit.completion.state import Scope
+from convokit.completion.state import KitState
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
-from convokit.domain.text import repaired
+from convokit.domain.text import repair_text
 from convokit.domain.tool import Tool
 from convokit.domain.turn import ToolCallRow
 from convokit.errors import ContextOverflow, ConvokitError, TooManyRounds, UnknownTool
 from convokit.store import turn_changes
-from convokit.tokens.counter import message_tokens
+from convokit.tokens.counter import count_message
 from convokit.tools import arguments as tools_arguments
 from convokit.tools import results
 
 Prepared = tuple[Callable[..., Any], dict[str, Any]] | ConvokitError
 
 
-def wanted(call: calls.Call) -> list[dict[str, Any]]:
+def wanted(call: calls.ActiveCall) -> list[dict[str, Any]]:
     """Return the calls to run: all that the reply asks for, or none when one of them is the caller's own to run."""
     assert call.reader is not None
-    answers = call.reader.completion().answers
+    answers = call.reader.completion().choices
     asked = answers[0].tool_calls if answers else []
     tools = call.prepared.plan.tools
     own = [tools.get(_function(each)[0]) for each in asked]
@@ -44,17 +44,19 @@ def wanted(call: calls.Call) -> list[dict[str, Any]]:
     return asked if tools else []
 
 
-def run_round(scope: Scope, call: calls.Call, asked: list[dict[str, Any]], rounds: int) -> Flow[None]:
+def run_round(scope: KitState, call: calls.ActiveCall, asked: list[dict[str, Any]], rounds: int) -> Flow[None]:
     """Record the calls, run them, record their results with the next API call, and turn to that one."""
     if rounds > call.prepared.plan.max_tool_rounds:
         raise TooManyRounds(call.prepared.plan.max_tool_rounds)
     now = scope.clock.now_us()
-    tool_rows = [ToolCallRow(repaired(str(each["id"])), repaired(_function(each)[0]), "running", now) for each in asked]
+    tool_rows = [
+        ToolCallRow(repair_text(str(each["id"])), repair_text(_function(each)[0]), "running", now) for each in asked
+    ]
     asking = rows_of(call, Outcome("open", "complete"), now)
     recording = _recording(call, now, rows=asking, ended=call.row, tool_calls=tool_rows, blobs=sounds_of(call))
     recorded = yield from calls.record(scope, recording)
     if recorded is None:
-        raise calls.Fenced
+        raise calls.LeaseLost
     call.conversation, call.recorded = recorded.conversation, True
     outcomes = yield from _run(call, asked)
     yield from _record_results(scope, call, recorded.rows[0], tool_rows, asked, outcomes)
@@ -65,12 +67,12 @@ def _function(asked: dict[str, Any]) -> tuple[str, str]:
     return str(function.get("name") or ""), str(function.get("arguments") or "")
 
 
-def _run(call: calls.Call, asked: list[dict[str, Any]]) -> Flow[list[Any]]:
+def _run(call: calls.ActiveCall, asked: list[dict[str, Any]]) -> Flow[list[Any]]:
     """Return what each call returned, or the error it ended in, in order."""
     tools = call.prepared.plan.tools
     prepared = [_bound(tools, *_function(each)) for each in asked]
     runnable = [each for each in prepared if not isinstance(each, ConvokitError)]
-    ran = iter((yield Run(runnable)) if runnable else [])
+    ran = iter((yield RunTools(runnable)) if runnable else [])
     return [each if isinstance(each, ConvokitError) else next(ran) for each in prepared]
 
 
@@ -79,14 +81,14 @@ def _bound(tools: Any, name: str, arguments: str) -> Prepared:
     if tool is None or tool.function is None:
         return UnknownTool(name, f"there is no such tool; there are {', '.join(sorted(tools))}")
     try:
-        return tool.function, tools_arguments.bound_arguments(tool, arguments)
+        return tool.function, tools_arguments.bind_arguments(tool, arguments)
     except ConvokitError as error:
         return error
 
 
 def _record_results(
-    scope: Scope,
-    call: calls.Call,
+    scope: KitState,
+    call: calls.ActiveCall,
     asker: MessageRow,
     tool_rows: list[ToolCallRow],
     asked: list[dict[str, Any]],
@@ -97,7 +99,7 @@ def _record_results(
     texts = []
     for row, outcome in zip(tool_rows, outcomes, strict=True):
         failed = isinstance(outcome, Exception)
-        texts.append(results.error_text(outcome) if failed else results.result_text(outcome, limit))
+        texts.append(results.format_error(outcome) if failed else results.format_result(outcome, limit))
         row.state, row.ended_at = ("failed" if failed else "done"), now
         row.error = type(outcome).__name__ if failed else None
     drafts = [_result(call, asker, each, text, now) for each, text in zip(asked, texts, strict=True)]
@@ -137,9 +139,9 @@ def _record_results(
     calls.follow(call, recorded, prepared, following)
 
 
-def _recording(call: calls.Call, now: int, **values: Any) -> turn_changes.Recording:
+def _recording(call: calls.ActiveCall, now: int, **values: Any) -> turn_changes.TurnUpdate:
     timeouts = call.prepared.plan.timeouts
-    return turn_changes.Recording(
+    return turn_changes.TurnUpdate(
         conversation=call.conversation,
         branch=call.branch,
         turn_id=call.row.turn_id,
@@ -151,9 +153,9 @@ def _recording(call: calls.Call, now: int, **values: Any) -> turn_changes.Record
     )
 
 
-def _result(call: calls.Call, asker: MessageRow, asked: dict[str, Any], text: str, now: int) -> MessageRow:
+def _result(call: calls.ActiveCall, asker: MessageRow, asked: dict[str, Any], text: str, now: int) -> MessageRow:
     """Return a result's row, without its place."""
-    shape = {"role": "tool", "tool_call_id": repaired(str(asked["id"])), "content": text}
+    shape = {"role": "tool", "tool_call_id": repair_text(str(asked["id"])), "content": text}
     counter = call.prepared.plan.counter
     return MessageRow(
         seq=0,
@@ -164,7 +166,7 @@ def _result(call: calls.Call, asker: MessageRow, asked: dict[str, Any], text: st
         content=text,
         tool_call_id=shape["tool_call_id"],
         status="complete",
-        tokens=message_tokens(counter, shape),
+        tokens=count_message(counter, shape),
         counter=counter.name,
         path_tokens=0,
         created_at=now,

@@ -14,13 +14,11 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, Sleep, Sql
-from convokit.completion.state import Scope
+from convokit.completion.state import KitState
 from convokit.errors import StoreUnavailable
 from convokit.store import conversations, turn_changes
 
-Given = TypeVar(
-    "Given", turn_changes.Beginning, turn_changes.Reopening, turn_changes.Recording, turn_changes.Settlement
-)
+Given = TypeVar("Given", turn_changes.TurnStart, turn_changes.TurnReopen, turn_changes.TurnUpdate, turn_changes.TurnEnd)
 Result = TypeVar("Result")
 BEGIN_S = 10.0
 """How long a turn's beginning is tried while the database is away: nothing is lost if it does not happen."""
@@ -33,7 +31,7 @@ _LONGEST_WAIT_S = 2.0
 
 
 def sure(
-    scope: Scope,
+    scope: KitState,
     step: Callable[[Connection, Given], Result],
     found: Callable[[Connection, Given], Result | None],
     given: Given,
@@ -43,7 +41,7 @@ def sure(
 ) -> Flow[Result]:
     """Write what `step` writes, once: `written_once` for a step of a turn."""
     return (
-        yield from written_once(
+        yield from write_with_retry_flow(
             scope,
             given.conversation.id,
             lambda connection: step(connection, given),
@@ -54,8 +52,8 @@ def sure(
     )
 
 
-def written_once(
-    scope: Scope,
+def write_with_retry_flow(
+    scope: KitState,
     conversation_id: UUID,
     write: Callable[[Connection], Result],
     found: Callable[[Connection], Result | None],
@@ -77,7 +75,7 @@ def written_once(
     wait, unknown = _FIRST_WAIT_S, False
     while True:
         try:
-            result: Result = yield Sql(again if unknown else write, write=True, found=found)
+            result: Result = yield Sql(again if unknown else write, write=True, find_committed=found)
             return result
         except (
             turn_changes.Conflict

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convokit.context.strategy import Item
-from convokit.context.validity import PartialPolicy, sendable
+from convokit.context.validity import PartialPolicy, select_sendable
 from convokit.domain.profile import Profile
 from convokit.errors import InvalidInput
 
@@ -17,14 +17,14 @@ INSTRUCTIONS = ("developer", "system")
 """The roles of instructions."""
 
 
-def arranged(
+def arrange_messages(
     items: Sequence[Item], developer_prompt: str | None, profile: Profile, partial: PartialPolicy
 ) -> tuple[list[dict[str, Any]], list[Item], dict[int, str]]:
     """Return the array, the items it is made of, and why each other one was left out (by key).
 
     Arranged again without those that were left out, the rest gives the same array. Raises: InvalidInput when none can be sent.
     """
-    kept, left_out = sendable(items, partial=partial)
+    kept, left_out = select_sendable(items, partial=partial)
     if profile.alternate:
         kept = _from_first_user(kept, left_out)
     if not kept:

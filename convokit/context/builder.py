@@ -13,17 +13,17 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from convokit.context.arrange import INSTRUCTIONS, arranged, as_sent, prompt_role
-from convokit.context.input import taken_in
+from convokit.context.arrange import INSTRUCTIONS, arrange_messages, as_sent, prompt_role
+from convokit.context.input import normalize_message
 from convokit.context.report import Context, Earlier, Part, PartKind, Report, stable_tokens
 from convokit.context.strategy import Item, StepWindow, Strategy, View, fitting, pins_before
-from convokit.context.summary import Chosen, Rolled, choose, with_heading
-from convokit.context.validity import PartialPolicy, sendable
-from convokit.domain.message import text_of
+from convokit.context.summary import Chosen, CountedSummary, add_heading, choose
+from convokit.context.validity import PartialPolicy, select_sendable
+from convokit.domain.message import extract_text
 from convokit.domain.profile import Profile
 from convokit.errors import ContextOverflow, InvalidInput
 from convokit.settings import Budget
-from convokit.tokens.counter import REPLY_PRIMER, Counter, counter_for, message_tokens, schema_tokens, tools_tokens
+from convokit.tokens.counter import REPLY_PRIMER, Counter, choose_counter, count_message, count_schema, count_tools
 
 DEFAULT_WINDOW = 8192
 DEFAULT_REPLY = 1024
@@ -54,7 +54,7 @@ class ContextBuilder:
     ) -> None:
         self.profile = profile or Profile()
         self.budget = budget or Budget()
-        self.counter = counter_for(self.profile, counter)
+        self.counter = choose_counter(self.profile, counter)
         self.partial: PartialPolicy = partial
         self.strategy = strategy or StepWindow()
 
@@ -103,7 +103,7 @@ class ContextBuilder:
         prompt, rest = _split_instructions(developer_prompt, history)
         items, before = [], 0
         for index, shape in enumerate(rest):
-            tokens = message_tokens(self.counter, as_sent(shape, self.profile))
+            tokens = count_message(self.counter, as_sent(shape, self.profile))
             items.append(Item(index, shape, tokens, before))
             before += tokens
         kept = [item for item in items if item.key in pinned]
@@ -122,7 +122,7 @@ class ContextBuilder:
         pinned: Sequence[Item] = (),
         model: str | None = None,
         earlier: Earlier | None = None,
-        summaries: Sequence[Rolled] = (),
+        summaries: Sequence[CountedSummary] = (),
         kept_free: int = 0,
     ) -> Context:
         """Return the array for counted items; what `build` does for plain messages and a conversation for its rows.
@@ -155,7 +155,7 @@ class ContextBuilder:
         sent = [*chosen.also, *rolled, *window]
         left_out = {item.key: unsendable[item.key] for item in sent if item.key in unsendable}
         sent = [item for item in sent if item.key not in left_out]
-        messages, kept, others = arranged(sent, developer_prompt, self.profile, self.partial)
+        messages, kept, others = arrange_messages(sent, developer_prompt, self.profile, self.partial)
         parts = [*fixed, *_message_parts(whole, passages, picked, pinned, {**left_out, **others})]
         start = items[chosen.start].key
         report = Report.model_construct(
@@ -185,7 +185,7 @@ class ContextBuilder:
         """
         current = next((item.key for item in reversed(items) if item.starts_turn), items[0].key)
         before = [item for item in pinned if item.key < items[0].key]
-        left_out = sendable([*before, *items], partial=self.partial)[1]
+        left_out = select_sendable([*before, *items], partial=self.partial)[1]
         return {key: why for key, why in left_out.items() if key < current}
 
     def _explained(self, error: ContextOverflow, fixed_tokens: int, reply_tokens: int | None) -> ContextOverflow:
@@ -203,12 +203,12 @@ class ContextBuilder:
         parts = []
         if developer_prompt:
             prompt = {"role": prompt_role(self.profile), "content": developer_prompt}
-            tokens = message_tokens(self.counter, prompt)
+            tokens = count_message(self.counter, prompt)
             parts.append(_part("developer_prompt", self.profile.instructions, None, tokens, text=developer_prompt))
         if tools:
-            parts.append(_part("tools", "", None, tools_tokens(self.counter, tools)))
+            parts.append(_part("tools", "", None, count_tools(self.counter, tools)))
         if response_format is not None:
-            parts.append(_part("response_format", "", None, schema_tokens(self.counter, response_format)))
+            parts.append(_part("response_format", "", None, count_schema(self.counter, response_format)))
         return parts
 
 
@@ -268,13 +268,13 @@ def _message_parts(
         elif item.key < first:
             why = "pinned, but does not fit" if item.key in pins else f"before the window ({chosen.rule})"
             out = True
-        text = text_of(item.shape.get("content"))
+        text = extract_text(item.shape.get("content"))
         parts.append(_part("message", item.shape["role"], item.key, item.tokens, rule=why, out=out, text=text))
     summary = picked.summary or picked.unfit
     if summary is not None:
         why, item = f"of messages {summary.first} to {summary.last}", summary.item
         why += "" if picked.summary else ", but does not fit"
-        text, out = text_of(item.shape["content"]).removeprefix(with_heading("")), picked.summary is None
+        text, out = extract_text(item.shape["content"]).removeprefix(add_heading("")), picked.summary is None
         part = _part("summary", item.shape["role"], item.key, item.tokens, rule=why, out=out, text=text)
         parts.insert(len(earlier) + chosen.start, part)
     return parts
@@ -284,7 +284,7 @@ def _split_instructions(
     developer_prompt: str | None, history: Sequence[Mapping[str, Any]]
 ) -> tuple[str | None, list[dict[str, Any]]]:
     """Return one developer prompt, the leading instructions of `history` joined to it, and the rest of the history."""
-    messages = [taken_in(f"history[{index}]", message) for index, message in enumerate(history)]
+    messages = [normalize_message(f"history[{index}]", message) for index, message in enumerate(history)]
     count = next((index for index, each in enumerate(messages) if each["role"] not in INSTRUCTIONS), len(messages))
-    prompts = [developer_prompt or "", *(text_of(message["content"]) for message in messages[:count])]
+    prompts = [developer_prompt or "", *(extract_text(message["content"]) for message in messages[:count])]
     return ("\n\n".join(filter(None, prompts)) or None), messages[count:]

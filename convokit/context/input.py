@@ -16,7 +16,7 @@ from convokit.errors import InvalidInput
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 
 
-def taken_in(place: str, message: object) -> dict[str, Any]:
+def normalize_message(place: str, message: object) -> dict[str, Any]:
     """Return a copy of `message` that may be counted and sent. Raises: InvalidInput naming what is no message at `place`."""
     if not isinstance(message, Mapping):
         raise InvalidInput(place, f"must be a mapping, not {type(message).__name__}")

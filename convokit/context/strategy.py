@@ -54,7 +54,7 @@ class Window:
     tokens: int
 
 
-def window_rule(model: str, counter: str, step_tokens: int, strategy: str) -> int:
+def compute_window_rule(model: str, counter: str, step_tokens: int, strategy: str) -> int:
     """Return the checksum of all that a window's start depends on besides the path."""
     return zlib.crc32(f"{model}\x00{counter}\x00{step_tokens}\x00{strategy}".encode())
 

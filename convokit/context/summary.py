@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from convokit.context.strategy import Item, Sent, Strategy, View, selected, within
-from convokit.domain.message import text_of
+from convokit.domain.message import extract_text
 from convokit.errors import ContextOverflow
-from convokit.tokens.counter import Counter, message_tokens
+from convokit.tokens.counter import Counter, count_message
 
 HEADING = "Summary of the earlier part of this conversation:"
 MOST_CHARS = 8000
@@ -23,7 +23,7 @@ _PARTS = {"image_url": "[image]", "input_audio": "[audio]", "file": "[file]"}
 
 
 @dataclass(frozen=True, slots=True)
-class Rolled:
+class CountedSummary:
     """A stored summary as a counted message, and the keys of the first and last message it stands for."""
 
     item: Item
@@ -37,18 +37,18 @@ class Chosen:
 
     sent: Sent
     view: View
-    summary: Rolled | None = None
-    unfit: Rolled | None = None
+    summary: CountedSummary | None = None
+    unfit: CountedSummary | None = None
 
 
-def with_heading(text: str) -> str:
+def add_heading(text: str) -> str:
     """Return a summary's text as it is stored and sent."""
     return f"{HEADING}\n\n{text}"
 
 
-def reserve(counter: Counter, max_tokens: int) -> int:
+def summary_reserve(counter: Counter, max_tokens: int) -> int:
     """Return the tokens that are kept free for a summary of `max_tokens`."""
-    return message_tokens(counter, {"role": "user", "content": with_heading("")}) + max_tokens
+    return count_message(counter, {"role": "user", "content": add_heading("")}) + max_tokens
 
 
 def choose(
@@ -57,7 +57,7 @@ def choose(
     pinned: Sequence[Item],
     available: int,
     passages: int,
-    summaries: Sequence[Rolled],
+    summaries: Sequence[CountedSummary],
     kept_free: int,
 ) -> Chosen:
     """Return what is sent. With `kept_free` tokens for a summary, wherever the path does not fit whole without one.
@@ -71,7 +71,7 @@ def choose(
         narrower = replace(view, available=view.available - kept_free)
         selection = selected(strategy, narrower, pinned)
         sent = within(selection, view, pinned, available, passages)
-        found = fitting(summaries, view.items[sent.start].key)
+        found = pick_summary(summaries, view.items[sent.start].key)
         if found is None or found.item.tokens <= kept_free:
             break
         kept_free = found.item.tokens
@@ -86,7 +86,7 @@ def choose(
     return Chosen(beside, narrower, summary=found)
 
 
-def fitting(summaries: Sequence[Rolled], start: int) -> Rolled | None:
+def pick_summary(summaries: Sequence[CountedSummary], start: int) -> CountedSummary | None:
     """Return the summary for a window from key `start` on: the newest of what lies before it, else the one that ends first.
 
     `summaries` are the path's, the newest first. One made on another branch may reach into this one's window: it stays out, so
@@ -96,15 +96,15 @@ def fitting(summaries: Sequence[Rolled], start: int) -> Rolled | None:
     return before or min(summaries, key=lambda each: each.last, default=None)
 
 
-def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
+def format_transcript(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return messages as the one text that a summary is made of; the earlier summary, if there is one, is the first of them."""
-    return "\n\n".join(filter(None, (said(message) for message in messages)))
+    return "\n\n".join(filter(None, (format_for_transcript(message) for message in messages)))
 
 
-def said(message: Mapping[str, Any]) -> str:
+def format_for_transcript(message: Mapping[str, Any]) -> str:
     """Return what a message said, after its role; empty where it said nothing. A summary speaks for itself."""
     content = message.get("content")
-    words = [text_of(content) or message.get("refusal") or (message.get("audio") or {}).get("transcript") or ""]
+    words = [extract_text(content) or message.get("refusal") or (message.get("audio") or {}).get("transcript") or ""]
     if isinstance(content, list):
         words += [_PARTS[part["type"]] for part in content if part.get("type") in _PARTS]
     words += [f"[calls {_called(call)}]" for call in message.get("tool_calls") or ()]

@@ -25,7 +25,7 @@ MARK = "\n[cut off]"
 """What is put behind a partial reply that is sent marked."""
 
 
-def called_ids(message: Mapping[str, Any]) -> list[str]:
+def list_call_ids(message: Mapping[str, Any]) -> list[str]:
     """Return the ids of an assistant message's tool calls, as many as there are."""
     calls = message.get("tool_calls")
     if message.get("role") != "assistant" or not isinstance(calls, list | tuple):
@@ -40,7 +40,7 @@ def call_name(call: Mapping[str, Any]) -> object:
     return body.get("name") if isinstance(body, Mapping) else None
 
 
-def sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Item], dict[int, str]]:
+def select_sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Item], dict[int, str]]:
     """Return the items that may be sent, in a valid order, and why each other one was left out (by key)."""
     left_out: dict[int, str] = {}
     results = [item for item in items if item.shape["role"] == "tool"]
@@ -75,12 +75,12 @@ def _answers(items: Sequence[Item]) -> dict[tuple[int, str], Item]:
             if isinstance(answered, str) and waiting.get(answered):
                 found[waiting[answered].pop(), answered] = item
         elif item.shape["role"] == "assistant":
-            for call_id in dict.fromkeys(called_ids(item.shape)):
+            for call_id in dict.fromkeys(list_call_ids(item.shape)):
                 waiting.setdefault(call_id, []).append(item.key)
     return found
 
 
-def marked(shape: dict[str, Any]) -> dict[str, Any]:
+def mark_partial(shape: dict[str, Any]) -> dict[str, Any]:
     """Return a partial reply with the mark that says so: the model must not take it for a whole one."""
     return {**shape, "content": shape["content"] + MARK} if isinstance(shape.get("content"), str) else shape
 
@@ -131,7 +131,7 @@ def _with_answers(
     return [Item(item.key, shape, item.tokens, item.before, item.status), *behind]
 
 
-def problems(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+def find_problems(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return every reason why a Chat Completions server would refuse this array; an empty list means none."""
     found: list[str] = []
     if not messages:
@@ -158,7 +158,7 @@ def problems(messages: Sequence[Mapping[str, Any]]) -> list[str]:
             found += _name_problems(f"{where}.name", message["name"])
         if "tool_calls" in message:
             found += _call_problems(f"{where}.tool_calls", message)
-            waiting = called_ids(message)
+            waiting = list_call_ids(message)
     if waiting:
         found.append(f"messages[{len(messages) - 1}]: these tool calls have no answer: {', '.join(waiting)}")
     return found
@@ -195,7 +195,7 @@ def _call_problems(where: str, message: Mapping[str, Any]) -> list[str]:
         return [f"{where}: only an assistant message calls tools"]
     if not isinstance(calls, list | tuple) or not calls:
         return [f"{where}: must not be empty; leave it out"]
-    ids = called_ids(message)
+    ids = list_call_ids(message)
     found = [] if len(ids) == len(calls) else [f"{where}: each call needs an id"]
     if len(set(ids)) < len(ids):
         found.append(f"{where}: two calls have the same id")

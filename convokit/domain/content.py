@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from convokit.domain.text import checked
+from convokit.domain.text import validate_text
 from convokit.errors import InvalidInput, TooLarge
 from convokit.settings import Limits
 
@@ -61,19 +61,19 @@ class Content:
     """What the message costs, by the name of the counter that counted it."""
 
 
-def checked_question(given: object, context: object, limits: Limits) -> Content:
+def validate_question(given: object, context: object, limits: Limits) -> Content:
     """Return a question and its passages as content that can be stored. Raises: InvalidInput, TooLarge."""
-    content, passages = checked_content(given, limits), checked_passages(context, limits)
+    content, passages = validate_content(given, limits), validate_passages(context, limits)
     return replace(content, passages=passages) if passages else content
 
 
-def checked_passages(given: object, limits: Limits) -> tuple[str, ...]:
+def validate_passages(given: object, limits: Limits) -> tuple[str, ...]:
     """Return texts that can be stored. Raises: InvalidInput, TooLarge."""
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
         raise InvalidInput("context", f"must be a list of texts, not {type(given).__name__}")
     limit, setting = limits.passages_bytes, "Limits.passages_bytes"
     passages = tuple(
-        checked(f"context[{index}]", text, limit=limit, setting=setting) for index, text in enumerate(given)
+        validate_text(f"context[{index}]", text, limit=limit, setting=setting) for index, text in enumerate(given)
     )
     if "" in passages:
         raise InvalidInput(f"context[{passages.index('')}]", "is empty")
@@ -83,7 +83,7 @@ def checked_passages(given: object, limits: Limits) -> tuple[str, ...]:
     return passages
 
 
-def checked_content(given: object, limits: Limits) -> Content:
+def validate_content(given: object, limits: Limits) -> Content:
     """Return text or parts (in the API's shape) as content that can be stored. Raises: InvalidInput, TooLarge."""
     if isinstance(given, str):
         text = _text("message", given, limits)
@@ -103,7 +103,7 @@ def checked_content(given: object, limits: Limits) -> Content:
 
 
 def _text(field: str, value: object, limits: Limits) -> str:
-    return checked(field, value, limit=limits.message_bytes, setting="Limits.message_bytes")
+    return validate_text(field, value, limit=limits.message_bytes, setting="Limits.message_bytes")
 
 
 def _part(field: str, part: object, limits: Limits, blobs: dict[bytes, Blob]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ _FIELD = {"image_url": "url", "input_audio": "data", "file": "file_data"}
 """Where a part of each kind holds its binary."""
 
 
-def references(parts_json: str | None, extra_json: str | None) -> list[bytes]:
+def blob_references(parts_json: str | None, extra_json: str | None) -> list[bytes]:
     """Return the digests of the binaries that a stored message holds: those of its parts, and its sound."""
     held = []
     if parts_json is not None and SCHEME in parts_json:
@@ -199,12 +199,12 @@ def references(parts_json: str | None, extra_json: str | None) -> list[bytes]:
     return [bytes.fromhex(each.removeprefix(SCHEME)) for each in held if each and each.startswith(SCHEME)]
 
 
-def digests(parts_json: str) -> list[bytes]:
+def blob_digests(parts_json: str) -> list[bytes]:
     """Return the digests that a stored message refers to."""
     return [bytes.fromhex(found) for found in re.findall(r'"blob:([0-9a-f]{64})"', parts_json)]
 
 
-def inflated(messages: Sequence[dict[str, Any]], blobs: Mapping[bytes, Blob]) -> list[dict[str, Any]]:
+def inline_blobs(messages: Sequence[dict[str, Any]], blobs: Mapping[bytes, Blob]) -> list[dict[str, Any]]:
     """Return the messages with every reference replaced by its binary, as data: URL or base64. Nothing is changed in place."""
     return [_inflated(message, blobs) if isinstance(message.get("content"), list) else message for message in messages]
 

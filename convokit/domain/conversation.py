@@ -17,8 +17,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from convokit.domain.ids import message_id
-from convokit.domain.message import MessageRow, moment
+from convokit.domain.ids import format_message_id
+from convokit.domain.message import MessageRow, to_datetime
 
 Value = TypeVar("Value")
 MAIN = "main"
@@ -78,9 +78,9 @@ class Conversation(BaseModel):
             title=row.title,
             metadata=json.loads(row.metadata) if row.metadata else {},
             last_seq=row.last_seq,
-            created_at=moment(row.created_at),
-            updated_at=moment(row.updated_at),
-            archived_at=None if row.archived_at is None else moment(row.archived_at),
+            created_at=to_datetime(row.created_at),
+            updated_at=to_datetime(row.updated_at),
+            archived_at=None if row.archived_at is None else to_datetime(row.archived_at),
         )
 
 
@@ -132,7 +132,7 @@ class VerifiedAll(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class CheckpointHead:
     """What a checkpoint knows of one conversation: how many entries it had, and the hash (hexadecimal) of the last one."""
 
     conversation_id: UUID
@@ -190,8 +190,8 @@ class Branch(BaseModel):
         return cls.model_construct(
             number=row.number,
             name=row.name,
-            head=None if row.head_seq is None else message_id(conversation_id, row.head_seq),
-            created_at=moment(row.created_at),
+            head=None if row.head_seq is None else format_message_id(conversation_id, row.head_seq),
+            created_at=to_datetime(row.created_at),
         )
 
 

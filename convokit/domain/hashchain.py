@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class HashInput:
     """A row about to be entered."""
 
     kind: Kind
@@ -41,7 +41,7 @@ class Leaf:
     commitment: bytes
 
 
-def genesis(conversation_id: UUID) -> bytes:
+def genesis_hash(conversation_id: UUID) -> bytes:
     """Return the hash before the first entry: a chain cannot be moved to another conversation."""
     return hashlib.sha256(_LINK + conversation_id.bytes).digest()
 
@@ -51,12 +51,12 @@ def new_salt() -> bytes:
     return os.urandom(16)
 
 
-def commitment(salt: bytes, covered: Sequence[object]) -> bytes:
+def compute_commitment(salt: bytes, covered: Sequence[object]) -> bytes:
     """Return the salted digest of a row's covered columns (text, numbers, None; bytes and ids as text)."""
     return hashlib.sha256(_LEAF + salt + _canonical(covered)).digest()
 
 
-def salted_digest(salt: bytes, data: bytes) -> bytes:
+def compute_salted_digest(salt: bytes, data: bytes) -> bytes:
     """Return the salted digest of bytes that were sent."""
     return hashlib.sha256(_LEAF + salt + data).digest()
 
@@ -73,16 +73,16 @@ def _canonical(values: Sequence[object]) -> bytes:
     return _ENCODER.encode(values).encode("utf-8")
 
 
-def extend(last: int, previous: bytes, leaves: Iterable[Leaf]) -> list[Entry]:
+def extend_chain(last: int, previous: bytes, leaves: Iterable[HashInput]) -> list[Entry]:
     """Return the entries that follow entry `last`, whose hash is `previous`."""
     entries = []
     for number, leaf in enumerate(leaves, last + 1):
-        previous = link(previous, number, leaf.kind, leaf.ref, leaf.commitment)
+        previous = compute_entry_hash(previous, number, leaf.kind, leaf.ref, leaf.commitment)
         entries.append(Entry(number, leaf.kind, leaf.ref, leaf.commitment, previous))
     return entries
 
 
-def link(previous: bytes, number: int, kind: str, ref: str, committed: bytes) -> bytes:
+def compute_entry_hash(previous: bytes, number: int, kind: str, ref: str, committed: bytes) -> bytes:
     """Return the hash of one entry."""
     head = f"{number}\x00{kind}\x00{ref}\x00".encode()
     return hashlib.sha256(_LINK + previous + head + committed).digest()

@@ -20,7 +20,7 @@ def new_id() -> UUID:
     return _versioned(value, 7)
 
 
-def keyed_id(database_id: UUID, tenant: str, key: str) -> UUID:
+def derive_conversation_id(database_id: UUID, tenant: str, key: str) -> UUID:
     """Return the UUIDv8 of the conversation that `tenant` keeps under `key` in this database.
 
     A hash over the JSON array of the three: no two pairs can run together, and the id alone tells nothing of the key.
@@ -35,7 +35,7 @@ def _versioned(value: int, version: int) -> UUID:
     return UUID(int=value | version << 76 | 0x2 << 62)
 
 
-def as_id(value: UUID | str, what: str = "id") -> UUID:
+def parse_id(value: UUID | str, what: str = "id") -> UUID:
     """Return `value` as a UUID. Raises: InvalidInput when it is not one."""
     if isinstance(value, UUID):
         return value
@@ -45,12 +45,12 @@ def as_id(value: UUID | str, what: str = "id") -> UUID:
         raise InvalidInput(what, f"{value!r} is not a UUID") from None
 
 
-def message_id(conversation_id: UUID, seq: int) -> str:
+def format_message_id(conversation_id: UUID, seq: int) -> str:
     """Return a message's public id. It is its place, so it costs no column and no index."""
     return f"{conversation_id}:{seq}"
 
 
-def message_seq(conversation_id: UUID, value: str | int) -> int:
+def parse_message_seq(conversation_id: UUID, value: str | int) -> int:
     """Return the seq in a message id of this conversation; a plain seq passes. Raises: InvalidInput."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEQ:
         return value

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from convokit.domain import hashchain
-from convokit.domain.ids import message_id
+from convokit.domain.ids import format_message_id
 
 Status = Literal["complete", "partial", "late", "redacted", "passage", "summary"]
 PASSAGE = "passage"
@@ -50,12 +50,12 @@ class MessageRow:
 
     def covered(self) -> list[object]:
         """Return the values the chain commits to, in a fixed order."""
-        return [getattr(self, name) for name in COVERED]
+        return [getattr(self, name) for name in CHAINED_COLUMNS]
 
-    def leaf(self) -> hashchain.Leaf:
+    def hash_input(self) -> hashchain.HashInput:
         """Return this row's entry to be; its salt must be set."""
         assert self.salt is not None
-        return hashchain.Leaf("message", str(self.seq), hashchain.commitment(self.salt, self.covered()))
+        return hashchain.HashInput("message", str(self.seq), hashchain.compute_commitment(self.salt, self.covered()))
 
     @property
     def is_passage(self) -> bool:
@@ -82,7 +82,7 @@ class MessageRow:
         return shape
 
 
-COVERED = tuple(name for name in MessageRow.__slots__ if name != "salt")
+CHAINED_COLUMNS = tuple(name for name in MessageRow.__slots__ if name != "salt")
 
 
 class Message(BaseModel):
@@ -107,13 +107,13 @@ class Message(BaseModel):
     @property
     def text(self) -> str:
         """The words of the message: its text parts joined, or the refusal, or nothing."""
-        return text_of(self.content) or self.refusal or ""
+        return extract_text(self.content) or self.refusal or ""
 
     @classmethod
     def of(cls, conversation_id: UUID, row: MessageRow) -> Message:
         """Return a stored row as a value. Nothing is validated again: we wrote it ourselves."""
         return cls.model_construct(
-            id=message_id(conversation_id, row.seq),
+            id=format_message_id(conversation_id, row.seq),
             seq=row.seq,
             parent_seq=row.parent_seq,
             turn_id=row.turn_id,
@@ -125,17 +125,17 @@ class Message(BaseModel):
             refusal=row.refusal,
             status=row.status,
             tokens=row.tokens,
-            created_at=moment(row.created_at),
+            created_at=to_datetime(row.created_at),
         )
 
 
-def text_of(content: str | list[dict[str, Any]] | None) -> str:
+def extract_text(content: str | list[dict[str, Any]] | None) -> str:
     """Return the words in a message's content."""
     if isinstance(content, str):
         return content
     return "".join(str(part.get("text", "")) for part in content or () if part.get("type") == "text")
 
 
-def moment(microseconds: int) -> datetime:
+def to_datetime(microseconds: int) -> datetime:
     """Return a stored time as a UTC datetime."""
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

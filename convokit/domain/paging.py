@@ -12,7 +12,7 @@ Progress = Callable[[int, int | None], None]
 From the thread that does the work, which in the asynchronous face need not be the caller's."""
 
 
-def check_limit(limit: int) -> None:
+def validate_limit(limit: int) -> None:
     """Raise: InvalidInput unless `limit` is a page's size."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
         raise InvalidInput("limit", f"must be a whole number from 1 to {MAX_PAGE:,}, not {limit!r}")

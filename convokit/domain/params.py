@@ -75,7 +75,7 @@ def _adapter() -> TypeAdapter[RequestParams]:
     return TypeAdapter(RequestParams)
 
 
-def check(given: Mapping[str, Any]) -> RequestParams:
+def validate_params(given: Mapping[str, Any]) -> RequestParams:
     """Return the parameters, each within its documented range and fit to go together.
 
     Raises: SettingsError naming the first parameter that is not.

@@ -106,7 +106,7 @@ class Profile(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
-def resolve(model: str, base_url: str, *, name: str | None = None) -> Profile:
+def resolve_profile(model: str, base_url: str, *, name: str | None = None) -> Profile:
     """Return the profile for `model` at `base_url`; `name` picks a provider instead of looking at the host.
 
     Raises: SettingsError when no provider has that name.

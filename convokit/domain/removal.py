@@ -36,11 +36,11 @@ class RemovalRow:
     salt: bytes
     created_at: int
 
-    def leaf(self) -> hashchain.Leaf:
+    def leaf(self) -> hashchain.HashInput:
         """Return this row's entry to be."""
         covered = [self.number, self.ref, self.author, self.reason, self.created_at]
         kind: hashchain.Kind = "erasure" if self.ref == EVERYTHING else "redaction"
-        return hashchain.Leaf(kind, self.ref, hashchain.commitment(self.salt, covered))
+        return hashchain.HashInput(kind, self.ref, hashchain.compute_commitment(self.salt, covered))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
-from convokit.domain.text import compact_json
+from convokit.domain.text import dump_json
 from convokit.domain.turn import Reply, Turn
 
 DIGEST_BYTES = 16
@@ -51,7 +51,7 @@ Reason = Literal[
 """Why two requests differ: each is explained at `Diff.reason`."""
 
 
-def prompt_digest(text: str) -> bytes:
+def compute_prompt_digest(text: str) -> bytes:
     """Return what a developer prompt or tool set is stored under."""
     return hashlib.sha256(text.encode("utf-8")).digest()[:DIGEST_BYTES]
 
@@ -104,7 +104,7 @@ class Manifest:
         for name in ("stream", "stable", "transcript"):
             if getattr(self, name):
                 values[name] = getattr(self, name)
-        return compact_json(values)
+        return dump_json(values)
 
     @classmethod
     def of(cls, stored: str) -> Manifest:

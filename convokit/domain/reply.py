@@ -39,7 +39,7 @@ class Change(BaseModel):
 
 
 @dataclass(slots=True)
-class Answer:
+class ReplyChoice:
     """One choice of a completion, as the assistant message it becomes."""
 
     index: int = 0
@@ -57,10 +57,10 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Completion:
+class ParsedReply:
     """One finished API call: every choice, and what the server said about the call."""
 
-    answers: list[Answer]
+    choices: list[ReplyChoice]
     response_id: str | None = None
     model: str | None = None
     created: int | None = None

@@ -19,7 +19,7 @@ MAX_DEPTH = 32
 MAX_NUMBER = 2**53
 
 
-def checked(field: str, value: object, *, limit: int, setting: str) -> str:
+def validate_text(field: str, value: object, *, limit: int, setting: str) -> str:
     """Return `value` if it is text that every backend can hold, of at most `limit` bytes of UTF-8.
 
     Raises: InvalidInput, TooLarge (which names `setting`).
@@ -37,25 +37,25 @@ def checked(field: str, value: object, *, limit: int, setting: str) -> str:
     return value
 
 
-def repaired(value: str) -> str:
+def repair_text(value: str) -> str:
     """Return text from a server with what cannot be stored replaced by U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", value)
 
 
-def compact_json(value: Any) -> str:
+def dump_json(value: Any) -> str:
     """Return `value` as compact JSON text, non-ASCII characters as they are."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def checked_json(field: str, value: Mapping[str, Any], *, limit: int, setting: str) -> str:
+def validate_json(field: str, value: Mapping[str, Any], *, limit: int, setting: str) -> str:
     """Return a JSON object that means the same on every backend: string keys, finite numbers, integers within 2**53.
 
     Raises: InvalidInput naming the path of what does not fit, TooLarge.
     """
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be a mapping, not {type(value).__name__}")
-    encoded = compact_json(plain_json(field, value))
-    return checked(field, encoded, limit=limit, setting=setting)
+    encoded = dump_json(plain_json(field, value))
+    return validate_text(field, encoded, limit=limit, setting=setting)
 
 
 def plain_json(path: str, value: object, *, deepest: int = MAX_DEPTH, most: int = MAX_NUMBER) -> Any:
@@ -70,7 +70,7 @@ def plain_json(path: str, value: object, *, deepest: int = MAX_DEPTH, most: int 
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidInput(path, f"key {key!r} is not text")
-            place = f"{path}.{repaired(key)}"
+            place = f"{path}.{repair_text(key)}"
             plain_json(place, key)
             made[key] = plain_json(place, item, deepest=deepest - 1, most=most)
         return made

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from convokit.domain.text import compact_json
+from convokit.domain.text import dump_json
 from convokit.errors import SettingsError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -101,7 +101,7 @@ def _check_types(body: Mapping[str, Any]) -> None:
 def _text(raw: Mapping[str, Any]) -> str:
     """Return the tool as JSON text: proof that it can be sent, and a copy that nobody else can change."""
     try:
-        text = compact_json(dict(raw))
+        text = dump_json(dict(raw))
         text.encode("utf-8")  # a lone surrogate is a ValueError
     except (TypeError, ValueError, RecursionError):
         raise SettingsError("tools", "a tool given as a dict holds a value that JSON does not have") from None

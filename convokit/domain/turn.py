@@ -12,12 +12,12 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from convokit.domain import hashchain
-from convokit.domain.ids import message_id
-from convokit.domain.message import Message, moment
+from convokit.domain.ids import format_message_id
+from convokit.domain.message import Message, to_datetime
 from convokit.domain.reply import Change, RateLimits, Usage
 
 TurnState = Literal["open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded"]
-LATE_CALLS = 1000
+LATE_CALL_OFFSET = 1000
 """What is added to the number of a call whose reply came late: the call's own row is closed already."""
 CallState = Literal["sending", "streaming", "ok", "error", "ambiguous", "abandoned"]
 
@@ -44,7 +44,7 @@ class OpenTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class IdempotencyKey:
     """An idempotency key as it is stored: hashed, with the salted fingerprint of the request it came with."""
 
     hash: bytes
@@ -52,10 +52,10 @@ class Key:
     fingerprint: bytes
 
     @classmethod
-    def of(cls, key: str, request: str) -> Key:
+    def of(cls, key: str, request: str) -> IdempotencyKey:
         """Return the key for a request, given as canonical text."""
         salt = hashchain.new_salt()
-        return cls(hashlib.sha256(key.encode()).digest(), salt, hashchain.salted_digest(salt, request.encode()))
+        return cls(hashlib.sha256(key.encode()).digest(), salt, hashchain.compute_salted_digest(salt, request.encode()))
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class TurnRow:
     def was_sent_with(self, request: str) -> bool:
         """Whether the turn was sent with this very request."""
         salt = bytes(self.fingerprint_salt or b"")
-        return hashchain.salted_digest(salt, request.encode()) == bytes(self.fingerprint or b"")
+        return hashchain.compute_salted_digest(salt, request.encode()) == bytes(self.fingerprint or b"")
 
 
 class Turn(BaseModel):
@@ -114,12 +114,12 @@ class Turn(BaseModel):
         return cls.model_construct(
             id=row.id,
             state=row.state,
-            question=message_id(conversation_id, row.question_seq),
-            reply=None if row.reply_seq is None else message_id(conversation_id, row.reply_seq),
+            question=format_message_id(conversation_id, row.question_seq),
+            reply=None if row.reply_seq is None else format_message_id(conversation_id, row.reply_seq),
             error=None if row.error is None else json.loads(row.error),
-            started_at=moment(row.started_at),
-            first_token_at=None if row.first_token_at is None else moment(row.first_token_at),
-            ended_at=None if row.ended_at is None else moment(row.ended_at),
+            started_at=to_datetime(row.started_at),
+            first_token_at=None if row.first_token_at is None else to_datetime(row.first_token_at),
+            ended_at=None if row.ended_at is None else to_datetime(row.ended_at),
         )
 
 
@@ -137,7 +137,7 @@ class Recovered(BaseModel):
 
 
 @dataclass(slots=True)
-class CompletionRow:
+class CallRow:
     """A row of the completion table: one API call."""
 
     turn_id: UUID
@@ -169,20 +169,20 @@ class CompletionRow:
 
     def covered(self) -> list[object]:
         """Return the values the chain commits to: every column but the two salts."""
-        return [getattr(self, name) for name in COVERED]
+        return [getattr(self, name) for name in CHAINED_COLUMNS]
 
     @property
     def ref(self) -> str:
         """The row's name in the chain."""
         return f"{self.turn_id}:{self.number}"
 
-    def leaf(self) -> hashchain.Leaf:
+    def hash_input(self) -> hashchain.HashInput:
         """Return this row's entry to be; its salt must be set."""
         assert self.salt is not None
-        return hashchain.Leaf("completion", self.ref, hashchain.commitment(self.salt, self.covered()))
+        return hashchain.HashInput("completion", self.ref, hashchain.compute_commitment(self.salt, self.covered()))
 
 
-COVERED = tuple(name for name in CompletionRow.__slots__ if name not in ("salt", "body_salt"))
+CHAINED_COLUMNS = tuple(name for name in CallRow.__slots__ if name not in ("salt", "body_salt"))
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from convokit.audit.verify import verify
 from convokit.domain import hashchain as chains
-from convokit.domain.content import digests
+from convokit.domain.content import blob_digests
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.removal import EVERYTHING, MOST_TRACES, Order, RemovalRow, Removed, traces
@@ -39,13 +39,13 @@ def redact(connection: Connection, tenant: str, conversation_id: UUID, order: Or
     if row is None:
         return None
     assert order.seq is not None
-    asked = messages.get(connection, row.id, order.seq)
+    asked = messages.find(connection, row.id, order.seq)
     if asked is None:
         raise NotFound("message", order.seq)
     if asked.status == "redacted":
         return Removed(seqs=(asked.seq,))
     covering = _summaries(connection, row.id, asked.seq)
-    gone = messages.among(connection, row.id, sorted({asked.seq, *covering.values()}))
+    gone = messages.read_many(connection, row.id, sorted({asked.seq, *covering.values()}))
     seqs = [each.seq for each in gone]
     held = list(dict.fromkeys(digest for each in gone for digest in _digests(each)))
     unused = sql.unused(connection, row.id, held, seqs)
@@ -102,7 +102,7 @@ def erase(connection: Connection, tenant: str, conversation_id: UUID, order: Ord
         search_index.forget_conversation(connection, row.id)
         sql.erase(connection, row.id)
         row.subject = row.title = row.metadata = row.settings = None
-        conversations.describe(connection, row)
+        conversations.update_description(connection, row)
         conversations.set_pins(connection, row, None)
         _enter(connection, row, order, [EVERYTHING])
         removed.entries = 1
@@ -142,7 +142,7 @@ def _summaries(connection: Connection, conversation_id: UUID, seq: int) -> dict[
 
 
 def _digests(row: MessageRow) -> list[bytes]:
-    return [digest for document in (row.parts, row.extra) if document is not None for digest in digests(document)]
+    return [digest for document in (row.parts, row.extra) if document is not None for digest in blob_digests(document)]
 
 
 def _calls(
@@ -172,7 +172,7 @@ def _traces(
     texts = [each for row in rows for each in (row.content, row.refusal, row.name) if each]
     documents = [each for row in rows for each in (row.parts, row.tool_calls, row.extra) if each]
     salts = [bytes(row.salt) for row in rows if row.salt is not None]
-    found = blobs.among(connection, conversation_id, binaries[:_SAMPLE]) if binaries else {}
+    found = blobs.read_blobs(connection, conversation_id, binaries[:_SAMPLE]) if binaries else {}
     starts = [each.data[:64] for each in found.values() if len(each.data) >= 64]
     return traces(texts=texts, documents=documents, binaries=[*salts, *starts])[:MOST_TRACES]
 
@@ -180,7 +180,7 @@ def _traces(
 def _sampled(connection: Connection, row: ConversationRow) -> list[bytes]:
     """Return pieces of the conversation's first and last messages, and of what is said of it."""
     ends = {*range(1, _SAMPLE + 1), *range(row.last_seq - _SAMPLE + 1, row.last_seq + 1)}
-    rows = messages.among(connection, row.id, sorted(ends))
+    rows = messages.read_many(connection, row.id, sorted(ends))
     said = traces(
         texts=[each for each in (row.subject, row.title) if each],
         documents=[each for each in (row.metadata, row.settings) if each],
@@ -198,9 +198,9 @@ def _enter(connection: Connection, row: ConversationRow, order: Order, refs: Seq
         RemovalRow(number, ref, order.author, order.reason, chains.new_salt(), order.at)
         for number, ref in enumerate(refs, row.last_entry + 1)
     ]
-    entries = chains.extend(row.last_entry, row.chain_hash, [each.leaf() for each in rows])
-    removal_records.insert_rows(connection, row.id, rows)
-    chain.append(connection, row.id, entries)
+    entries = chains.extend_chain(row.last_entry, row.chain_hash, [each.leaf() for each in rows])
+    removal_records.insert_removals(connection, row.id, rows)
+    chain.append_entries(connection, row.id, entries)
     moved = replace(row, last_entry=entries[-1].number, chain_hash=entries[-1].hash)
     moved_on = conversations.advance(connection, row, moved, None)
     assert moved_on  # it is locked

@@ -15,14 +15,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.anchor import seq_of
-from convokit.completion.effects import Flow, aside, read, write_once
-from convokit.completion.recovery import close, counter_of, is_gone
-from convokit.completion.state import Scope, Target, identify, missing, ready
-from convokit.domain.message import Message, moment
+from convokit.completion.anchor import resolve_seq_flow
+from convokit.completion.effects import Flow, read_flow, thread_flow, write_once_flow
+from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
+from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found
+from convokit.domain.message import Message, to_datetime
 from convokit.domain.paging import Progress
 from convokit.domain.removal import MOST_TRACES, Action, Bytes, Order, Receipt, Removed
-from convokit.domain.text import checked
+from convokit.domain.text import validate_text
 from convokit.erasure import residue, sql
 from convokit.errors import ConversationBusy, InvalidInput
 from convokit.store import conversations, search_index, turns
@@ -67,8 +67,8 @@ class _Account:
 
 
 def redact(
-    scope: Scope,
-    target: Target,
+    scope: KitState,
+    target: ChatRef,
     work: Work,
     message: Message | str | int,
     *,
@@ -78,28 +78,28 @@ def redact(
 ) -> Flow[Receipt]:
     """Remove one message's text from everywhere. Raises: NotFound, InvalidInput, ConversationBusy."""
     order = _order(scope, reason, author, dry_run=dry_run)
-    seq = yield from seq_of(scope, target, message)
+    seq = yield from resolve_seq_flow(scope, target, message)
     return (yield from _one(scope, target, work, _Account("redact", replace(order, seq=seq))))
 
 
 def erase(
-    scope: Scope, target: Target, work: Work, *, reason: str | None, author: str | None, dry_run: bool
+    scope: KitState, target: ChatRef, work: Work, *, reason: str | None, author: str | None, dry_run: bool
 ) -> Flow[Receipt]:
     """Remove every text of a conversation. Raises: NotFound, InvalidInput, ConversationBusy."""
     order = _order(scope, reason, author, dry_run=dry_run)
-    yield from identify(scope, target)
+    yield from identify_flow(scope, target)
     return (yield from _one(scope, target, work, _Account("erase", order)))
 
 
-def _one(scope: Scope, target: Target, work: Work, account: _Account) -> Flow[Receipt]:
+def _one(scope: KitState, target: ChatRef, work: Work, account: _Account) -> Flow[Receipt]:
     assert target.id is not None
     if not (yield from _removed(scope, target.id, work, account)):
-        raise missing(target)
+        raise not_found(target)
     return (yield from _finished(scope, account))
 
 
 def erase_many(
-    scope: Scope,
+    scope: KitState,
     work: Work,
     *,
     subject: str | None,
@@ -114,7 +114,7 @@ def erase_many(
         raise InvalidInput("subject", "name whose conversations to erase, or from what age on (older_than)")
     order = _order(scope, reason, author, dry_run=dry_run)
     if subject is not None:
-        checked("subject", subject, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
+        validate_text("subject", subject, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
     before = _before(order, older_than)
     account = _Account("erase", order, prompts=None)
 
@@ -128,13 +128,13 @@ def erase_many(
     return (yield from _finished(scope, account))
 
 
-def purge(scope: Scope, *, older_than: timedelta | None, dry_run: bool, progress: Progress | None) -> Flow[Receipt]:
+def purge(scope: KitState, *, older_than: timedelta | None, dry_run: bool, progress: Progress | None) -> Flow[Receipt]:
     """Delete the tenant's erased conversations, tombstones and all. Raises: InvalidInput."""
     order = _order(scope, None, None, dry_run=dry_run)
     account = _Account("purge", order, prompts=None)
 
     def each(conversation_id: UUID) -> Flow[None]:
-        if dry_run or (yield from write_once(sql.purge, scope.tenant, conversation_id)):
+        if dry_run or (yield from write_once_flow(sql.purge, scope.tenant, conversation_id)):
             account.add(conversation_id, Removed(Counter(conversation=1)))
 
     before = _before(order, older_than)
@@ -142,10 +142,10 @@ def purge(scope: Scope, *, older_than: timedelta | None, dry_run: bool, progress
     return (yield from _finished(scope, account))
 
 
-def _order(scope: Scope, reason: str | None, author: str | None, *, dry_run: bool) -> Order:
+def _order(scope: KitState, reason: str | None, author: str | None, *, dry_run: bool) -> Order:
     for name, said in (("reason", reason), ("author", author)):
         if said is not None:
-            checked(name, said, limit=scope.limits.metadata_bytes, setting="Limits.metadata_bytes")
+            validate_text(name, said, limit=scope.limits.metadata_bytes, setting="Limits.metadata_bytes")
     return Order(author, reason, scope.clock.now_us(), dry_run)
 
 
@@ -158,7 +158,7 @@ def _before(order: Order, older_than: timedelta | None) -> int | None:
 
 
 def _over(
-    scope: Scope,
+    scope: KitState,
     each: Callable[[UUID], Flow[None]],
     *,
     subject: str | None,
@@ -167,16 +167,16 @@ def _over(
     progress: Progress | None,
 ) -> Flow[None]:
     """Do `each` for the tenant's conversations that fit, the longest unused first."""
-    yield from ready(scope)
+    yield from check_schema_flow(scope)
     which = {"subject": subject, "before": before, "erased": erased}
     total = done = 0
     if progress is not None:
-        total = yield from read(lambda connection: sql.count_selected(connection, scope.tenant, **which))  # type: ignore[arg-type]
+        total = yield from read_flow(lambda connection: sql.count_selected(connection, scope.tenant, **which))  # type: ignore[arg-type]
         progress(0, total)
     after: tuple[int, UUID] | None = None
     while True:
         place = after
-        found = yield from read(
+        found = yield from read_flow(
             lambda connection, place=place: sql.selected(  # type: ignore[misc]
                 connection, scope.tenant, subject=subject, before=before, erased=erased, after=place, limit=PAGE
             )
@@ -190,55 +190,57 @@ def _over(
             return
 
 
-def _removed(scope: Scope, conversation_id: UUID, work: Work, account: _Account) -> Flow[bool]:
+def _removed(scope: KitState, conversation_id: UUID, work: Work, account: _Account) -> Flow[bool]:
     """Remove from one conversation, and check it. Return False when it is not there. Raises: ConversationBusy."""
     yield from _close_left(scope, conversation_id, dry_run=account.order.dry_run)
-    run = read if account.order.dry_run else write_once
+    run = read_flow if account.order.dry_run else write_once_flow
     removed = yield from run(work.remove, scope.tenant, conversation_id, account.order)
     if removed is None:
         return False
     account.add(conversation_id, removed)
     if not account.order.dry_run:
         seqs = removed.seqs if account.action == "redact" else None
-        left, chain = yield from read(work.check, scope.tenant, conversation_id, seqs)
+        left, chain = yield from read_flow(work.check, scope.tenant, conversation_id, seqs)
         account.remaining += left
         account.chain = account.chain if chain == "whole" else chain
     return True
 
 
-def _close_left(scope: Scope, conversation_id: UUID, *, dry_run: bool) -> Flow[None]:
+def _close_left(scope: KitState, conversation_id: UUID, *, dry_run: bool) -> Flow[None]:
     """Close the turns whose worker is gone. Raises: ConversationBusy when one is open whose worker is not."""
-    conversation = yield from read(conversations.find, scope.tenant, conversation_id)
+    conversation = yield from read_flow(conversations.find, scope.tenant, conversation_id)
     if conversation is None:
         return
-    for branch in (yield from read(sql.open_branches, conversation_id)):
-        held = yield from read(turns.open_on, conversation_id, branch)
+    for branch in (yield from read_flow(sql.open_branches, conversation_id)):
+        held = yield from read_flow(turns.find_open, conversation_id, branch)
         if held is None:
             continue
-        if not is_gone(scope, held):
+        if not is_worker_gone(scope, held):
             name = conversation.key if conversation.key is not None else conversation_id
             raise ConversationBusy(name, held.id, held.age_us / 1_000_000)
         if not dry_run:
-            yield from close(scope, conversation, branch, held, counter_of(scope, conversation), "abandoned")
-            conversation = yield from read(conversations.find, scope.tenant, conversation_id)
+            yield from close_turn_flow(
+                scope, conversation, branch, held, resolve_counter(scope, conversation), "abandoned"
+            )
+            conversation = yield from read_flow(conversations.find, scope.tenant, conversation_id)
             assert conversation is not None
 
 
-def _finished(scope: Scope, account: _Account) -> Flow[Receipt]:
+def _finished(scope: KitState, account: _Account) -> Flow[Receipt]:
     """Delete the prompts that nobody refers to any more, look for what is left in the file, and write the receipt."""
     order = account.order
     if account.action != "redact":
         without = account.ids if order.dry_run else set()
-        unused = yield from read(residue.unreferenced, scope.tenant, account.prompts, without)
+        unused = yield from read_flow(residue.unreferenced, scope.tenant, account.prompts, without)
         if unused and not order.dry_run:
-            account.counts["prompt"] += yield from write_once(residue.drop_prompts, scope.tenant, unused)
+            account.counts["prompt"] += yield from write_once_flow(residue.drop_prompts, scope.tenant, unused)
         else:
             account.counts["prompt"] += len(unused)
     state: Bytes = "unchecked"
     searched = 0
     if not order.dry_run:
         if account.counts["message"]:
-            yield from write_once(search_index.optimize)
+            yield from write_once_flow(search_index.optimize)
         state, searched = yield from _scrubbed(account.traces)
     erased = not order.dry_run and account.action != "purge"
     return Receipt(
@@ -249,7 +251,7 @@ def _finished(scope: Scope, account: _Account) -> Flow[Receipt]:
         entries=account.entries,
         author=order.author,
         reason=order.reason,
-        at=moment(order.at),
+        at=to_datetime(order.at),
         remaining=account.remaining if erased else None,
         chain=account.chain if erased else None,
         bytes=state,
@@ -260,16 +262,16 @@ def _finished(scope: Scope, account: _Account) -> Flow[Receipt]:
 
 def _scrubbed(traces: Sequence[bytes]) -> Flow[tuple[Bytes, int]]:
     """Truncate a SQLite file's log, and search both for what was removed. What another row says as well is that row's own."""
-    path = yield from read(residue.file_of)
+    path = yield from read_flow(residue.file_of)
     if path is None:
         return "server", 0
     try:
-        found = yield from aside(residue.scrub, path=path, pieces=traces)
+        found = yield from thread_flow(residue.scrub, path=path, pieces=traces)
     except (sqlite3.Error, OSError):
         return "unchecked", 0
     if found is None:
         return "pending", 0
     for piece in found:
-        if not (yield from read(residue.stands_elsewhere, piece)):
+        if not (yield from read_flow(residue.stands_elsewhere, piece)):
             return "found", len(traces)
     return "gone", len(traces)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, bindparam, literal, select
 from sqlalchemy.exc import IntegrityError
 
 from convokit.domain import hashchain as chains
-from convokit.domain.content import digests
+from convokit.domain.content import blob_digests
 from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import MessageRow
 from convokit.domain.removal import RemovalRow
@@ -71,35 +71,37 @@ def write(connection: Connection, row: ConversationRow, copy: Copy) -> bool:
     """Write the copy; False, and nothing written, when there is a conversation under its id already."""
     if conversations.find(connection, row.tenant, copy.id) is not None:
         return False
-    places = _Places(messages.runs(connection, row.id, copy.head_seq))
+    places = _Places(messages.list_runs(connection, row.id, copy.head_seq))
     made = _conversation(row, copy, places)
     try:
         conversations.create(connection, made)
     except IntegrityError:  # by another process, since we looked
         return False
     ref = f"{row.id}:{row.last_entry}:{bytes(row.chain_hash).hex()}"
-    entries = chains.extend(0, made.chain_hash, [chains.Leaf("import", ref, chains.commitment(b"", [ref]))])
+    entries = chains.extend_chain(
+        0, made.chain_hash, [chains.HashInput("import", ref, chains.compute_commitment(b"", [ref]))]
+    )
     seq = 0
     tombs: list[int] = []
     left = places.old()
     while batch := list(islice(left, BATCH)):
-        rows = [_again(each, places) for each in sorted(messages.among(connection, row.id, batch), key=_seq)]
-        leaves = [each.leaf() for each in rows]
+        rows = [_again(each, places) for each in sorted(messages.read_many(connection, row.id, batch), key=_seq)]
+        leaves = [each.hash_input() for each in rows]
         for each in rows:
             if each.status == "redacted":
                 each.salt = None
                 tombs.append(each.seq)
         _keep_blobs(connection, row.id, copy.id, rows)
-        chain.append(connection, copy.id, entries)
+        chain.append_entries(connection, copy.id, entries)
         messages.append(connection, copy.id, rows)
-        entries = chains.extend(entries[-1].number, entries[-1].hash, leaves)
+        entries = chains.extend_chain(entries[-1].number, entries[-1].hash, leaves)
         seq = rows[-1].seq
-    chain.append(connection, copy.id, entries)
+    chain.append_entries(connection, copy.id, entries)
     entries = _bury(connection, copy, entries[-1], tombs) or entries
     summing = _sum_up(connection, row.id, copy, places, seq)
     if summing:
-        entries = chains.extend(entries[-1].number, entries[-1].hash, [each.leaf() for each in summing])
-        chain.append(connection, copy.id, entries)
+        entries = chains.extend_chain(entries[-1].number, entries[-1].hash, [each.hash_input() for each in summing])
+        chain.append_entries(connection, copy.id, entries)
     last = seq + len(summing)
     moved = replace(made, last_seq=last, last_entry=entries[-1].number, chain_hash=entries[-1].hash)
     return conversations.advance(connection, made, moved, seq)
@@ -108,13 +110,13 @@ def write(connection: Connection, row: ConversationRow, copy: Copy) -> bool:
 def _sum_up(connection: Connection, source: UUID, copy: Copy, places: _Places, last: int) -> list[MessageRow]:
     """Write the path's summaries again behind its messages, where the window leaves out what they stand for here, too."""
     made: list[MessageRow] = []
-    for each in reversed(summaries.of_path(connection, source, copy.head_seq)):
+    for each in reversed(summaries.list_path_summaries(connection, source, copy.head_seq)):
         first, end = places.of(each.row.from_seq), places.of(each.row.to_seq)
         if first is not None and end is not None:
             seq = last + len(made) + 1
             text = replace(each.message, seq=seq, parent_seq=end, run_start_seq=seq, salt=chains.new_salt())
             messages.append(connection, copy.id, [text])
-            summaries.add(connection, copy.id, SummaryRow(first, end, each.row.created_at, message_seq=seq))
+            summaries.insert_summary(connection, copy.id, SummaryRow(first, end, each.row.created_at, message_seq=seq))
             made.append(text)
     return made
 
@@ -136,9 +138,9 @@ def _bury(connection: Connection, copy: Copy, last: chains.Entry, seqs: Sequence
         RemovalRow(number, f"message:{seq}", None, _COPIED, chains.new_salt(), copy.at)
         for number, seq in enumerate(seqs, last.number + 1)
     ]
-    entries = chains.extend(last.number, last.hash, [each.leaf() for each in found])
-    removal_records.insert_rows(connection, copy.id, found)
-    chain.append(connection, copy.id, entries)
+    entries = chains.extend_chain(last.number, last.hash, [each.leaf() for each in found])
+    removal_records.insert_removals(connection, copy.id, found)
+    chain.append_entries(connection, copy.id, entries)
     return entries
 
 
@@ -157,7 +159,7 @@ def _conversation(row: ConversationRow, copy: Copy, places: _Places) -> Conversa
         head_seq=None,
         last_seq=0,
         last_entry=0,
-        chain_hash=chains.genesis(copy.id),
+        chain_hash=chains.genesis_hash(copy.id),
         created_at=copy.at,
         updated_at=max(copy.at, row.updated_at),
         archived_at=None,
@@ -174,7 +176,9 @@ def _again(row: MessageRow, places: _Places) -> MessageRow:
 
 def _keep_blobs(connection: Connection, source: UUID, copy: UUID, rows: Sequence[MessageRow]) -> None:
     """Give the copy the binaries that these messages refer to, without bringing them here."""
-    wanted = {digest for row in rows for text in (row.parts, row.extra) if text is not None for digest in digests(text)}
+    wanted = {
+        digest for row in rows for text in (row.parts, row.extra) if text is not None for digest in blob_digests(text)
+    }
     if wanted:
         statement = insert_new(connection.dialect.name, blob).from_select(
             ["conversation_id", "digest", "media_type", "data"],

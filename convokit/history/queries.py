@@ -10,13 +10,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, read
-from convokit.completion.state import Scope, Target, check_indexed, identify, missing, ready
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found, require_search
 from convokit.domain.conversation import Conversation, Page
-from convokit.domain.ids import message_seq
+from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import Message
-from convokit.domain.paging import check_limit
-from convokit.domain.text import checked
+from convokit.domain.paging import validate_limit
+from convokit.domain.text import validate_text
 from convokit.errors import InvalidInput
 from convokit.store import conversations, messages
 
@@ -24,22 +24,22 @@ Result = TypeVar("Result")
 
 
 def listing(
-    scope: Scope, target: Target, *, limit: int, before: str | int | None, passages: bool
+    scope: KitState, target: ChatRef, *, limit: int, before: str | int | None, passages: bool
 ) -> Flow[list[Message]]:
     """Return the newest `limit` messages of the chat's path, oldest first; `before` goes further back."""
-    check_limit(limit)
-    conversation_id = yield from identify(scope, target)
-    last = None if before is None else message_seq(conversation_id, before)
-    found = yield from read(_page, scope.tenant, target, conversation_id, last, limit, passages)
+    validate_limit(limit)
+    conversation_id = yield from identify_flow(scope, target)
+    last = None if before is None else parse_message_seq(conversation_id, before)
+    found = yield from read_flow(_page, scope.tenant, target, conversation_id, last, limit, passages)
     if found is None:
-        raise missing(target)
+        raise not_found(target)
     return found
 
 
 def _page(
     connection: Connection,
     tenant: str,
-    target: Target,
+    target: ChatRef,
     conversation_id: UUID,
     before: int | None,
     limit: int,
@@ -48,22 +48,24 @@ def _page(
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    last = conversations.head(connection, row, target.branch)
+    last = conversations.read_head(connection, row, target.branch)
     if before is not None:
-        marked = messages.get(connection, conversation_id, before)
+        marked = messages.find(connection, conversation_id, before)
         last = None if marked is None else marked.parent_seq
-    rows = messages.page(connection, conversation_id, last, limit, passages=passages)
+    rows = messages.read_page(connection, conversation_id, last, limit, passages=passages)
     return [Message.of(conversation_id, each) for each in rows]
 
 
-def recent(scope: Scope, *, subject: str | None, limit: int, before: str | None) -> Flow[Page[Conversation]]:
+def recent(scope: KitState, *, subject: str | None, limit: int, before: str | None) -> Flow[Page[Conversation]]:
     """Return a page of the tenant's conversations, the last used first."""
-    check_limit(limit)
+    validate_limit(limit)
     cursor = None if before is None else _cursor(before)
     if subject is not None:
-        checked("subject", subject, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
-    yield from ready(scope)
-    rows = yield from read(conversations.recent, scope.tenant, subject=subject, limit=limit + 1, before=cursor)
+        validate_text("subject", subject, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
+    yield from check_schema_flow(scope)
+    rows = yield from read_flow(
+        conversations.list_recent, scope.tenant, subject=subject, limit=limit + 1, before=cursor
+    )
     items = [Conversation.of(row) for row in rows[:limit]]
     more = len(rows) > limit
     following = _encode(rows[limit - 1].updated_at, rows[limit - 1].id) if more else None
@@ -85,34 +87,34 @@ def _cursor(value: str) -> tuple[int, UUID]:
         raise InvalidInput("before", "is not a cursor of this listing: pass the page's `next`") from None
 
 
-def of_tenant(scope: Scope, function: Callable[[Connection, str], Result]) -> Flow[Result]:
+def of_tenant(scope: KitState, function: Callable[[Connection, str], Result]) -> Flow[Result]:
     """Run a reading function over everything of the tenant."""
-    yield from ready(scope)
-    return (yield from read(function, scope.tenant))
+    yield from check_schema_flow(scope)
+    return (yield from read_flow(function, scope.tenant))
 
 
-def over(scope: Scope, target: Target, function: Callable[[Connection, str, UUID], Result | None]) -> Flow[Result]:
+def over(scope: KitState, target: ChatRef, function: Callable[[Connection, str, UUID], Result | None]) -> Flow[Result]:
     """Run a reading function over the chat's conversation. Raises: NotFound when it returns None."""
-    conversation_id = yield from identify(scope, target)
-    found = yield from read(function, scope.tenant, conversation_id)
+    conversation_id = yield from identify_flow(scope, target)
+    found = yield from read_flow(function, scope.tenant, conversation_id)
     if found is None:
-        raise missing(target)
+        raise not_found(target)
     return found
 
 
-def searched(scope: Scope, function: Callable[[Connection, str], Result]) -> Flow[Result]:
+def searched(scope: KitState, function: Callable[[Connection, str], Result]) -> Flow[Result]:
     """Run a reading function over the tenant's messages. Raises: SettingsError when nothing of them is indexed."""
-    check_indexed(scope)
-    yield from ready(scope)
-    return (yield from read(function, scope.tenant))
+    require_search(scope)
+    yield from check_schema_flow(scope)
+    return (yield from read_flow(function, scope.tenant))
 
 
 def on_branch(
-    scope: Scope, target: Target, function: Callable[[Connection, str, UUID, int], Result | None]
+    scope: KitState, target: ChatRef, function: Callable[[Connection, str, UUID, int], Result | None]
 ) -> Flow[Result]:
     """Run a reading function over the chat's conversation and branch. Raises: NotFound when it returns None."""
-    conversation_id = yield from identify(scope, target)
-    found = yield from read(function, scope.tenant, conversation_id, target.branch)
+    conversation_id = yield from identify_flow(scope, target)
+    found = yield from read_flow(function, scope.tenant, conversation_id, target.branch)
     if found is None:
-        raise missing(target)
+        raise not_found(target)
     return found

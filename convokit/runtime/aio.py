@@ -22,7 +22,18 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
+from convokit.completion.effects import (
+    CloseResponse,
+    Effect,
+    Emit,
+    Flow,
+    OpenRequest,
+    ReadBody,
+    RunTools,
+    Sleep,
+    Sql,
+    Stopped,
+)
 from convokit.domain.events import Started, StreamEvent
 from convokit.errors import ConvokitError, KitClosed
 from convokit.runtime import process
@@ -36,11 +47,11 @@ from convokit.store.engine import (
     SNAPSHOT,
     WRITE,
     Durability,
-    checked_durability,
     open_engine,
     require_driver,
     set_durability,
-    translated,
+    translate_error,
+    validate_durability,
 )
 from convokit.store.quick import quick
 
@@ -94,7 +105,7 @@ class AsyncEngineStore:
 
     def __init__(self, url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> None:
         require_driver()
-        self._durability: Durability = checked_durability(durability)
+        self._durability: Durability = validate_durability(durability)
         self._search = search
         self._url = url
         self._name = name
@@ -118,7 +129,7 @@ class AsyncEngineStore:
             async with self._engine(write=write).begin() as connection:
                 return await connection.run_sync(lambda connection: call(quick(connection)))
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise translated(self._name, error) from None
+            raise translate_error(self._name, error) from None
 
     def _engine(self, *, write: bool) -> AsyncEngine:
         loop = asyncio.get_running_loop()
@@ -230,20 +241,20 @@ class AsyncDriver:
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:
-            case Read(timeout_s):
+            case ReadBody(timeout_s):
                 assert self._answer is not None
                 return await self._answer.read(timeout_s)
             case Sql(call, write):
                 return await self._shielded(self._store.run(call, write=write))
-            case Open():
+            case OpenRequest():
                 await self._let_go()
                 self._answer = await self._client.open(effect)
                 return self._answer.head
-            case Close():
+            case CloseResponse():
                 await self._let_go()
             case Sleep(seconds):
                 await self._sleep(seconds)
-            case Run(calls):
+            case RunTools(calls):
                 return await arun_functions(calls)
         return None
 

@@ -9,16 +9,16 @@ from typing import Literal, cast
 
 from sqlalchemy.engine import URL
 
-from convokit.completion.options import NOTHING, Options
-from convokit.completion.state import Database, Scope, Target
+from convokit.completion.options import NO_OPTIONS, Options
+from convokit.completion.state import ChatRef, Database, KitState
 from convokit.domain.conversation import MAIN
-from convokit.domain.ids import MAX_SEQ, as_id, new_id
-from convokit.domain.profile import DEFAULT_BASE_URL, resolve
-from convokit.domain.text import checked, checked_json
+from convokit.domain.ids import MAX_SEQ, new_id, parse_id
+from convokit.domain.profile import DEFAULT_BASE_URL, resolve_profile
+from convokit.domain.text import validate_json, validate_text
 from convokit.errors import InvalidInput, SettingsError, TooLarge
 from convokit.runtime.process import is_dead, owner, running
 from convokit.settings import UNSET, Environment, Limits
-from convokit.store.engine import database_url, describe
+from convokit.store.engine import describe_url, parse_database_url
 
 OnDisconnect = Literal["stop", "finish"]
 ApiKey = str | Callable[[], str | None] | None
@@ -33,7 +33,7 @@ def scope_of(
     tenant: str,
     limits: Limits | None,
     search: bool = True,
-) -> tuple[URL, Scope]:
+) -> tuple[URL, KitState]:
     """Return the database's URL and the kit's scope. Raises: SettingsError, InvalidInput."""
     environment = Environment.read()
     given = database if database is not None else environment.database_url
@@ -41,18 +41,18 @@ def scope_of(
         raise SettingsError("database", 'none was named: pass "sqlite:///chat.db" or set CONVOKIT_DATABASE_URL')
     if options.model is UNSET and environment.model is not None:
         options = replace(options, model=environment.model)
-    url = database_url(given)
+    url = parse_database_url(given)
     server = base_url or environment.base_url or DEFAULT_BASE_URL
     if isinstance(options.profile, str):
-        resolve("", server, name=options.profile)
+        resolve_profile("", server, name=options.profile)
     if limits is not None and not isinstance(limits, Limits):
         raise SettingsError("limits", f"must be Limits, not {limits!r}")
     if not isinstance(search, bool):
         raise SettingsError("search", f"must be True or False, not {search!r}")
     bounds = limits or Limits()
-    scope = Scope(
+    scope = KitState(
         tenant=_tenant(tenant, bounds),
-        database=Database(describe(url)),
+        database=Database(describe_url(url)),
         base_url=server,
         api_key=_key(api_key, environment.api_key if base_url is None else None),
         options=options,
@@ -65,13 +65,13 @@ def scope_of(
     return url, scope
 
 
-def scope_for(scope: Scope, tenant: str) -> Scope:
+def scope_for(scope: KitState, tenant: str) -> KitState:
     """Return the scope bound to another tenant. Raises: InvalidInput."""
     return replace(scope, tenant=_tenant(tenant, scope.limits))
 
 
 def _tenant(given: str, limits: Limits) -> str:
-    checked("tenant", given, limit=limits.key_chars * 4, setting="Limits.key_chars")
+    validate_text("tenant", given, limit=limits.key_chars * 4, setting="Limits.key_chars")
     if not given:
         raise InvalidInput("tenant", "is empty")
     return given
@@ -103,18 +103,18 @@ def _fit(key: object) -> str | None:
     return key
 
 
-def _branch(scope: Scope, branch: object) -> int | str | None:
+def _branch(scope: KitState, branch: object) -> int | str | None:
     """Return the branch to look for, None for the main one. Raises: InvalidInput."""
     number = isinstance(branch, int) and not isinstance(branch, bool) and 0 <= branch <= MAX_SEQ
     if not number and (not isinstance(branch, str) or not branch):
         raise InvalidInput("branch", f"must be a branch's number or name, not {branch!r}")
     if isinstance(branch, str):
-        checked("branch", branch, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
+        validate_text("branch", branch, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
     return None if branch in (0, MAIN) else cast("int | str", branch)
 
 
 def target_of(
-    scope: Scope,
+    scope: KitState,
     key: str | None,
     id: object,
     *,
@@ -123,7 +123,7 @@ def target_of(
     metadata: object,
     options: Options,
     branch: object = 0,
-) -> Target:
+) -> ChatRef:
     """Return a chat's target. Raises: InvalidInput for a key, subject or metadata that cannot be stored."""
     limits = scope.limits
     if key is not None and id is not None:
@@ -131,21 +131,21 @@ def target_of(
     for name, value in (("key", key), ("subject", subject), ("title", title)):
         if value is None:
             continue
-        checked(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
+        validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
         if not value:
             raise InvalidInput(name, "is empty")
         if len(value) > limits.key_chars:
             raise TooLarge(name, len(value), limits.key_chars, setting="Limits.key_chars", unit="characters")
     encoded = None
     if metadata is not None:
-        encoded = checked_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # checked there
-    return Target(
+        encoded = validate_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # checked there
+    return ChatRef(
         key=key,
-        id=new_id() if id is None and key is None else None if id is None else as_id(id),  # type: ignore[arg-type]  # checked there
+        id=new_id() if id is None and key is None else None if id is None else parse_id(id),  # type: ignore[arg-type]  # checked there
         subject=subject,
         title=title,
         metadata=encoded,
-        options=NOTHING if options == NOTHING else options,
+        options=NO_OPTIONS if options == NO_OPTIONS else options,
         must_exist=id is not None,
         wanted=_branch(scope, branch),
     )

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
-from convokit.completion.effects import Head, Open
+from convokit.completion.effects import OpenRequest, ResponseHead
 from convokit.errors import SettingsError
 from convokit.runtime import process
 from convokit.runtime.http_errors import fail, late_head
@@ -36,7 +36,7 @@ _parents: list[object] = []
 class Answer(Protocol):
     """An answer whose body is still to come."""
 
-    head: Head
+    head: ResponseHead
 
     def read(self, timeout_s: float) -> bytes: ...
     def close(self) -> None: ...
@@ -45,14 +45,14 @@ class Answer(Protocol):
 class Client(Protocol):
     """Sends requests. Raises: ModelError."""
 
-    def open(self, request: Open) -> Answer: ...
+    def open(self, request: OpenRequest) -> Answer: ...
     def close(self) -> None: ...
 
 
 class AsyncAnswer(Protocol):
     """As `Answer`, awaited."""
 
-    head: Head
+    head: ResponseHead
 
     async def read(self, timeout_s: float) -> bytes: ...
     async def close(self) -> None: ...
@@ -61,7 +61,7 @@ class AsyncAnswer(Protocol):
 class AsyncClient(Protocol):
     """As `Client`, awaited."""
 
-    async def open(self, request: Open) -> AsyncAnswer: ...
+    async def open(self, request: OpenRequest) -> AsyncAnswer: ...
     async def close(self) -> None: ...
 
 
@@ -154,7 +154,7 @@ class HttpxClient:
         _parents.append(self._shards)
         self._shards = {}
 
-    def open(self, request: Open) -> Answer:
+    def open(self, request: OpenRequest) -> Answer:
         """Send, and wait for the head."""
         shards = self._for(request.url)
         client = shards.take()
@@ -206,7 +206,7 @@ class AsyncHttpxClient:
         _parents.append(self._loops)
         self._loops = WeakKeyDictionary()
 
-    async def open(self, request: Open) -> AsyncAnswer:
+    async def open(self, request: OpenRequest) -> AsyncAnswer:
         """Send, and wait for the head."""
         shards = self._for(request.url)
         client = shards.take()
@@ -298,13 +298,13 @@ class _AsyncHttpxAnswer:
             self._done()
 
 
-def _timeout(request: Open) -> dict[str, float]:
+def _timeout(request: OpenRequest) -> dict[str, float]:
     first, connect = request.first_byte_s, min(request.connect_s, request.first_byte_s)
     return {"connect": connect, "read": first, "write": first, "pool": first}
 
 
 def _built(
-    request: Open,
+    request: OpenRequest,
     client: httpx.Client | httpx.AsyncClient,
     *,
     own: bool,
@@ -326,5 +326,5 @@ def _parsed(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
-def _head(response: httpx.Response) -> Head:
-    return Head(response.status_code, {name.lower(): value for name, value in response.headers.items()})
+def _head(response: httpx.Response) -> ResponseHead:
+    return ResponseHead(response.status_code, {name.lower(): value for name, value in response.headers.items()})

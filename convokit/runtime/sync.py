@@ -17,14 +17,25 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from convokit.completion.effects import Close, Effect, Emit, Flow, Open, Read, Run, Sleep, Sql, Stopped
+from convokit.completion.effects import (
+    CloseResponse,
+    Effect,
+    Emit,
+    Flow,
+    OpenRequest,
+    ReadBody,
+    RunTools,
+    Sleep,
+    Sql,
+    Stopped,
+)
 from convokit.domain.events import Started, StreamEvent
 from convokit.errors import ConvokitError, KitClosed
 from convokit.runtime import process
 from convokit.runtime.http import Answer, Client
 from convokit.runtime.tools import run_functions
 from convokit.store import migrations
-from convokit.store.engine import SNAPSHOT, WRITE, open_engine, translated
+from convokit.store.engine import SNAPSHOT, WRITE, open_engine, translate_error
 from convokit.store.quick import quick
 
 log = logging.getLogger(__name__)
@@ -62,7 +73,7 @@ class SyncStore:
             with self._lock, self._writer.begin() as connection:
                 return call(quick(connection))
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise translated(self.name, error) from None
+            raise translate_error(self.name, error) from None
 
     def close(self) -> None:
         """Close the connections. Nothing runs any more."""
@@ -151,9 +162,9 @@ class SyncDriver:
         """
         self._let_go()
         answer: Any = None
-        if isinstance(effect, Sql) and effect.found is not None:
+        if isinstance(effect, Sql) and effect.find_committed is not None:
             with contextlib.suppress(ConvokitError):
-                answer = self._store.run(effect.found, write=False)
+                answer = self._store.run(effect.find_committed, write=False)
         error: Exception | None = Stopped() if answer is None else None
         told = error is not None
         while True:
@@ -172,20 +183,20 @@ class SyncDriver:
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
-            case Read(timeout_s):
+            case ReadBody(timeout_s):
                 assert self._answer is not None
                 return self._answer.read(timeout_s)
             case Sql(call, write):
                 return self._store.run(call, write=write)
-            case Open():
+            case OpenRequest():
                 self._let_go()
                 self._answer = self._client.open(effect)
                 return self._answer.head
-            case Close():
+            case CloseResponse():
                 self._let_go()
             case Sleep(seconds):
                 self._sleep(seconds)
-            case Run(calls):
+            case RunTools(calls):
                 return run_functions(calls)
         return None
 

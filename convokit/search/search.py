@@ -21,12 +21,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, write_once
-from convokit.completion.state import Scope, check_indexed, ready
+from convokit.completion.effects import Flow, write_once_flow
+from convokit.completion.state import KitState, check_schema_flow, require_search
 from convokit.domain.conversation import Page
-from convokit.domain.ids import MAX_SEQ, as_id
+from convokit.domain.ids import MAX_SEQ, parse_id
 from convokit.domain.message import Message
-from convokit.domain.text import MAX_NUMBER, checked, compact_json
+from convokit.domain.text import MAX_NUMBER, dump_json, validate_text
 from convokit.errors import InvalidInput, NotFound
 from convokit.search.query import Hit, Query
 from convokit.settings import Limits
@@ -85,10 +85,10 @@ def asked(
         raise InvalidInput("key", "give a key or an id, not both")
     for name, value in (("key", key), ("subject", subject)):
         if value is not None:
-            checked(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
+            validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_HITS:
         raise InvalidInput("limit", f"must be a whole number from 1 to {MAX_HITS}, not {limit!r}")
-    named = None if id is None else as_id(id)
+    named = None if id is None else parse_id(id)
     wanted = search_query.Wanted(
         keys=found.keys,
         characters=found.characters,
@@ -99,7 +99,7 @@ def asked(
         metadata=_exact(metadata, limits),
     )
     parts = [found.text, role, key, str(named), subject, wanted.since, wanted.until, sorted(wanted.metadata.items())]
-    digest = hashlib.sha256(compact_json(parts).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(dump_json(parts).encode()).hexdigest()[:16]
     cursor = None if before is None else _cursor(before, digest)
     return Asked(found, key, named, wanted, limit, cursor, digest)
 
@@ -122,10 +122,10 @@ def _exact(given: object, limits: Limits) -> dict[str, Any]:
         raise InvalidInput("metadata", f"must be a mapping, not {type(given).__name__}")
     made: dict[str, Any] = {}
     for name, value in given.items():
-        checked("metadata", name, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")
+        validate_text("metadata", name, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")
         place = f"metadata.{name}"
         if isinstance(value, str):
-            checked(place, value, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")
+            validate_text(place, value, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")
         elif isinstance(value, float):
             if value - value != 0:
                 raise InvalidInput(place, f"{value} is not a JSON number")
@@ -173,7 +173,7 @@ class _Found:
 
 def _conversation(connection: Connection, tenant: str, given: Asked) -> UUID | None:
     if given.key is not None:
-        row = conversations.by_key(connection, tenant, given.key)
+        row = conversations.find_by_key(connection, tenant, given.key)
     elif given.id is not None:
         row = conversations.find(connection, tenant, given.id)
     else:
@@ -206,7 +206,7 @@ def _page(connection: Connection, given: Asked, found: list[_Found]) -> Page[Hit
 def _encoded(digest: str, last: _Found) -> str:
     places = (last.block[0].place, last.block[-1].place, last.candidate.place)
     shown = [digest, last.rank, *(part for conversation_id, seq in places for part in (str(conversation_id), seq))]
-    return base64.urlsafe_b64encode(compact_json(shown).encode()).decode()
+    return base64.urlsafe_b64encode(dump_json(shown).encode()).decode()
 
 
 def _cursor(given: object, digest: str) -> _Cursor:
@@ -229,16 +229,16 @@ def _stands(connection: Connection, tenant: str, place: Place) -> search_query.O
     return found
 
 
-def fill(scope: Scope, progress: Callable[[int], object] | None) -> Flow[int]:
+def fill(scope: KitState, progress: Callable[[int], object] | None) -> Flow[int]:
     """Index what is missing of the tenant's messages, some at a time, each lot in a transaction; return how many there were.
 
     What is indexed stays so when it is interrupted: the next call goes on. `progress` is told the number so far.
     """
-    check_indexed(scope)
-    yield from ready(scope)
+    require_search(scope)
+    yield from check_schema_flow(scope)
     place, count = None, 0
     while True:
-        place, found = yield from write_once(search_index.fill, scope.tenant, place)
+        place, found = yield from write_once_flow(search_index.fill, scope.tenant, place)
         count += found
         if progress is not None:
             progress(count)

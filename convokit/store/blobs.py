@@ -16,7 +16,7 @@ _AMONG = select(blob.c.digest, blob.c.media_type, blob.c.data).where(
 )
 
 
-def keep(connection: Connection, conversation_id: UUID, given: Sequence[Blob]) -> None:
+def insert_blobs(connection: Connection, conversation_id: UUID, given: Sequence[Blob]) -> None:
     """Store binaries; those that are there already stay as they are."""
     if given:
         values = [{"digest": each.digest, "media_type": each.media_type, "data": each.data} for each in given]
@@ -24,7 +24,7 @@ def keep(connection: Connection, conversation_id: UUID, given: Sequence[Blob]) -
         connection.execute(insert_new(connection.dialect.name, blob), rows)
 
 
-def among(connection: Connection, conversation_id: UUID, digests: Iterable[bytes]) -> dict[bytes, Blob]:
+def read_blobs(connection: Connection, conversation_id: UUID, digests: Iterable[bytes]) -> dict[bytes, Blob]:
     """Return these binaries, as many of them as there are."""
     rows = connection.execute(_AMONG, {"id": conversation_id, "digests": list(digests)})
     return {bytes(digest): Blob(bytes(digest), media_type, bytes(data)) for digest, media_type, data in rows}

@@ -45,7 +45,7 @@ class ReportedCall:
     prompt_tokens: int
 
 
-def reported(connection: Connection, tenant: str, model: str, limit: int) -> list[ReportedCall]:
+def list_reported_calls(connection: Connection, tenant: str, model: str, limit: int) -> list[ReportedCall]:
     """Return the tenant's latest calls of a model that have reported usage."""
     values = {"tenant": tenant, "model": model, "limit": limit}
     return [ReportedCall(*row) for row in connection.execute(_REPORTED, values)]
@@ -61,7 +61,7 @@ class AnsweredCall:
     usage_source: str | None
 
 
-def last_call(connection: Connection, conversation_id: UUID, turn_id: UUID) -> AnsweredCall | None:
+def find_last_call(connection: Connection, conversation_id: UUID, turn_id: UUID) -> AnsweredCall | None:
     """Return the last call of a turn that was answered."""
     row = connection.execute(_LAST, {"id": conversation_id, "turn": turn_id}).one_or_none()
     return None if row is None else AnsweredCall(*row)

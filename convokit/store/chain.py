@@ -24,7 +24,7 @@ _REMOVED = select(removal.c.ref).where(removal.c.conversation_id == bindparam("i
 PAGE = 500
 
 
-def append(connection: Connection, conversation_id: UUID, entries: Sequence[Entry]) -> None:
+def append_entries(connection: Connection, conversation_id: UUID, entries: Sequence[Entry]) -> None:
     """Insert entries."""
     if entries:
         connection.execute(
@@ -43,7 +43,7 @@ def append(connection: Connection, conversation_id: UUID, entries: Sequence[Entr
         )
 
 
-def pages(connection: Connection, conversation_id: UUID) -> Iterator[list[Entry]]:
+def read_entry_pages(connection: Connection, conversation_id: UUID) -> Iterator[list[Entry]]:
     """Yield every entry in order, a page of rows at a time."""
     after = -(2**31)  # numbers begin at 1: a lower one is found too
     while True:
@@ -55,7 +55,7 @@ def pages(connection: Connection, conversation_id: UUID) -> Iterator[list[Entry]
         after = rows[-1][0]
 
 
-def keep_prompt(connection: Connection, tenant: str, digest: bytes, body: str) -> None:
+def insert_prompt(connection: Connection, tenant: str, digest: bytes, body: str) -> None:
     """Store a developer prompt or tool set under its digest, once."""
     if connection.execute(_PROMPT, {"tenant": tenant, "digest": digest}).one_or_none() is None:
         connection.execute(

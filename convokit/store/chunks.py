@@ -39,7 +39,7 @@ def _chunk(dialect: str) -> Any:
     )
 
 
-def append(
+def append_chunk(
     connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, number: int, text: str
 ) -> None:
     """Store a piece of the reply on its way, in place of an earlier one under its number."""
@@ -55,12 +55,12 @@ def append(
     )
 
 
-def text(connection: Connection, conversation_id: UUID, turn_id: UUID) -> str:
+def read_partial_text(connection: Connection, conversation_id: UUID, turn_id: UUID) -> str:
     """Return what was stored of a reply on its way."""
     return "".join(connection.execute(_CHUNKS, {"id": conversation_id, "turn": turn_id}).scalars())
 
 
-def since(
+def read_chunks_since(
     connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, first: int
 ) -> list[tuple[int, str]]:
     """Return the stored pieces of one call, from piece `first` on."""
@@ -68,6 +68,6 @@ def since(
     return [(row[0], row[1]) for row in connection.execute(_PIECES, values)]
 
 
-def prune(connection: Connection, conversation_id: UUID, turn_id: UUID) -> None:
+def delete_chunks(connection: Connection, conversation_id: UUID, turn_id: UUID) -> None:
     """Delete the pieces: the final row holds them now."""
     connection.execute(_PRUNE, {"id": conversation_id, "turn": turn_id})

@@ -10,12 +10,12 @@ from sqlalchemy import Connection
 
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow
+from convokit.domain.turn import CallRow
 from convokit.store import conversations, messages, turns
-from convokit.store.turn_changes import Beginning, Recording, Reopening, Settled, Settlement
+from convokit.store.turn_changes import TurnEnd, TurnReopen, TurnStart, TurnUpdate, Written
 
 
-def begun(connection: Connection, beginning: Beginning) -> ConversationRow | None:
+def begun(connection: Connection, beginning: TurnStart) -> ConversationRow | None:
     """Return the conversation if `begin` took place."""
     row = beginning.conversation
     if turns.find(connection, row.id, beginning.completion.turn_id) is None:
@@ -23,12 +23,12 @@ def begun(connection: Connection, beginning: Beginning) -> ConversationRow | Non
     return conversations.find(connection, row.tenant, row.id)
 
 
-def reopened(connection: Connection, reopening: Reopening) -> bool | None:
+def reopened(connection: Connection, reopening: TurnReopen) -> bool | None:
     """Return True if `reopen` took place."""
     return True if _is_there(connection, reopening.conversation, reopening.completion) else None
 
 
-def recorded(connection: Connection, recording: Recording) -> Settled | None:
+def recorded(connection: Connection, recording: TurnUpdate) -> Written | None:
     """Return what `record` wrote, if it took place."""
     rows = _written(connection, recording)
     following = recording.following
@@ -40,7 +40,7 @@ def recorded(connection: Connection, recording: Recording) -> Settled | None:
     return _settled(connection, recording, rows)
 
 
-def settled(connection: Connection, settlement: Settlement) -> Settled | None:
+def settled(connection: Connection, settlement: TurnEnd) -> Written | None:
     """Return what `settle` wrote, if it took place: a turn that someone else closed has another epoch."""
     found = turns.find(connection, settlement.conversation.id, settlement.turn_id)
     if found is None or found.state == "open" or found.epoch != settlement.epoch + settlement.takeover:
@@ -48,7 +48,7 @@ def settled(connection: Connection, settlement: Settlement) -> Settled | None:
     return _settled(connection, settlement, _written(connection, settlement))
 
 
-def kept_late(connection: Connection, settlement: Settlement) -> Settled | None:
+def kept_late(connection: Connection, settlement: TurnEnd) -> Written | None:
     """Return what `append_late` wrote, if it took place."""
     call = settlement.completion
     if call is None or not _is_there(connection, settlement.conversation, call):
@@ -56,18 +56,18 @@ def kept_late(connection: Connection, settlement: Settlement) -> Settled | None:
     return _settled(connection, settlement, _written(connection, settlement))
 
 
-def _is_there(connection: Connection, row: ConversationRow, completion: CompletionRow) -> bool:
-    stored = turns.call(connection, row.id, completion.turn_id, completion.number)
+def _is_there(connection: Connection, row: ConversationRow, completion: CallRow) -> bool:
+    stored = turns.find_call(connection, row.id, completion.turn_id, completion.number)
     # not by its salt, which a redaction takes away: the digest is as random as the salt it was made with
     return stored is not None and stored.body_digest == completion.body_digest
 
 
-def _written(connection: Connection, step: Settlement | Recording) -> list[MessageRow]:
+def _written(connection: Connection, step: TurnEnd | TurnUpdate) -> list[MessageRow]:
     """Return the messages that the step appended: those of its turn behind the last that its writer had seen."""
     row = step.conversation
-    return messages.of_turn(connection, row.id, step.turn_id, after=row.last_seq, limit=len(step.rows(row)))
+    return messages.list_of_turn(connection, row.id, step.turn_id, after=row.last_seq, limit=len(step.rows(row)))
 
 
-def _settled(connection: Connection, step: Settlement | Recording, rows: list[MessageRow]) -> Settled | None:
+def _settled(connection: Connection, step: TurnEnd | TurnUpdate, rows: list[MessageRow]) -> Written | None:
     fresh = conversations.find(connection, step.conversation.tenant, step.conversation.id)
-    return None if fresh is None else Settled(fresh, rows)
+    return None if fresh is None else Written(fresh, rows)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from convokit.domain.conversation import MAIN, BranchRow, ConversationRow
-from convokit.domain.ids import keyed_id
+from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import SUMMARY, MessageRow
 from convokit.store.schema import branch, conversation, message, schema_
 
@@ -138,13 +138,13 @@ def lock(connection: Connection, conversation_id: UUID) -> None:
     connection.execute(_LOCK, {"id": conversation_id})
 
 
-def by_key(connection: Connection, tenant: str, key: str) -> ConversationRow | None:
+def find_by_key(connection: Connection, tenant: str, key: str) -> ConversationRow | None:
     """Return the conversation that the tenant keeps under `key`, or None."""
     database_id = cast("UUID", connection.execute(_DATABASE_ID).scalar_one())
-    return find(connection, tenant, keyed_id(database_id, tenant, key))
+    return find(connection, tenant, derive_conversation_id(database_id, tenant, key))
 
 
-def head(connection: Connection, row: ConversationRow, number: int) -> int | None:
+def read_head(connection: Connection, row: ConversationRow, number: int) -> int | None:
     """Return the last message of a branch; 0 is the main branch."""
     if number == 0:
         return row.head_seq
@@ -164,13 +164,13 @@ def advance(
 
     A turn that `begins` wants the head where it was, too.
     """
-    values = advancing(row, moved, head)
+    values = advance_values(row, moved, head)
     if begins:
         values["b_head_seq"] = row.head_seq
     return connection.execute(_BEGIN if begins else ADVANCE, values).rowcount == 1
 
 
-def advancing(row: ConversationRow, moved: ConversationRow, head: int | None) -> dict[str, Any]:
+def advance_values(row: ConversationRow, moved: ConversationRow, head: int | None) -> dict[str, Any]:
     """Return the values of `ADVANCE`."""
     return {
         "b_id": row.id,
@@ -189,7 +189,7 @@ def move_branch(connection: Connection, conversation_id: UUID, number: int, head
     connection.execute(_MOVE_BRANCH, {"b_id": conversation_id, "b_number": number, "head_seq": head_seq})
 
 
-def move_branch_from(
+def move_branch_if_at(
     connection: Connection, conversation_id: UUID, number: int, was: int | None, head_seq: int
 ) -> bool:
     """Move the head of a branch that is not the main one, if it is where it was. Return whether it moved."""
@@ -197,7 +197,7 @@ def move_branch_from(
     return connection.execute(_MOVE_BRANCH_FROM, values).rowcount == 1
 
 
-def point(connection: Connection, row: ConversationRow, number: int, head_seq: int) -> None:
+def set_head(connection: Connection, row: ConversationRow, number: int, head_seq: int) -> None:
     """Have a branch end elsewhere; its conversation's row must be locked."""
     if number:
         move_branch(connection, row.id, number, head_seq)
@@ -205,7 +205,7 @@ def point(connection: Connection, row: ConversationRow, number: int, head_seq: i
         connection.execute(_POINT, {"b_id": row.id, "b_tenant": row.tenant, "new_head_seq": head_seq})
 
 
-def describe(connection: Connection, row: ConversationRow) -> None:
+def update_description(connection: Connection, row: ConversationRow) -> None:
     """Write a conversation's own settings, subject, title and metadata."""
     values = {f"new_{name}": getattr(row, name) for name in ("settings", "subject", "title", "metadata")}
     connection.execute(_SETTINGS, {"b_id": row.id, "b_tenant": row.tenant, **values})
@@ -216,7 +216,7 @@ def set_pins(connection: Connection, row: ConversationRow, pins: str | None) -> 
     connection.execute(_PINS, {"b_id": row.id, "b_tenant": row.tenant, "new_pins": pins})
 
 
-def recent(
+def list_recent(
     connection: Connection, tenant: str, *, subject: str | None, limit: int, before: tuple[int, UUID] | None
 ) -> list[ConversationRow]:
     """Return the tenant's conversations, the last used first; `before` is where the page before ended."""
@@ -258,14 +258,14 @@ def _leaves() -> Any:
 _LEAVES = _leaves()
 
 
-def listing(connection: Connection, row: ConversationRow, before: int, limit: int) -> list[BranchRow]:
+def list_branches(connection: Connection, row: ConversationRow, before: int, limit: int) -> list[BranchRow]:
     """Return the newest `limit` branches before a number, by number; the main one is the oldest."""
     values = {"id": row.id, "before": before, "limit": limit}
     found = [BranchRow(*each) for each in connection.execute(_BRANCHES, values)][::-1]
     return found if len(found) == limit else [BranchRow(0, MAIN, row.head_seq, row.created_at), *found]
 
 
-def number_of(connection: Connection, conversation_id: UUID, wanted: int | str) -> int | None:
+def find_branch_number(connection: Connection, conversation_id: UUID, wanted: int | str) -> int | None:
     """Return the number of the branch with this number or name, None where there is none."""
     if wanted in (0, MAIN):
         return 0
@@ -277,14 +277,14 @@ def number_of(connection: Connection, conversation_id: UUID, wanted: int | str) 
     return found
 
 
-def make(connection: Connection, conversation_id: UUID, row: BranchRow) -> None:
+def create_branch(connection: Connection, conversation_id: UUID, row: BranchRow) -> None:
     """Make a branch under the next number, which its row is given. The conversation's row must be locked."""
     row.number = (connection.execute(_LAST, {"id": conversation_id}).scalar_one_or_none() or 0) + 1
     values = {name: getattr(row, name) for name in BranchRow.__slots__}
     connection.execute(_INSERT_BRANCH, {"conversation_id": conversation_id, **values})
 
 
-def made(connection: Connection, conversation_id: UUID, row: BranchRow) -> int | None:
+def find_created_branch(connection: Connection, conversation_id: UUID, row: BranchRow) -> int | None:
     """Return the number of a branch that `make` was to make, None where it is not there.
 
     Another one may have its number, where that try came to nothing, but hardly also its name and its microsecond.
@@ -294,20 +294,20 @@ def made(connection: Connection, conversation_id: UUID, row: BranchRow) -> int |
     return row.number if found is not None and found[0] == row.name else None
 
 
-def children(connection: Connection, conversation_id: UUID, parent_seq: int | None) -> list[MessageRow]:
+def list_children(connection: Connection, conversation_id: UUID, parent_seq: int | None) -> list[MessageRow]:
     """Return the messages that follow this one, on any path, in the order of writing; with None, all that follow nothing."""
     values = {"id": conversation_id, "parent": parent_seq}
     statement: Any = _FIRSTS if parent_seq is None else _CHILDREN
     return [MessageRow(*row) for row in connection.execute(statement, values)]
 
 
-def leaves(connection: Connection, row: ConversationRow, before: int, limit: int) -> list[MessageRow]:
+def list_leaves(connection: Connection, row: ConversationRow, before: int, limit: int) -> list[MessageRow]:
     """Return the newest `limit` messages before a seq that nothing follows, newest first."""
     values = {"id": row.id, "last": row.last_seq, "before": before, "limit": limit}
     return [MessageRow(*each) for each in connection.execute(_LEAVES, values)]
 
 
-def log(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[MessageRow]:
+def list_log(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[MessageRow]:
     """Return the newest `limit` messages before a seq, on whatever path, oldest first."""
     values = {"id": conversation_id, "before": before, "limit": limit}
     return [MessageRow(*row) for row in connection.execute(_LOG, values)][::-1]

@@ -47,7 +47,7 @@ SNAPSHOT = "REPEATABLE READ"
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
-def translated(name: str, error: SQLAlchemyError | sqlite3.Error) -> ConvokitError:
+def translate_error(name: str, error: SQLAlchemyError | sqlite3.Error) -> ConvokitError:
     """Return the ConvokitError that `error` amounts to; `name` describes the database without its password."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, sqlite3.Error):
@@ -72,7 +72,7 @@ def _first_line(error: object) -> str:
     return str(error).strip().split("\n", 1)[0][:300]
 
 
-def database_url(database: str | Path) -> URL:
+def parse_database_url(database: str | Path) -> URL:
     """Return the URL of `database`: a SQLAlchemy URL, or the path of a SQLite file.
 
     Raises: SettingsError when it is neither, or names something that cannot persist.
@@ -103,7 +103,7 @@ def database_url(database: str | Path) -> URL:
     raise SettingsError("database", f"{backend} is not supported; SQLite and PostgreSQL are")
 
 
-def describe(url: URL) -> str:
+def describe_url(url: URL) -> str:
     """Return the database's name for people: no password, no parameters."""
     if url.get_backend_name() == "sqlite":
         return f"SQLite database {url.database}"
@@ -116,7 +116,7 @@ def open_engine(url: URL, *, create: bool = False, durability: Durability = "ful
     `durability="fast"` commits without waiting for the disk: no crash of a process loses anything, a power cut may take the
     last seconds. Raises: SettingsError.
     """
-    checked_durability(durability)
+    validate_durability(durability)
     if url.get_backend_name() == "sqlite":
         engine = _sqlite_engine(url, create=create, synchronous="FULL" if durability == "full" else "NORMAL")
         engine.update_execution_options(**{SEARCH: search})
@@ -128,7 +128,7 @@ def open_engine(url: URL, *, create: bool = False, durability: Durability = "ful
     return engine
 
 
-def checked_durability(given: str) -> Durability:
+def validate_durability(given: str) -> Durability:
     """Return `given`. Raises: SettingsError unless it is one of the two."""
     if given not in ("full", "fast"):
         raise SettingsError("durability", f'must be "full" or "fast", not {given!r}')

@@ -113,18 +113,18 @@ def append(
         search_index.add(connection, conversation_id, rows, found_by)
 
 
-def get(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:
+def find(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:
     """Return one message."""
     row = connection.execute(_ONE, {"id": conversation_id, "seq": seq}).one_or_none()
     return None if row is None else MessageRow(*row)
 
 
-def among(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[MessageRow]:
+def read_many(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[MessageRow]:
     """Return these messages, as many of them as there are."""
     return [MessageRow(*row) for row in connection.execute(_AMONG, {"id": conversation_id, "seqs": list(seqs)})]
 
 
-def of_turn(
+def list_of_turn(
     connection: Connection, conversation_id: UUID, turn_id: UUID, *, after: int, limit: int
 ) -> list[MessageRow]:
     """Return the first `limit` messages of a turn behind a seq, oldest first."""
@@ -132,13 +132,15 @@ def of_turn(
     return [MessageRow(*row) for row in connection.execute(_OF_TURN, values)]
 
 
-def last_of_turn(connection: Connection, conversation_id: UUID, turn_id: UUID, question_seq: int, from_seq: int) -> int:
+def find_last_seq_of_turn(
+    connection: Connection, conversation_id: UUID, turn_id: UUID, question_seq: int, from_seq: int
+) -> int:
     """Return the seq of a turn's last whole message: its question, or the last result of its tools, from `from_seq` on."""
     values = {"id": conversation_id, "turn": turn_id, "first": from_seq}
     return connection.execute(_LAST_OF_TURN, values).scalar_one() or question_seq
 
 
-def read_back(
+def read_backwards(
     connection: Connection, conversation_id: UUID, head: int | None, enough: Callable[[list[MessageRow]], int]
 ) -> Path:
     """Return the end of the path to `head`, reading pages backwards.
@@ -161,7 +163,7 @@ def read_back(
     return Path(rows, complete=not rows or rows[0].parent_seq is None)
 
 
-def on_path(connection: Connection, conversation_id: UUID, head: int | None, seqs: Collection[int]) -> list[int]:
+def filter_on_path(connection: Connection, conversation_id: UUID, head: int | None, seqs: Collection[int]) -> list[int]:
     """Return those of `seqs` that lie on the path to `head`, in order: found by the path's runs, not message by message."""
     if not seqs:
         return []
@@ -170,13 +172,13 @@ def on_path(connection: Connection, conversation_id: UUID, head: int | None, seq
     return sorted(seq for seq in set(seqs) if any(first <= seq <= last for first, last, *_ in runs))
 
 
-def runs(connection: Connection, conversation_id: UUID, head: int) -> list[tuple[int, int]]:
+def list_runs(connection: Connection, conversation_id: UUID, head: int) -> list[tuple[int, int]]:
     """Return the first and last seq of each run of the path to `head`, in order."""
     values = {"id": conversation_id, "last": head, "lowest": 0}
     return sorted((first, last) for first, last, *_ in map(tuple, connection.execute(_RUNS, values)))
 
 
-def page(
+def read_page(
     connection: Connection, conversation_id: UUID, last: int | None, limit: int, *, passages: bool = False
 ) -> list[MessageRow]:
     """Return the `limit` messages of the path that ends at `last`, oldest first: those of the talk, or with its passages."""
@@ -189,5 +191,5 @@ def page(
         left = limit - found
         return left * len(rows) // found if found else len(rows)  # as many passages among the rest as among these
 
-    path = read_back(connection, conversation_id, last, enough)
+    path = read_backwards(connection, conversation_id, last, enough)
     return wanted(path.rows)[-limit:]

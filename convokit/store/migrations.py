@@ -86,7 +86,7 @@ def _config(connection: Connection) -> Any:
     return config
 
 
-def current(connection: Connection) -> str | None:
+def current_revision(connection: Connection) -> str | None:
     """Return the revision the tables are at, or None when there are none."""
     try:
         with connection.begin_nested():
@@ -96,12 +96,12 @@ def current(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def check(connection: Connection, database: str) -> UUID:
+def check_schema(connection: Connection, database: str) -> UUID:
     """Return the database's id once code and tables are known to fit.
 
     Raises: SchemaOutdated with both revisions and what to do.
     """
-    has = current(connection)
+    has = current_revision(connection)
     if has is None:
         others = [name for name in inspect(plain(connection)).get_table_names() if not name.startswith(PREFIX)]
         beside = f" (it holds other tables: {', '.join(sorted(others)[:3])}; they are left alone)" if others else ""
@@ -126,23 +126,23 @@ class OpenTurns:
     expired: int
 
 
-def open_turns(connection: Connection) -> OpenTurns:
+def count_open_turns(connection: Connection) -> OpenTurns:
     """Return what is open now, in the whole database."""
     count, oldest, expired = connection.execute(_OPEN.where(turn.c.claim.is_not(None))).one()
     return OpenTurns(count, oldest or 0, expired or 0)
 
 
-def clock_us(connection: Connection) -> int:
+def read_clock_us(connection: Connection) -> int:
     """Return the database's own time, in microseconds since 1970."""
     return int(connection.execute(select(now_us())).scalar_one())
 
 
-def version(connection: Connection) -> tuple[int, ...]:
+def read_server_version(connection: Connection) -> tuple[int, ...]:
     """Return the version of SQLite or of the PostgreSQL server."""
     found = connection.dialect.server_version_info
     return tuple(part for part in found or () if isinstance(part, int))
 
 
-def pragmas(connection: Connection) -> dict[str, str]:
+def read_pragmas(connection: Connection) -> dict[str, str]:
     """Return the SQLite settings that durability depends on, as this connection has them."""
     return {name: str(connection.execute(text(f"PRAGMA {name}")).scalar_one()) for name in _PRAGMAS}

@@ -14,13 +14,13 @@ PAGE = 1000
 _INSERT = insert(removal)
 
 
-def insert_rows(connection: Connection, conversation_id: UUID, rows: Sequence[RemovalRow]) -> None:
+def insert_removals(connection: Connection, conversation_id: UUID, rows: Sequence[RemovalRow]) -> None:
     """Insert removals."""
     values = [{name: getattr(row, name) for name in RemovalRow.__slots__} for row in rows]
     connection.execute(_INSERT, [{"conversation_id": conversation_id, **each} for each in values])
 
 
-def pages(connection: Connection, conversation_id: UUID) -> Iterator[list[RemovalRow]]:
+def read_removal_pages(connection: Connection, conversation_id: UUID) -> Iterator[list[RemovalRow]]:
     """Yield a conversation's removals in order, a page of rows at a time."""
     columns = [removal.c[name] for name in RemovalRow.__slots__]
     query = select(*columns).where(removal.c.conversation_id == conversation_id).order_by(removal.c.number)
@@ -30,7 +30,7 @@ def pages(connection: Connection, conversation_id: UUID) -> Iterator[list[Remova
         after = rows[-1][0]
 
 
-def since(connection: Connection, conversation_id: UUID, number: int) -> bool:
+def has_removals_since(connection: Connection, conversation_id: UUID, number: int) -> bool:
     """Return whether anything was removed behind entry `number`."""
     query = select(removal.c.number).where(removal.c.conversation_id == conversation_id, removal.c.number > number)
     return connection.execute(query.limit(1)).first() is not None

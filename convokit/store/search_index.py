@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 
 from convokit.domain import search_words
-from convokit.domain.message import PASSAGE, MessageRow, text_of
+from convokit.domain.message import PASSAGE, MessageRow, extract_text
 from convokit.store.dialects import insert_new
 from convokit.store.engine import SEARCH
 from convokit.store.schema import FTS, conversation, message, search
@@ -120,7 +120,7 @@ def entries(dialect: str, tenant: str, conversation_id: UUID, rows: Iterable[Mes
 
 def text_of_row(content: str | None, parts: str | None, refusal: str | None) -> str:
     """Return the words of a message's row: what is indexed of it, and looked at."""
-    return text_of(json.loads(parts) if parts is not None else content) or refusal or ""
+    return extract_text(json.loads(parts) if parts is not None else content) or refusal or ""
 
 
 def _joined(tenant: str, conversation_id: UUID, keys: set[str]) -> str:

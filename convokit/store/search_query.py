@@ -37,7 +37,7 @@ from sqlalchemy.sql.elements import UnaryExpression
 from convokit.domain import search_words
 from convokit.domain.message import MessageRow
 from convokit.domain.search_words import Span
-from convokit.domain.text import compact_json
+from convokit.domain.text import dump_json
 from convokit.store.schema import FTS, conversation, message, search
 from convokit.store.search_index import NUMBERED, Place, number, numbers, owners, text_of_row
 
@@ -243,7 +243,7 @@ def _has(sqlite: bool, name: str, value: Any) -> ColumnElement[bool]:
     """Return whether a conversation's metadata say this, of this very type: 1 is not true, and no text."""
     if not sqlite:  # text as it was stored: PostgreSQL takes nothing out of JSON
         item = func.json_each(cast(conversation.c.metadata, JSON)).table_valued("key", column("value", JSON))
-        same = cast(item.c.value, Text) == compact_json(value)
+        same = cast(item.c.value, Text) == dump_json(value)
     else:
         item = func.json_each(conversation.c.metadata).table_valued("key", "value", "type")
         kinds = {bool: str(value).lower(), int: "integer", float: "real", str: "text", type(None): "null"}

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.domain.content import Blob, digests
+from convokit.domain.content import Blob, blob_digests
 from convokit.domain.conversation import ConversationRow, StoredSummary
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import OpenTurn
@@ -31,7 +31,7 @@ class Snapshot:
     """The path's summaries, the newest first, where they were asked for."""
 
 
-def snapshot(
+def read_snapshot(
     connection: Connection,
     tenant: str,
     conversation_id: UUID,
@@ -50,14 +50,14 @@ def snapshot(
     if row is None:
         return Snapshot(None)
     found = row
-    head = conversations.head(connection, row, branch)
+    head = conversations.read_head(connection, row, branch)
     end = head if at is None else at or None
-    path = messages.read_back(connection, row.id, end, lambda rows: enough(found, rows))
+    path = messages.read_backwards(connection, row.id, end, lambda rows: enough(found, rows))
     pinned = _pinned(connection, row, path)
-    wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in digests(each.parts)}
-    found_blobs = blobs.among(connection, row.id, wanted) if wanted else {}
-    stored = summaries.of_path(connection, row.id, end) if summarised else []
-    return Snapshot(row, head, path, turns.open_on(connection, row.id, branch), found_blobs, pinned, stored)
+    wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in blob_digests(each.parts)}
+    found_blobs = blobs.read_blobs(connection, row.id, wanted) if wanted else {}
+    stored = summaries.list_path_summaries(connection, row.id, end) if summarised else []
+    return Snapshot(row, head, path, turns.find_open(connection, row.id, branch), found_blobs, pinned, stored)
 
 
 def _pinned(connection: Connection, row: ConversationRow, path: messages.Path) -> list[MessageRow]:
@@ -67,5 +67,5 @@ def _pinned(connection: Connection, row: ConversationRow, path: messages.Path) -
     earlier = [seq for seq in row.pinned if seq < path.rows[0].seq]
     if not earlier:
         return []
-    there = messages.on_path(connection, row.id, path.rows[0].parent_seq, earlier)
-    return sorted(messages.among(connection, row.id, there), key=lambda each: each.seq)
+    there = messages.filter_on_path(connection, row.id, path.rows[0].parent_seq, earlier)
+    return sorted(messages.read_many(connection, row.id, there), key=lambda each: each.seq)

@@ -49,14 +49,14 @@ _INSERT = insert(summary)
 _NUMBERS = 2**31 - 1
 
 
-def add(connection: Connection, conversation_id: UUID, row: SummaryRow) -> None:
+def insert_summary(connection: Connection, conversation_id: UUID, row: SummaryRow) -> None:
     """Insert a summary under the next number, in the transaction that inserts its message and holds the conversation."""
     row.number = connection.execute(_LAST, {"id": conversation_id}).scalar_one() + 1
     values = {field.name: getattr(row, field.name) for field in fields(SummaryRow)}
     connection.execute(_INSERT, {"conversation_id": conversation_id, **values})
 
 
-def of_path(connection: Connection, conversation_id: UUID, head: int | None) -> list[StoredSummary]:
+def list_path_summaries(connection: Connection, conversation_id: UUID, head: int | None) -> list[StoredSummary]:
     """Return the newest summaries of the path to `head` whose text is still there, the newest first, at most four."""
     found: list[SummaryRow] = []
     below = _NUMBERS
@@ -64,10 +64,10 @@ def of_path(connection: Connection, conversation_id: UUID, head: int | None) -> 
         rows = [SummaryRow(*row) for row in connection.execute(_NEWEST, {"id": conversation_id, "below": below})]
         if not rows:
             break
-        there = set(messages.on_path(connection, conversation_id, head, {row.to_seq for row in rows}))
+        there = set(messages.filter_on_path(connection, conversation_id, head, {row.to_seq for row in rows}))
         found += [row for row in rows if row.to_seq in there]
         below = rows[-1].number
-    texts = messages.among(connection, conversation_id, [row.message_seq for row in found[:MOST]])
+    texts = messages.read_many(connection, conversation_id, [row.message_seq for row in found[:MOST]])
     by_seq = {each.seq: each for each in texts}
     return [StoredSummary(row, by_seq[row.message_seq]) for row in found[:MOST]]
 
@@ -75,4 +75,4 @@ def of_path(connection: Connection, conversation_id: UUID, head: int | None) -> 
 def covering(connection: Connection, conversation_id: UUID, seq: int) -> list[SummaryRow]:
     """Return every summary that something of message `seq` may be in, the oldest first: what has to go when it goes."""
     rows = [SummaryRow(*row) for row in connection.execute(_AROUND, {"id": conversation_id, "seq": seq})]
-    return [row for row in rows if messages.on_path(connection, conversation_id, row.to_seq, [seq])]
+    return [row for row in rows if messages.filter_on_path(connection, conversation_id, row.to_seq, [seq])]

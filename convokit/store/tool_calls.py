@@ -36,13 +36,13 @@ _CUT_OFF = (
 )
 
 
-def begin(connection: Connection, conversation_id: UUID, turn_id: UUID, row: ToolCallRow) -> None:
+def insert_tool_call(connection: Connection, conversation_id: UUID, turn_id: UUID, row: ToolCallRow) -> None:
     """Record a tool call that is about to run."""
     values = {name: getattr(row, name) for name in row.__slots__}
     connection.execute(_TOOL_CALL, {"conversation_id": conversation_id, "turn_id": turn_id, **values})
 
 
-def end(connection: Connection, conversation_id: UUID, row: ToolCallRow) -> None:
+def finish_tool_call(connection: Connection, conversation_id: UUID, row: ToolCallRow) -> None:
     """Record what came of a tool call."""
     values = {
         "b_id": conversation_id,
@@ -56,7 +56,7 @@ def end(connection: Connection, conversation_id: UUID, row: ToolCallRow) -> None
     connection.execute(_END_TOOL_CALL, values)
 
 
-def cut_off(connection: Connection, conversation_id: UUID, turn_id: UUID, first_seq: int, at: int) -> None:
+def close_interrupted(connection: Connection, conversation_id: UUID, turn_id: UUID, first_seq: int, at: int) -> None:
     """Mark the turn's tool calls that nobody will report on any more: whether they had an effect is unknown."""
     values = {"b_id": conversation_id, "b_turn": turn_id, "b_first": first_seq, "new_ended_at": at}
     connection.execute(_CUT_OFF, values)

@@ -9,7 +9,7 @@ from uuid import UUID
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow, Key, ToolCallRow, TurnRow
+from convokit.domain.turn import CallRow, IdempotencyKey, ToolCallRow, TurnRow
 
 
 class Conflict(Exception):  # not a user's error: read again and try once more
@@ -17,20 +17,20 @@ class Conflict(Exception):  # not a user's error: read again and try once more
 
 
 @dataclass(slots=True, repr=False)
-class Beginning:
+class TurnStart:
     """What `begin` writes. `created` says that the conversation itself is new."""
 
     conversation: ConversationRow
     created: bool
     branch: int
     question: MessageRow
-    completion: CompletionRow
+    completion: CallRow
     owner: str
     lease_us: int
     at: int
     prompts: Sequence[tuple[bytes, str]] = ()
     blobs: Sequence[Blob] = ()
-    key: Key | None = None
+    key: IdempotencyKey | None = None
     described: bool = False
     """Whether the conversation's own settings, subject or title changed."""
     passages: Sequence[MessageRow] = ()
@@ -44,19 +44,19 @@ class Beginning:
 
 
 @dataclass(slots=True, repr=False)
-class Reopening:
+class TurnReopen:
     """What `reopen` writes."""
 
     conversation: ConversationRow
     turn: TurnRow
-    completion: CompletionRow
+    completion: CallRow
     owner: str
     lease_us: int
     prompts: Sequence[tuple[bytes, str]] = ()
 
 
 @dataclass(slots=True, repr=False)
-class Settlement:
+class TurnEnd:
     """What `settle` writes: `rows` builds the replies once the seq before them is known."""
 
     conversation: ConversationRow
@@ -65,7 +65,7 @@ class Settlement:
     epoch: int
     state: str
     rows: Callable[[ConversationRow], list[MessageRow]]
-    completion: CompletionRow | None
+    completion: CallRow | None
     at: int
     error: str | None = None
     first_token_at: int | None = None
@@ -80,7 +80,7 @@ class Settlement:
 
 
 @dataclass(slots=True, repr=False)
-class Recording:
+class TurnUpdate:
     """What `record` writes while the turn stays open: how a call ended, the messages that came of it, the call that follows."""
 
     conversation: ConversationRow
@@ -90,8 +90,8 @@ class Recording:
     lease_us: int
     at: int
     rows: Callable[[ConversationRow], list[MessageRow]] = lambda row: []
-    ended: CompletionRow | None = None
-    following: CompletionRow | None = None
+    ended: CallRow | None = None
+    following: CallRow | None = None
     tool_calls: Sequence[ToolCallRow] = ()
     """Tool calls that are about to run."""
     ran: Sequence[ToolCallRow] = ()
@@ -103,13 +103,13 @@ class Recording:
     blobs: Sequence[Blob] = ()
 
     @property
-    def completion(self) -> CompletionRow | None:
+    def completion(self) -> CallRow | None:
         """The call whose outcome is entered into the chain."""
         return self.ended
 
 
 @dataclass(slots=True, repr=False)
-class Settled:
+class Written:
     """What `settle` wrote."""
 
     conversation: ConversationRow

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from convokit.domain import hashchain as chains
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow
+from convokit.domain.turn import CallRow
 from convokit.store import (
     blobs,
     chain,
@@ -28,10 +28,10 @@ from convokit.store import (
     turns,
     write_batch,
 )
-from convokit.store.turn_changes import Beginning, Conflict, Recording, Reopening, Settled, Settlement
+from convokit.store.turn_changes import Conflict, TurnEnd, TurnReopen, TurnStart, TurnUpdate, Written
 
 
-def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
+def begin(connection: Connection, beginning: TurnStart) -> ConversationRow:
     """Make a turn durable: question, if it is asked here, turn and API call, together. Return the conversation as it is now.
 
     Where only other branches moved the conversation, the turn begins behind what they wrote: it answers the same path.
@@ -42,21 +42,21 @@ def begin(connection: Connection, beginning: Beginning) -> ConversationRow:
     except IntegrityError:
         raise Conflict from None
     if beginning.described:
-        conversations.describe(connection, moved)
+        conversations.update_description(connection, moved)
     for digest, body in beginning.prompts:
-        chain.keep_prompt(connection, moved.tenant, digest, body)
-    blobs.keep(connection, moved.id, beginning.blobs)
+        chain.insert_prompt(connection, moved.tenant, digest, body)
+    blobs.insert_blobs(connection, moved.id, beginning.blobs)
     return moved
 
 
-def _begun(connection: Connection, beginning: Beginning) -> ConversationRow | None:
+def _begun(connection: Connection, beginning: TurnStart) -> ConversationRow | None:
     """Write a turn's beginning and return the conversation as it is then; None where it moved since it was read."""
     row, question, follows = beginning.conversation, beginning.question, beginning.follows
     asked = [*beginning.passages, question] if follows is None else []
-    entries = chains.extend(row.last_entry, row.chain_hash, [each.leaf() for each in asked])
+    entries = chains.extend_chain(row.last_entry, row.chain_hash, [each.hash_input() for each in asked])
     head = question.seq if follows is None else follows.seq
     last = question.seq if follows is None else row.last_seq
-    moved = write_batch.moved_on(row, beginning.branch, head, last, entries, beginning.at)
+    moved = write_batch.advance_row(row, beginning.branch, head, last, entries, beginning.at)
     opened = turns.opening(
         beginning.completion.turn_id,
         branch=beginning.branch,
@@ -67,19 +67,19 @@ def _begun(connection: Connection, beginning: Beginning) -> ConversationRow | No
         key=beginning.key,
         after=None if follows is None else row,
     )
-    addition = write_batch.Addition(row, moved, beginning.branch, head, entries, asked, was=beginning.head)
+    addition = write_batch.WriteBatch(row, moved, beginning.branch, head, entries, asked, was=beginning.head)
     addition.created, addition.opened, addition.begun_call = beginning.created, opened, beginning.completion
     return moved if write_batch.write(connection, addition) == "all" else None
 
 
-def _begun_behind(connection: Connection, beginning: Beginning) -> ConversationRow:
+def _begun_behind(connection: Connection, beginning: TurnStart) -> ConversationRow:
     """Write it behind what came between, if the path that the request was built of is what it was. Raises: Conflict."""
     was = beginning.conversation
     if beginning.place is None:
         raise Conflict
     row = _again(connection, was)
-    path = row.settings, row.pins, conversations.head(connection, row, beginning.branch)
-    taken = turns.open_on(connection, row.id, beginning.branch) or removal_records.since(
+    path = row.settings, row.pins, conversations.read_head(connection, row, beginning.branch)
+    taken = turns.find_open(connection, row.id, beginning.branch) or removal_records.has_removals_since(
         connection, row.id, was.last_entry
     )
     if taken or path != (was.settings, was.pins, beginning.head):
@@ -91,11 +91,11 @@ def _begun_behind(connection: Connection, beginning: Beginning) -> ConversationR
     return moved
 
 
-def reopen(connection: Connection, reopening: Reopening) -> bool:
+def reopen(connection: Connection, reopening: TurnReopen) -> bool:
     """Open a turn again for another API call. Raises: Conflict when someone else did, or another turn is open."""
     row, turn = reopening.conversation, reopening.turn
     conversations.lock(connection, row.id)
-    if removal_records.since(connection, row.id, row.last_entry):
+    if removal_records.has_removals_since(connection, row.id, row.last_entry):
         raise Conflict  # the request was built of what is gone since
     try:
         if not turns.reopen(
@@ -106,11 +106,11 @@ def reopen(connection: Connection, reopening: Reopening) -> bool:
         raise Conflict from None
     turns.insert_call(connection, row.id, reopening.completion)
     for digest, body in reopening.prompts:
-        chain.keep_prompt(connection, row.tenant, digest, body)
+        chain.insert_prompt(connection, row.tenant, digest, body)
     return True
 
 
-def settle(connection: Connection, settlement: Settlement) -> Settled | None:
+def settle(connection: Connection, settlement: TurnEnd) -> Written | None:
     """Close a turn, if it is still held under this epoch; return None, and write nothing, when it is not."""
     row = settlement.conversation
     rows = settlement.rows(row)
@@ -130,9 +130,9 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
     if settled is None:
         return None
     if settlement.tools_from_seq is not None:
-        tool_calls.cut_off(connection, row.id, settlement.turn_id, settlement.tools_from_seq, settlement.at)
+        tool_calls.close_interrupted(connection, row.id, settlement.turn_id, settlement.tools_from_seq, settlement.at)
     if settlement.pieces:
-        chunks.prune(connection, row.id, settlement.turn_id)
+        chunks.delete_chunks(connection, row.id, settlement.turn_id)
     if settled.rows and settled.rows[0].seq != named:
         turns.correct_reply(connection, row.id, settlement.turn_id, settled.rows[0].seq)
     return settled
@@ -140,32 +140,32 @@ def settle(connection: Connection, settlement: Settlement) -> Settled | None:
 
 def _extend(
     connection: Connection,
-    settlement: Settlement | Recording,
+    settlement: TurnEnd | TurnUpdate,
     rows: list[MessageRow],
     *,
     ended: Mapping[str, Any] | None = None,
-    ended_call: CompletionRow | None = None,
-    begun_call: CompletionRow | None = None,
-) -> Settled | None:
+    ended_call: CallRow | None = None,
+    begun_call: CallRow | None = None,
+) -> Written | None:
     """Append the replies and the chain's entries; again, on a fresh row, while other branches come between.
 
     None, and nothing written, when the turn that was to be `ended` is not ours any more.
     """
     row = settlement.conversation
-    call = [settlement.completion.leaf()] if settlement.completion is not None else []
+    call = [settlement.completion.hash_input()] if settlement.completion is not None else []
     while True:
-        entries = chains.extend(row.last_entry, row.chain_hash, [*(each.leaf() for each in rows), *call])
+        entries = chains.extend_chain(row.last_entry, row.chain_hash, [*(each.hash_input() for each in rows), *call])
         moves = bool(rows) and settlement.moves_head and rows[0].status != "late"
         head = _head_of(rows) if moves else None
         last = rows[-1].seq if rows else row.last_seq
-        moved = write_batch.moved_on(row, settlement.branch, head, last, entries, settlement.at)
-        addition = write_batch.Addition(row, moved, settlement.branch, head, entries, rows)
+        moved = write_batch.advance_row(row, settlement.branch, head, last, entries, settlement.at)
+        addition = write_batch.WriteBatch(row, moved, settlement.branch, head, entries, rows)
         addition.ended, addition.ended_call, addition.begun_call = ended, ended_call, begun_call
         written = write_batch.write(connection, addition)
         if written == "all":
             held = "".join(each.extra or "" for each in rows)  # of a reply that broke off, perhaps none is kept
-            blobs.keep(connection, row.id, [each for each in settlement.blobs if each.url in held])
-            return Settled(moved, rows)
+            blobs.insert_blobs(connection, row.id, [each for each in settlement.blobs if each.url in held])
+            return Written(moved, rows)
         if ended is not None and written == "nothing":
             return None
         ended = None
@@ -188,7 +188,7 @@ def _again(connection: Connection, row: ConversationRow) -> ConversationRow:
     return fresh
 
 
-def append_late(connection: Connection, settlement: Settlement) -> Settled | None:
+def append_late(connection: Connection, settlement: TurnEnd) -> Written | None:
     """Keep a reply that came after its turn was over, off the path: no turn, claim or head changes.
 
     None, and nothing written, when what it answers was erased meanwhile.
@@ -197,9 +197,9 @@ def append_late(connection: Connection, settlement: Settlement) -> Settled | Non
     fresh = conversations.find(connection, settlement.conversation.tenant, settlement.conversation.id)
     if fresh is None:
         return None
-    if removal_records.since(connection, fresh.id, settlement.conversation.last_entry):
+    if removal_records.has_removals_since(connection, fresh.id, settlement.conversation.last_entry):
         asked = turns.find(connection, fresh.id, settlement.turn_id)
-        question = None if asked is None else messages.get(connection, fresh.id, asked.question_seq)
+        question = None if asked is None else messages.find(connection, fresh.id, asked.question_seq)
         if question is None or question.status == "redacted":
             return None
         if settlement.completion is not None:
@@ -208,7 +208,7 @@ def append_late(connection: Connection, settlement: Settlement) -> Settled | Non
     return _extend(connection, settlement, settlement.rows(fresh), begun_call=settlement.completion)
 
 
-def record(connection: Connection, recording: Recording) -> Settled | None:
+def record(connection: Connection, recording: TurnUpdate) -> Written | None:
     """Write what happened in an open turn, in one transaction; None, and nothing written, when it is no longer ours."""
     row = recording.conversation
     ours = turns.renew(
@@ -221,26 +221,26 @@ def record(connection: Connection, recording: Recording) -> Settled | None:
     )
     assert settled is not None
     if recording.ended is not None:
-        chunks.prune(connection, row.id, recording.turn_id)
+        chunks.delete_chunks(connection, row.id, recording.turn_id)
     for digest, body in recording.prompts:
-        chain.keep_prompt(connection, row.tenant, digest, body)
+        chain.insert_prompt(connection, row.tenant, digest, body)
     if recording.summary is not None:
         recording.summary.message_seq = settled.rows[0].seq
-        summaries.add(connection, row.id, recording.summary)
+        summaries.insert_summary(connection, row.id, recording.summary)
     for begun, each in enumerate(recording.tool_calls):
         each.message_seq = settled.rows[0].seq
         each.position = begun
-        tool_calls.begin(connection, row.id, recording.turn_id, each)
+        tool_calls.insert_tool_call(connection, row.id, recording.turn_id, each)
     for each, answered in zip(recording.ran, settled.rows, strict=False):
         each.result_seq = answered.seq
-        tool_calls.end(connection, row.id, each)
+        tool_calls.finish_tool_call(connection, row.id, each)
     return settled
 
 
 def save_piece(
     connection: Connection,
     conversation_id: UUID,
-    completion: CompletionRow,
+    completion: CallRow,
     epoch: int,
     number: int,
     text: str,
@@ -253,5 +253,5 @@ def save_piece(
     if not turns.renew(connection, conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at):
         return False
     if text:
-        chunks.append(connection, conversation_id, turn_id, completion.number, number, text)
+        chunks.append_chunk(connection, conversation_id, turn_id, completion.number, number, text)
     return True

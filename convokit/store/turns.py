@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.turn import CompletionRow, Key, OpenTurn, TurnRow
+from convokit.domain.turn import CallRow, IdempotencyKey, OpenTurn, TurnRow
 from convokit.store.dialects import now_us
 from convokit.store.schema import completion, conversation, turn
 
@@ -120,7 +120,7 @@ _CORRECT = (
 _COMPLETION = insert(completion)
 _SENT = ("turn_id", "number", "manifest", "body_salt", "body_digest", "requested_model", "provider", "started_at")
 """What is known of a call before it is made, and stays."""
-_CALL_FIELDS = tuple(name for name in CompletionRow.__slots__ if name not in _SENT)
+_CALL_FIELDS = tuple(name for name in CallRow.__slots__ if name not in _SENT)
 END_CALL = (
     update(completion)
     .where(
@@ -130,13 +130,13 @@ END_CALL = (
     )
     .values({name: bindparam(f"v_{name}") for name in _CALL_FIELDS})
 )
-_CALL = select(*(getattr(completion.c, name) for name in CompletionRow.__slots__)).where(
+_CALL = select(*(getattr(completion.c, name) for name in CallRow.__slots__)).where(
     completion.c.conversation_id == bindparam("id"),
     completion.c.turn_id == bindparam("turn"),
     completion.c.number == bindparam("number"),
 )
 _CALLS_OF = (
-    select(*(getattr(completion.c, name) for name in CompletionRow.__slots__))
+    select(*(getattr(completion.c, name) for name in CallRow.__slots__))
     .where(completion.c.conversation_id == bindparam("id"), completion.c.turn_id == bindparam("turn"))
     .order_by(completion.c.number)
 )
@@ -147,7 +147,7 @@ _ENDED_CALLS = (
 )
 
 
-def open_on(connection: Connection, conversation_id: UUID, branch: int) -> OpenTurn | None:
+def find_open(connection: Connection, conversation_id: UUID, branch: int) -> OpenTurn | None:
     """Return the branch's open turn, if there is one."""
     row = connection.execute(_OPEN, {"id": conversation_id, "branch": branch}).one_or_none()
     if row is None:
@@ -173,13 +173,13 @@ def find_by_key(connection: Connection, tenant: str, conversation_id: UUID, idem
     return None if row is None else TurnRow(*cast("Any", row))
 
 
-def among(connection: Connection, conversation_id: UUID, turn_ids: Sequence[UUID]) -> list[TurnRow]:
+def read_many(connection: Connection, conversation_id: UUID, turn_ids: Sequence[UUID]) -> list[TurnRow]:
     """Return these turns, as many of them as there are."""
     rows = connection.execute(_AMONG, {"id": conversation_id, "turns": list(turn_ids)})
     return [TurnRow(*cast("Any", row)) for row in rows]
 
 
-def again(
+def find_regenerations(
     connection: Connection, conversation_id: UUID, branch: int, question_seqs: Sequence[int]
 ) -> dict[int, TurnRow]:
     """Return the newest turn of a branch for each of these questions that it asked another reply for."""
@@ -196,13 +196,13 @@ def reopen(
     return connection.execute(_REOPEN, values).rowcount == 1
 
 
-def open_in(connection: Connection, tenant: str) -> list[tuple[UUID, int, OpenTurn]]:
+def list_open(connection: Connection, tenant: str) -> list[tuple[UUID, int, OpenTurn]]:
     """Return every open turn of a tenant with its conversation and branch, the oldest lease first."""
     rows = connection.execute(_OPEN_IN, {"tenant": tenant})
     return [(cast("UUID", row[0]), row[1], _open_turn(row[2:])) for row in rows]
 
 
-def tenants_with_open(connection: Connection) -> list[str]:
+def list_tenants_with_open_turns(connection: Connection) -> list[str]:
     """Return every tenant that has an open turn: for an operator, who is bound to none."""
     return list(connection.execute(_TENANTS).scalars())
 
@@ -215,7 +215,7 @@ def opening(
     owner: str,
     lease_us: int,
     at: int,
-    key: Key | None = None,
+    key: IdempotencyKey | None = None,
     after: ConversationRow | None = None,
 ) -> dict[str, Any]:
     """Return the values of a turn that begins; `after` is the conversation it found, when its question is there already."""
@@ -292,33 +292,33 @@ def correct_reply(connection: Connection, conversation_id: UUID, turn_id: UUID, 
     connection.execute(_CORRECT, {"b_id": conversation_id, "b_turn": turn_id, "new_reply_seq": reply_seq})
 
 
-def insert_call(connection: Connection, conversation_id: UUID, row: CompletionRow) -> None:
+def insert_call(connection: Connection, conversation_id: UUID, row: CallRow) -> None:
     """Record an API call; committed before its first byte is sent."""
     values = {name: getattr(row, name) for name in row.__slots__}
     connection.execute(_COMPLETION, {"conversation_id": conversation_id, **values})
 
 
-def end_call(connection: Connection, conversation_id: UUID, row: CompletionRow) -> None:
+def end_call(connection: Connection, conversation_id: UUID, row: CallRow) -> None:
     """Write an API call's outcome."""
     connection.execute(END_CALL, ending_call(conversation_id, row))
 
 
-def ending_call(conversation_id: UUID, row: CompletionRow) -> dict[str, Any]:
+def ending_call(conversation_id: UUID, row: CallRow) -> dict[str, Any]:
     """Return the values of `END_CALL`."""
     values = {f"v_{name}": getattr(row, name) for name in _CALL_FIELDS}
     return {"b_id": conversation_id, "b_turn": row.turn_id, "b_number": row.number, **values}
 
 
-def call(connection: Connection, conversation_id: UUID, turn_id: UUID, number: int) -> CompletionRow | None:
+def find_call(connection: Connection, conversation_id: UUID, turn_id: UUID, number: int) -> CallRow | None:
     """Return one API call of a turn."""
     row = connection.execute(_CALL, {"id": conversation_id, "turn": turn_id, "number": number}).one_or_none()
-    return None if row is None else CompletionRow(**dict(row._mapping))
+    return None if row is None else CallRow(**dict(row._mapping))
 
 
-def calls(connection: Connection, conversation_id: UUID, turn_id: UUID) -> list[CompletionRow]:
+def list_calls(connection: Connection, conversation_id: UUID, turn_id: UUID) -> list[CallRow]:
     """Return every API call of a turn, in order."""
     rows = connection.execute(_CALLS_OF, {"id": conversation_id, "turn": turn_id})
-    return [CompletionRow(**dict(row._mapping)) for row in rows]
+    return [CallRow(**dict(row._mapping)) for row in rows]
 
 
 def count_ended_calls(connection: Connection, conversation_id: UUID) -> int:

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.hashchain import Entry
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow
+from convokit.domain.turn import CallRow
 from convokit.store import chain, conversations, messages, search_index, turns
 from convokit.store.schema import completion, conversation, entry, message, turn
 from convokit.store.schema import search as search_table
@@ -43,7 +43,7 @@ MANY = 8
 
 
 @dataclass(slots=True, repr=False)
-class Addition:
+class WriteBatch:
     """What is written together. `moved` is the conversation as it becomes, `row` as it was read."""
 
     row: ConversationRow
@@ -60,11 +60,11 @@ class Addition:
     """The turn that begins, as `turns.opening` gives it."""
     ended: Mapping[str, Any] | None = None
     """The turn that ends, as `turns.ending` gives it: where it is not open any more, nothing is written."""
-    begun_call: CompletionRow | None = None
-    ended_call: CompletionRow | None = None
+    begun_call: CallRow | None = None
+    ended_call: CallRow | None = None
 
 
-def moved_on(
+def advance_row(
     row: ConversationRow, branch: int, head: int | None, last: int, entries: Sequence[Entry], at: int
 ) -> ConversationRow:
     """Return the conversation as it is with these entries behind it, `last` its last seq and `head` the branch's new head.
@@ -79,7 +79,7 @@ def moved_on(
     return moved
 
 
-def write(connection: Connection, given: Addition) -> Written:
+def write(connection: Connection, given: WriteBatch) -> Written:
     """Write an addition. Anything but "all" is for the caller to undo, or to go on from.
 
     Raises: IntegrityError when a key or an index refuses one of its rows.
@@ -88,7 +88,7 @@ def write(connection: Connection, given: Addition) -> Written:
     return (_at_once if few and connection.dialect.name == "postgresql" else _one_by_one)(connection, given)
 
 
-def _one_by_one(connection: Connection, given: Addition) -> Written:
+def _one_by_one(connection: Connection, given: WriteBatch) -> Written:
     row = given.row
     if given.ended is not None and not turns.end(connection, given.ended):
         return "nothing"
@@ -99,7 +99,7 @@ def _one_by_one(connection: Connection, given: Addition) -> Written:
     if given.opened is not None:
         turns.insert_open(connection, row.id, given.opened)
     messages.append(connection, row.id, given.messages, row.tenant)
-    chain.append(connection, row.id, given.entries)
+    chain.append_entries(connection, row.id, given.entries)
     if given.ended_call is not None:
         turns.end_call(connection, row.id, given.ended_call)
     if given.begun_call is not None:
@@ -107,10 +107,10 @@ def _one_by_one(connection: Connection, given: Addition) -> Written:
     return "all" if _move_branch(connection, given) else "nothing"
 
 
-def _at_once(connection: Connection, given: Addition) -> Written:
+def _at_once(connection: Connection, given: WriteBatch) -> Written:
     found = search_index.entries("postgresql", given.row.tenant, given.row.id, given.messages)
     found = found if search_index.wanted_by(connection) else []
-    shape = Shape(
+    shape = BatchShape(
         created=given.created,
         opens=given.opened is not None,
         ends=given.ended is not None,
@@ -126,22 +126,22 @@ def _at_once(connection: Connection, given: Addition) -> Written:
     return "all" if _move_branch(connection, given) else "nothing"
 
 
-def _main_head(given: Addition) -> int | None:
+def _main_head(given: WriteBatch) -> int | None:
     return None if given.branch else given.head
 
 
-def _move_branch(connection: Connection, given: Addition) -> bool:
+def _move_branch(connection: Connection, given: WriteBatch) -> bool:
     """Move the head of a branch that is not the main one. Return False where a turn would begin on a path that is not its."""
     if given.branch and given.opened is not None:
         assert given.head is not None
-        return conversations.move_branch_from(connection, given.row.id, given.branch, given.was, given.head)
+        return conversations.move_branch_if_at(connection, given.row.id, given.branch, given.was, given.head)
     if given.branch and given.head is not None:
         conversations.move_branch(connection, given.row.id, given.branch, given.head)
     return True
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class BatchShape:
     """What tells one statement from another: which parts it has, and how many rows."""
 
     created: bool
@@ -156,7 +156,7 @@ class Shape:
 
 
 @lru_cache(maxsize=64)
-def _statement(shape: Shape) -> Executable:
+def _statement(shape: BatchShape) -> Executable:
     """Return the statement: each part takes its one row from the part that moves the conversation, or finds none there."""
     ended = turns.END.returning(turn.c.conversation_id).cte("ended") if shape.ends else None
     if shape.created:
@@ -179,7 +179,7 @@ def _statement(shape: Shape) -> Executable:
     if shape.ends_call:
         parts.append(turns.END_CALL.where(select(source).exists()).cte("ended_call"))
     if shape.begins_call:
-        parts.append(_inserted(completion, CompletionRow.__slots__, source))
+        parts.append(_inserted(completion, CallRow.__slots__, source))
     counts = [_count(ended) if ended is not None else literal(0), _count(source)]
     return select(*counts).add_cte(*parts)
 
@@ -200,13 +200,13 @@ def _count(part: CTE) -> ColumnElement[int]:
     return select(func.count()).select_from(part).scalar_subquery()
 
 
-def _values(given: Addition, found: Sequence[search_index.Entry]) -> dict[str, Any]:
+def _values(given: WriteBatch, found: Sequence[search_index.Entry]) -> dict[str, Any]:
     """Return the statement's values, under the names that its parts gave them."""
     row, values = given.row, dict(given.ended or ())
     if given.created:
         values |= _named(conversation, ConversationRow.__slots__, given.moved, 0)
     else:
-        values |= conversations.advancing(row, given.moved, _main_head(given))
+        values |= conversations.advance_values(row, given.moved, _main_head(given))
     if given.opened is not None:
         values |= {f"{turn.name}_{name}_0": value for name, value in given.opened.items()}
         values["lease_us"], values["b_head_seq"] = given.opened["lease_us"], row.head_seq
@@ -219,7 +219,7 @@ def _values(given: Addition, found: Sequence[search_index.Entry]) -> dict[str, A
     if given.ended_call is not None:
         values |= turns.ending_call(row.id, given.ended_call)
     if given.begun_call is not None:
-        values |= _named(completion, CompletionRow.__slots__, given.begun_call, 0)
+        values |= _named(completion, CallRow.__slots__, given.begun_call, 0)
     return values
 
 

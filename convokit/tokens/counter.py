@@ -32,7 +32,7 @@ class Counter(Protocol):
     def count(self, text: str) -> int: ...
 
 
-class ForProfile:
+class ProfileCounter:
     """A counter together with what the profile adds: what images cost its model, and what of its own it is sent again.
 
     The name says all of it: under another profile the same message may cost something else.
@@ -48,16 +48,16 @@ class ForProfile:
         self.count = counter.count
 
 
-def counter_for(profile: Profile, given: Counter | None = None) -> Counter:
+def choose_counter(profile: Profile, given: Counter | None = None) -> Counter:
     """Return what counts for `profile`: the counter given, else exact tokens with the `tokens` extra, else the estimate.
 
     Exact means o200k_base or cl100k_base, where the profile's model is known to use it. A family of models whose images are
     priced by its own formula, and the keys of a reply that go back to its provider, become part of the counter and its name.
     """
-    if isinstance(given, ForProfile):
+    if isinstance(given, ProfileCounter):
         return given
     counter = given or _default(profile.tokenizer)
-    return counter if profile.images is None and not profile.replay_keys else ForProfile(counter, profile)
+    return counter if profile.images is None and not profile.replay_keys else ProfileCounter(counter, profile)
 
 
 def _default(tokenizer: str | None) -> Counter:
@@ -66,7 +66,7 @@ def _default(tokenizer: str | None) -> Counter:
     return CharacterEstimate(tokenizer)
 
 
-def message_tokens(counter: Counter, message: Mapping[str, Any]) -> int:
+def count_message(counter: Counter, message: Mapping[str, Any]) -> int:
     """Return what one message in the API's shape costs, its overhead included."""
     total = MESSAGE_OVERHEAD + _role_tokens(counter.count, message.get("role") or "user")
     content = message.get("content")
@@ -86,12 +86,12 @@ def message_tokens(counter: Counter, message: Mapping[str, Any]) -> int:
         total += TOOL_OVERHEAD + counter.count(json.dumps(call, ensure_ascii=False))
     if message.get("function_call"):
         total += TOOL_OVERHEAD + counter.count(json.dumps(message["function_call"], ensure_ascii=False))
-    if isinstance(counter, ForProfile) and counter.replayed and message.get("role") == "assistant":
+    if isinstance(counter, ProfileCounter) and counter.replayed and message.get("role") == "assistant":
         total += _replayed_tokens(counter, message)
     return total
 
 
-def _replayed_tokens(counter: ForProfile, message: Mapping[str, Any]) -> int:
+def _replayed_tokens(counter: ProfileCounter, message: Mapping[str, Any]) -> int:
     """Return what a provider's own keys cost that it is sent again: as stored beside the message, or in it already."""
     extra = message.get("extra")
     ours = isinstance(extra, Mapping) and extra.get("provider") == counter.provider
@@ -111,7 +111,7 @@ def _part_tokens(counter: Counter, part: Mapping[str, Any]) -> int:
     kind = part.get("type")
     if kind in ("text", "refusal"):
         return counter.count(str(part.get(kind, "")))
-    family = counter.images if isinstance(counter, ForProfile) else None
+    family = counter.images if isinstance(counter, ProfileCounter) else None
     if kind == "input_audio":
         return media.audio_tokens(part)
     if kind == "file":
@@ -119,14 +119,14 @@ def _part_tokens(counter: Counter, part: Mapping[str, Any]) -> int:
     return media.image_tokens(part, family)
 
 
-def tools_tokens(counter: Counter, tools: Sequence[Mapping[str, Any]]) -> int:
+def count_tools(counter: Counter, tools: Sequence[Mapping[str, Any]]) -> int:
     """Return what the tool schemas cost: servers render them into the prompt."""
     if not tools:
         return 0
     return 9 + sum(TOOL_OVERHEAD + counter.count(json.dumps(tool, ensure_ascii=False)) for tool in tools)
 
 
-def schema_tokens(counter: Counter, response_format: Any) -> int:
+def count_schema(counter: Counter, response_format: Any) -> int:
     """Return what a response schema costs."""
     if not isinstance(response_format, Mapping):
         return 0

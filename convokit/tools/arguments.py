@@ -38,7 +38,7 @@ class Signature(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def bound_arguments(tool: Tool, raw: str) -> dict[str, Any]:
+def bind_arguments(tool: Tool, raw: str) -> dict[str, Any]:
     """Return the arguments to call the tool's function with, from the text the model sent ("" is no arguments).
 
     Raises: BadArguments saying which argument is wrong and how, in words for the model. A tool that is only described has

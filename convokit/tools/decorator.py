@@ -18,16 +18,16 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from convokit.domain.text import compact_json
+from convokit.domain.text import dump_json
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.tools import docstrings
-from convokit.tools.arguments import LEFT_OUT, Signature, admits_null, bound_arguments
-from convokit.tools.results import error_text, result_text
-from convokit.wire.strict_schema import violations
-from convokit.wire.structured import plain_schema, strict_schema
+from convokit.tools.arguments import LEFT_OUT, Signature, admits_null, bind_arguments
+from convokit.tools.results import format_error, format_result
+from convokit.wire.strict_schema import list_violations
+from convokit.wire.structured import to_plain_schema, to_strict_schema
 
-__all__ = ["ToolLike", "bound_arguments", "error_text", "result_text", "tool", "tools_of"]
+__all__ = ["ToolLike", "bind_arguments", "format_error", "format_result", "to_tools", "tool"]
 
 ToolLike = Tool | Callable[..., Any] | Mapping[str, Any]
 """What may be given as a tool: a function, a `Tool`, or the API's own object."""
@@ -64,7 +64,7 @@ def tool(
     return _described(function, name, description, strict=strict)
 
 
-def tools_of(given: Sequence[ToolLike]) -> tuple[Tool, ...]:
+def to_tools(given: Sequence[ToolLike]) -> tuple[Tool, ...]:
     """Return tools, functions and the API's own objects as tools. Raises: SettingsError, also when two share a name."""
     if isinstance(given, str | Mapping | Tool) or not isinstance(given, Sequence):
         raise SettingsError("tools", f"must be a list of tools, not a {type(given).__name__}")
@@ -106,7 +106,7 @@ def _described(function: Any, name: str | None, description: str | None, *, stri
     hints = {parameter.name: _hint(where, plain, parameter) for parameter in parameters}
     model, schema = _modelled(where, parameters, hints, notes, strict=strict)
     if strict:
-        wrong = violations(schema)
+        wrong = list_violations(schema)
         if wrong:
             raise SettingsError(
                 where, f"{'; '.join(wrong[:_MAX_PROBLEMS])}. Change the type, or use tool(strict=False)"
@@ -196,7 +196,7 @@ def _modelled(
     }
     try:
         model = create_model("Arguments", __base__=Signature, **fields)
-        schema = strict_schema(model) if strict else plain_schema(model)
+        schema = to_strict_schema(model) if strict else to_plain_schema(model)
     except Exception as error:
         for name, hint in hints.items():
             _check_alone(where, name, hint)
@@ -231,7 +231,7 @@ def _with_default(node: dict[str, Any], default: Any, *, strict: bool) -> dict[s
     """Return a parameter's schema with its default: in strict mode, where all are sent, as what null means."""
     try:
         value = to_jsonable_python(default)
-        text = compact_json(value)
+        text = dump_json(value)
     except (ValueError, TypeError, RecursionError):
         value, text = None, ""
     short = bool(text) and len(text) <= _DEFAULT_CHARS

@@ -16,45 +16,45 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from convokit.domain.text import compact_json, repaired
+from convokit.domain.text import dump_json, repair_text
 
 MAX_ERROR_CHARS = 2_000
 _WHY_CHARS = 200
 
 
-def result_text(value: Any, limit: int) -> str:
+def format_result(value: Any, limit: int) -> str:
     """Return what a tool returned as text of at most `limit` bytes of UTF-8.
 
     Text stays as it is, everything else becomes compact JSON; bytes are text where they are UTF-8, base64 where they are
     not. What JSON has no form for becomes an error for the model to read.
     """
     if isinstance(value, str):
-        return _cut(repaired(str.__str__(value)), limit)
+        return _cut(repair_text(str.__str__(value)), limit)
     try:
         text = _json(value)
     except Exception as error:  # serializers are code of the value's own
         why = str(error).partition("\n")[0][:_WHY_CHARS]
         said = f"the tool returned a {type(value).__name__}, which cannot be told as JSON: {why}"
-        text = compact_json({"error": repaired(said)})
-    return _cut(repaired(text), limit)
+        text = dump_json({"error": repair_text(said)})
+    return _cut(repair_text(text), limit)
 
 
-def error_text(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """Return a failure as JSON, `{"error": "type: message"}`, of at most 2,000 characters."""
     try:
-        said = repaired(str(error))
+        said = repair_text(str(error))
     except Exception:  # an exception whose own text cannot be made
         said = ""
     name = type(error).__name__
     message = f"{name}: {said}" if said else name
-    text = compact_json({"error": message})
+    text = dump_json({"error": message})
     if len(text) <= MAX_ERROR_CHARS:
         return text
-    room = MAX_ERROR_CHARS - len(compact_json({"error": "…"})) + 2
+    room = MAX_ERROR_CHARS - len(dump_json({"error": "…"})) + 2
     kept = bisect_right(
-        range(MAX_ERROR_CHARS), room, key=lambda size: len(compact_json(message[:size]))
+        range(MAX_ERROR_CHARS), room, key=lambda size: len(dump_json(message[:size]))
     )  # escapes are long
-    return compact_json({"error": message[: kept - 1] + "…"})
+    return dump_json({"error": message[: kept - 1] + "…"})
 
 
 def _json(value: Any) -> str:
@@ -67,11 +67,11 @@ def _json(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """Return a value in Python's own containers, its texts and bytes fit for JSON."""
     if isinstance(value, str):
-        return repaired(value)
+        return repair_text(value)
     if isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)
         try:
-            return repaired(data.decode("utf-8"))
+            return repair_text(data.decode("utf-8"))
         except UnicodeDecodeError:
             return base64.b64encode(data).decode("ascii")
     if isinstance(value, BaseModel):

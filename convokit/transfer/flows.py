@@ -14,11 +14,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, aside, once, read, write_once
-from convokit.completion.state import Scope, ready
-from convokit.domain.ids import as_id, keyed_id
+from convokit.completion.effects import Flow, read_flow, read_once_flow, thread_flow, write_once_flow
+from convokit.completion.state import KitState, check_schema_flow
+from convokit.domain.ids import derive_conversation_id, parse_id
 from convokit.domain.paging import Progress
-from convokit.domain.text import checked
+from convokit.domain.text import validate_text
 from convokit.errors import BadRecord, InvalidInput, NotFound, SettingsError, TooLarge
 from convokit.settings import Limits
 from convokit.tokens.counter import Counter
@@ -56,7 +56,7 @@ class Reader(Protocol):
 
 
 def export(
-    scope: Scope,
+    scope: KitState,
     writer: Writer,
     *,
     key: str | None,
@@ -67,52 +67,54 @@ def export(
     """Write the conversations that were asked for. Raises: NotFound, TransferFailed."""
     if sum(each is not None for each in (key, conversations, subject)) > 1:
         raise InvalidInput("key", "give a key, conversations or a subject, and only one of them")
-    named = None if conversations is None else [as_id(each, "conversations") for each in conversations]
-    database_id = yield from ready(scope)
+    named = None if conversations is None else [parse_id(each, "conversations") for each in conversations]
+    database_id = yield from check_schema_flow(scope)
     if key is not None:
-        named = [keyed_id(database_id, scope.tenant, key)]
+        named = [derive_conversation_id(database_id, scope.tenant, key)]
     if progress is not None:
-        all_of_it = None if named is not None else (yield from read(sql.total, scope.tenant, subject=subject))
+        all_of_it = None if named is not None else (yield from read_flow(sql.total, scope.tenant, subject=subject))
         writer.progress = lambda done: progress(done, all_of_it)
     try:
-        yield from aside(writer.begin, database_id=database_id, tenant=scope.tenant, at=scope.clock.now_us())
+        yield from thread_flow(writer.begin, database_id=database_id, tenant=scope.tenant, at=scope.clock.now_us())
         if named is not None:
             for each in named:
-                if not (yield from once(writer.conversation, scope.tenant, each)):
+                if not (yield from read_once_flow(writer.conversation, scope.tenant, each)):
                     raise NotFound("conversation", key if key is not None else each)
         else:
             yield from _all(scope, writer, subject)
-        return (yield from aside(writer.end))
+        return (yield from thread_flow(writer.end))
     except Exception:
         writer.abandon()
         raise
 
 
-def _all(scope: Scope, writer: Writer, subject: str | None) -> Flow[None]:
+def _all(scope: KitState, writer: Writer, subject: str | None) -> Flow[None]:
     after: UUID | None = None
     while True:
-        found = yield from read(sql.ids, scope.tenant, subject=subject, after=after, limit=_IDS)
+        found = yield from read_flow(sql.ids, scope.tenant, subject=subject, after=after, limit=_IDS)
         for each in found:
-            yield from once(writer.conversation, scope.tenant, each)  # one that was purged meanwhile is no error
+            yield from read_once_flow(
+                writer.conversation, scope.tenant, each
+            )  # one that was purged meanwhile is no error
         if len(found) < _IDS:
             return
         after = found[-1]
 
 
-def import_(scope: Scope, reader: Reader, *, on_error: OnError, progress: Progress | None) -> Flow[Imported]:
+def import_(scope: KitState, reader: Reader, *, on_error: OnError, progress: Progress | None) -> Flow[Imported]:
     """Write every record of a file. Raises: TransferFailed, and BadRecord where bad ones are not to be skipped."""
     if on_error not in ("raise", "skip"):
         raise SettingsError("on_error", f'must be "raise" or "skip", not {on_error!r}')
-    database_id = yield from ready(scope)
+    database_id = yield from check_schema_flow(scope)
     tally = _Tally()
     try:
-        yield from aside(reader.begin, place=Place(database_id, scope.tenant, scope.clock.now_us()))
+        yield from thread_flow(reader.begin, place=Place(database_id, scope.tenant, scope.clock.now_us()))
         tally.note(reader.damage(), on_error)
         while True:
             try:
-                if not (yield from aside(reader.take)):
+                if not (yield from thread_flow(reader.take)):
                     return tally.value()
-                tally.add((yield from write_once(reader.write)))
+                tally.add((yield from write_once_flow(reader.write)))
             except BadRecord as error:
                 tally.note(error, on_error)
             if progress is not None:
@@ -157,7 +159,7 @@ def reader(
     if key is not None:
         if form != "messages":
             raise InvalidInput("key", f"is for messages; conversations of the format {form} bring their own")
-        checked("key", key, limit=limits.key_chars * 4, setting="Limits.key_chars")
+        validate_text("key", key, limit=limits.key_chars * 4, setting="Limits.key_chars")
         if not key:
             raise InvalidInput("key", "is empty")
         if len(key) > limits.key_chars:

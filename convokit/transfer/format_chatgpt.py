@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from convokit.domain.text import compact_json
+from convokit.domain.text import dump_json
 from convokit.errors import BadRecord, InvalidInput
 from convokit.settings import Limits
 from convokit.transfer.format_messages import describe, draft_of
@@ -216,7 +216,7 @@ def _call(node: str, recipient: str, words: str) -> dict[str, Any]:
         is_object = False
     function = {
         "name": _NOT_IN_NAMES.sub("_", recipient)[:64],
-        "arguments": words if is_object else compact_json({"input": words}),
+        "arguments": words if is_object else dump_json({"input": words}),
     }
     return {"id": f"call_{node}", "type": "function", "function": function}
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from convokit.context.validity import NAME, ROLES
-from convokit.domain.content import Content, checked_content
-from convokit.domain.message import text_of
-from convokit.domain.text import checked, checked_json, compact_json, plain_json
+from convokit.domain.content import Content, validate_content
+from convokit.domain.message import extract_text
+from convokit.domain.text import dump_json, plain_json, validate_json, validate_text
 from convokit.errors import BadRecord, InvalidInput, TooLarge
 from convokit.settings import Limits
 from convokit.transfer import reader
@@ -109,7 +109,7 @@ class Arrays:
                 "key", "names one conversation, and this is the second in the file: import without a key"
             )
         self._used = True
-        digest = hashlib.sha256(compact_json(plain_json("messages", given)).encode("utf-8")).hexdigest()
+        digest = hashlib.sha256(dump_json(plain_json("messages", given)).encode("utf-8")).hexdigest()
         incoming = Incoming(f"messages:0:{digest}")
         describe(incoming, facts, self._limits)
         incoming.key = self._key if self._key is not None else incoming.key
@@ -123,7 +123,7 @@ class Arrays:
             raise InvalidInput(place, f"must be an object, not {type(message).__name__}")
         draft, content = draft_of(place, message, self._limits)
         if first and draft.role in _INSTRUCTIONS:
-            words = draft.content if draft.parts is None else text_of(draft.parts)
+            words = draft.content if draft.parts is None else extract_text(draft.parts)
             incoming.developer_prompt = words or None
             return
         draft.parent = len(incoming.drafts) - 1 if incoming.drafts else None
@@ -137,13 +137,13 @@ def describe(incoming: Incoming, facts: Mapping[str, Any], limits: Limits) -> No
         value = facts.get(name)
         if value is None or value == "":
             continue
-        text = checked(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
+        text = validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
         if len(text) > limits.key_chars:
             raise TooLarge(name, len(text), limits.key_chars, setting="Limits.key_chars", unit="characters")
         setattr(incoming, name, text)
     if facts.get("metadata") is not None:
         limit, setting = limits.metadata_bytes, "Limits.metadata_bytes"
-        incoming.metadata = checked_json("metadata", facts["metadata"], limit=limit, setting=setting)
+        incoming.metadata = validate_json("metadata", facts["metadata"], limit=limit, setting=setting)
 
 
 def draft_of(place: str, message: Mapping[str, Any], limits: Limits) -> tuple[Draft, Content]:
@@ -172,7 +172,7 @@ def draft_of(place: str, message: Mapping[str, Any], limits: Limits) -> tuple[Dr
 def _text(place: str, value: Any, limits: Limits) -> str | None:
     if value is None:
         return None
-    return checked(place, value, limit=limits.message_bytes, setting="Limits.message_bytes")
+    return validate_text(place, value, limit=limits.message_bytes, setting="Limits.message_bytes")
 
 
 def _content(place: str, given: Any, role: str, limits: Limits) -> tuple[Content, str | None]:
@@ -186,7 +186,7 @@ def _content(place: str, given: Any, role: str, limits: Limits) -> tuple[Content
     rest = [part for part, kind in zip(given, kinds, strict=True) if kind != "refusal"]
     if role != "user" and any(kind not in ("text", "refusal") for kind in kinds):
         raise InvalidInput(place, f"a message of role {role} holds text and nothing else")
-    content = _moved(lambda: checked_content(rest, limits), place) if rest else Content(None)
+    content = _moved(lambda: validate_content(rest, limits), place) if rest else Content(None)
     return content, _text(place, refused, limits) or None
 
 
@@ -210,11 +210,11 @@ def _calls(place: str, given: Any, role: str, limits: Limits) -> list[dict[str, 
         made = {"type": "function", **call} if isinstance(call, dict) else {}
         body = made.get("function")
         if isinstance(body, dict) and not isinstance(body.get("arguments"), str):
-            made["function"] = {**body, "arguments": compact_json(body.get("arguments") or {})}
+            made["function"] = {**body, "arguments": dump_json(body.get("arguments") or {})}
         calls.append(made)
     try:
         check_calls({"role": role, "tool_calls": calls})
     except InvalidInput as error:
         raise InvalidInput(place, str(error).partition(": ")[2]) from None
-    checked(place, compact_json(calls), limit=limits.message_bytes, setting="Limits.message_bytes")
+    validate_text(place, dump_json(calls), limit=limits.message_bytes, setting="Limits.message_bytes")
     return calls

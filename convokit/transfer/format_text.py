@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from convokit.context.strategy import Item
-from convokit.context.validity import problems, sendable
-from convokit.domain.content import digests, inflated
+from convokit.context.validity import find_problems, select_sendable
+from convokit.domain.content import blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import PASSAGE, MessageRow, moment, text_of
-from convokit.domain.text import compact_json
+from convokit.domain.message import PASSAGE, MessageRow, extract_text, to_datetime
+from convokit.domain.text import dump_json
 from convokit.store import blobs, chain
 from convokit.transfer import sql
 
@@ -35,7 +35,7 @@ def training(connection: Connection, row: ConversationRow, count: Count) -> Iter
             yield '{"messages":['
             shapes = [*([{"role": "developer", "content": prompt}] if prompt else []), *shapes]
         count(len(shapes))
-        yield ("" if first else ",") + ",".join(compact_json(shape) for shape in shapes)
+        yield ("" if first else ",") + ",".join(dump_json(shape) for shape in shapes)
         first = False
     if not first:
         yield "]" + (f',"tools":{tools}' if tools else "") + "}\n"
@@ -73,13 +73,13 @@ def _complete(connection: Connection, row: ConversationRow, turn: list[MessageRo
     if any(each.status in _UNFIT for each in turn):
         return []
     items = [Item(each.seq, _sent(each), 0, 0, each.status) for each in turn]
-    kept, _ = sendable(items, partial="leave_out")
+    kept, _ = select_sendable(items, partial="leave_out")
     shapes = [item.shape for item in kept]
     last = shapes[-1] if shapes else {}
-    if last.get("role") != "assistant" or last.get("tool_calls") or problems(shapes):
+    if last.get("role") != "assistant" or last.get("tool_calls") or find_problems(shapes):
         return []
-    wanted = {digest for each in turn if each.parts is not None for digest in digests(each.parts)}
-    return inflated(shapes, blobs.among(connection, row.id, wanted)) if wanted else shapes
+    wanted = {digest for each in turn if each.parts is not None for digest in blob_digests(each.parts)}
+    return inline_blobs(shapes, blobs.read_blobs(connection, row.id, wanted)) if wanted else shapes
 
 
 def _sent(row: MessageRow) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def markdown(connection: Connection, row: ConversationRow, count: Count) -> Iter
 def _message(row: MessageRow) -> str:
     status = "" if row.status == "complete" else f", {row.status}"
     shape = row.as_wire()
-    blocks = [text for text in (text_of(shape["content"]), row.refusal) if text]
+    blocks = [text for text in (extract_text(shape["content"]), row.refusal) if text]
     if isinstance(shape["content"], list):
         blocks += [_attached(part) for part in shape["content"] if part.get("type") != "text"]
     blocks += [_fenced(json.dumps(call, ensure_ascii=False, indent=2)) for call in shape.get("tool_calls", ())]
@@ -139,4 +139,4 @@ def _plain(text: str) -> str:
 
 
 def _time(microseconds: int) -> str:
-    return f"{moment(microseconds):%Y-%m-%d %H:%M} UTC"
+    return f"{to_datetime(microseconds):%Y-%m-%d %H:%M} UTC"

@@ -13,10 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from convokit.domain import hashchain as chains
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
-from convokit.domain.text import compact_json
+from convokit.domain.text import dump_json
 from convokit.errors import BadRecord, ConversationExists, InvalidInput
 from convokit.store import blobs
-from convokit.tokens.counter import Counter, message_tokens
+from convokit.tokens.counter import Counter, count_message
 from convokit.transfer import sql
 from convokit.transfer.models import Draft, Incoming, Place, Written
 from convokit.transfer.reader import Source
@@ -93,7 +93,7 @@ class Foreign:
             sql.add_messages(connection, row.id, self._messages[first : first + sql.PAGE])
         for first in range(0, len(entries), sql.PAGE):
             sql.add_entries(connection, row.id, entries[first : first + sql.PAGE])
-        blobs.keep(connection, row.id, list(self._incoming.blobs.values()))
+        blobs.insert_blobs(connection, row.id, list(self._incoming.blobs.values()))
         return Written(len(self._messages))
 
     def reached(self) -> tuple[int, int | None]:
@@ -122,7 +122,7 @@ def _conversation(incoming: Incoming, place: Place, rows: list[MessageRow]) -> C
         head_seq=None if incoming.head is None else rows[incoming.head].seq,
         last_seq=len(rows),
         last_entry=0,
-        chain_hash=chains.genesis(id_),
+        chain_hash=chains.genesis_hash(id_),
         created_at=created,
         updated_at=max(created, incoming.updated_at or created, *(row.created_at for row in rows)),
         archived_at=None,
@@ -134,7 +134,7 @@ def _rows(incoming: Incoming, counter: Counter, at: int) -> list[MessageRow]:
     rows: list[MessageRow] = []
     for seq, draft in enumerate(incoming.drafts, 1):
         parent = None if draft.parent is None else rows[draft.parent]
-        tokens = message_tokens(counter, draft.shape())
+        tokens = count_message(counter, draft.shape())
         rows.append(
             MessageRow(
                 seq=seq,
@@ -148,8 +148,8 @@ def _rows(incoming: Incoming, counter: Counter, at: int) -> list[MessageRow]:
                 path_tokens=tokens + (0 if parent is None else parent.path_tokens),
                 created_at=_time(draft, incoming, at),
                 content=draft.content,
-                parts=None if draft.parts is None else compact_json(draft.parts),
-                tool_calls=None if draft.tool_calls is None else compact_json(draft.tool_calls),
+                parts=None if draft.parts is None else dump_json(draft.parts),
+                tool_calls=None if draft.tool_calls is None else dump_json(draft.tool_calls),
                 tool_call_id=draft.tool_call_id,
                 name=draft.name,
                 refusal=draft.refusal,
@@ -164,5 +164,5 @@ def _time(draft: Draft, incoming: Incoming, at: int) -> int:
 
 
 def _entries(conversation_id: UUID, ref: str, rows: list[MessageRow]) -> list[chains.Entry]:
-    first = chains.Leaf("import", ref, chains.commitment(b"", [ref]))
-    return chains.extend(0, chains.genesis(conversation_id), [first, *(row.leaf() for row in rows)])
+    first = chains.HashInput("import", ref, chains.compute_commitment(b"", [ref]))
+    return chains.extend_chain(0, chains.genesis_hash(conversation_id), [first, *(row.hash_input() for row in rows)])

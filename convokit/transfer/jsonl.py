@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, Uuid
 
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.text import checked
+from convokit.domain.text import validate_text
 from convokit.errors import InvalidInput
 from convokit.store.schema import conversation
 from convokit.transfer import sql
@@ -111,7 +111,7 @@ def _value(kind: str, column: Column[Any], value: Any) -> Any:
         raise InvalidInput(place, "is missing")
     if isinstance(type_, Integer):
         return _whole(place, value, 63 if isinstance(type_, BigInteger) else 31)
-    text = checked(place, value, limit=_UNBOUNDED, setting="")
+    text = validate_text(place, value, limit=_UNBOUNDED, setting="")
     try:
         if isinstance(type_, Uuid):
             return UUID(text)

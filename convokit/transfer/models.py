@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from convokit.domain.content import Blob
-from convokit.domain.ids import keyed_id
+from convokit.domain.ids import derive_conversation_id
 
 ExportFormat = Literal["jsonl", "openai", "markdown"]
 ImportFormat = Literal["jsonl", "chatgpt", "messages"]
@@ -66,9 +66,11 @@ class Place:
     def conversation_id(self, key: str | None, origin: str) -> UUID:
         """Return the id under `key`; without one, an id that is the same whenever the same `origin` is imported again."""
         if key is not None:
-            return keyed_id(self.database_id, self.tenant, key)
+            return derive_conversation_id(self.database_id, self.tenant, key)
         digest = hashlib.sha256(origin.encode()).hexdigest()
-        return keyed_id(self.database_id, self.tenant, f"\x00import\x00{digest}")  # NUL: no key can be that
+        return derive_conversation_id(
+            self.database_id, self.tenant, f"\x00import\x00{digest}"
+        )  # NUL: no key can be that
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from convokit.audit.verify import verify
 from convokit.domain import hashchain as chains
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.ids import keyed_id
+from convokit.domain.ids import derive_conversation_id
 from convokit.domain.removal import RemovalRow
 from convokit.errors import BadRecord, ChainBroken, ConversationExists, InvalidInput
 from convokit.store import blobs, chain, conversations
@@ -123,7 +123,9 @@ class Restore:
         """Write the conversation that was taken. Raises: BadRecord, and nothing of it stays."""
         old, place = self._row, self._place
         line = self.source.line
-        same = self._same and (old.key is None or keyed_id(place.database_id, place.tenant, old.key) == old.id)
+        same = self._same and (
+            old.key is None or derive_conversation_id(place.database_id, place.tenant, old.key) == old.id
+        )
         ref = f"{old.id}:{old.last_entry}:{bytes(old.chain_hash).hex()}"
         try:
             id_ = old.id if same else place.conversation_id(old.key, ref)
@@ -218,7 +220,7 @@ def keep_prompt(connection: Connection, tenant: str, values: Any) -> None:
     found = hashlib.sha256(text.encode("utf-8")).digest()[:_PROMPT_DIGEST]
     if found.hex() != digest:
         raise InvalidInput("prompt.digest", "is not the digest of its text")
-    chain.keep_prompt(connection, tenant, found, text)
+    chain.insert_prompt(connection, tenant, found, text)
 
 
 class _Removals:
@@ -226,7 +228,7 @@ class _Removals:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._open: dict[int, tuple[int, chains.Leaf]] = {}
+        self._open: dict[int, tuple[int, chains.HashInput]] = {}
 
     def check(self, kind: str, row: Mapping[str, Any]) -> None:
         """Note a removal, or compare an entry. Raises: BadRecord."""
@@ -255,17 +257,17 @@ class _Links:
 
     def __init__(self, old: ConversationRow, row: ConversationRow, ref: str | None) -> None:
         self._old, self._row, self._ref = old, row, ref
-        self._before = chains.genesis(old.id)
-        self._last, self._hash = 0, chains.genesis(row.id)
+        self._before = chains.genesis_hash(old.id)
+        self._last, self._hash = 0, chains.genesis_hash(row.id)
         self._removals: dict[int, bytes] = {}
 
     def begin(self, connection: Connection) -> None:
         if self._ref is not None:
-            self._link(connection, [chains.Leaf("import", self._ref, chains.commitment(b"", [self._ref]))])
+            self._link(connection, [chains.HashInput("import", self._ref, chains.compute_commitment(b"", [self._ref]))])
 
     def put(self, connection: Connection, kind: str, rows: Sequence[dict[str, Any]]) -> None:
         if kind == "blob":
-            blobs.keep(connection, self._row.id, [_blob(row) for row in rows])
+            blobs.insert_blobs(connection, self._row.id, [_blob(row) for row in rows])
         elif kind == "entry" and self._ref is not None:
             self._link(connection, [self._checked(row) for row in rows])
         else:
@@ -277,23 +279,23 @@ class _Links:
         """Return a removal as it is in the new chain, where every entry stands one further."""
         moved = {**row, "number": row["number"] + 1}
         covered = [moved[name] for name in ("number", "ref", "author", "reason", "created_at")]
-        self._removals[row["number"]] = chains.commitment(row["salt"], covered)
+        self._removals[row["number"]] = chains.compute_commitment(row["salt"], covered)
         return moved
 
-    def _checked(self, row: dict[str, Any]) -> chains.Leaf:
+    def _checked(self, row: dict[str, Any]) -> chains.HashInput:
         """Return an entry of the old chain as one of the new. Raises: ChainBroken where the old chain does not hold."""
         number, kind, ref, committed = (row[name] for name in ("number", "kind", "ref", "commitment"))
-        linked = chains.link(self._before, number, kind, ref, committed)
+        linked = chains.compute_entry_hash(self._before, number, kind, ref, committed)
         if linked != row["hash"]:
             raise ChainBroken(self._old.id, number, ref, "the entry was altered, or one before it")
         self._before = linked
-        return chains.Leaf(kind, ref, self._removals.get(number) or bytes(committed))
+        return chains.HashInput(kind, ref, self._removals.get(number) or bytes(committed))
 
-    def _link(self, connection: Connection, leaves: Sequence[chains.Leaf]) -> None:
-        entries = chains.extend(self._last, self._hash, leaves)
+    def _link(self, connection: Connection, leaves: Sequence[chains.HashInput]) -> None:
+        entries = chains.extend_chain(self._last, self._hash, leaves)
         if entries:
             self._last, self._hash = entries[-1].number, entries[-1].hash
-            chain.append(connection, self._row.id, entries)
+            chain.append_entries(connection, self._row.id, entries)
 
     def end(self, connection: Connection) -> None:
         """Write where the new chain ends. Raises: ChainBroken when the old one does not end where its conversation says."""

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from convokit.audit import references
-from convokit.context.validity import ROLES, problems
+from convokit.context.validity import ROLES, find_problems
 from convokit.domain import hashchain, params
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow, Status
 from convokit.domain.replay import Manifest
-from convokit.domain.text import checked
+from convokit.domain.text import validate_text
 from convokit.domain.turn import TurnState
 from convokit.errors import InvalidInput, SettingsError
 
@@ -48,7 +48,7 @@ _STATUSES = frozenset(get_args(Status))
 
 def checked_text(field: str, value: object) -> str:
     """Return text that every backend can hold, of any length. Raises: InvalidInput."""
-    return checked(field, value, limit=2**62, setting="")
+    return validate_text(field, value, limit=2**62, setting="")
 
 
 def _read(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def check_conversation(row: ConversationRow) -> None:
         _check_place("conversation.head_seq", seq, row)
     settings = found.get("settings", {})
     try:
-        params.check(settings.get("params", {}))
+        params.validate_params(settings.get("params", {}))
     except (SettingsError, TypeError, ValueError) as error:
         raise InvalidInput("conversation.settings", str(error)) from None
     for name in ("model", "developer_prompt"):
@@ -190,6 +190,6 @@ def check_calls(shape: Mapping[str, Any]) -> None:
         raise InvalidInput("message.tool_calls", "each must be an object")
     answers = [{"role": "tool", "tool_call_id": call.get("id"), "content": "-"} for call in calls]
     asked = {"role": shape["role"], "content": "-", "tool_calls": calls}
-    found = [each for each in problems([asked, *answers]) if "[0]" in each]
+    found = [each for each in find_problems([asked, *answers]) if "[0]" in each]
     if found:
         raise InvalidInput("message.tool_calls", found[0].partition(": ")[2])

@@ -130,7 +130,7 @@ def total(connection: Connection, tenant: str, *, subject: str | None) -> int:
 
 def path(connection: Connection, conversation_id: UUID, head: int | None) -> Iterator[list[MessageRow]]:
     """Yield the path to `head` from its root on, a page at a time."""
-    for first, last in [] if head is None else messages.runs(connection, conversation_id, head):
+    for first, last in [] if head is None else messages.list_runs(connection, conversation_id, head):
         after = first
         while after <= last:
             values = {"id": conversation_id, "first": after, "last": last, "limit": PAGE}
@@ -175,7 +175,7 @@ def add_messages(connection: Connection, conversation_id: UUID, rows: Sequence[M
 
 def add_entries(connection: Connection, conversation_id: UUID, entries: Sequence[Entry]) -> None:
     """Insert entries of an import."""
-    chain.append(connection, conversation_id, entries)
+    chain.append_entries(connection, conversation_id, entries)
 
 
 def settle(connection: Connection, conversation_id: UUID, last_entry: int, chain_hash: bytes) -> None:

@@ -16,7 +16,7 @@ from convokit.domain.profile import Profile
 from convokit.errors import ContextOverflow, InvalidInput
 from convokit.settings import Budget
 from convokit.store import call_usage, chain, messages
-from convokit.tokens.counter import Counter, counter_for, message_tokens
+from convokit.tokens.counter import Counter, choose_counter, count_message
 
 _EVERYTHING = Budget(context_tokens=1_000_000_000, reply_tokens=1)
 
@@ -30,7 +30,7 @@ def usage_pairs(
     calls: something for the start of a program, not for every turn.
     """
     pairs = []
-    for call in call_usage.reported(connection, tenant, model, limit):
+    for call in call_usage.list_reported_calls(connection, tenant, model, limit):
         counted = _counted(connection, tenant, counter, call)
         if counted is not None:
             pairs.append((counted, call.prompt_tokens))
@@ -42,14 +42,16 @@ def _counted(connection: Connection, tenant: str, counter: Counter, call: call_u
     if manifest.get("transcript"):  # its messages went as one text
         return None
     profile = Profile(**manifest["profile"])
-    count = counter_for(profile, counter)
+    count = choose_counter(profile, counter)
     wanted = {seq for first, last in manifest["window"] for seq in range(first, last + 1)}
-    rows = [row for row in messages.among(connection, call.conversation_id, sorted(wanted)) if row.status != "redacted"]
+    rows = [
+        row for row in messages.read_many(connection, call.conversation_id, sorted(wanted)) if row.status != "redacted"
+    ]
     texts = {name: _kept(connection, tenant, manifest.get(name)) for name in ("prompt", "tools")}
     if len(rows) != len(wanted) or any(name in manifest and text is None for name, text in texts.items()):
         return None
     items = [
-        Item(row.seq, row.as_wire(), message_tokens(count, row.as_wire()), 0, row.status)
+        Item(row.seq, row.as_wire(), count_message(count, row.as_wire()), 0, row.status)
         for row in sorted(rows, key=lambda row: row.seq)
     ]
     try:

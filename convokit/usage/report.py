@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from sqlalchemy import Connection
 
-from convokit.domain.text import checked
+from convokit.domain.text import validate_text
 from convokit.errors import InvalidInput, NotFound
 from convokit.settings import Limits
 from convokit.store import conversations
@@ -54,7 +54,7 @@ def question(
         raise InvalidInput("by", f"must be one of {', '.join(get_args(UsageBy))}, not {by!r}")
     for name, value in (("key", key), ("subject", subject)):
         if value is not None:
-            checked(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
+            validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
     start, end = _moment("since", since), _moment("until", until)
     if start is not None and end is not None and end <= start:
         raise InvalidInput("until", f"must be after since ({start:%Y-%m-%d %H:%M} UTC)")
@@ -78,7 +78,7 @@ def report(connection: Connection, tenant: str, asked: Question) -> UsageReport:
     """Return the report. Raises: NotFound when the conversation asked for is not there."""
     one = None
     if asked.key is not None:
-        row = conversations.by_key(connection, tenant, asked.key)
+        row = conversations.find_by_key(connection, tenant, asked.key)
         if row is None:
             raise NotFound("conversation", asked.key, "it is created by its first send")
         one = row.id

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convokit.domain.events import StreamEvent, TextDelta
-from convokit.domain.reply import Completion
+from convokit.domain.reply import ParsedReply
 from convokit.errors import BadReply, ModelError
 from convokit.wire import errors
 from convokit.wire.choice import Choice
@@ -93,12 +93,12 @@ class Accumulator:
         choice.chars += len(text)
         return [TextDelta(text, index)]
 
-    def completion(self) -> Completion:
+    def completion(self) -> ParsedReply:
         """Return what the chunks make so far."""
         known = self._known
         extra: dict[str, Any] = mend_all(self._extra)
-        return Completion(
-            answers=[self.choices[index].answer(self._new_id) for index in sorted(self.choices)],
+        return ParsedReply(
+            choices=[self.choices[index].answer(self._new_id) for index in sorted(self.choices)],
             response_id=_text(known.get("id")),
             model=_text(known.get("model")),
             created=count(known.get("created")),
@@ -156,7 +156,7 @@ class Accumulator:
                 self._extra[key] = value
 
 
-def parse_completion(body: Any, *, new_id: Callable[[], str] = call_id) -> Completion:
+def parse_completion(body: Any, *, new_id: Callable[[], str] = call_id) -> ParsedReply:
     """Return the completion in the body of a reply that was not streamed.
 
     Raises: the ModelError or ContextOverflow that the body carries; BadReply when there is no choice in it.

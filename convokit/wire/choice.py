@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convokit.domain.events import AudioDelta, Finished, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta
-from convokit.domain.reply import Answer
+from convokit.domain.reply import ReplyChoice
 from convokit.wire.tool_calls import Call, Calls
 from convokit.wire.values import mend, mend_all, weight
 
@@ -104,14 +104,14 @@ class Choice:
                 self._take_outer(key, value, events)
         return events
 
-    def answer(self, new_id: Callable[[], str]) -> Answer:
+    def answer(self, new_id: Callable[[], str]) -> ReplyChoice:
         """Return what the pieces make so far; `new_id` names the tool calls that their server did not."""
         extra = {key: mend("".join(parts)) for key, parts in self._joined.items()} | mend_all(self._other)
         if self._details is not None:
             extra["reasoning_details"] = mend_all(join_details(self._details))
         if self._function_call is not None:
             extra["function_call"] = self._function_call.function()
-        return Answer(
+        return ReplyChoice(
             index=self.index,
             content=None if self.content is None else "".join(self.content) + ("\ufffd" if self.half else ""),
             refusal=_text(self._refusal),

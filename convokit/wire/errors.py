@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from convokit.domain.reply import Answer, Completion
+from convokit.domain.reply import ParsedReply, ReplyChoice
 from convokit.errors import (
     BadReply,
     ContentFiltered,
@@ -143,7 +143,7 @@ def _number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def from_response(
+def error_from_response(
     status: int, headers: Mapping[str, str], body: bytes, *, retry_after_now: float, secrets: Iterable[str] = ()
 ) -> ModelError | ContextOverflow:
     """Return the error in an answer whose status is not 2xx.
@@ -153,8 +153,8 @@ def from_response(
     """
     secrets = tuple(secrets)
     facts: dict[str, Any] = {
-        "request_id": error_body.clean(said.request_id(headers) or "", secrets) or None,
-        "retry_after_s": said.retry_after_s(headers, retry_after_now),
+        "request_id": error_body.clean(said.parse_request_id(headers) or "", secrets) or None,
+        "retry_after_s": said.parse_retry_after_s(headers, retry_after_now),
     }
     if 300 <= status < 400:
         host = urlsplit(headers.get("location", "")).hostname
@@ -166,7 +166,7 @@ def from_response(
             **facts,
         )
     error = _classify(error_body.from_body(body, secrets), status, status, facts)
-    wish = said.should_retry(headers)
+    wish = said.parse_should_retry(headers)
     if wish is not None and isinstance(error, ModelError):
         error.should_retry = wish
     return error
@@ -190,7 +190,7 @@ def is_error(payload: dict[str, Any]) -> bool:
     return error_body.is_error(payload)
 
 
-def from_answer(answer: Answer, completion: Completion) -> ContentFiltered | None:
+def error_from_choice(answer: ReplyChoice, completion: ParsedReply) -> ContentFiltered | None:
     """Return the error for an answer that a content filter cut, with what came of it as `partial`; None for any other."""
     if answer.finish_reason != "content_filter":
         return None

@@ -23,7 +23,14 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
 _OF_THE_BODY = frozenset({"content-length", "transfer-encoding"})
 _PATH = "/chat/completions"
-__all__ = ["Allowance", "RateLimits", "rate_limits", "request_id", "retry_after_s", "should_retry"]
+__all__ = [
+    "Allowance",
+    "RateLimits",
+    "parse_rate_limits",
+    "parse_request_id",
+    "parse_retry_after_s",
+    "parse_should_retry",
+]
 
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-generation-id", "x-litellm-call-id")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
@@ -31,7 +38,7 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|μs|ns|h|m|s)")
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
 
 
-def endpoint(base_url: str) -> str:
+def endpoint_url(base_url: str) -> str:
     """Return the URL of Chat Completions below a base URL (`https://host/v1`, with or without a slash or a query).
 
     Raises: SettingsError for anything but http and https, and for a user or password in it.
@@ -53,7 +60,7 @@ def endpoint(base_url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path if path.endswith(_PATH) else path + _PATH, parts.query, ""))
 
 
-def request_headers(
+def build_headers(
     profile: Profile,
     api_key: str | None,
     *,
@@ -102,18 +109,18 @@ def _check(setting: str, value: object) -> None:
         )
 
 
-def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+def parse_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     """Return what `x-ratelimit-*` says; None when it says nothing."""
     found = RateLimits(requests=_allowance(headers, "requests"), tokens=_allowance(headers, "tokens"))
     return None if found == RateLimits() else found
 
 
-def request_id(headers: Mapping[str, str]) -> str | None:
+def parse_request_id(headers: Mapping[str, str]) -> str | None:
     """Return the id under which the server knows this request."""
     return next((headers[name][:200] for name in _REQUEST_IDS if headers.get(name)), None)
 
 
-def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
+def parse_retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     """Return in how many seconds the server wants to be asked again: `retry-after-ms`, or `retry-after` in seconds or as a
     date, which is seen from `now` (Unix time)."""
     milliseconds = _number(headers.get("retry-after-ms"))
@@ -130,7 +137,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def should_retry(headers: Mapping[str, str]) -> bool | None:
+def parse_should_retry(headers: Mapping[str, str]) -> bool | None:
     """Return what the server says of trying again, if it does."""
     return {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
 

@@ -30,7 +30,7 @@ _KINDS = {"image_url": "image", "input_audio": "audio", "file": "file"}
 _AUDIO_MARGIN_S = 60.0
 
 
-def for_wire(
+def to_wire_messages(
     messages: Sequence[MessageLike],
     profile: Profile,
     *,

@@ -18,10 +18,20 @@ from convokit.domain.params import RequestParams
 from convokit.domain.profile import Profile
 from convokit.domain.reply import Change
 from convokit.errors import InvalidInput, ModelError, SettingsError
-from convokit.wire.headers import checked_headers, endpoint, request_headers
+from convokit.wire.headers import build_headers, checked_headers, endpoint_url
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-__all__ = ["CAPS", "ORDER", "RENDERER", "Mode", "Rendered", "endpoint", "render", "request_headers", "without"]
+__all__ = [
+    "CAPS",
+    "ORDER",
+    "RENDERER",
+    "Mode",
+    "RenderedRequest",
+    "build_headers",
+    "drop_parameter",
+    "endpoint_url",
+    "render_request",
+]
 
 RENDERER = 1
 Mode = Literal["strict", "drop", "pass"]
@@ -101,7 +111,7 @@ def _problem(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedRequest:
     """A request ready to be sent: `data` are its exact bytes, `changes` what was not sent as it was given."""
 
     body: dict[str, Any] = field(repr=False)
@@ -110,7 +120,7 @@ class Rendered:
     headers: dict[str, str] = field(repr=False)
 
 
-def render(
+def render_request(
     *,
     model: str,
     messages: Sequence[Mapping[str, Any]],
@@ -119,7 +129,7 @@ def render(
     stream: bool,
     tools: Sequence[Mapping[str, Any]] = (),
     mode: Mode = "drop",
-) -> Rendered:
+) -> RenderedRequest:
     """Return the request for messages that already fit the server (see `messages.for_wire`) and checked parameters.
 
     Raises: InvalidInput when there are no messages or one cannot be encoded; SettingsError for parameters that cannot go
@@ -143,10 +153,10 @@ def render(
     body: dict[str, Any] = {"model": model, "messages": list(messages)}
     body |= {key: values[key] for key in ORDER if key in values}
     body |= params.get("extra_body", {})
-    return Rendered(body, encode(body), tuple(fitting.changes), checked_headers(params.get("extra_headers", {})))
+    return RenderedRequest(body, encode(body), tuple(fitting.changes), checked_headers(params.get("extra_headers", {})))
 
 
-def without(params: RequestParams, error: ModelError) -> RequestParams | None:
+def drop_parameter(params: RequestParams, error: ModelError) -> RequestParams | None:
     """Return the parameters without the one that the server said it does not support; None when it named none of them.
 
     Each result has one parameter fewer, so asking again after every refusal comes to an end.

@@ -8,7 +8,7 @@ with its text, an answer that is something else a BadReply with an excerpt. Erro
 from __future__ import annotations
 
 from convokit.domain.events import StreamEvent
-from convokit.domain.reply import Completion
+from convokit.domain.reply import ParsedReply
 from convokit.errors import BadReply, Interrupted, ModelError
 from convokit.settings import Limits
 from convokit.wire import error_body
@@ -41,7 +41,7 @@ class ReplyReader:
         self._head = b""
         self._bytes = 0
         self._ended = False
-        self._whole: Completion | None = None
+        self._whole: ParsedReply | None = None
 
     @property
     def finished(self) -> bool:
@@ -62,7 +62,7 @@ class ReplyReader:
         """Return `text` without its first `chars` characters, at the cost of what is returned."""
         return self._accumulator.text_after(chars)
 
-    def completion(self) -> Completion:
+    def completion(self) -> ParsedReply:
         """Return the completion as far as it came."""
         if not self.finished:
             return self._accumulator.completion()

@@ -37,7 +37,7 @@ _SAYS_TYPE = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf"})
 _LOOKAROUND = ("(?=", "(?!", "(?<=", "(?<!")
 
 
-def violations(schema: Mapping[str, Any]) -> list[str]:
+def list_violations(schema: Mapping[str, Any]) -> list[str]:
     """Return each place where a schema leaves the strict subset, as `path: what is wrong`; an empty list when it does not."""
     check = _Check(schema)
     try:

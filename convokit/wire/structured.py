@@ -20,11 +20,18 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
 from convokit.domain.profile import Profile
-from convokit.domain.text import compact_json
+from convokit.domain.text import dump_json
 from convokit.errors import ContentFiltered, Refused, SettingsError, Truncated, ValidationFailed
-from convokit.wire.strict_schema import FORMATS, ROOT, json_type, looks_around, violations
+from convokit.wire.strict_schema import FORMATS, ROOT, json_type, list_violations, looks_around
 
-__all__ = ["parsed", "places", "plain_schema", "response_format", "strict_schema", "violations"]
+__all__ = [
+    "build_response_format",
+    "list_violations",
+    "parse_structured",
+    "places",
+    "to_plain_schema",
+    "to_strict_schema",
+]
 
 Value = TypeVar("Value")
 
@@ -44,7 +51,7 @@ _FENCE = "```"
 _MESSAGE_CHARS = 200
 
 
-def strict_schema(model: Any) -> dict[str, Any]:
+def to_strict_schema(model: Any) -> dict[str, Any]:
     """Return the schema of a type within the strict subset, as far as the subset goes (see `violations` for the rest).
 
     Objects are closed and all their properties required; constraints that the subset has no word for stand in the
@@ -53,13 +60,13 @@ def strict_schema(model: Any) -> dict[str, Any]:
     return _strict(_adapter(model))
 
 
-def plain_schema(model: Any) -> dict[str, Any]:
+def to_plain_schema(model: Any) -> dict[str, Any]:
     """Return the schema of a type as pydantic gives it, without the titles, which only repeat the names."""
     untitled: dict[str, Any] = _untitled(_generated(_adapter(model)))
     return untitled
 
 
-def response_format(model_or_dict: Any, profile: Profile) -> tuple[dict[str, Any] | None, str | None]:
+def build_response_format(model_or_dict: Any, profile: Profile) -> tuple[dict[str, Any] | None, str | None]:
     """Return what is sent as `response_format`, and an instruction for servers that need one (None: not needed).
 
     A dict is the caller's own and goes as it is. Raises: SettingsError with each place that a strict schema cannot hold.
@@ -81,7 +88,7 @@ def response_format(model_or_dict: Any, profile: Profile) -> tuple[dict[str, Any
     return ({"type": "json_object"} if profile.json_object else None), _INSTRUCTION + structure.schema
 
 
-def parsed(model: type[Value], text: str | None, *, finish_reason: str | None, refusal: str | None) -> Value:
+def parse_structured(model: type[Value], text: str | None, *, finish_reason: str | None, refusal: str | None) -> Value:
     """Return the value that a finished reply holds.
 
     Raises: ContentFiltered, Refused or Truncated when the reply is not a whole one; ValidationFailed with the text and each
@@ -147,12 +154,12 @@ def _worked_out(kind: Any) -> _Structure:
     try:
         adapter = _adapter(kind)
         schema = _strict(adapter)
-        text = compact_json(schema)
+        text = dump_json(schema)
     except (PydanticUserError, PydanticUndefinedAnnotation, NameError, TypeError, ValueError) as error:
         said = str(error).partition("\n")[0]
         raise SettingsError("response_format", f"{_ACCEPTED}; {name} has no JSON schema: {said}") from error
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:64] or "reply"
-    return _Structure(adapter, safe, text, tuple(violations(schema)))
+    return _Structure(adapter, safe, text, tuple(list_violations(schema)))
 
 
 _remembered = functools.lru_cache(maxsize=256)(_worked_out)
@@ -234,9 +241,7 @@ def _noted(node: dict[str, Any]) -> dict[str, Any]:
     }
     if not notes:
         return node
-    said = ", ".join(
-        f"{key}: {value if isinstance(value, str) else compact_json(value)}" for key, value in notes.items()
-    )
+    said = ", ".join(f"{key}: {value if isinstance(value, str) else dump_json(value)}" for key, value in notes.items())
     kept = {key: value for key, value in node.items() if key not in notes}
     return {**kept, "description": f"{node['description']} ({said})" if node.get("description") else said}
 

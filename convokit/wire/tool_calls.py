@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convokit.domain.events import ToolCallDelta
-from convokit.domain.text import repaired
+from convokit.domain.text import repair_text
 from convokit.wire.values import mend, mend_all
 
 
@@ -86,7 +86,7 @@ class Call:
         else:
             body = self.function()
         return {
-            "id": repaired(mend(self.id)),
+            "id": repair_text(mend(self.id)),
             "type": kind,
             kind if kind == "custom" else "function": body,
             **mend_all(self.extra),

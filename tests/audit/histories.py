@@ -15,7 +15,7 @@ from convokit import Convokit, Retry
 from convokit.domain import hashchain as chains
 from convokit.errors import Interrupted
 from convokit.store import chain, conversations
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import blob, branch, chunk, completion, conversation, message, removal, summary
 from tests.support.server import LoopbackServer, Script, failure, stream
 from tests.support.server import completion as answer
@@ -70,7 +70,7 @@ def write(database: str, server: LoopbackServer) -> Histories:
         server.script(failure(500, "secret"), answer("at last"))
         erased.send("secret 4")
         assert erased.id
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     opened = _left_open(database, settings)
     empty = _row(opened)
     with engine.execution_options(**{WRITE: True}).begin() as connection:
@@ -83,7 +83,7 @@ def write(database: str, server: LoopbackServer) -> Histories:
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         remove(connection, erased.id, "message:16")
         copied = f"{rich}:12:{'ab' * 32}"
-        extend(connection, erased.id, "import", copied, chains.commitment(b"", [copied]))
+        extend(connection, erased.id, "import", copied, chains.compute_commitment(b"", [copied]))
         connection.execute(insert(conversation), {**_values(connection, opened), **empty})
     return Histories(engine, rich, erased.id, opened, empty["id"])
 
@@ -127,7 +127,7 @@ def _left_open(database: str, settings: dict[str, Any]) -> UUID:
     kit.close()
     events.close()  # type: ignore[attr-defined]
     assert chat.id
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         values = {"conversation_id": chat.id, "turn_id": turn_id, "completion": 1, "number": 1, "text": "never "}
         connection.execute(insert(chunk), values)
@@ -143,7 +143,7 @@ def _row(like: UUID) -> dict[str, Any]:
         else UUID("00000000-0000-7000-8000-000000000001")
     )
     nothing = {"key": None, "head_seq": None, "last_seq": 0, "last_entry": 0}
-    return {"id": made, **nothing, "chain_hash": chains.genesis(made)}
+    return {"id": made, **nothing, "chain_hash": chains.genesis_hash(made)}
 
 
 def _values(connection: Connection, conversation_id: UUID) -> dict[str, Any]:
@@ -159,8 +159,8 @@ def _beside(connection: Connection, conversation_id: UUID) -> None:
 def extend(connection: Connection, conversation_id: UUID, kind: chains.Kind, ref: str, committed: bytes) -> int:
     """Add an entry to a conversation's chain, as whoever may write every table can. Return its number."""
     row = _values(connection, conversation_id)
-    added = chains.extend(row["last_entry"], bytes(row["chain_hash"]), [chains.Leaf(kind, ref, committed)])
-    chain.append(connection, conversation_id, added)
+    added = chains.extend_chain(row["last_entry"], bytes(row["chain_hash"]), [chains.HashInput(kind, ref, committed)])
+    chain.append_entries(connection, conversation_id, added)
     moved = {"last_entry": added[0].number, "chain_hash": added[0].hash}
     connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(moved))
     return added[0].number
@@ -189,7 +189,7 @@ def record(connection: Connection, conversation_id: UUID, ref: str) -> int:
     number: int = _values(connection, conversation_id)["last_entry"] + 1
     salt, covered = chains.new_salt(), [number, ref, "an auditor", "the law", 1_700_000_000_000_000]
     kind: chains.Kind = "erasure" if ref == "*" else "redaction"
-    extend(connection, conversation_id, kind, ref, chains.commitment(salt, covered))
+    extend(connection, conversation_id, kind, ref, chains.compute_commitment(salt, covered))
     values = {"number": number, "ref": ref, "author": covered[2], "reason": covered[3], "created_at": covered[4]}
     connection.execute(insert(removal), {"conversation_id": conversation_id, "salt": salt, **values})
     return number

@@ -16,7 +16,7 @@ from convokit import Budget, Convokit, Profile, Retry, Tool
 from convokit.completion.effects import Clock
 from convokit.context.strategy import Everything, LastTurns, Selection, View
 from convokit.errors import ConvokitError
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import completion, conversation, message, removal
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, failure, stream
@@ -357,7 +357,7 @@ SCENES: tuple[Callable[[Stage], None], ...] = (
 def every_call(database: str, conversation_id: UUID | None = None) -> list[Any]:
     """Return each call that was made, in all conversations or in one: (conversation_id, turn_id, number)."""
     of_it = true() if conversation_id is None else completion.c.conversation_id == conversation_id
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         columns = completion.c.conversation_id, completion.c.turn_id, completion.c.number
         rows = list(connection.execute(select(*columns).where(of_it)))
@@ -367,7 +367,7 @@ def every_call(database: str, conversation_id: UUID | None = None) -> list[Any]:
 
 def changed(database: str, table: Table, condition: Any = None, **values: Any) -> None:
     """Change rows behind the library's back; without values, delete them."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         statement: Any = table.update().values(**values) if values else table.delete()
         connection.execute(statement if condition is None else statement.where(condition))
@@ -380,7 +380,7 @@ def redacted(database: str, seq: int, conversation_id: UUID | None = None) -> No
     values: dict[str, Any] = dict.fromkeys(gone)
     of_it = true() if conversation_id is None else message.c.conversation_id == conversation_id
     changed(database, message, and_(message.c.seq == seq, of_it), status="redacted", **values)
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         which = select(conversation.c.id).where(
             true() if conversation_id is None else conversation.c.id == conversation_id

@@ -141,9 +141,9 @@ def rewritten(connection: Connection, conversation_id: UUID) -> None:
     found = connection.execute(
         select(entry).where(entry.c.conversation_id == conversation_id).order_by(entry.c.number)
     ).mappings()
-    previous = chains.genesis(conversation_id)
+    previous = chains.genesis_hash(conversation_id)
     for link in list(found):
-        committed = first.leaf().commitment if link["ref"] == "1" else bytes(link["commitment"])
-        previous = chains.link(previous, link["number"], link["kind"], link["ref"], committed)
+        committed = first.hash_input().commitment if link["ref"] == "1" else bytes(link["commitment"])
+        previous = chains.compute_entry_hash(previous, link["number"], link["kind"], link["ref"], committed)
         changing(entry, dict(link), commitment=committed, hash=previous)(connection)
     connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(chain_hash=previous))

@@ -17,7 +17,7 @@ from convokit.audit import flows as audit_flows
 from convokit.audit import sql as audit_sql
 from convokit.domain.conversation import Checkpoint
 from convokit.errors import ChainBroken, CheckpointError, NotFound, SettingsError
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import completion, conversation, entry, message, turn
 from tests.audit import histories
 from tests.audit.tampering import rewritten
@@ -38,7 +38,7 @@ def talked(face: Face, kit: Any) -> Any:
 
 
 def _change(database: str, *work: Any) -> None:
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         for each in work:
             each(connection)

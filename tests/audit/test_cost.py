@@ -14,13 +14,13 @@ from convokit.audit import consistency
 from convokit.audit.verify import verify
 from convokit.domain.ids import new_id
 from convokit.store import chain
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.benchmarks.verify import fill
 
 
 @pytest.fixture
 def engine(database: str) -> Any:
-    made = open_engine(database_url(database))
+    made = open_engine(parse_database_url(database))
     yield made
     made.dispose()
 
@@ -67,7 +67,7 @@ def test_memory_does_not_grow(engine: Engine) -> None:
 
 def test_nothing_reads_a_conversation_for_each_row(sqlite_file: str) -> None:
     """A statement reads one table's rows of a conversation at most once; what it looks up beside them, it looks up by key."""
-    engine = open_engine(database_url(sqlite_file))
+    engine = open_engine(parse_database_url(sqlite_file))
     place = _grown(engine, 200)
     seen: dict[str, Any] = {}
     event.listen(engine, "before_cursor_execute", lambda *given: seen.setdefault(given[2], given[3]))

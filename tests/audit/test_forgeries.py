@@ -86,7 +86,7 @@ def test_a_malformed_name_is_told_as_such(told: Histories, kind: str) -> None:
     for ref in MALFORMED:
 
         def change(connection: Connection, ref: str = ref) -> None:
-            extend(connection, told.rich, kind, ref, chains.commitment(b"", [ref]))  # type: ignore[arg-type]
+            extend(connection, told.rich, kind, ref, chains.compute_commitment(b"", [ref]))  # type: ignore[arg-type]
 
         found = after(told.engine, told.rich, change)
         assert isinstance(found, ChainBroken)
@@ -145,12 +145,12 @@ def test_a_history_that_was_brought_here(told: Histories) -> None:
     """Behind an entry that says where they came from, messages stand whole without their turns; changed, they are found."""
     with undone(told.engine) as connection:
         copied = f"{told.rich}:12:{'ab' * 32}"
-        extend(connection, told.empty, "import", copied, chains.commitment(b"", [copied]))
+        extend(connection, told.empty, "import", copied, chains.compute_commitment(b"", [copied]))
         for seq, role in enumerate(("user", "assistant", "tool", "assistant"), 1):
             parent = seq - 1 or None
             row = MessageRow(seq, parent, 1, FRESH, role, "complete", 1, "c", seq, 1, content="x", salt=b"s" * 16)
             messages.append(connection, told.empty, [row])
-            extend(connection, told.empty, "message", str(seq), row.leaf().commitment)
+            extend(connection, told.empty, "message", str(seq), row.hash_input().commitment)
         at_end = update(conversation).where(conversation.c.id == told.empty)
         connection.execute(at_end.values(last_seq=4, head_seq=4))
         assert verdict(connection, told.empty) is None

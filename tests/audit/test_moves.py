@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import make_url
 
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import metadata, search
 from tests.audit.histories import write
 from tests.support.faces import Face
@@ -52,7 +52,7 @@ def test_no_false_alarm_after_a_move(
 
 
 def _vacuum(database: str) -> None:
-    url = database_url(database)
+    url = parse_database_url(database)
     if url.get_backend_name() == "sqlite":
         with closing(sqlite3.connect(str(url.database))) as connection:
             connection.execute("VACUUM")
@@ -66,7 +66,7 @@ def _vacuum(database: str) -> None:
 
 def _carry(source: str, target: str) -> None:
     """Insert every row of one database into another one, the table of the database itself included."""
-    engines = [open_engine(database_url(each)) for each in (source, target)]
+    engines = [open_engine(parse_database_url(each)) for each in (source, target)]
     with engines[0].connect() as there, engines[1].execution_options(**{WRITE: True}).begin() as here:
         for table in metadata.sorted_tables:
             here.execute(delete(table))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from convokit import Convokit
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.usage import prices
 from convokit.usage.models import Price, Prices
 from convokit.usage.prices import ListedPrices, NoPrices, prices_from
@@ -98,7 +98,7 @@ class _Server:
         server.script(completion("yes", model="gpt-6-luna"))
         self.kit = Convokit(url, model="gpt-6-luna", base_url=server.url, profile="openai", api_key="k")
         self.kit.chat("a").send("one")
-        self.engine = open_engine(database_url(url))
+        self.engine = open_engine(parse_database_url(url))
 
     def set(self, calls: list[tuple[int, int, int, int]]) -> None:
         """Replace the calls: their time in minutes, prompt, cached and reply tokens."""

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from convokit import Retry
 from convokit.errors import InvalidInput, ModelError, NotFound, TooLarge
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.usage import report as audit
 from convokit.usage.models import Price
 from tests.faults.left import leave
@@ -30,7 +30,7 @@ def _said(prompt: int, reply: int, *, model: str = "loop-1", **more: Any) -> Scr
 
 def _move(database: str, days: int) -> None:
     """Make everything that is stored so many days older."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         older = {"us": days * 86_400_000_000}
         connection.execute(text("UPDATE convokit_completion SET started_at = started_at - :us"), older)

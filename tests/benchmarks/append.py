@@ -29,10 +29,10 @@ from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow
+from convokit.domain.turn import CallRow
 from convokit.runtime.sync import SyncStore
 from convokit.store import conversations, schema, turn_changes, turn_writes
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from tests.benchmarks.hand import Run, found_on_postgresql, found_on_sqlite
 from tests.support.databases import Files, Postgres
 
@@ -113,7 +113,7 @@ class Ours:
     """`steps.begin` and `steps.settle`, each in its transaction."""
 
     def __init__(self, url: str) -> None:
-        self.store = SyncStore(open_engine(database_url(url)), "benchmark")
+        self.store = SyncStore(open_engine(parse_database_url(url)), "benchmark")
 
     def appender(self, places: Sequence[UUID], thread: int) -> Callable[[int], None]:
         """Return what stores one turn, for one thread. In one conversation each has a branch, to have a turn open there."""
@@ -130,25 +130,25 @@ class Ours:
 
         return once
 
-    def turn(self, place: UUID, row: ConversationRow | None, branch: int, head: int | None) -> turn_changes.Settled:
+    def turn(self, place: UUID, row: ConversationRow | None, branch: int, head: int | None) -> turn_changes.Written:
         """Store one turn; read the conversation again where somebody came between."""
-        call = CompletionRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
+        call = CallRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
         while True:
             row = row or self.store.run(lambda connection: conversations.find(connection, "bench", place), write=False)
             assert row is not None
             question = message(row.last_seq + 1, call.turn_id, "user")
-            beginning = turn_changes.Beginning(row, False, branch, question, call, "bench", 60_000_000, 1, head=head)
+            beginning = turn_changes.TurnStart(row, False, branch, question, call, "bench", 60_000_000, 1, head=head)
             try:
                 row = self.store.run(partial(turn_writes.begin, beginning=beginning), write=True)
                 break
             except turn_changes.Conflict:
                 row = None
-        ended = CompletionRow(call.turn_id, 1, "ok", "{}", b"s" * 16, b"d" * 32, "m", 1, ended_at=2, salt=b"s" * 16)
+        ended = CallRow(call.turn_id, 1, "ok", "{}", b"s" * 16, b"d" * 32, "m", 1, ended_at=2, salt=b"s" * 16)
 
         def rows(fresh: ConversationRow) -> list[MessageRow]:
             return [message(fresh.last_seq + 1, call.turn_id, "assistant")]
 
-        settlement = turn_changes.Settlement(row, branch, call.turn_id, 1, "completed", rows, ended, 2, pieces=False)
+        settlement = turn_changes.TurnEnd(row, branch, call.turn_id, 1, "completed", rows, ended, 2, pieces=False)
         settled = self.store.run(partial(turn_writes.settle, settlement=settlement), write=True)
         assert settled is not None
         return settled
@@ -163,7 +163,7 @@ def message(seq: int, turn_id: UUID, role: str) -> MessageRow:
 
 def conversation(place: UUID) -> ConversationRow:
     """Return a new conversation."""
-    genesis = hashchain.genesis(place)
+    genesis = hashchain.genesis_hash(place)
     return ConversationRow(place, "bench", None, None, None, None, None, None, 0, 0, genesis, 1, 1, None)
 
 

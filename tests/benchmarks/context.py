@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy import event, text
 
 from convokit import Budget, Convokit
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.benchmarks import page
 from tests.benchmarks.verify import seconds
 from tests.support.databases import Files, Postgres
@@ -64,7 +64,7 @@ def grown(kit: Convokit, url: str, key: str, count: int, run: int | None) -> Non
     chat.send("first " + "words " * 20)
     identity = chat.id
     assert isinstance(identity, UUID)
-    engine = open_engine(database_url(url))
+    engine = open_engine(parse_database_url(url))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         grow(connection, identity, count, run=run)
     with engine.execution_options(**{WRITE: True}).begin() as connection:

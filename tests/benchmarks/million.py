@@ -22,12 +22,12 @@ from sqlalchemy import Table
 from sqlalchemy.engine import make_url
 
 from convokit.domain import hashchain, search_words
-from convokit.domain.ids import keyed_id
+from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import MessageRow
 from convokit.domain.search_words import keys
-from convokit.domain.turn import CompletionRow
+from convokit.domain.turn import CallRow
 from convokit.store import migrations, schema, search_index
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from tests.benchmarks.search import texts
 from tests.benchmarks.verify import DIGEST, PROMPT, turn
 
@@ -100,7 +100,7 @@ def batches(talks: Sequence[Talk], sizes: dict[str, int]) -> Iterator[Rows]:
                 (asked, found), (answer, more) = known[place], known[place + 1]
                 asked = f"{asked} {' '.join(extra)}" if extra else asked
                 made = turn(number, asked, answer, at * 1_000_000)
-                links = hashchain.extend(talk.last, talk.head, [each.leaf() for each in made])
+                links = hashchain.extend_chain(talk.last, talk.head, [each.hash_input() for each in made])
                 talk.last, talk.head, talk.at = links[-1].number, links[-1].hash, at * 1_000_000
                 rows.messages += [(talk.id, *_values(each)) for each in made[:2]]
                 rows.calls.append((talk.id, *_values(made[2])))
@@ -122,16 +122,16 @@ def _values(row: Any) -> list[Any]:
 
 def fill(database: str, sizes: dict[str, int]) -> dict[str, list[str]]:
     """Give each tenant so many conversations; return their keys."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.begin() as connection:
-        database_id = migrations.check(connection, "it")
+        database_id = migrations.check_schema(connection, "it")
     engine.dispose()
     names = {tenant: [f"{tenant} {number}" for number in range(count)] for tenant, count in sizes.items()}
     talks = []
     for tenant, named in names.items():
         for number, key in enumerate(named):
-            place = keyed_id(database_id, tenant, key)
-            talks.append(Talk(place, tenant, key, number, head=hashchain.genesis(place)))
+            place = derive_conversation_id(database_id, tenant, key)
+            talks.append(Talk(place, tenant, key, number, head=hashchain.genesis_hash(place)))
     talks.sort(key=lambda talk: talk.id)  # at random: no tenant's rows lie together
     (_sqlite if make_url(database).get_backend_name() == "sqlite" else _postgresql)(database, talks, sizes)
     return names
@@ -139,7 +139,7 @@ def fill(database: str, sizes: dict[str, int]) -> dict[str, list[str]]:
 
 def _load(put: Callable[[Table[Any], Iterable[str], list[Any]], None], rows: Rows) -> None:
     put(schema.message, MessageRow.__slots__, rows.messages)
-    put(schema.completion, CompletionRow.__slots__, rows.calls)
+    put(schema.completion, CallRow.__slots__, rows.calls)
     put(schema.turn, _ENDED, rows.turns)
     put(schema.entry, hashchain.Entry.__slots__, rows.entries)
 

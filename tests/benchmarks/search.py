@@ -23,10 +23,10 @@ from sqlalchemy import Connection, Engine, text
 from convokit import Convokit
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.ids import keyed_id
+from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import MessageRow
 from convokit.store import conversations, messages, migrations, search_index
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.benchmarks import page
 from tests.support.databases import Files, Postgres
 
@@ -77,8 +77,8 @@ def texts(count: int) -> Iterator[str]:
 def fill(engine: Engine, said: list[str], among: int) -> None:
     """Write the messages to conversations of one tenant, in the order of their time."""
     with engine.begin() as connection:
-        database_id = migrations.check(connection, "it")
-        ids = [keyed_id(database_id, "default", f"k{number}") for number in range(among)]
+        database_id = migrations.check_schema(connection, "it")
+        ids = [derive_conversation_id(database_id, "default", f"k{number}") for number in range(among)]
         for number, each in enumerate(ids):
             row = ConversationRow(
                 each,
@@ -91,7 +91,7 @@ def fill(engine: Engine, said: list[str], among: int) -> None:
                 None,
                 0,
                 0,
-                hashchain.genesis(each),
+                hashchain.genesis_hash(each),
                 1,
                 len(said) * 1_000_000,
                 None,
@@ -159,7 +159,7 @@ def asked(said: list[str]) -> dict[str, str]:
 
 def measure(name: str, url: str, said: list[str], among: int) -> str:
     """Return what one database says."""
-    engine = open_engine(database_url(url)).execution_options(**{WRITE: True})
+    engine = open_engine(parse_database_url(url)).execution_options(**{WRITE: True})
     fill(engine, said, among)
     with engine.begin() as connection:
         connection.execute(text("ANALYZE"))
@@ -187,7 +187,7 @@ def total(said: list[str]) -> int:
 def sizes(held: Files | Postgres, said: list[str], name: str) -> None:
     """Print the size of the index of messages in one language."""
     url = held.migrated()
-    engine = open_engine(database_url(url)).execution_options(**{WRITE: True})
+    engine = open_engine(parse_database_url(url)).execution_options(**{WRITE: True})
     fill(engine, said, 10)
     with engine.begin() as connection:
         found = size(connection)

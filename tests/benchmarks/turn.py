@@ -24,7 +24,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from convokit import Budget, Convokit
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.benchmarks import engines, page
 from tests.benchmarks.expert import Expert
 from tests.benchmarks.hand import PostgresByHand, SqliteByHand
@@ -79,7 +79,7 @@ Table = dict[str, dict[str, Times]]
 
 def changed(database: str, *work: Callable[[Any], object]) -> None:
     """Run functions in one writing transaction, then let the planner look."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     for each in (*work, _analyze):
         with engine.execution_options(**{WRITE: True}).begin() as connection:
             each(connection)

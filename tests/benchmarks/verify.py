@@ -30,10 +30,10 @@ from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow, Verified
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow
+from convokit.domain.turn import CallRow
 from convokit.runtime.sync import SyncStore
 from convokit.store import conversations, schema
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from tests.benchmarks import page
 from tests.support.databases import Files, Postgres
 
@@ -44,13 +44,13 @@ READ = ("message", "completion", "turn", "entry", "tool_call", "blob", "removal"
 BATCH = 1000
 
 
-def turns(count: int) -> Iterator[list[tuple[MessageRow, MessageRow, CompletionRow]]]:
+def turns(count: int) -> Iterator[list[tuple[MessageRow, MessageRow, CallRow]]]:
     """Yield so many turns, by batches: question, reply and API call."""
     for first in range(0, count, BATCH):
         yield [turn(number, TEXT, TEXT) for number in range(first, min(first + BATCH, count))]
 
 
-def turn(number: int, question: str, reply: str, at_us: int = 1) -> tuple[MessageRow, MessageRow, CompletionRow]:
+def turn(number: int, question: str, reply: str, at_us: int = 1) -> tuple[MessageRow, MessageRow, CallRow]:
     """Return the rows of a conversation's turn, counted from 0; all of it happened at `at_us`."""
     turn_id, seq = new_id(), 2 * number + 1
     rows = []
@@ -59,7 +59,7 @@ def turn(number: int, question: str, reply: str, at_us: int = 1) -> tuple[Messag
         row.salt = hashchain.new_salt()
         rows.append(row)
     manifest = {"v": 1, "window": [[max(seq - 40, 1), seq]], "prompt": DIGEST.hex(), "params": {"temperature": 0.2}}
-    call = CompletionRow(turn_id, 1, "ok", json.dumps(manifest), b"s" * 16, b"d" * 32, "m", at_us, ended_at=at_us + 1)
+    call = CallRow(turn_id, 1, "ok", json.dumps(manifest), b"s" * 16, b"d" * 32, "m", at_us, ended_at=at_us + 1)
     call.served_model, call.usage_source, call.finish_reason = "m-1", "reported", "stop"
     call.prompt_tokens, call.completion_tokens, call.salt = 900, 90, hashchain.new_salt()
     return rows[0], rows[1], call
@@ -68,13 +68,13 @@ def turn(number: int, question: str, reply: str, at_us: int = 1) -> tuple[Messag
 def fill(connection: Connection, place: UUID, count: int) -> None:
     """Write the conversation, chain and all."""
     row = ConversationRow(
-        place, "bench", None, None, None, None, None, None, 0, 0, hashchain.genesis(place), 1, 1, None
+        place, "bench", None, None, None, None, None, None, 0, 0, hashchain.genesis_hash(place), 1, 1, None
     )
     conversations.create(connection, row)
     connection.execute(insert(schema.prompt), {"tenant": "bench", "digest": DIGEST, "body": PROMPT})
     last, head = 0, row.chain_hash
     for batch in turns(count // 2):
-        entries = hashchain.extend(last, head, [each.leaf() for made in batch for each in made])
+        entries = hashchain.extend_chain(last, head, [each.hash_input() for made in batch for each in made])
         last, head = entries[-1].number, entries[-1].hash
         asked = [
             {"id": made[2].turn_id, "branch": 0, "question_seq": made[0].seq, "reply_seq": made[1].seq, "epoch": 1}
@@ -120,7 +120,7 @@ def bare(url: str, place: UUID) -> int:
 
 def measure(url: str, count: int, rounds: int) -> dict[str, Any]:
     """Return the medians of both (wall, CPU), and how many rows there were."""
-    store, place = SyncStore(open_engine(database_url(url)), "benchmark"), new_id()
+    store, place = SyncStore(open_engine(parse_database_url(url)), "benchmark"), new_id()
     store.run(lambda connection: fill(connection, place, count), write=True)
     rows = bare(url, place)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

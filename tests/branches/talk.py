@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text as sql
 
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, completion, stream
 
@@ -43,7 +43,7 @@ def sent(server: LoopbackServer, index: int = -1) -> list[Any]:
 
 def rows(database: str, query: str, **values: Any) -> list[Any]:
     """Return what a query finds."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         found = list(connection.execute(sql(query), values))
     engine.dispose()
@@ -52,7 +52,7 @@ def rows(database: str, query: str, **values: Any) -> list[Any]:
 
 def change(database: str, statement: str, **values: Any) -> None:
     """Change the database behind the library's back."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(sql(statement), values)
     engine.dispose()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convokit import Convokit
-from convokit.domain.ids import message_id
+from convokit.domain.ids import format_message_id
 from convokit.errors import InvalidInput, NotFound
 from convokit.history import copy
 from convokit.store import messages
@@ -182,7 +182,7 @@ def test_a_copy_in_batches_is_one_transaction(
         assert [each.parent_seq for each in made.messages()] == [None, *range(1, 14)]
         made.verify()
         assert made.id is not None
-        assert made.messages()[-1].id == message_id(made.id, 14)
+        assert made.messages()[-1].id == format_message_id(made.id, 14)
         before = counts(database)
         append, batches = messages.append, iter(range(3))
 

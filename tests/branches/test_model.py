@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convokit import Budget, Convokit, Profile
-from convokit.context.validity import problems
+from convokit.context.validity import find_problems
 from tests.branches.talk import rows
 from tests.faults.oracles import check_conversation
 from tests.support.databases import Files
@@ -127,7 +127,7 @@ class Walk:
         ]
         if path:
             context = self.face.settle(chat.context("and?"))
-            assert problems(context.messages) == []
+            assert find_problems(context.messages) == []
             assert context.report.tokens <= 130
 
     def check_all(self, database: str) -> None:

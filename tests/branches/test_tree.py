@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from convokit import Convokit
 from convokit.errors import InvalidInput, NotFound
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from tests.branches.talk import change, rows, seqs
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
@@ -106,7 +106,7 @@ def test_the_tree_is_found_by_its_partings(database: str, server: LoopbackServer
         engine = kit._store.engine
         event.listen(engine, "before_cursor_execute", lambda *given: seen.append((given[2], given[3])))
         chat.siblings(2) if look == "siblings" else chat.leaves()
-        with open_engine(database_url(database)).connect() as connection:
+        with open_engine(parse_database_url(database)).connect() as connection:
             plans = [_plan(connection, *each) for each in seen if each[0].split()[0] in ("SELECT", "WITH")]
         connection.engine.dispose()
     read = "\n".join(plans)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import conversation, message
 from tests.cli.conftest import CommandLine
 
@@ -25,7 +25,7 @@ def key(tmp_path: Path) -> str:
 
 
 def _change(cli: CommandLine, statement: Any) -> None:
-    engine = open_engine(database_url(cli.database))
+    engine = open_engine(parse_database_url(cli.database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(statement)
     engine.dispose()

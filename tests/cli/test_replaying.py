@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from sqlalchemy import update
 
 from convokit import Convokit
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import message
 from tests.audit.recordings import redacted
 from tests.cli.conftest import CommandLine, Terminal
@@ -33,7 +33,7 @@ def _told(cli: CommandLine, server: LoopbackServer) -> Any:
 
 
 def _alter(cli: CommandLine, **values: Any) -> None:
-    engine = open_engine(database_url(cli.database))
+    engine = open_engine(parse_database_url(cli.database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(update(message).where(message.c.seq == 1).values(**values))
     engine.dispose()

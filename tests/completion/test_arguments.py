@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from convokit.domain.tool import Tool
 from convokit.errors import BadArguments
-from convokit.tools.arguments import bound_arguments
+from convokit.tools.arguments import bind_arguments
 from convokit.tools.decorator import tool
 
 
@@ -64,7 +64,7 @@ def loose(query: str, limit: int = 5, maybe: int | None = 7, extra: dict[str, An
 def said(made: Tool, raw: str) -> str:
     """What the model is told of its arguments."""
     with pytest.raises(BadArguments) as caught:
-        bound_arguments(made, raw)
+        bind_arguments(made, raw)
     assert caught.value.tool == made.name
     return str(caught.value)
 
@@ -77,7 +77,7 @@ def test_values_are_pythons_own() -> None:
         unit: Unit, filters: list[Filter], point: Point, when: datetime.datetime, id: UUID, price: Decimal, data: bytes
     ) -> None: ...
 
-    bound = bound_arguments(
+    bound = bind_arguments(
         typed,
         '{"unit": "f", "filters": [{"field": "a", "since": "2026-01-02"}], "point": {"x": 1, "y": 2.5}, '
         '"when": "2026-01-02T03:04:05Z", "id": "00000000-0000-0000-0000-000000000001", "price": "1.50", "data": "abc"}',
@@ -97,16 +97,16 @@ def test_values_are_pythons_own() -> None:
 def test_what_is_left_out_or_null_keeps_the_functions_default() -> None:
     """Absent from the arguments, so that even a default that cannot be copied stays itself."""
     nulls = '{"query": "a", "unit": null, "filters": null, "limit": null, "maybe": null, "mark": null}'
-    assert bound_arguments(search, nulls) == bound_arguments(search, '{"query": "a"}') == {"query": "a"}
-    called = search(**bound_arguments(search, nulls))
+    assert bind_arguments(search, nulls) == bind_arguments(search, '{"query": "a"}') == {"query": "a"}
+    called = search(**bind_arguments(search, nulls))
     assert called["mark"] is MARK
     assert called["maybe"] == 7
 
 
 def test_null_without_strict_is_a_value_where_the_type_takes_it() -> None:
     """The model could have left it out, so null means null; where the type has no null, it means the default."""
-    assert bound_arguments(loose, '{"query": "a", "limit": null, "maybe": null}') == {"query": "a", "maybe": None}
-    assert bound_arguments(loose, '{"query": "a"}') == {"query": "a"}
+    assert bind_arguments(loose, '{"query": "a", "limit": null, "maybe": null}') == {"query": "a", "maybe": None}
+    assert bind_arguments(loose, '{"query": "a"}') == {"query": "a"}
 
 
 def test_a_required_null_is_a_value() -> None:
@@ -115,7 +115,7 @@ def test_a_required_null_is_a_value() -> None:
     @tool
     def take(value: int | None, word: str) -> None: ...
 
-    assert bound_arguments(take, '{"value": null, "word": "a"}') == {"value": None, "word": "a"}
+    assert bind_arguments(take, '{"value": null, "word": "a"}') == {"value": None, "word": "a"}
     assert "word: Input should be a valid string" in said(take, '{"value": null, "word": null}')
 
 
@@ -126,7 +126,7 @@ def test_nothing_is_no_arguments(raw: str) -> None:
     @tool
     def now() -> None: ...
 
-    assert bound_arguments(now, raw) == {}
+    assert bind_arguments(now, raw) == {}
     assert "query: is missing" in said(search, raw)
 
 
@@ -185,16 +185,16 @@ def test_a_mistake_is_told_without_the_value() -> None:
 
 def test_texts_of_small_models_are_read() -> None:
     """Raw line breaks in strings are let through; a lone surrogate becomes U+FFFD, as everywhere that servers are read."""
-    assert bound_arguments(search, '{"query": "a\nb"}') == {"query": "a\nb"}
-    assert bound_arguments(search, '{"query": "a\\ud800"}') == {"query": "a\ufffd"}
-    assert bound_arguments(search, '{"query": "\\ud83d\\ude00 東"}') == {"query": "😀 東"}
+    assert bind_arguments(search, '{"query": "a\nb"}') == {"query": "a\nb"}
+    assert bind_arguments(search, '{"query": "a\\ud800"}') == {"query": "a\ufffd"}
+    assert bind_arguments(search, '{"query": "\\ud83d\\ude00 東"}') == {"query": "😀 東"}
 
 
 def test_a_tool_that_is_only_described_has_its_arguments_parsed() -> None:
     """Nobody knows its rules: the object comes as it is."""
     described = Tool("pay", parameters={"type": "object"})
-    assert bound_arguments(described, '{"amount": 5, "to": null}') == {"amount": 5, "to": None}
-    assert bound_arguments(described, "") == {}
+    assert bind_arguments(described, '{"amount": 5, "to": null}') == {"amount": 5, "to": None}
+    assert bind_arguments(described, "") == {}
     assert "must be one JSON object" in said(described, "[]")
 
 
@@ -206,8 +206,8 @@ def test_a_model_of_the_callers_own_checks_too() -> None:
         count: int = 3
 
     made = Tool("go", arguments=Arguments)
-    assert bound_arguments(made, '{"from": "a"}') == {"from_": "a", "count": 3}
-    assert bound_arguments(made, '{"from": "a", "count": null}') == {"from_": "a", "count": 3}
+    assert bind_arguments(made, '{"from": "a"}') == {"from_": "a", "count": 3}
+    assert bind_arguments(made, '{"from": "a", "count": null}') == {"from_": "a", "count": 3}
     assert "from: is missing" in said(made, "{}")
 
 
@@ -221,7 +221,7 @@ def test_a_validator_that_breaks_is_a_bad_argument() -> None:
     def divide(by: Annotated[int, AfterValidator(explode)]) -> None: ...
 
     with pytest.raises(BadArguments, match="could not be checked") as caught:
-        bound_arguments(divide, '{"by": 0}')
+        bind_arguments(divide, '{"by": 0}')
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
@@ -267,7 +267,7 @@ def test_any_text_is_arguments_or_a_bad_argument(raw: str) -> None:
     """Whatever the model sends: a dict that the function can be called with, or BadArguments, and nothing else."""
     for made in (search, loose, Tool("described")):
         try:
-            bound = bound_arguments(made, raw)
+            bound = bind_arguments(made, raw)
         except BadArguments:
             continue
         assert isinstance(bound, dict)
@@ -284,4 +284,4 @@ def test_what_was_meant_arrives(query: str, unit: Unit, limit: int, maybe: int |
     expected: dict[str, Any] = {"query": query, "unit": unit, "limit": limit}
     if maybe is not None:
         expected["maybe"] = maybe
-    assert bound_arguments(search, raw) == expected
+    assert bind_arguments(search, raw) == expected

@@ -10,9 +10,20 @@ from uuid import UUID
 import pytest
 
 from convokit.completion import turn
-from convokit.completion.effects import Clock, Close, Emit, Flow, Head, Open, Read, Sleep, Sql, Stopped
+from convokit.completion.effects import (
+    Clock,
+    CloseResponse,
+    Emit,
+    Flow,
+    OpenRequest,
+    ReadBody,
+    ResponseHead,
+    Sleep,
+    Sql,
+    Stopped,
+)
 from convokit.completion.options import Options
-from convokit.completion.state import Database, Scope, Target
+from convokit.completion.state import ChatRef, Database, KitState
 from convokit.domain.conversation import ConversationRow
 from convokit.errors import ConversationBusy, Rejected, ServerFailed, Unreachable
 from convokit.settings import Limits, Retry
@@ -45,15 +56,15 @@ class Outside:
         match effect:
             case Sql(call, write):
                 return self._sql(call, write)
-            case Open():
+            case OpenRequest():
                 self.log[-1] += f" {json.loads(effect.data)['messages'][-1]['content']}"
                 answer = self.answers.pop(0)
                 if isinstance(answer, Exception):
                     raise answer
                 status, body = answer
                 self.body = [json.dumps(body).encode(), b""]
-                return Head(status, {"content-type": "application/json"})
-            case Read():
+                return ResponseHead(status, {"content-type": "application/json"})
+            case ReadBody():
                 return self.body.pop(0)
             case Sleep(seconds):
                 self.log[-1] += f" {seconds:g}"
@@ -66,7 +77,7 @@ class Outside:
         given = (next(each for each in arguments if not callable(each)),) if given is None else given
         self.log[-1] = f"{'write' if write else 'read'} {function.__name__}"
         self.written.append(given)
-        if function is snapshot.snapshot:
+        if function is snapshot.read_snapshot:
             self._head += self.moves_head
             return snapshot.Snapshot(self.conversation, self._head)
         if function is turn_writes.begin and self.conflicts:
@@ -74,10 +85,10 @@ class Outside:
             raise turn_changes.Conflict
         if function is turn_writes.settle:
             row = given[0].conversation
-            return turn_changes.Settled(row, given[0].rows(row))
+            return turn_changes.Written(row, given[0].rows(row))
         if function is turn_writes.record:
             row = given[0].conversation
-            return turn_changes.Settled(row, given[0].rows(row))
+            return turn_changes.Written(row, given[0].rows(row))
         return given[0].conversation
 
     def run(self, flow: Flow[Any]) -> Any:
@@ -95,8 +106,8 @@ class Outside:
                 error = raised
 
 
-def _scope(**options: Any) -> Scope:
-    return Scope(
+def _scope(**options: Any) -> KitState:
+    return KitState(
         tenant="t",
         database=Database("db", UUID(int=1)),
         base_url="http://127.0.0.1:1/v1",
@@ -112,7 +123,7 @@ def _scope(**options: Any) -> Scope:
 def test_a_plain_turn_in_effects() -> None:
     """One read, the question durable before the first byte, the call, one write that closes the turn."""
     outside = Outside((200, BODY))
-    reply = outside.run(turn.send(_scope(), Target(key="k"), "hello", Options(), stream=False))
+    reply = outside.run(turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=False))
     assert reply.text == "hi"
     assert outside.log == ["read snapshot", "write begin", "open hello", "read", "read", "close", "write settle"]
 
@@ -121,7 +132,7 @@ def test_a_retried_turn_in_effects() -> None:
     """Each call has its row before its first byte; the wait lies between the two, with no transaction open."""
     outside = Outside(Unreachable("no"), (500, {"error": {"message": "oops"}}), (200, BODY))
     retry = Retry(attempts=3, initial_s=1.0)
-    reply = outside.run(turn.send(_scope(retry=retry), Target(key="k"), "hello", Options(), stream=False))
+    reply = outside.run(turn.send(_scope(retry=retry), ChatRef(key="k"), "hello", Options(), stream=False))
     assert reply.attempts == 3
     kept = [each for each in outside.log if each not in ("read", "close")]
     assert kept == [
@@ -136,7 +147,7 @@ def test_a_rejected_turn_closes_as_failed() -> None:
     """A 400 is not tried again; the turn is closed as failed and the error names its turn."""
     outside = Outside((400, {"error": {"message": "bad"}}))
     with pytest.raises(Rejected) as caught:
-        outside.run(turn.send(_scope(), Target(key="k"), "hello", Options(), stream=False))
+        outside.run(turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=False))
     settlement = outside.written[-1][0]
     assert (settlement.state, settlement.completion.state) == ("failed", "error")
     assert caught.value.turn_id == str(settlement.turn_id)
@@ -146,15 +157,15 @@ def test_a_call_that_fails_for_good_raises_its_last_error() -> None:
     """After the last attempt there is no wait, and the error is the last one."""
     outside = Outside((500, {}), (500, {}))
     with pytest.raises(ServerFailed):
-        outside.run(turn.send(_scope(retry=Retry(attempts=2)), Target(key="k"), "x", Options(), stream=False))
+        outside.run(turn.send(_scope(retry=Retry(attempts=2)), ChatRef(key="k"), "x", Options(), stream=False))
     assert len([each for each in outside.log if each.startswith("sleep")]) == 1
 
 
-@pytest.mark.parametrize("kind", [Open, Read])
+@pytest.mark.parametrize("kind", [OpenRequest, ReadBody])
 def test_a_caller_who_leaves_closes_the_turn(kind: type) -> None:
     """Stopped, thrown at whatever effect, lets the flow close the turn as interrupted, and comes out again."""
     outside = Outside((200, BODY))
-    flow = turn.send(_scope(), Target(key="k"), "hello", Options(), stream=True)
+    flow = turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=True)
     effect = next(flow)
     while not isinstance(effect, kind):
         effect = flow.send(outside.perform(effect))
@@ -177,7 +188,7 @@ def test_a_branch_that_keeps_moving_is_busy() -> None:
     outside.conversation = _conversation()
     outside.conflicts, outside.moves_head = 10, True
     with pytest.raises(ConversationBusy):
-        outside.run(turn.send(_scope(), Target(key="k"), "hello", Options(), stream=False))
+        outside.run(turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=False))
     assert outside.log == ["read snapshot", "write begin"] * 4
 
 
@@ -186,12 +197,12 @@ def test_other_branches_may_move_as_often_as_they_like() -> None:
     outside = Outside((200, BODY))
     outside.conversation = _conversation()
     outside.conflicts = 10
-    reply = outside.run(turn.send(_scope(), Target(key="k"), "hello", Options(), stream=False))
+    reply = outside.run(turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=False))
     assert reply.text == "hi"
     assert outside.log.count("write begin") == 11
 
 
 def test_only_events_and_no_text_leave_a_flow_in_logs() -> None:
     """Effects that carry text or keys do not show them when printed by accident in a driver's log."""
-    assert Close() == Close()
+    assert CloseResponse() == CloseResponse()
     assert Emit([]).events == []

@@ -20,9 +20,9 @@ from typing_extensions import TypedDict
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.tools import decorator
-from convokit.tools.arguments import bound_arguments
-from convokit.tools.decorator import tool, tools_of
-from convokit.wire.strict_schema import violations
+from convokit.tools.arguments import bind_arguments
+from convokit.tools.decorator import to_tools, tool
+from convokit.wire.strict_schema import list_violations
 
 
 class Unit(enum.Enum):
@@ -176,7 +176,7 @@ def test_a_function_of_nothing_takes_nothing() -> None:
         "parameters": {"type": "object", "properties": {}, "additionalProperties": False, "required": []},
         "strict": True,
     }
-    assert bound_arguments(now, "") == {}
+    assert bind_arguments(now, "") == {}
 
 
 def test_the_types_of_python_are_told() -> None:
@@ -197,7 +197,7 @@ def test_the_types_of_python_are_told() -> None:
         flags: set[str],
     ) -> None: ...
 
-    assert violations(everything.parameters) == []
+    assert list_violations(everything.parameters) == []
     told = properties(everything)
     assert told["unit"] == {"$ref": "#/$defs/Unit"}
     assert told["maybe"] == {"anyOf": [{"type": "integer"}, {"type": "null"}]}
@@ -251,7 +251,7 @@ def test_a_default_is_what_null_means() -> None:
     assert told["long"]["description"] == "(null means the default)"
     assert told["point"]["description"] == '(null means {"x":1,"y":0.0})'
     assert tool(searching).parameters["required"] == list(told)
-    assert violations(tool(searching).parameters) == []
+    assert list_violations(tool(searching).parameters) == []
 
 
 def test_without_strict_defaults_are_defaults() -> None:
@@ -280,7 +280,7 @@ def test_a_parameter_may_have_any_name() -> None:
     names = ["json", "schema", "copy", "model_config", "_hidden", "self_", "validate"]
     assert list(properties(odd)) == names
     given = {"json": 1, "schema": "s", "copy": True, "model_config": 2, "_hidden": 3, "self_": "x", "validate": 4}
-    assert odd(**bound_arguments(odd, json.dumps(given))) == given
+    assert odd(**bind_arguments(odd, json.dumps(given))) == given
 
 
 def test_types_of_an_enclosing_function_are_found() -> None:
@@ -299,8 +299,8 @@ def test_types_of_an_enclosing_function_are_found() -> None:
 
     assert properties(decorated)["value"] == {"$ref": "#/$defs/Local"}
     assert properties(tool(used))["value"] == {"$ref": "#/$defs/Local"}
-    assert properties(tools_of([bare])[0])["value"]["items"] == {"$ref": "#/$defs/Local"}
-    bound = bound_arguments(decorated, '{"value": {"a": 1}}')
+    assert properties(to_tools([bare])[0])["value"]["items"] == {"$ref": "#/$defs/Local"}
+    bound = bind_arguments(decorated, '{"value": {"a": 1}}')
     assert isinstance(bound["value"], Local)
 
 
@@ -391,15 +391,15 @@ def test_methods_partials_and_objects_are_functions_too() -> None:
     buy = tool(shop.buy)
     assert (buy.name, buy.description, list(properties(buy))) == ("buy", "Buy something.", ["what", "count"])
     assert properties(buy)["what"]["description"] == "The thing."
-    assert buy(**bound_arguments(buy, '{"what": "a", "count": null}')) == "1 a from 東"
+    assert buy(**bind_arguments(buy, '{"what": "a", "count": null}')) == "1 a from 東"
     close, greet, call = tool(Shop.close), tool(Shop.greet), tool(shop)
-    assert close(**bound_arguments(close, '{"why": "late"}')) == "Shop: late"
-    assert greet(**bound_arguments(greet, '{"whom": "you"}')) == "hello you"
+    assert close(**bind_arguments(close, '{"why": "late"}')) == "Shop: late"
+    assert greet(**bind_arguments(greet, '{"whom": "you"}')) == "hello you"
     assert (call.name, call.description) == ("Shop", "Take an order.")
-    assert call(**bound_arguments(call, '{"order": "x"}')) == "x!"
+    assert call(**bind_arguments(call, '{"order": "x"}')) == "x!"
     partial = tool(functools.partial(weather, city="Oslo", unit="f"))
     assert (partial.name, partial.description) == ("weather", "Return the weather.\n\nIn short.")
-    assert partial(**bound_arguments(partial, "{}")) == {"city": "Oslo", "unit": "f", "days": None}
+    assert partial(**bind_arguments(partial, "{}")) == {"city": "Oslo", "unit": "f", "days": None}
     wrapped = tool(loud(weather))
     assert wrapped.parameters == tool(weather).parameters
 
@@ -494,23 +494,23 @@ def test_tools_come_in_every_form_and_keep_their_order() -> None:
     """Functions, Tools and the API's own dicts, side by side."""
     raw = {"type": "function", "function": {"name": "pay", "parameters": {"type": "object"}}}
     custom = {"type": "custom", "custom": {"name": "sql"}}
-    made = tools_of([weather, tool(weather, name="other"), raw, custom, Shop("x").buy])
+    made = to_tools([weather, tool(weather, name="other"), raw, custom, Shop("x").buy])
     assert [each.name for each in made] == ["weather", "other", "pay", "sql", "buy"]
     assert made[2].as_wire() == raw
-    assert tools_of(()) == ()
+    assert to_tools(()) == ()
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
     """The model could not say which one it means."""
     with pytest.raises(SettingsError, match="weather"):
-        tools_of([weather, {"type": "function", "function": {"name": "weather"}}])
+        to_tools([weather, {"type": "function", "function": {"name": "weather"}}])
 
 
 @pytest.mark.parametrize("given", [weather, tool(weather), "weather", {"type": "function"}, 5, None])
 def test_tools_are_a_list(given: Any) -> None:
     """A single tool, or none at all, is told that a list is wanted."""
     with pytest.raises(SettingsError, match="must be a list"):
-        tools_of(given)
+        to_tools(given)
 
 
 def test_a_modules_function_is_described_once() -> None:
@@ -518,5 +518,5 @@ def test_a_modules_function_is_described_once() -> None:
 
     def local(a: int) -> None: ...
 
-    assert tools_of([weather])[0] is tools_of([weather])[0]
-    assert tools_of([local])[0] is not tools_of([local])[0]
+    assert to_tools([weather])[0] is to_tools([weather])[0]
+    assert to_tools([local])[0] is not to_tools([local])[0]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, field_serializer
 
 from convokit.errors import BadArguments
-from convokit.tools.results import error_text, result_text
+from convokit.tools.results import format_error, format_result
 
 LIMIT = 32 * 1024
 
@@ -51,7 +51,7 @@ class Word(enum.StrEnum):
 @pytest.mark.parametrize("text", ["", "plain", "東京 👩‍👩‍👧", '{"a": 1}', "null", "\n"])
 def test_text_stays_as_it_is(text: str) -> None:
     """A function that returns text has said it in its own words: no quotes around it."""
-    assert result_text(text, LIMIT) == text
+    assert format_result(text, LIMIT) == text
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_text_stays_as_it_is(text: str) -> None:
 )
 def test_values_are_compact_json(value: Any, told: str) -> None:
     """Everything that JSON has a form for, without spaces, characters as they are."""
-    assert result_text(value, LIMIT) == told
+    assert format_result(value, LIMIT) == told
 
 
 def test_what_cannot_be_stored_is_replaced() -> None:
     """Lone surrogates and NUL become U+FFFD, in text and inside values: file names may hold them."""
-    assert result_text("a\ud800b\x00", LIMIT) == "a\ufffdb\ufffd"
+    assert format_result("a\ud800b\x00", LIMIT) == "a\ufffdb\ufffd"
     assert (
-        result_text(["a\udcff", {"\ud800": Point(1, "\udfff")}, Path("\udcfe")], LIMIT)
+        format_result(["a\udcff", {"\ud800": Point(1, "\udfff")}, Path("\udcfe")], LIMIT)
         == '["a\ufffd",{"\ufffd":{"x":1,"label":"\ufffd"}},"\ufffd"]'
     )
 
@@ -135,7 +135,7 @@ def deep() -> dict[str, Any]:
 )
 def test_what_json_has_no_form_for_is_told(value: Any) -> None:
     """The model reads an error naming the type, nothing is raised."""
-    told = json.loads(result_text(value, LIMIT))
+    told = json.loads(format_result(value, LIMIT))
     assert set(told) == {"error"}
     assert type(value).__name__ in told["error"]
     assert "cannot be told as JSON" in told["error"]
@@ -143,22 +143,22 @@ def test_what_json_has_no_form_for_is_told(value: Any) -> None:
 
 def test_nesting_without_end_is_told_too() -> None:
     """However deep a value is, there is a text."""
-    assert "error" in json.loads(result_text(deep(), LIMIT))
+    assert "error" in json.loads(format_result(deep(), LIMIT))
 
 
 def test_a_long_result_is_cut_with_a_mark() -> None:
     """The mark says how many bytes of how many are not there; all of it is within the limit."""
-    text = result_text("x" * 73_728, 32_768)
+    text = format_result("x" * 73_728, 32_768)
     assert len(text) <= 32_768
     kept = text.count("x")
     assert text.endswith(f"… [cut: {73_728 - kept:,} of 73,728 bytes]")
     assert kept > 32_700
-    assert result_text("x" * 32_768, 32_768) == "x" * 32_768
+    assert format_result("x" * 32_768, 32_768) == "x" * 32_768
 
 
 def test_json_is_cut_like_text() -> None:
     """A cut value is no JSON any more, and its mark says so."""
-    text = result_text(list(range(1_000)), 100)
+    text = format_result(list(range(1_000)), 100)
     assert text.startswith("[0,1,2")
     assert text.endswith("bytes]")
     assert len(text.encode()) <= 100
@@ -167,8 +167,8 @@ def test_json_is_cut_like_text() -> None:
 @given(st.text(st.characters(), max_size=300), st.integers(0, 200))
 def test_a_cut_never_passes_the_limit_nor_splits_a_character(text: str, limit: int) -> None:
     """For any text and limit: bytes within the limit, characters whole, the beginning kept, the numbers right."""
-    told = result_text(text, limit)
-    whole = result_text(text, 1_000_000)
+    told = format_result(text, limit)
+    whole = format_result(text, 1_000_000)
     size = len(told.encode("utf-8"))
     assert size <= limit
     if told == whole:
@@ -199,7 +199,7 @@ def test_a_cut_never_passes_the_limit_nor_splits_a_character(text: str, limit: i
 def test_any_value_becomes_text_that_can_be_stored(value: Any) -> None:
     """Encodable, without NUL, JSON unless it was text to begin with; and the function's value is not changed."""
     before = repr(value)
-    told = result_text(value, LIMIT)
+    told = format_result(value, LIMIT)
     assert "\x00" not in told
     told.encode("utf-8")
     if not isinstance(value, str):
@@ -212,10 +212,10 @@ def test_any_value_becomes_text_that_can_be_stored(value: Any) -> None:
 
 def test_an_error_is_its_type_and_message() -> None:
     """JSON with one key; never a traceback."""
-    assert json.loads(error_text(ValueError("bad 東"))) == {"error": "ValueError: bad 東"}
-    assert json.loads(error_text(KeyError("city"))) == {"error": "KeyError: 'city'"}
-    assert json.loads(error_text(ValueError())) == {"error": "ValueError"}
-    told = json.loads(error_text(BadArguments("pay", "amount: is missing")))["error"]
+    assert json.loads(format_error(ValueError("bad 東"))) == {"error": "ValueError: bad 東"}
+    assert json.loads(format_error(KeyError("city"))) == {"error": "KeyError: 'city'"}
+    assert json.loads(format_error(ValueError())) == {"error": "ValueError"}
+    told = json.loads(format_error(BadArguments("pay", "amount: is missing")))["error"]
     assert told == "BadArguments: tool 'pay': amount: is missing"
 
 
@@ -231,7 +231,7 @@ def test_a_raised_error_tells_no_traceback() -> None:
 
     with pytest.raises(RuntimeError) as caught:
         fail()
-    assert json.loads(error_text(caught.value)) == {"error": "RuntimeError: outer"}
+    assert json.loads(format_error(caught.value)) == {"error": "RuntimeError: outer"}
 
 
 class Mute(Exception):
@@ -243,13 +243,13 @@ class Mute(Exception):
 
 def test_an_error_without_words_is_its_name() -> None:
     """An exception that fails to say anything is still told."""
-    assert json.loads(error_text(Mute())) == {"error": "Mute"}
+    assert json.loads(format_error(Mute())) == {"error": "Mute"}
 
 
 @given(st.text(st.characters()) | st.text(st.sampled_from('\n"\\\x01é東'), min_size=900, max_size=4_000))
 def test_any_error_is_short_json(said: str) -> None:
     """At most 2,000 characters, however much its message holds or needs to be escaped; whole where it fits."""
-    told = error_text(RuntimeError(said))
+    told = format_error(RuntimeError(said))
     assert len(told) <= 2_000
     told.encode("utf-8")
     message = json.loads(told)["error"]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convokit import Budget, Context, ContextBuilder, Profile
-from convokit.context.validity import problems
+from convokit.context.validity import find_problems
 from convokit.errors import ContextOverflow, InvalidInput
-from convokit.tokens.counter import message_tokens
+from convokit.tokens.counter import count_message
 
 
 class Words:
@@ -90,7 +90,7 @@ def test_every_array_is_valid_and_within_budget(
     if isinstance(context, ContextOverflow):
         assert (context.needed or 0) > (context.available or 0)
         return
-    assert problems(context.messages) == []
+    assert find_problems(context.messages) == []
     assert "the question" in str(context.messages[-1]["content"])
     assert any("be brief" in str(message["content"]) for message in context.messages)
     assert context.report.tokens <= window - 20
@@ -170,5 +170,5 @@ def test_nothing_to_answer_is_an_error() -> None:
 def test_a_message_costs_more_than_its_text() -> None:
     """Overhead, tool calls and names are counted."""
     counter = Words()
-    assert message_tokens(counter, user("a b c")) == 8
-    assert message_tokens(counter, call("x")) > 8
+    assert count_message(counter, user("a b c")) == 8
+    assert count_message(counter, call("x")) > 8

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from convokit import Budget, ContextBuilder, Convokit
-from convokit.context.strategy import window_rule
+from convokit.context.strategy import compute_window_rule
 from convokit.errors import SettingsError
 from convokit.store import call_usage
 from convokit.tokens.calibrate import Calibrated
@@ -71,7 +71,7 @@ def test_small_changes_of_the_truth_change_nothing() -> None:
     """Usage a little different lands on the same step: same name, same window rule, same stored counts."""
     names = {Calibrated.from_usage(Words(), [(1000, reported)]).name for reported in range(1201, 1300, 7)}
     assert names == {"words*1.3"}
-    rules = {window_rule("m", name, 100, "step window") for name in [*names, "words*1.4"]}
+    rules = {compute_window_rule("m", name, 100, "step window") for name in [*names, "words*1.4"]}
     assert len(rules) == 2
 
 
@@ -112,7 +112,7 @@ def test_a_database_knows_the_pairs(sqlite_file: str, server: LoopbackServer) ->
         assert usage_pairs(connection, Words(), model="loop-1", limit=1) == told[:1:-1]
         assert usage_pairs(connection, Words(), model="other") == []
         assert usage_pairs(connection, Words(), model="loop-1", tenant="other") == []
-        assert call_usage.reported(connection, "other", "loop-1", 9) == []
+        assert call_usage.list_reported_calls(connection, "other", "loop-1", 9) == []
         calibrated = Calibrated.from_usage(Words(), usage_pairs(connection, Words(), model="loop-1"))
     engine.dispose()
     assert calibrated.factor > 1

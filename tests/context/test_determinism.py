@@ -21,8 +21,8 @@ from convokit.errors import ModelError
 from convokit.store import conversations, messages
 from convokit.store.engine import WRITE
 from convokit.store.schema import branch, message
-from convokit.tokens.counter import message_tokens
-from convokit.wire.messages import for_wire
+from convokit.tokens.counter import count_message
+from convokit.wire.messages import to_wire_messages
 from tests.context.histories import Words, examples
 from tests.context.oracle import refusals
 from tests.support.server import LoopbackServer, completion, failure
@@ -146,11 +146,11 @@ class World:
         """Return the whole path of a branch, from its root on."""
         kit = self.kits["words"]
         with kit._store.engine.connect() as connection:
-            row = conversations.by_key(connection, "default", self.key)
+            row = conversations.find_by_key(connection, "default", self.key)
             if row is None:
                 return []
-            head = conversations.head(connection, row, number)
-            return messages.read_back(connection, row.id, head, lambda rows: 1000).rows
+            head = conversations.read_head(connection, row, number)
+            return messages.read_backwards(connection, row.id, head, lambda rows: 1000).rows
 
     def write(self, statement: Any) -> None:
         with self.kits["words"]._store.engine.execution_options(**{WRITE: True}).begin() as connection:
@@ -159,7 +159,7 @@ class World:
     @property
     def id(self) -> Any:
         with self.kits["words"]._store.engine.connect() as connection:
-            row = conversations.by_key(connection, "default", self.key)
+            row = conversations.find_by_key(connection, "default", self.key)
         return None if row is None else row.id
 
 
@@ -256,7 +256,7 @@ def _send(world: World, send: Send) -> None:
     first = len(world.server.requests)
     report = _asked(world, chat, send, text, call)
     requests = [request.body["messages"] for request in world.server.requests[first:]]
-    assert requests[0] == json.loads(json.dumps(for_wire(seen.messages, Profile())))
+    assert requests[0] == json.loads(json.dumps(to_wire_messages(seen.messages, Profile())))
     if last is not None and last.rule == world.rule and isinstance(world.rule.strategy, StepWindow):
         assert (seen.report.start or 0) >= last.start, "the start moved back"
         if seen.report.start == last.start and not last.changed:
@@ -306,8 +306,8 @@ def _expected(world: World, path: list[MessageRow], report: Report, text: str) -
     """Return where the window has to begin, worked out from the whole path."""
     counter = world.kits[world.rule.counter]._scope.options.counter
     assert isinstance(counter, Words | Letters)
-    question = message_tokens(counter, {"role": "user", "content": text})
-    costs = [row.tokens if row.counter == counter.name else message_tokens(counter, row.as_wire()) for row in path]
+    question = count_message(counter, {"role": "user", "content": text})
+    costs = [row.tokens if row.counter == counter.name else count_message(counter, row.as_wire()) for row in path]
     costs = [cost if _can_be_sent(path, at) else 0 for at, cost in enumerate(costs)]
     places = [*_places(path).values(), _end(path)]
     seqs = [*(row.seq for row in path), report.parts[-1].key or 0]

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from convokit import ContextBuilder, Convokit, Profile
-from convokit.domain.profile import resolve
+from convokit.domain.profile import resolve_profile
 from convokit.errors import SettingsError
 from convokit.settings import UNSET
 from convokit.tokens import exact
-from convokit.tokens.counter import counter_for
+from convokit.tokens.counter import choose_counter
 from convokit.tokens.estimate import CharacterEstimate
 from convokit.tokens.exact import ENCODINGS, Encoding, ExactTokens
 from tests.context.samples import FIXTURES, POOLS
@@ -146,14 +146,14 @@ def test_threads_share_one_vocabulary() -> None:
 
 def test_the_extra_is_used_for_models_whose_vocabulary_is_known(without: Any) -> None:
     """With splintr an OpenAI model is counted exactly, any other by the estimate; without splintr both are estimated."""
-    openai = resolve("gpt-6-luna", "https://api.openai.com/v1").model_copy(update={"images": None})
-    assert (counter_for(openai).name, counter_for(Profile()).name) == ("o200k_base", "estimate")
+    openai = resolve_profile("gpt-6-luna", "https://api.openai.com/v1").model_copy(update={"images": None})
+    assert (choose_counter(openai).name, choose_counter(Profile()).name) == ("o200k_base", "estimate")
     assert isinstance(ContextBuilder(profile=openai).counter, ExactTokens)
-    assert resolve("gpt-4-0613", "https://api.openai.com/v1").tokenizer == "cl100k_base"
+    assert resolve_profile("gpt-4-0613", "https://api.openai.com/v1").tokenizer == "cl100k_base"
     exact.is_installed.cache_clear()
     without("splintr")
-    assert isinstance(counter_for(openai), CharacterEstimate)
-    assert counter_for(openai).name == "estimate:o200k_base"
+    assert isinstance(choose_counter(openai), CharacterEstimate)
+    assert choose_counter(openai).name == "estimate:o200k_base"
 
 
 def test_a_kit_counts_exactly_and_says_so(sqlite_file: str) -> None:

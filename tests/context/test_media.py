@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convokit import ContextBuilder, Profile
-from convokit.domain.profile import resolve
-from convokit.tokens.counter import counter_for, message_tokens, schema_tokens, tools_tokens
+from convokit.domain.profile import resolve_profile
+from convokit.tokens.counter import choose_counter, count_message, count_schema, count_tools
 from convokit.tokens.estimate import CharacterEstimate
 from convokit.tokens.media import audio_tokens, file_tokens, image_size, image_tokens
 
@@ -78,7 +78,7 @@ def test_no_bytes_break_it(data: bytes, head: bytes) -> None:
     assert size is None or min(size) > 0
     part = {"type": "image_url", "image_url": {"url": given_url}}
     for model in ("gpt-4o", "gpt-5-mini", "gpt-5.6", "unknown"):
-        assert 0 < image_tokens(part, resolve(model, "https://api.openai.com/v1").images) <= 50_000
+        assert 0 < image_tokens(part, resolve_profile(model, "https://api.openai.com/v1").images) <= 50_000
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_image_costs_what_its_family_says(
 ) -> None:
     """Tiles or patches by family, size and detail; at worst where the size or the family is not known."""
     part = {"type": "image_url", "image_url": {"url": png(*size) if size else "https://x/y.png", "detail": detail}}
-    assert image_tokens(part, resolve(model, "https://api.openai.com/v1").images) == tokens
+    assert image_tokens(part, resolve_profile(model, "https://api.openai.com/v1").images) == tokens
 
 
 def test_sound_costs_by_the_second() -> None:
@@ -139,7 +139,7 @@ def test_sound_costs_by_the_second() -> None:
 def test_a_file_costs_its_pages_or_its_bytes() -> None:
     """Each page of a PDF costs an image and its text; other files their bytes; what is only named, one page."""
     pdf = b"%PDF-1.4\n<< /Type /Pages /Count 3 >>\n" + b"<< /Type /Page >>\n" * 3
-    family = resolve("gpt-4o", "https://api.openai.com/v1").images
+    family = resolve_profile("gpt-4o", "https://api.openai.com/v1").images
     page = file_tokens({"file": {"file_id": "file-1"}}, family)
     assert page > 1445
     encoded = base64.b64encode(pdf).decode()
@@ -157,8 +157,8 @@ def test_families_have_counters_of_their_own() -> None:
     message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": png(1024, 1024)}}]}
     counted = {}
     for model in ("gpt-4o", "gpt-4o-mini", "gpt-5-mini", "unknown"):
-        counter = counter_for(resolve(model, "https://api.openai.com/v1"), Words())
-        counted[counter.name] = message_tokens(counter, message)
+        counter = choose_counter(resolve_profile(model, "https://api.openai.com/v1"), Words())
+        counted[counter.name] = count_message(counter, message)
     assert counted == {
         "words+tiles85/170": 770,
         "words+tiles2833/5667": 25_506,
@@ -179,14 +179,14 @@ def test_everything_that_is_sent_is_in_the_budget() -> None:
         tools=[tool, tool],
         response_format=schema,
     ).report
-    assert whole.tokens == bare + 4 + 1 + 2 + tools_tokens(Words(), [tool, tool]) + schema_tokens(Words(), schema)
-    assert tools_tokens(Words(), []) == schema_tokens(Words(), None) == 0
-    assert tools_tokens(Words(), [tool, tool]) > tools_tokens(Words(), [tool]) > 9
+    assert whole.tokens == bare + 4 + 1 + 2 + count_tools(Words(), [tool, tool]) + count_schema(Words(), schema)
+    assert count_tools(Words(), []) == count_schema(Words(), None) == 0
+    assert count_tools(Words(), [tool, tool]) > count_tools(Words(), [tool]) > 9
 
 
 def test_instructions_of_the_template_are_counted() -> None:
     """A template that speaks when nobody else does is part of the sum; with a developer prompt it is not."""
-    profile = resolve("SmolLM2-135M-Instruct", "http://127.0.0.1:8080/v1")
+    profile = resolve_profile("SmolLM2-135M-Instruct", "http://127.0.0.1:8080/v1")
     assert profile.template_tokens > 0
     history = [{"role": "user", "content": "q"}]
     for prompt, more in ((None, profile.template_tokens), ("x", 0)):
@@ -201,7 +201,7 @@ def test_a_tool_call_and_its_result_are_counted() -> None:
     """Names, arguments and ids cost, and so does the role."""
     counter = CharacterEstimate("o200k_base")
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "京都"}'}}
-    asked = message_tokens(counter, {"role": "assistant", "content": None, "tool_calls": [call]})
-    assert asked > message_tokens(counter, {"role": "assistant", "content": "weather 京都"})
-    answered = message_tokens(counter, {"role": "tool", "tool_call_id": "call_1", "content": "晴れ"})
-    assert answered > message_tokens(counter, {"role": "user", "content": "晴れ"})
+    asked = count_message(counter, {"role": "assistant", "content": None, "tool_calls": [call]})
+    assert asked > count_message(counter, {"role": "assistant", "content": "weather 京都"})
+    answered = count_message(counter, {"role": "tool", "tool_call_id": "call_1", "content": "晴れ"})
+    assert answered > count_message(counter, {"role": "user", "content": "晴れ"})

@@ -11,7 +11,7 @@ import pytest
 from convokit import Budget, Convokit
 from convokit.domain import hashchain
 from convokit.domain.message import MessageRow
-from convokit.domain.text import compact_json
+from convokit.domain.text import dump_json
 from convokit.errors import ContextOverflow, SettingsError
 from convokit.store import conversations, messages
 from convokit.store.engine import WRITE
@@ -145,9 +145,9 @@ def test_whatever_a_conversation_holds_it_goes_on(
 def _store(kit: Convokit, key: str, shapes: list[Message]) -> None:
     """Put messages behind the conversation's head as if they had been stored in the course of it."""
     with kit._store.engine.execution_options(**{WRITE: True}).begin() as connection:
-        conversation = conversations.by_key(connection, "default", key)
+        conversation = conversations.find_by_key(connection, "default", key)
         assert conversation is not None
-        head = messages.get(connection, conversation.id, 2)
+        head = messages.find(connection, conversation.id, 2)
         assert head is not None
         rows = []
         for seq, shape in enumerate(shapes, 3):
@@ -156,7 +156,7 @@ def _store(kit: Convokit, key: str, shapes: list[Message]) -> None:
             row |= {"seq": seq, "parent_seq": seq - 1, "salt": hashchain.new_salt(), "tokens": 5}
             row |= {"path_tokens": head.path_tokens + 5 * (seq - 2), "counter": "other", "role": shape["role"]}
             row |= {"content": shape["content"], "tool_call_id": shape.get("tool_call_id")}
-            row |= {"tool_calls": None if calls is None else compact_json(calls), "window_from_seq": None}
+            row |= {"tool_calls": None if calls is None else dump_json(calls), "window_from_seq": None}
             rows.append(MessageRow(**row))
         messages.append(connection, conversation.id, rows)
         last = rows[-1].seq

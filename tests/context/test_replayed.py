@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from convokit import Budget, ContextBuilder, Profile
-from convokit.domain.profile import resolve
-from convokit.tokens.counter import REPLY_PRIMER, counter_for, message_tokens
-from convokit.wire.messages import for_wire
+from convokit.domain.profile import resolve_profile
+from convokit.tokens.counter import REPLY_PRIMER, choose_counter, count_message
+from convokit.wire.messages import to_wire_messages
 from tests.context.histories import Message, Words
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
@@ -29,15 +29,15 @@ def _said(provider: str, **keys: Any) -> Message:
 def test_what_goes_back_is_counted_and_nothing_else() -> None:
     """A vendor's keys count for the vendor that sent them, those alone that it is sent again, stored or in the array."""
     plain = {"role": "assistant", "content": "yes"}
-    counter = counter_for(VENDOR, Words())
-    cost = message_tokens(counter, plain)
-    stored = message_tokens(counter, _said("vendor", **THOUGHT))
+    counter = choose_counter(VENDOR, Words())
+    cost = count_message(counter, plain)
+    stored = count_message(counter, _said("vendor", **THOUGHT))
     assert cost + 40 + 30 < stored < cost + 40 + 30 + 20
-    (sent,) = for_wire([_said("vendor", **THOUGHT)], VENDOR)
-    assert message_tokens(counter, sent) == stored
-    assert message_tokens(counter, _said("another", **THOUGHT)) == cost
-    assert message_tokens(Words(), _said("vendor", **THOUGHT)) == cost
-    assert message_tokens(counter, {**_said("vendor", **THOUGHT), "role": "user"}) == message_tokens(
+    (sent,) = to_wire_messages([_said("vendor", **THOUGHT)], VENDOR)
+    assert count_message(counter, sent) == stored
+    assert count_message(counter, _said("another", **THOUGHT)) == cost
+    assert count_message(Words(), _said("vendor", **THOUGHT)) == cost
+    assert count_message(counter, {**_said("vendor", **THOUGHT), "role": "user"}) == count_message(
         counter, {**plain, "role": "user"}
     )
 
@@ -51,10 +51,10 @@ def test_a_key_that_is_no_json_is_counted_by_its_words() -> None:
 @pytest.mark.parametrize("provider", ["deepseek", "llama.cpp", "openrouter"])
 def test_counts_name_the_vendor_whose_keys_they_hold(provider: str) -> None:
     """Counts with a vendor's keys and without are different counts: each has its name, whatever counts the texts."""
-    profile = resolve("m", "http://127.0.0.1:9/v1", name=provider)
+    profile = resolve_profile("m", "http://127.0.0.1:9/v1", name=provider)
     name = ContextBuilder(profile=profile, counter=Words()).counter.name
     assert name == f"{Words().name}+{provider}:{','.join(sorted(profile.replay_keys))}"
-    assert counter_for(profile, counter_for(profile, Words())).name == name
+    assert choose_counter(profile, choose_counter(profile, Words())).name == name
     assert ContextBuilder(counter=Words()).counter.name == Words().name
 
 
@@ -70,8 +70,8 @@ def test_a_long_thought_stays_within_the_budget(face: Face, database: str, serve
         reply = face.settle(chat.send(f"question {number}"))
         assert reply.message.tokens > 20 + 20 * number
         sent = server.requests[-1].body["messages"]
-        counter = counter_for(VENDOR, Words())
-        tokens = REPLY_PRIMER + sum(message_tokens(counter, each) for each in sent)
+        counter = choose_counter(VENDOR, Words())
+        tokens = REPLY_PRIMER + sum(count_message(counter, each) for each in sent)
         assert tokens == reply.context.tokens <= 280
         thoughts.append(sum("reasoning_content" in each for each in sent))
     assert max(thoughts) >= 2

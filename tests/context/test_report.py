@@ -13,10 +13,10 @@ from convokit import Budget, Convokit, Report
 from convokit.context.builder import ContextBuilder
 from convokit.context.strategy import Everything, Item, LastTurns, Strategy
 from convokit.domain.profile import Profile
-from convokit.tokens.counter import counter_for, message_tokens
+from convokit.tokens.counter import choose_counter, count_message
 from tests.support.server import LoopbackServer, completion
 
-_COUNTER = counter_for(Profile())
+_COUNTER = choose_counter(Profile())
 
 
 def _report(builder: ContextBuilder, items: list[Item], floor: int | None, pins: list[Item]) -> Report:
@@ -58,7 +58,7 @@ def _common(before: Any, after: Any) -> int:
     for one, two in zip(before["messages"], after["messages"], strict=False):
         if one != two:
             break
-        tokens += message_tokens(_COUNTER, one)
+        tokens += count_message(_COUNTER, one)
     return tokens
 
 

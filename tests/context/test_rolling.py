@@ -12,10 +12,10 @@ from convokit import Budget, ContextBuilder, Profile
 from convokit.context import summary
 from convokit.context.report import Context
 from convokit.context.strategy import Everything, Item, LastTurns, StepWindow, Strategy
-from convokit.context.summary import HEADING, Rolled, said, transcript, with_heading
+from convokit.context.summary import HEADING, CountedSummary, add_heading, format_for_transcript, format_transcript
 from convokit.domain.message import SUMMARY
 from convokit.errors import ContextOverflow
-from convokit.tokens.counter import message_tokens
+from convokit.tokens.counter import count_message
 from tests.context.histories import Words, examples
 from tests.context.oracle import refusals
 
@@ -28,22 +28,22 @@ def _talk(words: list[int]) -> list[Item]:
     items, before = [], 0
     for key, count in enumerate(words if len(words) % 2 else words[:-1], 1):
         shape = {"role": "user" if key % 2 else "assistant", "content": "w " * count + f"<{key}>"}
-        tokens = message_tokens(COUNTER, shape)
+        tokens = count_message(COUNTER, shape)
         items.append(Item(key, shape, tokens, before))
         before += tokens
     return items
 
 
-def _rolled(last: int, words: int = 5, key: int = 1000) -> Rolled:
-    shape = {"role": "user", "content": with_heading("so " * words + f"to {last}")}
-    return Rolled(Item(key + last, shape, message_tokens(COUNTER, shape), 0, SUMMARY), 1, last)
+def _rolled(last: int, words: int = 5, key: int = 1000) -> CountedSummary:
+    shape = {"role": "user", "content": add_heading("so " * words + f"to {last}")}
+    return CountedSummary(Item(key + last, shape, count_message(COUNTER, shape), 0, SUMMARY), 1, last)
 
 
 def _built(
     items: list[Item],
     strategy: Strategy | None = None,
     *,
-    summaries: list[Rolled] | None = None,
+    summaries: list[CountedSummary] | None = None,
     kept_free: int = 40,
     pinned: list[Item] | None = None,
     tokens: int = 300,
@@ -123,7 +123,7 @@ def test_the_start_is_the_same_with_a_summary_and_without(words: list[int], stra
     never moves back, and in between each array begins with the one before it."""
     items = _talk(words)
     floors: dict[bool, int | None] = {True: None, False: None}
-    summaries: list[Rolled] = []
+    summaries: list[CountedSummary] = []
     before: list[Any] = []
     for end in range(1, len(items) + 1, 2):
         path = items[:end]
@@ -167,7 +167,7 @@ def test_a_summary_larger_than_its_room_moves_the_start_by_a_step() -> None:
 @pytest.mark.parametrize(("ends", "expected"), [((20, 10), 20), ((90, 20), 20), ((95, 90), 90), ((), None)])
 def test_the_newest_before_the_window_is_taken(ends: tuple[int, ...], expected: int | None) -> None:
     """Of a path's summaries the newest that ends before the window; where all reach into it, the one that ends first."""
-    found = summary.fitting([_rolled(end) for end in ends], 30)
+    found = summary.pick_summary([_rolled(end) for end in ends], 30)
     assert (found.last if found else None) == expected
 
 
@@ -184,15 +184,15 @@ def test_a_transcript_says_who_said_what() -> None:
     """Roles, words, refusals, calls and results; what is no text by its kind; a summary as it is; nothing for what is empty."""
     call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": "家"}'}}
     messages: list[dict[str, Any]] = [
-        {"role": "user", "content": with_heading("before")},
+        {"role": "user", "content": add_heading("before")},
         {"role": "user", "content": [{"type": "text", "text": "これは"}, {"type": "image_url", "image_url": {}}]},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "1", "content": "x" * 9000},
         {"role": "assistant", "content": "", "refusal": "I will not."},
         {"role": "assistant", "content": None},
     ]
-    blocks = transcript(messages).split("\n\n")
+    blocks = format_transcript(messages).split("\n\n")
     assert blocks[:4] == [HEADING, "before", "user: これは [image]", 'assistant: [calls look({"at": "家"})]']
     assert blocks[4] == "tool: " + "x" * 8000 + " […]"
     assert blocks[5:] == ["assistant: I will not."]
-    assert said(messages[-1]) == ""
+    assert format_for_transcript(messages[-1]) == ""

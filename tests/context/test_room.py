@@ -12,7 +12,7 @@ from convokit import Budget, Context, ContextBuilder, Profile
 from convokit.context.strategy import Everything, Item, LastTurns, Selection, StepWindow, Strategy
 from convokit.context.validity import PartialPolicy
 from convokit.errors import InvalidInput
-from convokit.tokens.counter import REPLY_PRIMER, message_tokens
+from convokit.tokens.counter import REPLY_PRIMER, count_message
 from convokit.tokens.estimate import CharacterEstimate
 from tests.context.histories import Anything, Message, Words, call_of, careless, examples
 from tests.context.oracle import refusals
@@ -25,7 +25,7 @@ STRATEGIES = pytest.mark.parametrize(
 def _items(shapes: list[Message], statuses: dict[int, str] | None = None) -> list[Item]:
     items, before = [], 0
     for key, shape in enumerate(shapes):
-        tokens = message_tokens(Words(), shape)
+        tokens = count_message(Words(), shape)
         items.append(Item(key, shape, tokens, before, (statuses or {}).get(key, "complete")))
         before += tokens
     return items
@@ -192,13 +192,13 @@ def test_single_messages_of_careless_rounds_stay_within_the_budget(
     items = _items([*shapes, {"role": "user", "content": "so?"}])
     context = _built(items, tokens, Anything(99, also), pins=pins)
     assert refusals(context.messages) == []
-    assert REPLY_PRIMER + sum(message_tokens(Words(), each) for each in context.messages) <= tokens - 20
+    assert REPLY_PRIMER + sum(count_message(Words(), each) for each in context.messages) <= tokens - 20
 
 
 def test_an_older_function_call_counts() -> None:
     """The `function_call` of an assistant message is sent, with words beside it or without, and costs what it says."""
     calling = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "x " * 40}}
-    assert message_tokens(Words(), calling) > message_tokens(Words(), {"role": "assistant", "content": None}) + 40
+    assert count_message(Words(), calling) > count_message(Words(), {"role": "assistant", "content": None}) + 40
     answered = {"role": "function", "name": "f", "content": "ok"}
     history: list[Message] = [{"role": "user", "content": "go"}, calling, answered, {"role": "user", "content": "so?"}]
     builder = ContextBuilder(budget=Budget(context_tokens=200, reply_tokens=20), counter=Words())
@@ -224,7 +224,7 @@ def test_an_older_function_call_that_is_none_is_named(given: Any) -> None:
 def test_a_spoken_reply_counts_as_its_words() -> None:
     """Once the server has forgotten the sound, the transcript is sent in its place."""
     spoken = {"role": "assistant", "content": None, "audio": {"id": "audio_1", "transcript": "w " * 40}}
-    assert message_tokens(Words(), spoken) == message_tokens(Words(), {"role": "assistant", "content": "w " * 40})
+    assert count_message(Words(), spoken) == count_message(Words(), {"role": "assistant", "content": "w " * 40})
 
 
 @pytest.mark.parametrize("role", ["developer", "system"])
@@ -239,7 +239,7 @@ def test_instructions_count_under_the_role_they_are_sent_in(instructions: Any, r
         {"role": "user", "content": "q"},
     ]
     context = builder.build(developer_prompt="be brief", history=history)
-    again = REPLY_PRIMER + sum(message_tokens(counter, each) for each in context.messages)
+    again = REPLY_PRIMER + sum(count_message(counter, each) for each in context.messages)
     if instructions == "fold":
         assert again <= context.report.tokens
     else:

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from convokit import Budget, Chat, ContextBuilder, Convokit, Profile
 from convokit.context.strategy import Item, LastTurns
-from convokit.domain.profile import resolve
+from convokit.domain.profile import resolve_profile
 from convokit.errors import ContextOverflow, SettingsError
 from convokit.store.engine import WRITE
 from convokit.store.schema import message
@@ -215,7 +215,7 @@ def test_limits_of_nothing_are_refused() -> None:
 @pytest.mark.parametrize("model", ["no-such-model-9", "vendor/x:free", "モデル", ""])
 def test_a_model_nobody_knows_is_counted_all_the_same(model: str) -> None:
     """Rule 31. Counting needs no entry for the model, and no network."""
-    builder = ContextBuilder(profile=resolve(model, "http://127.0.0.1:9/v1"))
+    builder = ContextBuilder(profile=resolve_profile(model, "http://127.0.0.1:9/v1"))
     assert builder.build(history=[user("日本語 and English")]).report.tokens > 10
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from convokit import Budget, Context, ContextBuilder, Profile
 from convokit.context.strategy import Item, Strategy
-from convokit.context.validity import problems
+from convokit.context.validity import find_problems
 from convokit.errors import ContextOverflow, InvalidInput
-from convokit.tokens.counter import REPLY_PRIMER, Counter, message_tokens, schema_tokens, tools_tokens
+from convokit.tokens.counter import REPLY_PRIMER, Counter, count_message, count_schema, count_tools
 from tests.context.histories import (
     COUNTERS,
     PINS,
@@ -49,8 +49,8 @@ def _recounted(builder: ContextBuilder, context: Context, **fixed: Any) -> int:
     """Return what the finished array costs by the report's counter, counted anew."""
     counter = builder.counter
     assert counter.name == context.report.counter
-    total = REPLY_PRIMER + sum(message_tokens(counter, message) for message in context.messages)
-    return total + tools_tokens(counter, fixed["tools"]) + schema_tokens(counter, fixed["response_format"])
+    total = REPLY_PRIMER + sum(count_message(counter, message) for message in context.messages)
+    return total + count_tools(counter, fixed["tools"]) + count_schema(counter, fixed["response_format"])
 
 
 def _outcome(build: Callable[[], Context]) -> Context | ContextOverflow | InvalidInput:
@@ -68,7 +68,7 @@ def _current(history: list[Message]) -> list[Message]:
 def _hold(builder: ContextBuilder, context: Context, prompt: str, **fixed: Any) -> None:
     """Assert what holds for every array."""
     assert refusals(context.messages) == []
-    assert problems(context.messages) == []
+    assert find_problems(context.messages) == []
     report, most = context.report, builder.profile.max_input_tokens
     limit = builder.window_tokens - report.reply_tokens
     limit = limit if most is None else min(limit, most)
@@ -141,7 +141,7 @@ def _rows(draw: st.DrawFn) -> list[Item]:
         status = draw(st.sampled_from(kinds))
         if status == "redacted":
             shape = {"role": shape["role"], "content": None, **_without_words(shape)}
-        tokens = message_tokens(Words(), shape)
+        tokens = count_message(Words(), shape)
         items.append(Item(first + at, shape, tokens, before, status))
         before += tokens
     asked = [at for at, item in enumerate(items) if item.starts_turn]
@@ -206,7 +206,7 @@ def test_every_stored_state_gives_a_valid_array(
 
 def _fixed(builder: ContextBuilder) -> int:
     prompt = {"role": "developer", "content": PROMPT}
-    return message_tokens(builder.counter, prompt) + REPLY_PRIMER
+    return count_message(builder.counter, prompt) + REPLY_PRIMER
 
 
 @examples(400)
@@ -214,7 +214,7 @@ def _fixed(builder: ContextBuilder) -> int:
 def test_the_validator_sees_what_the_servers_see(history: list[Message], at: int, cut: bool) -> None:
     """The public check and the one written from the servers' error texts agree on any array, good or bad."""
     array = history[at % (len(history) + 1) :] if cut else history
-    assert bool(problems(array)) == bool(refusals(array)), (problems(array), refusals(array))
+    assert bool(find_problems(array)) == bool(refusals(array)), (find_problems(array), refusals(array))
 
 
 @examples(200)
@@ -239,7 +239,7 @@ def test_the_validator_sees_what_the_servers_see(history: list[Message], at: int
 )
 def test_what_is_no_message_is_named(history: list[Any]) -> None:
     """Whatever is handed in as a history, the error says which place of it is wrong; the validator never breaks."""
-    problems(history)
+    find_problems(history)
     context = _outcome(lambda: ContextBuilder(counter=Words()).build(developer_prompt=PROMPT, history=history))
     assert not isinstance(context, ContextOverflow)
     if isinstance(context, InvalidInput):

@@ -26,7 +26,7 @@ from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow
+from convokit.domain.turn import CallRow
 from convokit.store import conversations, engine, turn_changes, turn_writes
 
 
@@ -94,7 +94,7 @@ def _write(order: Order, process: int) -> None:
         kit = Convokit(order.database, model="m", base_url=order.url, timeouts=timeouts)
         _in_threads(order, lambda thread: _turns(order, kit, process, thread))
     else:
-        made = engine.open_engine(engine.database_url(order.database)).execution_options(convokit_write=True)
+        made = engine.open_engine(engine.parse_database_url(order.database)).execution_options(convokit_write=True)
         append = _append if order.what == "rows" else _append_highest
         _in_threads(order, lambda thread: _rows(order, made, f"{process}.{thread}", append))
 
@@ -156,19 +156,19 @@ def _rows(order: Order, made: Engine, worker: str, append: Callable[[Engine, str
 def _append(made: Engine, name: str) -> int:
     """Write a turn, its reply and a row of the application's own, all in the application's own transaction."""
     with made.begin() as connection:
-        found = conversations.by_key(connection, "default", "c0")
+        found = conversations.find_by_key(connection, "default", "c0")
         assert found is not None
         turn_id = new_id()
-        call = CompletionRow(turn_id, 1, "sending", "{}", None, b"", "m", 1)
+        call = CallRow(turn_id, 1, "sending", "{}", None, b"", "m", 1)
         question = _message(found, found.head_seq, "user", name, turn_id)
         moved = turn_writes.begin(
             connection,
-            turn_changes.Beginning(found, False, 0, question, call, owner="", lease_us=60_000_000, at=1),
+            turn_changes.TurnStart(found, False, 0, question, call, owner="", lease_us=60_000_000, at=1),
         )
         call.state, call.ended_at, call.salt = "ok", 2, hashchain.new_salt()
         settled = turn_writes.settle(
             connection,
-            turn_changes.Settlement(
+            turn_changes.TurnEnd(
                 moved,
                 0,
                 turn_id,

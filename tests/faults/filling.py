@@ -12,7 +12,7 @@ from pathlib import Path
 
 from convokit import Convokit
 from convokit.errors import ConvokitError
-from convokit.store.engine import database_url
+from convokit.store.engine import parse_database_url
 from tests.faults.runs import hurried
 
 ROOM_BYTES = 200_000
@@ -21,7 +21,7 @@ ROOM_BYTES = 200_000
 def main() -> None:
     """Send until the disk is full, and again when it is not."""
     database, url = sys.argv[1:]
-    file = Path(str(database_url(database).database))
+    file = Path(str(parse_database_url(database).database))
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     with hurried(Convokit(database, model="m", base_url=url)) as kit:
         chat = kit.chat("k")

@@ -18,11 +18,11 @@ from sqlalchemy import Connection, Table, select
 from sqlalchemy.engine import make_url
 
 from convokit import Convokit
-from convokit.context.validity import problems
-from convokit.domain.hashchain import salted_digest
-from convokit.domain.ids import keyed_id
+from convokit.context.validity import find_problems
+from convokit.domain.hashchain import compute_salted_digest
+from convokit.domain.ids import derive_conversation_id
 from convokit.store import schema
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 
 Row = dict[str, Any]
 _COMPILED: dict[Any, Any] = {}
@@ -91,7 +91,7 @@ def check_file(url: str) -> None:
 
 def check_request(messages: Sequence[Row]) -> None:
     """Check that a server would accept this `messages` array."""
-    found = problems(messages)
+    found = find_problems(messages)
     if found:
         raise Broken(f"the array is not valid: {'; '.join(found)}")
 
@@ -100,7 +100,7 @@ def check_calls(found: Iterable[Found], bodies: Iterable[bytes]) -> None:
     """Check that every request the server saw has an API call's row of its own, with the digest of those very bytes."""
     rows = [(bytes(call["body_salt"]), bytes(call["body_digest"])) for each in found for call in each.completions]
     for body in bodies:
-        match = next((pair for pair in rows if salted_digest(pair[0], body) == pair[1]), None)
+        match = next((pair for pair in rows if compute_salted_digest(pair[0], body) == pair[1]), None)
         if match is None:
             raise Broken(f"a request that was sent has no row: {body[-120:]!r}")
         rows.remove(match)
@@ -128,11 +128,11 @@ def check_once(found: Found, replies: dict[str, str]) -> None:
 
 def find(url: str, key: str, *, tenant: str = "default") -> Found:
     """Return a conversation's rows from one snapshot; nothing is checked."""
-    engine = open_engine(database_url(url)).execution_options(compiled_cache=_COMPILED)
+    engine = open_engine(parse_database_url(url)).execution_options(compiled_cache=_COMPILED)
     try:
         with engine.connect() as connection:
             database_id = UUID(str(connection.execute(select(schema.schema_.c.database_id)).scalar_one()))
-            conversation_id = keyed_id(database_id, tenant, key)
+            conversation_id = derive_conversation_id(database_id, tenant, key)
             table = schema.conversation
             row = connection.execute(select(table).where(table.c.id == conversation_id)).mappings().first()
             if row is None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy import text as sql
 
 from convokit.completion.effects import Clock
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 90.0
@@ -60,7 +60,7 @@ class Child:
 @contextmanager
 def opened(database: str) -> Iterator[Connection]:
     """Yield a writing connection of the test's own; what is done with it is committed."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     try:
         with engine.execution_options(**{WRITE: True}).begin() as connection:
             yield connection
@@ -70,7 +70,7 @@ def opened(database: str) -> Iterator[Connection]:
 
 def rows(database: str, statement: str, **values: Any) -> list[tuple[Any, ...]]:
     """Return what a statement selects. Nothing is locked by it."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     try:
         with engine.begin() as connection:
             return [tuple(row) for row in connection.execute(sql(statement), values)]
@@ -82,7 +82,9 @@ def may_write(database: str) -> bool:
     """Return whether nobody is in the middle of writing: on SQLite a process that is stopped there stops everybody."""
     if not database.startswith("sqlite"):
         return True
-    with closing(sqlite3.connect(str(database_url(database).database), timeout=0, isolation_level=None)) as connection:
+    with closing(
+        sqlite3.connect(str(parse_database_url(database).database), timeout=0, isolation_level=None)
+    ) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, select, union_all
 
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from convokit.store.schema import completion, metadata
 from tests.support.databases import Files, Postgres
 from tests.support.faces import Face
@@ -110,7 +110,7 @@ def staged(on: list[tuple[str, str]] = FACES, **settings: Any) -> Callable[..., 
         held: Files | Postgres = request.getfixturevalue("files" if backend == "sqlite" else "postgres")
         database = held.migrated()
         face, server = Face(name), LoopbackServer().start()
-        engine = open_engine(database_url(database))
+        engine = open_engine(parse_database_url(database))
         kit = face.kit(database, model="loop-1", base_url=server.url, **settings)
         yield Stage(face, database, server, kit, engine)
         face.close()

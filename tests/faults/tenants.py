@@ -22,7 +22,7 @@ from sqlalchemy import Engine, update
 from convokit import Convokit, Retry, Stream
 from convokit.errors import ModelError
 from convokit.runtime.aio import AsyncStream
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import turn
 from tests.faults.stage import FACES, dump
 from tests.support.databases import Files, Postgres
@@ -156,7 +156,7 @@ def _fill(database: str, server: LoopbackServer) -> Known:
         ids = [each.id for each in kit.conversations()]
         left = chats[-1].id
         assert left
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         held = {"state": "open", "claim": 0, "owner": '["elsewhere","b",1,"2"]', "lease_until": 5, "ended_at": None}
         connection.execute(update(turn).where(turn.c.conversation_id == left).values(held))
@@ -178,7 +178,7 @@ def paired() -> Callable[..., Iterator[Pair]]:
         sides = []
         for database, server in zip(databases, servers, strict=True):
             kit = face.kit(database, model="loop-1", base_url=server.url, tenant="rival")
-            sides.append(Side(face, kit, database, server, open_engine(database_url(database)), known))
+            sides.append(Side(face, kit, database, server, open_engine(parse_database_url(database)), known))
         yield Pair(*sides)
         face.close()
         for side in sides:

@@ -20,7 +20,7 @@ from sqlalchemy import event
 
 from convokit.errors import NotFound, StoreError, StoreFull, StoreUnavailable
 from convokit.store import engine
-from convokit.store.engine import database_url
+from convokit.store.engine import parse_database_url
 from tests.faults import oracles
 from tests.faults.runs import CHECKOUT, Child, hurried, rows
 from tests.support.databases import Files
@@ -30,7 +30,7 @@ from tests.support.server import LoopbackServer, completion, stream
 
 def path_of(database: str) -> Path:
     """Return a database's file."""
-    return Path(str(database_url(database).database))
+    return Path(str(parse_database_url(database).database))
 
 
 class Room:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 
 from convokit import Convokit, Retry
 from convokit.completion import effects, write_once
-from convokit.domain.turn import LATE_CALLS
+from convokit.domain.turn import LATE_CALL_OFFSET
 from convokit.errors import Interrupted, InvalidInput, ServerFailed
 from convokit.store import turn_writes
 from tests.faults.left import leave
@@ -270,7 +270,7 @@ def test_a_redaction_before_a_late_reply_is_looked_for(turns: Turns, monkeypatch
             "SELECT number, body_salt FROM convokit_completion WHERE conversation_id = %s ORDER BY started_at, number"
         )
         called = connection.execute(query, (chat.id,)).fetchall()
-    assert [number > LATE_CALLS for number, _ in called] == [False, False, True]
+    assert [number > LATE_CALL_OFFSET for number, _ in called] == [False, False, True]
     assert [salt for _, salt in called] == [None, None, None]
     assert tries == 1
     turns.face.settle(chat.verify())

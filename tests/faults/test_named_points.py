@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from convokit.errors import Interrupted
 from convokit.store import schema
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.faults import aftermath, oracles, work
 from tests.faults.nursery import Nursery, Outcome
 from tests.support.server import completion
@@ -121,7 +121,7 @@ class Stage:
         thread.start()
         while not self._server.seen(chat):
             thread.join(0.01)
-        engine = open_engine(database_url(self.url))
+        engine = open_engine(parse_database_url(self.url))
         with engine.execution_options(**{WRITE: True}).begin() as connection:
             connection.execute(update(schema.turn).values(lease_until=0))
         engine.dispose()

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text as sql
 
 from convokit.errors import ChainBroken
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.faults import oracles
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
@@ -44,7 +44,7 @@ def test_what_is_whole_passes(two_turns: Any, database: str, server: LoopbackSer
 def test_damage_is_named(kind: str, two_turns: Any, database: str) -> None:
     """Each rule, when it is broken in the tables, is the one that is reported."""
     statement, said = DAMAGE[kind]
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(sql(statement))
     engine.dispose()

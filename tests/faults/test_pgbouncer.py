@@ -119,7 +119,7 @@ def test_migrating_through_it(face: Face, pooler: PgBouncer, postgres: Postgres,
 def test_statements_are_prepared_only_on_a_direct_connection(pooler: PgBouncer, url: str) -> None:
     """A direct connection keeps the driver's prepared statements, which make turns cheaper; one to a pooler has none."""
     for address, prepares in ((url, True), (pooler.through(url), False)):
-        opened = engine.open_engine(engine.database_url(address))
+        opened = engine.open_engine(engine.parse_database_url(address))
         with opened.connect() as connection:
             driver: Any = connection.connection.driver_connection
             assert (driver.prepare_threshold is not None) == prepares

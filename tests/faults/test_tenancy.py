@@ -23,7 +23,7 @@ from sqlalchemy import bindparam, or_, select
 
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.audit import sql as audit_sql
-from convokit.domain.ids import keyed_id
+from convokit.domain.ids import derive_conversation_id
 from convokit.erasure import residue
 from convokit.erasure import sql as erasure_sql
 from convokit.errors import ConvokitError
@@ -313,29 +313,31 @@ def test_a_missing_condition_would_be_seen(pair: Pair, monkeypatch: pytest.Monke
 def test_keys_of_two_tenants_are_two_conversations(pair: Pair) -> None:
     """The id of a keyed conversation holds the tenant: no two tenants, however named, share one."""
     with pair.beside.engine.connect() as connection:
-        database_id = migrations.check(connection, "this one")
+        database_id = migrations.check_schema(connection, "this one")
     tenants = ["a", "A", "a ", "a\u0301", "\u00e1", 'a","b', "a\\", "b"]
     keys = ["k", 'b","k', "", "\\k"]
-    made = {keyed_id(database_id, tenant, key) for tenant in tenants for key in keys}
+    made = {derive_conversation_id(database_id, tenant, key) for tenant in tenants for key in keys}
     assert len(made) == len(tenants) * len(keys)
 
 
 TENANT = {
     "store.conversations.find": lambda connection, wanted: conversations.find(connection, "rival", wanted),
     "store.conversations.by_key": lambda connection, wanted: [
-        conversations.by_key(connection, "rival", key) for key in ("nobody's", SECRET)
+        conversations.find_by_key(connection, "rival", key) for key in ("nobody's", SECRET)
     ],
-    "store.conversations.recent": lambda connection, wanted: conversations.recent(
+    "store.conversations.recent": lambda connection, wanted: conversations.list_recent(
         connection, "rival", subject=None, limit=1000, before=None
     ),
     "store.turns.find_by_key": lambda connection, wanted: turns.find_by_key(
         connection, "rival", wanted, sha256(ONCE.encode()).digest()
     ),
-    "store.turns.open_in": lambda connection, wanted: turns.open_in(connection, "rival"),
-    "store.snapshot.snapshot": lambda connection, wanted: snapshot.snapshot(
+    "store.turns.open_in": lambda connection, wanted: turns.list_open(connection, "rival"),
+    "store.snapshot.snapshot": lambda connection, wanted: snapshot.read_snapshot(
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
-    "store.call_usage.reported": lambda connection, wanted: call_usage.reported(connection, "rival", "loop-1", 1000),
+    "store.call_usage.reported": lambda connection, wanted: call_usage.list_reported_calls(
+        connection, "rival", "loop-1", 1000
+    ),
     "usage.sql.spent": lambda connection, wanted: list(
         usage_sql.spent(connection, "rival", one=wanted, by_conversation=True)
     ),

@@ -16,7 +16,7 @@ import psycopg  # noqa: F401  # imported before the fork, as is everything a chi
 
 from convokit import Budget, Retry, Summary, Timeouts
 from convokit.completion import call as calls
-from convokit.completion.effects import Effect, Open, Read, Sql
+from convokit.completion.effects import Effect, OpenRequest, ReadBody, Sql
 from convokit.errors import ConvokitError
 from convokit.runtime.aio import AsyncDriver
 from convokit.runtime.sync import SyncDriver
@@ -167,7 +167,7 @@ def all_turns(url: str, server: str, chat: str, early: bool = False) -> None:
 def _tell_before_commit() -> None:
     settle = turn_writes.settle
 
-    def told(connection: Any, settlement: turn_changes.Settlement) -> turn_changes.Settled | None:
+    def told(connection: Any, settlement: turn_changes.TurnEnd) -> turn_changes.Written | None:
         settled = settle(connection, settlement)
         for row in settled.rows if settled is not None else []:
             say(reply=row.content)
@@ -203,7 +203,7 @@ def one_action(face: str, url: str, server: str, chat: str, action: str, die_at:
 def _roll_back_begin() -> None:
     begin = turn_writes.begin
 
-    def lost(connection: Any, beginning: turn_changes.Beginning) -> Any:
+    def lost(connection: Any, beginning: turn_changes.TurnStart) -> Any:
         made = begin(connection, beginning)
         connection.exec_driver_sql("ROLLBACK")
         connection.exec_driver_sql("BEGIN")
@@ -235,7 +235,7 @@ class Points:
 
         def watched(driver: SyncDriver, effect: Effect) -> Any:
             effect = self._reach(effect)
-            if not isinstance(effect, Read):
+            if not isinstance(effect, ReadBody):
                 feed.clear(effect)
                 return perform(driver, effect)
             while not feed.ready:
@@ -244,7 +244,7 @@ class Points:
 
         async def awatched(driver: AsyncDriver, effect: Effect) -> Any:
             effect = self._reach(effect)
-            if not isinstance(effect, Read):
+            if not isinstance(effect, ReadBody):
                 feed.clear(effect)
                 return await aperform(driver, effect)
             while not feed.ready:
@@ -280,7 +280,7 @@ class _Feed:
         self._ended = False
 
     def clear(self, effect: Effect) -> None:
-        if isinstance(effect, Open):
+        if isinstance(effect, OpenRequest):
             self._data, self._ended = b"", False
 
     @property

@@ -116,7 +116,7 @@ def _take_out_the_fence() -> None:
 
     settle = turn_writes.settle
 
-    def unfenced_settle(connection: Connection, settlement: turn_changes.Settlement) -> turn_changes.Settled | None:
+    def unfenced_settle(connection: Connection, settlement: turn_changes.TurnEnd) -> turn_changes.Written | None:
         found = turns.find(connection, settlement.conversation.id, settlement.turn_id)
         assert found is not None
         held = (schema.turn.c.conversation_id == settlement.conversation.id, schema.turn.c.id == settlement.turn_id)

@@ -13,7 +13,7 @@ from sqlalchemy import text as sql
 
 from convokit import Convokit, Timeouts
 from convokit.errors import ConversationBusy, Interrupted, SettingsError
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion, stream
 
@@ -116,7 +116,7 @@ def test_an_unknown_policy_is_refused(face: Face, kit: Any) -> None:
 def test_an_expired_lease_is_taken_over(face: Face, kit: Any, database: str, server: LoopbackServer) -> None:
     """A worker of another host whose lease ran out is taken over by the next sender; its late reply changes nothing."""
     face.settle(kit.chat("k").send("first"))
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(
             sql("UPDATE convokit_turn SET state = 'open', claim = 0, owner = :o, lease_until = 5, ended_at = NULL"),

@@ -15,7 +15,7 @@ import pytest
 
 from convokit import AsyncConvokit, Convokit
 from convokit.completion import turn
-from convokit.completion.effects import Open
+from convokit.completion.effects import OpenRequest
 from convokit.completion.options import Options
 from convokit.errors import ConversationBusy
 from tests.support.server import LoopbackServer, completion, stream
@@ -100,7 +100,7 @@ def test_a_turn_torn_away_from_this_process_is_taken_over_at_once(database: str,
         flow = turn.send(kit._scope, kit.chat("k")._target, "hello", Options(), stream=True)
         driver = kit._driver()
         effect = next(flow)
-        while not isinstance(effect, Open):
+        while not isinstance(effect, OpenRequest):
             effect = flow.send(driver._perform(effect))
         with pytest.raises(ConversationBusy):
             kit.chat("k").send("too early")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convokit import Retry, Timeouts
-from convokit.domain.profile import resolve
+from convokit.domain.profile import resolve_profile
 from convokit.errors import (
     BadReply,
     ContextOverflow,
@@ -225,7 +225,7 @@ def test_the_documented_request_comes_out_exactly(face: Face, database: str, ser
         developer_prompt="You are a helpful assistant.",
         base_url=server.url,
         api_key="test-key",
-        profile=resolve("gpt-6-luna", "https://api.openai.com/v1"),
+        profile=resolve_profile("gpt-6-luna", "https://api.openai.com/v1"),
     )
     face.settle(kit.chat("k").send("Hello!"))
     sent = server.requests[0]

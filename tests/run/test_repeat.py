@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from convokit import AsyncConvokit, Convokit, Retry
-from convokit.context.validity import problems
+from convokit.context.validity import find_problems
 from convokit.errors import ConvokitError, IdempotencyConflict, Interrupted, NotFound, ServerFailed
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion, failure, stream
@@ -162,7 +162,7 @@ def test_resume_does_not_run_a_tool_twice(face: Face, kit: Any, server: Loopback
     assert face.settle(kit.chat("k").resume(tools=[pay])).text == "done"
     assert ran == ["x"]
     assert [each["role"] for each in server.requests[-1].body["messages"]] == ["user", "assistant", "tool"]
-    assert problems(server.requests[-1].body["messages"]) == []
+    assert find_problems(server.requests[-1].body["messages"]) == []
     face.settle(kit.chat("k").verify())
 
 

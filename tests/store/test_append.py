@@ -14,9 +14,9 @@ from convokit.domain import hashchain as chains
 from convokit.domain.conversation import BranchRow, ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
-from convokit.domain.turn import CompletionRow, Key
+from convokit.domain.turn import CallRow, IdempotencyKey
 from convokit.store import conversations, schema, turn_changes, turn_writes, turns, write_batch
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 
 TABLES = (schema.conversation, schema.message, schema.turn, schema.completion, schema.entry)
 
@@ -31,13 +31,13 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def engine(database: str, way: str) -> Iterator[Engine]:
-    opened = open_engine(database_url(database)).execution_options(**{WRITE: True})
+    opened = open_engine(parse_database_url(database)).execution_options(**{WRITE: True})
     yield opened
     opened.dispose()
 
 
 def _conversation(conversation_id: UUID) -> ConversationRow:
-    genesis = chains.genesis(conversation_id)
+    genesis = chains.genesis_hash(conversation_id)
     return ConversationRow(conversation_id, "t", None, None, None, None, None, None, 0, 0, genesis, 1, 1, None)
 
 
@@ -45,18 +45,18 @@ def _message(seq: int, role: str, parent: int | None) -> MessageRow:
     return MessageRow(seq, parent, 1, None, role, "complete", 1, "none", seq, 1, content=f"no. {seq}", salt=b"s" * 16)
 
 
-def _beginning(row: ConversationRow, *, key: Key | None = None, branch: int = 0) -> turn_changes.Beginning:
-    completion = CompletionRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
+def _beginning(row: ConversationRow, *, key: IdempotencyKey | None = None, branch: int = 0) -> turn_changes.TurnStart:
+    completion = CallRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
     question = _message(row.last_seq + 1, "user", row.head_seq)
-    return turn_changes.Beginning(row, row.last_seq == 0, branch, question, completion, "me", 60_000_000, 1, key=key)
+    return turn_changes.TurnStart(row, row.last_seq == 0, branch, question, completion, "me", 60_000_000, 1, key=key)
 
 
-def _settlement(row: ConversationRow, completion: CompletionRow, replies: int = 1) -> turn_changes.Settlement:
+def _settlement(row: ConversationRow, completion: CallRow, replies: int = 1) -> turn_changes.TurnEnd:
     def rows(fresh: ConversationRow) -> list[MessageRow]:
         return [_message(fresh.last_seq + n, "assistant", row.last_seq) for n in range(1, replies + 1)]
 
     ended = replace(completion, state="ok", ended_at=2, salt=b"c" * 16)
-    return turn_changes.Settlement(row, 0, completion.turn_id, 1, "completed", rows, ended, 2)
+    return turn_changes.TurnEnd(row, 0, completion.turn_id, 1, "completed", rows, ended, 2)
 
 
 def _stored(engine: Engine) -> list[list[Any]]:
@@ -64,7 +64,7 @@ def _stored(engine: Engine) -> list[list[Any]]:
         return [sorted(map(repr, connection.execute(select(table)))) for table in TABLES]
 
 
-def _begun(engine: Engine, beginning: turn_changes.Beginning) -> ConversationRow:
+def _begun(engine: Engine, beginning: turn_changes.TurnStart) -> ConversationRow:
     with engine.begin() as connection:
         return turn_writes.begin(connection, beginning)
 
@@ -77,7 +77,7 @@ def test_a_turn_is_stored_whole(engine: Engine, replies: int) -> None:
     with engine.begin() as connection:
         settled = turn_writes.settle(connection, _settlement(row, beginning.completion, replies))
         found = turns.find(connection, row.id, beginning.completion.turn_id)
-        call = turns.call(connection, row.id, beginning.completion.turn_id, 1)
+        call = turns.find_call(connection, row.id, beginning.completion.turn_id, 1)
         stored = conversations.find(connection, "t", row.id)
         entries = connection.execute(select(schema.entry.c.hash).order_by(schema.entry.c.number)).scalars().all()
         contents = connection.execute(select(schema.message.c.content).order_by(schema.message.c.seq)).scalars().all()
@@ -95,7 +95,7 @@ def test_a_turn_is_stored_whole(engine: Engine, replies: int) -> None:
 @pytest.mark.parametrize("taken", ["moved", "claim", "key", "created", "foreign"])
 def test_a_turn_that_may_not_begin_writes_nothing(engine: Engine, taken: str) -> None:
     """A conversation that moved, an open turn, a used key, an id in use and another tenant's row: Conflict, and no row."""
-    key = Key(b"h" * 32, b"s" * 16, b"f" * 32)
+    key = IdempotencyKey(b"h" * 32, b"s" * 16, b"f" * 32)
     first = _conversation(new_id())
     row = _begun(engine, _beginning(first, key=key))
     before = _stored(engine)
@@ -132,7 +132,7 @@ def test_a_reply_is_kept_when_another_branch_came_between(engine: Engine) -> Non
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
-        conversations.make(connection, row.id, BranchRow(0, None, 1, 1))
+        conversations.create_branch(connection, row.id, BranchRow(0, None, 1, 1))
     other = _begun(engine, replace(_beginning(row, branch=1), head=1))
     with engine.begin() as connection:
         settled = turn_writes.settle(connection, _settlement(row, beginning.completion))
@@ -142,7 +142,7 @@ def test_a_reply_is_kept_when_another_branch_came_between(engine: Engine) -> Non
     assert (found.state, found.reply_seq) == ("completed", other.last_seq + 1)
 
 
-def _check(connection: Connection, settled: turn_changes.Settled | None, seq: int) -> None:
+def _check(connection: Connection, settled: turn_changes.Written | None, seq: int) -> None:
     assert settled is not None
     assert [row.seq for row in settled.rows] == [seq]
     stored = connection.execute(select(schema.message.c.seq).order_by(schema.message.c.seq)).scalars().all()

@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 from convokit import Budget, Convokit
 from convokit.domain.message import MessageRow
 from convokit.store import messages
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.server import LoopbackServer
 
 
@@ -51,9 +51,9 @@ def _grow(kit: Convokit, database: str, key: str, count: int) -> None:
     """Give a conversation `count` messages, as if it had been talked in for long."""
     chat = kit.chat(key)
     chat.send("first")
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
-        head = messages.get(connection, chat.id, 2)  # type: ignore[arg-type]
+        head = messages.find(connection, chat.id, 2)  # type: ignore[arg-type]
         assert head is not None
         rows = []
         for seq in range(3, count + 1):

@@ -13,7 +13,7 @@ from sqlalchemy import Integer, String, create_engine, inspect, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from convokit.store import conversations, indexes, messages
-from convokit.store.engine import database_url
+from convokit.store.engine import parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
@@ -73,7 +73,7 @@ def _host_alembic(folder: Path, url: str) -> Config:
 @pytest.fixture
 def host_url(empty_database: str) -> str:
     """The database as the host addresses it."""
-    return database_url(empty_database).render_as_string(hide_password=False)
+    return parse_database_url(empty_database).render_as_string(hide_password=False)
 
 
 def test_two_alembics_share_a_database(
@@ -102,14 +102,14 @@ def test_store_functions_work_in_the_hosts_transaction(face: Face, database: str
     kit: Any = face.kit(database, model="loop-1", base_url=server.url)
     chat = kit.chat("order-7")
     face.settle(chat.send("where is it?"))
-    engine = create_engine(database_url(database))
+    engine = create_engine(parse_database_url(database))
     with Session(engine) as session:
         Base.metadata.create_all(session.connection())
         session.add(Ticket(id=1, conversation_key="order-7"))
         connection = session.connection()
         row = conversations.find(connection, "default", chat.id)
         assert row is not None
-        stored = messages.page(connection, row.id, row.head_seq, 10)
+        stored = messages.read_page(connection, row.id, row.head_seq, 10)
         assert [each.content for each in stored] == ["where is it?", "echo: where is it?"]
         session.rollback()
     with Session(engine) as session:

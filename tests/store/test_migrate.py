@@ -17,12 +17,12 @@ from sqlalchemy import text
 from convokit import Convokit
 from convokit.errors import SchemaOutdated, StoreUnavailable
 from convokit.store import indexes, migrations, schema
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.faces import Face
 
 
 def _run(url: str, statement: str) -> None:
-    engine = open_engine(database_url(url))
+    engine = open_engine(parse_database_url(url))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(text(statement))
     engine.dispose()
@@ -30,10 +30,10 @@ def _run(url: str, statement: str) -> None:
 
 def test_migrations_equal_the_tables(database: str) -> None:
     """A migrated database differs in nothing from what the code expects."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         assert indexes.differences(connection) == []
-        assert migrations.current(connection) == schema.REVISION
+        assert migrations.current_revision(connection) == schema.REVISION
     engine.dispose()
 
 
@@ -65,12 +65,12 @@ def test_migrating_twice_changes_nothing(face: Face, empty_database: str) -> Non
     """`migrate` on a database that is up to date does nothing, and the database keeps its id."""
     kit = face.kit(empty_database, model="m")
     face.settle(kit.migrate())
-    engine = open_engine(database_url(empty_database))
+    engine = open_engine(parse_database_url(empty_database))
     with engine.connect() as connection:
-        before = migrations.check(connection, "it")
+        before = migrations.check_schema(connection, "it")
     face.settle(kit.migrate())
     with engine.connect() as connection:
-        assert migrations.check(connection, "it") == before
+        assert migrations.check_schema(connection, "it") == before
     engine.dispose()
 
 
@@ -83,7 +83,7 @@ def test_eight_at_once_migrate_once(empty_database: str) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(run, range(8)))
-    engine = open_engine(database_url(empty_database))
+    engine = open_engine(parse_database_url(empty_database))
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM convokit_schema")).scalar_one() == 1
     engine.dispose()
@@ -96,7 +96,7 @@ def test_an_unmigrated_database_is_refused_by_name(face: Face, backend: str, emp
     with pytest.raises(expected, match="migrate"):
         face.settle(kit.chat("k").send("hello"))
     if backend == "sqlite":
-        assert not Path(str(database_url(empty_database).database)).exists()
+        assert not Path(str(parse_database_url(empty_database).database)).exists()
 
 
 def test_older_tables_are_refused_with_both_revisions(face: Face, database: str) -> None:
@@ -122,7 +122,7 @@ def test_newer_tables_that_shut_this_code_out_are_refused(face: Face, database: 
 
 def test_a_foreign_database_keeps_its_tables(face: Face, empty_database: str, backend: str) -> None:
     """In a database with other tables: the error names them; `migrate` adds ours beside them and touches none."""
-    engine = open_engine(database_url(empty_database), create=True)
+    engine = open_engine(parse_database_url(empty_database), create=True)
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(text("CREATE TABLE invoices (id INTEGER PRIMARY KEY)"))
         connection.execute(text("INSERT INTO invoices VALUES (7)"))

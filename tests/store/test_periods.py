@@ -12,10 +12,10 @@ from sqlalchemy import Connection, Engine, event, text
 
 from convokit.domain import hashchain, search_words
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.ids import keyed_id
+from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import MessageRow
 from convokit.store import conversations, messages, migrations, search_query
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
@@ -26,7 +26,7 @@ OWN = [f"own{number}" for number in range(30)]
 @pytest.fixture
 def engine(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setattr(search_query, "_FEW", -2)  # PostgreSQL is asked how far back to look, however little there is
-    opened = open_engine(database_url(database)).execution_options(**{WRITE: True})
+    opened = open_engine(parse_database_url(database)).execution_options(**{WRITE: True})
     yield opened
     opened.dispose()
 
@@ -34,9 +34,9 @@ def engine(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 def said_at(engine: Engine, times: list[int], *own: str) -> UUID:
     """Store a conversation with a message for each of these times, each with the word and some of its own."""
     with engine.begin() as connection:
-        made = keyed_id(migrations.check(connection, "it"), "default", "k")
+        made = derive_conversation_id(migrations.check_schema(connection, "it"), "default", "k")
         names = ("default", "k", None, None, None, None, None)
-        row = ConversationRow(made, *names, len(times), 0, hashchain.genesis(made), 1, max(times), None)
+        row = ConversationRow(made, *names, len(times), 0, hashchain.genesis_hash(made), 1, max(times), None)
         conversations.create(connection, row)
         rows = []
         for seq, at in enumerate(times, 1):
@@ -127,7 +127,7 @@ def test_a_word_of_every_message_costs_what_the_newest_cost(engine: Engine) -> N
 
 def test_of_few_messages_all_are_put_in_order(database: str) -> None:
     """PostgreSQL is not asked how far back to look where that takes longer than to look at all of them."""
-    opened = open_engine(database_url(database)).execution_options(**{WRITE: True})
+    opened = open_engine(parse_database_url(database)).execution_options(**{WRITE: True})
     made = said_at(opened, list(range(50)))
     asked: list[str] = []
     event.listen(opened, "before_cursor_execute", lambda *given: asked.append(given[2]))

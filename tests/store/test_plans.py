@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event, text
 
 from convokit import Budget, Chat, Convokit
 from convokit.domain.message import MessageRow
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.growing import fill, grow
 from tests.support.server import LoopbackServer
 
@@ -35,7 +35,7 @@ def long(database: str, server: LoopbackServer) -> Iterator[Convokit]:
 
 
 def _change(database: str, *work: Callable[[Any], None]) -> None:
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         for each in work:
             each(connection)
@@ -122,7 +122,7 @@ def test_no_statement_scans_a_table(long: Convokit, database: str, run: int | No
     statements = Statements(long._store.engine)
     _everything(long, long.chat("k"))
     assert len(statements.seen) > 15
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         scans = {statement: _scanned(connection, statement, values) for statement, values in statements.seen.items()}
     engine.dispose()
@@ -202,7 +202,7 @@ def test_usage_reads_only_conversations_that_were_used_since(long: Convokit, dat
     statements.seen.clear()
     assert long.usage(since=since).total.calls >= 2
     assert long.usage(since=since, by="conversation", subject="hanako").rows
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         plans = [_plan(connection, *each) for each in statements.seen.items() if "sum(" in each[0].lower()]
     engine.dispose()

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, bindparam, select, text
 
 from convokit.domain.ids import new_id
 from convokit.store import dialects
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from convokit.store.quick import quick
 from convokit.store.schema import conversation
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 
 @pytest.fixture
 def engine(database: str) -> Iterator[Engine]:
-    opened = open_engine(database_url(database))
+    opened = open_engine(parse_database_url(database))
     yield opened
     opened.dispose()
 

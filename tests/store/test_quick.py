@@ -14,7 +14,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.store import conversations, messages
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from convokit.store.quick import plain, quick
 from convokit.store.schema import conversation, message
 
@@ -25,7 +25,7 @@ SECOND = 3
 
 @pytest.fixture
 def engine(database: str) -> Iterator[Engine]:
-    made = open_engine(database_url(database))
+    made = open_engine(parse_database_url(database))
     yield made
     made.dispose()
 
@@ -81,10 +81,10 @@ def test_a_constant_goes_to_the_driver_and_brings_the_same(connection: Connectio
     with Spy(connection) as spy:
         for row in rows:
             messages.append(fast, ID, [row])
-        found = [messages.get(fast, ID, 2) for _ in range(SECOND)]
+        found = [messages.find(fast, ID, 2) for _ in range(SECOND)]
         before = spy.executed
-        found += [messages.get(fast, ID, 2), messages.get(fast, ID, 1)]
-        assert messages.get(fast, ID, 3) is None
+        found += [messages.find(fast, ID, 2), messages.find(fast, ID, 1)]
+        assert messages.find(fast, ID, 3) is None
         assert [conversations.find(fast, "t", ID) for _ in range(SECOND + 1)][-1] == conversations.find(
             connection, "t", ID
         )
@@ -116,7 +116,7 @@ def test_what_is_made_as_it_is_needed_goes_the_usual_way(connection: Connection)
     listed = select(conversation.c.id).where(conversation.c.id.in_(bindparam("ids", expanding=True)))
     for _ in range(SECOND):
         assert fast.execute(listed, {"ids": [ID, new_id()]}).scalars().all() == [ID]
-        assert len(conversations.recent(fast, "t", subject=None, limit=5, before=None)) == 1
+        assert len(conversations.list_recent(fast, "t", subject=None, limit=5, before=None)) == 1
         assert fast.execute(text("SELECT 1")).scalar_one() == 1
     assert plain(fast) is connection
     assert plain(connection) is connection

@@ -15,17 +15,17 @@ from sqlalchemy import Connection, Engine, event, text
 from convokit import Convokit
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.ids import keyed_id
+from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import MessageRow
 from convokit.store import conversations, messages, migrations, search_index, search_query
-from convokit.store.engine import SEARCH, WRITE, database_url, open_engine
+from convokit.store.engine import SEARCH, WRITE, open_engine, parse_database_url
 from tests.support.server import LoopbackServer
 from tests.test_search import SAID
 
 
 @pytest.fixture
 def engine(database: str) -> Iterator[Engine]:
-    opened = open_engine(database_url(database)).execution_options(**{WRITE: True})
+    opened = open_engine(parse_database_url(database)).execution_options(**{WRITE: True})
     yield opened
     opened.dispose()
 
@@ -37,9 +37,9 @@ def kit(database: str, server: LoopbackServer) -> Iterator[Convokit]:
 
 
 def _conversation(connection: Connection, key: str, tenant: str = "default") -> UUID:
-    made = keyed_id(migrations.check(connection, "it"), tenant, key)
+    made = derive_conversation_id(migrations.check_schema(connection, "it"), tenant, key)
     names = (tenant, key, None, None, None, None, None)
-    conversations.create(connection, ConversationRow(made, *names, 0, 0, hashchain.genesis(made), 1, 1, None))
+    conversations.create(connection, ConversationRow(made, *names, 0, 0, hashchain.genesis_hash(made), 1, 1, None))
     return made
 
 
@@ -135,7 +135,7 @@ def test_others_words_take_no_part(engine: Engine, kit: Convokit) -> None:
 
 
 def _id_of(connection: Connection, tenant: str) -> UUID:
-    return keyed_id(migrations.check(connection, "it"), tenant, "k")
+    return derive_conversation_id(migrations.check_schema(connection, "it"), tenant, "k")
 
 
 def test_a_search_in_one_conversation_asks_for_its_rows_alone(engine: Engine) -> None:
@@ -186,7 +186,7 @@ def test_no_byte_of_a_forgotten_word_is_left(database: str, engine: Engine, kit:
         search_index.forget(connection, made, [2])
         if not blanked:
             connection.execute(text("UPDATE convokit_message SET content = NULL WHERE content LIKE 'zanzibar%'"))
-    path = Path(str(database_url(database).database))
+    path = Path(str(parse_database_url(database).database))
     with sqlite3.connect(path) as driver:
         driver.execute("PRAGMA secure_delete = ON")
         driver.execute("INSERT INTO convokit_search_words (convokit_search_words) VALUES ('optimize')")
@@ -217,7 +217,7 @@ def test_vacuum_leaves_every_word_at_its_message(database: str, engine: Engine, 
         search_index.forget_conversation(connection, gone)
         connection.execute(text("PRAGMA foreign_keys = ON"))
         connection.execute(text("DELETE FROM convokit_search WHERE conversation_id = :id"), {"id": gone.hex})
-    driver = sqlite3.connect(str(database_url(database).database))
+    driver = sqlite3.connect(str(parse_database_url(database).database))
     driver.execute("VACUUM")
     driver.close()
     assert _all(kit, "京都") == [("kept", 3)]

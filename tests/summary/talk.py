@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import text as sql
 
 from convokit import Budget, Retry, Summary
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, completion, echo
 
@@ -61,7 +61,7 @@ def next_moves(face: Face, chat: Any) -> int:
 
 
 def fetched(database: str, query: str, **values: Any) -> list[Any]:
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         found = list(connection.execute(sql(query), values))
     engine.dispose()
@@ -69,7 +69,7 @@ def fetched(database: str, query: str, **values: Any) -> list[Any]:
 
 
 def write(database: str, statement: str) -> None:
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(sql(statement))
     engine.dispose()

@@ -10,7 +10,7 @@ import pytest
 from convokit import Budget
 from convokit.errors import ContextOverflow, InvalidInput
 from convokit.store import summaries
-from convokit.store.engine import database_url, open_engine
+from convokit.store.engine import open_engine, parse_database_url
 from tests.summary.talk import (
     HEADING,
     Writer,
@@ -65,7 +65,7 @@ def test_a_redacted_summary_is_not_used(face: Face, summed: Any, server: Loopbac
     """A summary whose text is gone is as if it had never been; the store says which summaries a message may be in."""
     chat = summed.chat("k")
     talk_until(face, server, chat, until=2)
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         stands = fetched(database, "SELECT to_seq FROM convokit_summary ORDER BY number")
         seqs = (1, stands[0].to_seq, stands[0].to_seq + 1, stands[1].to_seq + 1)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.engine import make_url
 
 from convokit.errors import ConvokitError
-from convokit.store.engine import WRITE, database_url, open_engine
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import branch, chunk, metadata, summary, turn
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, completion, failure
@@ -103,7 +103,7 @@ def _by_hand(connection: Connection, identity: UUID, *, stray: bool) -> None:
 
 def change(database: str, work: Any) -> Any:
     """Run something over a connection, in a writing transaction beside the kit."""
-    engine = open_engine(database_url(database))
+    engine = open_engine(parse_database_url(database))
     try:
         with engine.execution_options(**{WRITE: True}).begin() as connection:
             return work(connection)

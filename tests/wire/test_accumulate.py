@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from convokit.domain.events import AudioDelta, Finished, ReasoningDelta, RefusalDelta, TextDelta
-from convokit.domain.reply import Answer, Completion
+from convokit.domain.reply import ParsedReply, ReplyChoice
 from convokit.errors import BadReply, ModelError
 from convokit.wire.accumulate import MAX_CHOICES, Accumulator, parse_completion
 
 from .vectors import chunk, piece, reply
 
 
-def made(*chunks: dict[str, Any]) -> Completion:
+def made(*chunks: dict[str, Any]) -> ParsedReply:
     """The completion of these chunks."""
     accumulator = Accumulator(new_id=iter(f"call_{number}" for number in range(99)).__next__)
     for one in chunks:
@@ -24,9 +24,9 @@ def made(*chunks: dict[str, Any]) -> Completion:
     return accumulator.completion()
 
 
-def answer(*deltas: dict[str, Any], finish: str = "stop") -> Answer:
+def answer(*deltas: dict[str, Any], finish: str = "stop") -> ReplyChoice:
     """The answer of these deltas."""
-    return made(*(chunk(delta) for delta in deltas), chunk({}, finish)).answers[0]
+    return made(*(chunk(delta) for delta in deltas), chunk({}, finish)).choices[0]
 
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -48,7 +48,7 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 def test_b53_missing_and_null_are_tolerated(odd: dict[str, Any]) -> None:
     """Chunks without choices, choices without a delta, and nulls change nothing."""
     found = made(chunk({"content": "a"}), odd, chunk({"content": "b"}), chunk({}, "stop"), odd)
-    assert found.answers[0].content == "ab"
+    assert found.choices[0].content == "ab"
     assert found.done
 
 
@@ -79,7 +79,7 @@ def test_b57_choices_accumulate_apart_and_out_of_order() -> None:
     assert not accumulator.done
     accumulator.feed(chunk({}, "length"))
     found = accumulator.completion()
-    assert [(one.index, one.content, one.finish_reason) for one in found.answers] == [
+    assert [(one.index, one.content, one.finish_reason) for one in found.choices] == [
         (0, "aA", "length"),
         (1, "bB", "stop"),
     ]
@@ -91,7 +91,7 @@ def test_b58_null_empty_and_absent_content_stay_apart(message: dict[str, Any], c
     """A turn that only calls tools has content None; content sent empty is ""."""
     tools = piece(0, "a", "f", "{}")
     assert answer({"role": "assistant", **message}, tools).content == content
-    assert parse_completion(reply({"role": "assistant", **message, **tools})).answers[0].content == content
+    assert parse_completion(reply({"role": "assistant", **message, **tools})).choices[0].content == content
 
 
 def test_b59_refusal_is_kept_apart_from_content() -> None:
@@ -100,7 +100,7 @@ def test_b59_refusal_is_kept_apart_from_content() -> None:
     events = [event for part in ("I can", "not") for event in accumulator.feed(chunk({"refusal": part}))]
     assert events == [RefusalDelta("I can"), RefusalDelta("not")]
     assert accumulator.text == ""
-    found = accumulator.completion().answers[0]
+    found = accumulator.completion().choices[0]
     assert (found.content, found.refusal) == (None, "I cannot")
 
 
@@ -110,7 +110,7 @@ def test_b60_audio_pieces_concatenate_as_data() -> None:
     deltas = [{"audio": {"id": "audio_1", "transcript": "He"}}]
     deltas += [{"audio": {"data": base64.b64encode(one).decode()}} for one in data]
     chunks = [chunk(delta) for delta in [*deltas, {"audio": {"id": "audio_1", "transcript": "llo"}}]]
-    audio = made(*chunks, chunk({}, "stop"), chunk({"audio": {"expires_at": 99}})).answers[0].audio
+    audio = made(*chunks, chunk({}, "stop"), chunk({"audio": {"expires_at": 99}})).choices[0].audio
     assert audio is not None
     assert base64.b64decode(audio["data"]) == b"".join(data)
     assert (audio["id"], audio["transcript"], audio["expires_at"]) == ("audio_1", "Hello", 99)
@@ -122,7 +122,7 @@ def test_b60_audio_cut_anywhere_is_joined_as_it_came() -> None:
     accumulator = Accumulator()
     events = [event for cut in (whole[:5], whole[5:]) for event in accumulator.feed(chunk({"audio": {"data": cut}}))]
     assert events == [AudioDelta(whole[:5], ""), AudioDelta(whole[5:], "")]
-    audio = accumulator.completion().answers[0].audio
+    audio = accumulator.completion().choices[0].audio
     assert audio == {"data": whole}
 
 
@@ -134,7 +134,7 @@ def test_b61_reasoning_lands_in_one_field_never_in_content(keys: tuple[str, ...]
         e for text in ("Hm", "m") for e in accumulator.feed(chunk({"content": None, **dict.fromkeys(keys, text)}))
     ]
     assert events == [ReasoningDelta("Hm"), ReasoningDelta("m")]
-    found = accumulator.completion().answers[0]
+    found = accumulator.completion().choices[0]
     assert (found.content, found.reasoning) == (None, "Hmm")
     assert found.extra == dict.fromkeys(keys, "Hmm")
 
@@ -153,7 +153,7 @@ def test_b62_azure_filter_after_the_finish_updates_the_finish_reason() -> None:
     assert accumulator.feed(chunk({}, "stop")) == [Finished("stop")]
     late = {"index": 0, "finish_reason": "content_filter", "content_filter_results": {"hate": {"filtered": True}}}
     assert accumulator.feed({"choices": [late]}) == [Finished("content_filter")]
-    found = accumulator.completion().answers[0]
+    found = accumulator.completion().choices[0]
     assert found.finish_reason == "content_filter"
     assert found.extra["content_filter_results"] == {"hate": {"filtered": True}}
 
@@ -173,7 +173,7 @@ def test_logprobs_are_joined() -> None:
     chunks = [chunk({"content": text}) for text in "ab"]
     for one, text in zip(chunks, "ab", strict=True):
         one["choices"][0]["logprobs"] = {"content": [{"token": text}], "refusal": None}
-    assert made(*chunks).answers[0].logprobs == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
+    assert made(*chunks).choices[0].logprobs == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
 
 
 def test_surrogate_pairs_cut_between_chunks_are_joined() -> None:
@@ -185,7 +185,7 @@ def test_surrogate_pairs_cut_between_chunks_are_joined() -> None:
         for event in accumulator.feed(chunk({"content": text}))
     ]
     assert [event.text for event in events] == ["a", "😀b", "\ufffd", "c"]
-    assert accumulator.completion().answers[0].content == "a😀b\ufffdc\ufffd"
+    assert accumulator.completion().choices[0].content == "a😀b\ufffdc\ufffd"
     whole = answer(
         {"reasoning": "\ud83d"}, {"reasoning": "\ude00"}, piece(0, "a", "f", "\ud83d"), piece(0, None, None, "\ude00")
     )
@@ -196,7 +196,7 @@ def test_a_message_that_sums_up_a_stream_is_not_read_twice() -> None:
     """A final `message` after deltas repeats them."""
     last = chunk({}, "stop")
     last["choices"][0] |= {"delta": None, "message": {"role": "assistant", "content": "ab"}}
-    assert made(chunk({"content": "a"}), chunk({"content": "b"}), last).answers[0].content == "ab"
+    assert made(chunk({"content": "a"}), chunk({"content": "b"}), last).choices[0].content == "ab"
 
 
 def test_text_after_gives_the_rest_only() -> None:
@@ -269,7 +269,7 @@ def test_parts_of_a_filter_result_are_put_together() -> None:
     chunks = [chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop")]
     for one, name in zip(chunks, ("hate", "violence", "hate"), strict=True):
         one["choices"][0]["content_filter_results"] = {name: {"filtered": False}}
-    assert made(*chunks).answers[0].extra["content_filter_results"].keys() == {"hate", "violence"}
+    assert made(*chunks).choices[0].extra["content_filter_results"].keys() == {"hate", "violence"}
 
 
 def test_reasoning_details_that_are_apart_stay_apart() -> None:
@@ -283,7 +283,7 @@ def test_reasoning_details_that_are_apart_stay_apart() -> None:
         second,
     ]
     plain = parse_completion(reply({"content": "x", "reasoning_details": [first, first]}))
-    assert plain.answers[0].extra["reasoning_details"] == [first, first]
+    assert plain.choices[0].extra["reasoning_details"] == [first, first]
 
 
 def test_id_and_model_are_said_once() -> None:
@@ -307,7 +307,7 @@ def test_half_a_character_at_the_end_is_an_event_too() -> None:
     accumulator = Accumulator()
     assert accumulator.feed(chunk({"content": "a\ud83d"})) == [TextDelta("a")]
     assert accumulator.feed(chunk({}, "stop")) == [TextDelta("\ufffd"), Finished("stop")]
-    assert accumulator.text == accumulator.completion().answers[0].content == "a\ufffd"
+    assert accumulator.text == accumulator.completion().choices[0].content == "a\ufffd"
 
 
 @pytest.mark.parametrize("created", [float("inf"), float("nan"), 1e300, -1, True, "1", [1]])

@@ -75,7 +75,7 @@ def test_b82_arguments_are_verbatim_even_when_invalid() -> None:
     assert calls(piece(0, "a", "f", '{"x": tru')) == [("a", "f", '{"x": tru')]
     assert calls(piece(0, "a", "f")) == [("a", "f", "{}")]
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": {"city": "京都"}}}
-    found = parse_completion(reply({"content": None, "tool_calls": [call]})).answers[0].tool_calls
+    found = parse_completion(reply({"content": None, "tool_calls": [call]})).choices[0].tool_calls
     assert found[0]["function"]["arguments"] == '{"city": "京都"}'
 
 
@@ -106,5 +106,5 @@ def test_b56_calls_of_a_plain_reply_are_as_many_as_it_says() -> None:
     """A reply that was not streamed needs no merging, whatever its ids are."""
     same = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     none = {"type": "function", "function": {"name": "f", "arguments": ""}}
-    found = parse_completion(reply({"content": None, "tool_calls": [same, same, none, none]})).answers[0].tool_calls
+    found = parse_completion(reply({"content": None, "tool_calls": [same, same, none, none]})).choices[0].tool_calls
     assert len(found) == 4

@@ -26,7 +26,7 @@ def told(status: int, body: Any, **headers: str) -> Any:
     """The error of an answer."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return errors.from_response(status, named, data, retry_after_now=NOW)
+    return errors.error_from_response(status, named, data, retry_after_now=NOW)
 
 
 def openai(message: str, type: str | None = "invalid_request_error", param: str | None = None, code: Any = None) -> Any:

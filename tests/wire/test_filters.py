@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convokit.domain.reply import Answer, Completion
+from convokit.domain.reply import ParsedReply, ReplyChoice
 from convokit.errors import ContentFiltered
 from convokit.wire import errors
 
@@ -70,10 +70,10 @@ def test_b72_other_filters_are_content_filtered_too(body: Any, categories: dict[
 def test_b72_finish_reason_content_filter_is_content_filtered_with_the_partial() -> None:
     """A reply that a filter cut names the categories of prompt and reply, and keeps what came."""
     extra = {"content_filter_results": {"violence": {"filtered": True}}}
-    answer = Answer(content="half", finish_reason="content_filter", extra=extra)
+    answer = ReplyChoice(content="half", finish_reason="content_filter", extra=extra)
     prompt = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}, None]
-    error = errors.from_answer(answer, Completion([answer], extra={"prompt_filter_results": prompt}))
+    error = errors.error_from_choice(answer, ParsedReply([answer], extra={"prompt_filter_results": prompt}))
     assert isinstance(error, ContentFiltered)
     assert error.categories == {"hate": {"filtered": False}, "violence": {"filtered": True}}
     assert error.partial == "half"
-    assert errors.from_answer(Answer(finish_reason="stop"), Completion([])) is None
+    assert errors.error_from_choice(ReplyChoice(finish_reason="stop"), ParsedReply([])) is None

@@ -13,7 +13,7 @@ NOW = 1_764_000_000.0
 
 def test_b73_rate_limits_are_read() -> None:
     """Limits, what is left, and Go durations."""
-    found = headers.rate_limits(
+    found = headers.parse_rate_limits(
         {
             "x-ratelimit-limit-requests": "60",
             "x-ratelimit-remaining-requests": "59",
@@ -48,7 +48,7 @@ def test_b73_rate_limits_are_read() -> None:
 )
 def test_b73_durations(text: str, seconds: float | None) -> None:
     """A duration as Go writes it, or plain seconds; anything else is not known."""
-    found = headers.rate_limits({"x-ratelimit-reset-tokens": text, "x-ratelimit-limit-tokens": "1"})
+    found = headers.parse_rate_limits({"x-ratelimit-reset-tokens": text, "x-ratelimit-limit-tokens": "1"})
     assert found is not None
     assert found.tokens.reset_s == pytest.approx(seconds)
 
@@ -56,10 +56,10 @@ def test_b73_durations(text: str, seconds: float | None) -> None:
 @pytest.mark.parametrize("said", [{}, {"x-ratelimit-limit-tokens": "many"}, {"content-type": "x"}])
 def test_b73_absent_headers_are_none(said: dict[str, str]) -> None:
     """No header, no limits."""
-    assert headers.rate_limits(said) is None
-    assert headers.request_id(said) is None
-    assert headers.retry_after_s(said, NOW) is None
-    assert headers.should_retry(said) is None
+    assert headers.parse_rate_limits(said) is None
+    assert headers.parse_request_id(said) is None
+    assert headers.parse_retry_after_s(said, NOW) is None
+    assert headers.parse_should_retry(said) is None
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_b73_absent_headers_are_none(said: dict[str, str]) -> None:
 )
 def test_b68_retry_after_in_its_three_forms(said: dict[str, str], seconds: float | None) -> None:
     """Milliseconds before seconds before a date; nonsense is None."""
-    assert headers.retry_after_s(said, NOW) == seconds
+    assert headers.parse_retry_after_s(said, NOW) == seconds
 
 
 @pytest.mark.parametrize(("text", "wish"), [("true", True), ("false", False), ("TRUE", True), ("maybe", None)])
 def test_b68_should_retry_header(text: str, wish: bool | None) -> None:
     """Only true and false are a wish."""
-    assert headers.should_retry({"x-should-retry": text}) is wish
+    assert headers.parse_should_retry({"x-should-retry": text}) is wish

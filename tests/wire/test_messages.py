@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessage
 
-from convokit.domain.profile import Profile, resolve
+from convokit.domain.profile import Profile, resolve_profile
 from convokit.errors import InvalidInput, SettingsError
-from convokit.wire.messages import for_wire, mapped_id, slugged
+from convokit.wire.messages import mapped_id, slugged, to_wire_messages
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
 INLINE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "high"}}
@@ -24,12 +24,12 @@ TEXT = {"type": "text", "text": "Hi"}
 
 def known(name: str) -> Profile:
     """The profile of a provider by name."""
-    return resolve("m", "http://localhost", name=name)
+    return resolve_profile("m", "http://localhost", name=name)
 
 
 def one(message: dict[str, Any], profile: Profile | None = None, **more: Any) -> dict[str, Any]:
     """One message, made fit."""
-    return for_wire([message], profile or Profile(), **more)[0]
+    return to_wire_messages([message], profile or Profile(), **more)[0]
 
 
 def call(id: str = "call_1", **more: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def test_plain_messages_pass_as_they_are() -> None:
         {"role": "tool", "content": "42", "tool_call_id": "call_1", "name": "f"},
         {"role": "assistant", "content": "Done."},
     ]
-    assert for_wire(messages, Profile()) == [
+    assert to_wire_messages(messages, Profile()) == [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": None, "tool_calls": [call()]},
@@ -68,7 +68,7 @@ def test_b33_unsupported_parts_are_an_error_or_a_placeholder(part: dict[str, Any
     """A part this server does not take raises with its place, or becomes a text that says what was left out."""
     profile = Profile(parts=frozenset({"text", "x"}))
     with pytest.raises(InvalidInput, match=kind) as caught:
-        for_wire([{"role": "user", "content": "a"}, {"role": "user", "content": [TEXT, part]}], profile)
+        to_wire_messages([{"role": "user", "content": "a"}, {"role": "user", "content": [TEXT, part]}], profile)
     assert caught.value.field == "messages[1].content[1]"
     found = one({"role": "user", "content": [TEXT, part]}, profile, unsupported="placeholder")
     assert found["content"] == [TEXT, {"type": "text", "text": f"[{kind} left out]"}]
@@ -184,15 +184,15 @@ def test_b39_tool_call_ids_are_mapped_alike_in_call_and_answer() -> None:
         {"role": "tool", "tool_call_id": "Abcdef123", "content": "3"},
     ]
     before = copy.deepcopy(messages)
-    found = for_wire(messages, known("mistral"))
+    found = to_wire_messages(messages, known("mistral"))
     ids = [one["id"] for one in found[0]["tool_calls"]]
     assert ids == [one["tool_call_id"] for one in found[1:]]
     assert len(set(ids)) == 3
     assert all(re.fullmatch("[A-Za-z0-9]{9}", name) for name in ids)
     assert ids[2] == "Abcdef123"
-    assert found == for_wire(messages, known("mistral"))
+    assert found == to_wire_messages(messages, known("mistral"))
     assert messages == before
-    assert for_wire(messages, Profile())[0]["tool_calls"][0]["id"] == "call_abc"
+    assert to_wire_messages(messages, Profile())[0]["tool_calls"][0]["id"] == "call_abc"
 
 
 @given(st.text(max_size=40), st.sampled_from(["[A-Za-z0-9]{9}", "[a-zA-Z0-9_-]{1,40}", "[A-Za-z0-9]{32,}"]))
@@ -275,7 +275,7 @@ def test_old_function_messages_still_pass() -> None:
     """A history from before tools is not lost."""
     calling = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
     answer = {"role": "function", "name": "f", "content": "42"}
-    assert for_wire([calling, answer], Profile()) == [calling, answer]
+    assert to_wire_messages([calling, answer], Profile()) == [calling, answer]
 
 
 def test_b89_model_objects_are_as_good_as_dicts() -> None:
@@ -283,14 +283,14 @@ def test_b89_model_objects_are_as_good_as_dicts() -> None:
     given = ChatCompletionMessage.model_validate(
         {"role": "assistant", "content": None, "tool_calls": [call()], "annotations": []}
     )
-    assert for_wire([given], Profile()) == [{"role": "assistant", "content": None, "tool_calls": [call()]}]
+    assert to_wire_messages([given], Profile()) == [{"role": "assistant", "content": None, "tool_calls": [call()]}]
 
 
 @pytest.mark.parametrize("message", [{}, {"role": None}, {"role": 1, "content": "x"}])
 def test_a_message_without_a_role_is_refused_with_its_place(message: dict[str, Any]) -> None:
     """Which message it was is said."""
     with pytest.raises(InvalidInput, match=r"messages\[1\].role"):
-        for_wire([{"role": "user", "content": "x"}, message], Profile())
+        to_wire_messages([{"role": "user", "content": "x"}, message], Profile())
 
 
 @pytest.mark.parametrize("name", ["openai", "deepseek", "mistral", "ollama", "gemma", "generic"])
@@ -310,7 +310,7 @@ def test_b41_the_input_is_never_changed(name: str) -> None:
         {"role": "assistant", "content": None, "refusal": "No."},
     ]
     before = copy.deepcopy(messages)
-    found = for_wire(messages, known(name), unsupported="placeholder", now=0.0, send_names=True)
+    found = to_wire_messages(messages, known(name), unsupported="placeholder", now=0.0, send_names=True)
     for message in found:
         message["content"] = "changed"
         for one_call in message.get("tool_calls", []):

@@ -14,11 +14,11 @@ from openai.types.chat.completion_create_params import (
 )
 from pydantic import TypeAdapter
 
-from convokit.domain.params import check
-from convokit.domain.profile import Profile, resolve
+from convokit.domain.params import validate_params
+from convokit.domain.profile import Profile, resolve_profile
 from convokit.errors import BadReply, Interrupted, ModelError
-from convokit.wire.messages import for_wire
-from convokit.wire.request import ORDER, render
+from convokit.wire.messages import to_wire_messages
+from convokit.wire.request import ORDER, render_request
 
 from .test_messages import AUDIO, FILE, IMAGE, INLINE, SPOKEN, TEXT, call
 from .test_request import EVERY, TOOL
@@ -60,10 +60,10 @@ HISTORY: list[dict[str, Any]] = [
 @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-5.1", "gpt-4o", "o3", "gpt-unknown"])
 def test_b89_our_bodies_are_valid_by_the_apis_own_types(model: str, stream: bool) -> None:
     """Every body we build is one the API's published types accept, with every parameter set."""
-    profile = resolve(model, "https://api.openai.com/v1")
-    messages = for_wire(HISTORY, profile, now=0.0, send_names=True)
-    body = render(
-        model=model, messages=messages, params=check(EVERY), profile=profile, stream=stream, tools=[TOOL]
+    profile = resolve_profile(model, "https://api.openai.com/v1")
+    messages = to_wire_messages(HISTORY, profile, now=0.0, send_names=True)
+    body = render_request(
+        model=model, messages=messages, params=validate_params(EVERY), profile=profile, stream=stream, tools=[TOOL]
     ).body
     exhaust((STREAM if stream else PLAIN).validate_python(json.loads(json.dumps(body))))
     assert body.keys() <= CompletionCreateParamsStreaming.__annotations__.keys()
@@ -81,7 +81,7 @@ def test_b88_our_vectors_are_what_the_other_client_reads_too(vendor: Any) -> Non
     """The plain vectors of servers that follow the API closely are valid by its own types, and mean the same."""
     theirs = ChatCompletion.model_validate(json.loads(vendor.plain))
     ours = read(vendor.plain, streaming=False)[1]
-    assert theirs.choices[0].message.content == ours.answers[0].content
+    assert theirs.choices[0].message.content == ours.choices[0].content
     assert (theirs.id, theirs.model) == (ours.response_id, ours.model)
     assert theirs.usage is not None
     assert theirs.usage.prompt_tokens == ours.usage.prompt_tokens
@@ -115,8 +115,8 @@ A, B, END = chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop")
 def test_streams_that_trip_another_client(stream: bytes) -> None:
     """Byte order marks, empty events, a last event without its blank line, missing deltas and repeated roles are read."""
     events, completion = read(stream)
-    assert text_of(events) == completion.answers[0].content == "ab"
-    assert completion.answers[0].finish_reason == "stop"
+    assert text_of(events) == completion.choices[0].content == "ab"
+    assert completion.choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_plain_bodies_that_another_client_lets_through() -> None:
 
 def test_generic_profile_sends_what_every_server_takes() -> None:
     """With no knowledge of the server nothing special is sent."""
-    body = render(
+    body = render_request(
         model="m", messages=[{"role": "user", "content": "x"}], params={}, profile=Profile(), stream=False
     ).body
     exhaust(PLAIN.validate_python(body))

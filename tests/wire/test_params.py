@@ -9,7 +9,7 @@ import pytest
 from convokit.domain import params as request_params
 from convokit.domain.params import RequestParams
 from convokit.errors import ModelError, Rejected, SettingsError
-from convokit.wire.request import without
+from convokit.wire.request import drop_parameter
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,18 @@ from convokit.wire.request import without
 def test_b03_ranges_are_checked_locally(name: str, value: Any) -> None:
     """A value out of its documented range is refused by name, before any call."""
     with pytest.raises(SettingsError) as caught:
-        request_params.check({name: value})
+        request_params.validate_params({name: value})
     assert caught.value.setting.startswith(name)
 
 
 def test_b03_top_logprobs_needs_logprobs() -> None:
     """Parameters that need each other are checked together."""
     with pytest.raises(SettingsError, match="logprobs"):
-        request_params.check({"top_logprobs": 2})
+        request_params.validate_params({"top_logprobs": 2})
     with pytest.raises(SettingsError, match="modalities"):
-        request_params.check({"audio": {"format": "mp3", "voice": "x"}})
+        request_params.validate_params({"audio": {"format": "mp3", "voice": "x"}})
     with pytest.raises(SettingsError, match="max_output_tokens"):
-        request_params.check({"max_output_tokens": 1, "max_tokens": 1})
+        request_params.validate_params({"max_output_tokens": 1, "max_tokens": 1})
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_b03_top_logprobs_needs_logprobs() -> None:
 def test_b04_metadata_limits_name_the_key(metadata: dict[str, Any], named: str) -> None:
     """16 pairs, 64 and 512 characters, text to text; the error names the key."""
     with pytest.raises(SettingsError, match=named):
-        request_params.check({"store": True, "api_metadata": metadata})
+        request_params.validate_params({"store": True, "api_metadata": metadata})
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_b13_the_parameter_the_server_named_is_left_out(
     """What the server names as unsupported can be left out; asking again after that finds nothing more to leave out."""
     params = cast("RequestParams", given)
     error = Rejected("x", status=400, code=code, param=param)
-    found = without(params, error)
+    found = drop_parameter(params, error)
     assert found == left
     assert params == given
     if found is not None:
-        assert without(found, error) is None
+        assert drop_parameter(found, error) is None
 
 
 def test_b13_other_refusals_leave_the_parameters_alone() -> None:
     """Only an unsupported parameter is worth leaving out."""
     params: RequestParams = {"temperature": 1}
-    assert without(params, Rejected("x", code="decimal_above_max_value", param="temperature")) is None
-    assert without(params, ModelError("x")) is None
+    assert drop_parameter(params, Rejected("x", code="decimal_above_max_value", param="temperature")) is None
+    assert drop_parameter(params, ModelError("x")) is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convokit.domain.profile import Profile, resolve
+from convokit.domain.profile import Profile, resolve_profile
 from convokit.errors import SettingsError
 
 from .test_request import EVERY, TOOL, changes, made, of_model, sent
@@ -144,13 +144,13 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type":
 
 def test_response_format_falls_back_where_a_server_has_less() -> None:
     """Without schemas json_object is the next best, if the messages allow it; the change is reported."""
-    deepseek = resolve("deepseek-chat", "https://api.deepseek.com")
+    deepseek = resolve_profile("deepseek-chat", "https://api.deepseek.com")
     json_messages = [{"role": "user", "content": "JSON"}]
     found = made({"response_format": SCHEMA}, profile=deepseek, messages=json_messages)
     assert found.body["response_format"] == {"type": "json_object"}
     assert changes(found) == [("response_format", "changed")]
     assert changes(made({"response_format": SCHEMA}, profile=deepseek)) == [("response_format", "dropped")]
-    lmstudio = resolve("m", "http://localhost", name="lmstudio")
+    lmstudio = resolve_profile("m", "http://localhost", name="lmstudio")
     assert "response_format" not in made({"response_format": {"type": "json_object"}}, profile=lmstudio).body
     assert sent({"response_format": SCHEMA}, profile=lmstudio) == {"response_format": SCHEMA}
     with pytest.raises(SettingsError, match="schema"):
@@ -161,6 +161,6 @@ def test_response_format_falls_back_where_a_server_has_less() -> None:
 
 def test_too_many_choices_for_a_server() -> None:
     """Ollama ignores n: better said than found out."""
-    ollama = resolve("m", "http://localhost", name="ollama")
+    ollama = resolve_profile("m", "http://localhost", name="ollama")
     assert changes(made({"n": 2}, profile=ollama)) == [("n", "dropped")]
     assert sent({"n": 1}, profile=ollama) == {"n": 1}

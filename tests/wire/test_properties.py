@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.domain.reply import Completion
+from convokit.domain.reply import ParsedReply
 from convokit.errors import ConvokitError
 from convokit.wire import errors
 from convokit.wire.accumulate import Accumulator, parse_completion
@@ -114,7 +114,7 @@ def _call_lane(draw: st.DrawFn, calls: list[dict[str, Any]]) -> list[dict[str, A
     return begins
 
 
-def kept(completion: Completion) -> dict[str, Any]:
+def kept(completion: ParsedReply) -> dict[str, Any]:
     """What is kept of a completion, with Usage as plain data."""
     found = asdict(completion)
     found["usage"] = completion.usage.model_dump()
@@ -150,7 +150,7 @@ def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
     found.end()
     whole = parse_completion(plain)
     assert kept(found.completion()) == kept(whole)
-    assert text == found.text == (whole.answers[0].content or "")
+    assert text == found.text == (whole.choices[0].content or "")
 
 
 KEYS = st.sampled_from(
@@ -199,7 +199,7 @@ def test_random_chunks_raise_nothing_but_our_errors(chunks: list[dict[str, Any]]
 )
 def test_random_bodies_raise_nothing_but_our_errors(body: bytes, status: int, streaming: bool) -> None:
     """Any body under any status is an error of ours, with texts that are texts."""
-    error = errors.from_response(status, {"retry-after": "x"}, body, retry_after_now=0.0)
+    error = errors.error_from_response(status, {"retry-after": "x"}, body, retry_after_now=0.0)
     assert isinstance(error, ConvokitError)
     assert str(error)
     for name in ("code", "type", "param", "request_id"):

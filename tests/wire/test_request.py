@@ -9,10 +9,10 @@ import pytest
 
 from convokit.domain import params as request_params
 from convokit.domain.params import RequestParams
-from convokit.domain.profile import Profile, resolve
+from convokit.domain.profile import Profile, resolve_profile
 from convokit.errors import InvalidInput, SettingsError
 from convokit.wire import request
-from convokit.wire.request import Mode, Rendered, render
+from convokit.wire.request import Mode, RenderedRequest, render_request
 
 OPENAI = "https://api.openai.com/v1"
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "Hello!"}]
@@ -64,12 +64,12 @@ def made(
     stream: bool = False,
     tools: list[dict[str, Any]] | None = None,
     mode: Mode = "drop",
-) -> Rendered:
+) -> RenderedRequest:
     """The request for these parameters, which are checked as a user's are."""
-    return render(
+    return render_request(
         model=model,
         messages=HELLO if messages is None else messages,
-        params=request_params.check(given or {}),
+        params=request_params.validate_params(given or {}),
         profile=profile or Profile(),
         stream=stream,
         tools=tools or (),
@@ -84,14 +84,14 @@ def sent(given: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     return body
 
 
-def changes(found: Rendered) -> list[tuple[str, str]]:
+def changes(found: RenderedRequest) -> list[tuple[str, str]]:
     """What was changed, without the reasons."""
     return [(change.parameter, change.action) for change in found.changes]
 
 
 def of_model(model: str) -> Profile:
     """The profile of a model at OpenAI."""
-    return resolve(model, OPENAI)
+    return resolve_profile(model, OPENAI)
 
 
 def test_b01_unset_parameters_are_absent() -> None:
@@ -146,7 +146,7 @@ def test_b04_metadata_is_sent_only_with_store() -> None:
     """The API takes metadata for stored completions only."""
     assert sent({"store": True, "api_metadata": {"a": "b"}}) == {"store": True, "metadata": {"a": "b"}}
     with pytest.raises(SettingsError, match="store"):
-        request_params.check({"api_metadata": {"a": "b"}})
+        request_params.validate_params({"api_metadata": {"a": "b"}})
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_b05_one_output_limit_under_the_name_each_server_knows(cap: Any, name: s
 
 def test_b05_a_cap_under_the_servers_name_is_never_refused() -> None:
     """OpenRouter takes max_tokens for models whose own server refuses it."""
-    profile = resolve("openai/gpt-6-luna", "https://openrouter.ai/api/v1")
+    profile = resolve_profile("openai/gpt-6-luna", "https://openrouter.ai/api/v1")
     assert "max_tokens" in profile.rejects
     for mode in ("strict", "drop", "pass"):
         assert sent({"max_output_tokens": 64}, profile=profile, mode=mode) == {"max_tokens": 64}
@@ -191,7 +191,9 @@ def test_b11_stream_options_only_with_a_stream() -> None:
         "include_obfuscation": False
     }
     assert sent({"include_usage": True, "include_obfuscation": True}) == {}
-    assert sent({}, stream=True, profile=resolve("m", "https://api.mistral.ai/v1")) == {"stream": True}  # a 422 there
+    assert sent({}, stream=True, profile=resolve_profile("m", "https://api.mistral.ai/v1")) == {
+        "stream": True
+    }  # a 422 there
     silent = Profile(stream_usage=False)
     assert sent({}, stream=True, profile=silent) == {"stream": True}
     assert sent({"include_usage": True}, stream=True, profile=silent)["stream_options"] == {"include_usage": True}
@@ -236,7 +238,7 @@ def test_json_object_needs_the_word_json() -> None:
 def test_what_is_no_json_is_refused_by_name(value: Any) -> None:
     """A value that JSON does not have names its parameter, never itself."""
     with pytest.raises(SettingsError, match="prompt_cache"):
-        render(
+        render_request(
             model="m",
             messages=HELLO,
             params=cast("RequestParams", {"prompt_cache_options": {"x": value}}),
@@ -251,7 +253,9 @@ def test_arguments_are_not_changed() -> None:
     """Rendering changes nothing it was given, not even through the body it returns."""
     given = json.loads(json.dumps(EVERY))
     messages, tools = [dict(HELLO[0])], [dict(TOOL)]
-    found = render(model="m", messages=messages, params=given, profile=of_model("gpt-5"), stream=True, tools=tools)
+    found = render_request(
+        model="m", messages=messages, params=given, profile=of_model("gpt-5"), stream=True, tools=tools
+    )
     found.body["messages"].append("x")
     found.body["tools"][0]["x"] = 1
     assert (given, messages, tools) == (EVERY, HELLO, [TOOL])

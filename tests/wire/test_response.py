@@ -33,7 +33,7 @@ def test_b48_missing_done_with_finish_reason_is_success() -> None:
     events, completion = read(sse(*GOOD, done=False))
     assert text_of(events) == "Hello"
     assert completion.done
-    assert completion.answers[0].finish_reason == "stop"
+    assert completion.choices[0].finish_reason == "stop"
 
 
 def test_b48_end_without_finish_reason_is_interrupted_with_the_partial() -> None:
@@ -76,7 +76,7 @@ def test_b49_nothing_after_done_is_read() -> None:
     assert found.finished
     assert found.feed(sse(chunk({"content": "!"}))) == []
     assert found.end() == []
-    assert found.completion().answers[0].content == "Hello"
+    assert found.completion().choices[0].content == "Hello"
 
 
 ERRORS = [
@@ -129,7 +129,7 @@ def test_b51_whole_completion_on_a_stream_request_is_one_result(content_type: st
     """A server that does not stream is read all the same, with its text as one event."""
     events, completion = read(b"\n " + json.dumps(reply()).encode(), content_type=content_type, step=7)
     assert events == [TextDelta("Hi"), Finished("stop")]
-    assert completion.answers[0].content == "Hi"
+    assert completion.choices[0].content == "Hi"
 
 
 def test_b51_stream_under_a_wrong_content_type_is_read() -> None:
@@ -190,7 +190,7 @@ def test_b67_missing_or_empty_choices_are_a_bad_reply(body: Any) -> None:
 @pytest.mark.parametrize("before", [b"\n\n\n", b"\r\n \t", b"\xef\xbb\xbf", b""])
 def test_b67_leading_blanks_are_accepted(before: bytes) -> None:
     """DeepSeek keeps plain connections alive with blank lines."""
-    assert read(before + json.dumps(reply()).encode(), streaming=False, step=3)[1].answers[0].content == "Hi"
+    assert read(before + json.dumps(reply()).encode(), streaming=False, step=3)[1].choices[0].content == "Hi"
 
 
 @pytest.mark.parametrize("streaming", [True, False])
@@ -244,7 +244,7 @@ def test_a_plain_answer_gives_everything_at_its_end() -> None:
 def test_a_plain_answer_without_a_finish_reason_is_accepted() -> None:
     """A whole body is whole; the reason is unknown, and the completion says so."""
     completion = read(json.dumps(reply(finish=None)).encode(), streaming=False)[1]
-    assert (completion.answers[0].finish_reason, completion.done) == (None, False)
+    assert (completion.choices[0].finish_reason, completion.done) == (None, False)
 
 
 def test_an_event_without_its_blank_line_is_handed_out_at_the_end() -> None:

@@ -34,8 +34,8 @@ from typing_extensions import TypedDict
 
 from convokit.domain.profile import Profile
 from convokit.errors import ContentFiltered, ParseFailed, Refused, SettingsError, Truncated, ValidationFailed
-from convokit.wire.strict_schema import violations
-from convokit.wire.structured import parsed, plain_schema, response_format, strict_schema
+from convokit.wire.strict_schema import list_violations
+from convokit.wire.structured import build_response_format, parse_structured, to_plain_schema, to_strict_schema
 
 GENERIC = Profile()
 JSON_ONLY = Profile(json_schema=False)
@@ -158,19 +158,19 @@ def used(schema: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("model", [Place, Node, Cat, Dog, Box[int], Box[list[Place]]])
 def test_the_schema_is_the_official_clients(model: type[BaseModel]) -> None:
     """Where the official client's schema is right, ours is the same but for titles and defaults, which are not sent."""
-    assert strict_schema(model) == used(tidied(to_strict_json_schema(model)))
+    assert to_strict_schema(model) == used(tidied(to_strict_json_schema(model)))
 
 
 def test_where_the_official_clients_schema_is_refused() -> None:
     """It leaves `oneOf`, non-null defaults and string lengths in, which the API answers with a 400; ours has no violation."""
-    assert any("'default'" in each for each in violations(to_strict_json_schema(Trip)))
-    assert any("'oneOf'" in each for each in violations(to_strict_json_schema(Trip)))
-    assert violations(strict_schema(Trip)) == []
+    assert any("'default'" in each for each in list_violations(to_strict_json_schema(Trip)))
+    assert any("'oneOf'" in each for each in list_violations(to_strict_json_schema(Trip)))
+    assert list_violations(to_strict_schema(Trip)) == []
 
 
 def test_every_object_is_closed_and_every_property_required() -> None:
     """In the root, in definitions and in what was inlined: additionalProperties false, required in the order written."""
-    schema = strict_schema(Trip)
+    schema = to_strict_schema(Trip)
     objects = [schema, *schema["$defs"].values(), schema["properties"]["to"]]
     for each in objects:
         assert each["additionalProperties"] is False
@@ -180,7 +180,7 @@ def test_every_object_is_closed_and_every_property_required() -> None:
 
 def test_a_reference_with_words_beside_it_is_inlined() -> None:
     """The field's own description wins over the type's, and no reference has a sibling."""
-    properties = strict_schema(Trip)["properties"]
+    properties = to_strict_schema(Trip)["properties"]
     assert properties["to"]["description"] == "where to"
     assert properties["to"]["properties"]["name"] == {"type": "string"}
     assert properties["color"] == {"type": "string", "enum": ["red", "blue"], "description": "of the car"}
@@ -188,17 +188,17 @@ def test_a_reference_with_words_beside_it_is_inlined() -> None:
 
 def test_recursion_stays_a_reference() -> None:
     """A type that holds itself is finite: the root is written out, what is inside refers to its definition."""
-    schema = strict_schema(Node)
+    schema = to_strict_schema(Node)
     assert schema["type"] == "object"
     assert schema["properties"]["children"] == {"type": "array", "items": {"$ref": "#/$defs/Node"}}
     assert schema["properties"]["parent"]["anyOf"] == [{"$ref": "#/$defs/Node"}, {"type": "null"}]
-    assert violations(schema) == []
+    assert list_violations(schema) == []
 
 
 def test_recursion_with_words_beside_the_reference_ends() -> None:
     """A recursive reference cannot be inlined for ever: its words stand around it."""
-    schema = strict_schema(Told)
-    assert violations(schema) == []
+    schema = to_strict_schema(Told)
+    assert list_violations(schema) == []
     assert {"description": "deeper", "anyOf": [{"$ref": "#/$defs/Told"}]} in schema["$defs"]["Told"]["properties"][
         "other"
     ]["anyOf"][0]["properties"]["other"]["anyOf"]
@@ -210,14 +210,14 @@ def test_unused_definitions_are_not_sent() -> None:
     class OneColor(BaseModel):
         color: Color = Field(description="this one")
 
-    assert "$defs" not in strict_schema(OneColor)
+    assert "$defs" not in to_strict_schema(OneColor)
 
 
 def test_a_discriminated_union_becomes_any_of() -> None:
     """`oneOf` and its discriminator are no part of the subset; the tags tell the branches apart all the same."""
-    pet = strict_schema(Trip)["properties"]["pet"]
+    pet = to_strict_schema(Trip)["properties"]["pet"]
     assert pet == {"anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]}
-    assert strict_schema(Trip)["$defs"]["Cat"]["properties"]["kind"] == {"type": "string", "const": "cat"}
+    assert to_strict_schema(Trip)["$defs"]["Cat"]["properties"]["kind"] == {"type": "string", "const": "cat"}
 
 
 def test_titles_and_defaults_are_left_out_but_not_properties_of_that_name() -> None:
@@ -230,11 +230,11 @@ def test_titles_and_defaults_are_left_out_but_not_properties_of_that_name() -> N
         required: bool
         enum: Color
 
-    properties = strict_schema(Odd)["properties"]
+    properties = to_strict_schema(Odd)["properties"]
     assert list(properties) == ["title", "default", "properties", "required", "enum"]
     assert properties["title"] == {"type": "string"}
     assert properties["default"] == {"type": "integer"}
-    assert violations(strict_schema(Odd)) == []
+    assert list_violations(to_strict_schema(Odd)) == []
 
 
 def test_what_the_subset_has_no_word_for_is_told_in_words() -> None:
@@ -251,7 +251,7 @@ def test_what_the_subset_has_no_word_for_is_told_in_words() -> None:
         many: Annotated[list[int], Field(min_length=1, max_length=3)]
         price: Decimal
 
-    properties = strict_schema(Form)["properties"]
+    properties = to_strict_schema(Form)["properties"]
     assert properties["name"]["description"] == "the name (maxLength: 9, minLength: 1)"
     assert "format: uri" in properties["link"]["description"]
     assert properties["tags"]["description"] == "uniqueItems: true"
@@ -260,7 +260,7 @@ def test_what_the_subset_has_no_word_for_is_told_in_words() -> None:
     assert properties["when"]["format"] == "date-time"
     assert properties["who"]["format"] == "uuid"
     assert (properties["many"]["minItems"], properties["many"]["maxItems"]) == (1, 3)
-    assert violations(strict_schema(Form)) == []
+    assert list_violations(to_strict_schema(Form)) == []
 
 
 def test_an_enum_of_several_types_becomes_one_for_each() -> None:
@@ -271,13 +271,13 @@ def test_an_enum_of_several_types_becomes_one_for_each() -> None:
         b: Literal[True]
         c: Annotated[str, WithJsonSchema({"const": "x"})]
 
-    properties = strict_schema(Mixed)["properties"]
+    properties = to_strict_schema(Mixed)["properties"]
     assert properties["a"] == {
         "anyOf": [{"type": "string", "enum": ["x", "y"]}, {"type": "integer", "enum": [1]}, {"type": "null"}]
     }
     assert properties["b"] == {"type": "boolean", "const": True}
     assert properties["c"] == {"type": "string", "const": "x"}
-    assert violations(strict_schema(Mixed)) == []
+    assert list_violations(to_strict_schema(Mixed)) == []
 
 
 def test_a_single_all_of_is_flattened() -> None:
@@ -294,11 +294,13 @@ def test_a_single_all_of_is_flattened() -> None:
         b: Annotated[Place, Wrapping()]
         c: Annotated[str, Field(json_schema_extra={"allOf": [{"type": "integer"}]})]
 
-    schema = strict_schema(Wrapped)
+    schema = to_strict_schema(Wrapped)
     assert schema["properties"]["a"] == {"type": "string", "description": "out"}
     assert schema["properties"]["b"]["description"] == "out"
     assert schema["properties"]["b"]["required"] == ["name", "country"]
-    assert [each.split(":")[0] for each in violations(schema)] == ["$.properties.c"], "two that disagree are not merged"
+    assert [each.split(":")[0] for each in list_violations(schema)] == ["$.properties.c"], (
+        "two that disagree are not merged"
+    )
 
 
 def test_extra_keys_are_not_asked_for() -> None:
@@ -308,19 +310,24 @@ def test_extra_keys_are_not_asked_for() -> None:
         model_config = ConfigDict(extra="allow")
         a: int
 
-    assert strict_schema(Tolerant)["additionalProperties"] is False
+    assert to_strict_schema(Tolerant)["additionalProperties"] is False
 
     class Nothing(BaseModel):
         model_config = ConfigDict(extra="forbid")
 
-    assert strict_schema(Nothing) == {"type": "object", "properties": {}, "additionalProperties": False, "required": []}
+    assert to_strict_schema(Nothing) == {
+        "type": "object",
+        "properties": {},
+        "additionalProperties": False,
+        "required": [],
+    }
 
     class Free(BaseModel):
         ages: dict[str, int]
         anything: Any
         whatever: dict[str, Any]
 
-    assert [each.split(":")[0] for each in violations(strict_schema(Free))] == [
+    assert [each.split(":")[0] for each in list_violations(to_strict_schema(Free))] == [
         "$.properties.ages",
         "$.properties.anything",
         "$.properties.whatever",
@@ -333,7 +340,7 @@ def test_aliases_are_what_is_sent() -> None:
     class Aliased(BaseModel):
         from_: str = Field(alias="from")
 
-    assert list(strict_schema(Aliased)["properties"]) == ["from"]
+    assert list(to_strict_schema(Aliased)["properties"]) == ["from"]
 
 
 def test_a_default_that_is_no_json_makes_no_noise() -> None:
@@ -343,13 +350,13 @@ def test_a_default_that_is_no_json_makes_no_noise() -> None:
         model_config = ConfigDict(arbitrary_types_allowed=True)
         a: int = object()  # type: ignore[assignment]
 
-    assert strict_schema(Quiet)["properties"] == {"a": {"type": "integer"}}
-    assert plain_schema(Quiet)["properties"] == {"a": {"type": "integer"}}
+    assert to_strict_schema(Quiet)["properties"] == {"a": {"type": "integer"}}
+    assert to_plain_schema(Quiet)["properties"] == {"a": {"type": "integer"}}
 
 
 def test_the_plain_schema_keeps_constraints_and_defaults() -> None:
     """Without strict, everything pydantic says is said, but for titles."""
-    schema = plain_schema(Trip)
+    schema = to_plain_schema(Trip)
     assert schema["required"] == ["to", "pet"]
     assert schema["properties"]["days"] == {"type": "integer", "minimum": 1, "maximum": 30, "default": 3}
     assert '"title"' not in json.dumps(schema)
@@ -394,9 +401,9 @@ def test_any_model_of_plain_types_fits(fields: dict[str, Any]) -> None:
         for name, (kind, default, words) in fields.items()
     }
     model = create_model("Made", **given_fields)
-    schema = strict_schema(model)
-    assert violations(schema) == []
-    assert strict_schema(model) == schema
+    schema = to_strict_schema(model)
+    assert list_violations(schema) == []
+    assert to_strict_schema(model) == schema
     assert schema == used(tidied(to_strict_json_schema(model)))
 
 
@@ -405,7 +412,7 @@ def test_any_model_of_plain_types_fits(fields: dict[str, Any]) -> None:
 
 def test_the_format_is_the_official_clients() -> None:
     """`json_schema` with the type's name and strict true, as the official client sends it."""
-    sent, instruction = response_format(Place, GENERIC)
+    sent, instruction = build_response_format(Place, GENERIC)
     assert instruction is None
     assert sent is not None
     theirs = type_to_response_format_param(Place)
@@ -432,36 +439,36 @@ def test_the_format_is_the_official_clients() -> None:
 )
 def test_every_kind_of_type_is_accepted(kind: Any, name: str) -> None:
     """Models, dataclasses, TypedDicts, Annotated ones: each under a name that the API takes."""
-    sent, _ = response_format(kind, GENERIC)
+    sent, _ = build_response_format(kind, GENERIC)
     assert sent is not None
     assert sent["json_schema"]["name"] == name
-    assert violations(sent["json_schema"]["schema"]) == []
+    assert list_violations(sent["json_schema"]["schema"]) == []
 
 
 def test_a_server_without_schemas_is_told_in_words() -> None:
     """json_object, and the schema in an instruction that says JSON; without json_object the instruction alone."""
-    sent, instruction = response_format(Place, JSON_ONLY)
+    sent, instruction = build_response_format(Place, JSON_ONLY)
     assert sent == {"type": "json_object"}
     assert instruction is not None
     assert "JSON" in instruction
-    assert json.loads(instruction.splitlines()[-1]) == strict_schema(Place)
-    assert response_format(Place, NOTHING) == (None, instruction)
+    assert json.loads(instruction.splitlines()[-1]) == to_strict_schema(Place)
+    assert build_response_format(Place, NOTHING) == (None, instruction)
 
 
 def test_a_dict_of_the_callers_own_goes_as_it_is() -> None:
     """No check and no change, on every profile: who writes the API's own object means it."""
     own = {"type": "json_schema", "json_schema": {"name": "x", "strict": False, "schema": {"anyOf": []}}}
     for profile in (GENERIC, JSON_ONLY, NOTHING):
-        assert response_format(own, profile) == (own, None)
+        assert build_response_format(own, profile) == (own, None)
 
 
 def test_the_same_type_is_always_the_same_bytes() -> None:
     """Deterministic, and safe to change: what one call returned is not what the next one returns."""
-    first, _ = response_format(Trip, GENERIC)
+    first, _ = build_response_format(Trip, GENERIC)
     assert first is not None
     text = json.dumps(first)
     first["json_schema"]["schema"].clear()
-    assert json.dumps(response_format(Trip, GENERIC)[0]) == text
+    assert json.dumps(build_response_format(Trip, GENERIC)[0]) == text
 
 
 def test_what_strict_mode_cannot_hold_is_refused_with_its_paths() -> None:
@@ -472,13 +479,13 @@ def test_what_strict_mode_cannot_hold_is_refused_with_its_paths() -> None:
         pair: tuple[int, str]
 
     with pytest.raises(SettingsError) as caught:
-        response_format(Free, GENERIC)
+        build_response_format(Free, GENERIC)
     said = str(caught.value)
     assert caught.value.setting == "response_format"
     assert "$.properties.ages: " in said
     assert "$.properties.pair: 'prefixItems'" in said
     assert "strict false" in said
-    _, instruction = response_format(Free, JSON_ONLY)
+    _, instruction = build_response_format(Free, JSON_ONLY)
     assert instruction is not None, "where the schema is only words, it may be any schema"
 
 
@@ -487,17 +494,17 @@ def test_what_strict_mode_cannot_hold_is_refused_with_its_paths() -> None:
 def test_a_reply_is_an_object_everywhere(kind: Any, profile: Profile) -> None:
     """A list or a union at the root is refused, with or without schemas: JSON mode gives objects only."""
     if kind == dict[str, int] and profile is not GENERIC:
-        assert response_format(kind, profile)[1]
+        assert build_response_format(kind, profile)[1]
         return
     with pytest.raises(SettingsError, match=r"the root must be an object|free keys"):
-        response_format(kind, profile)
+        build_response_format(kind, profile)
 
 
 @pytest.mark.parametrize("kind", ["Place", 5, Place(name="x"), Point(1), object(), socket.socket, Unready, Extra])
 def test_what_is_no_type_says_what_is_accepted(kind: Any) -> None:
     """Values and types without a schema are told what may be given."""
     with pytest.raises(SettingsError, match="pydantic model, a dataclass, a TypedDict"):
-        response_format(kind, GENERIC)
+        build_response_format(kind, GENERIC)
 
 
 # --- the value
@@ -508,7 +515,7 @@ GOOD = '{"name": "東京", "country": null}'
 
 def read(text: str | None, finish: str | None = "stop", refusal: str | None = None) -> Place:
     """A place out of a reply."""
-    return parsed(Place, text, finish_reason=finish, refusal=refusal)
+    return parse_structured(Place, text, finish_reason=finish, refusal=refusal)
 
 
 def test_a_whole_reply_is_its_value() -> None:
@@ -570,7 +577,7 @@ def test_every_place_is_told() -> None:
     """All of what is wrong, with paths into lists, without the values."""
     text = '{"to": {"name": 1}, "color": "green", "pet": {"kind": "cat"}, "stops": [{"name": "a"}, {"nam": "secret words"}]}'
     with pytest.raises(ValidationFailed) as caught:
-        parsed(Trip, text, finish_reason="stop", refusal=None)
+        parse_structured(Trip, text, finish_reason="stop", refusal=None)
     paths = [each.split(":")[0] for each in caught.value.problems]
     assert paths == ["to.name", "color", "pet.cat.lives", "stops[1].name"]
     assert "secret" not in str(caught.value)
@@ -601,11 +608,13 @@ def test_white_space_without_end_is_read_in_no_time() -> None:
 
 def test_values_of_every_accepted_kind() -> None:
     """Dataclasses, TypedDicts and Annotated types come back as themselves."""
-    assert parsed(Point, '{"x": 1, "y": 2, "tags": ["a"]}', finish_reason="stop", refusal=None) == Point(1, 2.0, ["a"])
-    movie = parsed(Movie, '{"title": "羅生門", "year": 1950}', finish_reason="stop", refusal=None)
+    assert parse_structured(Point, '{"x": 1, "y": 2, "tags": ["a"]}', finish_reason="stop", refusal=None) == Point(
+        1, 2.0, ["a"]
+    )
+    movie = parse_structured(Movie, '{"title": "羅生門", "year": 1950}', finish_reason="stop", refusal=None)
     assert movie == {"title": "羅生門", "year": 1950}
     kind: Any = Annotated[Place, Field(description="x")]
-    assert parsed(kind, GOOD, finish_reason="stop", refusal=None) == Place(name="東京")
+    assert parse_structured(kind, GOOD, finish_reason="stop", refusal=None) == Place(name="東京")
 
 
 def test_a_validator_of_the_models_own_speaks() -> None:
@@ -623,7 +632,7 @@ def test_a_validator_of_the_models_own_speaks() -> None:
             return n
 
     with pytest.raises(ValidationFailed, match="must be even"):
-        parsed(Even, '{"n": 3}', finish_reason="stop", refusal=None)
+        parse_structured(Even, '{"n": 3}', finish_reason="stop", refusal=None)
 
 
 @given(
@@ -651,4 +660,4 @@ def test_any_reply_is_a_value_or_says_why_not(text: str, finish: str | None, ref
 )
 def test_what_was_written_is_read(point: Point) -> None:
     """A value written as JSON comes back as it was."""
-    assert parsed(Point, json.dumps(dataclasses.asdict(point)), finish_reason="stop", refusal=None) == point
+    assert parse_structured(Point, json.dumps(dataclasses.asdict(point)), finish_reason="stop", refusal=None) == point

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.wire.strict_schema import json_type, looks_around, violations
+from convokit.wire.strict_schema import json_type, list_violations, looks_around
 
 
 def closed(**properties: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ FITTING = [
 @pytest.mark.parametrize("schema", FITTING)
 def test_a_schema_within_the_subset_has_no_violations(schema: dict[str, Any]) -> None:
     """What the documentation allows is allowed, also properties whose names are keywords."""
-    assert violations(schema) == []
+    assert list_violations(schema) == []
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_a_schema_within_the_subset_has_no_violations(schema: dict[str, Any]) ->
 )
 def test_each_rule_is_told_with_its_path(schema: dict[str, Any], told: str) -> None:
     """Behaviour 84: a violation names the place in the schema and what is wrong there."""
-    assert any(each.startswith(told) for each in violations(schema)), violations(schema)
+    assert any(each.startswith(told) for each in list_violations(schema)), list_violations(schema)
 
 
 def test_every_violation_is_told_not_only_the_first() -> None:
     """Somebody who repairs a schema sees all of it at once, in the order of the schema."""
-    found = violations({**closed(a={}, b={"type": "text"}), "additionalProperties": True, "if": {}})
+    found = list_violations({**closed(a={}, b={"type": "text"}), "additionalProperties": True, "if": {}})
     assert [each.split(":")[0] for each in found] == ["$", "$", "$.properties.a", "$.properties.b"]
 
 
@@ -120,20 +120,20 @@ def nested(levels: int, inner: dict[str, Any]) -> dict[str, Any]:
 
 def test_ten_levels_are_allowed_and_eleven_are_not() -> None:
     """An object or an array is a level; what lies in the innermost is not."""
-    assert violations(nested(10, TEXT)) == []
-    assert violations(nested(11, TEXT)) == ["$: has 11 levels of nesting, 10 are allowed"]
-    assert violations(nested(9, {"type": "array", "items": TEXT})) == []
-    assert violations(nested(9, {"type": "array", "items": closed()})) == [
+    assert list_violations(nested(10, TEXT)) == []
+    assert list_violations(nested(11, TEXT)) == ["$: has 11 levels of nesting, 10 are allowed"]
+    assert list_violations(nested(9, {"type": "array", "items": TEXT})) == []
+    assert list_violations(nested(9, {"type": "array", "items": closed()})) == [
         "$: has 11 levels of nesting, 10 are allowed"
     ]
-    assert violations(closed(a={"anyOf": [{"type": "null"}, nested(9, TEXT)]})) == []
+    assert list_violations(closed(a={"anyOf": [{"type": "null"}, nested(9, TEXT)]})) == []
 
 
 def test_levels_are_counted_through_references() -> None:
     """A model in a model is nested as deeply as if it were written in place; recursion ends the count."""
     chain = {f"M{n}": closed(a={"$ref": f"#/$defs/M{n + 1}"}) for n in range(9)} | {"M9": closed(a=TEXT)}
-    assert violations({**closed(a={"$ref": "#/$defs/M1"}), "$defs": chain}) == []
-    assert violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": chain}) == [
+    assert list_violations({**closed(a={"$ref": "#/$defs/M1"}), "$defs": chain}) == []
+    assert list_violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": chain}) == [
         "$: has 11 levels of nesting, 10 are allowed"
     ]
 
@@ -142,38 +142,40 @@ def test_definitions_that_all_refer_to_each_other_are_counted_fast() -> None:
     """The walk takes each definition once, however many ways lead to it."""
     names = [f"M{n}" for n in range(60)]
     definitions = {name: closed(**{other: {"$ref": f"#/$defs/{other}"} for other in names}) for name in names}
-    assert isinstance(violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": definitions}), list)
+    assert isinstance(list_violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": definitions}), list)
 
 
 def test_the_limits_of_size() -> None:
     """5,000 properties, 1,000 enum values, 120,000 characters of names and values: one more is a violation."""
-    assert violations(closed(**{f"p{n}": TEXT for n in range(5_000)})) == []
-    assert violations(closed(**{f"p{n}": TEXT for n in range(5_001)})) == ["$: has 5,001 properties, 5,000 are allowed"]
+    assert list_violations(closed(**{f"p{n}": TEXT for n in range(5_000)})) == []
+    assert list_violations(closed(**{f"p{n}": TEXT for n in range(5_001)})) == [
+        "$: has 5,001 properties, 5,000 are allowed"
+    ]
     numbers = {"type": "integer", "enum": list(range(500))}
-    assert violations(closed(a=numbers, b=numbers)) == []
-    assert violations(closed(a=numbers, b={"type": "integer", "enum": list(range(501))})) == [
+    assert list_violations(closed(a=numbers, b=numbers)) == []
+    assert list_violations(closed(a=numbers, b={"type": "integer", "enum": list(range(501))})) == [
         "$: has 1,001 enum values, 1,000 are allowed"
     ]
-    assert violations(closed(**{"x" * 120_000: TEXT})) == []
-    assert violations(closed(**{"x" * 120_001: TEXT})) == [
+    assert list_violations(closed(**{"x" * 120_000: TEXT})) == []
+    assert list_violations(closed(**{"x" * 120_001: TEXT})) == [
         "$: has 120,001 characters of names and values, 120,000 are allowed"
     ]
-    assert violations(closed(a={"type": "string", "const": "x" * 120_000})) != []
-    assert violations({**closed(), "$defs": {"D" * 120_001: TEXT}}) != []
+    assert list_violations(closed(a={"type": "string", "const": "x" * 120_000})) != []
+    assert list_violations({**closed(), "$defs": {"D" * 120_001: TEXT}}) != []
 
 
 def test_a_long_enum_has_a_limit_of_its_own() -> None:
     """More than 250 values may hold 15,000 characters; 250 may hold more."""
     long = ["x" * 57 + f"{n:03}" for n in range(250)]
-    assert violations(closed(a={"type": "string", "enum": long})) == []
-    assert violations(closed(a={"type": "string", "enum": [*long, "y"]})) == [
+    assert list_violations(closed(a={"type": "string", "enum": long})) == []
+    assert list_violations(closed(a={"type": "string", "enum": [*long, "y"]})) == [
         "$.properties.a: its 251 enum values have 15,001 characters, 15,000 characters are allowed for more than 250"
     ]
 
 
 def test_a_schema_nested_without_end_is_a_violation_not_a_crash() -> None:
     """However deep a schema is, the answer is a list."""
-    assert violations(nested(5_000, TEXT)) == ["$: is nested far too deeply"]
+    assert list_violations(nested(5_000, TEXT)) == ["$: is nested far too deeply"]
 
 
 @given(
@@ -196,7 +198,7 @@ def test_a_schema_nested_without_end_is_a_violation_not_a_crash() -> None:
 )
 def test_any_dict_can_be_asked_about(value: Any) -> None:
     """A user's own schema may be anything: the answer is a list of text, never an exception."""
-    found = violations(value if isinstance(value, dict) else {"properties": value})
+    found = list_violations(value if isinstance(value, dict) else {"properties": value})
     assert all(isinstance(each, str) and each.startswith("$") for each in found)
 
 

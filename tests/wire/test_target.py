@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from convokit.domain.profile import Profile, resolve
+from convokit.domain.profile import Profile, resolve_profile
 from convokit.errors import SettingsError
-from convokit.wire.headers import endpoint, request_headers
+from convokit.wire.headers import build_headers, endpoint_url
 
 from .test_request import of_model
 
@@ -34,7 +34,7 @@ from .test_request import of_model
 )
 def test_b15_base_urls_are_joined(base: str, url: str) -> None:
     """Every form of base URL leads to the one endpoint below it, and its query stays."""
-    assert endpoint(base) == url
+    assert endpoint_url(base) == url
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_b15_base_urls_are_joined(base: str, url: str) -> None:
 def test_b15_anything_else_is_refused_without_showing_secrets(base: str) -> None:
     """Only http and https, with a host, and no password."""
     with pytest.raises(SettingsError) as caught:
-        endpoint(base)
+        endpoint_url(base)
     assert "sekret" not in str(caught.value)
 
 
 def heads(profile: Profile | None = None, key: str | None = "k1", stream: bool = False, **extra: str) -> dict[str, str]:
     """The headers of a request."""
-    return request_headers(profile or Profile(), key, stream=stream, request_id="r1", extra=extra)
+    return build_headers(profile or Profile(), key, stream=stream, request_id="r1", extra=extra)
 
 
 def test_headers_of_a_request() -> None:
@@ -77,14 +77,14 @@ def test_headers_of_a_request() -> None:
         "Authorization": "Bearer k1",
     }
     assert heads(stream=True)["Accept"] == "text/event-stream"
-    named = request_headers(Profile(), None, stream=False, request_id="r", extra={}, version="1.2")
+    named = build_headers(Profile(), None, stream=False, request_id="r", extra={}, version="1.2")
     assert named["User-Agent"] == "convokit/1.2"
     assert "Authorization" not in named
 
 
 def test_headers_follow_the_profile_and_the_caller() -> None:
     """Azure takes the key bare in its own header; extra headers replace ours whatever their case."""
-    azure = resolve("d", "https://x.openai.azure.com/openai/v1/")
+    azure = resolve_profile("d", "https://x.openai.azure.com/openai/v1/")
     assert heads(azure)["api-key"] == "k1"
     assert "Authorization" not in heads(azure)
     assert heads(authorization="Token t")["authorization"] == "Token t"
@@ -104,8 +104,8 @@ def test_b74_a_header_value_that_cannot_be_one_is_refused_unseen(value: str) -> 
         heads(key=value)
     assert "sek" not in str(caught.value)
     with pytest.raises(SettingsError, match="X-Title") as caught:
-        request_headers(Profile(), None, stream=False, request_id="r", extra={"X-Title": value})
+        build_headers(Profile(), None, stream=False, request_id="r", extra={"X-Title": value})
     assert "sek" not in str(caught.value)
     with pytest.raises(SettingsError) as caught:
-        request_headers(Profile(), None, stream=False, request_id="r", extra={value or "x": "y"})
+        build_headers(Profile(), None, stream=False, request_id="r", extra={value or "x": "y"})
     assert "sek" not in str(caught.value)

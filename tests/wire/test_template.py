@@ -35,7 +35,7 @@ def test_chunks_that_differ_elsewhere_are_read_in_full(padding: bool) -> None:
         chunk({}, "length", index=1, **more[11]),
     ]
     _, completion = read(b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks))
-    first, second = completion.answers
+    first, second = completion.choices
     assert first.content == 'abé\u2028q"\\"content":"efg😀'
     assert (second.content, second.finish_reason) == ("cd", "length")
     assert (first.refusal, len(first.tool_calls)) == ("R", 1)
@@ -50,7 +50,7 @@ def raw(*chunks: dict[str, Any]) -> bytes:
 def test_chunks_that_repeat_more_than_content_are_read_in_full() -> None:
     """What is joined is joined however alike its chunks are."""
     stream = raw(*(chunk({"content": text, "refusal": "R"}) for text in "abc"), chunk({}, "stop"))
-    answer = read(stream)[1].answers[0]
+    answer = read(stream)[1].choices[0]
     assert (answer.content, answer.refusal) == ("abc", "RRR")
 
 
@@ -60,17 +60,17 @@ def test_chunks_that_differ_after_their_content_are_read_in_full() -> None:
         chunk({"content": text}, service_tier=tier) for text, tier in (("a", "flex"), ("b", "flex"), ("c", "auto"))
     ]
     completion = read(raw(*chunks, {**chunk({}, "stop")}))[1]
-    assert (completion.answers[0].content, completion.service_tier) == ("abc", "auto")
+    assert (completion.choices[0].content, completion.service_tier) == ("abc", "auto")
     padded = [chunk({"content": text}, obfuscation="x" * n, usage=None) for n, text in enumerate("abc")]
     padded[2]["usage"] = {"prompt_tokens": 5}
     completion = read(raw(*padded, chunk({}, "stop")))[1]
-    assert (completion.answers[0].content, completion.usage.prompt_tokens) == ("abc", 5)
+    assert (completion.choices[0].content, completion.usage.prompt_tokens) == ("abc", 5)
 
 
 def test_chunks_with_another_content_key_are_read_in_full() -> None:
     """The content that counts is the delta's."""
     chunks = [{"provider": {"content": "P"}, **chunk({"content": text})} for text in "aaa"]
-    assert read(raw(*chunks, chunk({}, "stop")))[1].answers[0].content == "aaa"
+    assert read(raw(*chunks, chunk({}, "stop")))[1].choices[0].content == "aaa"
 
 
 def test_log_probabilities_are_never_skipped() -> None:
@@ -78,7 +78,7 @@ def test_log_probabilities_are_never_skipped() -> None:
     chunks = [chunk({"content": "a"}) for _ in range(3)]
     for one in chunks:
         one["choices"][0]["logprobs"] = {"content": [{"token": "a"}]}
-    answer = read(raw(*chunks, chunk({}, "stop")))[1].answers[0]
+    answer = read(raw(*chunks, chunk({}, "stop")))[1].choices[0]
     assert answer.logprobs == {"content": [{"token": "a"}] * 3}
 
 
@@ -110,7 +110,7 @@ def test_a_stream_that_never_repeats_itself_is_read_in_full() -> None:
     """Chunks that always differ are read one by one, however many there are."""
     chunks = [chunk({"content": str(number % 10)}, created=number + 1) for number in range(60)]
     completion = read(raw(*chunks, chunk({}, "stop")))[1]
-    assert completion.answers[0].content == "0123456789" * 6
+    assert completion.choices[0].content == "0123456789" * 6
     assert completion.created == 1
 
 
@@ -125,11 +125,11 @@ def test_every_character_arrives_in_its_place(texts: list[str]) -> None:
         raw(chunk({"content": ""}), *(chunk({"content": text}) for text in texts), chunk({}, "stop"))
     )
     whole = "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    assert completion.answers[0].content == text_of(events) == whole
+    assert completion.choices[0].content == text_of(events) == whole
 
 
 @pytest.mark.parametrize("index", [True, None, "0", 7, -1, 1.5])
 def test_an_odd_index_is_no_accident(index: Any) -> None:
     """An index that is no number counts as the position; any number is a choice of its own."""
     chunks = [chunk({"content": text}, index=index) for text in "abc"]
-    assert read(raw(*chunks, chunk({}, "stop", index=index)))[1].answers[0].content == "abc"
+    assert read(raw(*chunks, chunk({}, "stop", index=index)))[1].choices[0].content == "abc"

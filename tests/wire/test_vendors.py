@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convokit.domain.reply import Completion
+from convokit.domain.reply import ParsedReply
 
 from .vectors import Vendor, read, text_of
 from .vendors import VENDORS
@@ -12,8 +12,8 @@ from .vendors import VENDORS
 by_name = pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.name)
 
 
-def _check(vendor: Vendor, completion: Completion, usage: tuple[int | None, int | None]) -> None:
-    answer = completion.answers[0]
+def _check(vendor: Vendor, completion: ParsedReply, usage: tuple[int | None, int | None]) -> None:
+    answer = completion.choices[0]
     assert (answer.content or "") == vendor.text
     assert answer.reasoning == vendor.reasoning
     assert len(answer.tool_calls) == vendor.calls
@@ -45,7 +45,7 @@ def test_b63_plain_and_streamed_answers_are_kept_alike(vendor: Vendor) -> None:
     """Streaming changes nothing in what is kept: the same answer comes of both."""
     _, plain = read(vendor.plain, streaming=False)
     _, streamed = read(vendor.stream)
-    ours, theirs = plain.answers[0], streamed.answers[0]
+    ours, theirs = plain.choices[0], streamed.choices[0]
     assert (ours.content or "", ours.refusal, ours.reasoning, ours.audio) == (
         theirs.content or "",
         theirs.refusal,
@@ -61,13 +61,13 @@ def test_b80_what_only_one_vendor_says_is_kept() -> None:
     found = {vendor.name: read(vendor.stream)[1] for vendor in VENDORS}
     assert found["openrouter"].extra["provider"] == "Anthropic"
     assert found["openrouter"].usage_details["cost"] == 0.00014
-    assert found["openrouter"].answers[0].extra["native_finish_reason"] == "end_turn"
-    assert found["openrouter"].answers[0].extra["reasoning_details"] == [
+    assert found["openrouter"].choices[0].extra["native_finish_reason"] == "end_turn"
+    assert found["openrouter"].choices[0].extra["reasoning_details"] == [
         {"type": "reasoning.text", "text": "Let me see", "signature": "sig", "format": "anthropic-v1", "index": 0}
     ]
     assert found["llama.cpp"].extra["timings"]["cache_n"] == found["llama.cpp"].usage.cached_tokens == 5
     assert found["deepseek"].usage.cached_tokens == 8
-    assert found["gemini"].answers[0].tool_calls[0]["extra_content"]["google"]["thought_signature"] == "c2ln"
+    assert found["gemini"].choices[0].tool_calls[0]["extra_content"]["google"]["thought_signature"] == "c2ln"
     assert found["azure"].extra["prompt_filter_results"][0]["prompt_index"] == 0
     assert "obfuscation" not in found["openai"].extra
     assert found["openai"].usage.reasoning_tokens == 1

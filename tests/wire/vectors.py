@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convokit.domain.events import StreamEvent
-from convokit.domain.reply import Completion
+from convokit.domain.reply import ParsedReply
 from convokit.settings import Limits
 from convokit.wire.response import ReplyReader
 
@@ -64,7 +64,7 @@ def reader(*, streaming: bool = True, content_type: str = "", limits: Limits | N
 
 def read(
     data: bytes, *, streaming: bool = True, content_type: str = "", step: int | None = None
-) -> tuple[list[StreamEvent], Completion]:
+) -> tuple[list[StreamEvent], ParsedReply]:
     """Read a whole answer, in pieces of `step` bytes, and return its events and its completion."""
     found = reader(streaming=streaming, content_type=content_type)
     events: list[StreamEvent] = []

@@ -18,7 +18,7 @@ from convokit.cli import options
 from convokit.cli.connect import Answering, Place, latest_chat, nothing_yet, opened, opened_to_write
 from convokit.cli.output import fitted, note, print_json
 from convokit.cli.repl import Interrupts, Replies, StoppableClient, as_json, talk
-from convokit.domain.params import RequestParams, check
+from convokit.domain.params import RequestParams, validate_params
 from convokit.errors import InvalidInput
 from convokit.settings import Environment
 
@@ -138,7 +138,7 @@ def _params(pairs: list[str], **given: Any) -> RequestParams:
             values[name] = jsons.loads(value)
         except ValueError:
             values[name] = value
-    return check(values)
+    return validate_params(values)
 
 
 def _piped() -> str:

@@ -18,7 +18,7 @@ from convokit.cli.output import lasted, note, one_line, out, print_json, table, 
 from convokit.domain.turn import Recovered
 from convokit.runtime.sync import SyncStore
 from convokit.store import indexes, migrations, turns
-from convokit.store.engine import describe, open_engine
+from convokit.store.engine import describe_url, open_engine
 from convokit.store.schema import REVISION
 
 AllTenants = Annotated[bool, typer.Option("--all-tenants", help="Those of every tenant in the database.")]
@@ -44,7 +44,7 @@ def recover(
     with opened(Place(database, tenant)) as kit:
         found = [(tenant, each) for each in kit.recover()]
         if all_tenants:
-            others = [name for name in looked_at(Place(database), turns.tenants_with_open) if name != tenant]
+            others = [name for name in looked_at(Place(database), turns.list_tenants_with_open_turns) if name != tenant]
             found += [(name, each) for name in others for each in kit.tenant(name).recover()]
     if json:
         print_json({"recovered": [{"tenant": name, **each.model_dump(mode="json")} for name, each in found]})
@@ -75,10 +75,10 @@ def upgrade(
     Creates a SQLite file that is not there. Safe to run from many processes at once.
     """
     place = Place(database)
-    before = None if place.is_new_file else looked_at(place, migrations.current)
+    before = None if place.is_new_file else looked_at(place, migrations.current_revision)
     with opened(place) as kit, waiting("upgrading"):
         kit.migrate()
-    after = looked_at(place, migrations.current)
+    after = looked_at(place, migrations.current_revision)
     if json:
         print_json({"before": before, "after": after})
     elif before == after:
@@ -94,7 +94,7 @@ def current(
     database: options.Database = options.DEFAULT_DATABASE,
 ) -> None:
     """Print the revision the tables are at, and the one this code needs."""
-    found = looked_at(Place(database), migrations.current)
+    found = looked_at(Place(database), migrations.current_revision)
     if json:
         print_json({"current": found, "needs": REVISION})
         return
@@ -114,10 +114,10 @@ def check(
     Exits with 1 when they differ.
     """
     place = Place(database)
-    name = describe(place.url)
+    name = describe_url(place.url)
 
     def compared(connection: Connection) -> list[str]:
-        migrations.check(connection, name)
+        migrations.check_schema(connection, name)
         return indexes.differences(connection)
 
     with waiting("comparing"):
@@ -136,7 +136,7 @@ def check(
 def looked_at(place: Place, look: Callable[[Connection], Result]) -> Result:
     """Run a reading function over the database. Raises: StoreError, SettingsError."""
     url = place.url
-    store = SyncStore(open_engine(url), describe(url))
+    store = SyncStore(open_engine(url), describe_url(url))
     try:
         return store.run(look, write=False)
     finally:

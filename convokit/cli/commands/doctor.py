@@ -22,11 +22,11 @@ from convokit.cli import options
 from convokit.cli.commands.db import looked_at
 from convokit.cli.connect import Place, opened
 from convokit.cli.output import one_line, out, print_json, table, wrapped
-from convokit.domain.profile import DEFAULT_BASE_URL, resolve
+from convokit.domain.profile import DEFAULT_BASE_URL, resolve_profile
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
 from convokit.store import migrations as asked
-from convokit.store.engine import describe, has_wal_reset_bug
+from convokit.store.engine import describe_url, has_wal_reset_bug
 from convokit.store.schema import REVISION
 
 Status = Literal["ok", "warn", "fail"]
@@ -117,19 +117,19 @@ def sqlite_check(version: tuple[int, int, int]) -> Check:
 def _database(place: Place) -> Iterator[Check]:
     if place.is_new_file:
         advice = "`convokit db upgrade` creates it, and so does `convokit chat`"
-        yield Check("database", "warn", f"{describe(place.url)} is not there yet", advice)
+        yield Check("database", "warn", f"{describe_url(place.url)} is not there yet", advice)
         return
     try:
-        revision = looked_at(place, asked.current)
+        revision = looked_at(place, asked.current_revision)
     except ConvokitError as error:
         yield Check("database", "fail", str(error), "check --database (or CONVOKIT_DATABASE_URL)")
         return
-    yield Check("database", "ok", describe(place.url))
+    yield Check("database", "ok", describe_url(place.url))
     is_sqlite = place.url.get_backend_name() == "sqlite"
     yield _asked(place, "settings", _pragmas if is_sqlite else _server)
     yield _asked(place, "clock", _clock)
     if revision != REVISION:
-        yield _asked(place, "revision", lambda connection: _outdated(connection, describe(place.url), revision))
+        yield _asked(place, "revision", lambda connection: _outdated(connection, describe_url(place.url), revision))
     else:
         yield Check("revision", "ok", revision)
         yield _asked(place, "open turns", _open_turns)
@@ -143,16 +143,16 @@ def _asked(place: Place, name: str, look: Callable[[Connection], Check]) -> Chec
 
 
 def _outdated(connection: Connection, name: str, revision: str | None) -> Check:
-    asked.check(connection, name)
+    asked.check_schema(connection, name)
     return Check("revision", "ok", f"{revision}, newer than this code's {REVISION}, which it still serves")
 
 
 def _server(connection: Connection) -> Check:
-    return Check("server", "ok", "PostgreSQL " + ".".join(map(str, asked.version(connection))))
+    return Check("server", "ok", "PostgreSQL " + ".".join(map(str, asked.read_server_version(connection))))
 
 
 def _pragmas(connection: Connection) -> Check:
-    found = asked.pragmas(connection)
+    found = asked.read_pragmas(connection)
     said = ", ".join(f"{name}={value}" for name, value in found.items())
     if found == {"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}:
         return Check("settings", "ok", said)
@@ -161,7 +161,7 @@ def _pragmas(connection: Connection) -> Check:
 
 def _clock(connection: Connection) -> Check:
     before = time.time()
-    there = asked.clock_us(connection) / 1_000_000
+    there = asked.read_clock_us(connection) / 1_000_000
     skew = there - (before + time.time()) / 2
     found = f"{abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
     if abs(skew) > _SKEW_S:
@@ -170,7 +170,7 @@ def _clock(connection: Connection) -> Check:
 
 
 def _open_turns(connection: Connection) -> Check:
-    found = asked.open_turns(connection)
+    found = asked.count_open_turns(connection)
     if not found.count:
         return Check("open turns", "ok", "none")
     oldest = found.oldest_us / 1_000_000
@@ -194,7 +194,7 @@ def _answering() -> Iterator[Check]:
         yield Check("base URL", "fail", str(error), "correct OPENAI_BASE_URL")
     if environment.api_key is not None:
         yield Check("API key", "ok", "set")
-    elif resolve(environment.model or "", base_url).needs_key:
+    elif resolve_profile(environment.model or "", base_url).needs_key:
         yield Check("API key", "warn", "not set", "set OPENAI_API_KEY; `chat --local` needs none")
     else:
         yield Check("API key", "ok", "not set, and none is needed there")

@@ -26,8 +26,8 @@ from convokit.cli.output import (
     wrapped,
     write,
 )
-from convokit.domain.message import text_of
-from convokit.domain.text import compact_json
+from convokit.domain.message import extract_text
+from convokit.domain.text import dump_json
 from convokit.errors import NotFound
 
 _STYLES = {"exact": "green", "redacted": "yellow", "mismatch": "bold red"}
@@ -97,7 +97,7 @@ def _print(shown: Replay) -> None:
     if shown.problem is not None:
         wrapped(console, Text(safe(shown.problem), style="yellow"))
     for name, value in shown.parameters.items():
-        words = f"{len(value)} ({', '.join(_names(value))})" if name == "tools" else compact_json(value)
+        words = f"{len(value)} ({', '.join(_names(value))})" if name == "tools" else dump_json(value)
         _print_cut(console, f"{name}: {words}")
     console.print()
     for message in shown.messages:
@@ -113,16 +113,16 @@ def _print_message(console: Console, message: dict[str, Any]) -> None:
     role = str(message.get("role"))
     console.print(Text(safe(role), style=ROLE_STYLES.get(role, OTHER_ROLE)))
     content = message.get("content")
-    if text := text_of(content):
+    if text := extract_text(content):
         write(f"{text}\n")
     for part in content if isinstance(content, list) else ():
         if part.get("type") != "text":
-            _print_cut(console, compact_json(part), "dim")
+            _print_cut(console, dump_json(part), "dim")
     for call in message.get("tool_calls") or ():
-        _print_cut(console, f"calls {compact_json(call)}", "yellow")
+        _print_cut(console, f"calls {dump_json(call)}", "yellow")
     rest = {name: value for name, value in message.items() if name not in ("role", "content", "tool_calls")}
     if rest:
-        _print_cut(console, compact_json(rest), "dim")
+        _print_cut(console, dump_json(rest), "dim")
     console.print()
 
 
