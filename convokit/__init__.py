@@ -8,7 +8,7 @@ from convokit.context.report import Context, Report
 from convokit.domain.conversation import Conversation, Page, Verified
 from convokit.domain.events import StreamEvent
 from convokit.domain.message import Message
-from convokit.domain.profile import Profile
+from convokit.domain.profiles import Profile
 from convokit.domain.replay import Diff, Replay
 from convokit.domain.reply import Usage
 from convokit.domain.tool import Tool

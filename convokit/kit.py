@@ -20,13 +20,13 @@ from convokit.context.validity import PartialPolicy
 from convokit.domain.conversation import Checkpoint, Conversation, Page, VerifiedAll
 from convokit.domain.paging import Progress
 from convokit.domain.params import RequestParams
-from convokit.domain.profile import Profile
+from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.turn import Recovered
 from convokit.errors import ChainBroken
 from convokit.history import queries
 from convokit.runtime.config import ApiKey, scope_for, scope_of, target_of
-from convokit.runtime.http import Client, HttpxClient, checked_client
+from convokit.runtime.http_client import Client, HttpxClient, checked_client
 from convokit.runtime.sync import SyncDriver, SyncStore, migrate_once
 from convokit.search.query import Hit
 from convokit.settings import UNSET, Budget, Limits, Retry, Summary, Timeouts, Unset

@@ -26,7 +26,7 @@ from sqlalchemy import (
     select,
 )
 
-from convokit.domain.message import PASSAGE
+from convokit.domain.message import ASSISTANT, PASSAGE, TOOL, USER
 from convokit.domain.turn import LATE_CALL_OFFSET
 from convokit.store.schema import branch, chunk, completion, conversation, message, summary, tool_call, turn
 
@@ -99,7 +99,7 @@ _OF_MESSAGES = (
     ),
     _message(
         "is not the question that its turn names",
-        message.c.role == "user",
+        message.c.role == USER,
         _there_is(
             turn,
             _of_message,
@@ -111,18 +111,18 @@ _OF_MESSAGES = (
     ),
     _message(
         "does not answer the question that its turn names",
-        message.c.role == "assistant",
+        message.c.role == ASSISTANT,
         _there_is(turn, _of_message, turn.c.question_seq != message.c.parent_seq),
         _there_is(
             _parent,
             _parent.c.seq == message.c.parent_seq,
             _parent.c.turn_id == message.c.turn_id,
-            _parent.c.role == "user",
+            _parent.c.role == USER,
         ),
     ),
     _message(
         "does not follow its own turn",
-        message.c.role.in_(("assistant", "tool")),
+        message.c.role.in_((ASSISTANT, TOOL)),
         message.c.status.in_(("complete", "partial", "late")),
         _there_is(turn, _of_message),
         not_(_there_is(_parent, _parent.c.seq == message.c.parent_seq, _parent.c.turn_id == message.c.turn_id)),
@@ -130,7 +130,7 @@ _OF_MESSAGES = (
     ),
     _message(
         "is a whole reply that its turn does not name",
-        message.c.role == "assistant",
+        message.c.role == ASSISTANT,
         message.c.status == "complete",
         not_(_there_is(tool_call, tool_call.c.message_seq == message.c.seq)),
         _there_is(
@@ -148,7 +148,7 @@ _OF_TURNS = (
     ),
     _turn(
         "names a question that is none",
-        not_(_there_is(_other, _at_question, _other.c.role == "user", _other.c.status != PASSAGE)),
+        not_(_there_is(_other, _at_question, _other.c.role == USER, _other.c.status != PASSAGE)),
     ),
     _turn(
         "is not as open, or as closed, as its state says",
@@ -173,7 +173,7 @@ _OF_TURNS = (
                 _reply,
                 _reply.c.seq == turn.c.reply_seq,
                 _reply.c.turn_id == turn.c.id,
-                _reply.c.role == "assistant",
+                _reply.c.role == ASSISTANT,
                 _reply.c.status.in_(("redacted", case((turn.c.state == "completed", "complete"), else_="partial"))),
                 not_(_there_is(tool_call, tool_call.c.message_seq == _reply.c.seq)),
             )

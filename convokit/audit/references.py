@@ -21,6 +21,7 @@ from convokit.audit import consistency, sql
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
+from convokit.domain.message import ASSISTANT, TOOL
 from convokit.domain.text import repair_text
 from convokit.errors import ChainBroken
 
@@ -154,7 +155,7 @@ def _raise(connection: Connection, row: ConversationRow, last: int, call: sql.To
 
 def _problem(call: sql.ToolCallSeen, before: sql.ToolCallSeen | None) -> str | None:
     """Return what is wrong with a tool call; `before` is the one before it of the same message."""
-    if call.asker_role != "assistant" or call.asker_turn != call.turn_id:
+    if call.asker_role != ASSISTANT or call.asker_turn != call.turn_id:
         return "belongs to no reply of its turn"
     if call.position != (0 if before is None else before.position + 1):
         return "does not follow the one before it"
@@ -169,7 +170,7 @@ def _problem(call: sql.ToolCallSeen, before: sql.ToolCallSeen | None) -> str | N
     if call.result_seq is None:
         return None
     follows = call.message_seq if before is None else before.result_seq
-    if call.answer_role != "tool" or call.answer_turn != call.turn_id or call.answer_parent != follows:
+    if call.answer_role != TOOL or call.answer_turn != call.turn_id or call.answer_parent != follows:
         return "names a result that is not its own"
     return None if call.answers == call.call_id else "names a result that answers another call"
 

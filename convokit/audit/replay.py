@@ -24,7 +24,7 @@ from convokit.domain import hashchain as chains
 from convokit.domain.content import Blob, blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import parse_id
-from convokit.domain.message import MessageRow, to_datetime
+from convokit.domain.message import ASSISTANT, TOOL, USER, MessageRow, to_datetime
 from convokit.domain.replay import Manifest, Replay, ReplayStatus, TurnLike, compute_prompt_digest
 from convokit.domain.turn import CallRow, Reply, Turn
 from convokit.errors import ChainBroken, ConvokitError, InvalidInput, NotFound
@@ -217,7 +217,7 @@ def _rendered(made: Rebuilt) -> RenderedRequest | None:
         items = [_item(made.rows, index, manifest) for index in range(len(made.rows))]
         if manifest.transcript:
             text = format_transcript([item.shape for item in items])
-            items = [Item(0, {"role": "user", "content": text}, 0, 0)]
+            items = [Item(0, {"role": USER, "content": text}, 0, 0)]
         shapes, _, _ = arrange_messages(items, made.prompt, manifest.profile, manifest.partial)
         made.messages = to_wire_messages(
             inline_blobs(shapes, made.blobs), manifest.profile, unsupported=manifest.unsupported, now=now
@@ -256,7 +256,7 @@ def _placeholder(rows: Sequence[MessageRow], index: int) -> dict[str, Any]:
         shape["tool_call_id"] = row.tool_call_id
     calls = []
     for each in rows[index + 1 :]:
-        if row.role != "assistant" or each.role != "tool":
+        if row.role != ASSISTANT or each.role != TOOL:
             break
         calls.append({"id": each.tool_call_id, "type": "function", "function": {"name": "redacted", "arguments": "{}"}})
     return {**shape, "tool_calls": calls} if calls else shape

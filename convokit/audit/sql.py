@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, Connection, and_, bindparam, exists, func,
 
 from convokit.domain.content import Blob
 from convokit.domain.conversation import CheckpointHead
-from convokit.domain.message import MessageRow
+from convokit.domain.message import TOOL, MessageRow
 from convokit.domain.turn import CallRow
 from convokit.store.schema import (
     blob,
@@ -214,7 +214,7 @@ def tool_calls(connection: Connection, conversation_id: UUID) -> Iterator[ToolCa
 
 _ANSWERS = select(message.c.seq).where(
     message.c.conversation_id == _ID,
-    message.c.role == "tool",
+    message.c.role == TOOL,
     exists().where(turn.c.conversation_id == _ID, turn.c.id == message.c.turn_id),
 )
 _ANSWERED = select(tool_call.c.result_seq).where(

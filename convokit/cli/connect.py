@@ -21,7 +21,7 @@ from convokit import Budget, Chat, Convokit
 from convokit.cli.local_model import local_model
 from convokit.cli.output import waiting
 from convokit.errors import NotFound, SettingsError
-from convokit.runtime.http import Client
+from convokit.runtime.http_client import Client
 from convokit.settings import Environment
 from convokit.store.engine import parse_database_url
 

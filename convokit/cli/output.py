@@ -39,9 +39,10 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from convokit import Chat, Message
+from convokit.domain.message import ASSISTANT, TOOL, USER
 from convokit.errors import ContextOverflow, ConvokitError, NotFound, SettingsError, Unreachable
 
-ROLE_STYLES = {"user": "bold cyan", "assistant": "bold green", "tool": "bold yellow"}
+ROLE_STYLES = {USER: "bold cyan", ASSISTANT: "bold green", TOOL: "bold yellow"}
 OTHER_ROLE = "bold magenta"
 _PAGE = 1000
 _PIPE_WIDTH = 1000

@@ -28,9 +28,10 @@ from convokit.cli.context_view import WINDOW_NOW, from_cache, print_context
 from convokit.cli.output import err, newest, note, one_line, out, print_messages, report, safe, waiting, write
 from convokit.completion.effects import OpenRequest, ResponseHead
 from convokit.domain.events import Retrying, StreamEvent
+from convokit.domain.message import USER
 from convokit.domain.params import RequestParams
 from convokit.errors import ConvokitError, InvalidInput, ModelError, NotFound
-from convokit.runtime.http import Answer, Client, HttpxClient
+from convokit.runtime.http_client import Answer, Client, HttpxClient
 
 _PATIENCE = 3
 try:
@@ -310,4 +311,4 @@ def _questions(replies: Replies) -> Iterable[str]:
         found = replies.chat.messages(limit=_REMEMBERED)
     except NotFound:
         return ()
-    return [safe(message.text).replace("\n", " ") for message in found if message.role == "user"]
+    return [safe(message.text).replace("\n", " ") for message in found if message.role == USER]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Flow
 from convokit.completion.state import ChatRef, KitState, identify_flow
 from convokit.domain.ids import parse_message_seq
-from convokit.domain.message import SUMMARY, Message, MessageRow
+from convokit.domain.message import ASSISTANT, SUMMARY, USER, Message, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.errors import InvalidInput, NotFound, Redacted
 from convokit.store import conversations, messages, turns
@@ -44,7 +44,7 @@ def resolve_seq_flow(scope: KitState, target: ChatRef, given: Message | str | in
 
 def is_question(row: MessageRow) -> bool:
     """Whether a message is what a turn answers."""
-    return row.role == "user" and row.status != SUMMARY and not row.is_passage
+    return row.role == USER and row.status != SUMMARY and not row.is_passage
 
 
 def find_anchor_message(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow:
@@ -68,7 +68,7 @@ def find_edit_anchor(connection: Connection, tenant: str, conversation_id: UUID,
     if conversations.find(connection, tenant, conversation_id) is None:
         return None
     row = find_anchor_message(connection, conversation_id, seq)
-    if row.role != "user":
+    if row.role != USER:
         raise InvalidInput("message", f"message {seq} is no question: edit takes one, regenerate makes another reply")
     _refuse_redacted(conversation_id, row)
     parent = find_seq_before_passages(connection, conversation_id, row)
@@ -117,7 +117,7 @@ def _is_whole(end: MessageRow, turn: TurnRow | None) -> bool:
     """Whether a path ends with a reply that nothing is missing from."""
     if turn is not None and turn.reply_seq == end.seq:
         return turn.state == "completed"
-    return end.role == "assistant" and end.status in ("complete", "redacted") and end.tool_calls is None
+    return end.role == ASSISTANT and end.status in ("complete", "redacted") and end.tool_calls is None
 
 
 def _turn_of(connection: Connection, conversation_id: UUID, branch: int, end: MessageRow) -> TurnRow | None:

@@ -19,7 +19,7 @@ from convokit.completion.write_once import BEGIN_S, sure
 from convokit.domain import hashchain
 from convokit.domain.content import Content
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import PASSAGE, MessageRow
+from convokit.domain.message import PASSAGE, USER, MessageRow
 from convokit.domain.text import dump_json
 from convokit.domain.turn import IdempotencyKey
 from convokit.store import committed, turn_changes, turn_writes
@@ -135,7 +135,7 @@ def _asked(prepared: PreparedRequest, content: Content, turn_id: UUID, now: int)
         parent_seq=None,
         run_start_seq=0,
         turn_id=turn_id,
-        role="user",
+        role=USER,
         content=content.text,
         parts=None if content.parts is None else dump_json(content.parts),
         status="complete",

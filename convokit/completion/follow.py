@@ -20,7 +20,7 @@ from convokit.completion.turns import find_conversation_flow, read_turns_page
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started, TextDelta
 from convokit.domain.ids import parse_id
-from convokit.domain.message import MessageRow
+from convokit.domain.message import ASSISTANT, MessageRow
 from convokit.domain.turn import OpenTurn, Reply, TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import chunks, messages, turns
@@ -118,7 +118,7 @@ def _said(connection: Connection, conversation_id: UUID, found: TurnRow) -> list
     said: dict[int | None, MessageRow] = {}
     for row in rows:
         broken = row.status == "partial" and (found.state == "open" or row.seq != found.reply_seq)
-        if row.role == "assistant" and row.status != "late" and not broken:
+        if row.role == ASSISTANT and row.status != "late" and not broken:
             said.setdefault(row.parent_seq, row)
     return list(said.values())
 

@@ -11,7 +11,7 @@ from convokit.context.strategy import Item
 from convokit.context.summary import CountedSummary
 from convokit.context.validity import mark_partial
 from convokit.domain.content import Content
-from convokit.domain.message import PASSAGE, MessageRow
+from convokit.domain.message import PASSAGE, USER, MessageRow
 from convokit.store import snapshot
 from convokit.tokens.counter import count_message
 
@@ -38,7 +38,7 @@ def history(plan: ResolvedOptions, seen: snapshot.Snapshot) -> list[Item]:
 
 def current(plan: ResolvedOptions, seen: snapshot.Snapshot) -> list[Item]:
     """Return the path that was read, as counted messages, its last question with the passages that came with it."""
-    newest = next((row for row in reversed(seen.path.rows) if row.role == "user" and not row.is_passage), None)
+    newest = next((row for row in reversed(seen.path.rows) if row.role == USER and not row.is_passage), None)
     turn_id = None if newest is None else newest.turn_id
     return [item(plan, row) for row in seen.path.rows if not row.is_passage or row.turn_id == turn_id]
 
@@ -47,7 +47,7 @@ def asked(plan: ResolvedOptions, seen: snapshot.Snapshot, content: Content) -> l
     """Return the question as the counted message it will be, its passages before it."""
     seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
     before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
-    shapes = [*({"role": "user", "content": text} for text in content.passages), question_shape(content)]
+    shapes = [*({"role": USER, "content": text} for text in content.passages), question_shape(content)]
     tokens = [*(count_message(plan.counter, shape) for shape in shapes[:-1]), question_tokens(plan, content)]
     items = [Item(seq + number, shape, tokens[number], before, PASSAGE) for number, shape in enumerate(shapes)]
     items[-1].status = "complete"
@@ -55,7 +55,7 @@ def asked(plan: ResolvedOptions, seen: snapshot.Snapshot, content: Content) -> l
 
 
 def question_shape(content: Content) -> dict[str, Any]:
-    return {"role": "user", "content": content.parts if content.parts is not None else content.text}
+    return {"role": USER, "content": content.parts if content.parts is not None else content.text}
 
 
 def question_tokens(plan: ResolvedOptions, content: Content) -> int:

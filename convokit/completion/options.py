@@ -17,7 +17,7 @@ from convokit.context.strategy import Strategy
 from convokit.context.summary import summary_reserve
 from convokit.context.validity import PartialPolicy
 from convokit.domain.params import RequestParams, validate_params
-from convokit.domain.profile import Profile, resolve_profile
+from convokit.domain.profiles import Profile, resolve_profile
 from convokit.domain.text import validate_text
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError

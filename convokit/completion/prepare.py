@@ -16,7 +16,7 @@ from convokit.context.strategy import Item, StepWindow, compute_window_rule
 from convokit.context.summary import format_transcript
 from convokit.domain.content import Blob, Content, inline_blobs
 from convokit.domain.conversation import ConversationRow, StoredSummary
-from convokit.domain.message import MessageRow
+from convokit.domain.message import USER, MessageRow
 from convokit.domain.reply import Change
 from convokit.errors import ContextOverflow, ModelError
 from convokit.settings import Budget, Summary
@@ -191,7 +191,7 @@ def summing_up(
     scope: KitState, prepared: PreparedRequest, plan: ResolvedOptions, sources: Sequence[MessageRow]
 ) -> PreparedRequest:
     """Build the request that sums up messages, which are in it as one text. Raises: ContextOverflow."""
-    shape = {"role": "user", "content": format_transcript([row.as_wire() for row in sources])}
+    shape = {"role": USER, "content": format_transcript([row.as_wire() for row in sources])}
     items = (Item(0, shape, count_message(plan.counter, shape), 0),)
     seqs = tuple(row.seq for row in sources)
     nothing = snapshot.Snapshot(None)
@@ -267,7 +267,7 @@ def _enough(
         floor = _floor(plan, rows) if isinstance(strategy, StepWindow) else None
         if floor is not None:
             return max(oldest.seq - floor, 0)
-        asked = sum(row.role == "user" and not row.is_passage for row in rows)
+        asked = sum(row.role == USER and not row.is_passage for row in rows)
         if strategy.most_turns is not None and asked >= strategy.most_turns:
             return 0
         return 0 if _spent(plan, rows) > room else len(rows)
@@ -278,9 +278,9 @@ def _enough(
 def _begins_within(rows: list[MessageRow]) -> bool:
     """Return whether rows, newest first, may end amid the passages of the newest turn: those lie before its one question."""
     oldest = rows[-1]
-    asked = [row.turn_id for row in rows if row.role == "user" and not row.is_passage]
+    asked = [row.turn_id for row in rows if row.role == USER and not row.is_passage]
     turn_id = asked[0] if asked else None  # the turn that asked it, whichever answers it
-    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == "user" and asked.count(turn_id) == 1
+    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == USER and asked.count(turn_id) == 1
 
 
 def _spent(plan: ResolvedOptions, rows: list[MessageRow]) -> int:

@@ -18,7 +18,7 @@ from convokit.completion.state import ChatRef, KitState, check_schema_flow, plan
 from convokit.completion.write_once import SAVE_S, sure
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow
+from convokit.domain.message import ASSISTANT, MessageRow
 from convokit.domain.turn import CallRow, OpenTurn, Recovered
 from convokit.errors import ConversationBusy, SettingsError
 from convokit.store import chunks, committed, conversations, messages, snapshot, turn_changes, turn_writes, turns
@@ -128,13 +128,13 @@ def _partial(
     text: str, tail: MessageRow, row: ConversationRow, counter: Counter, turn_id: UUID, now: int
 ) -> MessageRow:
     seq = row.last_seq + 1
-    tokens = count_message(counter, {"role": "assistant", "content": text})
+    tokens = count_message(counter, {"role": ASSISTANT, "content": text})
     return MessageRow(
         seq=seq,
         parent_seq=tail.seq,
         run_start_seq=tail.run_start_seq if seq == tail.seq + 1 else seq,
         turn_id=turn_id,
-        role="assistant",
+        role=ASSISTANT,
         content=text,
         status="partial",
         tokens=tokens,

@@ -18,7 +18,7 @@ from convokit.completion.call import ActiveCall, describe
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import Message, MessageRow
+from convokit.domain.message import ASSISTANT, Message, MessageRow
 from convokit.domain.reply import ParsedReply, ReplyChoice, Usage, UsageSource
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import LATE_CALL_OFFSET, CallRow, Reply, TurnRow
@@ -120,7 +120,7 @@ def _draft(call: ActiveCall, answer: ReplyChoice, status: str, now: int) -> Mess
         parent_seq=call.parent.seq,
         run_start_seq=0,
         turn_id=call.row.turn_id,
-        role="assistant",
+        role=ASSISTANT,
         content=_fixed(answer.content),
         tool_calls=repair_text(dump_json(calls)) if calls else None,
         refusal=_fixed(answer.refusal),

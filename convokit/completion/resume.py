@@ -24,7 +24,7 @@ from convokit.completion.state import ChatRef, KitState, identify_flow, not_foun
 from convokit.completion.write_once import BEGIN_S, sure
 from convokit.domain.content import Content, validate_question
 from convokit.domain.events import Started, TextDelta
-from convokit.domain.message import MessageRow
+from convokit.domain.message import ASSISTANT, MessageRow
 from convokit.domain.text import validate_text
 from convokit.domain.turn import IdempotencyKey, Reply, TurnRow
 from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, InvalidInput, NotFound, Redacted
@@ -241,7 +241,7 @@ def _tail(rows: list[MessageRow], found: TurnRow) -> list[MessageRow]:
 
 
 def _broke_off(row: MessageRow) -> bool:
-    return row.status in ("partial", "late") or (row.status == "redacted" and row.role == "assistant")
+    return row.status in ("partial", "late") or (row.status == "redacted" and row.role == ASSISTANT)
 
 
 def _reopened(

@@ -24,7 +24,7 @@ from convokit.context.report import Context, Part
 from convokit.context.summary import CountedSummary, add_heading, format_for_transcript, format_transcript, pick_summary
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow, StoredSummary, SummaryRow
-from convokit.domain.message import PASSAGE, SUMMARY, MessageRow
+from convokit.domain.message import PASSAGE, SUMMARY, USER, MessageRow
 from convokit.domain.params import RequestParams
 from convokit.domain.reply import ParsedReply
 from convokit.domain.text import repair_text
@@ -72,7 +72,7 @@ def announced(plan: ResolvedOptions, seen: snapshot.Snapshot, context: Context) 
     if not is_due(plan, seen, context):
         return context
     why = "would be made first: the window's start moves"
-    return context.noted(Part("summary", "user", None, plan.kept_free, included=False, rule=why))
+    return context.noted(Part("summary", USER, None, plan.kept_free, included=False, rule=why))
 
 
 def planned(scope: KitState, target: ChatRef, call: Options, prepared: PreparedRequest) -> Flow[PreparedRequest]:
@@ -89,9 +89,7 @@ def planned(scope: KitState, target: ChatRef, call: Options, prepared: PreparedR
     before = [stored.message] if stored is not None else []
     prompt = {"role": prompt_role(own.profile), "content": own.instructions}
     fixed = count_message(own.counter, prompt) + REPLY_PRIMER + _BETWEEN
-    fixed += count_message(
-        own.counter, {"role": "user", "content": format_transcript([row.as_wire() for row in before])}
-    )
+    fixed += count_message(own.counter, {"role": USER, "content": format_transcript([row.as_wire() for row in before])})
     room = own.builder.available(fixed, own.reply_tokens)
     after = 0 if earlier is None else earlier.last
 
@@ -201,7 +199,7 @@ def _recorded(
         prepared = with_summaries(scope, prepared, [StoredSummary(summary, draft), *prepared.seen.summaries])
     else:
         why = f"could not be made ({type(error).__name__})"
-        note = Part("summary", "user", None, prepared.plan.kept_free, included=False, rule=why)
+        note = Part("summary", USER, None, prepared.plan.kept_free, included=False, rule=why)
         prepared = with_summaries(scope, prepared, prepared.seen.summaries, note)
     following = calls.new_row(prepared, running.row.turn_id, now, number=running.row.number + 1)
     expected = [draft.seq]
@@ -244,10 +242,10 @@ def _draft(running: calls.ActiveCall, work: SummaryRequest, text: str, now: int)
         parent_seq=work.parent.seq,
         run_start_seq=seq,
         turn_id=running.row.turn_id,
-        role="user",
+        role=USER,
         content=content,
         status=SUMMARY,
-        tokens=count_message(counter, {"role": "user", "content": content}),
+        tokens=count_message(counter, {"role": USER, "content": content}),
         counter=counter.name,
         path_tokens=work.parent.path_tokens,
         created_at=now,

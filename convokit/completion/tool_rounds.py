@@ -17,7 +17,7 @@ from convokit.completion.result import Outcome, rows_of, sounds_of
 from convokit.completion.state import KitState
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow
+from convokit.domain.message import TOOL, MessageRow
 from convokit.domain.text import repair_text
 from convokit.domain.tool import Tool
 from convokit.domain.turn import ToolCallRow
@@ -155,14 +155,14 @@ def _recording(call: calls.ActiveCall, now: int, **values: Any) -> turn_changes.
 
 def _result(call: calls.ActiveCall, asker: MessageRow, asked: dict[str, Any], text: str, now: int) -> MessageRow:
     """Return a result's row, without its place."""
-    shape = {"role": "tool", "tool_call_id": repair_text(str(asked["id"])), "content": text}
+    shape = {"role": TOOL, "tool_call_id": repair_text(str(asked["id"])), "content": text}
     counter = call.prepared.plan.counter
     return MessageRow(
         seq=0,
         parent_seq=None,
         run_start_seq=0,
         turn_id=asker.turn_id,
-        role="tool",
+        role=TOOL,
         content=text,
         tool_call_id=shape["tool_call_id"],
         status="complete",

@@ -15,7 +15,7 @@ from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolv
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import parse_id
-from convokit.domain.message import MessageRow
+from convokit.domain.message import USER, MessageRow
 from convokit.domain.paging import validate_limit
 from convokit.domain.turn import OpenTurn, Turn, TurnRow
 from convokit.errors import NotFound
@@ -98,7 +98,7 @@ def read_turns_page(
 
 def _waits(row: MessageRow | None, after: MessageRow | None) -> TypeGuard[MessageRow]:
     """Whether a message is a question that no reply follows on its path."""
-    return row is not None and is_question(row) and (after is None or after.role == "user")
+    return row is not None and is_question(row) and (after is None or after.role == USER)
 
 
 def _turn_ids(rows: Sequence[MessageRow], again: Mapping[int, TurnRow]) -> Iterator[UUID]:

@@ -10,11 +10,9 @@ from typing import Any
 
 from convokit.context.strategy import Item
 from convokit.context.validity import PartialPolicy, select_sendable
-from convokit.domain.profile import Profile
+from convokit.domain.message import ASSISTANT, INSTRUCTION_ROLES, USER
+from convokit.domain.profiles import Profile
 from convokit.errors import InvalidInput
-
-INSTRUCTIONS = ("developer", "system")
-"""The roles of instructions."""
 
 
 def arrange_messages(
@@ -44,29 +42,29 @@ def _shaped(developer_prompt: str | None, items: Sequence[Item], profile: Profil
         return messages
     if profile.instructions != "fold":
         return [{"role": profile.instructions, "content": developer_prompt}, *messages]
-    first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
+    first = next((index for index, message in enumerate(messages) if message["role"] == USER), None)
     if first is None:
-        return [{"role": "user", "content": developer_prompt}, *messages]
+        return [{"role": USER, "content": developer_prompt}, *messages]
     messages[first] = {**messages[first], "content": _joined(developer_prompt, messages[first]["content"])}
     return messages
 
 
 def as_sent(shape: dict[str, Any], profile: Profile) -> dict[str, Any]:
     """Return a message of the history, instructions in the role that the profile sends them in."""
-    if shape["role"] not in INSTRUCTIONS:
+    if shape["role"] not in INSTRUCTION_ROLES:
         return shape
-    role = "user" if profile.alternate or profile.instructions == "fold" else profile.instructions
+    role = USER if profile.alternate or profile.instructions == "fold" else profile.instructions
     return shape if shape["role"] == role else {**shape, "role": role}
 
 
 def prompt_role(profile: Profile) -> str:
     """Return the role that the developer prompt is sent in."""
-    return "user" if profile.instructions == "fold" else profile.instructions
+    return USER if profile.instructions == "fold" else profile.instructions
 
 
 def _from_first_user(items: list[Item], left_out: dict[int, str]) -> list[Item]:
     """Return the items from the first user message on, where turns must begin with the user."""
-    first = next((index for index, item in enumerate(items) if item.shape["role"] == "user"), len(items))
+    first = next((index for index, item in enumerate(items) if item.shape["role"] == USER), len(items))
     left_out.update(
         {item.key: "before the first user message (this model's turns begin there)" for item in items[:first]}
     )
@@ -78,7 +76,7 @@ def _alternating(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     for message in messages:
         last = result[-1] if result else None
-        if last is not None and message["role"] in ("user", "assistant") and last["role"] == message["role"]:
+        if last is not None and message["role"] in (USER, ASSISTANT) and last["role"] == message["role"]:
             result[-1] = _merged(last, message)
         else:
             result.append(message)

@@ -13,14 +13,14 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from convokit.context.arrange import INSTRUCTIONS, arrange_messages, as_sent, prompt_role
+from convokit.context.arrange import arrange_messages, as_sent, prompt_role
 from convokit.context.input import normalize_message
 from convokit.context.report import Context, Earlier, Part, PartKind, Report, stable_tokens
 from convokit.context.strategy import Item, StepWindow, Strategy, View, fitting, pins_before
 from convokit.context.summary import Chosen, CountedSummary, add_heading, choose
 from convokit.context.validity import PartialPolicy, select_sendable
-from convokit.domain.message import extract_text
-from convokit.domain.profile import Profile
+from convokit.domain.message import INSTRUCTION_ROLES, extract_text
+from convokit.domain.profiles import Profile
 from convokit.errors import ContextOverflow, InvalidInput
 from convokit.settings import Budget
 from convokit.tokens.counter import REPLY_PRIMER, Counter, choose_counter, count_message, count_schema, count_tools
@@ -285,6 +285,6 @@ def _split_instructions(
 ) -> tuple[str | None, list[dict[str, Any]]]:
     """Return one developer prompt, the leading instructions of `history` joined to it, and the rest of the history."""
     messages = [normalize_message(f"history[{index}]", message) for index, message in enumerate(history)]
-    count = next((index for index, each in enumerate(messages) if each["role"] not in INSTRUCTIONS), len(messages))
+    count = next((index for index, each in enumerate(messages) if each["role"] not in INSTRUCTION_ROLES), len(messages))
     prompts = [developer_prompt or "", *(extract_text(message["content"]) for message in messages[:count])]
     return ("\n\n".join(filter(None, prompts)) or None), messages[count:]

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from convokit.context.validity import NAME, ROLES, call_name
+from convokit.context.validity import NAME, call_name
+from convokit.domain.message import ASSISTANT, FUNCTION, ROLES, TOOL
 from convokit.errors import InvalidInput
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
@@ -27,19 +28,19 @@ def normalize_message(place: str, message: object) -> dict[str, Any]:
         raise InvalidInput(f"{place}.role", f"is one of {', '.join(sorted(ROLES))}, not {role!r}")
     shape = dict(message)
     shape["content"] = _content(f"{place}.content", message.get("content"))
-    if role == "tool" and shape["content"] is None:  # a function that returned nothing; the API takes no null here
+    if role == TOOL and shape["content"] is None:  # a function that returned nothing; the API takes no null here
         shape["content"] = ""
     for key in ("refusal", "tool_call_id", "name"):
         if shape.get(key) is not None and not isinstance(shape[key], str):
             raise InvalidInput(f"{place}.{key}", f"must be text, not {type(shape[key]).__name__}")
     name = shape.pop("name", None)
-    if name and (role == "function" or _named(name)):
+    if name and (role == FUNCTION or _named(name)):
         shape["name"] = _named(name) or "_"
     calls = shape.pop("tool_calls", None)
-    if calls and role == "assistant":
+    if calls and role == ASSISTANT:
         shape["tool_calls"] = _calls(f"{place}.tool_calls", calls)
     older = shape.pop("function_call", None)
-    if older and role == "assistant":
+    if older and role == ASSISTANT:
         (call,) = _calls(f"{place}.function_call", [{"function": older}])
         shape["function_call"] = call["function"]
     return shape

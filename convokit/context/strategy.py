@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from convokit.domain.message import PASSAGE, SUMMARY
+from convokit.domain.message import PASSAGE, SUMMARY, USER
 from convokit.errors import ContextOverflow, SettingsError
 
 Rule = Literal["everything fits", "step window", "held from the last turn", "only this turn fits"]
@@ -38,7 +38,7 @@ class Item:
 
     @property
     def starts_turn(self) -> bool:
-        return self.shape["role"] == "user" and self.status not in (PASSAGE, SUMMARY)
+        return self.shape["role"] == USER and self.status not in (PASSAGE, SUMMARY)
 
     @property
     def is_passage(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from convokit.context.strategy import Item, Sent, Strategy, View, selected, within
-from convokit.domain.message import extract_text
+from convokit.domain.message import USER, extract_text
 from convokit.errors import ContextOverflow
 from convokit.tokens.counter import Counter, count_message
 
@@ -48,7 +48,7 @@ def add_heading(text: str) -> str:
 
 def summary_reserve(counter: Counter, max_tokens: int) -> int:
     """Return the tokens that are kept free for a summary of `max_tokens`."""
-    return count_message(counter, {"role": "user", "content": add_heading("")}) + max_tokens
+    return count_message(counter, {"role": USER, "content": add_heading("")}) + max_tokens
 
 
 def choose(

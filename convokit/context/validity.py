@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from convokit.context.strategy import Item
+from convokit.domain.message import ASSISTANT, ROLES, TOOL
 
-ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a participant, a function or a tool may be called."""
 PartialPolicy = Literal["include", "mark", "leave_out"]
@@ -28,7 +28,7 @@ MARK = "\n[cut off]"
 def list_call_ids(message: Mapping[str, Any]) -> list[str]:
     """Return the ids of an assistant message's tool calls, as many as there are."""
     calls = message.get("tool_calls")
-    if message.get("role") != "assistant" or not isinstance(calls, list | tuple):
+    if message.get("role") != ASSISTANT or not isinstance(calls, list | tuple):
         return []
     ids = [call.get("id") for call in calls if isinstance(call, Mapping)]
     return [each for each in ids if isinstance(each, str) and each]
@@ -43,18 +43,18 @@ def call_name(call: Mapping[str, Any]) -> object:
 def select_sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Item], dict[int, str]]:
     """Return the items that may be sent, in a valid order, and why each other one was left out (by key)."""
     left_out: dict[int, str] = {}
-    results = [item for item in items if item.shape["role"] == "tool"]
+    results = [item for item in items if item.shape["role"] == TOOL]
     answers = _answers(items) if results else {}
     used: set[int] = set()
     result: list[Item] = []
     for item in items:
         role = item.shape["role"]
-        if role == "tool":
+        if role == TOOL:
             continue
         reason = _unsendable(item, partial)
         if reason is not None:
             left_out[item.key] = reason
-        elif role == "assistant" and item.shape.get("tool_calls"):
+        elif role == ASSISTANT and item.shape.get("tool_calls"):
             result += _with_answers(item, answers, used, left_out)
         else:
             result.append(item)
@@ -70,11 +70,11 @@ def _answers(items: Sequence[Item]) -> dict[tuple[int, str], Item]:
     waiting: dict[str, list[int]] = {}
     found: dict[tuple[int, str], Item] = {}
     for item in items:
-        if item.shape["role"] == "tool":
+        if item.shape["role"] == TOOL:
             answered = item.shape.get("tool_call_id")
             if isinstance(answered, str) and waiting.get(answered):
                 found[waiting[answered].pop(), answered] = item
-        elif item.shape["role"] == "assistant":
+        elif item.shape["role"] == ASSISTANT:
             for call_id in dict.fromkeys(list_call_ids(item.shape)):
                 waiting.setdefault(call_id, []).append(item.key)
     return found
@@ -95,12 +95,12 @@ def _unsendable(item: Item, partial: PartialPolicy) -> str | None:
     shape = item.shape
     if _has_content(shape.get("content")):
         return None
-    return None if _says_otherwise(shape) or (shape["role"] == "assistant" and shape.get("tool_calls")) else "empty"
+    return None if _says_otherwise(shape) or (shape["role"] == ASSISTANT and shape.get("tool_calls")) else "empty"
 
 
 def _says_otherwise(shape: dict[str, Any]) -> bool:
     """Whether an assistant message without content says something all the same."""
-    return shape["role"] == "assistant" and any(shape.get(key) for key in ("refusal", "audio", "function_call"))
+    return shape["role"] == ASSISTANT and any(shape.get(key) for key in ("refusal", "audio", "function_call"))
 
 
 def _has_content(content: Any) -> bool:
@@ -145,7 +145,7 @@ def find_problems(messages: Sequence[Mapping[str, Any]]) -> list[str]:
         role = message.get("role")
         if not isinstance(role, str) or role not in ROLES:
             found.append(f"{where}.role: {role!r} is not a role")
-        if role == "tool":
+        if role == TOOL:
             if message.get("tool_call_id") in waiting:
                 waiting.remove(message["tool_call_id"])
             else:
@@ -168,7 +168,7 @@ def _content_problems(where: str, message: Mapping[str, Any]) -> list[str]:
     content = message.get("content")
     if content is None:
         other = any(message.get(key) for key in ("tool_calls", "function_call", "refusal", "audio"))
-        excused = message.get("role") == "assistant" and other
+        excused = message.get("role") == ASSISTANT and other
         return [] if excused else [f"{where}.content: expected a string, got null"]
     if isinstance(content, str):
         return []
@@ -191,7 +191,7 @@ def _name_problems(where: str, name: object) -> list[str]:
 
 def _call_problems(where: str, message: Mapping[str, Any]) -> list[str]:
     calls = message["tool_calls"]
-    if message.get("role") != "assistant":
+    if message.get("role") != ASSISTANT:
         return [f"{where}: only an assistant message calls tools"]
     if not isinstance(calls, list | tuple) or not calls:
         return [f"{where}: must not be empty; leave it out"]

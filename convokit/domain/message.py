@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +16,18 @@ from pydantic import BaseModel, ConfigDict
 from convokit.domain import hashchain
 from convokit.domain.ids import format_message_id
 
+Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
+"""The roles of the Chat Completions API. Every other module takes them from here."""
+DEVELOPER: Final = "developer"
+SYSTEM: Final = "system"
+USER: Final = "user"
+ASSISTANT: Final = "assistant"
+TOOL: Final = "tool"
+FUNCTION: Final = "function"
+"""The role of a function's result, which the API has replaced by `tool`."""
+ROLES: tuple[Role, ...] = get_args(Role)
+INSTRUCTION_ROLES: tuple[Role, ...] = (DEVELOPER, SYSTEM)
+"""The roles of instructions: models before o1 know `system`, later ones `developer`."""
 Status = Literal["complete", "partial", "late", "redacted", "passage", "summary"]
 PASSAGE = "passage"
 """The status of a text that was retrieved for one question: it is sent with that question's turn and no other."""
@@ -63,7 +75,7 @@ class MessageRow:
 
         A redacted summary is as a passage that has no question: no place of the tree either.
         """
-        return self.status == PASSAGE or (self.status == "redacted" and self.role == "user" and self.tokens == 0)
+        return self.status == PASSAGE or (self.status == "redacted" and self.role == USER and self.tokens == 0)
 
     def as_wire(self) -> dict[str, Any]:
         """Return the message in the API's own shape, with `extra` beside it for the provider that sent it."""

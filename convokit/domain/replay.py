@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from convokit.domain.params import RequestParams
-from convokit.domain.profile import Profile
+from convokit.domain.profiles import Profile
 from convokit.domain.text import dump_json
 from convokit.domain.turn import Reply, Turn
 

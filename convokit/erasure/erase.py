@@ -18,7 +18,7 @@ from convokit.audit.verify import verify
 from convokit.domain import hashchain as chains
 from convokit.domain.content import blob_digests
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow
+from convokit.domain.message import USER, MessageRow
 from convokit.domain.removal import EVERYTHING, MOST_TRACES, Order, RemovalRow, Removed, traces
 from convokit.erasure import residue, sql
 from convokit.errors import ChainBroken, ConversationBusy, NotFound
@@ -51,7 +51,7 @@ def redact(connection: Connection, tenant: str, conversation_id: UUID, order: Or
     unused = sql.unused(connection, row.id, held, seqs)
     salted, told, turn_ids = _calls(connection, row.id, gone)
     own = {each.turn_id for each in gone if each.turn_id is not None}
-    asking = {each.turn_id for each in gone if each.turn_id is not None and each.role == "user"}
+    asking = {each.turn_id for each in gone if each.turn_id is not None and each.role == USER}
     removed = Removed(seqs=tuple(seqs), traces=_traces(connection, row.id, gone, unused))
     removed.counts.update(sql.counts_beside(connection, row.id, seqs, own, asking))
     removed.counts.update(message=sum(each.status != "redacted" for each in gone), completion=len(told))

@@ -6,12 +6,12 @@ from convokit._lazy import opened_on_use
 
 if TYPE_CHECKING:
     from convokit.history import branches as branches
-    from convokit.history import copy as copy
+    from convokit.history import copies as copies
     from convokit.history import queries as queries
 else:
     __getattr__ = opened_on_use(
         __name__,
         "branches",
-        "copy",
+        "copies",
         "queries",
     )

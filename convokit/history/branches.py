@@ -32,7 +32,7 @@ from convokit.domain.paging import validate_limit
 from convokit.domain.text import validate_text
 from convokit.domain.turn import OpenTurn, Reply
 from convokit.errors import ConversationBusy, InvalidInput, NotFound, Redacted
-from convokit.history import copy as history_copy
+from convokit.history import copies
 from convokit.history.queries import over
 from convokit.store import conversations, messages, turn_changes, turns
 
@@ -225,7 +225,7 @@ def copy(scope: KitState, target: ChatRef, given: Given | None, into: ChatRef) -
         scope,
         conversation_id,
         lambda connection: _copy(connection, scope.tenant, conversation_id, target.branch, seq, new_id, into, at),
-        lambda connection: history_copy.written(connection, scope.tenant, conversation_id, new_id, at),
+        lambda connection: copies.written(connection, scope.tenant, conversation_id, new_id, at),
         patience_s=BEGIN_S,
         passing_only=True,
     )
@@ -252,8 +252,8 @@ def _copy(
     if head is None:
         raise NotFound("message", "to copy", "nothing was said yet")
     anchor.find_anchor_message(connection, conversation_id, head)
-    made = history_copy.Copy(new_id, into.key, into.subject or row.subject, into.title or row.title, head, at)
-    if not history_copy.write(connection, row, made):
+    made = copies.Copy(new_id, into.key, into.subject or row.subject, into.title or row.title, head, at)
+    if not copies.write(connection, row, made):
         raise InvalidInput("key", f"there is a conversation under {into.key!r} already: take another key")
     return True
 

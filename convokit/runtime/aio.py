@@ -38,7 +38,7 @@ from convokit.domain.events import Started, StreamEvent
 from convokit.errors import ConvokitError, KitClosed
 from convokit.runtime import process
 from convokit.runtime.background import Background
-from convokit.runtime.http import AsyncAnswer, AsyncClient
+from convokit.runtime.http_client import AsyncAnswer, AsyncClient
 from convokit.runtime.sync import SyncStore
 from convokit.runtime.tools import arun_functions
 from convokit.store.dialects import POSTGRES, try_before_use
@@ -53,7 +53,7 @@ from convokit.store.engine import (
     translate_error,
     validate_durability,
 )
-from convokit.store.quick import quick
+from convokit.store.fast_execute import fast_connection
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -127,7 +127,7 @@ class AsyncEngineStore:
             raise KitClosed(self._name)
         try:
             async with self._engine(write=write).begin() as connection:
-                return await connection.run_sync(lambda connection: call(quick(connection)))
+                return await connection.run_sync(lambda connection: call(fast_connection(connection)))
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translate_error(self._name, error) from None
 

@@ -13,7 +13,7 @@ from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.state import ChatRef, Database, KitState
 from convokit.domain.conversation import MAIN
 from convokit.domain.ids import MAX_SEQ, new_id, parse_id
-from convokit.domain.profile import DEFAULT_BASE_URL, resolve_profile
+from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.domain.text import validate_json, validate_text
 from convokit.errors import InvalidInput, SettingsError, TooLarge
 from convokit.runtime.process import is_dead, owner, running

@@ -32,11 +32,11 @@ from convokit.completion.effects import (
 from convokit.domain.events import Started, StreamEvent
 from convokit.errors import ConvokitError, KitClosed
 from convokit.runtime import process
-from convokit.runtime.http import Answer, Client
+from convokit.runtime.http_client import Answer, Client
 from convokit.runtime.tools import run_functions
 from convokit.store import migrations
 from convokit.store.engine import SNAPSHOT, WRITE, open_engine, translate_error
-from convokit.store.quick import quick
+from convokit.store.fast_execute import fast_connection
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -66,12 +66,12 @@ class SyncStore:
         try:
             if not write:
                 with self._reader.begin() as connection:
-                    return call(quick(connection))
+                    return call(fast_connection(connection))
             if self._lock is None:
                 with self._writer.begin() as connection:
-                    return call(quick(connection))
+                    return call(fast_connection(connection))
             with self._lock, self._writer.begin() as connection:
-                return call(quick(connection))
+                return call(fast_connection(connection))
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translate_error(self.name, error) from None
 

@@ -25,7 +25,7 @@ from convokit.completion.effects import Flow, write_once_flow
 from convokit.completion.state import KitState, check_schema_flow, require_search
 from convokit.domain.conversation import Page
 from convokit.domain.ids import MAX_SEQ, parse_id
-from convokit.domain.message import Message
+from convokit.domain.message import ROLES, Message
 from convokit.domain.text import MAX_NUMBER, dump_json, validate_text
 from convokit.errors import InvalidInput, NotFound
 from convokit.search.query import Hit, Query
@@ -34,7 +34,6 @@ from convokit.store import conversations, search_index, search_query
 from convokit.store.search_index import Place
 
 MAX_HITS = 100
-ROLES = ("user", "assistant", "tool", "system", "developer", "function")
 _BLOCK = 256
 _OTHER = "is not a cursor of this search: pass a page's `next`, with all else as that page was asked for"
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from convokit.domain.conversation import MAIN, BranchRow, ConversationRow
 from convokit.domain.ids import derive_conversation_id
-from convokit.domain.message import SUMMARY, MessageRow
+from convokit.domain.message import SUMMARY, USER, MessageRow
 from convokit.store.schema import branch, conversation, message, schema_
 
 _COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slots__)
@@ -86,7 +86,7 @@ _PARTS = message.c.run_start_seq == message.c.seq
 """The condition of the small index, word for word."""
 _OF_PATHS = message.c.status != SUMMARY
 """Whether a message lies on any path: a summary lies beside them."""
-_WAS_BESIDE = and_(message.c.status == "redacted", message.c.role == "user", message.c.tokens == 0)
+_WAS_BESIDE = and_(message.c.status == "redacted", message.c.role == USER, message.c.tokens == 0)
 """Whether it was a passage or a summary before it was emptied: `MessageRow.is_passage`, in SQL."""
 _BRANCHES = (
     select(*(getattr(branch.c, name) for name in BranchRow.__slots__))

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Index, Table, text
 
 from convokit.store import schema
+from convokit.store.fast_execute import plain_connection
 from convokit.store.migrations import include_name
-from convokit.store.quick import plain
 
 metadata = schema.metadata
 """The tables, with their indexes."""
@@ -56,5 +56,5 @@ def differences(connection: Connection) -> list[str]:
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
     options = {"version_table": schema.VERSION_TABLE, "include_name": compared, "compare_type": True}
-    context = MigrationContext.configure(plain(connection), opts=options)
+    context = MigrationContext.configure(plain_connection(connection), opts=options)
     return [str(difference) for difference in compare_metadata(context, metadata)]

@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from convokit.errors import ConvokitError, SchemaOutdated, StoreError
 from convokit.store.dialects import now_us
-from convokit.store.quick import plain
+from convokit.store.fast_execute import plain_connection
 from convokit.store.schema import GENERATION, PREFIX, REVISION, VERSION_TABLE, schema_, turn
 
 _ALONE = threading.Lock()
@@ -62,7 +62,7 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     with _ALONE:
         _check_alone()
-        command.upgrade(_config(plain(connection)), revision)
+        command.upgrade(_config(plain_connection(connection)), revision)
 
 
 def _check_alone() -> None:
@@ -103,7 +103,9 @@ def check_schema(connection: Connection, database: str) -> UUID:
     """
     has = current_revision(connection)
     if has is None:
-        others = [name for name in inspect(plain(connection)).get_table_names() if not name.startswith(PREFIX)]
+        others = [
+            name for name in inspect(plain_connection(connection)).get_table_names() if not name.startswith(PREFIX)
+        ]
         beside = f" (it holds other tables: {', '.join(sorted(others)[:3])}; they are left alone)" if others else ""
         raise SchemaOutdated(database, has=None, needs=REVISION, action=_UPGRADE + beside)
     if has < REVISION:

@@ -12,7 +12,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from convokit.domain.profile import Profile
+from convokit.domain.message import ASSISTANT, USER
+from convokit.domain.profiles import Profile
 from convokit.tokens import exact, media
 from convokit.tokens.estimate import CharacterEstimate
 
@@ -68,7 +69,7 @@ def _default(tokenizer: str | None) -> Counter:
 
 def count_message(counter: Counter, message: Mapping[str, Any]) -> int:
     """Return what one message in the API's shape costs, its overhead included."""
-    total = MESSAGE_OVERHEAD + _role_tokens(counter.count, message.get("role") or "user")
+    total = MESSAGE_OVERHEAD + _role_tokens(counter.count, message.get("role") or USER)
     content = message.get("content")
     if isinstance(content, str):
         total += counter.count(content)
@@ -86,7 +87,7 @@ def count_message(counter: Counter, message: Mapping[str, Any]) -> int:
         total += TOOL_OVERHEAD + counter.count(json.dumps(call, ensure_ascii=False))
     if message.get("function_call"):
         total += TOOL_OVERHEAD + counter.count(json.dumps(message["function_call"], ensure_ascii=False))
-    if isinstance(counter, ProfileCounter) and counter.replayed and message.get("role") == "assistant":
+    if isinstance(counter, ProfileCounter) and counter.replayed and message.get("role") == ASSISTANT:
         total += _replayed_tokens(counter, message)
     return total
 

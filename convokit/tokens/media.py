@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from convokit.domain.profile import ImageTokens
+from convokit.domain.profiles import ImageTokens
 
 _HEAD = 512 * 1024
 """Base64 characters of an image that are looked at: a JPEG's size stands behind its metadata."""

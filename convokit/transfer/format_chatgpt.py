@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from convokit.domain.message import ASSISTANT, DEVELOPER, TOOL, USER
 from convokit.domain.text import dump_json
 from convokit.errors import BadRecord, InvalidInput
 from convokit.settings import Limits
@@ -97,18 +98,18 @@ class Exports:
         role, kind = author.get("role"), content.get("content_type")
         if kind in _THOUGHTS:
             return None
-        if role == "user" and kind == "user_editable_context":
-            role = "developer"  # what the user told ChatGPT for all conversations
-        parts = list(self._parts(content, pictures=role == "user"))
+        if role == USER and kind == "user_editable_context":
+            role = DEVELOPER  # what the user told ChatGPT for all conversations
+        parts = list(self._parts(content, pictures=role == USER))
         words = "\n".join(part["text"] for part in parts if part["type"] == "text")
         shape: dict[str, Any] = {"role": role}
         shape["content"] = parts if any(part["type"] != "text" for part in parts) else words
         recipient = message.get("recipient")
-        if role == "assistant" and isinstance(recipient, str) and recipient not in ("all", ""):
+        if role == ASSISTANT and isinstance(recipient, str) and recipient not in ("all", ""):
             shape |= {"content": None, "tool_calls": [_call(node, recipient, words)]}
         elif not shape["content"]:
             return None
-        elif role == "tool":
+        elif role == TOOL:
             call = _asked(incoming.drafts, above)
             shape["tool_call_id"] = call or f"call_{node}"
         draft, found = draft_of(place, shape, self._limits)
@@ -223,7 +224,7 @@ def _call(node: str, recipient: str, words: str) -> dict[str, Any]:
 
 def _asked(drafts: list[Draft], above: int | None) -> str | None:
     """Return the id of the call that a tool's message answers: the last one on its path, before anyone else spoke."""
-    while above is not None and drafts[above].role == "tool":
+    while above is not None and drafts[above].role == TOOL:
         above = drafts[above].parent
     calls = None if above is None else drafts[above].tool_calls
     return calls[0]["id"] if calls else None

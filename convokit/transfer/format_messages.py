@@ -12,9 +12,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from convokit.context.validity import NAME, ROLES
+from convokit.context.validity import NAME
 from convokit.domain.content import Content, validate_content
-from convokit.domain.message import extract_text
+from convokit.domain.message import FUNCTION, INSTRUCTION_ROLES, ROLES, TOOL, USER, extract_text
 from convokit.domain.text import dump_json, plain_json, validate_json, validate_text
 from convokit.errors import BadRecord, InvalidInput, TooLarge
 from convokit.settings import Limits
@@ -24,8 +24,7 @@ from convokit.transfer.models import Draft, Incoming
 from convokit.transfer.reader import Source, elements, strict_json
 from convokit.transfer.row_checks import check_calls
 
-_INSTRUCTIONS = ("developer", "system")
-_ROLES = ROLES - {"function"}
+_ROLES = frozenset(ROLES) - {FUNCTION}
 
 
 def values(source: Source) -> Values:
@@ -122,7 +121,7 @@ class Arrays:
         if not isinstance(message, Mapping):
             raise InvalidInput(place, f"must be an object, not {type(message).__name__}")
         draft, content = draft_of(place, message, self._limits)
-        if first and draft.role in _INSTRUCTIONS:
+        if first and draft.role in INSTRUCTION_ROLES:
             words = draft.content if draft.parts is None else extract_text(draft.parts)
             incoming.developer_prompt = words or None
             return
@@ -160,7 +159,7 @@ def draft_of(place: str, message: Mapping[str, Any], limits: Limits) -> tuple[Dr
     draft.name = _text(f"{place}.name", message.get("name"), limits)
     if draft.name is not None and not NAME.fullmatch(draft.name):
         raise InvalidInput(f"{place}.name", f"{draft.name!r} is not 1 to 64 of A-Z a-z 0-9 _ and -")
-    if role == "tool":
+    if role == TOOL:
         draft.tool_call_id = _text(f"{place}.tool_call_id", message.get("tool_call_id"), limits)
         if not draft.tool_call_id:
             raise InvalidInput(f"{place}.tool_call_id", "is missing: a tool's result names the call it answers")
@@ -184,7 +183,7 @@ def _content(place: str, given: Any, role: str, limits: Limits) -> tuple[Content
     kinds = [part.get("type") if isinstance(part, Mapping) else "text" for part in given]
     refused = "".join(str(part["refusal"]) for part, kind in zip(given, kinds, strict=True) if kind == "refusal")
     rest = [part for part, kind in zip(given, kinds, strict=True) if kind != "refusal"]
-    if role != "user" and any(kind not in ("text", "refusal") for kind in kinds):
+    if role != USER and any(kind not in ("text", "refusal") for kind in kinds):
         raise InvalidInput(place, f"a message of role {role} holds text and nothing else")
     content = _moved(lambda: validate_content(rest, limits), place) if rest else Content(None)
     return content, _text(place, refused, limits) or None

@@ -13,7 +13,7 @@ from convokit.context.strategy import Item
 from convokit.context.validity import find_problems, select_sendable
 from convokit.domain.content import blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import PASSAGE, MessageRow, extract_text, to_datetime
+from convokit.domain.message import ASSISTANT, DEVELOPER, PASSAGE, TOOL, USER, MessageRow, extract_text, to_datetime
 from convokit.domain.text import dump_json
 from convokit.store import blobs, chain
 from convokit.transfer import sql
@@ -33,7 +33,7 @@ def training(connection: Connection, row: ConversationRow, count: Count) -> Iter
             continue
         if first:
             yield '{"messages":['
-            shapes = [*([{"role": "developer", "content": prompt}] if prompt else []), *shapes]
+            shapes = [*([{"role": DEVELOPER, "content": prompt}] if prompt else []), *shapes]
         count(len(shapes))
         yield ("" if first else ",") + ",".join(dump_json(shape) for shape in shapes)
         first = False
@@ -60,7 +60,7 @@ def _turns(pages: Iterable[list[MessageRow]]) -> Iterator[list[MessageRow]]:
         for row in page:
             if row.status == PASSAGE:
                 continue
-            if row.role == "user" and turn:
+            if row.role == USER and turn:
                 yield turn
                 turn = []
             turn.append(row)
@@ -76,7 +76,7 @@ def _complete(connection: Connection, row: ConversationRow, turn: list[MessageRo
     kept, _ = select_sendable(items, partial="leave_out")
     shapes = [item.shape for item in kept]
     last = shapes[-1] if shapes else {}
-    if last.get("role") != "assistant" or last.get("tool_calls") or find_problems(shapes):
+    if last.get("role") != ASSISTANT or last.get("tool_calls") or find_problems(shapes):
         return []
     wanted = {digest for each in turn if each.parts is not None for digest in blob_digests(each.parts)}
     return inline_blobs(shapes, blobs.read_blobs(connection, row.id, wanted)) if wanted else shapes
@@ -111,7 +111,7 @@ def _message(row: MessageRow) -> str:
     if isinstance(shape["content"], list):
         blocks += [_attached(part) for part in shape["content"] if part.get("type") != "text"]
     blocks += [_fenced(json.dumps(call, ensure_ascii=False, indent=2)) for call in shape.get("tool_calls", ())]
-    said = _fenced(blocks[0]) if row.role == "tool" and blocks else "\n\n".join(blocks)
+    said = _fenced(blocks[0]) if row.role == TOOL and blocks else "\n\n".join(blocks)
     return f"## {_plain(row.role)}, {_time(row.created_at)}{status}\n\n" + (f"{_quoted(said)}\n\n" if said else "")
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from convokit.audit import references
-from convokit.context.validity import ROLES, find_problems
+from convokit.context.validity import find_problems
 from convokit.domain import hashchain, params
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow, Status
+from convokit.domain.message import ROLES, TOOL, MessageRow, Status
 from convokit.domain.replay import Manifest
 from convokit.domain.text import validate_text
 from convokit.domain.turn import TurnState
@@ -188,7 +188,7 @@ def check_calls(shape: Mapping[str, Any]) -> None:
         return
     if any(not isinstance(call, Mapping) for call in calls):
         raise InvalidInput("message.tool_calls", "each must be an object")
-    answers = [{"role": "tool", "tool_call_id": call.get("id"), "content": "-"} for call in calls]
+    answers = [{"role": TOOL, "tool_call_id": call.get("id"), "content": "-"} for call in calls]
     asked = {"role": shape["role"], "content": "-", "tool_calls": calls}
     found = [each for each in find_problems([asked, *answers]) if "[0]" in each]
     if found:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from convokit.context.builder import ContextBuilder
 from convokit.context.strategy import Item
-from convokit.domain.profile import Profile
+from convokit.domain.profiles import Profile
 from convokit.errors import ContextOverflow, InvalidInput
 from convokit.settings import Budget
 from convokit.store import call_usage, chain, messages

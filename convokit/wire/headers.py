@@ -15,7 +15,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit, urlunsplit
 
-from convokit.domain.profile import Profile
+from convokit.domain.profiles import Profile
 from convokit.domain.reply import Allowance, RateLimits
 from convokit.errors import SettingsError
 

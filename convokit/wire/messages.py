@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from convokit.domain.profile import Profile
+from convokit.domain.message import ASSISTANT, FUNCTION, TOOL
+from convokit.domain.profiles import Profile
 from convokit.errors import InvalidInput, SettingsError
 
 Unsupported = Literal["raise", "placeholder"]
@@ -64,16 +65,16 @@ class _Fitting:
         if not isinstance(role, str):
             raise InvalidInput(f"{place}.role", "is missing")
         out: dict[str, Any] = {"role": role, "content": self.content(message.get("content"), role, place)}
-        if role == "assistant":
+        if role == ASSISTANT:
             self.assistant(message, out)
-        elif role == "tool":
+        elif role == TOOL:
             out["tool_call_id"] = self.call_id(str(message.get("tool_call_id", "")))
-        if out["content"] is None and not (role == "assistant" and self.profile.null_content and _calls(out)):
+        if out["content"] is None and not (role == ASSISTANT and self.profile.null_content and _calls(out)):
             out["content"] = ""
         name = message.get("name")
-        if role == "function":
+        if role == FUNCTION:
             out["name"] = name
-        elif self.send_names and isinstance(name, str) and role != "tool":
+        elif self.send_names and isinstance(name, str) and role != TOOL:
             slug = slugged(name)
             if slug:
                 out["name"] = slug
@@ -91,7 +92,7 @@ class _Fitting:
 
     def part(self, part: Mapping[str, Any], role: str, place: str) -> dict[str, Any]:
         kind = str(part.get("type"))
-        if kind == "refusal" and role == "assistant":
+        if kind == "refusal" and role == ASSISTANT:
             return dict(part) if self.profile.refusal_part else {"type": "text", "text": part.get("refusal", "")}
         if kind != "text" and kind not in self.profile.parts:
             return self.without(place, kind, f"{self.profile.name} takes no {_KINDS.get(kind, kind)} parts")

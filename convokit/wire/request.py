@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from convokit.domain.params import RequestParams
-from convokit.domain.profile import Profile
+from convokit.domain.profiles import Profile
 from convokit.domain.reply import Change
 from convokit.errors import InvalidInput, ModelError, SettingsError
 from convokit.wire.headers import build_headers, checked_headers, endpoint_url

@@ -19,7 +19,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
-from convokit.domain.profile import Profile
+from convokit.domain.profiles import Profile
 from convokit.domain.text import dump_json
 from convokit.errors import ContentFiltered, Refused, SettingsError, Truncated, ValidationFailed
 from convokit.wire.strict_schema import FORMATS, ROOT, json_type, list_violations, looks_around

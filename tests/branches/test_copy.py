@@ -11,7 +11,7 @@ import pytest
 from convokit import Convokit
 from convokit.domain.ids import format_message_id
 from convokit.errors import InvalidInput, NotFound
-from convokit.history import copy
+from convokit.history import copies
 from convokit.store import messages
 from tests.branches.talk import change, counts, rows, sent, texts
 from tests.support.faces import Face
@@ -176,7 +176,7 @@ def test_a_copy_in_batches_is_one_transaction(
         for number in range(6):
             chat.fork().send(f"other {number}")  # so that the path has gaps
             chat.send(f"turn {number}")
-        monkeypatch.setattr(copy, "BATCH", 3)
+        monkeypatch.setattr(copies, "BATCH", 3)
         made = chat.copy("c")
         assert [each.text for each in made.messages()] == [each.text for each in chat.messages()]
         assert [each.parent_seq for each in made.messages()] == [None, *range(1, 14)]

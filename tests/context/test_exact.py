@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from convokit import ContextBuilder, Convokit, Profile
-from convokit.domain.profile import resolve_profile
+from convokit.domain.profiles import resolve_profile
 from convokit.errors import SettingsError
 from convokit.settings import UNSET
 from convokit.tokens import exact

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convokit import ContextBuilder, Profile
-from convokit.domain.profile import resolve_profile
+from convokit.domain.profiles import resolve_profile
 from convokit.tokens.counter import choose_counter, count_message, count_schema, count_tools
 from convokit.tokens.estimate import CharacterEstimate
 from convokit.tokens.media import audio_tokens, file_tokens, image_size, image_tokens

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convokit import Budget, ContextBuilder, Profile
-from convokit.domain.profile import resolve_profile
+from convokit.domain.profiles import resolve_profile
 from convokit.tokens.counter import REPLY_PRIMER, choose_counter, count_message
 from convokit.wire.messages import to_wire_messages
 from tests.context.histories import Message, Words

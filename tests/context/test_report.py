@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from convokit import Budget, Convokit, Report
 from convokit.context.builder import ContextBuilder
 from convokit.context.strategy import Everything, Item, LastTurns, Strategy
-from convokit.domain.profile import Profile
+from convokit.domain.profiles import Profile
 from convokit.tokens.counter import choose_counter, count_message
 from tests.support.server import LoopbackServer, completion
 

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from convokit import Budget, Chat, ContextBuilder, Convokit, Profile
 from convokit.context.strategy import Item, LastTurns
-from convokit.domain.profile import resolve_profile
+from convokit.domain.profiles import resolve_profile
 from convokit.errors import ContextOverflow, SettingsError
 from convokit.store.engine import WRITE
 from convokit.store.schema import message

@@ -27,7 +27,7 @@ from convokit.domain.ids import derive_conversation_id
 from convokit.erasure import residue
 from convokit.erasure import sql as erasure_sql
 from convokit.errors import ConvokitError
-from convokit.history import copy
+from convokit.history import copies
 from convokit.store import call_usage, chain, conversations, migrations, search_index, search_query, snapshot, turns
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
@@ -322,20 +322,20 @@ def test_keys_of_two_tenants_are_two_conversations(pair: Pair) -> None:
 
 TENANT = {
     "store.conversations.find": lambda connection, wanted: conversations.find(connection, "rival", wanted),
-    "store.conversations.by_key": lambda connection, wanted: [
+    "store.conversations.find_by_key": lambda connection, wanted: [
         conversations.find_by_key(connection, "rival", key) for key in ("nobody's", SECRET)
     ],
-    "store.conversations.recent": lambda connection, wanted: conversations.list_recent(
+    "store.conversations.list_recent": lambda connection, wanted: conversations.list_recent(
         connection, "rival", subject=None, limit=1000, before=None
     ),
     "store.turns.find_by_key": lambda connection, wanted: turns.find_by_key(
         connection, "rival", wanted, sha256(ONCE.encode()).digest()
     ),
-    "store.turns.open_in": lambda connection, wanted: turns.list_open(connection, "rival"),
-    "store.snapshot.snapshot": lambda connection, wanted: snapshot.read_snapshot(
+    "store.turns.list_open": lambda connection, wanted: turns.list_open(connection, "rival"),
+    "store.snapshot.read_snapshot": lambda connection, wanted: snapshot.read_snapshot(
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
-    "store.call_usage.reported": lambda connection, wanted: call_usage.list_reported_calls(
+    "store.call_usage.list_reported_calls": lambda connection, wanted: call_usage.list_reported_calls(
         connection, "rival", "loop-1", 1000
     ),
     "usage.sql.spent": lambda connection, wanted: list(
@@ -345,7 +345,7 @@ TENANT = {
         chain.find_prompt(connection, "rival", digest)
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
-    "store.chain.keep_prompt": None,
+    "store.chain.insert_prompt": None,
     "erasure.sql.selected": lambda connection, wanted: erasure_sql.selected(
         connection, "rival", subject=None, before=None, erased=False, after=None, limit=1000
     ),
@@ -366,7 +366,7 @@ TENANT = {
         for each in (None, wanted)
     ],
     "store.search_query.stands": lambda connection, wanted: search_query.stands(connection, "rival", (wanted, 1)),
-    "history.copy.written": lambda connection, wanted: copy.written(connection, "rival", wanted, wanted, 0),
+    "history.copies.written": lambda connection, wanted: copies.written(connection, "rival", wanted, wanted, 0),
     "store.search_index.fill": lambda connection, wanted: search_index.fill(connection, "rival", None),
     "audit.sql.count_conversations": lambda connection, wanted: audit_sql.count_conversations(connection, "rival"),
     "audit.sql.heads": lambda connection, wanted: [
@@ -378,14 +378,14 @@ TENANT = {
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
-    "store.conversations.head",
+    "store.conversations.read_head",
     "store.conversations.create",
     "store.conversations.advance",
-    "store.conversations.point",
-    "store.conversations.listing",
-    "store.conversations.leaves",
-    "history.copy.write",
-    "store.conversations.describe",
+    "store.conversations.set_head",
+    "store.conversations.list_branches",
+    "store.conversations.list_leaves",
+    "history.copies.write",
+    "store.conversations.update_description",
     "store.turn_writes.begin",
     "store.turn_writes.reopen",
     "store.turn_writes.settle",
@@ -401,15 +401,15 @@ ROW = {
 NO_TENANT = {
     "store.dialects.insert_new",
     "audit.sql.database_id",
-    "store.quick.quick",
-    "store.quick.plain",
+    "store.fast_execute.fast_connection",
+    "store.fast_execute.plain_connection",
     "store.search_index.wanted_by",
     "store.search_index.optimize",
     "store.search_query.at",
     *(f"store.migrations.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"store.migrations.{name}" for name in ("upgrade", "current", "check")),
     "store.indexes.differences",
-    "store.turns.tenants_with_open",
+    "store.turns.list_tenants_with_open_turns",
     *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
     "usage.sql.tenants",
 }
@@ -421,7 +421,9 @@ def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {}
     for path in sorted((checkout / "convokit").rglob("[!_]*.py")):
         place = ".".join(path.relative_to(checkout / "convokit").with_suffix("").parts)
-        if not place.startswith("store.") and not place.endswith((".sql", ".residue", ".consistency", "history.copy")):
+        if not place.startswith("store.") and not place.endswith(
+            (".sql", ".residue", ".consistency", "history.copies")
+        ):
             continue
         module = importlib.import_module(f"convokit.{place}")
         for name, member in vars(module).items():
@@ -455,7 +457,7 @@ def test_the_store_tells_b_nothing_of_a(pair: Pair, name: str) -> None:
             outcomes.append([repr(call(connection, each)) for each in pair.beside.known.ids])
     named = [re.sub(r"UUID\('[^']*'\)|\b\d{9,}\b|b'[^']*'|b\"[^\"]*\"|<[^>]*>", "", repr(each)) for each in outcomes]
     assert named[0] == named[1]
-    assert SECRET not in named[0] or name == "store.conversations.recent"
+    assert SECRET not in named[0] or name == "store.conversations.list_recent"
 
 
 def test_a_can_reach_its_own(pair: Pair) -> None:

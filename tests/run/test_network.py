@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convokit import Retry, Timeouts
-from convokit.domain.profile import resolve_profile
+from convokit.domain.profiles import resolve_profile
 from convokit.errors import (
     BadReply,
     ContextOverflow,

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, bindparam, select, text
 from convokit.domain.ids import new_id
 from convokit.store import dialects
 from convokit.store.engine import open_engine, parse_database_url
-from convokit.store.quick import quick
+from convokit.store.fast_execute import fast_connection
 from convokit.store.schema import conversation
 
 pytestmark = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
@@ -54,7 +54,7 @@ def test_a_statement_reaches_the_server_as_it_was_compiled(engine: Engine) -> No
     look = select(conversation.c.id).where(conversation.c.id == bindparam("id"))
     with engine.connect() as connection:
         for _ in range(10):
-            quick(connection).execute(look, {"id": new_id()})
+            fast_connection(connection).execute(look, {"id": new_id()})
         prepared = connection.execute(text("SELECT statement FROM pg_prepared_statements")).scalars().all()
     assert str(look.compile(dialect=engine.dialect)) in prepared
     assert "$1" in str(look.compile(dialect=engine.dialect))

@@ -20,7 +20,7 @@ MAX_FUNCTION = 80
 # Where a feature's package holds its own statements.
 SQL_OF_FEATURES = {
     *(f"{package}/sql.py" for package in ("audit", "erasure", "transfer", "usage")),
-    *("audit/consistency.py", "erasure/residue.py", "history/copy.py"),
+    *("audit/consistency.py", "erasure/residue.py", "history/copies.py"),
 }
 
 
@@ -120,7 +120,7 @@ def test_importing_convokit_is_light() -> None:
 def test_what_no_plain_turn_needs_is_loaded_by_who_needs_it() -> None:
     """`import convokit` and making a kit load no database's dialect but their own, and no room for reading back or removing."""
     needless = ("convokit.audit.", "convokit.erasure.", "convokit.store.indexes")
-    rooms = [f"convokit.{room}" for room in ("history.branches", "history.copy", "search.search", "transfer.flows")]
+    rooms = [f"convokit.{room}" for room in ("history.branches", "history.copies", "search.search", "transfer.flows")]
     code = (
         "import sys, convokit; after = [name for name in sys.modules if name.startswith('sqlalchemy.dialects.')];"
         "convokit.Convokit('sqlite:///chat.db', model='m').chat('k');"

@@ -15,7 +15,7 @@ from openai.types.chat.completion_create_params import (
 from pydantic import TypeAdapter
 
 from convokit.domain.params import validate_params
-from convokit.domain.profile import Profile, resolve_profile
+from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import BadReply, Interrupted, ModelError
 from convokit.wire.messages import to_wire_messages
 from convokit.wire.request import ORDER, render_request

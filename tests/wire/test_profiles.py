@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convokit.domain.profile import Profile, resolve_profile
+from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import SettingsError
 
 from .test_request import EVERY, TOOL, changes, made, of_model, sent

@@ -9,7 +9,7 @@ import pytest
 
 from convokit.domain import params as request_params
 from convokit.domain.params import RequestParams
-from convokit.domain.profile import Profile, resolve_profile
+from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import InvalidInput, SettingsError
 from convokit.wire import request
 from convokit.wire.request import Mode, RenderedRequest, render_request

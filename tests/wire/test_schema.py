@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
-from convokit.domain.profile import Profile
+from convokit.domain.profiles import Profile
 from convokit.errors import ContentFiltered, ParseFailed, Refused, SettingsError, Truncated, ValidationFailed
 from convokit.wire.strict_schema import list_violations
 from convokit.wire.structured import build_response_format, parse_structured, to_plain_schema, to_strict_schema

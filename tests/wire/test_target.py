@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convokit.domain.profile import Profile, resolve_profile
+from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import SettingsError
 from convokit.wire.headers import build_headers, endpoint_url
 

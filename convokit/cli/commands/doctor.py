@@ -22,7 +22,7 @@ from convokit.cli import options
 from convokit.cli.commands.db import looked_at
 from convokit.cli.connect import Place, opened
 from convokit.cli.output import one_line, out, print_json, table, wrapped
-from convokit.domain.profile import DEFAULT_BASE_URL, resolve_profile
+from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
 from convokit.store import migrations as asked

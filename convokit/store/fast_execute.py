@@ -28,7 +28,7 @@ _Key = tuple[Executable, tuple[str, ...]]
 _Convert = Callable[[Any], Any]
 
 
-def quick(connection: Connection) -> Connection:
+def fast_connection(connection: Connection) -> Connection:
     """Return the connection as our functions get it. Where its statements are listened to, it is the connection itself."""
     engine = connection.engine
     heard = engine.dispatch
@@ -37,7 +37,7 @@ def quick(connection: Connection) -> Connection:
     return cast("Connection", _Quick(connection, _known_to(engine)))
 
 
-def plain(connection: Connection) -> Connection:
+def plain_connection(connection: Connection) -> Connection:
     """Return SQLAlchemy's own connection, for a library that asks what it is."""
     return connection._connection if isinstance(connection, _Quick) else connection
 

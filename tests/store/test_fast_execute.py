@@ -15,7 +15,7 @@ from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.store import conversations, messages
 from convokit.store.engine import open_engine, parse_database_url
-from convokit.store.quick import plain, quick
+from convokit.store.fast_execute import fast_connection, plain_connection
 from convokit.store.schema import conversation, message
 
 ID = new_id()
@@ -77,7 +77,7 @@ def test_a_constant_goes_to_the_driver_and_brings_the_same(connection: Connectio
         )
         for seq in (1, 2)
     ]
-    fast = quick(connection)
+    fast = fast_connection(connection)
     with Spy(connection) as spy:
         for row in rows:
             messages.append(fast, ID, [row])
@@ -97,7 +97,7 @@ def test_a_constant_goes_to_the_driver_and_brings_the_same(connection: Connectio
 
 def test_rows_are_read_by_place_and_by_name(connection: Connection) -> None:
     """A row of the short way has its columns by place, by name and as a mapping, and counts what a statement changed."""
-    fast = quick(connection)
+    fast = fast_connection(connection)
     look = select(conversation.c.id, conversation.c.key).where(conversation.c.id == bindparam("id"))
     change = update(conversation).where(conversation.c.id == bindparam("b_id")).values(title=bindparam("new"))
     for _ in range(SECOND):
@@ -112,19 +112,19 @@ def test_rows_are_read_by_place_and_by_name(connection: Connection) -> None:
 
 def test_what_is_made_as_it_is_needed_goes_the_usual_way(connection: Connection) -> None:
     """Expanded lists and statements that are built for one execution are SQLAlchemy's own business, and work."""
-    fast = quick(connection)
+    fast = fast_connection(connection)
     listed = select(conversation.c.id).where(conversation.c.id.in_(bindparam("ids", expanding=True)))
     for _ in range(SECOND):
         assert fast.execute(listed, {"ids": [ID, new_id()]}).scalars().all() == [ID]
         assert len(conversations.list_recent(fast, "t", subject=None, limit=5, before=None)) == 1
         assert fast.execute(text("SELECT 1")).scalar_one() == 1
-    assert plain(fast) is connection
-    assert plain(connection) is connection
+    assert plain_connection(fast) is connection
+    assert plain_connection(connection) is connection
 
 
 def test_errors_are_sqlalchemys(connection: Connection) -> None:
     """A refused row, a missing value and a table that is not there raise on the short way what they raise on the usual one."""
-    fast = quick(connection)
+    fast = fast_connection(connection)
     row = MessageRow(1, None, 1, None, "user", "complete", 5, "c", 5, 7, salt=b"s")
     for seq in range(1, SECOND + 1):
         row.seq = seq
@@ -145,7 +145,7 @@ def test_a_lost_connection_is_not_used_again(engine: Engine) -> None:
     """When the driver says that its connection is gone, SQLAlchemy hears of it: the pool opens another."""
     look = select(conversation.c.id).where(conversation.c.id == bindparam("id"))
     with engine.connect() as connection:
-        fast = quick(connection)
+        fast = fast_connection(connection)
         for _ in range(SECOND):
             fast.execute(look, {"id": ID})
         driver: Any = connection.connection.dbapi_connection
@@ -155,28 +155,28 @@ def test_a_lost_connection_is_not_used_again(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             assert connection.invalidated
     with engine.connect() as connection:
-        assert quick(connection).execute(look, {"id": ID}).scalar_one_or_none() is None
+        assert fast_connection(connection).execute(look, {"id": ID}).scalar_one_or_none() is None
 
 
 def test_who_listens_hears_every_statement(engine: Engine) -> None:
     """While somebody listens to an engine's statements, all of them go the usual way: traces and logs are whole."""
     heard: list[str] = []
     with engine.connect() as connection:
-        assert quick(connection) is not connection
+        assert fast_connection(connection) is not connection
 
         def take(conn: Any, cursor: Any, statement: str, *more: Any) -> None:
             heard.append(statement)
 
         event.listen(engine, "before_cursor_execute", take)
         for _ in range(SECOND):
-            conversations.find(quick(connection), "t", ID)
+            conversations.find(fast_connection(connection), "t", ID)
         event.remove(engine, "before_cursor_execute", take)
     assert len(heard) == SECOND
 
 
 def test_several_rows_go_in_one_call(connection: Connection) -> None:
     """A list of rows is inserted as one, also on the short way."""
-    fast, add = quick(connection), insert(message)
+    fast, add = fast_connection(connection), insert(message)
     for first in range(1, 3 * SECOND, 2):
         fast.execute(add, [_values(seq) for seq in (first, first + 1)])
     assert connection.execute(select(func.count()).select_from(message)).scalar_one() == 3 * SECOND - 1
