@@ -15,8 +15,7 @@ from convokit.errors import InvalidInput, NotFound
 from convokit.store.schema import blob, completion, message, prompt
 from tests.audit.recordings import GIF, SCENES, Stage, changed, every_call, lookup, redacted
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, failure
-from tests.test_tools import calls
+from tests.support.server import LoopbackServer, calls, failure
 
 
 @pytest.fixture

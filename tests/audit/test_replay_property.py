@@ -17,9 +17,8 @@ from tests.audit.recordings import GIF, SMALL, STREAMING, Questions, Stage, ever
 from tests.context.histories import examples
 from tests.support.databases import Files
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, Script, chunk, failure
+from tests.support.server import LoopbackServer, Script, calls, chunk, failure
 from tests.support.server import completion as answered
-from tests.test_tools import calls
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 PROFILES = st.builds(

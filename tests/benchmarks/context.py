@@ -24,7 +24,7 @@ from convokit.store.engine import WRITE, database_url, open_engine
 from tests.benchmarks import page
 from tests.benchmarks.verify import seconds
 from tests.support.databases import Files, Postgres
-from tests.support.growing import grow
+from tests.support.large_databases import grow
 from tests.support.server import LoopbackServer
 
 SIZES = (1_000, 100_000, 1_000_000)

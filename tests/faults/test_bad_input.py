@@ -13,7 +13,7 @@ import pytest
 from convokit import Budget
 from convokit.domain.ids import MAX_SEQ
 from convokit.errors import InvalidInput, NotFound, TooLarge
-from tests.faults.stage import Stage, staged
+from tests.faults.shared_kit import Stage, staged
 
 stage = staged(developer_prompt="Be brief.")
 ROOMY = Budget(context_tokens=10_000_000)

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from convokit.errors import InvalidInput
-from tests.faults.stage import EACH_ONCE, Stage, circle, nested, staged
+from tests.faults.shared_kit import EACH_ONCE, Stage, circle, nested, staged
 
 stage = staged(EACH_ONCE)
 METADATA: list[tuple[str, Any, str]] = [

@@ -17,7 +17,7 @@ import pytest
 
 from convokit import Budget, Limits, Retry, Timeouts
 from convokit.errors import ContextOverflow, InvalidInput, NotFound, SettingsError, StoreUnavailable, Unreachable
-from tests.faults.stage import EACH_ONCE, Stage, circle, nested, staged
+from tests.faults.shared_kit import EACH_ONCE, Stage, circle, nested, staged
 from tests.faults.test_bad_input import NAMES
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer

@@ -20,8 +20,7 @@ from convokit import AsyncConvokit, Convokit
 from convokit.completion.effects import Effect, Emit
 from convokit.runtime.sync import SyncDriver
 from tests.faults import oracles
-from tests.support.server import LoopbackServer, Script, completion, stream
-from tests.test_tools import calls
+from tests.support.server import LoopbackServer, Script, calls, completion, stream
 
 WAYS = ["plain", "streamed", "tools"]
 

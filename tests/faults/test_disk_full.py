@@ -22,7 +22,7 @@ from convokit.errors import NotFound, StoreError, StoreFull, StoreUnavailable
 from convokit.store import engine
 from convokit.store.engine import database_url
 from tests.faults import oracles
-from tests.faults.runs import CHECKOUT, Child, hurried, rows
+from tests.faults.child_process import CHECKOUT, Child, hurried, rows
 from tests.support.databases import Files
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion, stream
@@ -102,7 +102,7 @@ def test_no_room_for_the_reply(face: Face, sqlite_file: str, server: LoopbackSer
 
 def test_a_file_that_may_not_grow(sqlite_file: str, server: LoopbackServer) -> None:
     """Under a quota, which SQLite reports as a failed write, all that was acknowledged is there, and the rest can follow."""
-    with Child("filling", sqlite_file, server.url) as child:
+    with Child("full_disk_process", sqlite_file, server.url) as child:
         said = child.rest()
     assert [each["error"] for each in said if "error" in each] == ["StoreFull"]
     found = oracles.check_conversation(sqlite_file, "k")

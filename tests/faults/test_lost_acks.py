@@ -21,7 +21,7 @@ from convokit.completion import effects, write_once
 from convokit.domain.turn import LATE_CALLS
 from convokit.errors import Interrupted, InvalidInput, ServerFailed
 from convokit.store import turn_writes
-from tests.faults.left import leave
+from tests.support.abandoned_turns import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face
 from tests.support.proxy import Proxy

@@ -13,7 +13,7 @@ import pytest
 from convokit.errors import StoreUnavailable
 from convokit.store import dialects as connections
 from convokit.store import engine
-from tests.faults.left import leave
+from tests.support.abandoned_turns import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face
 from tests.support.pgbouncer import PROGRAM, PgBouncer

@@ -10,9 +10,9 @@ import pytest
 
 from convokit.completion import effects, turn, write_once
 from convokit.errors import StoreUnavailable
-from tests.faults.left import Dead, Watched, leave
+from tests.support.abandoned_turns import Dead, Watched, leave
 from tests.support.faces import Face
-from tests.support.restarting import PASSWORD, RestartingPostgres
+from tests.support.restarting_postgres import PASSWORD, RestartingPostgres
 from tests.support.server import LoopbackServer, Script, completion, stream
 
 LONG = "x" * 5000

@@ -21,7 +21,7 @@ from convokit import Convokit
 from convokit.completion.effects import Clock
 from convokit.errors import ConversationBusy
 from tests.faults import oracles
-from tests.faults.runs import Child, may_write, rows, until
+from tests.faults.child_process import Child, may_write, rows, until
 from tests.support.server import LoopbackServer, Script, completion, stream
 
 WORDS = [f"w{number} " for number in range(600)]
@@ -48,7 +48,7 @@ def slow(text: str, delay_s: float) -> Script:
 def stopped(database: str, server: LoopbackServer, *, pause_s: float, **order: Any) -> Iterator[Child]:
     """Yield a worker that was stopped in the middle of its call, its lease run out."""
     sent = len(server.requests)
-    with Child("worker", json.dumps({"database": database, "url": server.url, **order})) as worker:
+    with Child("paused_process", json.dumps({"database": database, "url": server.url, **order})) as worker:
         if order.get("stream"):
             worker.said()
             until(lambda: rows(database, "SELECT count(*) FROM convokit_chunk")[0][0], "a stored piece")
