@@ -48,7 +48,7 @@ def test_no_false_alarm_after_a_move(
         assert (found.conversations, found.entries, found.broken) == (4, made.entries, 0)
         face.settle(there.close())
     if backend == "sqlite":
-        held.drop(elsewhere)
+        held.release(elsewhere)
 
 
 def _vacuum(database: str) -> None:

@@ -49,7 +49,7 @@ def databases() -> Iterator[dict[str, str]]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-bench-"))
         found = {"SQLite": Files(Path(folder)).migrated()}
         try:
-            server = Postgres()
+            server = Postgres(durable=True)
         except (ImportError, OSError) as error:
             print(f"no PostgreSQL: {error}", file=sys.stderr)
         else:

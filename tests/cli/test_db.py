@@ -57,4 +57,4 @@ def test_postgresql_works_as_well(cli: CommandLine, request: pytest.FixtureReque
     assert len(cli.json("show", "-d", url)["messages"]) == 2
     checks = {check["name"]: check for check in cli.json("doctor", "-d", url)["checks"]}
     assert checks["server"]["found"].startswith("PostgreSQL 1")
-    request.getfixturevalue("postgres").drop(url)
+    request.getfixturevalue("postgres").release(url)

@@ -47,6 +47,7 @@ def test_base64_is_the_same_on_every_turn(face: Face, kit: Any, server: Loopback
     assert one == two == {"url": f"data:image/png;base64,{PIXEL}", "detail": "low"}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "part",
     [

@@ -18,6 +18,7 @@ def _sent(server: LoopbackServer) -> list[Any]:
     return [each["content"] for each in server.requests[-1].body["messages"]]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [

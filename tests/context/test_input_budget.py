@@ -14,8 +14,9 @@ from convokit.context.validity import PartialPolicy
 from convokit.errors import InvalidInput
 from convokit.tokens.counter import REPLY_PRIMER, message_tokens
 from convokit.tokens.estimate import CharacterEstimate
-from tests.context.histories import Anything, Message, Words, call_of, careless, examples
+from tests.context.histories import Anything, Message, Words, call_of, careless
 from tests.context.oracle import refusals
+from tests.support.selection import examples
 
 STRATEGIES = pytest.mark.parametrize(
     "strategy", [StepWindow(), Everything(), LastTurns(50)], ids=lambda each: each.name
@@ -64,7 +65,7 @@ def test_a_pin_in_the_window_takes_its_room_once(strategy: Strategy) -> None:
 
 
 @STRATEGIES
-@examples(60)
+@examples(cost=4)
 @given(
     pins=st.sets(st.integers(0, 40), max_size=6),
     tokens=st.integers(60, 700),
@@ -176,7 +177,7 @@ def test_what_cannot_be_sent_of_the_path_is_not_sent_of_a_part_of_it() -> None:
     assert context.report.tokens <= 180
 
 
-@examples(150)
+@examples(cost=2)
 @given(
     history=st.lists(careless(), min_size=1, max_size=6),
     also=st.lists(st.integers(0, 30), max_size=6).map(tuple),

@@ -16,8 +16,9 @@ from convokit.context.summary import HEADING, Rolled, said, transcript, with_hea
 from convokit.domain.message import SUMMARY
 from convokit.errors import ContextOverflow
 from convokit.tokens.counter import message_tokens
-from tests.context.histories import Words, examples
+from tests.context.histories import Words
 from tests.context.oracle import refusals
+from tests.support.selection import examples
 
 COUNTER = Words()
 STRATEGIES = st.sampled_from([StepWindow(), StepWindow(), Everything(), LastTurns(3)])
@@ -66,7 +67,7 @@ def _built(
     )
 
 
-@examples(150)
+@examples(cost=2)
 @given(
     words=st.lists(st.integers(0, 30), min_size=1, max_size=50),
     strategy=STRATEGIES,
@@ -116,7 +117,7 @@ def test_it_is_valid_and_fits_whatever_is_summed_up(
     assert kept <= {part.key for part in found.report.included}
 
 
-@examples(80)
+@examples(cost=4)
 @given(words=st.lists(st.integers(0, 25), min_size=11, max_size=61), strategy=STRATEGIES)
 def test_the_start_is_the_same_with_a_summary_and_without(words: list[int], strategy: Strategy) -> None:
     """Grown turn by turn with a summary made at each move, or with every one failed, the window begins at the same places; it

@@ -373,7 +373,7 @@ def test_a_prompt_that_a_turn_is_about_to_use_stays(postgres: Any, server: Loopb
         thread.join(10)
         engine.dispose()
         assert erased == [0]
-    postgres.drop(database)
+    postgres.release(database)
 
 
 def _drop(engine: Engine, kit: Convokit) -> int:

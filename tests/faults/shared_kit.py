@@ -117,6 +117,6 @@ def staged(on: list[tuple[str, str]] = FACES, **settings: Any) -> Callable[..., 
         server.stop()
         engine.dispose()
         if isinstance(held, Postgres):
-            held.drop(database)
+            held.release(database)
 
     return pytest.fixture(scope="module", params=on, ids="-".join)(stage)

@@ -186,6 +186,6 @@ def paired() -> Callable[..., Iterator[Pair]]:
             side.server.stop()
         if isinstance(held, Postgres):
             for database in databases:
-                held.drop(database)
+                held.release(database)
 
     return pytest.fixture(scope="module", params=FACES, ids="-".join)(pair)

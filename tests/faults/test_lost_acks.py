@@ -36,7 +36,7 @@ LONG = "x" * 5000
 def url(postgres: Postgres) -> Iterator[str]:
     url = postgres.migrated()
     yield url
-    postgres.drop(url)
+    postgres.release(url)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def url(postgres: Postgres) -> Iterator[str]:
     """A migrated database, directly."""
     url = postgres.migrated()
     yield url
-    postgres.drop(url)
+    postgres.release(url)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_migrating_through_it(face: Face, pooler: PgBouncer, postgres: Postgres,
     face.settle(kit.migrate())
     assert face.settle(kit.chat("k").send("hello")).text == "echo: hello"
     face.settle(kit.close())
-    postgres.drop(url)
+    postgres.release(url)
 
 
 def test_statements_are_prepared_only_on_a_direct_connection(pooler: PgBouncer, url: str) -> None:

@@ -93,7 +93,7 @@ def late(database: str) -> list[Any]:
     return rows(database, "SELECT content, parent_seq FROM convokit_message WHERE status = 'late'")
 
 
-SLOW = pytest.mark.slow
+SLOW = pytest.mark.soak
 CASES = [
     (1, "sync", False),
     (2, "async", True),

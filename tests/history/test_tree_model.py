@@ -162,7 +162,7 @@ def test_any_sequence_keeps_the_tree(face: Face, database: str, server: Loopback
     walk.check_all(database)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(100, 140))
 def test_any_long_sequence_keeps_the_tree(files: Files, server: LoopbackServer, seed: int) -> None:
     """The same after 400 steps, forty times."""

@@ -151,7 +151,7 @@ def _read(kit: Convokit, key: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int
 
 
 @pytest.mark.parametrize("run", [None, 4])
-@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.soak)])
 def test_the_rows_read_do_not_grow(
     long: Convokit, database: str, count: int, run: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
@@ -49,7 +49,6 @@ def test_the_factor_is_enough_for_95_of_100(pairs: list[tuple[int, int | None]],
     assert counter.count("a b c d e f g h i j") == round(10 * factor)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9999), st.integers(1, 9999)), min_size=1, max_size=19), st.floats(0.1, 1.0))
 def test_a_calibrated_count_covers_what_was_reported(pairs: list[tuple[int, int]], lowest: float) -> None:
     """Multiplied by the factor, every one of a few counts is at least what the server reported (up to ten times)."""

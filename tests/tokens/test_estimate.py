@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from convokit.tokens.estimate import CharacterEstimate, _frequent
@@ -41,14 +41,12 @@ def _followed(pool: str) -> st.SearchStrategy[str]:
 MIXED = st.lists(st.sampled_from(sorted(POOLS)).flatmap(_followed), max_size=40).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
 @given(MIXED)
 def test_mixed_text_is_never_undercounted(text: str) -> None:
     """Whatever languages, code, emoji, numbers and white space a text mixes, the estimate covers its exact count."""
     assert CharacterEstimate("o200k_base").count(text) >= O200K.count(text)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_has_an_estimate(text: str) -> None:
     """No text raises; what is not known is never estimated lower than what is; no character costs more than five tokens."""

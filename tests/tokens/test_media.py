@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from convokit import ContextBuilder, Profile
@@ -66,7 +66,6 @@ def test_the_size_is_read_from_the_header(kind: str) -> None:
     assert image_size(IMAGES[kind]) == (640, 480)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.binary(max_size=80),
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff", b"RIFF1234WEBPVP8 "]),

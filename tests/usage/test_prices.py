@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import genai_prices
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -19,6 +19,7 @@ from convokit.usage.models import Price, Prices
 from convokit.usage.prices import ListedPrices, NoPrices, prices_from
 from convokit.usage.sql import HALF_HOUR_US
 from tests.support.databases import Files
+from tests.support.selection import examples
 from tests.support.server import LoopbackServer, completion
 
 LISTED = ListedPrices()
@@ -138,7 +139,7 @@ _CALLS = st.lists(
 
 
 @given(calls=_CALLS)
-@settings(max_examples=15, deadline=None)
+@examples(cost=10)
 def test_sums_cost_what_their_calls_cost(stored: _Server, calls: list[tuple[int, int, int, int]]) -> None:
     """Whatever the calls, the report's cost is the sum of what the list says of each call alone, to the last digit."""
     stored.set(calls)

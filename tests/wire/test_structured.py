@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib._parsing._completions import type_to_response_format_param
 from openai.lib._pydantic import to_strict_json_schema
@@ -385,7 +385,6 @@ FIELDS = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(FIELDS)
 def test_any_model_of_plain_types_fits(fields: dict[str, Any]) -> None:
     """Whatever is built of the types the API knows has no violation, and is what the official client makes of it."""
@@ -640,7 +639,6 @@ def test_any_reply_is_a_value_or_says_why_not(text: str, finish: str | None, ref
         assert isinstance(read(text, finish, refusal), Place)
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.builds(
         Point,
