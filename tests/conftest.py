@@ -35,6 +35,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     selection.select(config, items)
 
 
+@pytest.fixture(scope="session")
+def effort(pytestconfig: pytest.Config) -> selection.Effort:
+    """How much a test tries that has many points or rounds: "quick", with --soak-sample "sample", with --soak "soak"."""
+    return selection.effort(pytestconfig)
+
+
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CONVOKIT_DATABASE_URL", "CONVOKIT_MODEL"):

@@ -66,6 +66,7 @@ def test_without_the_group_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         pass
 
 
+@pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
 def test_a_broken_gguf_is_a_clear_error(tmp_path: Path) -> None:
@@ -94,6 +95,7 @@ def test_two_turns_with_a_real_model(cli: CommandLine) -> None:
     cli("verify")
 
 
+@pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
 def test_a_gguf_of_ones_own_is_served_the_same_way(cli: CommandLine) -> None:
@@ -104,6 +106,7 @@ def test_a_gguf_of_ones_own_is_served_the_same_way(cli: CommandLine) -> None:
     assert "--local 'my model.gguf' --continue" in result.stderr
 
 
+@pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
 def test_the_server_ends_with_its_user() -> None:
@@ -131,6 +134,7 @@ def _listens(port: int | None) -> bool:
         return client.connect_ex(("127.0.0.1", port or 0)) == 0
 
 
+@pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
 def test_a_terminal_shows_progress_and_stops_a_real_reply(terminal: Callable[..., Terminal], cli: CommandLine) -> None:

@@ -51,6 +51,7 @@ def test_a_follower_gets_what_it_missed_and_then_what_comes(
     assert len(slow.requests) == 1
 
 
+@pytest.mark.once
 def test_following_takes_up_where_the_reader_was(face: Face, kit: Any, database: str, slow: LoopbackServer) -> None:
     """`after` is the number of characters that the reader has: nothing is doubled, nothing missed, for any number."""
     running = Running(database, slow)
@@ -87,6 +88,7 @@ def test_several_may_follow_one_turn(database: str, slow: LoopbackServer) -> Non
     assert texts == [TEXT] * 4
 
 
+@pytest.mark.once
 def test_leaving_a_follower_changes_nothing_for_the_turn(
     face: Face, kit: Any, database: str, slow: LoopbackServer
 ) -> None:
@@ -98,6 +100,7 @@ def test_leaving_a_follower_changes_nothing_for_the_turn(
     assert face.settle(kit.chat("k").turns())[-1].state == "completed"
 
 
+@pytest.mark.once
 def test_a_follower_hears_the_rounds_of_a_turn_with_tools(
     face: Face, kit: Any, database: str, server: LoopbackServer
 ) -> None:

@@ -16,6 +16,7 @@ from tests.support.faces import Face
 
 pytestmark = [
     pytest.mark.local_model,
+    pytest.mark.once,
     pytest.mark.skipif(find_spec("xllamacpp") is None, reason="the `local` group is not installed"),
 ]
 
@@ -53,6 +54,7 @@ def test_plain_and_streamed_agree(face: Face, local_kit: Any) -> None:
     assert plain.usage.completion_tokens == streaming.reply.usage.completion_tokens
 
 
+@pytest.mark.soak(sample=True)
 def test_our_count_is_near_the_servers(face: Face, local_kit: Any) -> None:
     """Counted with the server's own tokenizer, the context's size is close to what the server says it was."""
     reply = face.settle(local_kit.chat("count").send("日本の首都はどこですか？ Please answer briefly. 🙂"))
@@ -61,6 +63,7 @@ def test_our_count_is_near_the_servers(face: Face, local_kit: Any) -> None:
     assert abs(counted - reply.usage.prompt_tokens) <= 30, "the template adds an instruction of its own"
 
 
+@pytest.mark.soak(sample=True)
 def test_the_second_turn_is_served_from_the_cache(face: Face, local_kit: Any) -> None:
     """The prompt's beginning stays the same from turn to turn, so the server evaluates only what is new."""
     chat = local_kit.chat("cache")
@@ -76,6 +79,7 @@ class Colour(BaseModel):
     warm: bool
 
 
+@pytest.mark.soak(sample=True)
 def test_a_schema_binds_a_real_model(face: Face, local_kit: Any) -> None:
     """A small model held to the schema answers in it."""
     chat = local_kit.chat("schema")
@@ -83,6 +87,7 @@ def test_a_schema_binds_a_real_model(face: Face, local_kit: Any) -> None:
     assert isinstance(reply.parsed, Colour)
 
 
+@pytest.mark.soak(sample=True)
 def test_tools_are_accepted(face: Face, local_kit: Any) -> None:
     """Tools reach the server in a form it takes; whatever this small model makes of them, the next turn is valid."""
 

@@ -16,6 +16,7 @@ from convokit.errors import Interrupted
 from tests.completion.summaries import HEADING, Writer, fetched, models, next_moves, sent_to, write
 from tests.faults.oracles import check_conversation
 from tests.support.faces import Face
+from tests.support.selection import keep
 from tests.support.server import LoopbackServer, Script, completion, echo, stream
 
 CHILD = """
@@ -68,7 +69,7 @@ def _by_recovering(face: Face, kit: Any, text: str) -> str:
     return _by_resuming(face, kit, text)
 
 
-@pytest.mark.parametrize("taking_over", [_by_sending, _by_resuming, _by_recovering])
+@pytest.mark.parametrize("taking_over", keep([_by_sending, _by_resuming, _by_recovering], _by_sending, sample=True))
 def test_killed_while_it_sums_up(
     face: Face,
     summed: Any,
@@ -101,6 +102,7 @@ def test_killed_while_it_sums_up(
     check_conversation(database, "k")
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize("taking_over", [_by_sending, _by_resuming])
 def test_killed_in_the_reply_behind_the_summary(
     face: Face,

@@ -27,6 +27,7 @@ from convokit.store.engine import WRITE, database_url, open_engine
 from tests.faults.shared_kit import dump
 from tests.support.canaries import change, everywhere, in_bytes, in_rows
 from tests.support.faces import Face
+from tests.support.selection import keep
 from tests.support.server import LoopbackServer, failure, stream
 
 CANARY = "canary: the words that must be gone 消去"
@@ -85,7 +86,8 @@ def _killed(checkout: Path, database: str, action: str, moment: str) -> bool:
     return ran.returncode != 0
 
 
-@pytest.mark.parametrize("action", ["redact", "erase"])
+@pytest.mark.once
+@pytest.mark.parametrize("action", keep(["redact", "erase"], "erase", sample=True))
 def test_killed_before_its_commit_nothing_happened(
     database: str, server: LoopbackServer, checkout: Path, action: str
 ) -> None:
@@ -104,6 +106,7 @@ def test_killed_before_its_commit_nothing_happened(
     assert everywhere(database, CANARY) == []
 
 
+@pytest.mark.soak(sample=True)
 def test_killed_between_two_conversations_it_is_run_again(
     database: str, server: LoopbackServer, checkout: Path
 ) -> None:

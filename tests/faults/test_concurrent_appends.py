@@ -19,6 +19,7 @@ from sqlalchemy import text as sql
 from convokit import AsyncConvokit, Convokit, Timeouts
 from tests.faults import oracles
 from tests.faults.child_process import PATIENCE_S, Child, opened, rows
+from tests.support.selection import Effort
 from tests.support.server import LoopbackServer
 
 PATIENT = Timeouts(busy_s=300)
@@ -58,13 +59,14 @@ def check_prefixes(reads: Iterable[list[Any]], path: list[Any]) -> None:
         assert begins == 0 or len(read) == 1000
 
 
+@pytest.mark.soak(sample=True)
 def test_one_conversation_takes_turns_from_eight_processes_of_eight_threads(
-    database: str, server: LoopbackServer, request: pytest.FixtureRequest
+    database: str, server: LoopbackServer, effort: Effort
 ) -> None:
     """No turn is lost, doubled or refused, the order is dense, every read is a prefix, and each call has its row."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         kit.chat("c0").send("first")
-    said = run(database=database, url=server.url, each=20 if request.config.getoption("--soak") else 1)
+    said = run(database=database, url=server.url, each=20 if effort == "soak" else 1)
     check_load(database, server, said, keys=1)
     assert any("read" in each for each in said)
 
@@ -85,9 +87,10 @@ def app_log(database: str, server: LoopbackServer) -> str:
     return database
 
 
-def test_an_applications_own_transactions_append_side_by_side(app_log: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.soak(sample=True)
+def test_an_applications_own_transactions_append_side_by_side(app_log: str, effort: Effort) -> None:
     """`convokit.store` in a caller's transaction: what it wrote and what the application wrote are there together, once."""
-    each = 40 if request.config.getoption("--soak") else 1
+    each = 40 if effort == "soak" else 1
     said = run(database=app_log, what="rows", each=each, readers=0)
     assert [one for one in said if "error" in one] == []
     assert len(said) == 64 * each
@@ -100,6 +103,7 @@ def test_an_applications_own_transactions_append_side_by_side(app_log: str, requ
     }.items()
 
 
+@pytest.mark.soak(sample=True)
 def test_a_deferred_begin_would_be_seen(files: Any, server: LoopbackServer) -> None:
     """The control: with reading transactions that turn into writing ones, SQLite refuses, and this harness sees it."""
     database = files.migrated()
@@ -111,6 +115,7 @@ def test_a_deferred_begin_would_be_seen(files: Any, server: LoopbackServer) -> N
     assert any("database is locked" in one.get("error", "") for one in said)
 
 
+@pytest.mark.soak(sample=True)
 def test_positions_without_compare_and_swap_would_be_seen(app_log: str) -> None:
     """The control: positions taken as the highest plus one come out twice, and this harness sees it."""
     said = run(database=app_log, what="highest", processes=4, threads=4, each=2, readers=0)
@@ -229,6 +234,7 @@ sys.exit(any([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
 """
 
 
+@pytest.mark.soak(sample=True)
 def test_a_kit_made_before_a_fork_serves_everybody(database: str, server: LoopbackServer) -> None:
     """Kits that were used before a fork (a preloading server) write one conversation from parent and four children."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED, database, server.url]

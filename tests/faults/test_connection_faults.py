@@ -257,8 +257,10 @@ def _bomb(begin: bytes, filling: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("begin", "filling", "named"),
     [
-        (b'{"choices": [', b" ", "reply_bytes"),
-        (b'{"choices": [{"message": {"content": "', b"x", "reply_bytes"),
+        pytest.param(b'{"choices": [', b" ", "reply_bytes", marks=pytest.mark.soak(sample=True)),
+        pytest.param(
+            b'{"choices": [{"message": {"content": "', b"x", "reply_bytes", marks=pytest.mark.soak(sample=True)
+        ),
         (b'data: {"choices": [{"delta": {"content": "', b"x", "event_bytes"),
     ],
 )

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 
 from tests.faults import jobs, oracles, recovery_checks, strace
 from tests.faults.fork_server import ForkServer, Outcome
+from tests.support.selection import Effort, keep, spread
 
 SEED = 1
 """Fixed: which points are tried without --soak."""
@@ -23,11 +24,11 @@ pytestmark = pytest.mark.skipif(strace.MISSING, reason="strace is not installed"
 class Sweep:
     """Runs all turns under strace on a file that is made anew each time."""
 
-    def __init__(self, fork_server: ForkServer, file: Path, server: jobs.Server, *, soak: bool) -> None:
+    def __init__(self, fork_server: ForkServer, file: Path, server: jobs.Server, effort: Effort) -> None:
         self._fork_server = fork_server
         self._file = file
         self._empty = file.read_bytes()
-        self._soak = soak
+        self._effort = effort
         self._server = server
         self.url = f"sqlite:///{file}"
         fork_server.warm("sync", self.url, server.url)
@@ -56,7 +57,10 @@ class Sweep:
         return contextlib.closing(recovery_checks.Finisher("sync", self.url, self._server))
 
     def points(self, every: int) -> list[strace.Point]:
-        """Return where to strike: at each sync, truncation and removal, and at each `every`-th write; at all in a soak."""
+        """Return where to strike: at each sync, truncation and removal, and at each `every`-th write; at all in a soak.
+
+        A quick run strikes at three of them.
+        """
         outcome = self.run()
         assert outcome.all("reply") == [jobs.reply_to(each) for each in jobs.TURNS]
         self.check(outcome)
@@ -64,20 +68,23 @@ class Sweep:
         syncs = [each for each in found if each[0] != "pwrite64"]
         assert len(found) > 150, "the turns write less than they used to: is the tracing right?"
         assert len(syncs) > 8, "less than one sync a commit"
-        if self._soak:
+        if self._effort == "soak":
             return found
         writes = [each for each in found if each[0] == "pwrite64"][random.Random(SEED).randrange(every) :: every]
         print(f"seed {SEED}: {len(writes)} of the writes, {len(syncs)} syncs")
-        return [each for each in found if each in syncs or each in writes]
+        chosen = [each for each in found if each in syncs or each in writes]
+        return chosen if self._effort == "sample" else spread(chosen, 5)[1:-1]
 
 
 @pytest.fixture
-def sweep(fork_server: ForkServer, sqlite_file: str, far_server: jobs.Server, pytestconfig: pytest.Config) -> Sweep:
+def sweep(fork_server: ForkServer, sqlite_file: str, far_server: jobs.Server, effort: Effort) -> Sweep:
     file = Path(str(make_url(sqlite_file).database))
-    return Sweep(fork_server, file, far_server, soak=bool(pytestconfig.getoption("--soak")))
+    return Sweep(fork_server, file, far_server, effort)
 
 
-@pytest.mark.parametrize("later_first", [False, True], ids=["repeats first", "a later question first"])
+@pytest.mark.parametrize(
+    "later_first", keep([False, True], False, sample=True), ids=["repeats first", "a later question first"]
+)
 def test_killed_at_any_write(sweep: Sweep, later_first: bool) -> None:
     """Killed before any write to the file or its log: the file is sound, nothing told is lost, nothing the server saw is
     unrecorded, the next send goes at once, and repeated under their keys all turns are there once with one reply."""
@@ -90,6 +97,7 @@ def test_killed_at_any_write(sweep: Sweep, later_first: bool) -> None:
             raise
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize("refusal", ["EIO", "ENOSPC"])
 def test_refused_at_any_write(sweep: Sweep, refusal: str) -> None:
     """A disk that refuses one write ends in a typed error or in none, never in another; nothing told is lost, the file is
@@ -104,6 +112,7 @@ def test_refused_at_any_write(sweep: Sweep, refusal: str) -> None:
     assert refused > 5
 
 
+@pytest.mark.soak(sample=True)
 def test_the_sweep_sees_what_is_lost(sweep: Sweep) -> None:
     """The control: a reply that is told before it is committed is missed at some point, or the sweep proves nothing."""
     broken: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -14,6 +14,7 @@ from convokit.store import schema
 from convokit.store.engine import WRITE, database_url, open_engine
 from tests.faults import jobs, oracles, recovery_checks
 from tests.faults.fork_server import ForkServer, Outcome
+from tests.support.selection import Effort, keep, spread
 from tests.support.server import completion
 
 PLAIN, STREAMED, REFUSED, TOOL = "a plain question", "a streamed question", "a refused question", jobs.TURNS[2]
@@ -26,7 +27,7 @@ THINNED = {
     ("async", "sqlite"): (1, 3),
     ("async", "postgresql"): (2, 3),
 }
-"""Which points are tried without --soak: where to begin, and each how many-th."""
+"""Which points are tried with --soak-sample: where to begin, and each how many-th. A quick run tries three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +170,19 @@ def stage(
     made.finisher.close()
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_killed_at_any_point(stage: Stage, name: str, pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("name", keep(SCENARIOS, "streamed", sample=True))
+def test_killed_at_any_point(stage: Stage, name: str, effort: Effort) -> None:
     """Killed at any point of a turn, a takeover, a repeat: nothing told is lost, no call goes unrecorded, the chain holds, the
     next send goes at once, and repeated under its key every question is there once with one whole reply."""
-    soak = pytestconfig.getoption("--soak")
     points = stage.points(SCENARIOS[name])
-    for number in range(0 if soak else stage.first, len(points), 1 if soak else stage.every):
-        for later_first in [False, True] if soak else [bool(number % 2)]:
+    every = range(len(points))
+    some: dict[Effort, Sequence[int]] = {
+        "quick": spread(every, 5)[1:-1],
+        "sample": every[stage.first :: stage.every],
+        "soak": every,
+    }
+    for number in some[effort]:
+        for later_first in [False, True] if effort == "soak" else [bool(number % 2)]:
             try:
                 stage.kill(f"{number}-{later_first}", SCENARIOS[name], points[number], later_first=later_first)
             except Exception as error:
@@ -184,6 +190,7 @@ def test_killed_at_any_point(stage: Stage, name: str, pytestconfig: pytest.Confi
                 raise
 
 
+@pytest.mark.soak(sample=True)
 def test_a_begin_that_is_not_durable_is_seen(stage: Stage) -> None:
     """The control: were the call made before question and call are stored, the server's request would have no row."""
     outcome = stage.run("k", PLAIN, "before Read", lost_begin=True)
@@ -191,6 +198,7 @@ def test_a_begin_that_is_not_durable_is_seen(stage: Stage) -> None:
         stage.finisher.check("k", outcome)
 
 
+@pytest.mark.soak(sample=True)
 def test_a_call_after_a_late_reply_is_closed_too(stage: Stage) -> None:
     """Where a reply came late and the turn was opened again, its worker's death leaves no call that seems to run for ever."""
     late = stage.leave_late("k", STREAMED)

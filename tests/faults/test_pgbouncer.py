@@ -56,6 +56,7 @@ def _at_once(face: Face, works: list[Callable[[], Any]]) -> list[Any]:
     return face.loop.run_until_complete(gathered())
 
 
+@pytest.mark.once
 def test_a_whole_life(face: Face, kits: list[Any], server: LoopbackServer) -> None:
     """Turns, streams, tools, repeats, a takeover and reading back, in turns by two kits on one conversation: all as ever."""
     paid: list[str] = []
@@ -85,6 +86,7 @@ def test_a_whole_life(face: Face, kits: list[Any], server: LoopbackServer) -> No
         face.settle(kits[1].chat(key).verify())
 
 
+@pytest.mark.soak(sample=True)
 def test_many_at_once_over_few_connections(face: Face, kits: list[Any], url: str) -> None:
     """Twenty senders share three connections of the server; every turn is there, and no sender saw an error."""
 
@@ -106,6 +108,7 @@ def test_many_at_once_over_few_connections(face: Face, kits: list[Any], url: str
     assert found[0] <= SERVER_CONNECTIONS + 1
 
 
+@pytest.mark.soak(sample=True)
 def test_migrating_through_it(face: Face, pooler: PgBouncer, postgres: Postgres, server: LoopbackServer) -> None:
     """The tables may be made through the pooler too: the lock is one of the transaction."""
     url = postgres.empty()
@@ -126,6 +129,7 @@ def test_statements_are_prepared_only_on_a_direct_connection(pooler: PgBouncer, 
         opened.dispose()
 
 
+@pytest.mark.soak(sample=True)
 def test_the_harness_sees_prepared_statements(
     face: Face, pooler: PgBouncer, url: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_killed_in_the_stream(face: Face, kit: Any, chat: Any, database: str, se
     face.settle(chat.verify())
 
 
+@pytest.mark.soak(sample=True)
 def test_killed_before_anything_came(face: Face, chat: Any, database: str, server: LoopbackServer) -> None:
     """Nobody has to recover: `resume` takes the turn over and makes its reply; the question is there once."""
     slow = completion("never seen")
@@ -92,6 +93,7 @@ def test_killed_before_anything_came(face: Face, chat: Any, database: str, serve
     face.settle(chat.verify())
 
 
+@pytest.mark.soak(sample=True)
 def test_killed_in_a_tool(face: Face, chat: Any, database: str, server: LoopbackServer) -> None:
     """The next question goes on behind what was recorded; the call without a result is not sent, nor run again."""
     _killed(database, server, "in a tool", tool_calls(("c1", "look", '{"what": "x"}'), streamed=True))
@@ -103,6 +105,7 @@ def test_killed_in_a_tool(face: Face, chat: Any, database: str, server: Loopback
     face.settle(chat.verify())
 
 
+@pytest.mark.soak(sample=True)
 def test_killed_again_and_again_on_two_branches(
     face: Face, kit: Any, chat: Any, database: str, server: LoopbackServer
 ) -> None:
@@ -119,6 +122,7 @@ def test_killed_again_and_again_on_two_branches(
     assert nothing == []
 
 
+@pytest.mark.soak(sample=True)
 def test_what_is_left_holds_together(face: Face, kit: Any, database: str, server: LoopbackServer) -> None:
     """After a kill, a takeover and a resume the oracles of a conversation find nothing wrong."""
     chat = kit.chat("k")

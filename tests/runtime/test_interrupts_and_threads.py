@@ -18,6 +18,7 @@ from convokit.completion import turn
 from convokit.completion.effects import Open
 from convokit.completion.options import Options
 from convokit.errors import ConversationBusy
+from tests.support.selection import keep
 from tests.support.server import LoopbackServer, completion, stream
 
 KILLED = """
@@ -53,7 +54,7 @@ def test_after_kill_9_the_next_send_goes_through_at_once(database: str, server: 
         kit.chat("k").verify()
 
 
-@pytest.mark.parametrize("delay_ms", [0, 2, 5, 10, 20, 40, 80, 160])
+@pytest.mark.parametrize("delay_ms", keep([0, 2, 5, 10, 20, 40, 80, 160], 5, 40, sample=True))
 def test_a_cancelled_task_leaves_a_usable_chat(database: str, server: LoopbackServer, delay_ms: int) -> None:
     """Cancelled at any moment, a turn is closed or was never begun; the next send goes through and the chain holds."""
     server.answer = lambda body: stream(["a ", "b "], pause_s=0.2) if body.get("stream") else completion("ok")
@@ -177,6 +178,7 @@ sys.exit(1 if any(failed) else 0)
 """
 
 
+@pytest.mark.soak(sample=True)
 def test_a_kit_may_be_forked(database: str, server: LoopbackServer) -> None:
     """A kit that was used before a fork (gunicorn --preload) works in parent and children, none on another's connection."""
     subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS, database, server.url], check=True)

