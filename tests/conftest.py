@@ -14,6 +14,7 @@ from tests.support import selection
 from tests.support.databases import Files, Postgres
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
+from tests.support.statements import share_compiled
 
 for _name, _count in (("dev", 50), ("ci", 300)):
     settings.register_profile(_name, max_examples=_count, deadline=None)
@@ -27,6 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, where no Ctrl-C could be tested
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not config.getoption("--matrix"):
+        share_compiled()
     if not config.getoption("--hypothesis-profile", None):
         settings.load_profile("soak" if config.getoption("--soak") else "ci" if config.getoption("--matrix") else "dev")
 

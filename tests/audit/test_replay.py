@@ -193,6 +193,7 @@ ALTERED: dict[str, tuple[Table, Any, dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("what", ALTERED)
 def test_what_was_altered_is_a_mismatch(stage: Stage, what: str) -> None:
     """Rows that were changed without a redaction never pass for what was sent, never raise, and the problem says where."""

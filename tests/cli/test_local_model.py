@@ -77,6 +77,7 @@ def test_a_broken_gguf_is_a_clear_error(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
 def test_two_turns_with_a_real_model(cli: CommandLine) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from convokit import Convokit
 from tests.cli.conftest import CommandLine
 from tests.support.server import LoopbackServer, stream
 
 LEFT = """
 import os, signal, sys
+import pytest
+
 from convokit import Convokit
 kit = Convokit(sys.argv[1], model="m", base_url=sys.argv[2], tenant=sys.argv[3])
 with kit.chat("k").stream("count") as events:
@@ -36,6 +40,7 @@ def test_recover_says_what_it_closed(cli: CommandLine, server: LoopbackServer) -
     assert cli.json("recover") == {"recovered": []}
 
 
+@pytest.mark.soak(sample=True)
 def test_recover_keeps_to_its_tenant_unless_told(cli: CommandLine, server: LoopbackServer) -> None:
     """Without --all-tenants only the named tenant's turns are closed; with it, everybody's, each under its name."""
     _left(cli, server, "a", "b")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
 from rich.cells import cell_len
 from sqlalchemy import update
 
@@ -104,6 +105,7 @@ def test_mistakes_are_one_line(cli: CommandLine, server: LoopbackServer) -> None
     assert "exclude each other" in cli("replay", "k", "--body", "--json", code=2).stderr
 
 
+@pytest.mark.soak(sample=True)
 def test_a_terminal_is_not_written_bytes(cli: CommandLine, server: LoopbackServer, terminal: type[Terminal]) -> None:
     """Bytes as they are could steer it: they go to files and programs. Lines fit the terminal by cells."""
     _told(cli, server)

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from convokit import Convokit
 from convokit.cli.commands import usage
 from tests.cli.conftest import CommandLine, Terminal
+from tests.support.selection import keep
 from tests.support.server import LoopbackServer, completion, failure
 
 JAPANESE = "東京の天気についてのとても長い会話の名前です"
@@ -53,7 +54,7 @@ def test_a_table_with_bars_and_a_total(talked: CommandLine) -> None:
     assert " ? " in models[2]
 
 
-@pytest.mark.parametrize("by", ["day", "model", "conversation", "tenant"])
+@pytest.mark.parametrize("by", keep(["day", "model", "conversation", "tenant"], "conversation", sample=True))
 def test_it_fits_a_narrow_terminal(talked: CommandLine, terminal: type[Terminal], by: str) -> None:
     """On 60 columns every line is one line of at most 60 cells; long names give way, Japanese ones at whole characters."""
     window = terminal("usage", "--by", by, "--all-tenants", CONVOKIT_DATABASE_URL=talked.database, NO_COLOR="1")

@@ -138,6 +138,7 @@ with kit.chat(sys.argv[3]).stream("count") as events:
 """
 
 
+@pytest.mark.soak(sample=True)
 def test_recover_closes_what_dead_workers_left(face: Face, kit: Any, database: str, server: LoopbackServer) -> None:
     """`recover` closes every turn of the tenant whose worker is gone, keeps what came, and says which they were."""
     server.script(*[stream([f"{number} " for number in range(40)], pause_s=0.1) for _ in range(2)])

@@ -250,6 +250,7 @@ with Convokit(sys.argv[1], model="m", base_url=sys.argv[2], timeouts=Timeouts(bu
 """
 
 
+@pytest.mark.soak(sample=True)
 def test_branching_at_once_is_safe(database: str, server: LoopbackServer) -> None:
     """Threads, tasks and processes fork and send together: every branch has its own number and its own path, all verify."""
     numbers: list[int | str] = []

@@ -18,7 +18,7 @@ from convokit.completion import turn
 from convokit.completion.effects import Open
 from convokit.completion.options import Options
 from convokit.errors import ConversationBusy
-from tests.support.selection import keep
+from tests.support.selection import Effort, keep
 from tests.support.server import LoopbackServer, completion, stream
 
 KILLED = """
@@ -31,6 +31,7 @@ with kit.chat("k").stream("count") as events:
 """
 
 
+@pytest.mark.once
 def test_after_kill_9_the_next_send_goes_through_at_once(database: str, server: LoopbackServer) -> None:
     """A worker killed mid-stream leaves a turn that the next send takes over; what was stored of its reply is kept."""
     server.script(stream([f"word{number} " for number in range(100)], pause_s=0.1))
@@ -184,7 +185,7 @@ def test_a_kit_may_be_forked(database: str, server: LoopbackServer) -> None:
     subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS, database, server.url], check=True)
 
 
-def test_verify_is_right_while_others_write(database: str, server: LoopbackServer) -> None:
+def test_verify_is_right_while_others_write(database: str, server: LoopbackServer, effort: Effort) -> None:
     """A verification sees one moment: turns that are written meanwhile raise no false alarm."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         kit.chat("k").send("first")
@@ -197,7 +198,7 @@ def test_verify_is_right_while_others_write(database: str, server: LoopbackServe
         thread = threading.Thread(target=write)
         thread.start()
         try:
-            for _ in range(25):
+            for _ in range(8 if effort == "quick" else 25):
                 kit.chat("k").verify()
         finally:
             stop.set()

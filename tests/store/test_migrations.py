@@ -45,6 +45,7 @@ def test_the_newest_script_is_the_one_the_code_names() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
 
 
+@pytest.mark.soak(sample=True)
 def test_alembic_check_is_clean_for_contributors(checkout: Path, tmp_path: Path) -> None:
     """`alembic upgrade head` and `alembic check` work with alembic.ini, and autogenerate finds nothing new."""
     arguments = [

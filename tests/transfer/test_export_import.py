@@ -254,6 +254,7 @@ DAMAGES: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_file_is_refused_whole(face: Face, kit: Any, twin: str, server: LoopbackServer, name: str) -> None:
     """A file that is cut off, changed, or of another kind is an error that says so, and nothing of it is written."""
@@ -325,6 +326,7 @@ FORGERIES: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("name", FORGERIES)
 def test_no_forged_row_comes_in(
@@ -373,6 +375,7 @@ def test_what_is_exported_can_be_chosen(face: Face, kit: Any, server: LoopbackSe
         count(format="csv")
 
 
+@pytest.mark.once
 def test_files_that_cannot_be_used_are_named(face: Face, kit: Any, tmp_path: Path) -> None:
     """A path that cannot be written or read is a clear error, and no half-written file is left."""
     face.settle(kit.chat("k").send("x"))

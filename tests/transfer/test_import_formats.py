@@ -163,6 +163,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_bad_conversation_is_named_and_skipped_when_asked(face: Face, kit: Any, name: str) -> None:
     """A conversation that cannot be kept is an error with its line; skipped, the others come in and it does not at all."""
@@ -178,6 +179,7 @@ def test_a_bad_conversation_is_named_and_skipped_when_asked(face: Face, kit: Any
     assert (found.conversations, found.skipped, found.problems[0].line) == (1, 1, 2)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -305,6 +307,7 @@ def test_no_import_keeps_a_conversation_from_going_on(face: Face, kit: Any, serv
     goes_on(face, kit.chat("k"), server)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("message", "match"),
     [
@@ -355,6 +358,7 @@ def test_messages_are_counted_as_the_kit_counts(face: Face, database: str) -> No
     assert into(face, face.kit(database), [{"role": "user", "content": "x"}], format="messages").messages == 1
 
 
+@pytest.mark.once
 def test_wrong_arguments_are_refused_before_a_file_is_opened(face: Face, kit: Any) -> None:
     """Another format, another policy, a key where it says nothing: clear errors."""
     with pytest.raises(SettingsError, match="format: must be one of jsonl, chatgpt, messages"):

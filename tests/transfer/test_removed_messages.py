@@ -125,6 +125,7 @@ FORGERIES: dict[str, tuple[str, str, str, str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forged_removal_is_named_by_its_line(

@@ -120,6 +120,7 @@ def test_what_the_server_says_it_costs_wins(
     assert [row.cost for row in report.rows] == [Decimal("0.0000125")] * 2
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("said", [-1, 1e300, float("nan"), "a lot", True, 10_001, None, {"total_cost": []}])
 def test_a_cost_that_cannot_be_is_not_taken(face: Face, kit: Any, server: LoopbackServer, said: Any) -> None:
     """A negative, boundless or meaningless cost is as if none had come: the price list answers."""

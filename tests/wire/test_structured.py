@@ -36,6 +36,7 @@ from convokit.domain.profile import Profile
 from convokit.errors import ContentFiltered, ParseFailed, Refused, SettingsError, Truncated, ValidationFailed
 from convokit.wire.strict_schema import violations
 from convokit.wire.structured import parsed, plain_schema, response_format, strict_schema
+from tests.support.selection import examples
 
 GENERIC = Profile()
 JSON_ONLY = Profile(json_schema=False)
@@ -385,6 +386,7 @@ FIELDS = st.dictionaries(
 )
 
 
+@examples(cost=5)
 @given(FIELDS)
 def test_any_model_of_plain_types_fits(fields: dict[str, Any]) -> None:
     """Whatever is built of the types the API knows has no violation, and is what the official client makes of it."""
@@ -625,6 +627,7 @@ def test_a_validator_of_the_models_own_speaks() -> None:
         parsed(Even, '{"n": 3}', finish_reason="stop", refusal=None)
 
 
+@examples(cost=5)
 @given(
     st.text()
     | st.recursive(st.none() | st.integers() | st.text(), lambda of: st.lists(of) | st.dictionaries(st.text(), of)).map(
@@ -639,6 +642,7 @@ def test_any_reply_is_a_value_or_says_why_not(text: str, finish: str | None, ref
         assert isinstance(read(text, finish, refusal), Place)
 
 
+@examples(cost=5)
 @given(
     st.builds(
         Point,
