@@ -22,4 +22,4 @@ def told(request: pytest.FixtureRequest) -> Iterator[Histories]:
     made.engine.dispose()
     server.stop()
     if isinstance(held, Postgres):
-        held.drop(database)
+        held.release(database)

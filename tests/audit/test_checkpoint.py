@@ -218,6 +218,7 @@ SPOILT: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", SPOILT)
 def test_a_checkpoint_that_was_altered(face: Face, talked: Any, tmp_path: Path, name: str) -> None:
     """Whatever was done to the file, it proves nothing any more, and that is what is said: the history is not blamed."""

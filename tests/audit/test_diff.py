@@ -186,6 +186,7 @@ def test_every_reason_has_a_case() -> None:
     assert set(CASES) == set(get_args(Reason))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("reason", CASES)
 def test_the_first_difference_has_its_reason(stage: Stage, reason: str) -> None:
     """The reason, the place and the sentence for people are those of what was done to the conversation."""

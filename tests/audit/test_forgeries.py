@@ -118,6 +118,7 @@ def test_contradictions(told: Histories, name: str) -> None:
         assert isinstance(found, ChainBroken), row
 
 
+@pytest.mark.once
 def test_the_outcome_of_a_completed_turn(told: Histories) -> None:
     """A completed turn is completed, and its reply is its reply: no other state and no other message passes."""
     for row in rows(told.engine, turn, told.rich):

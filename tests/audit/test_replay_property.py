@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from convokit import Budget, Convokit, Profile, Retry
 from convokit.context.strategy import Everything, LastTurns
 from tests.audit.recordings import GIF, SMALL, STREAMING, Questions, Stage, every_call, lookup
-from tests.context.histories import examples
 from tests.support.databases import Files
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, Script, chunk, failure
+from tests.support.selection import examples
+from tests.support.server import LoopbackServer, Script, calls, chunk, failure
 from tests.support.server import completion as answered
-from tests.test_tools import calls
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 PROFILES = st.builds(
@@ -94,7 +93,7 @@ def played(files: Files) -> Iterator[Stage]:
 
 
 @given(kits=st.tuples(KITS, KITS), turns=st.lists(TURNS, min_size=1, max_size=4))
-@examples(40)
+@examples(cost=8)
 def test_whatever_was_sent_is_shown_again(played: Stage, kits: tuple[Any, Any], turns: list[Any]) -> None:
     """Whatever the settings, the turns and what the server makes of them: every request is shown again, and nothing else."""
     played.server.requests.clear()

@@ -40,6 +40,7 @@ from tests.audit.tampering import (
     undone,
     verdict,
 )
+from tests.support.selection import Effort
 
 OWNED = [name for name, table in TABLES.items() if "conversation_id" in table.c]
 FRESH = UUID("00000000-0000-7000-8000-00000000000f")
@@ -116,8 +117,9 @@ def _all(told: Histories) -> tuple[UUID, ...]:
     return (told.rich, told.erased, told.open)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("table", [name for name in TABLES if COVERAGE[name].proven])
-def test_every_proven_column_of_every_row(told: Histories, table: str) -> None:
+def test_every_proven_column_of_every_row(told: Histories, table: str, effort: Effort) -> None:
     """One value changed in one row, whatever to: found, and the place is named. A change the database refuses is none."""
     missed, tried = [], 0
     for conversation_id in _all(told):
@@ -126,7 +128,8 @@ def test_every_proven_column_of_every_row(told: Histories, table: str) -> None:
         for row in _rows_of(told, table, conversation_id):
             for name in proven(TABLES[table], row):
                 column = TABLES[table].c[name]
-                for value in other_values(column, row[name], told.empty, ids):
+                values = other_values(column, row[name], told.empty, ids)
+                for value in values if effort != "quick" else values[tried % (len(values) or 1) :][:1]:
                     error = after(told.engine, conversation_id, changing(TABLES[table], row, **{name: value}))
                     tried += error != "refused"
                     said = _said(table, row, error, ofs)

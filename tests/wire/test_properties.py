@@ -16,6 +16,7 @@ from convokit.domain.reply import ParsedReply
 from convokit.errors import ConvokitError
 from convokit.wire import errors
 from convokit.wire.accumulate import Accumulator, parse_completion
+from tests.support.selection import examples
 
 from .vectors import reader, sse
 
@@ -121,6 +122,7 @@ def kept(completion: ParsedReply) -> dict[str, Any]:
     return found
 
 
+@examples(cost=3)
 @given(st.data(), st.lists(st.tuples(MESSAGE, FINISH), min_size=1, max_size=2), TOP)
 def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
     data: st.DataObject, choices: list[tuple[dict[str, Any], str]], top: dict[str, Any]
@@ -183,6 +185,7 @@ def test_random_json_raises_nothing_but_our_errors(values: list[Any], streaming:
     json.dumps(kept(found.completion()), allow_nan=False).encode()
 
 
+@examples(cost=3)
 @given(st.lists(st.dictionaries(KEYS, JSON, max_size=6), max_size=4))
 def test_random_chunks_raise_nothing_but_our_errors(chunks: list[dict[str, Any]]) -> None:
     """Chunks with the right keys and the wrong values raise nothing else either."""
