@@ -159,9 +159,9 @@ def _exchange(scope: KitState, call: ActiveCall) -> Flow[None]:
             yield from _hand_out(scope, call, events, now)
             call.content_at = max(call.content_at, scope.clock.monotonic())  # a slow reader is not a silent server
     yield CloseResponse()
-    call.spent.append(reader.completion().usage)
-    for answer in reader.completion().choices[:1]:
-        filtered = errors.error_from_choice(answer, reader.completion())
+    call.spent.append(reader.build_reply().usage)
+    for answer in reader.build_reply().choices[:1]:
+        filtered = errors.find_filter_error(answer, reader.build_reply())
         if filtered is not None:
             raise filtered
 
@@ -260,7 +260,7 @@ def _refusal(scope: KitState, call: ActiveCall, head: ResponseHead) -> Flow[Mode
         body += data
     yield CloseResponse()
     secrets = (call.key,) if call.key else ()
-    return errors.error_from_response(
+    return errors.build_response_error(
         head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=secrets
     )
 

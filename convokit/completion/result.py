@@ -26,7 +26,7 @@ from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
 from convokit.store import messages, turn_changes, turns
 from convokit.tokens.counter import count_message
 from convokit.wire import headers, structured
-from convokit.wire.values import reported_cost
+from convokit.wire.values import parse_cost_nanousd
 
 _ENDED = {
     "interrupted": "the reply broke off",
@@ -90,7 +90,7 @@ RowsFor = Callable[[ConversationRow], list[MessageRow]]
 
 def rows_of(call: ActiveCall, outcome: Outcome, now: int) -> RowsFor:
     """Write the outcome into the call's row, and return what builds the reply rows behind any given last seq."""
-    completion = call.reader.completion() if call.reader is not None else ParsedReply([])
+    completion = call.reader.build_reply() if call.reader is not None else ParsedReply([])
     complete = outcome.status != "partial" and outcome.error is None
     close(call, completion, outcome, now)
     answers = [answer for answer in completion.choices if complete or _worth_keeping(answer)]
@@ -169,7 +169,7 @@ def spoken(answer: ReplyChoice) -> tuple[dict[str, Any], list[Blob]]:
 
 def sounds_of(call: ActiveCall) -> list[Blob]:
     """Return the sounds in a call's answers."""
-    answers = call.reader.completion().choices if call.reader is not None else []
+    answers = call.reader.build_reply().choices if call.reader is not None else []
     return [blob for answer in answers if answer.audio for blob in spoken(answer)[1]]
 
 
@@ -183,7 +183,7 @@ def close(call: ActiveCall, completion: ParsedReply, outcome: Outcome, now: int)
     row.response_id = _said(call, completion.response_id)
     row.finish_reason = _said(call, completion.choices[0].finish_reason) if completion.choices else None
     row.service_tier = _said(call, completion.service_tier)
-    row.cost_nanousd = reported_cost(completion.usage_details, call.head.headers if call.head is not None else {})
+    row.cost_nanousd = parse_cost_nanousd(completion.usage_details, call.head.headers if call.head is not None else {})
     row.details = _said(call, _details(completion))
     _count(row, _usage(call, completion))
     row.salt = hashchain.new_salt()
@@ -247,7 +247,7 @@ def reply_of(call: ActiveCall, settled: turn_changes.Written) -> Reply:
         raise ConvokitError("the server answered with no choice at all")
     reader = call.reader
     assert reader is not None
-    completion = reader.completion()
+    completion = reader.build_reply()
     saved = [Message.of(settled.conversation.id, row) for row in settled.rows]
     parsed = _parsed(call, completion.choices[0])
     return Reply.model_construct(

@@ -174,7 +174,7 @@ def make(scope: KitState, running: calls.ActiveCall) -> Flow[None]:
 def _text(call: calls.ActiveCall) -> str:
     """Return the summary that came. Raises: BadReply when it is none."""
     assert call.reader is not None
-    answers = call.reader.completion().choices
+    answers = call.reader.build_reply().choices
     text = repair_text(answers[0].content or "").strip() if answers and not answers[0].refusal else ""
     if not text:
         raise BadReply("the model refused to sum up" if answers and answers[0].refusal else "the summary is empty")
@@ -190,7 +190,7 @@ def _recorded(
     error: ModelError | ContextOverflow | None,
 ) -> Flow[None]:
     now = scope.clock.now_us()
-    completion = call.reader.completion() if call.reader is not None else ParsedReply([])
+    completion = call.reader.build_reply() if call.reader is not None else ParsedReply([])
     close(call, completion, Outcome("open", "complete" if error is None else "partial", error), now)
     draft = _draft(running, work, text, now)
     summary = SummaryRow(work.from_seq, work.parent.seq, now, message_seq=draft.seq)

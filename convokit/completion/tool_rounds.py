@@ -33,7 +33,7 @@ Prepared = tuple[Callable[..., Any], dict[str, Any]] | ConvokitError
 def wanted(call: calls.ActiveCall) -> list[dict[str, Any]]:
     """Return the calls to run: all that the reply asks for, or none when one of them is the caller's own to run."""
     assert call.reader is not None
-    answers = call.reader.completion().choices
+    answers = call.reader.build_reply().choices
     asked = answers[0].tool_calls if answers else []
     tools = call.prepared.plan.tools
     own = [tools.get(_function(each)[0]) for each in asked]

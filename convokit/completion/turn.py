@@ -162,7 +162,7 @@ def answer(scope: KitState, running: calls.ActiveCall) -> Flow[Reply]:
             rounds += 1
             yield from run_round(scope, running, asked, rounds)
     except Stopped:
-        whole = running.reader is not None and running.reader.completion().done and not wanted(running)
+        whole = running.reader is not None and running.reader.build_reply().done and not wanted(running)
         outcome = Outcome("completed", "complete") if whole else Outcome("interrupted", "partial")
         yield from _closed(scope, running, outcome, patience_s=LEAVING_S)
         raise

@@ -14,8 +14,8 @@ from convokit.domain.events import StreamEvent, TextDelta
 from convokit.domain.reply import ParsedReply
 from convokit.errors import BadReply, ModelError
 from convokit.wire import errors
-from convokit.wire.choice import Choice
-from convokit.wire.values import count, describe, mend, mend_all, read_usage, weight
+from convokit.wire.choice import ChoiceParser
+from convokit.wire.values import count_chars, describe_json, parse_count, parse_usage, repair_json, repair_surrogates
 
 MAX_CHOICES = 1024
 _SAID_ONCE = ("id", "model", "created")
@@ -29,11 +29,11 @@ def call_id() -> str:
     return f"call_{uuid.uuid4().hex}"
 
 
-class Accumulator:
+class ReplyParser:
     """Chunks in, stream events out, and the completion they make. `size` is about how many characters are held."""
 
     def __init__(self, *, new_id: Callable[[], str] = call_id) -> None:
-        self.choices: dict[int, Choice] = {}
+        self.choices: dict[int, ChoiceParser] = {}
         self._new_id = new_id
         self._known: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
@@ -49,29 +49,29 @@ class Accumulator:
     def text_chars(self) -> int:
         """How many characters `text` has, without making it."""
         first = self.choices.get(0)
-        return first.chars if first is not None else 0
+        return first.content_chars if first is not None else 0
 
     def text_after(self, chars: int) -> str:
         """Return the text of choice 0 without its first `chars` characters, at the cost of what is returned."""
         first = self.choices.get(0)
-        if first is None or not first.content or chars >= first.chars:
+        if first is None or not first.content or chars >= first.content_chars:
             return ""
         parts = first.content
-        at, begins = len(parts), first.chars
+        at, begins = len(parts), first.content_chars
         while begins > chars:
             at -= 1
             begins -= len(parts[at])
         return "".join(parts[at:])[chars - begins :]
 
     @property
-    def size(self) -> int:
+    def size_chars(self) -> int:
         """About how many characters are held."""
-        return self._size + sum(choice.size + choice.chars for choice in self.choices.values())
+        return self._size + sum(choice.other_chars + choice.content_chars for choice in self.choices.values())
 
     @property
     def done(self) -> bool:
         """Whether every choice has its finish reason."""
-        return bool(self.choices) and all(choice.finish for choice in self.choices.values())
+        return bool(self.choices) and all(choice.finish_reason for choice in self.choices.values())
 
     def feed(self, chunk: Any) -> list[StreamEvent]:
         """Take a chunk and say what it brought.
@@ -90,20 +90,20 @@ class Accumulator:
         if choice.content is None or choice.half or not text.isascii():
             return choice.feed({"delta": {"content": text}})
         choice.content.append(text)
-        choice.chars += len(text)
+        choice.content_chars += len(text)
         return [TextDelta(text, index)]
 
-    def completion(self) -> ParsedReply:
+    def build_reply(self) -> ParsedReply:
         """Return what the chunks make so far."""
         known = self._known
-        extra: dict[str, Any] = mend_all(self._extra)
+        extra: dict[str, Any] = repair_json(self._extra)
         return ParsedReply(
-            choices=[self.choices[index].answer(self._new_id) for index in sorted(self.choices)],
+            choices=[self.choices[index].build_choice(self._new_id) for index in sorted(self.choices)],
             response_id=_text(known.get("id")),
             model=_text(known.get("model")),
-            created=count(known.get("created")),
-            usage=read_usage(self._usage, extra.get("timings")),
-            usage_details=mend_all(self._usage),
+            created=parse_count(known.get("created")),
+            usage=parse_usage(self._usage, extra.get("timings")),
+            usage_details=repair_json(self._usage),
             service_tier=_text(known.get("service_tier")),
             system_fingerprint=_text(known.get("system_fingerprint")),
             done=self.done,
@@ -112,7 +112,7 @@ class Accumulator:
 
     def _feed(self, chunk: Any) -> list[StreamEvent]:
         if not isinstance(chunk, dict):
-            raise BadReply(f"the server sent something that is not a chunk of a reply: {describe(chunk)}")
+            raise BadReply(f"the server sent something that is not a chunk of a reply: {describe_json(chunk)}")
         choices = chunk.get("choices")
         events: list[StreamEvent] = []
         failed = False
@@ -121,25 +121,25 @@ class Accumulator:
                 if isinstance(piece, dict):
                     choice = self._choice(piece, position)
                     events += choice.feed(piece)
-                    failed = failed or choice.finish == "error"
+                    failed = failed or choice.finish_reason == "error"
         if errors.is_error(chunk):
-            raise errors.from_payload(chunk, partial=self.text)
+            raise errors.build_payload_error(chunk, partial=self.text)
         if failed:
-            raise errors.from_payload(_ENDED_IN_ERROR, partial=self.text)
+            raise errors.build_payload_error(_ENDED_IN_ERROR, partial=self.text)
         known = self._known
         for key, value in chunk.items():
             if value is not None and key not in _DROPPED and known.get(key) != value:
                 self._take(key, value)
         return events
 
-    def _choice(self, choice: dict[str, Any], position: int) -> Choice:
+    def _choice(self, choice: dict[str, Any], position: int) -> ChoiceParser:
         index = choice.get("index")
         number = index if isinstance(index, int) and not isinstance(index, bool) else position
         known = self.choices.get(number)
         if known is None:
             if len(self.choices) >= MAX_CHOICES:
                 raise BadReply(f"the server sent more than {MAX_CHOICES:,} choices")
-            known = self.choices[number] = Choice(number)
+            known = self.choices[number] = ChoiceParser(number)
         return known
 
     def _take(self, key: str, value: Any) -> None:
@@ -147,12 +147,12 @@ class Accumulator:
             if isinstance(value, (str, int, float)) and (key in _LAST or not self._known.get(key)):
                 self._known[key] = value  # Azure's first chunk has them empty, so empty is not yet said
         elif key == "usage" and isinstance(value, dict):
-            weight(value)
+            count_chars(value)
             self._usage = value
         else:
             old = self._extra.get(key)
             if old != value:
-                self._size += weight(value) - weight(old)
+                self._size += count_chars(value) - count_chars(old)
                 self._extra[key] = value
 
 
@@ -161,12 +161,12 @@ def parse_completion(body: Any, *, new_id: Callable[[], str] = call_id) -> Parse
 
     Raises: the ModelError or ContextOverflow that the body carries; BadReply when there is no choice in it.
     """
-    accumulator = Accumulator(new_id=new_id)
+    accumulator = ReplyParser(new_id=new_id)
     accumulator.feed(body)
     if not accumulator.choices:
-        raise BadReply(f"the answer holds no choices: {describe(body)}")
-    return accumulator.completion()
+        raise BadReply(f"the answer holds no choices: {describe_json(body)}")
+    return accumulator.build_reply()
 
 
 def _text(value: Any) -> str | None:
-    return mend(value) or None if isinstance(value, str) else None
+    return repair_surrogates(value) or None if isinstance(value, str) else None

@@ -17,8 +17,8 @@ from typing import Any
 
 from convokit.domain.events import AudioDelta, Finished, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta
 from convokit.domain.reply import ReplyChoice
-from convokit.wire.tool_calls import Call, Calls
-from convokit.wire.values import mend, mend_all, weight
+from convokit.wire.tool_calls import PartialToolCall, PartialToolCalls
+from convokit.wire.values import count_chars, repair_json, repair_surrogates
 
 _ENCODED = re.compile(r"[^=]+=*")
 _JOINED_KEYS = ("text", "summary", "data")
@@ -64,23 +64,23 @@ def join_details(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-class Choice:
+class ChoiceParser:
     """One choice on its way. `chars` counts its content, `size` is about how much it holds besides, so that someone can stop
     it. `half` is the first half of a surrogate pair, waiting for the other."""
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.finish = ""
-        self.size = 256
-        self.chars = 0
+        self.finish_reason = ""
+        self.other_chars = 256
+        self.content_chars = 0
         self.content: list[str] | None = None
         self._begun = False
         self.half = ""
         self._refusal: list[str] | None = None
         self._reasoning: list[str] | None = None
         self._reasoning_key = ""
-        self._calls = Calls()
-        self._function_call: Call | None = None
+        self._calls = PartialToolCalls()
+        self._function_call: PartialToolCall | None = None
         self._audio: dict[str, list[Any]] = {}
         self._annotations: list[dict[str, Any]] = []
         self._details: list[dict[str, Any]] | None = None
@@ -104,23 +104,25 @@ class Choice:
                 self._take_outer(key, value, events)
         return events
 
-    def answer(self, new_id: Callable[[], str]) -> ReplyChoice:
+    def build_choice(self, new_id: Callable[[], str]) -> ReplyChoice:
         """Return what the pieces make so far; `new_id` names the tool calls that their server did not."""
-        extra = {key: mend("".join(parts)) for key, parts in self._joined.items()} | mend_all(self._other)
+        extra = {key: repair_surrogates("".join(parts)) for key, parts in self._joined.items()} | repair_json(
+            self._other
+        )
         if self._details is not None:
-            extra["reasoning_details"] = mend_all(join_details(self._details))
+            extra["reasoning_details"] = repair_json(join_details(self._details))
         if self._function_call is not None:
-            extra["function_call"] = self._function_call.function()
+            extra["function_call"] = self._function_call.build_function()
         return ReplyChoice(
             index=self.index,
             content=None if self.content is None else "".join(self.content) + ("\ufffd" if self.half else ""),
             refusal=_text(self._refusal),
             reasoning=_text(self._reasoning),
-            tool_calls=[call.value(new_id) for call in self._calls.all],
+            tool_calls=[call.build(new_id) for call in self._calls.all],
             audio=self._spoken(),
-            annotations=mend_all(self._annotations),
-            finish_reason=mend(self.finish) or None,
-            logprobs=mend_all(self._logprobs),
+            annotations=repair_json(self._annotations),
+            finish_reason=repair_surrogates(self.finish_reason) or None,
+            logprobs=repair_json(self._logprobs),
             extra=extra,
         )
 
@@ -130,19 +132,19 @@ class Choice:
         elif key == "refusal" and isinstance(value, str):
             self._refusal = self._add(self._refusal, value)
             if value:
-                events.append(RefusalDelta(mend(value), self.index))
+                events.append(RefusalDelta(repair_surrogates(value), self.index))
         elif key == "tool_calls" and isinstance(value, list):
-            self.size += weight(value)
+            self.other_chars += count_chars(value)
             pieces = [piece for piece in value if isinstance(piece, dict)]
-            events += [self._calls.add(piece, self.index, whole=whole) for piece in pieces]
+            events += [self._calls.feed(piece, self.index, whole=whole) for piece in pieces]
         elif key == "function_call" and isinstance(value, dict):
-            self.size += weight(value)
-            self._function_call = self._function_call or Call(0)
+            self.other_chars += count_chars(value)
+            self._function_call = self._function_call or PartialToolCall(0)
             self._function_call.add_function(value)
         elif key == "audio" and isinstance(value, dict):
             self._take_audio(value, events)
         elif key == "reasoning_details" and isinstance(value, list):
-            self.size += weight(value)
+            self.other_chars += count_chars(value)
             self._details = self._details if self._details is not None else []
             self._details += [{**piece, "whole": whole} for piece in value if isinstance(piece, dict)]
         elif key != "role":
@@ -154,7 +156,7 @@ class Choice:
             text = value if value.isascii() and not self.half else self._whole_characters(value)
             if text:
                 self.content.append(text)
-                self.chars += len(text)
+                self.content_chars += len(text)
                 events.append(TextDelta(text, self.index))
         elif isinstance(value, list):  # Mistral's reasoning models send parts
             for part in value:
@@ -172,30 +174,30 @@ class Choice:
         if text and "\ud800" <= text[-1] <= "\udbff":
             self.half = text[-1]
             text = text[:-1]
-        return mend(text)
+        return repair_surrogates(text)
 
     def _take_reasoning(self, text: str, events: list[StreamEvent]) -> None:
         self._reasoning = self._add(self._reasoning, text)
         if text:
-            events.append(ReasoningDelta(mend(text), self.index))
+            events.append(ReasoningDelta(repair_surrogates(text), self.index))
 
     def _take_audio(self, value: dict[str, Any], events: list[StreamEvent]) -> None:
-        self.size += weight(value)
+        self.other_chars += count_chars(value)
         for key, item in value.items():
             parts = self._audio.setdefault(key, [])
             if item is not None and (not parts or (key in ("data", "transcript") and isinstance(item, str))):
                 parts.append(item)
         data, transcript = value.get("data"), value.get("transcript")
         if data or transcript:
-            spoken = mend(transcript) if isinstance(transcript, str) else ""
+            spoken = repair_surrogates(transcript) if isinstance(transcript, str) else ""
             events.append(AudioDelta(data if isinstance(data, str) else "", spoken, self.index))
 
     def _spoken(self) -> dict[str, Any] | None:
-        audio = {key: mend_all(parts[0]) if parts else None for key, parts in self._audio.items()}
+        audio = {key: repair_json(parts[0]) if parts else None for key, parts in self._audio.items()}
         for key in ("data", "transcript"):
             if isinstance(audio.get(key), str):
                 text = "".join(part for part in self._audio[key] if isinstance(part, str))
-                audio[key] = join_base64(text) if key == "data" else mend(text)
+                audio[key] = join_base64(text) if key == "data" else repair_surrogates(text)
         return audio or None
 
     def _take_unknown(self, key: str, value: Any, events: list[StreamEvent]) -> None:
@@ -205,21 +207,21 @@ class Choice:
                 self._reasoning_key = self._reasoning_key or (key if value else "")
                 self._take_reasoning(value if key == self._reasoning_key else "", events)
         elif key == "annotations" and isinstance(value, list):
-            self.size += weight(value)
+            self.other_chars += count_chars(value)
             self._annotations += [item for item in value if isinstance(item, dict)]
         else:
             self._keep(key, value)
 
     def _take_outer(self, key: str, value: Any, events: list[StreamEvent]) -> None:
         if key == "finish_reason":
-            if isinstance(value, str) and value and value != self.finish:
+            if isinstance(value, str) and value and value != self.finish_reason:
                 if self.half:  # the other half will not come any more
                     self.half = ""
                     self._take_content("\ufffd", events)
-                self.finish = value
-                events.append(Finished(mend(value), self.index))
+                self.finish_reason = value
+                events.append(Finished(repair_surrogates(value), self.index))
         elif key == "logprobs" and isinstance(value, dict):
-            self.size += weight(value)
+            self.other_chars += count_chars(value)
             merged = self._logprobs = self._logprobs if self._logprobs is not None else {}
             for name, items in value.items():
                 if isinstance(items, list) and isinstance(merged.get(name), list):
@@ -234,11 +236,11 @@ class Choice:
     def _keep(self, key: str, value: Any) -> None:
         old = self._other.get(key)
         if old != value:
-            self.size += weight(value) - weight(old)
+            self.other_chars += count_chars(value) - count_chars(old)
             self._other[key] = value
 
     def _add(self, parts: list[str] | None, text: str) -> list[str]:
-        self.size += len(text)
+        self.other_chars += len(text)
         if parts is None:
             return [text]
         parts.append(text)
@@ -246,7 +248,7 @@ class Choice:
 
 
 def _text(parts: list[str] | None) -> str | None:
-    return None if parts is None else mend("".join(parts))
+    return None if parts is None else repair_surrogates("".join(parts))
 
 
 def _part_text(value: Any) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convokit.errors import BadReply
-from convokit.wire.values import describe, excerpt, loads
+from convokit.wire.values import describe_json, parse_json, shorten
 
 _READ_BYTES = 64 * 1024
 _HTML_TAG = re.compile(r"<(?:script|style)\b[^<]*</(?:script|style)>|<[^<>]*>", re.IGNORECASE)
@@ -28,7 +28,7 @@ _CUT = "[key]"
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ErrorBody:
     """What an error answer says. `error` is the error object itself, for what only one vendor knows."""
 
     message: str = ""
@@ -36,18 +36,18 @@ class Fault:
     code: str | None = None
     param: str | None = None
     status: int | None = None
-    error: dict[str, Any] = field(default_factory=dict)
+    raw: dict[str, Any] = field(default_factory=dict)
 
 
-def clean(text: str, secrets: Iterable[str] = ()) -> str:
+def redact_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     """Return the text on one line of 500 characters at most, without keys."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, _CUT)
-    return excerpt(_SECRET.sub(lambda found: (found["named"] or "") + _CUT, text[:4096]))
+    return shorten(_SECRET.sub(lambda found: (found["named"] or "") + _CUT, text[:4096]))
 
 
-def is_error(payload: dict[str, Any]) -> bool:
+def is_error_payload(payload: dict[str, Any]) -> bool:
     """Whether an object that should be a reply, or a chunk of one, is an error instead."""
     if payload.get("error") or payload.get("object") in ("error", "Error"):
         return True
@@ -60,25 +60,27 @@ def is_error(payload: dict[str, Any]) -> bool:
     )
 
 
-def from_body(body: bytes, secrets: Iterable[str] = ()) -> Fault:
+def parse_error_body(body: bytes, secrets: Iterable[str] = ()) -> ErrorBody:
     """Return the fault in the body of an answer that failed."""
     text = body[:_READ_BYTES].decode("utf-8-sig", "replace").strip()
     if not text:
-        return Fault()
+        return ErrorBody()
     if text[0] in "{[":
         try:
-            return from_payload(loads(text), secrets)
+            return parse_error_payload(parse_json(text), secrets)
         except BadReply:
-            return Fault(message=clean(text, secrets))
-    return Fault(message=clean(_HTML_TAG.sub(" ", text[:4096]) if text[0] == "<" else text, secrets))
+            return ErrorBody(message=redact_secrets(text, secrets))
+    return ErrorBody(message=redact_secrets(_HTML_TAG.sub(" ", text[:4096]) if text[0] == "<" else text, secrets))
 
 
-def from_payload(payload: Any, secrets: Iterable[str] = ()) -> Fault:
+def parse_error_payload(payload: Any, secrets: Iterable[str] = ()) -> ErrorBody:
     """Return the fault in an error answer that is JSON."""
     if isinstance(payload, list) and payload:
         payload = payload[0]
     if not isinstance(payload, dict):
-        return Fault(message=clean(payload if isinstance(payload, str) else describe(payload), secrets))
+        return ErrorBody(
+            message=redact_secrets(payload if isinstance(payload, str) else describe_json(payload), secrets)
+        )
     error = payload.get("error")
     if isinstance(error, list) and error:
         error = error[0]
@@ -91,8 +93,8 @@ def from_payload(payload: Any, secrets: Iterable[str] = ()) -> Fault:
         message = f"{message}: {upstream}" if message else upstream
     code = _word(error.get("code"), secrets) or _word(_inner(error, "detail").get("code"), secrets)
     kind = _word(error.get("type"), secrets) or _word(_inner(error, "metadata").get("error_type"), secrets)
-    return Fault(
-        message=clean(message or describe(payload), secrets),
+    return ErrorBody(
+        message=redact_secrets(message or describe_json(payload), secrets),
         type=kind or (_word(error.get("status"), secrets) if not _status(error.get("status")) else None),
         code=code,
         param=_word(error.get("param"), secrets) or _word(param, secrets),
@@ -100,7 +102,7 @@ def from_payload(payload: Any, secrets: Iterable[str] = ()) -> Fault:
             filter(None, map(_status, (error.get("status"), code, payload.get("statusCode"), payload.get("status")))),
             None,
         ),
-        error=error,
+        raw=error,
     )
 
 
@@ -127,7 +129,7 @@ def _upstream(error: dict[str, Any]) -> str:
     raw = _inner(error, "metadata").get("raw")
     if isinstance(raw, str) and raw[:1] in ("{", "["):
         try:
-            raw = loads(raw)
+            raw = parse_json(raw)
         except BadReply:
             return raw
     if isinstance(raw, dict):
@@ -144,7 +146,7 @@ def _inner(error: dict[str, Any], key: str) -> dict[str, Any]:
 def _word(value: Any, secrets: Iterable[str]) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
-    return clean(str(value), secrets)[:120] or None
+    return redact_secrets(str(value), secrets)[:120] or None
 
 
 def _status(value: Any) -> int | None:

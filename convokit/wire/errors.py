@@ -28,7 +28,7 @@ from convokit.errors import (
 )
 from convokit.wire import error_body
 from convokit.wire import headers as said
-from convokit.wire.error_body import Fault
+from convokit.wire.error_body import ErrorBody
 
 _NAMES = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded", "context_overflow"}
@@ -120,13 +120,13 @@ _HINTS = (
 _OVER_LIMIT = re.compile(r"Limit:? (\d+), Requested:? (\d+)")
 
 
-def overflow(fault: Fault, status: int | None) -> ContextOverflow | None:
+def find_overflow(fault: ErrorBody, status: int | None) -> ContextOverflow | None:
     """Return the overflow a fault speaks of, with the numbers it gives; None when it is about something else."""
     named = not _NAMES.isdisjoint({fault.code, fault.type})
     if not named and (status not in _STATUSES or not _SIGNS.search(fault.message)):
         return None
-    needed = _number(fault.error.get("n_prompt_tokens")) or _find(_NEEDED, fault.message)  # llama.cpp says both apart
-    available = _number(fault.error.get("n_ctx")) or _find(_AVAILABLE, fault.message)
+    needed = _number(fault.raw.get("n_prompt_tokens")) or _find(_NEEDED, fault.message)  # llama.cpp says both apart
+    available = _number(fault.raw.get("n_ctx")) or _find(_AVAILABLE, fault.message)
     detail = "" if needed and available else fault.message
     return ContextOverflow(needed, available, counter="the server", detail=detail)
 
@@ -143,7 +143,7 @@ def _number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def error_from_response(
+def build_response_error(
     status: int, headers: Mapping[str, str], body: bytes, *, retry_after_now: float, secrets: Iterable[str] = ()
 ) -> ModelError | ContextOverflow:
     """Return the error in an answer whose status is not 2xx.
@@ -153,7 +153,7 @@ def error_from_response(
     """
     secrets = tuple(secrets)
     facts: dict[str, Any] = {
-        "request_id": error_body.clean(said.parse_request_id(headers) or "", secrets) or None,
+        "request_id": error_body.redact_secrets(said.parse_request_id(headers) or "", secrets) or None,
         "retry_after_s": said.parse_retry_after_s(headers, retry_after_now),
     }
     if 300 <= status < 400:
@@ -165,21 +165,21 @@ def error_from_response(
             status=status,
             **facts,
         )
-    error = _classify(error_body.from_body(body, secrets), status, status, facts)
+    error = _classify(error_body.parse_error_body(body, secrets), status, status, facts)
     wish = said.parse_should_retry(headers)
     if wish is not None and isinstance(error, ModelError):
         error.should_retry = wish
     return error
 
 
-def from_payload(
+def build_payload_error(
     payload: Any, *, status: int | None = None, partial: str = "", request_id: str | None = None
 ) -> ModelError | ContextOverflow:
     """Return the error that an error object inside a 200, or inside a stream, stands for.
 
     `status` is used where the object names none. `partial` is the text that came before it.
     """
-    fault = error_body.from_payload(payload)
+    fault = error_body.parse_error_payload(payload)
     shown = fault.status or status
     judged = fault.status or next((_STATUS_OF[word] for word in (fault.code, fault.type) if word in _STATUS_OF), status)
     return _classify(fault, judged, shown, {"partial": partial, "request_id": request_id})
@@ -187,10 +187,10 @@ def from_payload(
 
 def is_error(payload: dict[str, Any]) -> bool:
     """Whether an object that should be a reply, or a chunk of one, is an error instead."""
-    return error_body.is_error(payload)
+    return error_body.is_error_payload(payload)
 
 
-def error_from_choice(answer: ReplyChoice, completion: ParsedReply) -> ContentFiltered | None:
+def find_filter_error(answer: ReplyChoice, completion: ParsedReply) -> ContentFiltered | None:
     """Return the error for an answer that a content filter cut, with what came of it as `partial`; None for any other."""
     if answer.finish_reason != "content_filter":
         return None
@@ -203,10 +203,10 @@ def error_from_choice(answer: ReplyChoice, completion: ParsedReply) -> ContentFi
 
 
 def _classify(
-    fault: Fault, judged: int | None, shown: int | None, facts: dict[str, Any]
+    fault: ErrorBody, judged: int | None, shown: int | None, facts: dict[str, Any]
 ) -> ModelError | ContextOverflow:
     """Return the error for a fault. `judged` is the status it is judged by, `shown` the one somebody really said."""
-    too_long = overflow(fault, judged)
+    too_long = find_overflow(fault, judged)
     if too_long is not None:
         return too_long
     words = {fault.code, fault.type}
@@ -230,7 +230,7 @@ def _classify(
     return error
 
 
-def _rate_limited(message: str, fault: Fault, facts: dict[str, Any]) -> RateLimited:
+def _rate_limited(message: str, fault: ErrorBody, facts: dict[str, Any]) -> RateLimited:
     error = RateLimited(message, **facts)
     found = _OVER_LIMIT.search(fault.message)
     if found and int(found[2][:15]) > int(found[1][:15]):  # this one request is larger than a whole minute's allowance
@@ -238,7 +238,7 @@ def _rate_limited(message: str, fault: Fault, facts: dict[str, Any]) -> RateLimi
     return error
 
 
-def _message(fault: Fault, status: int | None) -> str:
+def _message(fault: ErrorBody, status: int | None) -> str:
     said_code = fault.code if fault.code and fault.code != str(status) else fault.type
     head = " ".join(filter(None, (f"HTTP {status}" if status else "the server reports an error", said_code)))
     return f"{head}: {fault.message or _phrase(status)}"
@@ -251,18 +251,18 @@ def _phrase(status: int | None) -> str:
         return "no reason given"
 
 
-def _categories(fault: Fault) -> dict[str, Any] | None:
+def _categories(fault: ErrorBody) -> dict[str, Any] | None:
     """Return what a content filter said of each category; None when no filter spoke."""
-    inner = fault.error.get("innererror")
+    inner = fault.raw.get("innererror")
     inner = inner if isinstance(inner, dict) else {}
-    for source in (inner, fault.error):
+    for source in (inner, fault.raw):
         for key in ("content_filter_result", "content_filter_results"):
             if isinstance(source.get(key), dict):
                 return dict(source[key])
-    blocked = fault.error.get("misalignment")
+    blocked = fault.raw.get("misalignment")
     if isinstance(blocked, dict):
         return {"misalignment": {"error_type": blocked.get("error_type")}}
-    metadata = fault.error.get("metadata")
+    metadata = fault.raw.get("metadata")
     reasons = metadata.get("reasons") if isinstance(metadata, dict) else None
     if isinstance(reasons, list):  # OpenRouter's moderation; it also quotes the text, which stays out
         return {reason: {"filtered": True} for reason in reasons if isinstance(reason, str)}
@@ -270,7 +270,7 @@ def _categories(fault: Fault) -> dict[str, Any] | None:
     return {} if any(code in _FILTERS for code in codes if isinstance(code, str)) else None
 
 
-def _hint(fault: Fault, status: int | None) -> str | None:
+def _hint(fault: ErrorBody, status: int | None) -> str | None:
     """Return what would work instead; None when the fault is not about something that is missing."""
     if status in (401, 403, 404):
         return None

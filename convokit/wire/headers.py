@@ -38,7 +38,7 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|μs|ns|h|m|s)")
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
 
 
-def endpoint_url(base_url: str) -> str:
+def build_endpoint_url(base_url: str) -> str:
     """Return the URL of Chat Completions below a base URL (`https://host/v1`, with or without a slash or a query).
 
     Raises: SettingsError for anything but http and https, and for a user or password in it.
@@ -88,10 +88,10 @@ def build_headers(
         elif profile.needs_key:
             raise SettingsError("api_key", f"{profile.provider} needs one: pass api_key, or set OPENAI_API_KEY")
     headers = {name: value for name, value in headers.items() if name.lower() not in given}
-    return headers | checked_headers(extra)
+    return headers | validate_headers(extra)
 
 
-def checked_headers(extra: Mapping[str, str]) -> dict[str, str]:
+def validate_headers(extra: Mapping[str, str]) -> dict[str, str]:
     """Return headers that can be sent. Raises: SettingsError for a name or value that cannot, and for those of the body."""
     for name, value in extra.items():
         if not _NAME.fullmatch(name):

@@ -58,7 +58,7 @@ class _Fitting:
         self.now = now
         self.send_names = send_names
         pattern = profile.tool_call_id_pattern
-        self.call_id: Callable[[str], str] = _same if pattern is None else functools.partial(mapped_id, pattern)
+        self.call_id: Callable[[str], str] = _same if pattern is None else functools.partial(map_tool_call_id, pattern)
 
     def message(self, message: Mapping[str, Any], place: str) -> dict[str, Any]:
         role = message.get("role")
@@ -75,7 +75,7 @@ class _Fitting:
         if role == FUNCTION:
             out["name"] = name
         elif self.send_names and isinstance(name, str) and role != TOOL:
-            slug = slugged(name)
+            slug = slugify_name(name)
             if slug:
                 out["name"] = slug
         return out
@@ -149,7 +149,7 @@ class _Fitting:
             out["content"] = audio.get("transcript") or ""
 
 
-def mapped_id(pattern: str, id: str) -> str:
+def map_tool_call_id(pattern: str, id: str) -> str:
     """Return the id itself if it matches the pattern, else one that does and is always the same for this id."""
     if re.fullmatch(pattern, id):
         return id
@@ -172,7 +172,7 @@ def _id_length(pattern: str) -> int:
     raise SettingsError("Profile.tool_call_id_pattern", f"{pattern!r} matches no id of letters and digits")
 
 
-def slugged(name: str) -> str:
+def slugify_name(name: str) -> str:
     """Return a name in the characters the API allows, at most 64 of them; empty when nothing of it is left."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
     return _NOT_IN_NAMES.sub("_", plain).strip("_")[:64]
@@ -182,7 +182,7 @@ def _called(name: Any) -> str:
     """Return the name of what a model called as the API takes it back: models make up names that it refuses."""
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
-    return slugged(name if isinstance(name, str) else "") or "unnamed"
+    return slugify_name(name if isinstance(name, str) else "") or "unnamed"
 
 
 def _same(id: str) -> str:

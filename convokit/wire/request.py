@@ -18,7 +18,7 @@ from convokit.domain.params import RequestParams
 from convokit.domain.profiles import Profile
 from convokit.domain.reply import Change
 from convokit.errors import InvalidInput, ModelError, SettingsError
-from convokit.wire.headers import build_headers, checked_headers, endpoint_url
+from convokit.wire.headers import build_endpoint_url, build_headers, validate_headers
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 __all__ = [
@@ -27,9 +27,9 @@ __all__ = [
     "RENDERER",
     "Mode",
     "RenderedRequest",
+    "build_endpoint_url",
     "build_headers",
     "drop_parameter",
-    "endpoint_url",
     "render_request",
 ]
 
@@ -80,7 +80,7 @@ _OUR_NAMES = {"metadata": "api_metadata"}
 _CODES = frozenset({"unsupported_parameter", "unsupported_value"})
 
 
-def encode(body: dict[str, Any]) -> bytes:
+def encode_body(body: dict[str, Any]) -> bytes:
     """Return the body as it is sent.
 
     Raises: SettingsError or InvalidInput naming the first key whose value is no JSON; the value itself is not shown.
@@ -153,7 +153,9 @@ def render_request(
     body: dict[str, Any] = {"model": model, "messages": list(messages)}
     body |= {key: values[key] for key in ORDER if key in values}
     body |= params.get("extra_body", {})
-    return RenderedRequest(body, encode(body), tuple(fitting.changes), checked_headers(params.get("extra_headers", {})))
+    return RenderedRequest(
+        body, encode_body(body), tuple(fitting.changes), validate_headers(params.get("extra_headers", {}))
+    )
 
 
 def drop_parameter(params: RequestParams, error: ModelError) -> RequestParams | None:
@@ -255,7 +257,7 @@ class _Fitting:
             return
         if kind == "json_schema" and not self.profile.json_schema:
             problem = f"{self.profile.name} takes no schema"
-            if self.mode == "drop" and self.profile.json_object and says_json(messages):
+            if self.mode == "drop" and self.profile.json_object and has_json_word(messages):
                 values["response_format"] = {"type": "json_object"}
                 self.changes.append(
                     Change(parameter="response_format", action="changed", reason=f"{problem}: json_object")
@@ -265,7 +267,7 @@ class _Fitting:
         elif kind == "json_object" and not self.profile.json_object:
             if not self.settle("response_format", f"{self.profile.name} does not know json_object"):
                 del values["response_format"]
-        elif kind == "json_object" and not says_json(messages):
+        elif kind == "json_object" and not has_json_word(messages):
             raise SettingsError("response_format", "json_object needs the word JSON somewhere in the messages")
 
     def settle(self, name: str, problem: str) -> bool:
@@ -278,7 +280,7 @@ class _Fitting:
         return False
 
 
-def says_json(messages: Sequence[Mapping[str, Any]]) -> bool:
+def has_json_word(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the word JSON stands anywhere in the messages, which json_object demands."""
     for message in messages:
         content = message.get("content")

@@ -12,10 +12,10 @@ from convokit.domain.reply import ParsedReply
 from convokit.errors import BadReply, Interrupted, ModelError
 from convokit.settings import Limits
 from convokit.wire import error_body
-from convokit.wire.accumulate import Accumulator
+from convokit.wire.accumulate import ReplyParser
 from convokit.wire.sse import SseDecoder
 from convokit.wire.template import Template
-from convokit.wire.values import loads
+from convokit.wire.values import parse_json
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _EXCERPT_BYTES = 1024
@@ -32,7 +32,7 @@ class ReplyReader:
         self.content_seen = False
         self._content_type = content_type.partition(";")[0].strip().lower()
         self._limit = limits.reply_bytes
-        self._accumulator = Accumulator()
+        self._accumulator = ReplyParser()
         self._template = Template()
         self._decoder = SseDecoder(limits.event_bytes)
         self._body: bytearray | None = None if streaming else bytearray()
@@ -62,12 +62,12 @@ class ReplyReader:
         """Return `text` without its first `chars` characters, at the cost of what is returned."""
         return self._accumulator.text_after(chars)
 
-    def completion(self) -> ParsedReply:
+    def build_reply(self) -> ParsedReply:
         """Return the completion as far as it came."""
         if not self.finished:
-            return self._accumulator.completion()
+            return self._accumulator.build_reply()
         if self._whole is None:
-            self._whole = self._accumulator.completion()
+            self._whole = self._accumulator.build_reply()
         return self._whole
 
     def feed(self, data: bytes) -> list[StreamEvent]:
@@ -126,7 +126,7 @@ class ReplyReader:
         for payload in payloads:
             text = template.read(payload)
             if text is None:
-                chunk = loads(payload)
+                chunk = parse_json(payload)
                 events += accumulator.feed(chunk)
                 template.learn(payload, chunk)
                 self._read_any = True
@@ -134,7 +134,9 @@ class ReplyReader:
                 events += accumulator.feed_text(text, template.index)
         if payloads:
             self.content_seen = True
-            if self._bytes > self._limit and accumulator.size > self._limit:  # what is held is less than what came
+            if (
+                self._bytes > self._limit and accumulator.size_chars > self._limit
+            ):  # what is held is less than what came
                 raise Interrupted(f"the reply is over the limit of {self._limit:,} bytes (Limits.reply_bytes)")
         if self._decoder.too_large:
             raise self._decoder.refusal()
@@ -144,7 +146,7 @@ class ReplyReader:
         events: list[StreamEvent] = []
         for payload in self._decoder.end():
             try:
-                chunk = loads(payload)
+                chunk = parse_json(payload)
             except BadReply:
                 if not self._read_any and not payload.startswith("{"):
                     raise
@@ -179,7 +181,7 @@ class ReplyReader:
         if text[0] not in "{[":
             raise BadReply(f"the answer is {self._what()} and not a completion: {_shown(body)}")
         try:
-            value = loads(text)
+            value = parse_json(text)
         except BadReply:
             if text[-1] in "}]":
                 raise
@@ -203,4 +205,4 @@ class ReplyReader:
 
 
 def _shown(body: bytes) -> str:
-    return error_body.from_body(body[: 4 * _EXCERPT_BYTES]).message
+    return error_body.parse_error_body(body[: 4 * _EXCERPT_BYTES]).message

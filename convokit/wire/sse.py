@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 
 from convokit.errors import BadReply
-from convokit.wire.values import loads
+from convokit.wire.values import parse_json
 
 _BOM = b"\xef\xbb\xbf"
 _LF = 10
@@ -149,7 +149,7 @@ class SseDecoder:
 def _as_error(value: str) -> str:
     """Return an error that came outside of `data` in the form of one that came inside."""
     try:
-        parsed = loads(value)
+        parsed = parse_json(value)
     except BadReply:
         parsed = value
     if isinstance(parsed, dict) and parsed.get("error"):

@@ -47,13 +47,13 @@ def list_violations(schema: Mapping[str, Any]) -> list[str]:
     return check.problems
 
 
-def json_type(value: Any) -> str:
+def name_json_type(value: Any) -> str:
     """Return JSON's name for the type of a value."""
     kinds = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", list: "array"}
     return kinds.get(type(value), "object")
 
 
-def looks_around(pattern: str) -> bool:
+def has_lookaround(pattern: str) -> bool:
     """Whether a regular expression looks ahead or behind, which the API answers with an error (500, in part)."""
     plain = pattern.replace("\\\\", "").replace("\\(", "")
     return any(token in plain for token in _LOOKAROUND)
@@ -144,7 +144,7 @@ class _Check:
     def values(self, node: Mapping[str, Any], path: str) -> None:
         if "format" in node and str(node["format"]) not in FORMATS:
             self.found(path, f"format {node['format']!r} is not allowed; {', '.join(sorted(FORMATS))} are")
-        if looks_around(str(node.get("pattern", ""))):
+        if has_lookaround(str(node.get("pattern", ""))):
             self.found(path, "pattern may not look ahead or behind")
         if "const" in node:
             self.chars += len(str(node["const"]))

@@ -22,13 +22,13 @@ from pydantic.json_schema import GenerateJsonSchema
 from convokit.domain.profiles import Profile
 from convokit.domain.text import dump_json
 from convokit.errors import ContentFiltered, Refused, SettingsError, Truncated, ValidationFailed
-from convokit.wire.strict_schema import FORMATS, ROOT, json_type, list_violations, looks_around
+from convokit.wire.strict_schema import FORMATS, ROOT, has_lookaround, list_violations, name_json_type
 
 __all__ = [
     "build_response_format",
+    "list_validation_problems",
     "list_violations",
     "parse_structured",
-    "places",
     "to_plain_schema",
     "to_strict_schema",
 ]
@@ -106,7 +106,7 @@ def parse_structured(model: type[Value], text: str | None, *, finish_reason: str
     try:
         return adapter.validate_json(_unfenced(text))
     except ValidationError as error:
-        raise ValidationFailed(text, places(error)) from None
+        raise ValidationFailed(text, list_validation_problems(error)) from None
 
 
 def _unfenced(text: str) -> str:
@@ -117,7 +117,7 @@ def _unfenced(text: str) -> str:
     return text
 
 
-def places(error: ValidationError) -> list[str]:
+def list_validation_problems(error: ValidationError) -> list[str]:
     """Return each place that did not fit and why, without the value that was there."""
     found = []
     for each in error.errors(include_url=False, include_input=False, include_context=False):
@@ -237,7 +237,7 @@ def _noted(node: dict[str, Any]) -> dict[str, Any]:
         for key, value in node.items()
         if key in _NOTED
         or (key == "format" and value not in FORMATS)
-        or (key == "pattern" and looks_around(str(value)))
+        or (key == "pattern" and has_lookaround(str(value)))
     }
     if not notes:
         return node
@@ -251,13 +251,13 @@ def _typed(node: dict[str, Any]) -> dict[str, Any]:
     if "type" in node:
         return node
     if "const" in node:
-        return {**node, "type": json_type(node["const"])}
+        return {**node, "type": name_json_type(node["const"])}
     values = node.get("enum")
     if not isinstance(values, list) or "anyOf" in node:
         return node
     kinds: dict[str, list[Any]] = {}
     for value in values:
-        kinds.setdefault(json_type(value), []).append(value)
+        kinds.setdefault(name_json_type(value), []).append(value)
     each = [{"type": kind} if kind == "null" else {"type": kind, "enum": of} for kind, of in kinds.items()]
     rest = {key: value for key, value in node.items() if key != "enum"}
     return {**rest, **each[0]} if len(each) == 1 else {**rest, "anyOf": each}

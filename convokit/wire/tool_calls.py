@@ -13,10 +13,10 @@ from typing import Any
 
 from convokit.domain.events import ToolCallDelta
 from convokit.domain.text import repair_text
-from convokit.wire.values import mend, mend_all
+from convokit.wire.values import repair_json, repair_surrogates
 
 
-class Call:
+class PartialToolCall:
     """One tool call on its way."""
 
     __slots__ = ("arguments", "extra", "function_extra", "id", "kind", "name", "position")
@@ -61,7 +61,7 @@ class Call:
                 self.function_extra[key] = value
         return added
 
-    def complete(self) -> bool:
+    def has_complete_arguments(self) -> bool:
         """Whether the arguments are a whole JSON object, so that a name with more of them begins another call."""
         text = "".join(self.arguments)
         if not text.endswith("}"):
@@ -71,39 +71,43 @@ class Call:
         except (ValueError, RecursionError):
             return False
 
-    def function(self) -> dict[str, Any]:
+    def build_function(self) -> dict[str, Any]:
         """Return the function as it is stored; nothing at all for arguments means that there are none."""
-        arguments = mend("".join(self.arguments))
-        return {"name": mend(self.name), "arguments": arguments or "{}", **mend_all(self.function_extra)}
+        arguments = repair_surrogates("".join(self.arguments))
+        return {
+            "name": repair_surrogates(self.name),
+            "arguments": arguments or "{}",
+            **repair_json(self.function_extra),
+        }
 
-    def value(self, new_id: Callable[[], str]) -> dict[str, Any]:
+    def build(self, new_id: Callable[[], str]) -> dict[str, Any]:
         """Return the whole call as it is stored; `new_id` names one that its server did not."""
         self.id = self.id or new_id()
         kind = self.kind or "function"
         if kind == "custom":
-            text = mend("".join(self.arguments))
-            body = {"name": mend(self.name), "input": text, **mend_all(self.function_extra)}
+            text = repair_surrogates("".join(self.arguments))
+            body = {"name": repair_surrogates(self.name), "input": text, **repair_json(self.function_extra)}
         else:
-            body = self.function()
+            body = self.build_function()
         return {
-            "id": repair_text(mend(self.id)),
+            "id": repair_text(repair_surrogates(self.id)),
             "type": kind,
             kind if kind == "custom" else "function": body,
-            **mend_all(self.extra),
+            **repair_json(self.extra),
         }
 
 
-class Calls:
+class PartialToolCalls:
     """The tool calls of one choice, in the order in which they began."""
 
     __slots__ = ("_by_id", "_by_index", "all")
 
     def __init__(self) -> None:
-        self.all: list[Call] = []
-        self._by_index: dict[int, Call] = {}
-        self._by_id: dict[str, Call] = {}
+        self.all: list[PartialToolCall] = []
+        self._by_index: dict[int, PartialToolCall] = {}
+        self._by_id: dict[str, PartialToolCall] = {}
 
-    def add(self, piece: dict[str, Any], choice: int, *, whole: bool) -> ToolCallDelta:
+    def feed(self, piece: dict[str, Any], choice: int, *, whole: bool) -> ToolCallDelta:
         """Take a piece (`whole`: a call of a reply that was not streamed) and say what it added."""
         call = self._new() if whole else self._call(piece)
         added = call.add(piece)
@@ -111,7 +115,7 @@ class Calls:
             self._by_id.setdefault(call.id, call)
         return ToolCallDelta(call.position, call.id, call.name, added, choice)
 
-    def _call(self, piece: dict[str, Any]) -> Call:
+    def _call(self, piece: dict[str, Any]) -> PartialToolCall:
         index, name = piece.get("index"), _text(piece.get("id"))
         known = self._by_id.get(name) if name else None
         if not isinstance(index, int):
@@ -129,18 +133,22 @@ class Calls:
         self._by_index[index] = call
         return call
 
-    def _new(self) -> Call:
-        call = Call(len(self.all))
+    def _new(self) -> PartialToolCall:
+        call = PartialToolCall(len(self.all))
         self.all.append(call)
         return call
 
 
-def _begins_another(call: Call, piece: dict[str, Any]) -> bool:
+def _begins_another(call: PartialToolCall, piece: dict[str, Any]) -> bool:
     function = piece.get("function")
     if not isinstance(function, dict) or not function.get("name"):
         return False
     arguments = function.get("arguments")
-    return bool(arguments) and (not isinstance(arguments, str) or bool(arguments.strip())) and call.complete()
+    return (
+        bool(arguments)
+        and (not isinstance(arguments, str) or bool(arguments.strip()))
+        and call.has_complete_arguments()
+    )
 
 
 def _text(value: Any) -> str:

@@ -32,7 +32,7 @@ def _finite(number: str) -> float | None:
 DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: None, parse_float=_finite)
 
 
-def loads(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Return the value of a JSON text. Raises: BadReply with an excerpt, whatever is wrong with it."""
     try:
         value, end = DECODER.raw_decode(text)
@@ -43,44 +43,44 @@ def loads(text: str) -> Any:
     try:
         return DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        raise BadReply(f"the server sent something that is not JSON: {excerpt(text)}") from (
+        raise BadReply(f"the server sent something that is not JSON: {shorten(text)}") from (
             error if isinstance(error, RecursionError) else None
         )
 
 
-def excerpt(text: str) -> str:
+def shorten(text: str) -> str:
     """Return the beginning of a text on one line, fit for a message or a log."""
-    line = _NOT_PRINTABLE.sub(" ", mend(text[: 2 * EXCERPT_CHARS])).strip()
+    line = _NOT_PRINTABLE.sub(" ", repair_surrogates(text[: 2 * EXCERPT_CHARS])).strip()
     return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"
 
 
-def describe(value: Any) -> str:
+def describe_json(value: Any) -> str:
     """Return an excerpt of a JSON value, whatever it is."""
     try:
-        return excerpt(json.dumps(value, ensure_ascii=False))
+        return shorten(json.dumps(value, ensure_ascii=False))
     except (RecursionError, TypeError, ValueError):
         return f"a {type(value).__name__}"
 
 
-def mend(text: str) -> str:
+def repair_surrogates(text: str) -> str:
     """Return the text with surrogate pairs joined and lone halves replaced; the same object where there are none."""
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def mend_all(value: Any) -> Any:
+def repair_json(value: Any) -> Any:
     """Return a JSON value with every string in it mended."""
     if isinstance(value, str):
-        return mend(value)
+        return repair_surrogates(value)
     if isinstance(value, list):
-        return [mend_all(item) for item in value]
+        return [repair_json(item) for item in value]
     if isinstance(value, dict):
-        return {mend(key): mend_all(item) for key, item in value.items()}
+        return {repair_surrogates(key): repair_json(item) for key, item in value.items()}
     return value
 
 
-def weight(value: Any, depth: int = 0) -> int:
+def count_chars(value: Any, depth: int = 0) -> int:
     """Return about how many characters a JSON value holds. Raises: BadReply when it is nested past reason."""
     if isinstance(value, str):
         return len(value)
@@ -89,11 +89,11 @@ def weight(value: Any, depth: int = 0) -> int:
     if depth > MAX_DEPTH:
         raise BadReply(f"the server sent JSON nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
-        return 16 + sum(len(key) + weight(item, depth + 1) for key, item in value.items())
-    return 16 + sum(weight(item, depth + 1) for item in value)
+        return 16 + sum(len(key) + count_chars(item, depth + 1) for key, item in value.items())
+    return 16 + sum(count_chars(item, depth + 1) for item in value)
 
 
-def read_usage(details: dict[str, Any], timings: Any = None) -> Usage:
+def parse_usage(details: dict[str, Any], timings: Any = None) -> Usage:
     """Return the counts of a `usage` object; `timings` is llama.cpp's, which knows what came from its cache."""
     if not details:
         return Usage()
@@ -105,11 +105,11 @@ def read_usage(details: dict[str, Any], timings: Any = None) -> Usage:
         timings.get("cache_n") if isinstance(timings, dict) else None,
     )
     return Usage(
-        prompt_tokens=count(details.get("prompt_tokens")),
-        completion_tokens=count(details.get("completion_tokens")),
-        total_tokens=count(details.get("total_tokens")),
+        prompt_tokens=parse_count(details.get("prompt_tokens")),
+        completion_tokens=parse_count(details.get("completion_tokens")),
+        total_tokens=parse_count(details.get("total_tokens")),
         cached_tokens=cached,
-        cache_write_tokens=count(prompt.get("cache_write_tokens")),
+        cache_write_tokens=parse_count(prompt.get("cache_write_tokens")),
         reasoning_tokens=_first(completion.get("reasoning_tokens"), details.get("reasoning_tokens")),
         source="reported",
     )
@@ -120,7 +120,7 @@ _MOST_USD = 10_000
 """No call costs more: a larger number is a mistake, or an attempt to overflow a sum."""
 
 
-def reported_cost(details: dict[str, Any], headers: Mapping[str, str]) -> int | None:
+def parse_cost_nanousd(details: dict[str, Any], headers: Mapping[str, str]) -> int | None:
     """Return what the server says the call cost, in billionths of a US dollar, or None when it does not say."""
     said = details.get("cost")  # OpenRouter
     if isinstance(said, dict):  # Perplexity
@@ -140,10 +140,10 @@ def _inner(details: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _first(*values: Any) -> int | None:
-    return next((each for each in map(count, values) if each is not None), None)
+    return next((each for each in map(parse_count, values) if each is not None), None)
 
 
-def count(value: Any) -> int | None:
+def parse_count(value: Any) -> int | None:
     """Return a whole number that is one, whatever a server put in its place."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

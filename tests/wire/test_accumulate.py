@@ -11,17 +11,17 @@ import pytest
 from convokit.domain.events import AudioDelta, Finished, ReasoningDelta, RefusalDelta, TextDelta
 from convokit.domain.reply import ParsedReply, ReplyChoice
 from convokit.errors import BadReply, ModelError
-from convokit.wire.accumulate import MAX_CHOICES, Accumulator, parse_completion
+from convokit.wire.accumulate import MAX_CHOICES, ReplyParser, parse_completion
 
 from .vectors import chunk, piece, reply
 
 
 def made(*chunks: dict[str, Any]) -> ParsedReply:
     """The completion of these chunks."""
-    accumulator = Accumulator(new_id=iter(f"call_{number}" for number in range(99)).__next__)
+    accumulator = ReplyParser(new_id=iter(f"call_{number}" for number in range(99)).__next__)
     for one in chunks:
         accumulator.feed(one)
-    return accumulator.completion()
+    return accumulator.build_reply()
 
 
 def answer(*deltas: dict[str, Any], finish: str = "stop") -> ReplyChoice:
@@ -72,13 +72,13 @@ def test_b54_usage_is_kept_wherever_it_comes(where: str) -> None:
 def test_b57_choices_accumulate_apart_and_out_of_order() -> None:
     """With n > 1 every choice is its own, whichever comes first."""
     chunks = [chunk({"content": "b"}, index=1), chunk({"content": "a"}), chunk({"content": "B"}, "stop", 1)]
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     events = [event for one in [*chunks, chunk({"content": "A"})] for event in accumulator.feed(one)]
     assert TextDelta("b", 1) in events
     assert accumulator.text == "aA"
     assert not accumulator.done
     accumulator.feed(chunk({}, "length"))
-    found = accumulator.completion()
+    found = accumulator.build_reply()
     assert [(one.index, one.content, one.finish_reason) for one in found.choices] == [
         (0, "aA", "length"),
         (1, "bB", "stop"),
@@ -96,11 +96,11 @@ def test_b58_null_empty_and_absent_content_stay_apart(message: dict[str, Any], c
 
 def test_b59_refusal_is_kept_apart_from_content() -> None:
     """A refusal is not the reply's text."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     events = [event for part in ("I can", "not") for event in accumulator.feed(chunk({"refusal": part}))]
     assert events == [RefusalDelta("I can"), RefusalDelta("not")]
     assert accumulator.text == ""
-    found = accumulator.completion().choices[0]
+    found = accumulator.build_reply().choices[0]
     assert (found.content, found.refusal) == (None, "I cannot")
 
 
@@ -119,22 +119,22 @@ def test_b60_audio_pieces_concatenate_as_data() -> None:
 def test_b60_audio_cut_anywhere_is_joined_as_it_came() -> None:
     """Audio that was encoded as a whole and cut somewhere is simply joined, and each piece is an event."""
     whole = base64.b64encode(b"some audio data!").decode()
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     events = [event for cut in (whole[:5], whole[5:]) for event in accumulator.feed(chunk({"audio": {"data": cut}}))]
     assert events == [AudioDelta(whole[:5], ""), AudioDelta(whole[5:], "")]
-    audio = accumulator.completion().choices[0].audio
+    audio = accumulator.build_reply().choices[0].audio
     assert audio == {"data": whole}
 
 
 @pytest.mark.parametrize("keys", [("reasoning_content",), ("reasoning",), ("reasoning_content", "reasoning")])
 def test_b61_reasoning_lands_in_one_field_never_in_content(keys: tuple[str, ...]) -> None:
     """Both names of reasoning fill one field, once; the key it came under is kept for the server that wants it back."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     events = [
         e for text in ("Hm", "m") for e in accumulator.feed(chunk({"content": None, **dict.fromkeys(keys, text)}))
     ]
     assert events == [ReasoningDelta("Hm"), ReasoningDelta("m")]
-    found = accumulator.completion().choices[0]
+    found = accumulator.build_reply().choices[0]
     assert (found.content, found.reasoning) == (None, "Hmm")
     assert found.extra == dict.fromkeys(keys, "Hmm")
 
@@ -148,12 +148,12 @@ def test_b61_absent_reasoning_is_none_and_empty_is_empty() -> None:
 
 def test_b62_azure_filter_after_the_finish_updates_the_finish_reason() -> None:
     """A filter that answers late changes the finish reason; a choice without a delta is no accident."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     accumulator.feed(chunk({"content": "a"}))
     assert accumulator.feed(chunk({}, "stop")) == [Finished("stop")]
     late = {"index": 0, "finish_reason": "content_filter", "content_filter_results": {"hate": {"filtered": True}}}
     assert accumulator.feed({"choices": [late]}) == [Finished("content_filter")]
-    found = accumulator.completion().choices[0]
+    found = accumulator.build_reply().choices[0]
     assert found.finish_reason == "content_filter"
     assert found.extra["content_filter_results"] == {"hate": {"filtered": True}}
 
@@ -178,14 +178,14 @@ def test_logprobs_are_joined() -> None:
 
 def test_surrogate_pairs_cut_between_chunks_are_joined() -> None:
     """Half a character waits for its other half; one that never comes is U+FFFD, in events as in what is kept."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     events = [
         event
         for text in ("a\ud83d", "\ude00b", "\ude00", "c\ud83d")
         for event in accumulator.feed(chunk({"content": text}))
     ]
     assert [event.text for event in events] == ["a", "😀b", "\ufffd", "c"]
-    assert accumulator.completion().choices[0].content == "a😀b\ufffdc\ufffd"
+    assert accumulator.build_reply().choices[0].content == "a😀b\ufffdc\ufffd"
     whole = answer(
         {"reasoning": "\ud83d"}, {"reasoning": "\ude00"}, piece(0, "a", "f", "\ud83d"), piece(0, None, None, "\ude00")
     )
@@ -201,7 +201,7 @@ def test_a_message_that_sums_up_a_stream_is_not_read_twice() -> None:
 
 def test_text_after_gives_the_rest_only() -> None:
     """What was stored already is not joined again."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     for text in ("ab", "c", "def"):
         accumulator.feed(chunk({"content": text}))
     assert accumulator.text_chars == 6
@@ -222,15 +222,15 @@ def test_what_is_held_is_counted() -> None:
             {"unknown": {"x": "x" * 1000}},
         ]
     )
-    accumulator = Accumulator()
-    before = accumulator.size
+    accumulator = ReplyParser()
+    before = accumulator.size_chars
     for delta in deltas:
         accumulator.feed(chunk(delta))
-        assert accumulator.size >= before + 1000
-        before = accumulator.size
+        assert accumulator.size_chars >= before + 1000
+        before = accumulator.size_chars
     for _ in range(5):
         accumulator.feed(chunk({"unknown": {"x": "y" * 1000}}))  # replaced, not added
-    assert accumulator.size < before + 100
+    assert accumulator.size_chars < before + 100
 
 
 def test_reasoning_details_are_merged_by_index_and_type() -> None:
@@ -243,7 +243,7 @@ def test_reasoning_details_are_merged_by_index_and_type() -> None:
 
 def test_finish_reason_error_is_raised_with_the_partial() -> None:
     """A choice that ends in error is an error, with what came before it."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     accumulator.feed(chunk({"content": "half"}))
     with pytest.raises(ModelError) as caught:
         accumulator.feed(chunk({}, "error"))
@@ -295,7 +295,7 @@ def test_id_and_model_are_said_once() -> None:
 
 def test_every_failure_carries_the_partial() -> None:
     """Also a chunk that is refused says what came before it."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     accumulator.feed(chunk({"content": "half"}))
     with pytest.raises(BadReply) as caught:
         accumulator.feed(["x"])
@@ -304,16 +304,16 @@ def test_every_failure_carries_the_partial() -> None:
 
 def test_half_a_character_at_the_end_is_an_event_too() -> None:
     """What a reader of the stream sees is what is kept, to the last character."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     assert accumulator.feed(chunk({"content": "a\ud83d"})) == [TextDelta("a")]
     assert accumulator.feed(chunk({}, "stop")) == [TextDelta("\ufffd"), Finished("stop")]
-    assert accumulator.text == accumulator.completion().choices[0].content == "a\ufffd"
+    assert accumulator.text == accumulator.build_reply().choices[0].content == "a\ufffd"
 
 
 @pytest.mark.parametrize("created", [float("inf"), float("nan"), 1e300, -1, True, "1", [1]])
 def test_a_time_that_is_none_is_none(created: object) -> None:
     """Whatever stands where a time should, the reply is read."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     accumulator.feed({"created": created, "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
-    assert accumulator.completion().created is None
+    assert accumulator.build_reply().created is None
     assert accumulator.text == "x"

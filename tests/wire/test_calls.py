@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convokit.domain.events import ToolCallDelta
-from convokit.wire.accumulate import Accumulator, parse_completion
+from convokit.wire.accumulate import ReplyParser, parse_completion
 
 from .test_accumulate import answer
 from .vectors import chunk, piece, reply
@@ -63,7 +63,7 @@ def test_b56_index_may_start_at_one_and_a_call_may_come_whole() -> None:
 
 def test_b56_events_say_which_call_they_belong_to() -> None:
     """A tool call delta names its position, its id and name as far as known, and the new part of the arguments."""
-    accumulator = Accumulator()
+    accumulator = ReplyParser()
     first = accumulator.feed(chunk(piece(3, "a", "f", "{")))
     second = accumulator.feed(chunk(piece(3, arguments="}")))
     assert first == [ToolCallDelta(0, "a", "f", "{")]

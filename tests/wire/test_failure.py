@@ -26,7 +26,7 @@ def told(status: int, body: Any, **headers: str) -> Any:
     """The error of an answer."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return errors.error_from_response(status, named, data, retry_after_now=NOW)
+    return errors.build_response_error(status, named, data, retry_after_now=NOW)
 
 
 def openai(message: str, type: str | None = "invalid_request_error", param: str | None = None, code: Any = None) -> Any:
@@ -265,10 +265,10 @@ def test_errors_travel_between_processes() -> None:
 
 def test_inside_a_200_an_unknown_failure_is_not_tried_again() -> None:
     """An error that names neither status nor kind gives no reason to believe that repeating helps."""
-    unknown = errors.from_payload({"error": "boom"}, partial="so far", request_id="r")
+    unknown = errors.build_payload_error({"error": "boom"}, partial="so far", request_id="r")
     assert isinstance(unknown, ServerFailed)
     assert (unknown.should_retry, unknown.partial, unknown.request_id, unknown.status) == (False, "so far", "r", None)
-    known = errors.from_payload({"error": {"message": "boom", "type": "server_error"}})
+    known = errors.build_payload_error({"error": {"message": "boom", "type": "server_error"}})
     assert isinstance(known, ServerFailed)
     assert known.should_retry is None
 

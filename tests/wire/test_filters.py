@@ -72,8 +72,8 @@ def test_b72_finish_reason_content_filter_is_content_filtered_with_the_partial()
     extra = {"content_filter_results": {"violence": {"filtered": True}}}
     answer = ReplyChoice(content="half", finish_reason="content_filter", extra=extra)
     prompt = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}, None]
-    error = errors.error_from_choice(answer, ParsedReply([answer], extra={"prompt_filter_results": prompt}))
+    error = errors.find_filter_error(answer, ParsedReply([answer], extra={"prompt_filter_results": prompt}))
     assert isinstance(error, ContentFiltered)
     assert error.categories == {"hate": {"filtered": False}, "violence": {"filtered": True}}
     assert error.partial == "half"
-    assert errors.error_from_choice(ReplyChoice(finish_reason="stop"), ParsedReply([])) is None
+    assert errors.find_filter_error(ReplyChoice(finish_reason="stop"), ParsedReply([])) is None

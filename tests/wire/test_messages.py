@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionMessage
 
 from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import InvalidInput, SettingsError
-from convokit.wire.messages import mapped_id, slugged, to_wire_messages
+from convokit.wire.messages import map_tool_call_id, slugify_name, to_wire_messages
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
 INLINE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "high"}}
@@ -198,15 +198,15 @@ def test_b39_tool_call_ids_are_mapped_alike_in_call_and_answer() -> None:
 @given(st.text(max_size=40), st.sampled_from(["[A-Za-z0-9]{9}", "[a-zA-Z0-9_-]{1,40}", "[A-Za-z0-9]{32,}"]))
 def test_b39_every_id_is_mapped_to_one_that_fits(id: str, pattern: str) -> None:
     """Any id becomes one the pattern takes, and one that fits stays."""
-    found = mapped_id(pattern, id)
+    found = map_tool_call_id(pattern, id)
     assert re.fullmatch(pattern, found)
-    assert mapped_id(pattern, found) == found
+    assert map_tool_call_id(pattern, found) == found
 
 
 def test_b39_a_pattern_that_no_id_fits_is_a_mistake_in_the_profile() -> None:
     """A pattern we cannot serve is said, not looped over."""
     with pytest.raises(SettingsError, match="tool_call_id_pattern"):
-        mapped_id("tool-[0-9]+", "call_1")
+        map_tool_call_id("tool-[0-9]+", "call_1")
 
 
 def test_b40_name_is_omitted_unless_asked_for() -> None:
@@ -225,7 +225,7 @@ def test_b40_a_name_of_which_nothing_is_left_is_omitted(name: str) -> None:
 @given(st.text())
 def test_b40_every_slug_is_one_the_api_takes(name: str) -> None:
     """Letters, digits, underscore and hyphen, 64 at most."""
-    assert re.fullmatch("[A-Za-z0-9_-]{0,64}", slugged(name))
+    assert re.fullmatch("[A-Za-z0-9_-]{0,64}", slugify_name(name))
 
 
 def test_null_content_follows_the_profile() -> None:

@@ -76,7 +76,7 @@ def test_b49_nothing_after_done_is_read() -> None:
     assert found.finished
     assert found.feed(sse(chunk({"content": "!"}))) == []
     assert found.end() == []
-    assert found.completion().choices[0].content == "Hello"
+    assert found.build_reply().choices[0].content == "Hello"
 
 
 ERRORS = [

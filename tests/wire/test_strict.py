@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.wire.strict_schema import json_type, list_violations, looks_around
+from convokit.wire.strict_schema import has_lookaround, list_violations, name_json_type
 
 
 def closed(**properties: Any) -> dict[str, Any]:
@@ -204,17 +204,17 @@ def test_any_dict_can_be_asked_about(value: Any) -> None:
 
 def test_looking_around_is_seen_behind_escapes() -> None:
     """`\\(?=` is an escaped parenthesis, `\\\\(?=` is a lookahead after a backslash."""
-    assert looks_around("(?=a)")
-    assert looks_around(r"\\(?=a)")
-    assert looks_around("x(?<!a)")
-    assert not looks_around(r"\(?=a")
-    assert not looks_around("(?:a)(?P<n>b)")
+    assert has_lookaround("(?=a)")
+    assert has_lookaround(r"\\(?=a)")
+    assert has_lookaround("x(?<!a)")
+    assert not has_lookaround(r"\(?=a")
+    assert not has_lookaround("(?:a)(?P<n>b)")
 
 
 def test_json_types() -> None:
     """Each value of JSON has the name that schemas call it by; true is no integer."""
     values: list[Any] = [True, 1, 1.5, "x", None, [], {}]
-    assert [json_type(value) for value in values] == [
+    assert [name_json_type(value) for value in values] == [
         "boolean",
         "integer",
         "number",

@@ -6,7 +6,7 @@ import pytest
 
 from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import SettingsError
-from convokit.wire.headers import build_headers, endpoint_url
+from convokit.wire.headers import build_endpoint_url, build_headers
 
 from .test_request import of_model
 
@@ -34,7 +34,7 @@ from .test_request import of_model
 )
 def test_b15_base_urls_are_joined(base: str, url: str) -> None:
     """Every form of base URL leads to the one endpoint below it, and its query stays."""
-    assert endpoint_url(base) == url
+    assert build_endpoint_url(base) == url
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_b15_base_urls_are_joined(base: str, url: str) -> None:
 def test_b15_anything_else_is_refused_without_showing_secrets(base: str) -> None:
     """Only http and https, with a host, and no password."""
     with pytest.raises(SettingsError) as caught:
-        endpoint_url(base)
+        build_endpoint_url(base)
     assert "sekret" not in str(caught.value)
 
 

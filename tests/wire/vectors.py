@@ -71,7 +71,7 @@ def read(
     for piece in pieces(data, step or len(data) or 1):
         events += found.feed(piece)
     events += found.end()
-    return events, found.completion()
+    return events, found.build_reply()
 
 
 def pieces(data: bytes, step: int) -> Iterable[bytes]:
