@@ -35,7 +35,7 @@ from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import CallRow
 from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, TimedOut
 from convokit.store import committed, turn_changes, turn_writes
-from convokit.wire import errors, headers
+from convokit.wire import error_mapping, headers
 from convokit.wire.response import ReplyReader
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def _exchange(scope: KitState, call: ActiveCall) -> Flow[None]:
     yield CloseResponse()
     call.spent.append(reader.build_reply().usage)
     for answer in reader.build_reply().choices[:1]:
-        filtered = errors.find_filter_error(answer, reader.build_reply())
+        filtered = error_mapping.find_filter_error(answer, reader.build_reply())
         if filtered is not None:
             raise filtered
 
@@ -260,7 +260,7 @@ def _refusal(scope: KitState, call: ActiveCall, head: ResponseHead) -> Flow[Mode
         body += data
     yield CloseResponse()
     secrets = (call.key,) if call.key else ()
-    return errors.build_response_error(
+    return error_mapping.build_response_error(
         head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=secrets
     )
 

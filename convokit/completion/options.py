@@ -24,7 +24,7 @@ from convokit.errors import SettingsError
 from convokit.settings import UNSET, Budget, Retry, Summary, Timeouts, Unset
 from convokit.tokens.counter import Counter
 from convokit.tools import decorator
-from convokit.wire import structured
+from convokit.wire import structured_output
 from convokit.wire.messages import Unsupported
 from convokit.wire.request import Mode
 
@@ -274,7 +274,7 @@ def _formatted(params: RequestParams, profile: Profile) -> tuple[RequestParams, 
     given = params.get("response_format")
     if given is None:
         return params, None, None
-    form, instructions = structured.build_response_format(given, profile)
+    form, instructions = structured_output.build_response_format(given, profile)
     rest = {name: value for name, value in params.items() if name != "response_format"}
     if form is not None:
         rest["response_format"] = form

@@ -25,8 +25,8 @@ from convokit.domain.turn import LATE_CALL_OFFSET, CallRow, Reply, TurnRow
 from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
 from convokit.store import messages, turn_changes, turns
 from convokit.tokens.counter import count_message
-from convokit.wire import headers, structured
-from convokit.wire.values import parse_cost_nanousd
+from convokit.wire import headers, structured_output
+from convokit.wire.token_usage import parse_cost_nanousd
 
 _ENDED = {
     "interrupted": "the reply broke off",
@@ -223,7 +223,7 @@ def _parsed(call: ActiveCall, answer: ReplyChoice) -> Any:
     model = call.prepared.plan.response_model
     if model is None or answer.tool_calls:
         return None
-    return structured.parse_structured(
+    return structured_output.parse_structured(
         model, answer.content, finish_reason=answer.finish_reason, refusal=answer.refusal
     )
 

@@ -17,9 +17,9 @@ from pydantic.fields import FieldInfo
 
 from convokit.domain.tool import Tool
 from convokit.errors import BadArguments
-from convokit.wire.strict_schema import name_json_type
-from convokit.wire.structured import list_validation_problems
-from convokit.wire.values import repair_json
+from convokit.wire.json_text import repair_json
+from convokit.wire.schema_violations import name_json_type
+from convokit.wire.structured_output import list_validation_problems
 
 _MAX_PROBLEMS = 5
 

@@ -22,7 +22,7 @@ from convokit.errors import SettingsError
 from convokit.tools import decorator
 from convokit.tools.arguments import bind_arguments
 from convokit.tools.decorator import to_tools, tool
-from convokit.wire.strict_schema import list_violations
+from convokit.wire.schema_violations import list_violations
 
 
 class Unit(enum.Enum):

@@ -64,7 +64,7 @@ MODULES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "convokit.wire",
         "The Chat Completions API as bytes in and values out, without a connection. [Parts](../how-to/parts.md) shows it\n"
         "at work.",
-        ("wire.request", "wire.response", "wire.sse", "wire.errors", "completion.retry"),
+        ("wire.request", "wire.response", "wire.sse", "wire.error_mapping", "completion.retry"),
     ),
     "events": (
         "Streams and their events",

@@ -9,24 +9,16 @@ from typing import Any
 import pytest
 
 from convokit.domain.events import AudioDelta, Finished, ReasoningDelta, RefusalDelta, TextDelta
-from convokit.domain.reply import ParsedReply, ReplyChoice
+from convokit.domain.reply import ReplyChoice
 from convokit.errors import BadReply, ModelError
-from convokit.wire.accumulate import MAX_CHOICES, ReplyParser, parse_completion
+from convokit.wire.reply_parser import MAX_CHOICES, ReplyParser
 
-from .vectors import chunk, piece, reply
-
-
-def made(*chunks: dict[str, Any]) -> ParsedReply:
-    """The completion of these chunks."""
-    accumulator = ReplyParser(new_id=iter(f"call_{number}" for number in range(99)).__next__)
-    for one in chunks:
-        accumulator.feed(one)
-    return accumulator.build_reply()
+from .vectors import chunk, parse, piece, reply
 
 
 def answer(*deltas: dict[str, Any], finish: str = "stop") -> ReplyChoice:
     """The answer of these deltas."""
-    return made(*(chunk(delta) for delta in deltas), chunk({}, finish)).choices[0]
+    return parse(*(chunk(delta) for delta in deltas), chunk({}, finish)).choices[0]
 
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -47,7 +39,7 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 )
 def test_b53_missing_and_null_are_tolerated(odd: dict[str, Any]) -> None:
     """Chunks without choices, choices without a delta, and nulls change nothing."""
-    found = made(chunk({"content": "a"}), odd, chunk({"content": "b"}), chunk({}, "stop"), odd)
+    found = parse(chunk({"content": "a"}), odd, chunk({"content": "b"}), chunk({}, "stop"), odd)
     assert found.choices[0].content == "ab"
     assert found.done
 
@@ -63,7 +55,7 @@ def test_b54_usage_is_kept_wherever_it_comes(where: str) -> None:
             one["usage"] = {**USAGE, "completion_tokens": number}
         elif number == at[where]:
             one["usage"] = USAGE
-    found = made(*chunks, {"choices": [], "usage": None})
+    found = parse(*chunks, {"choices": [], "usage": None})
     assert found.usage.prompt_tokens == 1
     assert found.usage.completion_tokens == (3 if where == "every" else 2)
     assert found.usage.source == "reported"
@@ -72,13 +64,13 @@ def test_b54_usage_is_kept_wherever_it_comes(where: str) -> None:
 def test_b57_choices_accumulate_apart_and_out_of_order() -> None:
     """With n > 1 every choice is its own, whichever comes first."""
     chunks = [chunk({"content": "b"}, index=1), chunk({"content": "a"}), chunk({"content": "B"}, "stop", 1)]
-    accumulator = ReplyParser()
-    events = [event for one in [*chunks, chunk({"content": "A"})] for event in accumulator.feed(one)]
+    parser = ReplyParser()
+    events = [event for one in [*chunks, chunk({"content": "A"})] for event in parser.feed(one)]
     assert TextDelta("b", 1) in events
-    assert accumulator.text == "aA"
-    assert not accumulator.done
-    accumulator.feed(chunk({}, "length"))
-    found = accumulator.build_reply()
+    assert parser.text == "aA"
+    assert not parser.done
+    parser.feed(chunk({}, "length"))
+    found = parser.build_reply()
     assert [(one.index, one.content, one.finish_reason) for one in found.choices] == [
         (0, "aA", "length"),
         (1, "bB", "stop"),
@@ -91,16 +83,16 @@ def test_b58_null_empty_and_absent_content_stay_apart(message: dict[str, Any], c
     """A turn that only calls tools has content None; content sent empty is ""."""
     tools = piece(0, "a", "f", "{}")
     assert answer({"role": "assistant", **message}, tools).content == content
-    assert parse_completion(reply({"role": "assistant", **message, **tools})).choices[0].content == content
+    assert parse(reply({"role": "assistant", **message, **tools})).choices[0].content == content
 
 
 def test_b59_refusal_is_kept_apart_from_content() -> None:
     """A refusal is not the reply's text."""
-    accumulator = ReplyParser()
-    events = [event for part in ("I can", "not") for event in accumulator.feed(chunk({"refusal": part}))]
+    parser = ReplyParser()
+    events = [event for part in ("I can", "not") for event in parser.feed(chunk({"refusal": part}))]
     assert events == [RefusalDelta("I can"), RefusalDelta("not")]
-    assert accumulator.text == ""
-    found = accumulator.build_reply().choices[0]
+    assert parser.text == ""
+    found = parser.build_reply().choices[0]
     assert (found.content, found.refusal) == (None, "I cannot")
 
 
@@ -110,7 +102,7 @@ def test_b60_audio_pieces_concatenate_as_data() -> None:
     deltas = [{"audio": {"id": "audio_1", "transcript": "He"}}]
     deltas += [{"audio": {"data": base64.b64encode(one).decode()}} for one in data]
     chunks = [chunk(delta) for delta in [*deltas, {"audio": {"id": "audio_1", "transcript": "llo"}}]]
-    audio = made(*chunks, chunk({}, "stop"), chunk({"audio": {"expires_at": 99}})).choices[0].audio
+    audio = parse(*chunks, chunk({}, "stop"), chunk({"audio": {"expires_at": 99}})).choices[0].audio
     assert audio is not None
     assert base64.b64decode(audio["data"]) == b"".join(data)
     assert (audio["id"], audio["transcript"], audio["expires_at"]) == ("audio_1", "Hello", 99)
@@ -119,22 +111,20 @@ def test_b60_audio_pieces_concatenate_as_data() -> None:
 def test_b60_audio_cut_anywhere_is_joined_as_it_came() -> None:
     """Audio that was encoded as a whole and cut somewhere is simply joined, and each piece is an event."""
     whole = base64.b64encode(b"some audio data!").decode()
-    accumulator = ReplyParser()
-    events = [event for cut in (whole[:5], whole[5:]) for event in accumulator.feed(chunk({"audio": {"data": cut}}))]
+    parser = ReplyParser()
+    events = [event for cut in (whole[:5], whole[5:]) for event in parser.feed(chunk({"audio": {"data": cut}}))]
     assert events == [AudioDelta(whole[:5], ""), AudioDelta(whole[5:], "")]
-    audio = accumulator.build_reply().choices[0].audio
+    audio = parser.build_reply().choices[0].audio
     assert audio == {"data": whole}
 
 
 @pytest.mark.parametrize("keys", [("reasoning_content",), ("reasoning",), ("reasoning_content", "reasoning")])
 def test_b61_reasoning_lands_in_one_field_never_in_content(keys: tuple[str, ...]) -> None:
     """Both names of reasoning fill one field, once; the key it came under is kept for the server that wants it back."""
-    accumulator = ReplyParser()
-    events = [
-        e for text in ("Hm", "m") for e in accumulator.feed(chunk({"content": None, **dict.fromkeys(keys, text)}))
-    ]
+    parser = ReplyParser()
+    events = [e for text in ("Hm", "m") for e in parser.feed(chunk({"content": None, **dict.fromkeys(keys, text)}))]
     assert events == [ReasoningDelta("Hm"), ReasoningDelta("m")]
-    found = accumulator.build_reply().choices[0]
+    found = parser.build_reply().choices[0]
     assert (found.content, found.reasoning) == (None, "Hmm")
     assert found.extra == dict.fromkeys(keys, "Hmm")
 
@@ -148,23 +138,23 @@ def test_b61_absent_reasoning_is_none_and_empty_is_empty() -> None:
 
 def test_b62_azure_filter_after_the_finish_updates_the_finish_reason() -> None:
     """A filter that answers late changes the finish reason; a choice without a delta is no accident."""
-    accumulator = ReplyParser()
-    accumulator.feed(chunk({"content": "a"}))
-    assert accumulator.feed(chunk({}, "stop")) == [Finished("stop")]
+    parser = ReplyParser()
+    parser.feed(chunk({"content": "a"}))
+    assert parser.feed(chunk({}, "stop")) == [Finished("stop")]
     late = {"index": 0, "finish_reason": "content_filter", "content_filter_results": {"hate": {"filtered": True}}}
-    assert accumulator.feed({"choices": [late]}) == [Finished("content_filter")]
-    found = accumulator.build_reply().choices[0]
+    assert parser.feed({"choices": [late]}) == [Finished("content_filter")]
+    found = parser.build_reply().choices[0]
     assert found.finish_reason == "content_filter"
     assert found.extra["content_filter_results"] == {"hate": {"filtered": True}}
 
 
 def test_b82_missing_usage_is_none_not_zero() -> None:
     """Counts nobody reported are None."""
-    found = parse_completion(reply())
+    found = parse(reply())
     assert found.usage.source == "absent"
     assert (found.usage.prompt_tokens, found.usage.cached_tokens, found.usage_details) == (None, None, {})
     odd = {"prompt_tokens": "9", "completion_tokens": -1, "total_tokens": True, "prompt_tokens_details": None}
-    strange = parse_completion(reply(usage=odd)).usage
+    strange = parse(reply(usage=odd)).usage
     assert (strange.prompt_tokens, strange.completion_tokens, strange.total_tokens) == (None, None, None)
 
 
@@ -173,19 +163,17 @@ def test_logprobs_are_joined() -> None:
     chunks = [chunk({"content": text}) for text in "ab"]
     for one, text in zip(chunks, "ab", strict=True):
         one["choices"][0]["logprobs"] = {"content": [{"token": text}], "refusal": None}
-    assert made(*chunks).choices[0].logprobs == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
+    assert parse(*chunks).choices[0].logprobs == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
 
 
 def test_surrogate_pairs_cut_between_chunks_are_joined() -> None:
     """Half a character waits for its other half; one that never comes is U+FFFD, in events as in what is kept."""
-    accumulator = ReplyParser()
+    parser = ReplyParser()
     events = [
-        event
-        for text in ("a\ud83d", "\ude00b", "\ude00", "c\ud83d")
-        for event in accumulator.feed(chunk({"content": text}))
+        event for text in ("a\ud83d", "\ude00b", "\ude00", "c\ud83d") for event in parser.feed(chunk({"content": text}))
     ]
     assert [event.text for event in events] == ["a", "😀b", "\ufffd", "c"]
-    assert accumulator.build_reply().choices[0].content == "a😀b\ufffdc\ufffd"
+    assert parser.build_reply().choices[0].content == "a😀b\ufffdc\ufffd"
     whole = answer(
         {"reasoning": "\ud83d"}, {"reasoning": "\ude00"}, piece(0, "a", "f", "\ud83d"), piece(0, None, None, "\ude00")
     )
@@ -196,16 +184,16 @@ def test_a_message_that_sums_up_a_stream_is_not_read_twice() -> None:
     """A final `message` after deltas repeats them."""
     last = chunk({}, "stop")
     last["choices"][0] |= {"delta": None, "message": {"role": "assistant", "content": "ab"}}
-    assert made(chunk({"content": "a"}), chunk({"content": "b"}), last).choices[0].content == "ab"
+    assert parse(chunk({"content": "a"}), chunk({"content": "b"}), last).choices[0].content == "ab"
 
 
 def test_text_after_gives_the_rest_only() -> None:
     """What was stored already is not joined again."""
-    accumulator = ReplyParser()
+    parser = ReplyParser()
     for text in ("ab", "c", "def"):
-        accumulator.feed(chunk({"content": text}))
-    assert accumulator.text_chars == 6
-    assert [accumulator.text_after(at) for at in range(8)] == ["abcdef", "bcdef", "cdef", "def", "ef", "f", "", ""]
+        parser.feed(chunk({"content": text}))
+    assert parser.text_chars == 6
+    assert [parser.text_after(at) for at in range(8)] == ["abcdef", "bcdef", "cdef", "def", "ef", "f", "", ""]
 
 
 def test_what_is_held_is_counted() -> None:
@@ -222,15 +210,15 @@ def test_what_is_held_is_counted() -> None:
             {"unknown": {"x": "x" * 1000}},
         ]
     )
-    accumulator = ReplyParser()
-    before = accumulator.size_chars
+    parser = ReplyParser()
+    before = parser.size_chars
     for delta in deltas:
-        accumulator.feed(chunk(delta))
-        assert accumulator.size_chars >= before + 1000
-        before = accumulator.size_chars
+        parser.feed(chunk(delta))
+        assert parser.size_chars >= before + 1000
+        before = parser.size_chars
     for _ in range(5):
-        accumulator.feed(chunk({"unknown": {"x": "y" * 1000}}))  # replaced, not added
-    assert accumulator.size_chars < before + 100
+        parser.feed(chunk({"unknown": {"x": "y" * 1000}}))  # replaced, not added
+    assert parser.size_chars < before + 100
 
 
 def test_reasoning_details_are_merged_by_index_and_type() -> None:
@@ -243,10 +231,10 @@ def test_reasoning_details_are_merged_by_index_and_type() -> None:
 
 def test_finish_reason_error_is_raised_with_the_partial() -> None:
     """A choice that ends in error is an error, with what came before it."""
-    accumulator = ReplyParser()
-    accumulator.feed(chunk({"content": "half"}))
+    parser = ReplyParser()
+    parser.feed(chunk({"content": "half"}))
     with pytest.raises(ModelError) as caught:
-        accumulator.feed(chunk({}, "error"))
+        parser.feed(chunk({}, "error"))
     assert caught.value.partial == "half"
 
 
@@ -254,14 +242,14 @@ def test_nonsense_is_a_bad_reply() -> None:
     """What is no chunk, or holds more choices than any server gives, is refused."""
     for value in (None, 1, "x", [], [chunk()]):
         with pytest.raises(BadReply):
-            parse_completion(value)
+            parse(value)
     with pytest.raises(BadReply, match="choices"):
-        parse_completion({"choices": [{"message": {}}] * (MAX_CHOICES + 1)})
+        parse({"choices": [{"message": {}}] * (MAX_CHOICES + 1)})
     deep: Any = "x"
     for _ in range(100):
         deep = [deep]
     with pytest.raises(BadReply, match="nested"):
-        parse_completion(reply({"content": "a", "odd": deep}))
+        parse(reply({"content": "a", "odd": deep}))
 
 
 def test_parts_of_a_filter_result_are_put_together() -> None:
@@ -269,7 +257,7 @@ def test_parts_of_a_filter_result_are_put_together() -> None:
     chunks = [chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop")]
     for one, name in zip(chunks, ("hate", "violence", "hate"), strict=True):
         one["choices"][0]["content_filter_results"] = {name: {"filtered": False}}
-    assert made(*chunks).choices[0].extra["content_filter_results"].keys() == {"hate", "violence"}
+    assert parse(*chunks).choices[0].extra["content_filter_results"].keys() == {"hate", "violence"}
 
 
 def test_reasoning_details_that_are_apart_stay_apart() -> None:
@@ -282,38 +270,38 @@ def test_reasoning_details_that_are_apart_stay_apart() -> None:
         first,
         second,
     ]
-    plain = parse_completion(reply({"content": "x", "reasoning_details": [first, first]}))
+    plain = parse(reply({"content": "x", "reasoning_details": [first, first]}))
     assert plain.choices[0].extra["reasoning_details"] == [first, first]
 
 
 def test_id_and_model_are_said_once() -> None:
     """Empty ids before or after change nothing; tier and fingerprint are the last ones."""
     empty = {"id": "", "model": "", "created": 0, "choices": []}
-    found = made(empty, chunk({"content": "a"}, service_tier="auto"), chunk({}, "stop", service_tier="flex"), empty)
+    found = parse(empty, chunk({"content": "a"}, service_tier="auto"), chunk({}, "stop", service_tier="flex"), empty)
     assert (found.response_id, found.model, found.created, found.service_tier) == ("chatcmpl-1", "m", 1, "flex")
 
 
 def test_every_failure_carries_the_partial() -> None:
     """Also a chunk that is refused says what came before it."""
-    accumulator = ReplyParser()
-    accumulator.feed(chunk({"content": "half"}))
+    parser = ReplyParser()
+    parser.feed(chunk({"content": "half"}))
     with pytest.raises(BadReply) as caught:
-        accumulator.feed(["x"])
+        parser.feed(["x"])
     assert caught.value.partial == "half"
 
 
 def test_half_a_character_at_the_end_is_an_event_too() -> None:
     """What a reader of the stream sees is what is kept, to the last character."""
-    accumulator = ReplyParser()
-    assert accumulator.feed(chunk({"content": "a\ud83d"})) == [TextDelta("a")]
-    assert accumulator.feed(chunk({}, "stop")) == [TextDelta("\ufffd"), Finished("stop")]
-    assert accumulator.text == accumulator.build_reply().choices[0].content == "a\ufffd"
+    parser = ReplyParser()
+    assert parser.feed(chunk({"content": "a\ud83d"})) == [TextDelta("a")]
+    assert parser.feed(chunk({}, "stop")) == [TextDelta("\ufffd"), Finished("stop")]
+    assert parser.text == parser.build_reply().choices[0].content == "a\ufffd"
 
 
 @pytest.mark.parametrize("created", [float("inf"), float("nan"), 1e300, -1, True, "1", [1]])
 def test_a_time_that_is_none_is_none(created: object) -> None:
     """Whatever stands where a time should, the reply is read."""
-    accumulator = ReplyParser()
-    accumulator.feed({"created": created, "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
-    assert accumulator.build_reply().created is None
-    assert accumulator.text == "x"
+    parser = ReplyParser()
+    parser.feed({"created": created, "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
+    assert parser.build_reply().created is None
+    assert parser.text == "x"

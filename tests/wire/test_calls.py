@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from convokit.domain.events import ToolCallDelta
-from convokit.wire.accumulate import ReplyParser, parse_completion
+from convokit.wire.reply_parser import ReplyParser
 
 from .test_accumulate import answer
-from .vectors import chunk, piece, reply
+from .vectors import chunk, parse, piece, reply
 
 
 def calls(*deltas: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -63,9 +63,9 @@ def test_b56_index_may_start_at_one_and_a_call_may_come_whole() -> None:
 
 def test_b56_events_say_which_call_they_belong_to() -> None:
     """A tool call delta names its position, its id and name as far as known, and the new part of the arguments."""
-    accumulator = ReplyParser()
-    first = accumulator.feed(chunk(piece(3, "a", "f", "{")))
-    second = accumulator.feed(chunk(piece(3, arguments="}")))
+    parser = ReplyParser()
+    first = parser.feed(chunk(piece(3, "a", "f", "{")))
+    second = parser.feed(chunk(piece(3, arguments="}")))
     assert first == [ToolCallDelta(0, "a", "f", "{")]
     assert second == [ToolCallDelta(0, "a", "f", "}")]
 
@@ -75,7 +75,7 @@ def test_b82_arguments_are_verbatim_even_when_invalid() -> None:
     assert calls(piece(0, "a", "f", '{"x": tru')) == [("a", "f", '{"x": tru')]
     assert calls(piece(0, "a", "f")) == [("a", "f", "{}")]
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": {"city": "京都"}}}
-    found = parse_completion(reply({"content": None, "tool_calls": [call]})).choices[0].tool_calls
+    found = parse(reply({"content": None, "tool_calls": [call]})).choices[0].tool_calls
     assert found[0]["function"]["arguments"] == '{"city": "京都"}'
 
 
@@ -106,5 +106,5 @@ def test_b56_calls_of_a_plain_reply_are_as_many_as_it_says() -> None:
     """A reply that was not streamed needs no merging, whatever its ids are."""
     same = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     none = {"type": "function", "function": {"name": "f", "arguments": ""}}
-    found = parse_completion(reply({"content": None, "tool_calls": [same, same, none, none]})).choices[0].tool_calls
+    found = parse(reply({"content": None, "tool_calls": [same, same, none, none]})).choices[0].tool_calls
     assert len(found) == 4

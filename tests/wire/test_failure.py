@@ -17,7 +17,7 @@ from convokit.errors import (
     ServerFailed,
     UnsupportedFeature,
 )
-from convokit.wire import errors
+from convokit.wire import error_mapping
 
 NOW = 1_764_000_000.0
 
@@ -26,7 +26,7 @@ def told(status: int, body: Any, **headers: str) -> Any:
     """The error of an answer."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return errors.build_response_error(status, named, data, retry_after_now=NOW)
+    return error_mapping.build_response_error(status, named, data, retry_after_now=NOW)
 
 
 def openai(message: str, type: str | None = "invalid_request_error", param: str | None = None, code: Any = None) -> Any:
@@ -265,10 +265,10 @@ def test_errors_travel_between_processes() -> None:
 
 def test_inside_a_200_an_unknown_failure_is_not_tried_again() -> None:
     """An error that names neither status nor kind gives no reason to believe that repeating helps."""
-    unknown = errors.build_payload_error({"error": "boom"}, partial="so far", request_id="r")
+    unknown = error_mapping.build_payload_error({"error": "boom"}, partial="so far", request_id="r")
     assert isinstance(unknown, ServerFailed)
     assert (unknown.should_retry, unknown.partial, unknown.request_id, unknown.status) == (False, "so far", "r", None)
-    known = errors.build_payload_error({"error": {"message": "boom", "type": "server_error"}})
+    known = error_mapping.build_payload_error({"error": {"message": "boom", "type": "server_error"}})
     assert isinstance(known, ServerFailed)
     assert known.should_retry is None
 

@@ -8,7 +8,7 @@ import pytest
 
 from convokit.domain.reply import ParsedReply, ReplyChoice
 from convokit.errors import ContentFiltered
-from convokit.wire import errors
+from convokit.wire import error_mapping
 
 from .test_failure import openai, told
 
@@ -72,8 +72,8 @@ def test_b72_finish_reason_content_filter_is_content_filtered_with_the_partial()
     extra = {"content_filter_results": {"violence": {"filtered": True}}}
     answer = ReplyChoice(content="half", finish_reason="content_filter", extra=extra)
     prompt = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}, None]
-    error = errors.find_filter_error(answer, ParsedReply([answer], extra={"prompt_filter_results": prompt}))
+    error = error_mapping.find_filter_error(answer, ParsedReply([answer], extra={"prompt_filter_results": prompt}))
     assert isinstance(error, ContentFiltered)
     assert error.categories == {"hate": {"filtered": False}, "violence": {"filtered": True}}
     assert error.partial == "half"
-    assert errors.find_filter_error(ReplyChoice(finish_reason="stop"), ParsedReply([])) is None
+    assert error_mapping.find_filter_error(ReplyChoice(finish_reason="stop"), ParsedReply([])) is None

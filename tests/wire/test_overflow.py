@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convokit.errors import ContextOverflow, RateLimited, Rejected
-from convokit.wire import errors
+from convokit.wire import error_mapping
 
 from .test_failure import openai, told
 
@@ -152,7 +152,7 @@ OVERFLOWS = [
 @pytest.mark.parametrize(("status", "body", "needed", "available"), OVERFLOWS)
 def test_b71_overflow_of_each_vendor(status: int, body: Any, needed: int | None, available: int | None) -> None:
     """Every vendor's overflow is one error, with the numbers where the server gives them; also inside a 200."""
-    for error in (told(status, body), errors.build_payload_error(body)):
+    for error in (told(status, body), error_mapping.build_payload_error(body)):
         assert isinstance(error, ContextOverflow)
         assert (error.needed, error.available) == (needed, available)
         assert error.counter == "the server"

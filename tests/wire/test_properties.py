@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from convokit.domain.reply import ParsedReply
 from convokit.errors import ConvokitError
-from convokit.wire import errors
-from convokit.wire.accumulate import ReplyParser, parse_completion
+from convokit.wire import error_mapping
+from convokit.wire.reply_parser import ReplyParser
 
-from .vectors import reader, sse
+from .vectors import parse, reader, sse
 
 TEXT = st.text(st.characters(), max_size=12) | st.sampled_from(
     ["日本語 テスト", "👩‍👩‍👧", "\u2028\u0085", '{"a": "\\n"}', "data: [DONE]"]
@@ -148,7 +148,7 @@ def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
         for event in found.feed(stream[at : at + step]):
             text += event.text if getattr(event, "index", 0) == 0 else ""
     found.end()
-    whole = parse_completion(plain)
+    whole = parse(plain)
     assert kept(found.build_reply()) == kept(whole)
     assert text == found.text == (whole.choices[0].content or "")
 
@@ -186,12 +186,12 @@ def test_random_json_raises_nothing_but_our_errors(values: list[Any], streaming:
 @given(st.lists(st.dictionaries(KEYS, JSON, max_size=6), max_size=4))
 def test_random_chunks_raise_nothing_but_our_errors(chunks: list[dict[str, Any]]) -> None:
     """Chunks with the right keys and the wrong values raise nothing else either."""
-    accumulator = ReplyParser()
+    parser = ReplyParser()
     for one in chunks:
         choice = {key: value for key, value in one.items() if key != "error"}
         with contextlib.suppress(ConvokitError):
-            accumulator.feed({**one, "choices": [choice, {"delta": choice}, {"message": choice}]})
-    json.dumps(kept(accumulator.build_reply()), ensure_ascii=False, default=str).encode()
+            parser.feed({**one, "choices": [choice, {"delta": choice}, {"message": choice}]})
+    json.dumps(kept(parser.build_reply()), ensure_ascii=False, default=str).encode()
 
 
 @given(
@@ -199,7 +199,7 @@ def test_random_chunks_raise_nothing_but_our_errors(chunks: list[dict[str, Any]]
 )
 def test_random_bodies_raise_nothing_but_our_errors(body: bytes, status: int, streaming: bool) -> None:
     """Any body under any status is an error of ours, with texts that are texts."""
-    error = errors.build_response_error(status, {"retry-after": "x"}, body, retry_after_now=0.0)
+    error = error_mapping.build_response_error(status, {"retry-after": "x"}, body, retry_after_now=0.0)
     assert isinstance(error, ConvokitError)
     assert str(error)
     for name in ("code", "type", "param", "request_id"):

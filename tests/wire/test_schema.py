@@ -34,8 +34,9 @@ from typing_extensions import TypedDict
 
 from convokit.domain.profiles import Profile
 from convokit.errors import ContentFiltered, ParseFailed, Refused, SettingsError, Truncated, ValidationFailed
-from convokit.wire.strict_schema import list_violations
-from convokit.wire.structured import build_response_format, parse_structured, to_plain_schema, to_strict_schema
+from convokit.wire.schema_violations import list_violations
+from convokit.wire.strict_schema import to_plain_schema, to_strict_schema
+from convokit.wire.structured_output import build_response_format, parse_structured
 
 GENERIC = Profile()
 JSON_ONLY = Profile(json_schema=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from convokit.errors import ModelError
-from convokit.wire import errors
+from convokit.wire import error_mapping
 
 from .test_failure import NOW, openai, told
 
@@ -42,7 +42,7 @@ def test_b74_keys_that_servers_echo_are_cut_out(text: str, key: str) -> None:
 
 def test_b74_the_key_itself_is_cut_out_whatever_it_looks_like() -> None:
     """A key that looks like nothing is known to its owner, who can name it."""
-    error = errors.build_response_error(
+    error = error_mapping.build_response_error(
         401, {"x-request-id": "hunter2"}, b"wrong key hunter2", retry_after_now=NOW, secrets=["hunter2", ""]
     )
     assert isinstance(error, ModelError)

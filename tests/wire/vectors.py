@@ -10,6 +10,7 @@ from typing import Any
 from convokit.domain.events import StreamEvent
 from convokit.domain.reply import ParsedReply
 from convokit.settings import Limits
+from convokit.wire.reply_parser import ReplyParser
 from convokit.wire.response import ReplyReader
 
 
@@ -72,6 +73,14 @@ def read(
         events += found.feed(piece)
     events += found.end()
     return events, found.build_reply()
+
+
+def parse(*chunks: Any) -> ParsedReply:
+    """The reply that these chunks make; a whole reply is one chunk."""
+    parser = ReplyParser()
+    for each in chunks:
+        parser.feed(each)
+    return parser.build_reply()
 
 
 def pieces(data: bytes, step: int) -> Iterable[bytes]:
