@@ -1,6 +1,5 @@
-"""The Chat Completions API without I/O: bytes in, values out, values in, bytes out.
+"""The Chat Completions codec: requests to bytes and bytes to replies, without I/O.
 
-Nothing here opens a connection, waits, or reads a clock: what depends on the time takes it as an argument. `request` renders
-what is sent (and sent again on replay), `messages` fits a history to one server, `response` reads what comes back, `errors`
-names what went wrong.
+`request` renders requests, `messages` adapts messages to a server, `response` reads replies, and `error_mapping` maps errors to
+exceptions. No function here reads a clock: one that needs the time takes it as an argument.
 """

@@ -1,4 +1,4 @@
-"""Join pieces of base64 audio, and of OpenRouter's reasoning details."""
+"""Join the pieces of spoken replies, and of OpenRouter's reasoning details."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import re
 from typing import Any
 
 _BASE64_PIECE = re.compile(r"[^=]+=*")
-_JOINED_KEYS = ("text", "summary", "data")
+JOINED_AUDIO_KEYS = ("data", "transcript")
+_JOINED_REASONING_KEYS = ("text", "summary", "data")
+
+
+def join_audio(pieces: dict[str, list[Any]]) -> dict[str, Any]:
+    """Return the `audio` object from the pieces of each of its keys. The first piece of any other key counts."""
+    audio = {key: values[0] if values else None for key, values in pieces.items()}
+    for key in JOINED_AUDIO_KEYS:
+        if isinstance(audio.get(key), str):
+            text = "".join(piece for piece in pieces[key] if isinstance(piece, str))
+            audio[key] = join_base64(text) if key == "data" else text
+    return audio
 
 
 def join_base64(text: str) -> str:
@@ -40,7 +51,7 @@ def join_reasoning_details(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]
             if isinstance(index, int):
                 latest[index] = at
         for key, value in piece.items():
-            if key in _JOINED_KEYS and isinstance(value, str):
+            if key in _JOINED_REASONING_KEYS and isinstance(value, str):
                 texts[at].setdefault(key, []).append(value)
             elif key != "whole" and (value is not None or key not in blocks[at]):
                 blocks[at][key] = value

@@ -20,11 +20,11 @@ from convokit.errors import BadReply, ModelError
 from convokit.wire.error_body import is_error_payload
 from convokit.wire.error_mapping import build_payload_error
 from convokit.wire.json_text import count_chars, describe_json, repair_json, repair_surrogates
-from convokit.wire.reassembly import join_base64, join_reasoning_details
+from convokit.wire.reassembly import JOINED_AUDIO_KEYS, join_audio, join_reasoning_details
 from convokit.wire.token_usage import parse_count, parse_usage
 from convokit.wire.tool_calls import PartialToolCall, PartialToolCalls
 
-MAX_CHOICES = 1024
+MAX_CHOICES = 1024  # OpenAI's limit is 128; this one bounds memory
 REASONING_KEYS = ("reasoning_content", "reasoning")
 _FIRST_VALUE_KEYS = frozenset({"id", "model", "created"})
 _LAST_VALUE_KEYS = frozenset({"service_tier", "system_fingerprint"})
@@ -88,14 +88,14 @@ class ReplyParser:
 
     def build_reply(self) -> ParsedReply:
         """Return the reply as far as it was received."""
-        top, extra = self._top, repair_json(self._extra)
+        top, extra, usage = repair_json([self._top, self._extra, self._usage])
         return ParsedReply(
             choices=[self.choices[index].build_choice() for index in sorted(self.choices)],
             response_id=_text_or_none(top.get("id")),
             model=_text_or_none(top.get("model")),
             created=parse_count(top.get("created")),
-            usage=parse_usage(self._usage, extra.get("timings")),
-            usage_details=repair_json(self._usage),
+            usage=parse_usage(usage, extra.get("timings")),
+            usage_details=usage,
             service_tier=_text_or_none(top.get("service_tier")),
             system_fingerprint=_text_or_none(top.get("system_fingerprint")),
             done=self.done,
@@ -117,12 +117,12 @@ class ReplyParser:
         if failed:
             raise build_payload_error(chunk if is_error_payload(chunk) else _FINISHED_IN_ERROR, partial=self.text)
         beside = {**chunk, "choices": None, "obfuscation": None}  # obfuscation is padding
-        # Most chunks differ in their choices only. Merging the rest again would take half of the time of a chunk.
+        # Most chunks differ only in their choices. Merging the other keys again would double the time of a chunk.
         if beside != self._beside or not isinstance(choices, list):
             if is_error_payload(chunk):
                 raise build_payload_error(chunk, partial=self.text)
             for key, value in beside.items():
-                if value is not None and key not in _DROPPED_KEYS:
+                if value is not None:
                     self._merge_beside_choices(key, value)
             self._beside = beside
         return events
@@ -138,18 +138,16 @@ class ReplyParser:
         return choice
 
     def _merge_beside_choices(self, key: str, value: Any) -> None:
+        chars = count_chars(value)  # raises if the value is nested too deeply to be compared with the next one
         if key in _FIRST_VALUE_KEYS or key in _LAST_VALUE_KEYS:
             # Azure sends these keys empty in its first chunk: an empty value does not count as the first.
             if isinstance(value, (str, int, float)) and (key in _LAST_VALUE_KEYS or not self._top.get(key)):
                 self._top[key] = value
         elif key == "usage" and isinstance(value, dict):
-            count_chars(value)  # raises if it is nested too deeply
             self._usage = value
-        else:
-            old = self._extra.get(key)
-            if old != value:
-                self._extra_chars += count_chars(value) - count_chars(old)
-                self._extra[key] = value
+        elif key not in _DROPPED_KEYS:
+            self._extra_chars += chars - count_chars(self._extra.get(key))
+            self._extra[key] = value
 
 
 class ChoiceParser:
@@ -160,7 +158,7 @@ class ChoiceParser:
         self.finish_reason = ""
         self.content: list[str] | None = None
         self.content_chars = 0
-        self.other_chars = 256
+        self.other_chars = 256  # an empty choice has a size too
         self._started = False
         self._half = ""  # first half of a surrogate pair whose second half comes with the next chunk
         self._refusal: list[str] | None = None
@@ -193,24 +191,24 @@ class ChoiceParser:
 
     def build_choice(self) -> ReplyChoice:
         """Return the choice as far as it was received."""
-        unknown_texts = {key: repair_surrogates("".join(parts)) for key, parts in self._unknown_texts.items()}
-        extra = unknown_texts | repair_json(self._unknown)
+        extra = {key: "".join(parts) for key, parts in self._unknown_texts.items()} | self._unknown
         if self._reasoning_details is not None:
-            extra["reasoning_details"] = repair_json(join_reasoning_details(self._reasoning_details))
+            extra["reasoning_details"] = join_reasoning_details(self._reasoning_details)
         if self._function_call is not None:
             extra["function_call"] = self._function_call.build_function()
-        return ReplyChoice(
-            index=self.index,
-            content=None if self.content is None else "".join(self.content) + ("\ufffd" if self._half else ""),
-            refusal=_join_or_none(self._refusal),
-            reasoning=_join_or_none(self._reasoning),
-            tool_calls=[call.build() for call in self._tool_calls.all],
-            audio=self._build_audio(),
-            annotations=repair_json(self._annotations),
-            finish_reason=repair_surrogates(self.finish_reason) or None,
-            logprobs=repair_json(self._logprobs),
-            extra=extra,
-        )
+        fields = {
+            "refusal": _join_or_none(self._refusal),
+            "reasoning": _join_or_none(self._reasoning),
+            "tool_calls": [call.build() for call in self._tool_calls.all],
+            "audio": join_audio(self._audio) if self._audio else None,
+            "annotations": self._annotations,
+            "finish_reason": self.finish_reason or None,
+            "logprobs": self._logprobs,
+            "extra": extra,
+        }
+        content = None if self.content is None else "".join(self.content) + ("\ufffd" if self._half else "")
+        # Texts are repaired here, after they were joined: a chunk may end inside a surrogate pair.
+        return ReplyChoice(index=self.index, content=content, **repair_json(fields))
 
     def _merge_delta(self, key: str, value: Any, events: list[StreamEvent], *, whole: bool) -> None:
         if key == "content":
@@ -272,21 +270,13 @@ class ChoiceParser:
     def _merge_audio(self, value: dict[str, Any], events: list[StreamEvent]) -> None:
         self.other_chars += count_chars(value)
         for key, item in value.items():
-            parts = self._audio.setdefault(key, [])
-            if item is not None and (not parts or (key in ("data", "transcript") and isinstance(item, str))):
-                parts.append(item)
+            pieces = self._audio.setdefault(key, [])
+            if item is not None and (not pieces or (key in JOINED_AUDIO_KEYS and isinstance(item, str))):
+                pieces.append(item)
         data, transcript = value.get("data"), value.get("transcript")
         if data or transcript:
             spoken = repair_surrogates(transcript) if isinstance(transcript, str) else ""
             events.append(AudioDelta(data if isinstance(data, str) else "", spoken, self.index))
-
-    def _build_audio(self) -> dict[str, Any] | None:
-        audio = {key: repair_json(parts[0]) if parts else None for key, parts in self._audio.items()}
-        for key in ("data", "transcript"):
-            if isinstance(audio.get(key), str):
-                text = "".join(part for part in self._audio[key] if isinstance(part, str))
-                audio[key] = join_base64(text) if key == "data" else repair_surrogates(text)
-        return audio or None
 
     def _merge_unknown_delta(self, key: str, value: Any, events: list[StreamEvent]) -> None:
         if not isinstance(value, str):
@@ -344,8 +334,8 @@ def _extract_part_text(value: Any) -> str:
 
 
 def _join_or_none(parts: list[str] | None) -> str | None:
-    return None if parts is None else repair_surrogates("".join(parts))
+    return None if parts is None else "".join(parts)
 
 
 def _text_or_none(value: Any) -> str | None:
-    return repair_surrogates(value) or None if isinstance(value, str) else None
+    return value or None if isinstance(value, str) else None

@@ -34,7 +34,7 @@ class ReplyReader:
     def __init__(self, *, content_type: str, streaming: bool, limits: Limits) -> None:
         self.content_seen = False
         self._content_type = content_type.partition(";")[0].strip().lower()
-        self._limit_bytes = limits.reply_bytes
+        self._limits = limits
         self._parser = ReplyParser()
         self._decoder = SseDecoder(limits.event_bytes)
         self._body: bytearray | None = None if streaming else bytearray()
@@ -119,9 +119,13 @@ class ReplyReader:
         if payloads:
             self.content_seen = True
             # The parser counts content, not JSON, so it is asked only when the stream itself is over the limit.
-            if self._stream_bytes > self._limit_bytes and self._parser.size_chars > self._limit_bytes:
-                raise Interrupted(f"the reply is over the limit of {self._limit_bytes:,} bytes (Limits.reply_bytes)")
-        self._decoder.raise_for_limit()
+            if self._stream_bytes > self._limits.reply_bytes and self._parser.size_chars > self._limits.reply_bytes:
+                raise Interrupted(
+                    f"the reply is over the limit of {self._limits.reply_bytes:,} bytes (Limits.reply_bytes)"
+                )
+        if self._decoder.too_large:
+            limit = f"{self._limits.event_bytes:,} bytes (Limits.event_bytes)"
+            raise BadReply(f"an event of the stream is over the limit of {limit}")
         if self._decoder.done:
             self._check_complete()
         return events
@@ -154,8 +158,8 @@ class ReplyReader:
         raise Interrupted(f"the stream ended before {missing}")
 
     def _feed_body(self, body: bytearray, data: bytes) -> list[StreamEvent]:
-        if len(body) + len(data) > self._limit_bytes:
-            message = f"the response body is over the limit of {self._limit_bytes:,} bytes (Limits.reply_bytes)"
+        if len(body) + len(data) > self._limits.reply_bytes:
+            message = f"the response body is over the limit of {self._limits.reply_bytes:,} bytes (Limits.reply_bytes)"
             raise BadReply(message, status=200)
         body += data
         self.content_seen = bool(data.strip())

@@ -18,24 +18,25 @@ _CR = 13
 
 
 class SseDecoder:
-    """Decode bytes into the payloads (`data`) of events. `done` is true after `[DONE]`, and nothing behind it is read.
+    """Decode bytes into the payloads (`data`) of events.
 
-    The buffer never holds more than one unfinished event. Past an event over `max_event_bytes` nothing is decoded.
+    `done` is true after `[DONE]`, `too_large` after an event over `max_event_bytes`. Nothing behind either is decoded. The
+    buffer never holds more than one unfinished event.
     """
 
-    __slots__ = ("_after_cr", "_at_start", "_buffer", "_max_event_bytes", "_too_large", "done")
+    __slots__ = ("_after_cr", "_at_start", "_buffer", "_max_event_bytes", "done", "too_large")
 
     def __init__(self, max_event_bytes: int) -> None:
         self._buffer = bytearray()
         self._max_event_bytes = max_event_bytes
         self._at_start = True
         self._after_cr = False
-        self._too_large = False
+        self.too_large = False
         self.done = False
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the payloads of the events that these bytes complete. Call `raise_for_limit` after reading them."""
-        if self.done or self._too_large or not data:
+        """Return the payloads of the events that these bytes complete, also of those in front of one that is too large."""
+        if self.done or self.too_large or not data:
             return []
         if self._at_start or self._after_cr or _CR in data:
             data = self._normalize_line_ends(data)
@@ -61,12 +62,6 @@ class SseDecoder:
         head = bytes(self._buffer)
         self._buffer.clear()
         return [] if self.done else self._parse_events(head)
-
-    def raise_for_limit(self) -> None:
-        """Raise BadReply if an event is larger than `max_event_bytes`."""
-        if self._too_large:
-            limit = f"{self._max_event_bytes:,} bytes (Limits.event_bytes)"
-            raise BadReply(f"an event of the stream is over the limit of {limit}")
 
     def _normalize_line_ends(self, data: bytes) -> bytes:
         # A CR at the end of the data counts at once, so its event need not wait. An LF that follows it is dropped.
@@ -131,7 +126,7 @@ class SseDecoder:
         payloads: list[str] = []
         for event in head.split(b"\n\n"):
             self._check_limit(len(event))
-            if self._too_large or self.done:
+            if self.too_large or self.done:
                 return payloads
             payloads += self._parse_events(event)
         self._check_limit(len(self._buffer))
@@ -139,7 +134,7 @@ class SseDecoder:
 
     def _check_limit(self, size_bytes: int) -> None:
         if size_bytes > self._max_event_bytes and not self.done:
-            self._too_large = True
+            self.too_large = True
             self._buffer.clear()
 
 

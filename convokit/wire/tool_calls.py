@@ -18,7 +18,7 @@ from typing import Any
 
 from convokit.domain.events import ToolCallDelta
 from convokit.domain.text import repair_text
-from convokit.wire.json_text import repair_json, repair_surrogates
+from convokit.wire.json_text import repair_surrogates
 
 
 class PartialToolCalls:
@@ -117,27 +117,21 @@ class PartialToolCall:
 
     def build_function(self) -> dict[str, Any]:
         """Return the function as it is stored. Empty arguments become an empty object."""
-        arguments = repair_surrogates("".join(self.arguments))
-        return {
-            "name": repair_surrogates(self.name),
-            "arguments": arguments or "{}",
-            **repair_json(self.function_extra),
-        }
+        return {"name": self.name, "arguments": "".join(self.arguments) or "{}", **self.function_extra}
 
     def build(self) -> dict[str, Any]:
         """Return the call as it is stored. A call without an id gets one, and keeps it."""
         self.id = self.id or f"call_{uuid.uuid4().hex}"
         kind = self.kind or "function"
         if kind == "custom":
-            text = repair_surrogates("".join(self.arguments))
-            body = {"name": repair_surrogates(self.name), "input": text, **repair_json(self.function_extra)}
+            body = {"name": self.name, "input": "".join(self.arguments), **self.function_extra}
         else:
             body = self.build_function()
         return {
             "id": repair_text(repair_surrogates(self.id)),
             "type": kind,
             kind if kind == "custom" else "function": body,
-            **repair_json(self.extra),
+            **self.extra,
         }
 
 

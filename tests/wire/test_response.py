@@ -279,7 +279,7 @@ def test_a_reply_over_the_limit_is_stopped_with_its_partial(streaming: bool) -> 
 def test_an_event_over_the_limit_keeps_what_came_before_it() -> None:
     """The partial holds the events in front of the one that was too large, even of the same packet."""
     found = reader(limits=Limits(event_bytes=500))
-    with pytest.raises(BadReply, match="event_bytes") as caught:
+    with pytest.raises(BadReply, match=r"500 bytes \(Limits.event_bytes\)") as caught:
         found.feed(sse(*GOOD[:3], chunk({"content": "x" * 1000})))
     assert caught.value.partial == "Hello"
 
