@@ -462,7 +462,7 @@ def test_a_schema_outside_the_strict_subset_says_where_and_the_way_out() -> None
     said = str(caught.value)
     for path in (
         "$.properties.filters: is an object with free keys",
-        "$.properties.anything: must say its type",
+        "$.properties.anything: must have a type",
         "prefixItems",
     ):
         assert path in said

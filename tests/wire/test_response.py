@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convokit.domain.events import Finished, TextDelta
 from convokit.errors import BadReply, ContextOverflow, Interrupted, ModelError, RateLimited, Rejected, ServerFailed
@@ -298,3 +300,73 @@ def test_a_first_event_that_is_cut_is_interrupted_and_one_that_is_no_json_is_not
 def test_a_plain_body_that_is_whole_but_wrong_is_a_bad_reply() -> None:
     """Broken JSON that ends as JSON does was not cut."""
     assert isinstance(broken(b'{"choices": oops}', streaming=False), BadReply)
+
+
+def escaped(*chunks: dict[str, Any]) -> bytes:
+    """A stream of chunks with every non-ASCII character escaped."""
+    return b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks)
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_chunks_that_differ_in_any_key_are_merged(padding: bool) -> None:
+    """Keys of a choice and keys beside the choices are merged, however alike the chunks are."""
+    more: list[dict[str, Any]] = [{"obfuscation": "x" * number} if padding else {} for number in range(12)]
+    chunks = [
+        chunk({"content": "a"}, **more[0]),
+        chunk({"content": "b"}, **more[1]),
+        chunk({"content": "c"}, index=1, **more[2]),
+        chunk({"content": "d"}, index=1, **more[3]),
+        chunk({"content": "é\u2028"}, **more[4]),
+        chunk({"content": 'q"\\"content":"', "refusal": "R"}, **more[5]),
+        chunk({"content": "e"}, service_tier="flex", **more[6]),
+        chunk({"content": "f", "tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}]}, **more[7]),
+        chunk({"content": "g"}, provider="P", usage={"prompt_tokens": 7}, **more[8]),
+        chunk({"content": "\ud83d"}, **more[9]),
+        chunk({"content": "\ude00"}, "stop", **more[10]),
+        chunk({}, "length", index=1, **more[11]),
+    ]
+    _, completion = read(escaped(*chunks))
+    first, second = completion.choices
+    assert first.content == 'abé\u2028q"\\"content":"efg😀'
+    assert (second.content, second.finish_reason) == ("cd", "length")
+    assert (first.refusal, len(first.tool_calls)) == ("R", 1)
+    assert (completion.service_tier, completion.usage.prompt_tokens, completion.extra["provider"]) == ("flex", 7, "P")
+
+
+def test_keys_that_repeat_in_every_chunk_are_joined_in_a_choice_and_kept_once_beside_it() -> None:
+    chunks = [chunk({"content": text, "refusal": "R"}, provider={"content": "P"}, usage=None) for text in "aaa"]
+    for one in chunks:
+        one["choices"][0]["logprobs"] = {"content": [{"token": "a"}]}
+    completion = read(escaped(*chunks, chunk({}, "stop", usage={"prompt_tokens": 5})))[1]
+    choice = completion.choices[0]
+    assert (choice.content, choice.refusal, choice.logprobs) == ("aaa", "RRR", {"content": [{"token": "a"}] * 3})
+    assert (completion.extra, completion.usage.prompt_tokens) == ({"provider": {"content": "P"}}, 5)
+
+
+@pytest.mark.parametrize("key", ["id", "object", "usage", "provider"])
+def test_a_deeply_nested_key_beside_the_choices_is_a_bad_reply(key: str) -> None:
+    """However often it comes: two such values cannot be compared with each other."""
+    deep = "[" * 300 + "1" + "]" * 300
+    payload = '{"choices":[{"delta":{"content":"c"}}],"' + key + '":{"a":' + deep + "}}"
+    assert broken(sse(*GOOD[:2], payload, payload), BadReply).partial == "Helc"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "é", "日", '"', "\\", "\ud83d", "\ude00", "\ud83d\ude00", "", "content"]), max_size=12
+    )
+)
+def test_every_character_arrives_in_its_order(texts: list[str]) -> None:
+    """Also halves of a character are joined, as text and as events."""
+    events, completion = read(
+        escaped(chunk({"content": ""}), *(chunk({"content": text}) for text in texts), chunk({}, "stop"))
+    )
+    whole = "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert completion.choices[0].content == text_of(events) == whole
+
+
+@pytest.mark.parametrize("index", [True, None, "0", 7, -1, 1.5])
+def test_an_index_that_is_not_a_number_counts_as_the_position(index: Any) -> None:
+    """Any number is a choice of its own."""
+    chunks = [chunk({"content": text}, index=index) for text in "abc"]
+    assert read(escaped(*chunks, chunk({}, "stop", index=index)))[1].choices[0].content == "abc"
