@@ -1,5 +1,9 @@
-"""The Chat Completions codec: requests to bytes and bytes to replies, without I/O.
+"""Render requests to a Chat Completions API and parse its answers, without I/O.
 
-`request` renders requests, `messages` adapts messages to a server, `response` reads replies, and `error_mapping` maps errors to
-exceptions. No function here reads a clock: one that needs the time takes it as an argument.
+No module here opens a connection, waits or reads a clock. A function that needs the time takes it as an argument.
 """
+
+from convokit.wire.request import RenderedRequest, render_request
+from convokit.wire.response import ReplyReader
+
+__all__ = ["RenderedRequest", "ReplyReader", "render_request"]
