@@ -94,8 +94,8 @@ def render_request(
 
     Args:
         model: The model's name, sent as it is.
-        messages: Messages in the shape that the server accepts (see `messages.to_wire_messages`).
-        params: Valid parameters (see `domain.params.validate_params`).
+        messages: Messages in the shape that the server accepts.
+        params: Valid request parameters.
         profile: The known properties of the model and its server.
         stream: Whether the reply is streamed.
         tools: Tools in the API's shape.
