@@ -30,6 +30,7 @@ from convokit.wire.headers import parse_request_id, parse_retry_after_s, parse_s
 _OVERFLOW_NAMES = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded", "context_overflow"}
 )
+# Under other statuses the same phrases mean other errors: 429 uses them for a limit of tokens per minute.
 _OVERFLOW_STATUSES = frozenset({None, 200, 400, 413, 422, 500})
 _N = r"\(?(\d[\d,]*)"
 _OVERFLOW_PHRASE = re.compile(
@@ -98,10 +99,11 @@ _IMPLIED_STATUS = {
     "server_is_overloaded": 503,
     "overloaded_error": 529,
 }
+# In order: the first pattern that the message contains gives the hint.
 _HINTS = (
     (
         r"Function tools with reasoning_effort are not supported",
-        "this model calls tools in Chat Completions only with reasoning_effort='none', if it has that: set it, or use another",
+        "this model calls tools only with reasoning_effort='none'; set it if the model accepts it, or use another model",
     ),
     (r"Use '(\w+)' instead", "send {0} instead"),
     (r"Supported values are: ([^.]{1,200})", "supported values: {0}"),
@@ -270,7 +272,7 @@ def _find_filter_categories(body: ErrorBody) -> dict[str, Any] | None:
 def _find_hint(body: ErrorBody, status: int | None) -> str | None:
     """Return advice on a feature that the server or model lacks; None for any other error."""
     if status in (401, 403, 404):
-        return None
+        return None  # "model X does not exist, use Y instead" is about access, not about a feature
     for pattern, hint in _HINTS:
         match = re.search(pattern, body.message, re.IGNORECASE)
         if match:

@@ -20,6 +20,7 @@ from convokit.errors import SettingsError
 # RFC 9110 sections 5.1 and 5.5: a name is a token; a value has no control characters and no blanks at its ends.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
+# These two describe the body's bytes: a wrong value corrupts the request.
 _SET_BY_HTTP_CLIENT = frozenset({"content-length", "transfer-encoding"})
 _PATH = "/chat/completions"
 

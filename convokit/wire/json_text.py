@@ -1,7 +1,7 @@
 """Decode the JSON that servers send, and repair its text.
 
-Databases and sockets accept neither half of a surrogate pair alone. A server may cut a pair between two chunks, so text is
-repaired when it is complete.
+No database and no socket accepts half of a surrogate pair. A server may cut a pair between two chunks, so a text is repaired
+when it is complete.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ class _MessageConverter:
             self.add_assistant_keys(message, out)
         elif role == TOOL:
             out["tool_call_id"] = self.convert_call_id(message.get("tool_call_id", ""))
+        # Null content is valid only beside a call, and some servers refuse it even there.
         if out["content"] is None and not (role == ASSISTANT and self.profile.null_content and _has_call(out)):
             out["content"] = ""
         name = message.get("name")
@@ -127,6 +128,7 @@ class _MessageConverter:
         audio = message.get("audio")
         if isinstance(audio, Mapping):
             self.add_audio(audio, out, other_provider=isinstance(extra, Mapping) and not same_provider)
+        # Some providers need their own keys back, such as DeepSeek its reasoning_content.
         keys = extra.get("keys") if same_provider and isinstance(extra, Mapping) else None
         if isinstance(keys, Mapping):
             out |= {key: keys[key] for key in sorted(self.profile.replay_keys) if key in keys and key not in out}

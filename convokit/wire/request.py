@@ -122,7 +122,7 @@ def render_request(
             values["stream_options"] = options
     body: dict[str, Any] = {"model": model, "messages": list(messages)}
     body |= {key: values[key] for key in ORDER if key in values}
-    body |= params.get("extra_body", {})
+    body |= params.get("extra_body", {})  # last, so that it can replace every key
     headers = validate_headers(params.get("extra_headers", {}))
     return RenderedRequest(body, encode_body(body), tuple(adapter.changes), headers)
 
@@ -206,6 +206,7 @@ class _ParameterAdapter:
 
     def is_sent(self, name: str, value: Any, effort: str | None) -> bool:
         profile = self.profile
+        # The API answers 400 if a request has these two and no tools.
         if name in ("tool_choice", "parallel_tool_calls") and not self.has_tools:
             self.changes.append(Change(parameter=name, action="dropped", reason="the request has no tools"))
             return False
@@ -233,6 +234,7 @@ class _ParameterAdapter:
 
     def add_output_cap(self, name: str, value: int, values: dict[str, Any]) -> None:
         """Add the limit of the reply's length under the name that the server knows."""
+        # The server's own name is never refused: OpenRouter accepts max_tokens for models whose own server rejects it.
         server_name: str = self.profile.output_cap
         if self.mode == "pass" and name != "max_output_tokens":
             server_name = name
