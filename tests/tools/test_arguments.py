@@ -153,7 +153,7 @@ def test_nothing_is_no_arguments(raw: str) -> None:
         ('{"query": "a", "query": "b"}', "query is given twice"),
         ('{"query": "a", "filters": [{"field": "a", "field": "b"}]}', "field is given twice"),
         ("{}", "query: is missing"),
-        ('{"query": "a", "colour": 1}', "colour: is not known here"),
+        ('{"query": "a", "colour": 1}', "colour: is an unknown key"),
         ('{"query": 5}', "query: Input should be a valid string"),
         ('{"query": "a", "unit": "kelvin"}', "unit: Input should be 'c' or 'f'"),
         ('{"query": "a", "limit": 10}', "limit: Input should be less than or equal to 9"),

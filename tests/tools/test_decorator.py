@@ -22,7 +22,7 @@ from convokit.errors import SettingsError
 from convokit.tools import decorator
 from convokit.tools.arguments import bind_arguments
 from convokit.tools.decorator import to_tools, tool
-from convokit.wire.strict_schema import list_violations
+from convokit.wire.schema_violations import list_violations
 
 
 class Unit(enum.Enum):
@@ -462,7 +462,7 @@ def test_a_schema_outside_the_strict_subset_says_where_and_the_way_out() -> None
     said = str(caught.value)
     for path in (
         "$.properties.filters: is an object with free keys",
-        "$.properties.anything: must say its type",
+        "$.properties.anything: must have a type",
         "prefixItems",
     ):
         assert path in said

@@ -1,4 +1,4 @@
-"""What went wrong, told from the many ways in which servers say it."""
+"""Tests of mapping a server's errors to exceptions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from convokit.errors import (
     ServerFailed,
     UnsupportedFeature,
 )
-from convokit.wire import errors
+from convokit.wire import error_mapping
 
 NOW = 1_764_000_000.0
 
 
 def told(status: int, body: Any, **headers: str) -> Any:
-    """The error of an answer."""
+    """Return the exception for a response."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return errors.error_from_response(status, named, data, retry_after_now=NOW)
+    return error_mapping.build_response_error(status, named, data, retry_after_now=NOW)
 
 
 def openai(message: str, type: str | None = "invalid_request_error", param: str | None = None, code: Any = None) -> Any:
-    """An error as OpenAI sends it."""
+    """Return an error body as OpenAI sends it."""
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
@@ -79,8 +79,10 @@ ENVELOPES = [
 
 
 @pytest.mark.parametrize(("body", "code", "type", "param"), ENVELOPES)
-def test_b66_every_envelope_is_understood(body: Any, code: str | None, type: str | None, param: str | None) -> None:
-    """Status, code (a text), type, param, message and request id come out of every shape an error has."""
+def test_b66_every_shape_of_an_error_body_is_parsed(
+    body: Any, code: str | None, type: str | None, param: str | None
+) -> None:
+    """Status, code (a text), type, param, message and request id are found in each."""
     error = told(422, body, x_request_id="req_1")
     assert isinstance(error, Rejected)
     assert "no good" in str(error)
@@ -92,8 +94,7 @@ def test_b66_every_envelope_is_understood(body: Any, code: str | None, type: str
 
 
 @pytest.mark.parametrize("body", [b"", b"  \n", b"\xff\xfe", b"null", b"[]", b"{}", b'""', b"[" * 5000])
-def test_b66_empty_and_strange_bodies_too(body: bytes) -> None:
-    """An answer that says nothing still names its status."""
+def test_b66_an_empty_or_invalid_body_is_an_error_with_its_status(body: bytes) -> None:
     error = told(502, body)
     assert isinstance(error, ServerFailed)
     assert "502" in str(error)
@@ -126,21 +127,20 @@ def test_b66_empty_and_strange_bodies_too(body: bytes) -> None:
         (599, ServerFailed),
     ],
 )
-def test_b66_status_decides_where_words_do_not(status: int, kind: type[ModelError]) -> None:
-    """Without better knowledge the status says what kind of failure it is."""
+def test_b66_the_status_decides_if_the_body_does_not(status: int, kind: type[ModelError]) -> None:
     error = told(status, {"error": {"message": "x"}})
     assert type(error) is kind
     assert error.status == status
 
 
 def test_b66_request_ids_of_other_servers() -> None:
-    """Azure, OpenRouter and LiteLLM name the request in headers of their own."""
+    """Azure, OpenRouter and LiteLLM have headers of their own."""
     for header in ("apim_request_id", "x_generation_id", "x_litellm_call_id", "request_id"):
         assert told(500, b"", **{header: "r1"}).request_id == "r1"
 
 
-def test_b66_a_redirect_names_its_host_and_nothing_else() -> None:
-    """A key is not sent to another host; the address to set instead is shown without its query."""
+def test_b66_a_redirect_names_only_its_host() -> None:
+    """The query of the address may contain a key."""
     error = told(307, b"", location="https://eu.example.com/v1/chat/completions?key=sekret")
     assert "eu.example.com" in str(error)
     assert "sekret" not in str(error)
@@ -151,8 +151,8 @@ QUOTA += ["project_spend_limit_exceeded", "organization_usage_limit_exceeded"]
 
 
 @pytest.mark.parametrize("code", QUOTA)
-def test_b68_a_used_up_quota_is_no_rate_limit(code: str) -> None:
-    """A 429 that waiting does not help is told apart, by its code or by its type."""
+def test_b68_an_exhausted_quota_is_not_retryable(code: str) -> None:
+    """Its code or its type distinguishes it from a rate limit, which is a 429 too."""
     for body in (
         openai("You exceeded your current quota", "insufficient_quota", None, code),
         openai("x", None, None, code),
@@ -163,15 +163,13 @@ def test_b68_a_used_up_quota_is_no_rate_limit(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["rate_limit_exceeded", "slow_down", None])
-def test_b68_a_rate_limit_is_worth_waiting_for(code: str | None) -> None:
-    """Any other 429 is a rate limit, with the server's wish."""
+def test_b68_a_rate_limit_is_retryable(code: str | None) -> None:
     error = told(429, openai("Rate limit reached", "requests", None, code), retry_after="7", x_should_retry="true")
     assert isinstance(error, RateLimited)
     assert (error.retry_after_s, error.should_retry, error.retryable) == (7.0, True, True)
 
 
-def test_b68_a_request_larger_than_the_whole_allowance_is_not_waited_for() -> None:
-    """When one request needs more tokens than a minute has, no minute will do."""
+def test_b68_a_request_larger_than_the_limit_per_minute_is_not_retried() -> None:
     text = "Request too large for gpt-6 on tokens per min (TPM): Limit 30000, Requested {}."
     assert told(429, openai(text.format(40000), "tokens", None, "rate_limit_exceeded")).should_retry is False
     assert told(429, openai(text.format(4000), "tokens", None, "rate_limit_exceeded")).should_retry is None
@@ -184,7 +182,6 @@ TOOLS_TEXT = (
 
 
 def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> None:
-    """The one 400 that tools and reasoning bring says what would work."""
     error = told(400, openai(TOOLS_TEXT, param="reasoning_effort"))
     assert isinstance(error, UnsupportedFeature)
     assert "reasoning_effort='none'" in error.hint
@@ -247,39 +244,35 @@ def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> No
         (501, {"error": {"code": 501, "message": "no embeddings", "type": "not_supported_error"}}, ""),
     ],
 )
-def test_what_a_server_cannot_do_comes_with_a_hint(status: int, body: Any, hint: str) -> None:
-    """A feature that is not there is told from other rejections, with what would work instead."""
+def test_unsupported_features_have_a_hint(status: int, body: Any, hint: str) -> None:
     error = told(status, body)
     assert isinstance(error, UnsupportedFeature)
     assert hint in error.hint
     assert not error.retryable
 
 
-def test_errors_travel_between_processes() -> None:
-    """Every error keeps its facts when it is pickled."""
+def test_errors_keep_their_attributes_when_pickled() -> None:
     error = pickle.loads(
         pickle.dumps(told(429, openai("x", code="slow_down"), retry_after="3", x_should_retry="false"))
     )
     assert (error.status, error.code, error.retry_after_s, error.should_retry) == (429, "slow_down", 3.0, False)
 
 
-def test_inside_a_200_an_unknown_failure_is_not_tried_again() -> None:
-    """An error that names neither status nor kind gives no reason to believe that repeating helps."""
-    unknown = errors.from_payload({"error": "boom"}, partial="so far", request_id="r")
+def test_an_unknown_error_in_a_200_is_not_retried() -> None:
+    unknown = error_mapping.build_payload_error({"error": "boom"}, partial="so far", request_id="r")
     assert isinstance(unknown, ServerFailed)
     assert (unknown.should_retry, unknown.partial, unknown.request_id, unknown.status) == (False, "so far", "r", None)
-    known = errors.from_payload({"error": {"message": "boom", "type": "server_error"}})
+    known = error_mapping.build_payload_error({"error": {"message": "boom", "type": "server_error"}})
     assert isinstance(known, ServerFailed)
     assert known.should_retry is None
 
 
-def test_an_unknown_model_is_not_a_missing_feature() -> None:
-    """Who may not, or asks for what is not there, is rejected, whatever the server recommends instead."""
+def test_an_unknown_model_is_rejected() -> None:
+    """Also if the server recommends another one."""
     for status in (401, 403, 404):
         assert type(told(status, openai("The model 'gpt-0' does not exist. Use 'gpt6' instead."))) is Rejected
 
 
 @pytest.mark.parametrize("code", [[1], {"a": 1}, None, 7])
-def test_an_inner_code_of_any_type_is_no_crash(code: object) -> None:
-    """Whatever stands where a code should, the failure is a typed error."""
+def test_an_inner_code_may_have_any_type(code: object) -> None:
     assert isinstance(told(400, {"error": {"message": "no", "innererror": {"code": code}}}), Rejected)

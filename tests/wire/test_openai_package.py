@@ -1,4 +1,4 @@
-"""Our requests and replies held against the API's own types, and against what another client gets wrong."""
+"""Tests of the codec against the openai package."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STREAM: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsStreaming)
 
 
 def exhaust(value: Any) -> None:
-    """Look at everything in a validated value: iterables are validated only as they are read."""
+    """Read everything in a validated value: iterables are validated only when they are read."""
     if isinstance(value, Mapping):
         value = value.values()
     if isinstance(value, Iterable) and not isinstance(value, str):
@@ -58,8 +58,7 @@ HISTORY: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-5.1", "gpt-4o", "o3", "gpt-unknown"])
-def test_b89_our_bodies_are_valid_by_the_apis_own_types(model: str, stream: bool) -> None:
-    """Every body we build is one the API's published types accept, with every parameter set."""
+def test_b89_bodies_with_every_parameter_are_valid_by_the_apis_types(model: str, stream: bool) -> None:
     profile = resolve_profile(model, "https://api.openai.com/v1")
     messages = to_wire_messages(HISTORY, profile, now=0.0, send_names=True)
     body = render_request(
@@ -69,16 +68,14 @@ def test_b89_our_bodies_are_valid_by_the_apis_own_types(model: str, stream: bool
     assert body.keys() <= CompletionCreateParamsStreaming.__annotations__.keys()
 
 
-def test_b01_our_bodies_hold_no_key_the_api_does_not_have() -> None:
-    """The order of keys we keep names parameters of the API and nothing else."""
+def test_b01_every_key_of_a_body_is_a_parameter_of_the_api() -> None:
     assert set(ORDER) <= CompletionCreateParamsStreaming.__annotations__.keys()
 
 
 @pytest.mark.parametrize(
     "vendor", [one for one in VENDORS if one.name in ("openai", "vllm", "sglang")], ids=lambda one: one.name
 )
-def test_b88_our_vectors_are_what_the_other_client_reads_too(vendor: Any) -> None:
-    """The plain vectors of servers that follow the API closely are valid by its own types, and mean the same."""
+def test_b88_the_openai_package_parses_the_plain_replies_alike(vendor: Any) -> None:
     theirs = ChatCompletion.model_validate(json.loads(vendor.plain))
     ours = read(vendor.plain, streaming=False)[1]
     assert theirs.choices[0].message.content == ours.choices[0].content
@@ -112,8 +109,7 @@ A, B, END = chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop")
     ],
     ids=["bom", "empty events", "id and retry", "no blank line", "no delta", "role repeated", "no choices"],
 )
-def test_streams_that_trip_another_client(stream: bytes) -> None:
-    """Byte order marks, empty events, a last event without its blank line, missing deltas and repeated roles are read."""
+def test_streams_that_the_openai_package_rejects_are_parsed(stream: bytes) -> None:
     events, completion = read(stream)
     assert text_of(events) == completion.choices[0].content == "ab"
     assert completion.choices[0].finish_reason == "stop"
@@ -129,28 +125,24 @@ def test_streams_that_trip_another_client(stream: bytes) -> None:
     ],
     ids=["flat", "field", "object", "json body"],
 )
-def test_failures_that_another_client_takes_for_success(stream: bytes) -> None:
-    """Flat errors, the error field and a JSON body on a stream are errors, not the end of it."""
+def test_errors_that_the_openai_package_misses_are_raised(stream: bytes) -> None:
     data = stream.replace(b"data: [DONE]\n\n", b"")
     with pytest.raises(ModelError, match="boom"):
         read(data)
 
 
-def test_a_missing_finish_that_another_client_does_not_flag() -> None:
-    """A reply that just stops is not a reply."""
+def test_a_missing_finish_reason_is_interrupted() -> None:
     with pytest.raises(Interrupted):
         read(sse(A, B, done=False))
 
 
-def test_usage_that_another_client_overwrites() -> None:
-    """Usage stays though a chunk without it follows."""
+def test_a_null_usage_does_not_overwrite_an_earlier_one() -> None:
     assert (
         read(sse(A, {**END, "usage": {"prompt_tokens": 5}}, {"choices": [], "usage": None}))[1].usage.prompt_tokens == 5
     )
 
 
-def test_plain_bodies_that_another_client_lets_through() -> None:
-    """An error object, a page of HTML and a detail under a 200 are failures with a message."""
+def test_plain_bodies_with_errors_are_raised() -> None:
     for body in (b'{"error":{"message":"boom"}}', b"<html>boom</html>", b'{"detail":"boom"}'):
         with pytest.raises(ModelError, match="boom"):
             read(body, streaming=False)
@@ -158,8 +150,7 @@ def test_plain_bodies_that_another_client_lets_through() -> None:
         read(json.dumps({**reply(), "choices": None}).encode(), streaming=False)
 
 
-def test_generic_profile_sends_what_every_server_takes() -> None:
-    """With no knowledge of the server nothing special is sent."""
+def test_the_generic_profile_sends_only_model_and_messages() -> None:
     body = render_request(
         model="m", messages=[{"role": "user", "content": "x"}], params={}, profile=Profile(), stream=False
     ).body

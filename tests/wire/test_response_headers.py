@@ -1,4 +1,4 @@
-"""What response headers say."""
+"""Tests of parsing response headers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from convokit.wire import headers
 NOW = 1_764_000_000.0
 
 
-def test_b73_rate_limits_are_read() -> None:
-    """Limits, what is left, and Go durations."""
+def test_b73_rate_limits_are_parsed() -> None:
     found = headers.parse_rate_limits(
         {
             "x-ratelimit-limit-requests": "60",
@@ -46,8 +45,7 @@ def test_b73_rate_limits_are_read() -> None:
         ("2026-11-23T12:00:00Z", None),
     ],
 )
-def test_b73_durations(text: str, seconds: float | None) -> None:
-    """A duration as Go writes it, or plain seconds; anything else is not known."""
+def test_b73_durations_are_in_gos_format_or_in_seconds(text: str, seconds: float | None) -> None:
     found = headers.parse_rate_limits({"x-ratelimit-reset-tokens": text, "x-ratelimit-limit-tokens": "1"})
     assert found is not None
     assert found.tokens.reset_s == pytest.approx(seconds)
@@ -55,7 +53,6 @@ def test_b73_durations(text: str, seconds: float | None) -> None:
 
 @pytest.mark.parametrize("said", [{}, {"x-ratelimit-limit-tokens": "many"}, {"content-type": "x"}])
 def test_b73_absent_headers_are_none(said: dict[str, str]) -> None:
-    """No header, no limits."""
     assert headers.parse_rate_limits(said) is None
     assert headers.parse_request_id(said) is None
     assert headers.parse_retry_after_s(said, NOW) is None
@@ -81,11 +78,10 @@ def test_b73_absent_headers_are_none(said: dict[str, str]) -> None:
     ],
 )
 def test_b68_retry_after_in_its_three_forms(said: dict[str, str], seconds: float | None) -> None:
-    """Milliseconds before seconds before a date; nonsense is None."""
+    """Milliseconds count before seconds, and seconds before a date."""
     assert headers.parse_retry_after_s(said, NOW) == seconds
 
 
 @pytest.mark.parametrize(("text", "wish"), [("true", True), ("false", False), ("TRUE", True), ("maybe", None)])
-def test_b68_should_retry_header(text: str, wish: bool | None) -> None:
-    """Only true and false are a wish."""
+def test_b68_should_retry_is_true_or_false(text: str, wish: bool | None) -> None:
     assert headers.parse_should_retry({"x-should-retry": text}) is wish

@@ -1,4 +1,4 @@
-"""Where a schema leaves the strict subset: every rule has one schema that breaks it, and the path that is told."""
+"""Tests of the rules of strict schemas: each rule has a schema that violates it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.wire.strict_schema import json_type, list_violations, looks_around
+from convokit.wire.schema_violations import has_lookaround, list_violations, name_json_type
 
 
 def closed(**properties: Any) -> dict[str, Any]:
-    """An object as strict mode wants it."""
+    """Return an object as strict mode requires it."""
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
@@ -36,7 +36,6 @@ FITTING = [
 
 @pytest.mark.parametrize("schema", FITTING)
 def test_a_schema_within_the_subset_has_no_violations(schema: dict[str, Any]) -> None:
-    """What the documentation allows is allowed, also properties whose names are keywords."""
     assert list_violations(schema) == []
 
 
@@ -54,20 +53,20 @@ def test_a_schema_within_the_subset_has_no_violations(schema: dict[str, Any]) ->
             closed(a={k: v for k, v in closed(b=TEXT).items() if k != "additionalProperties"}),
             "$.properties.a: additionalProperties must be false",
         ),
-        ({**closed(a=TEXT, b=TEXT), "required": ["a"]}, "$: required must name every property; b not named"),
+        ({**closed(a=TEXT, b=TEXT), "required": ["a"]}, "$: required must name every property; missing: b"),
         (
             {k: v for k, v in closed(a=TEXT).items() if k != "required"},
-            "$: required must name every property; a not named",
+            "$: required must name every property; missing: a",
         ),
         (closed(a={"type": "object", "additionalProperties": TEXT}), "$.properties.a: is an object with free keys"),
         (closed(a={"type": "object", "additionalProperties": True}), "$.properties.a: is an object with free keys"),
-        (closed(a={}), "$.properties.a: must say its type (not Any)"),
-        (closed(a={"description": "anything"}), "$.properties.a: must say its type (not Any)"),
+        (closed(a={}), "$.properties.a: must have a type (not Any)"),
+        (closed(a={"description": "anything"}), "$.properties.a: must have a type (not Any)"),
         (closed(a=True), "$.properties.a: must be a schema"),
-        (closed(a={"enum": ["x"]}), "$.properties.a: must say its type"),
-        (closed(a={"const": "x"}), "$.properties.a: must say its type"),
-        (closed(a={"type": "array"}), "$.properties.a: must say what its items are"),
-        (closed(a={"type": "array", "items": {}}), "$.properties.a.items: must say its type (not Any)"),
+        (closed(a={"enum": ["x"]}), "$.properties.a: must have a type"),
+        (closed(a={"const": "x"}), "$.properties.a: must have a type"),
+        (closed(a={"type": "array"}), "$.properties.a: must have items"),
+        (closed(a={"type": "array", "items": {}}), "$.properties.a.items: must have a type (not Any)"),
         (closed(a={"type": "text"}), "$.properties.a: there is no type 'text'"),
         (closed(a={"allOf": [TEXT, TEXT]}), "$.properties.a: 'allOf' is not allowed"),
         (closed(a={"oneOf": [TEXT, {"type": "null"}]}), "$.properties.a: 'oneOf' is not allowed: use anyOf"),
@@ -84,42 +83,41 @@ def test_a_schema_within_the_subset_has_no_violations(schema: dict[str, Any]) ->
         ),
         (
             closed(a={"type": "array", "prefixItems": [TEXT], "items": TEXT}),
-            "$.properties.a: 'prefixItems' is not allowed: a tuple",
+            "$.properties.a: 'prefixItems' is not allowed: for a tuple",
         ),
         (closed(a={"type": "string", "default": "x"}), "$.properties.a: 'default' is not allowed"),
         (closed(a={"type": "string", "minLength": 1}), "$.properties.a: 'minLength' is not allowed"),
         (closed(a={"type": "string", "format": "uri"}), "$.properties.a: format 'uri' is not allowed"),
-        (closed(a={"type": "string", "pattern": "^(?!x)"}), "$.properties.a: pattern may not look ahead or behind"),
+        (closed(a={"type": "string", "pattern": "^(?!x)"}), "$.properties.a: pattern must not look ahead or behind"),
         (
             {**closed(a={"$ref": "#/$defs/A", "type": "string"}), "$defs": {"A": TEXT}},
-            "$.properties.a: a $ref stands alone, without type",
+            "$.properties.a: $ref must be alone, without type",
         ),
-        (closed(a={"$ref": "#/$defs/Gone"}), "$.properties.a: there is no #/$defs/Gone"),
-        (closed(a={"$ref": "https://example.org/x"}), "$.properties.a: there is no https://example.org/x"),
-        ({**closed(), "$defs": {"A": {}}}, "$.$defs.A: must say its type"),
-        (closed(a={"anyOf": [TEXT, closed(b={})]}), "$.properties.a.anyOf[1].properties.b: must say its type"),
+        (closed(a={"$ref": "#/$defs/Gone"}), "$.properties.a: #/$defs/Gone does not exist"),
+        (closed(a={"$ref": "https://example.org/x"}), "$.properties.a: https://example.org/x does not exist"),
+        ({**closed(), "$defs": {"A": {}}}, "$.$defs.A: must have a type"),
+        (closed(a={"anyOf": [TEXT, closed(b={})]}), "$.properties.a.anyOf[1].properties.b: must have a type"),
     ],
 )
-def test_each_rule_is_told_with_its_path(schema: dict[str, Any], told: str) -> None:
-    """Behaviour 84: a violation names the place in the schema and what is wrong there."""
+def test_each_violation_has_its_path(schema: dict[str, Any], told: str) -> None:
+    """Behaviour 84."""
     assert any(each.startswith(told) for each in list_violations(schema)), list_violations(schema)
 
 
-def test_every_violation_is_told_not_only_the_first() -> None:
-    """Somebody who repairs a schema sees all of it at once, in the order of the schema."""
+def test_every_violation_is_listed_in_the_order_of_the_schema() -> None:
     found = list_violations({**closed(a={}, b={"type": "text"}), "additionalProperties": True, "if": {}})
     assert [each.split(":")[0] for each in found] == ["$", "$", "$.properties.a", "$.properties.b"]
 
 
 def nested(levels: int, inner: dict[str, Any]) -> dict[str, Any]:
-    """Objects inside objects."""
+    """Return objects inside objects."""
     for _ in range(levels):
         inner = closed(a=inner)
     return inner
 
 
 def test_ten_levels_are_allowed_and_eleven_are_not() -> None:
-    """An object or an array is a level; what lies in the innermost is not."""
+    """An object or an array is a level."""
     assert list_violations(nested(10, TEXT)) == []
     assert list_violations(nested(11, TEXT)) == ["$: has 11 levels of nesting, 10 are allowed"]
     assert list_violations(nested(9, {"type": "array", "items": TEXT})) == []
@@ -130,7 +128,7 @@ def test_ten_levels_are_allowed_and_eleven_are_not() -> None:
 
 
 def test_levels_are_counted_through_references() -> None:
-    """A model in a model is nested as deeply as if it were written in place; recursion ends the count."""
+    """A recursive reference ends the count."""
     chain = {f"M{n}": closed(a={"$ref": f"#/$defs/M{n + 1}"}) for n in range(9)} | {"M9": closed(a=TEXT)}
     assert list_violations({**closed(a={"$ref": "#/$defs/M1"}), "$defs": chain}) == []
     assert list_violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": chain}) == [
@@ -139,14 +137,13 @@ def test_levels_are_counted_through_references() -> None:
 
 
 def test_definitions_that_all_refer_to_each_other_are_counted_fast() -> None:
-    """The walk takes each definition once, however many ways lead to it."""
     names = [f"M{n}" for n in range(60)]
     definitions = {name: closed(**{other: {"$ref": f"#/$defs/{other}"} for other in names}) for name in names}
     assert isinstance(list_violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": definitions}), list)
 
 
 def test_the_limits_of_size() -> None:
-    """5,000 properties, 1,000 enum values, 120,000 characters of names and values: one more is a violation."""
+    """5,000 properties, 1,000 enum values, 120,000 characters of names and values."""
     assert list_violations(closed(**{f"p{n}": TEXT for n in range(5_000)})) == []
     assert list_violations(closed(**{f"p{n}": TEXT for n in range(5_001)})) == [
         "$: has 5,001 properties, 5,000 are allowed"
@@ -165,17 +162,16 @@ def test_the_limits_of_size() -> None:
 
 
 def test_a_long_enum_has_a_limit_of_its_own() -> None:
-    """More than 250 values may hold 15,000 characters; 250 may hold more."""
+    """More than 250 values may have 15,000 characters."""
     long = ["x" * 57 + f"{n:03}" for n in range(250)]
     assert list_violations(closed(a={"type": "string", "enum": long})) == []
     assert list_violations(closed(a={"type": "string", "enum": [*long, "y"]})) == [
-        "$.properties.a: its 251 enum values have 15,001 characters, 15,000 characters are allowed for more than 250"
+        "$.properties.a: its 251 enum values have 15,001 characters, 15,000 are allowed for more than 250 values"
     ]
 
 
-def test_a_schema_nested_without_end_is_a_violation_not_a_crash() -> None:
-    """However deep a schema is, the answer is a list."""
-    assert list_violations(nested(5_000, TEXT)) == ["$: is nested far too deeply"]
+def test_a_schema_that_is_nested_too_deeply_is_a_violation() -> None:
+    assert list_violations(nested(5_000, TEXT)) == ["$: is nested too deeply to be checked"]
 
 
 @given(
@@ -196,25 +192,23 @@ def test_a_schema_nested_without_end_is_a_violation_not_a_crash() -> None:
         max_leaves=20,
     )
 )
-def test_any_dict_can_be_asked_about(value: Any) -> None:
-    """A user's own schema may be anything: the answer is a list of text, never an exception."""
+def test_any_dict_gives_a_list_of_texts(value: Any) -> None:
     found = list_violations(value if isinstance(value, dict) else {"properties": value})
     assert all(isinstance(each, str) and each.startswith("$") for each in found)
 
 
-def test_looking_around_is_seen_behind_escapes() -> None:
+def test_a_lookaround_is_distinguished_from_an_escaped_parenthesis() -> None:
     """`\\(?=` is an escaped parenthesis, `\\\\(?=` is a lookahead after a backslash."""
-    assert looks_around("(?=a)")
-    assert looks_around(r"\\(?=a)")
-    assert looks_around("x(?<!a)")
-    assert not looks_around(r"\(?=a")
-    assert not looks_around("(?:a)(?P<n>b)")
+    assert has_lookaround("(?=a)")
+    assert has_lookaround(r"\\(?=a)")
+    assert has_lookaround("x(?<!a)")
+    assert not has_lookaround(r"\(?=a")
+    assert not has_lookaround("(?:a)(?P<n>b)")
 
 
-def test_json_types() -> None:
-    """Each value of JSON has the name that schemas call it by; true is no integer."""
+def test_each_json_value_has_its_type_name() -> None:
     values: list[Any] = [True, 1, 1.5, "x", None, [], {}]
-    assert [json_type(value) for value in values] == [
+    assert [name_json_type(value) for value in values] == [
         "boolean",
         "integer",
         "number",

@@ -1,4 +1,4 @@
-"""Structured outputs: the schema of a type, what is sent for it, and the value that comes back."""
+"""Tests of structured outputs: the schema of a type, the response format, and the parsed value."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ from typing_extensions import TypedDict
 
 from convokit.domain.profiles import Profile
 from convokit.errors import ContentFiltered, ParseFailed, Refused, SettingsError, Truncated, ValidationFailed
-from convokit.wire.strict_schema import list_violations
-from convokit.wire.structured import build_response_format, parse_structured, to_plain_schema, to_strict_schema
+from convokit.wire.schema_violations import list_violations
+from convokit.wire.strict_schema import to_plain_schema, to_strict_schema
+from convokit.wire.structured_output import build_response_format, parse_structured
 from tests.support.selection import examples
 
 GENERIC = Profile()
@@ -123,7 +124,7 @@ class Extra(BaseModel):
 
 
 def refs(node: Any) -> set[str]:
-    """Every reference in a schema."""
+    """Return every reference in a schema."""
     if isinstance(node, dict):
         here = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
         return here.union(*map(refs, node.values()))
@@ -131,7 +132,7 @@ def refs(node: Any) -> set[str]:
 
 
 def tidied(node: Any, *, named: bool = False) -> Any:
-    """The official client's schema without what ours leaves out: titles, defaults, the discriminator's own keyword."""
+    """Return the official client's schema without titles, defaults and the discriminator, which ours leaves out."""
     if isinstance(node, list):
         return [tidied(item) for item in node]
     if not isinstance(node, dict):
@@ -141,7 +142,7 @@ def tidied(node: Any, *, named: bool = False) -> Any:
 
 
 def used(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema without definitions that nothing refers to."""
+    """Return a schema without unused definitions."""
     definitions, root = schema.get("$defs", {}), {key: value for key, value in schema.items() if key != "$defs"}
     names, before = refs(root), None
     while names != before:
@@ -157,20 +158,20 @@ def used(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", [Place, Node, Cat, Dog, Box[int], Box[list[Place]]])
-def test_the_schema_is_the_official_clients(model: type[BaseModel]) -> None:
-    """Where the official client's schema is right, ours is the same but for titles and defaults, which are not sent."""
+def test_the_schema_equals_the_official_clients(model: type[BaseModel]) -> None:
+    """Except for titles and defaults, which are not sent."""
     assert to_strict_schema(model) == used(tidied(to_strict_json_schema(model)))
 
 
-def test_where_the_official_clients_schema_is_refused() -> None:
-    """It leaves `oneOf`, non-null defaults and string lengths in, which the API answers with a 400; ours has no violation."""
+def test_schemas_that_the_api_refuses_from_the_official_client_are_valid() -> None:
+    """It leaves `oneOf`, defaults and string lengths in, and the API answers 400."""
     assert any("'default'" in each for each in list_violations(to_strict_json_schema(Trip)))
     assert any("'oneOf'" in each for each in list_violations(to_strict_json_schema(Trip)))
     assert list_violations(to_strict_schema(Trip)) == []
 
 
 def test_every_object_is_closed_and_every_property_required() -> None:
-    """In the root, in definitions and in what was inlined: additionalProperties false, required in the order written."""
+    """In the root, in definitions and in inlined schemas."""
     schema = to_strict_schema(Trip)
     objects = [schema, *schema["$defs"].values(), schema["properties"]["to"]]
     for each in objects:
@@ -179,16 +180,15 @@ def test_every_object_is_closed_and_every_property_required() -> None:
     assert schema["required"] == ["to", "color", "pet", "stops", "days", "note"]
 
 
-def test_a_reference_with_words_beside_it_is_inlined() -> None:
-    """The field's own description wins over the type's, and no reference has a sibling."""
+def test_a_reference_with_other_keys_is_inlined() -> None:
+    """The field's own description replaces the type's."""
     properties = to_strict_schema(Trip)["properties"]
     assert properties["to"]["description"] == "where to"
     assert properties["to"]["properties"]["name"] == {"type": "string"}
     assert properties["color"] == {"type": "string", "enum": ["red", "blue"], "description": "of the car"}
 
 
-def test_recursion_stays_a_reference() -> None:
-    """A type that holds itself is finite: the root is written out, what is inside refers to its definition."""
+def test_a_recursive_type_stays_a_reference() -> None:
     schema = to_strict_schema(Node)
     assert schema["type"] == "object"
     assert schema["properties"]["children"] == {"type": "array", "items": {"$ref": "#/$defs/Node"}}
@@ -196,8 +196,7 @@ def test_recursion_stays_a_reference() -> None:
     assert list_violations(schema) == []
 
 
-def test_recursion_with_words_beside_the_reference_ends() -> None:
-    """A recursive reference cannot be inlined for ever: its words stand around it."""
+def test_a_recursive_reference_with_other_keys_is_wrapped() -> None:
     schema = to_strict_schema(Told)
     assert list_violations(schema) == []
     assert {"description": "deeper", "anyOf": [{"$ref": "#/$defs/Told"}]} in schema["$defs"]["Told"]["properties"][
@@ -206,7 +205,6 @@ def test_recursion_with_words_beside_the_reference_ends() -> None:
 
 
 def test_unused_definitions_are_not_sent() -> None:
-    """What was inlined everywhere is not sent a second time."""
 
     class OneColor(BaseModel):
         color: Color = Field(description="this one")
@@ -215,14 +213,12 @@ def test_unused_definitions_are_not_sent() -> None:
 
 
 def test_a_discriminated_union_becomes_any_of() -> None:
-    """`oneOf` and its discriminator are no part of the subset; the tags tell the branches apart all the same."""
     pet = to_strict_schema(Trip)["properties"]["pet"]
     assert pet == {"anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]}
     assert to_strict_schema(Trip)["$defs"]["Cat"]["properties"]["kind"] == {"type": "string", "const": "cat"}
 
 
 def test_titles_and_defaults_are_left_out_but_not_properties_of_that_name() -> None:
-    """Only keywords are dropped: a field may be called title or default."""
 
     class Odd(BaseModel):
         title: str = "t"
@@ -238,8 +234,7 @@ def test_titles_and_defaults_are_left_out_but_not_properties_of_that_name() -> N
     assert list_violations(to_strict_schema(Odd)) == []
 
 
-def test_what_the_subset_has_no_word_for_is_told_in_words() -> None:
-    """Lengths, uniqueness, unknown formats and lookarounds move into the description; what is known stays."""
+def test_constraints_that_the_subset_lacks_move_into_the_description() -> None:
 
     class Form(BaseModel):
         name: Annotated[str, Field(min_length=1, max_length=9, description="the name")]
@@ -264,8 +259,8 @@ def test_what_the_subset_has_no_word_for_is_told_in_words() -> None:
     assert list_violations(to_strict_schema(Form)) == []
 
 
-def test_an_enum_of_several_types_becomes_one_for_each() -> None:
-    """Untyped enumerations are refused by the API: each type gets its own branch."""
+def test_an_enum_of_several_types_becomes_one_for_each_type() -> None:
+    """The API refuses an enumeration without a type."""
 
     class Mixed(BaseModel):
         a: Literal["x", "y", 1, None]
@@ -282,7 +277,7 @@ def test_an_enum_of_several_types_becomes_one_for_each() -> None:
 
 
 def test_a_single_all_of_is_flattened() -> None:
-    """`allOf` of one entry is that entry; what stands beside it wins."""
+    """Keys beside `allOf` replace those in it."""
 
     class Wrapping:
         """Wraps what comes in, as older pydantic does around references with words."""
@@ -304,8 +299,8 @@ def test_a_single_all_of_is_flattened() -> None:
     )
 
 
-def test_extra_keys_are_not_asked_for() -> None:
-    """A model that tolerates extra keys is closed for the model; a dict of free keys cannot be, and is a violation."""
+def test_objects_that_allow_extra_keys_are_closed() -> None:
+    """A dict with free keys is a violation."""
 
     class Tolerant(BaseModel):
         model_config = ConfigDict(extra="allow")
@@ -335,8 +330,7 @@ def test_extra_keys_are_not_asked_for() -> None:
     ]
 
 
-def test_aliases_are_what_is_sent() -> None:
-    """The model writes what will be validated: the alias."""
+def test_aliases_name_the_properties() -> None:
 
     class Aliased(BaseModel):
         from_: str = Field(alias="from")
@@ -344,8 +338,7 @@ def test_aliases_are_what_is_sent() -> None:
     assert list(to_strict_schema(Aliased)["properties"]) == ["from"]
 
 
-def test_a_default_that_is_no_json_makes_no_noise() -> None:
-    """Defaults are not sent, so one that JSON does not have is no reason to warn."""
+def test_a_default_that_is_not_json_gives_no_warning() -> None:
 
     class Quiet(BaseModel):
         model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -356,7 +349,6 @@ def test_a_default_that_is_no_json_makes_no_noise() -> None:
 
 
 def test_the_plain_schema_keeps_constraints_and_defaults() -> None:
-    """Without strict, everything pydantic says is said, but for titles."""
     schema = to_plain_schema(Trip)
     assert schema["required"] == ["to", "pet"]
     assert schema["properties"]["days"] == {"type": "integer", "minimum": 1, "maximum": 30, "default": 3}
@@ -395,8 +387,7 @@ FIELDS = st.dictionaries(
 
 @examples(cost=5)
 @given(FIELDS)
-def test_any_model_of_plain_types_fits(fields: dict[str, Any]) -> None:
-    """Whatever is built of the types the API knows has no violation, and is what the official client makes of it."""
+def test_any_model_of_plain_types_has_no_violation(fields: dict[str, Any]) -> None:
     given_fields: dict[str, Any] = {
         name: (kind, Field(default, description=words) if words else Field(default))
         for name, (kind, default, words) in fields.items()
@@ -411,8 +402,7 @@ def test_any_model_of_plain_types_fits(fields: dict[str, Any]) -> None:
 # --- what is sent
 
 
-def test_the_format_is_the_official_clients() -> None:
-    """`json_schema` with the type's name and strict true, as the official client sends it."""
+def test_the_response_format_equals_the_official_clients() -> None:
     sent, instruction = build_response_format(Place, GENERIC)
     assert instruction is None
     assert sent is not None
@@ -439,15 +429,15 @@ def test_the_format_is_the_official_clients() -> None:
     ],
 )
 def test_every_kind_of_type_is_accepted(kind: Any, name: str) -> None:
-    """Models, dataclasses, TypedDicts, Annotated ones: each under a name that the API takes."""
+    """Models, dataclasses, TypedDicts and Annotated types, each under a valid name."""
     sent, _ = build_response_format(kind, GENERIC)
     assert sent is not None
     assert sent["json_schema"]["name"] == name
     assert list_violations(sent["json_schema"]["schema"]) == []
 
 
-def test_a_server_without_schemas_is_told_in_words() -> None:
-    """json_object, and the schema in an instruction that says JSON; without json_object the instruction alone."""
+def test_a_server_without_schemas_gets_an_instruction() -> None:
+    """With json_object where the server has it."""
     sent, instruction = build_response_format(Place, JSON_ONLY)
     assert sent == {"type": "json_object"}
     assert instruction is not None
@@ -456,15 +446,14 @@ def test_a_server_without_schemas_is_told_in_words() -> None:
     assert build_response_format(Place, NOTHING) == (None, instruction)
 
 
-def test_a_dict_of_the_callers_own_goes_as_it_is() -> None:
-    """No check and no change, on every profile: who writes the API's own object means it."""
+def test_a_dict_is_returned_as_it_is() -> None:
     own = {"type": "json_schema", "json_schema": {"name": "x", "strict": False, "schema": {"anyOf": []}}}
     for profile in (GENERIC, JSON_ONLY, NOTHING):
         assert build_response_format(own, profile) == (own, None)
 
 
-def test_the_same_type_is_always_the_same_bytes() -> None:
-    """Deterministic, and safe to change: what one call returned is not what the next one returns."""
+def test_the_same_type_always_gives_the_same_bytes() -> None:
+    """Also if an earlier result was changed."""
     first, _ = build_response_format(Trip, GENERIC)
     assert first is not None
     text = json.dumps(first)
@@ -472,8 +461,7 @@ def test_the_same_type_is_always_the_same_bytes() -> None:
     assert json.dumps(build_response_format(Trip, GENERIC)[0]) == text
 
 
-def test_what_strict_mode_cannot_hold_is_refused_with_its_paths() -> None:
-    """Every place is named, and the way out, before anything is sent."""
+def test_violations_are_refused_with_their_paths() -> None:
 
     class Free(BaseModel):
         ages: dict[str, int]
@@ -492,8 +480,8 @@ def test_what_strict_mode_cannot_hold_is_refused_with_its_paths() -> None:
 
 @pytest.mark.parametrize("kind", [list[Place], int, Cat | Dog, RootModel[list[int]], None, dict[str, int]])
 @pytest.mark.parametrize("profile", [GENERIC, JSON_ONLY, NOTHING])
-def test_a_reply_is_an_object_everywhere(kind: Any, profile: Profile) -> None:
-    """A list or a union at the root is refused, with or without schemas: JSON mode gives objects only."""
+def test_the_root_must_be_an_object_on_every_server(kind: Any, profile: Profile) -> None:
+    """JSON mode gives only objects too."""
     if kind == dict[str, int] and profile is not GENERIC:
         assert build_response_format(kind, profile)[1]
         return
@@ -502,8 +490,8 @@ def test_a_reply_is_an_object_everywhere(kind: Any, profile: Profile) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Place", 5, Place(name="x"), Point(1), object(), socket.socket, Unready, Extra])
-def test_what_is_no_type_says_what_is_accepted(kind: Any) -> None:
-    """Values and types without a schema are told what may be given."""
+def test_a_value_that_is_not_a_type_is_refused(kind: Any) -> None:
+    """The error names the accepted kinds of types."""
     with pytest.raises(SettingsError, match="pydantic model, a dataclass, a TypedDict"):
         build_response_format(kind, GENERIC)
 
@@ -515,18 +503,17 @@ GOOD = '{"name": "東京", "country": null}'
 
 
 def read(text: str | None, finish: str | None = "stop", refusal: str | None = None) -> Place:
-    """A place out of a reply."""
+    """Return a Place from a reply."""
     return parse_structured(Place, text, finish_reason=finish, refusal=refusal)
 
 
-def test_a_whole_reply_is_its_value() -> None:
-    """stop, and whatever else servers call it: the text is validated."""
+def test_a_whole_reply_is_parsed() -> None:
+    """Whatever its finish reason is called."""
     for finish in ("stop", None, "eos", "tool_calls"):
         assert read(GOOD, finish) == Place(name="東京")
 
 
-def test_a_refusal_is_refused() -> None:
-    """The refusal's own text is on the error, whatever else came."""
+def test_a_refusal_raises_refused() -> None:
     with pytest.raises(Refused) as caught:
         read(None, refusal="I cannot.")
     assert caught.value.text == "I cannot."
@@ -534,8 +521,8 @@ def test_a_refusal_is_refused() -> None:
         read(GOOD, "length", refusal="I cannot.")
 
 
-def test_a_cut_reply_is_truncated() -> None:
-    """length: the JSON is not whole, and even if it parses nobody can know."""
+def test_a_reply_cut_by_its_length_raises_truncated() -> None:
+    """Also if its text is valid JSON."""
     with pytest.raises(Truncated) as caught:
         read('{"name": "To', "length")
     assert caught.value.text == '{"name": "To'
@@ -543,8 +530,7 @@ def test_a_cut_reply_is_truncated() -> None:
         read(None, "length")
 
 
-def test_a_filtered_reply_is_filtered() -> None:
-    """content_filter is the filter's error, with what came as its partial."""
+def test_a_filtered_reply_raises_content_filtered() -> None:
     with pytest.raises(ContentFiltered) as caught:
         read('{"na', "content_filter")
     assert caught.value.partial == '{"na'
@@ -566,16 +552,16 @@ def test_a_filtered_reply_is_filtered() -> None:
         ("Here:\n```json\n" + GOOD + "\n```", "Invalid JSON"),
     ],
 )
-def test_what_does_not_fit_names_each_place(text: str | None, problem: str) -> None:
-    """The raw text is kept, each problem has its path, and the text itself is not in the message."""
+def test_an_invalid_reply_raises_with_its_text_and_problems(text: str | None, problem: str) -> None:
+    """The message does not repeat the text."""
     with pytest.raises(ValidationFailed) as caught:
         read(text)
     assert caught.value.text == (text or "")
     assert any(each.startswith(problem) or problem in each for each in caught.value.problems), caught.value.problems
 
 
-def test_every_place_is_told() -> None:
-    """All of what is wrong, with paths into lists, without the values."""
+def test_every_problem_has_its_path() -> None:
+    """The values are left out."""
     text = '{"to": {"name": 1}, "color": "green", "pet": {"kind": "cat"}, "stops": [{"name": "a"}, {"nam": "secret words"}]}'
     with pytest.raises(ValidationFailed) as caught:
         parse_structured(Trip, text, finish_reason="stop", refusal=None)
@@ -595,20 +581,18 @@ def test_every_place_is_told() -> None:
         json.dumps(json.loads(GOOD), indent=4),
     ],
 )
-def test_a_fence_around_the_whole_is_forgiven(text: str) -> None:
-    """Servers that know no schema put one there, asked or not; white space is JSON's own."""
+def test_a_code_fence_around_the_whole_text_is_removed(text: str) -> None:
     assert read(text) == Place(name="東京")
 
 
-def test_white_space_without_end_is_read_in_no_time() -> None:
-    """A model that got lost in JSON mode writes blanks until it is stopped: no reading takes longer than the text is."""
+def test_megabytes_of_white_space_are_parsed_fast() -> None:
+    """A model in JSON mode may write blanks until its limit."""
     for text in ("```json\n" + " " * 2_000_000, "```json\n" + " \n" * 1_000_000 + "```", " " * 2_000_000):
         with pytest.raises(ValidationFailed):
             read(text)
 
 
-def test_values_of_every_accepted_kind() -> None:
-    """Dataclasses, TypedDicts and Annotated types come back as themselves."""
+def test_every_accepted_kind_of_type_is_parsed() -> None:
     assert parse_structured(Point, '{"x": 1, "y": 2, "tags": ["a"]}', finish_reason="stop", refusal=None) == Point(
         1, 2.0, ["a"]
     )
@@ -618,8 +602,7 @@ def test_values_of_every_accepted_kind() -> None:
     assert parse_structured(kind, GOOD, finish_reason="stop", refusal=None) == Place(name="東京")
 
 
-def test_a_validator_of_the_models_own_speaks() -> None:
-    """What the schema cannot say is checked all the same."""
+def test_the_models_own_validators_run() -> None:
 
     class Even(BaseModel):
         n: int
@@ -645,8 +628,8 @@ def test_a_validator_of_the_models_own_speaks() -> None:
     st.sampled_from(["stop", "length", "content_filter", None, "x"]),
     st.none() | st.text(),
 )
-def test_any_reply_is_a_value_or_says_why_not(text: str, finish: str | None, refusal: str | None) -> None:
-    """Behaviour 85: value, Refused, Truncated, ContentFiltered or ValidationFailed, and nothing else."""
+def test_any_reply_gives_a_value_or_a_parse_error(text: str, finish: str | None, refusal: str | None) -> None:
+    """Behaviour 85."""
     with contextlib.suppress(ParseFailed, ContentFiltered):
         assert isinstance(read(text, finish, refusal), Place)
 
@@ -660,6 +643,5 @@ def test_any_reply_is_a_value_or_says_why_not(text: str, finish: str | None, ref
         st.lists(st.text(st.characters(codec="utf-8"))),
     )
 )
-def test_what_was_written_is_read(point: Point) -> None:
-    """A value written as JSON comes back as it was."""
+def test_a_value_written_as_json_is_parsed_to_the_same_value(point: Point) -> None:
     assert parse_structured(Point, json.dumps(dataclasses.asdict(point)), finish_reason="stop", refusal=None) == point
