@@ -287,13 +287,11 @@ class Chat:
         `turn` is a turn's id, a `Turn` or a `Reply` (default: the newest turn of this chat); `call` the call's number within
         it, from 1 (default: the last that was answered): tool rounds and retries are calls too. Raises: NotFound.
         """
-        flow = queries.on_branch(self._scope, self._target, audit.replay.replay(audit.replay.place(turn, call)))
-        return self._driver().run(flow)
+        return self._driver().run(audit.replay.replay_flow(self._scope, self._target, turn, call))
 
     def diff(self, a: TurnLike, b: TurnLike) -> Diff:
         """Return where `b`'s request first differs from `a`'s (turns or replays), and why no cache can serve it from there."""
-        found = audit.diff.diff(audit.replay.place(a), audit.replay.place(b))
-        return self._driver().run(queries.over(self._scope, self._target, found))
+        return self._driver().run(audit.diff.diff_flow(self._scope, self._target, a, b))
 
     def verify(self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None) -> Verified:
         """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs.
@@ -301,8 +299,7 @@ class Chat:
         `against` is a checkpoint, or its file, and `key` what it was signed with: they show a history that was cut off,
         rewritten whole or deleted, too. Raises: CheckpointError for a checkpoint that proves nothing here.
         """
-        known = audit.checkpoint.known(against, key)
-        return self._driver().run(audit.flows.one(self._scope, self._target, audit.verify.verify, known))
+        return self._driver().run(audit.flows.verify_flow(self._scope, self._target, against=against, key=key))
 
     def redact(
         self,

@@ -1,4 +1,4 @@
-"""Check what is stored: the hash chain, checkpoints, and whether a request can be shown again."""
+"""Verify histories, sign checkpoints, replay requests and compare them."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,6 @@ from convokit._lazy import opened_on_use
 
 if TYPE_CHECKING:
     from convokit.audit import checkpoint as checkpoint
-    from convokit.audit import column_coverage as column_coverage
     from convokit.audit import consistency as consistency
     from convokit.audit import diff as diff
     from convokit.audit import flows as flows
@@ -14,12 +13,12 @@ if TYPE_CHECKING:
     from convokit.audit import removal_checks as removal_checks
     from convokit.audit import replay as replay
     from convokit.audit import sql as sql
+    from convokit.audit import tool_call_checks as tool_call_checks
     from convokit.audit import verify as verify
 else:
     __getattr__ = opened_on_use(
         __name__,
         "checkpoint",
-        "column_coverage",
         "consistency",
         "diff",
         "flows",
@@ -27,5 +26,6 @@ else:
         "removal_checks",
         "replay",
         "sql",
+        "tool_call_checks",
         "verify",
     )

@@ -87,12 +87,6 @@ def _cursor(value: str) -> tuple[int, UUID]:
         raise InvalidInput("before", "is not a cursor of this listing: pass the page's `next`") from None
 
 
-def of_tenant(scope: KitState, function: Callable[[Connection, str], Result]) -> Flow[Result]:
-    """Run a reading function over everything of the tenant."""
-    yield from check_schema_flow(scope)
-    return (yield from read_flow(function, scope.tenant))
-
-
 def over(scope: KitState, target: ChatRef, function: Callable[[Connection, str, UUID], Result | None]) -> Flow[Result]:
     """Run a reading function over the chat's conversation. Raises: NotFound when it returns None."""
     conversation_id = yield from identify_flow(scope, target)
@@ -107,14 +101,3 @@ def searched(scope: KitState, function: Callable[[Connection, str], Result]) -> 
     require_search(scope)
     yield from check_schema_flow(scope)
     return (yield from read_flow(function, scope.tenant))
-
-
-def on_branch(
-    scope: KitState, target: ChatRef, function: Callable[[Connection, str, UUID, int], Result | None]
-) -> Flow[Result]:
-    """Run a reading function over the chat's conversation and branch. Raises: NotFound when it returns None."""
-    conversation_id = yield from identify_flow(scope, target)
-    found = yield from read_flow(function, scope.tenant, conversation_id, target.branch)
-    if found is None:
-        raise not_found(target)
-    return found

@@ -11,12 +11,12 @@ from sqlalchemy import Connection, Engine, LargeBinary, Table, Text, Uuid, and_,
 from sqlalchemy.exc import DatabaseError
 
 from convokit.audit import sql as audit_sql
-from convokit.audit.column_coverage import COVERAGE, EMPTIED, EMPTIED_CALL
-from convokit.audit.verify import verify
+from convokit.audit.verify import CLEARED_CALL_COLUMNS, CLEARED_MESSAGE_COLUMNS, verify_conversation
 from convokit.domain import hashchain as chains
 from convokit.errors import ChainBroken
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, entry, message, metadata
+from tests.audit.column_coverage import COVERAGE
 
 Row = dict[str, Any]
 Change = Callable[[Connection], Any]
@@ -26,7 +26,7 @@ TABLES = {name: table for name, table in metadata.tables.items() if name in COVE
 def verdict(connection: Connection, conversation_id: UUID, tenant: str = "default") -> ChainBroken | None:
     """Return what verify says: None when it finds nothing."""
     try:
-        assert verify(connection, tenant, conversation_id) is not None
+        assert verify_conversation(connection, tenant, conversation_id) is not None
     except ChainBroken as error:
         return error
     return None
@@ -97,9 +97,9 @@ def proven(table: Table[Any], row: Row) -> list[str]:
     """Return the columns whose every change must be found: of what was lawfully emptied, those that must be empty."""
     names = COVERAGE[table.name].proven
     if table.name == "convokit_message" and row["status"] == "redacted":
-        names = frozenset({"conversation_id", "seq", "status", *EMPTIED})
+        names = frozenset({"conversation_id", "seq", "status", *CLEARED_MESSAGE_COLUMNS})
     if table.name == "convokit_completion" and row["salt"] is None:
-        names = frozenset({"conversation_id", "turn_id", "number", *EMPTIED_CALL})
+        names = frozenset({"conversation_id", "turn_id", "number", *CLEARED_CALL_COLUMNS})
         names = names if row["ended_at"] is not None else frozenset({"ended_at"})  # it is still running
     return [column.name for column in table.columns if column.name in names]
 
@@ -137,7 +137,7 @@ def _forged(value: str) -> list[str]:
 def rewritten(connection: Connection, conversation_id: UUID) -> None:
     """Change the first message and make the whole chain anew."""
     changing(message, {"conversation_id": conversation_id, "seq": 1}, content="never said")(connection)
-    first = audit_sql.messages(connection, conversation_id, 0, 1)[0]
+    first = audit_sql.read_messages(connection, conversation_id, 0, 1)[0]
     found = connection.execute(
         select(entry).where(entry.c.conversation_id == conversation_id).order_by(entry.c.number)
     ).mappings()

@@ -282,7 +282,7 @@ def test_half_a_checkpoint_is_left_nowhere(
     def fail(*values: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(audit_sql, "heads", fail)
+    monkeypatch.setattr(audit_sql, "read_heads", fail)
     with pytest.raises(ZeroDivisionError):
         face.settle(talked.checkpoint(key=KEY, to=path))
     assert [each.name for each in tmp_path.iterdir()] == ["c"]

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from convokit.audit import consistency
-from convokit.audit.verify import verify
+from convokit.audit.verify import verify_conversation
 from convokit.domain.ids import new_id
 from convokit.store import chain
 from convokit.store.engine import WRITE, open_engine, parse_database_url
@@ -44,7 +44,7 @@ def test_statements_grow_by_pages(engine: Engine, monkeypatch: pytest.MonkeyPatc
         place = _grown(engine, count)
         seen.clear()
         with engine.connect() as connection:
-            found = verify(connection, "bench", place)
+            found = verify_conversation(connection, "bench", place)
         assert found is not None
         assert found.entries == count * 3 // 2
         counts.append(len(seen))
@@ -57,9 +57,9 @@ def test_memory_does_not_grow(engine: Engine) -> None:
     for count in (3000, 12_000):
         place = _grown(engine, count)
         with engine.connect() as connection:
-            verify(connection, "bench", place)
+            verify_conversation(connection, "bench", place)
             tracemalloc.start()
-            verify(connection, "bench", place)
+            verify_conversation(connection, "bench", place)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
     assert peaks[1] < peaks[0] * 2  # rows held would be four times as many
@@ -72,7 +72,7 @@ def test_nothing_reads_a_conversation_for_each_row(sqlite_file: str) -> None:
     seen: dict[str, Any] = {}
     event.listen(engine, "before_cursor_execute", lambda *given: seen.setdefault(given[2], given[3]))
     with engine.connect() as connection:
-        verify(connection, "bench", place)
+        verify_conversation(connection, "bench", place)
         statements = {each: values for each, values in seen.items() if each.startswith("SELECT")}
         assert len(statements) > len(consistency.RULES)
         for statement, values in statements.items():

@@ -174,7 +174,7 @@ CASES: dict[str, tuple[Case, str | None, str]] = {
     "passages": (_passages, "messages[0].content", "message 1 is a passage"),
     "audio": (_audio, "messages[1]", "a spoken reply"),
     "branch": (_branch, "messages[2].content", "another branch: the paths part before message"),
-    "altered": (_altered, None, "can no longer be put together"),
+    "altered": (_altered, None, "can no longer be rebuilt"),
     "parameter": (_parameter, "temperature", "the parameter temperature differs"),
     "continued": (_continued, "messages[2]", "one request has all messages of the other"),
     "identical": (_identical, None, "both requests are the same"),

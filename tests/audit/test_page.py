@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convokit.audit.column_coverage import COVERAGE
+from tests.audit.column_coverage import COVERAGE
 from tests.benchmarks.page import between, table
 
 

@@ -16,7 +16,7 @@ from convokit import Convokit
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.usage import prices
 from convokit.usage.models import Price, Prices
-from convokit.usage.prices import ListedPrices, NoPrices, prices_from
+from convokit.usage.prices import ListedPrices, NoPrices, resolve_prices
 from convokit.usage.sql import HALF_HOUR_US
 from tests.support.databases import Files
 from tests.support.server import LoopbackServer, completion
@@ -77,16 +77,16 @@ def _ask(asked: Prices, model: str) -> Price | None:
 
 def test_without_the_extra_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without genai-prices no price is known but those that are given."""
-    monkeypatch.setattr(prices, "is_installed", lambda: False)
-    assert isinstance(prices_from(None), NoPrices)
-    given = prices_from({"m": ONE})
+    monkeypatch.setattr(prices, "has_price_lists", lambda: False)
+    assert isinstance(resolve_prices(None), NoPrices)
+    given = resolve_prices({"m": ONE})
     assert _ask(given, "m") == ONE
     assert _ask(given, "gpt-5") is None
 
 
 def test_a_given_price_beats_the_list() -> None:
     """A table is asked first, the lists for what is not in it."""
-    asked = prices_from({"gpt-5": ONE})
+    asked = resolve_prices({"gpt-5": ONE})
     assert _ask(asked, "gpt-5") == ONE
     assert _ask(asked, "gpt-4o") == _cost("gpt-4o", "openai")
 

@@ -165,7 +165,7 @@ ALTERED: dict[str, tuple[Table, Any, dict[str, Any], str]] = {
         message,
         message.c.seq == 3,
         {"content": None, "salt": None, "status": "redacted"},
-        "message 3 looks redacted, but no redaction of it was entered",
+        "message 3 is marked as redacted, but the chain has no redaction of it",
     ),
     "parts that are no JSON": (message, message.c.seq == 1, {"parts": "{"}, "no request that could be sent"),
     "a missing message": (message, message.c.seq == 3, {}, "message 3 is missing"),

@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection
 
-from convokit.audit.column_coverage import COVERAGE
 from convokit.errors import ChainBroken
 from convokit.store.schema import (
     blob,
@@ -25,6 +24,7 @@ from convokit.store.schema import (
     tool_call,
     turn,
 )
+from tests.audit.column_coverage import COVERAGE
 from tests.audit.histories import Histories
 from tests.audit.tampering import (
     TABLES,

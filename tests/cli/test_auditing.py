@@ -76,7 +76,7 @@ def test_a_tenant_of_any_script(cli: CommandLine, key: str, tmp_path: Path) -> N
     path.write_text(printed, "utf-8")
     cli("verify", "--all", "--against", str(path), "--key-file", key, "--tenant", "株式会社")
     said = cli.mistake("verify", "--all", "--against", str(path), "--key-file", key)
-    assert "was made of another tenant" in said
+    assert "belongs to another tenant" in said
 
 
 def test_mistakes(cli: CommandLine, key: str, tmp_path: Path) -> None:
