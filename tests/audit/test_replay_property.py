@@ -1,4 +1,4 @@
-"""Replay, for conversations that nobody thought of."""
+"""Test `replay` with generated conversations."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def played(files: Files) -> Iterator[Stage]:
 
 @given(kits=st.tuples(KITS, KITS), turns=st.lists(TURNS, min_size=1, max_size=4))
 @examples(40)
-def test_whatever_was_sent_is_shown_again(played: Stage, kits: tuple[Any, Any], turns: list[Any]) -> None:
-    """Whatever the settings, the turns and what the server makes of them: every request is shown again, and nothing else."""
+def test_any_request_is_replayed_exactly(played: Stage, kits: tuple[Any, Any], turns: list[Any]) -> None:
+    """For any settings, turns and answers, every request is replayed, and no other."""
     played.server.requests.clear()
     opened = [_kit(played, values) for values in kits]
     key = f"k{next(_numbers)}"
