@@ -1,4 +1,4 @@
-"""What earlier versions wrote is shown again by this one."""
+"""Test that requests written by earlier renderer versions are still replayed exactly."""
 
 from __future__ import annotations
 

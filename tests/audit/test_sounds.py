@@ -1,4 +1,4 @@
-"""A reply's sound is stored with the reply, wherever that ends up: the history of such a turn is found whole."""
+"""Test that the audio of a reply is stored with it, also for late and interrupted replies."""
 
 from __future__ import annotations
 
