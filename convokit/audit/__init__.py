@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from convokit.audit import removal_checks as removal_checks
     from convokit.audit import replay as replay
     from convokit.audit import sql as sql
-    from convokit.audit import tool_call_checks as tool_call_checks
     from convokit.audit import verify as verify
 else:
     __getattr__ = opened_on_use(
@@ -26,6 +25,5 @@ else:
         "removal_checks",
         "replay",
         "sql",
-        "tool_call_checks",
         "verify",
     )

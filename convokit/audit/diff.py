@@ -107,7 +107,7 @@ def _find_difference(
     for name in dict.fromkeys((*a.parameters, *b.parameters)):
         values = a.parameters.get(name, _ABSENT), b.parameters.get(name, _ABSENT)
         if not _is_same(*values):
-            why = f"the messages have the same beginning; the parameter {name} differs"
+            why = f"the messages begin alike; the parameter {name} differs"
             return _Difference("parameter", why, name, values=values)
     if len(a.messages) == len(b.messages):
         return _Difference("identical", "both requests are the same")

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.audit import consistency, references, sql, tool_call_checks
+from convokit.audit import consistency, references, sql
 from convokit.audit.removal_checks import RemovalChecker
 from convokit.domain import hashchain
 from convokit.domain.content import blob_references
@@ -85,7 +85,7 @@ class ChainVerifier:
         references.check_identity(self.connection, row, imported=self.imported)
         self._check_end(previous, removals)
         references.check_blobs(self.connection, row, self.last_entry, self.referring)
-        tool_calls = tool_call_checks.check_tool_calls(self.connection, row, self.last_entry)
+        tool_calls = references.check_tool_calls(self.connection, row, self.last_entry)
         consistency.check_consistency(self.connection, row, self.last_entry, imported=self.imported)
         return Verified(
             conversation_id=row.id,
@@ -144,8 +144,9 @@ class ChainVerifier:
         elif row.hash_input().commitment != bytes(entry.commitment):
             self._raise_broken(entry, f"message {entry.ref} is not what was written")
         self._check_position(entry, row)
-        for digest in blob_references(row.parts, row.extra):
-            self.referring.setdefault(digest, entry.number)
+        if row.parts is not None or row.extra is not None:
+            for digest in blob_references(row.parts, row.extra):
+                self.referring.setdefault(digest, entry.number)
 
     def _check_redacted(self, entry: Entry, row: MessageRow, *, removal: int) -> None:
         if not removal:

@@ -86,7 +86,7 @@ def test_mistakes(cli: CommandLine, key: str, tmp_path: Path) -> None:
     cli("audit", "checkpoint", "--key-file", key, "-o", str(path))
     short = tmp_path / "short"
     short.write_text("short\n")
-    assert "16 or more" in cli.mistake("audit", "checkpoint", "--key-file", str(short))
+    assert "at least 16 bytes" in cli.mistake("audit", "checkpoint", "--key-file", str(short))
     assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path / "none"))
     assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path))
     assert "cannot be written" in cli.mistake(
