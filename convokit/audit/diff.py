@@ -39,15 +39,15 @@ class _Difference:
     values: tuple[Any, Any] = (_ABSENT, _ABSENT)
 
 
-def diff_flow(state: KitState, ref: ChatRef, a: TurnLike, b: TurnLike) -> Flow[Diff]:
+def diff_flow(kit: KitState, chat: ChatRef, a: TurnLike, b: TurnLike) -> Flow[Diff]:
     """Compare the requests of two calls of a conversation. Raises: InvalidInput, NotFound."""
     selectors = select_call(a), select_call(b)
     if any(selector.turn_id is None for selector in selectors):
         raise InvalidInput("diff", "takes two turns, or two replays")
-    conversation_id = yield from identify_flow(state, ref)
-    diff = yield from read_flow(_read_diff, state.tenant, conversation_id, *selectors)
+    conversation_id = yield from identify_flow(kit, chat)
+    diff = yield from read_flow(_read_diff, kit.tenant, conversation_id, *selectors)
     if diff is None:
-        raise not_found(ref)
+        raise not_found(chat)
     return diff
 
 

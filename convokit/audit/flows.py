@@ -23,24 +23,24 @@ PAGE = 1000
 
 
 def verify_flow(
-    state: KitState, ref: ChatRef, *, against: CheckpointSource | None, key: str | bytes | None
+    kit: KitState, chat: ChatRef, *, against: CheckpointSource | None, key: str | bytes | None
 ) -> Flow[Verified]:
     """Verify one conversation. Raises: ChainBroken, CheckpointError, NotFound, SettingsError."""
     checkpoint = open_checkpoint(against, key)
-    database_id = yield from check_schema_flow(state)
-    conversation_id = yield from identify_flow(state, ref)
+    database_id = yield from check_schema_flow(kit)
+    conversation_id = yield from identify_flow(kit, chat)
     head = None
     if checkpoint is not None:
-        wanted = {"database_id": database_id, "tenant": state.tenant, "conversation_id": conversation_id}
+        wanted = {"database_id": database_id, "tenant": kit.tenant, "conversation_id": conversation_id}
         head = yield from thread_flow(checkpoint.find_head, **wanted)
-    verified = yield from read_flow(verify_conversation, state.tenant, conversation_id, head)
+    verified = yield from read_flow(verify_conversation, kit.tenant, conversation_id, head)
     if verified is None:
-        raise not_found(ref) if head is None else _missing_conversation(head)
+        raise not_found(chat) if head is None else _missing_conversation(head)
     return verified
 
 
 def verify_all_flow(
-    state: KitState,
+    kit: KitState,
     *,
     against: CheckpointSource | None,
     key: str | bytes | None,
@@ -53,10 +53,10 @@ def verify_all_flow(
     number of verified conversations and the number of all. Raises: CheckpointError, SettingsError.
     """
     checkpoint = open_checkpoint(against, key)
-    database_id = yield from check_schema_flow(state)
-    heads = _HeadCursor(checkpoint, database_id, state.tenant)
+    database_id = yield from check_schema_flow(kit)
+    heads = _HeadCursor(checkpoint, database_id, kit.tenant)
     yield from heads.check_flow()
-    total = yield from read_flow(sql.count_conversations, state.tenant)
+    total = yield from read_flow(sql.count_conversations, kit.tenant)
     conversations, entries, rows, failures = 0, 0, 0, 0
 
     def report(error: ChainBroken) -> None:
@@ -68,7 +68,7 @@ def verify_all_flow(
 
     after = UUID(int=0)
     while True:
-        page = yield from read_flow(sql.read_heads, state.tenant, after, PAGE)
+        page = yield from read_flow(sql.read_heads, kit.tenant, after, PAGE)
         for each in page:
             after = each.conversation_id
             while missing := (yield from heads.take_before_flow(after)):
@@ -76,7 +76,7 @@ def verify_all_flow(
                     report(_missing_conversation(head))
             known = heads.take(after)
             try:
-                verified = yield from read_flow(verify_conversation, state.tenant, after, known)
+                verified = yield from read_flow(verify_conversation, kit.tenant, after, known)
                 if verified is None and known is not None:  # deleted after the page was read
                     raise _missing_conversation(known)
                 if verified is not None:
@@ -133,15 +133,15 @@ class _HeadCursor:
         return self._page.pop() if matches else None
 
 
-def checkpoint_flow(state: KitState, *, key: str | bytes, to: str | Path | IO[str] | None) -> Flow[Checkpoint]:
+def checkpoint_flow(kit: KitState, *, key: str | bytes, to: str | Path | IO[str] | None) -> Flow[Checkpoint]:
     """Write and sign the heads of the tenant's conversations. Raises: CheckpointError, SettingsError."""
     writer = CheckpointWriter(key, to)
-    database_id = yield from check_schema_flow(state)
+    database_id = yield from check_schema_flow(kit)
     try:
-        yield from thread_flow(writer.start, database_id=database_id, tenant=state.tenant)
+        yield from thread_flow(writer.start, database_id=database_id, tenant=kit.tenant)
         after = UUID(int=0)
         while True:
-            page = yield from read_flow(sql.read_heads, state.tenant, after, PAGE)
+            page = yield from read_flow(sql.read_heads, kit.tenant, after, PAGE)
             yield from thread_flow(writer.add, heads=page)
             if len(page) < PAGE:
                 return (yield from thread_flow(writer.finish))

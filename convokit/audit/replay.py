@@ -85,13 +85,13 @@ def _join(problems: list[str]) -> str:
     return "; ".join(problems[:_MAX_LISTED]) + more
 
 
-def replay_flow(state: KitState, ref: ChatRef, turn: TurnLike | None, call: int | None) -> Flow[Replay]:
+def replay_flow(kit: KitState, chat: ChatRef, turn: TurnLike | None, call: int | None) -> Flow[Replay]:
     """Rebuild the request of a call; without `turn`, of the branch's newest turn. Raises: InvalidInput, NotFound."""
     selector = select_call(turn, call)
-    conversation_id = yield from identify_flow(state, ref)
-    replay = yield from read_flow(_read_replay, state.tenant, conversation_id, ref.branch, selector)
+    conversation_id = yield from identify_flow(kit, chat)
+    replay = yield from read_flow(_read_replay, kit.tenant, conversation_id, chat.branch, selector)
     if replay is None:
-        raise not_found(ref)
+        raise not_found(chat)
     return replay
 
 

@@ -44,7 +44,7 @@ class UsageQuery:
 
 
 def usage_flow(
-    state: KitState,
+    kit: KitState,
     *,
     by: UsageBy,
     since: datetime | date | None,
@@ -54,9 +54,9 @@ def usage_flow(
     prices: Mapping[str, Price] | Prices | None,
 ) -> Flow[UsageReport]:
     """Report the usage of the tenant's calls. Raises: InvalidInput, NotFound."""
-    query = _parse_query(state.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices)
-    yield from check_schema_flow(state)
-    return (yield from read_flow(_read_report, state.tenant, query))
+    query = _parse_query(kit.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices)
+    yield from check_schema_flow(kit)
+    return (yield from read_flow(_read_report, kit.tenant, query))
 
 
 def _parse_query(
