@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "convokit"
 FILES = {"async_kit.py": "kit.py", "async_chat.py": "chat.py"}
-NOTE = "# Generated from {} by scripts/unasync.py. Change that file, then run the script.\n"
+NOTE = '# Generated from {} by scripts/unasync.py. Change that file, then run the script.\n'
 NAMES = {
     "AsyncConvokit": "Convokit",
     "AsyncChat": "Chat",

@@ -65,6 +65,7 @@ class CheckpointWriter:
         now = datetime.now(UTC)
         self._description = {"database_id": database_id, "tenant": tenant, "created_at": now}
         if self._path is not None:
+            # In the same folder: a rename across file systems would not be atomic.
             self._temporary_path = self._path.with_name(f".{self._path.name}.{uuid4().hex[:8]}")
             with self._writing():
                 self._file = self._temporary_path.open("w", encoding="utf-8", newline="\n")
@@ -86,6 +87,7 @@ class CheckpointWriter:
         text = self._file.getvalue() if isinstance(self._file, io.StringIO) and self._path is None else None
         if self._path is not None and self._temporary_path is not None:
             with self._writing():
+                # Without fsync, a power failure after the rename could leave an empty file at the path.
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
@@ -146,7 +148,7 @@ class CheckpointReader:
         """Return the head of one conversation, after the checks of `check`. Raises: CheckpointError."""
         found, wanted = None, str(conversation_id).encode()
         for line in self._read_checked(database_id, tenant):
-            if wanted in line:
+            if wanted in line:  # parsing every line of a large checkpoint takes long
                 head = self._parse_head(line)
                 found = head if head.conversation_id == conversation_id else found
         return found
@@ -163,6 +165,7 @@ class CheckpointReader:
         description: dict[str, Any] = {}
         previous, count = b"", 0
         for line in self._read_lines():
+            # One line behind: only at the end of the file is it known that a line is the signature.
             if previous:
                 mac.update(previous)
                 if not description:
@@ -223,6 +226,7 @@ class CheckpointReader:
             if line and not self._created_at:
                 problem = "is not a checkpoint"
             raise CheckpointError(self._name, problem, "format") from None
+        # The count is in the last line, which is not signed.
         if not hmac.compare_digest(str(signature).encode(), computed.encode()) or conversations != count:
             problem = "its signature does not match: it was altered, or signed with another key"
             raise CheckpointError(self._name, problem, "signature")

@@ -35,9 +35,9 @@ _ID: BindParameter[Any] = bindparam("id")
 _LAST_SEQ: BindParameter[Any] = bindparam("last")
 _IMPORTED: BindParameter[bool] = bindparam("imported", type_=Boolean)
 """Whether messages were copied or imported: then the source conversation may have kept their turns and calls."""
-_ABANDONED = (
-    "abandoned"  # an import writes this for a call that was running at the export; such a call has no `ended_at`
-)
+# An import writes this for a call that was running at the export. Such a call has no `ended_at`.
+_ABANDONED = "abandoned"
+_SUBJECTS = {"chunk": "chunk of turn", "completion": "API call"}  # in error messages, instead of the table's name
 
 
 class _Rule(NamedTuple):
@@ -250,5 +250,5 @@ def check_consistency(connection: Connection, row: ConversationRow, last_entry: 
             entry, name = find_entry_number(connection, row.id, rule.table, key), key
         elif rule.table == "turn":
             entry = find_entry_number(connection, row.id, "message", str(found[1]))
-        subject = "chunk of turn" if rule.table == "chunk" else rule.table
+        subject = _SUBJECTS.get(rule.table, rule.table)
         raise ChainBroken(row.id, entry or last_entry, name, f"{subject} {key} {rule.problem}")

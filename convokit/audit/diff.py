@@ -178,6 +178,7 @@ def _explain_other_message(
             return "redacted", f"message {message.seq} was redacted, and is not sent any more"
         if message.status == "partial" and elsewhere.manifest.partial == "leave_out":
             return "partial", f"message {message.seq} broke off, and the policy leaves such replies out"
+    # Two requests of one path: the last message of the earlier one is on the path of the later one.
     earlier, later = sorted((a.rows[-1].seq, b.rows[-1].seq))
     if not messages.filter_on_path(connection, row.id, later, [earlier]):
         for message, elsewhere in ((one, b), (other, a)):

@@ -84,7 +84,7 @@ def verify_all_flow(
             except ChainBroken as error:
                 report(error)
             conversations += 1
-            if progress is not None:
+            if progress is not None:  # conversations may have been created since they were counted
                 progress(conversations, max(total, conversations))
         if len(page) < PAGE:
             break
@@ -114,6 +114,7 @@ class _HeadCursor:
 
     def check_flow(self) -> Flow[None]:
         """Check the whole checkpoint. Raises: CheckpointError."""
+        # The signature is the last line, so all lines are read before the first head is compared.
         if self._checkpoint is not None:
             yield from thread_flow(self._checkpoint.check, **self._owner)
 

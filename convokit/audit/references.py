@@ -149,6 +149,7 @@ def _find_problem(call: LinkedToolCall, previous: LinkedToolCall | None) -> str 
         return f"has the state {call.state!r} and {'a' if has_result else 'no'} result"
     if not has_result:
         return None
+    # The results of one message follow it as a chain, in the order of the calls.
     parent_seq = call.message_seq if previous is None else previous.result_seq
     if call.result_role != TOOL or call.result_turn_id != call.turn_id or call.result_parent_seq != parent_seq:
         return "names a result that belongs elsewhere"

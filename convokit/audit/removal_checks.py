@@ -32,7 +32,7 @@ class RemovalChecker:
             if row.ref == EVERYTHING:
                 self._last_erasure, self._redactions = row.number, {}
             else:
-                self._redactions.setdefault(row.ref, row.number)
+                self._redactions.setdefault(row.ref, row.number)  # the first one emptied the row
 
     def find_removal(self, entry: Entry) -> int:
         """Return the number of a claimed removal that covers the row of an entry, 0 when there is none."""

@@ -1,7 +1,7 @@
 """Rebuild the request of an API call, and compare it with the digest of what was sent.
 
-A call stores a manifest, not its request. Messages, developer prompt, tools and binaries are read from their own tables, and
-the code that rendered the request then renders it again.
+A call stores a manifest, not its request. Messages, developer prompt, tools and binaries are read from their own tables. The
+code that rendered the request renders it again.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def find_selected_call(connection: Connection, row: ConversationRow, branch: int
     calls = turns.list_calls(connection, row.id, turn_id)
     if not calls:
         raise NotFound("API call", f"of turn {turn_id}", "the turn made no call, or the call is no longer stored")
-    if number is None:
+    if number is None:  # the call that brought the reply, rather than a failed one
         answered = [call for call in calls if call.state == "ok"]
         return (answered or calls)[-1]
     for call in calls:
@@ -228,10 +228,11 @@ def _render(request: RebuiltRequest) -> RenderedRequest | None:
     """Render the request into `messages` and `parameters`; return None when the rows form no valid request."""
     manifest, call = request.manifest, request.call
     assert manifest is not None
+    # A spoken reply is sent by its id until the id expires, so the time of the request decides about its bytes.
     now = call.started_at / 1_000_000 if manifest.at is None else manifest.at
     try:
         items = [_build_item(request.rows, index, manifest) for index in range(len(request.rows))]
-        if manifest.transcript:
+        if manifest.transcript:  # the request of a summary sends its messages as one text
             text = format_transcript([item.shape for item in items])
             items = [Item(0, {"role": USER, "content": text}, 0, 0)]
         shapes, _, _ = arrange_messages(items, request.prompt, manifest.profile, manifest.partial)
@@ -247,7 +248,7 @@ def _render(request: RebuiltRequest) -> RenderedRequest | None:
             tools=request.tools,
             mode=manifest.mode,
         )
-    except (ConvokitError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ConvokitError, ValueError, KeyError, TypeError, AttributeError) as error:  # altered rows hold any JSON
         request.mismatches.append(f"the stored rows form no request that could be sent ({type(error).__name__})")
         return None
     request.parameters = {name: value for name, value in rendered.body.items() if name not in ("model", "messages")}

@@ -1,7 +1,7 @@
 """Verify the hash chain of a conversation against its rows.
 
-Every entry is linked to the entry before it, and commits to a row as it was when it became final. So a row that was changed,
-deleted, inserted or moved is found, with the first entry that differs. Rows without an entry (turns, tool calls, binaries,
+Every entry is linked to the entry before it, and commits to the final state of a row. So a row that was changed, deleted,
+inserted or moved is found, with the first entry that differs. Rows without an entry (turns, tool calls, binaries,
 prompts) must agree with the rows that have one. `docs/why/audit.md` lists what is proven of every column.
 
 Not found: a history that somebody who can write every table cut off or wrote again. A checkpoint shows that.
@@ -71,7 +71,7 @@ class ChainVerifier:
             messages, calls = self._read_messages(page), self._read_calls(page)
             for entry in page:
                 self._check_link(entry, previous)
-                previous = bytes(entry.hash)
+                previous = bytes(entry.hash)  # some drivers return a memoryview
                 if entry.kind == "message":
                     self._check_message(entry, messages, removals)
                 elif entry.kind == "completion":
@@ -82,6 +82,7 @@ class ChainVerifier:
                     removals.check_entry(entry, self.last_seq)
                 self._check_known(entry)
             self._check_prompts(page, calls, removals)
+        # The checks below report a row by its entry, so they need a chain that is known to be whole.
         references.check_identity(self.connection, row, imported=self.imported)
         self._check_end(previous, removals)
         references.check_blobs(self.connection, row, self.last_entry, self.referring)
@@ -168,18 +169,19 @@ class ChainVerifier:
     def _check_call(self, entry: Entry, calls: dict[int, CallRow], removals: RemovalChecker) -> None:
         row = calls.get(entry.number)
         if row is None:
-            self._raise_broken(entry, f"completion {entry.ref} is missing")
+            self._raise_broken(entry, f"API call {entry.ref} is missing")
         self.calls += 1
         removal = removals.find_removal(entry)
+        # A removed call may keep its salt: then its commitment is checked below.
         left = [name for name in CLEARED_CALL_COLUMNS if getattr(row, name) is not None and name != "salt"]
         if removal and left:
-            problem = f"completion {entry.ref} was removed from by entry {removal}, and still has its {', '.join(left)}"
+            problem = f"API call {entry.ref} was redacted by entry {removal}, and still has its {', '.join(left)}"
             self._raise_broken(entry, problem)
         if row.salt is None:
             if not removal:
-                self._raise_broken(entry, f"completion {entry.ref} has no salt, and no removal explains it")
+                self._raise_broken(entry, f"API call {entry.ref} has no salt, and no removal explains it")
         elif row.hash_input().commitment != bytes(entry.commitment):
-            self._raise_broken(entry, f"completion {entry.ref} is not what was written")
+            self._raise_broken(entry, f"API call {entry.ref} is not what was written")
 
     def _check_import(self, entry: Entry) -> None:
         commitment = hashchain.compute_commitment(b"", [entry.ref])
@@ -240,6 +242,6 @@ class ChainVerifier:
             raise ChainBroken(row.id, last, "last_seq", problem)
         if turns.count_ended_calls(self.connection, row.id) != self.calls:
             ref = sql.find_unchained_call(self.connection, row.id)
-            problem = "a completion has two entries" if ref is None else f"completion {ref} has no entry in the chain"
+            problem = "an API call has two entries" if ref is None else f"API call {ref} has no entry in the chain"
             raise ChainBroken(row.id, last, "completions" if ref is None else ref, problem)
         removals.check_end(last)

@@ -86,6 +86,7 @@ class ListedPrices:
     def _find_entry(self, model: str, provider: str | None) -> Any:
         """Return the model's entry at its provider, None when it has none. Other providers have other prices."""
         if (model, provider) not in self._entries:  # a search takes long, also for a model without an entry
+            # genai-prices finds a provider by its id or by the URL of its API.
             where = (provider, None) if provider in self._providers else (None, f"https://{provider}/")
             try:
                 self._entries[model, provider] = self._lists.find_provider_model(model, None, *where)[1]

@@ -208,7 +208,7 @@ class _ReportBuilder:
             row = _Totals({"conversation_id": conversation_id, "key": key})
             for group in own_groups:
                 self._add(row, group)
-            heapq.heappush(heap, (row.sort_key, number, row))
+            heapq.heappush(heap, (row.sort_key, number, row))  # `number` is unique: rows are never compared
             if len(heap) > MAX_CONVERSATIONS:
                 heapq.heappop(heap)
         rows = [row for _, _, row in sorted(heap, key=lambda each: each[:2], reverse=True)]
@@ -228,7 +228,7 @@ class _ReportBuilder:
         if group.kind == "uncounted":
             return None
         prices = self._query.prices
-        at = _EPOCH + (group.half_hour + 0.5) * _HALF_HOUR
+        at = _EPOCH + (group.half_hour + 0.5) * _HALF_HOUR  # the middle: a price may change at either end
         longer_than = prices.sizes[group.size_index - 1] if group.size_index else 0
         for model in _list_model_names(group):
             price = prices.price(
@@ -256,7 +256,7 @@ def _list_model_names(group: CallGroup) -> list[str]:
 def _apply_price(group: CallGroup, price: Price) -> Decimal:
     prompt, completion = group.prompt_tokens or 0, group.completion_tokens or 0
     cached, reasoning = group.cached_tokens or 0, group.reasoning_tokens or 0
-    cache_write = min(group.cache_write_tokens or 0, prompt - cached)
+    cache_write = min(group.cache_write_tokens or 0, prompt - cached)  # no prompt token is priced twice
     cost = (prompt - cached - cache_write) * price.prompt + (completion - reasoning) * price.completion
     cost += cached * (price.prompt if price.cached is None else price.cached)
     cost += cache_write * (price.prompt if price.cache_write is None else price.cache_write)

@@ -393,6 +393,7 @@ ROW = {
     "store.turns.end",
     "store.conversations.set_pins",
     "transfer.sql.create",
+    "audit.consistency.check_consistency",
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
