@@ -1,4 +1,4 @@
-"""Conversations that send everything a kit can send, and what is compared of them: each plays against the loopback server."""
+"""Record conversations that use every feature of a request, to compare with their replays."""
 
 from __future__ import annotations
 

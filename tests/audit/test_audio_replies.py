@@ -1,4 +1,4 @@
-"""A reply's sound is stored with the reply, wherever that ends up: the history of such a turn is found whole."""
+"""Test that the audio of a reply is stored with it, also for late and interrupted replies."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def weather(city: str) -> str:
     return "rain"
 
 
-def test_a_sound_that_asks_for_tools(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """A spoken reply that calls a function: its sound is there when the call is recorded."""
+def test_audio_reply_with_tool_calls_keeps_its_audio(face: Face, kit: Any, server: LoopbackServer) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Kyoto"}'}}
     server.script(completion(None, audio=_audio(), tool_calls=[call]), completion("it rains"))
     chat = kit.chat("k")
@@ -35,8 +34,8 @@ def test_a_sound_that_asks_for_tools(face: Face, kit: Any, server: LoopbackServe
     assert face.settle(chat.verify()).blobs == 1
 
 
-def test_a_sound_that_broke_off_before_its_words(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """Of a stream that breaks before a word of its transcript, no reply is kept, and no sound without one."""
+def test_audio_without_transcript_is_not_kept(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A stream that breaks before the first word of the transcript leaves no reply and no audio."""
     pieces: list[bytes | float | None] = [chunk({"audio": {"id": "audio_1", "data": SOUND}}), None]
     server.script(Script(pieces, headers={"content-type": "text/event-stream"}))
     chat = kit.chat("k")
@@ -45,8 +44,8 @@ def test_a_sound_that_broke_off_before_its_words(face: Face, kit: Any, server: L
     assert face.settle(chat.verify()).blobs == 0
 
 
-def test_a_sound_that_came_late(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """A spoken reply to a superseded question is kept off the path, its sound with it."""
+def test_late_audio_reply_is_kept_off_the_path(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """The reply to a superseded question keeps its audio."""
     slow = completion(None, audio=_audio())
     slow.delay_s = 1.0
     server.script(slow)

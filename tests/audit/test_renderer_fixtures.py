@@ -1,4 +1,4 @@
-"""What earlier versions wrote is shown again by this one."""
+"""Test that requests written by earlier renderer versions are still replayed exactly."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.fixtures.reading import FIXTURES, restored
 from tests.support.faces import Face
 
 
-def test_every_version_of_the_renderer_has_a_fixture() -> None:
-    """Whoever raises RENDERER writes one: there is a fixture for each version from the first to this."""
+def test_every_renderer_version_has_a_fixture() -> None:
+    """A change of RENDERER needs a new fixture."""
     assert [path.stem for path in FIXTURES] == [f"renderer_{version}" for version in range(1, RENDERER + 1)]
 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: str(path.stem))
-def test_what_was_written_then_is_shown_again_now(face: Face, empty_database: str, path: Path) -> None:
-    """Every call of a database written by an earlier version is shown exactly, but for those of which something is redacted."""
+def test_calls_of_earlier_versions_are_replayed_exactly(face: Face, empty_database: str, path: Path) -> None:
+    """Calls whose messages were redacted are the exception."""
     head = restored(path, empty_database)
     kit: Any = face.kit(empty_database, model="another")
     shown = {"exact": 0, "redacted": 0}

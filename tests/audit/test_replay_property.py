@@ -1,4 +1,4 @@
-"""Replay, for conversations that nobody thought of."""
+"""Test `replay` with generated conversations."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ KITS = st.fixed_dictionaries(
 TURNS = st.fixed_dictionaries(
     {
         "content": WORDS | st.just([{"type": "text", "text": "図"}, {"type": "image_url", "image_url": {"url": GIF}}]),
-        "context": st.lists(WORDS, max_size=2),
+        "passages": st.lists(WORDS, max_size=2),
         "params": PARAMS,
         "tools": st.booleans(),
         "stream": st.booleans(),
@@ -94,8 +94,8 @@ def played(files: Files) -> Iterator[Stage]:
 
 @given(kits=st.tuples(KITS, KITS), turns=st.lists(TURNS, min_size=1, max_size=4))
 @examples(cost=8)
-def test_whatever_was_sent_is_shown_again(played: Stage, kits: tuple[Any, Any], turns: list[Any]) -> None:
-    """Whatever the settings, the turns and what the server makes of them: every request is shown again, and nothing else."""
+def test_any_request_is_replayed_exactly(played: Stage, kits: tuple[Any, Any], turns: list[Any]) -> None:
+    """For any settings, turns and answers, every request is replayed, and no other."""
     played.server.requests.clear()
     opened = [_kit(played, values) for values in kits]
     key = f"k{next(_numbers)}"
@@ -103,7 +103,7 @@ def test_whatever_was_sent_is_shown_again(played: Stage, kits: tuple[Any, Any], 
     for turn in turns:
         chat = opened[0].chat(key)
         played.server._scripted = [ANSWERS[name] for name in turn["answers"]]
-        options = {"context": turn["context"], "tools": [lookup] if turn["tools"] else [], **turn["params"]}
+        options = {"passages": turn["passages"], "tools": [lookup] if turn["tools"] else [], **turn["params"]}
         if turn["stream"]:
             played.streamed(chat.stream(turn["content"], **options))
         else:

@@ -1,4 +1,4 @@
-"""I6: no false alarm. A database that is copied, vacuumed or carried over to the other engine keeps every hash."""
+"""Test that `verify` accepts a database that was copied, vacuumed or moved to the other engine (invariant I6)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sqlalchemy.engine import make_url
 
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import metadata, search
-from tests.audit.histories import write
+from tests.audit.histories import write_histories
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
 KEY = "a secret of the auditor's own"
 
 
-def test_no_false_alarm_after_a_move(
+def test_moved_database_verifies_with_the_same_checkpoint(
     face: Face,
     kit: Any,
     database: str,
@@ -30,8 +30,7 @@ def test_no_false_alarm_after_a_move(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Copied, vacuumed, or every row carried over to the other engine: the same heads, whole, by the same checkpoint."""
-    write(database, server).engine.dispose()
+    write_histories(database, server).engine.dispose()
     made = face.settle(kit.checkpoint(key=KEY))
     held = request.getfixturevalue("postgres" if backend == "sqlite" else "files")
     elsewhere = held.migrated()

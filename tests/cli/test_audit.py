@@ -76,7 +76,7 @@ def test_a_tenant_of_any_script(cli: CommandLine, key: str, tmp_path: Path) -> N
     path.write_text(printed, "utf-8")
     cli("verify", "--all", "--against", str(path), "--key-file", key, "--tenant", "株式会社")
     said = cli.mistake("verify", "--all", "--against", str(path), "--key-file", key)
-    assert "was made of another tenant" in said
+    assert "belongs to another tenant" in said
 
 
 def test_mistakes(cli: CommandLine, key: str, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_mistakes(cli: CommandLine, key: str, tmp_path: Path) -> None:
     cli("audit", "checkpoint", "--key-file", key, "-o", str(path))
     short = tmp_path / "short"
     short.write_text("short\n")
-    assert "16 or more" in cli.mistake("audit", "checkpoint", "--key-file", str(short))
+    assert "at least 16 bytes" in cli.mistake("audit", "checkpoint", "--key-file", str(short))
     assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path / "none"))
     assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path))
     assert "cannot be written" in cli.mistake(

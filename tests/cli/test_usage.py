@@ -110,7 +110,7 @@ def test_since_and_until(talked: CommandLine) -> None:
 def test_without_the_extra_it_says_what_to_install(talked: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no price list is installed one line says how to get one, and what servers said is still shown."""
     for module in (usage, __import__("convokit.usage.prices", fromlist=["x"])):
-        monkeypatch.setattr(module, "is_installed", lambda: False)
+        monkeypatch.setattr(module, "has_price_lists", lambda: False)
     shown = talked("usage")
     assert "pip install 'convokit-sql[prices]'" in shown.stderr
     assert "$1.50+?" in shown.stdout

@@ -32,7 +32,9 @@ def test_statements_do_not_grow_with_the_conversation(
     database: str, server: LoopbackServer, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many statements for 300 messages as for 30: rows are emptied together, and read a thousand at a time."""
-    monkeypatch.setattr(erase, "verify", lambda *given: None)  # it reads the whole history, at a cost of its own
+    monkeypatch.setattr(
+        erase, "verify_conversation", lambda *given: None
+    )  # it reads the whole history, at a cost of its own
     counts = []
     with Convokit(database, model="m", base_url=server.url) as kit:
         statements = Statements(kit._runtime._store.engine)

@@ -1,4 +1,4 @@
-"""Price lists: what the `prices` extra knows is taken as it stands, and nothing is taken for something else."""
+"""Test the price lists of the `prices` extra, given price tables, and the cost of summed calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from convokit import Convokit
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.usage import prices
 from convokit.usage.models import Price, Prices
-from convokit.usage.prices import ListedPrices, NoPrices, prices_from
+from convokit.usage.prices import ListedPrices, NoPrices, resolve_prices
 from convokit.usage.sql import HALF_HOUR_US
 from tests.support.databases import Files
 from tests.support.selection import examples
@@ -27,73 +27,71 @@ ONE = Price(prompt=Decimal(1), completion=Decimal(1))
 AT = datetime(2026, 11, 2, 12, tzinfo=UTC)
 
 
-def _cost(
+def _listed_price(
     model: str, provider: str, *, tier: str | None = None, longer_than: int = 0, at: datetime = AT
 ) -> Price | None:
     return LISTED.price(model=model, provider=provider, tier=tier, at=at, longer_than=longer_than)
 
 
-def test_a_model_is_priced_at_its_provider_only() -> None:
-    """The same open model has a price at a vendor and none on a machine of one's own; an unknown name has none anywhere."""
-    assert _cost("llama-3.3-70b-versatile", "api.groq.com")
+def test_model_has_a_price_at_its_provider_only() -> None:
+    """An open model has a price at a vendor, and none on the user's own machine."""
+    assert _listed_price("llama-3.3-70b-versatile", "api.groq.com")
     for provider in ("vllm", "llama.cpp", "ollama", "127.0.0.1", "example.com", ""):
-        assert _cost("llama-3.3-70b-versatile", provider) is None
-        assert _cost("gpt-5", provider) is None
+        assert _listed_price("llama-3.3-70b-versatile", provider) is None
+        assert _listed_price("gpt-5", provider) is None
     for provider in ("openai", "azure"):
-        assert _cost("gpt-5", provider)
-        assert _cost("nobody-knows", provider) is None
+        assert _listed_price("gpt-5", provider)
+        assert _listed_price("nobody-knows", provider) is None
 
 
-def test_sizes_are_where_a_listed_price_changes() -> None:
-    """A prompt over a size has another price as a whole: sizes are what sums are split by."""
+def test_sizes_are_the_thresholds_of_listed_prices() -> None:
+    """A prompt above a threshold has another price for the whole call."""
     assert 272_000 in LISTED.sizes
     assert list(LISTED.sizes) == sorted(set(LISTED.sizes))
-    below, above = (_cost("gpt-6-luna", "openai", longer_than=size) for size in (0, 272_000))
+    below, above = (_listed_price("gpt-6-luna", "openai", longer_than=size) for size in (0, 272_000))
     assert below is not None
     assert above is not None
     assert above.prompt > below.prompt
 
 
-def test_tiers_have_their_prices() -> None:
-    """A flex call is cheaper; a tier nobody knows, and the one by default, cost what the standard one does."""
-    plain, flex = _cost("gpt-5", "openai"), _cost("gpt-5", "openai", tier="flex")
+def test_tiers_have_their_own_prices() -> None:
+    """The flex tier is cheaper. The default tier and unknown tiers have the standard price."""
+    plain, flex = _listed_price("gpt-5", "openai"), _listed_price("gpt-5", "openai", tier="flex")
     assert plain is not None
     assert flex is not None
     assert flex.prompt < plain.prompt
     assert plain.cached is not None
     assert plain.cached < plain.prompt
     for tier in ("default", "auto", "x"):
-        assert _cost("gpt-5", "openai", tier=tier) == plain
+        assert _listed_price("gpt-5", "openai", tier=tier) == plain
 
 
-def test_what_no_usage_tells_is_not_priced() -> None:
-    """A model that is also paid by the request or by the citation has no price: tokens alone would make it too cheap."""
-    assert _cost("sonar", "api.perplexity.ai") is None
-    assert _cost("sonar-deep-research", "api.perplexity.ai") is None
+def test_models_paid_by_request_or_citation_have_no_price() -> None:
+    """Token prices alone would make them too cheap."""
+    assert _listed_price("sonar", "api.perplexity.ai") is None
+    assert _listed_price("sonar-deep-research", "api.perplexity.ai") is None
 
 
-def _ask(asked: Prices, model: str) -> Price | None:
+def _price_of(asked: Prices, model: str) -> Price | None:
     return asked.price(model=model, provider="openai", tier=None, at=AT, longer_than=0)
 
 
-def test_without_the_extra_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without genai-prices no price is known but those that are given."""
-    monkeypatch.setattr(prices, "is_installed", lambda: False)
-    assert isinstance(prices_from(None), NoPrices)
-    given = prices_from({"m": ONE})
-    assert _ask(given, "m") == ONE
-    assert _ask(given, "gpt-5") is None
+def test_without_the_extra_only_given_prices_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prices, "has_price_lists", lambda: False)
+    assert isinstance(resolve_prices(None), NoPrices)
+    given = resolve_prices({"m": ONE})
+    assert _price_of(given, "m") == ONE
+    assert _price_of(given, "gpt-5") is None
 
 
-def test_a_given_price_beats_the_list() -> None:
-    """A table is asked first, the lists for what is not in it."""
-    asked = prices_from({"gpt-5": ONE})
-    assert _ask(asked, "gpt-5") == ONE
-    assert _ask(asked, "gpt-4o") == _cost("gpt-4o", "openai")
+def test_given_price_beats_the_price_list() -> None:
+    asked = resolve_prices({"gpt-5": ONE})
+    assert _price_of(asked, "gpt-5") == ONE
+    assert _price_of(asked, "gpt-4o") == _listed_price("gpt-4o", "openai")
 
 
 class _Server:
-    """A database with one conversation, whose calls' figures are set at will."""
+    """A database with one conversation; `set` replaces its calls."""
 
     def __init__(self, url: str, server: LoopbackServer) -> None:
         server.script(completion("yes", model="gpt-6-luna"))
@@ -140,8 +138,8 @@ _CALLS = st.lists(
 
 @given(calls=_CALLS)
 @examples(cost=10)
-def test_sums_cost_what_their_calls_cost(stored: _Server, calls: list[tuple[int, int, int, int]]) -> None:
-    """Whatever the calls, the report's cost is the sum of what the list says of each call alone, to the last digit."""
+def test_report_cost_equals_the_sum_of_single_calls(stored: _Server, calls: list[tuple[int, int, int, int]]) -> None:
+    """genai-prices prices each call alone; the sums must be equal to the last digit."""
     stored.set(calls)
     report = stored.kit.usage(until=datetime(2026, 11, 20, tzinfo=UTC))
     alone = Decimal(0)
@@ -154,8 +152,8 @@ def test_sums_cost_what_their_calls_cost(stored: _Server, calls: list[tuple[int,
     assert report.total.calls == len(calls)
 
 
-def test_prices_may_change_within_a_day(stored: _Server) -> None:
-    """Calls of one day are priced each at its own half hour: some vendors are cheaper at night."""
+def test_calls_are_priced_at_their_half_hour(stored: _Server) -> None:
+    """Some vendors are cheaper at night."""
 
     class Hourly(NoPrices):
         name = "by the hour"

@@ -1,4 +1,4 @@
-"""What calls took and cost, summed by the database: nothing is lost, nothing is guessed."""
+"""Test usage reports: every call is counted once, and no cost is guessed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import text
 from convokit import Retry
 from convokit.errors import InvalidInput, ModelError, NotFound, TooLarge
 from convokit.store.engine import WRITE, open_engine, parse_database_url
-from convokit.usage import report as audit
+from convokit.usage import report as usage_report
 from convokit.usage.models import Price
 from tests.support.abandoned_turns import leave
 from tests.support.faces import Face
@@ -22,14 +22,14 @@ TABLE = {"loop-1": Price(prompt=Decimal(2), completion=Decimal(10))}
 _DAY = timedelta(days=1)
 
 
-def _said(prompt: int, reply: int, *, model: str = "loop-1", **more: Any) -> Script:
-    """Return an answer that took so many tokens."""
+def _reply_with_usage(prompt: int, reply: int, *, model: str = "loop-1", **more: Any) -> Script:
+    """Return a reply that reports these tokens."""
     usage = {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply, **more}
     return completion("yes", model=model, usage=usage)
 
 
-def _move(database: str, days: int) -> None:
-    """Make everything that is stored so many days older."""
+def _age_calls(database: str, days: int) -> None:
+    """Make all stored calls older by `days`."""
     engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         older = {"us": days * 86_400_000_000}
@@ -41,12 +41,12 @@ def _move(database: str, days: int) -> None:
 def test_calls_are_summed_by_day_model_and_conversation(
     face: Face, kit: Any, database: str, server: LoopbackServer
 ) -> None:
-    """Every call is in one row of each report, and all reports have the same total."""
-    server.script(_said(10, 1), _said(20, 2))
+    """Each call is in one row of each report, and all reports have the same total."""
+    server.script(_reply_with_usage(10, 1), _reply_with_usage(20, 2))
     face.settle(kit.chat("a").send("one"))
     face.settle(kit.chat("b").send("two"))
-    _move(database, 3)
-    server.script(_said(400, 4, model="loop-2"))
+    _age_calls(database, 3)
+    server.script(_reply_with_usage(400, 4, model="loop-2"))
     face.settle(kit.chat("b").send("three"))
     today = datetime.now(UTC).date()
     days = face.settle(kit.usage(prices=TABLE))
@@ -67,8 +67,8 @@ def test_calls_are_summed_by_day_model_and_conversation(
     assert days.total.prompt_tokens == 430
 
 
-def test_every_tier_of_a_price_is_taken(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """Cached, written and unseen tokens have their own prices, a long prompt its own for the whole call; sums are exact."""
+def test_every_part_of_a_price_is_applied(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Cached, cache-written and reasoning tokens have their own prices. A long prompt has another price for the whole call."""
     long = Price(prompt=Decimal(4), completion=Decimal(20))
     price = Price(
         prompt=Decimal(2),
@@ -82,7 +82,13 @@ def test_every_tier_of_a_price_is_taken(face: Face, kit: Any, server: LoopbackSe
         "prompt_tokens_details": {"cached_tokens": 300, "cache_write_tokens": 100},
         "completion_tokens_details": {"reasoning_tokens": 30},
     }
-    server.script(_said(1000, 50, **parts), _said(1001, 7), _said(3, 1), _said(4, 0), _said(3, 1))
+    server.script(
+        _reply_with_usage(1000, 50, **parts),
+        _reply_with_usage(1001, 7),
+        _reply_with_usage(3, 1),
+        _reply_with_usage(4, 0),
+        _reply_with_usage(3, 1),
+    )
     for _ in range(5):
         face.settle(kit.chat("a").send("one"))
     report = face.settle(kit.usage(prices={"loop-1": price}))
@@ -107,12 +113,12 @@ def test_every_tier_of_a_price_is_taken(face: Face, kit: Any, server: LoopbackSe
     ],
     ids=["openrouter", "perplexity", "litellm"],
 )
-def test_what_the_server_says_it_costs_wins(
+def test_cost_reported_by_the_server_wins(
     face: Face, kit: Any, server: LoopbackServer, usage: dict[str, Any], headers: dict[str, str]
 ) -> None:
-    """A cost that came with the answer is taken as it is, also for a model whose price is known, or is not."""
+    """A reported cost beats the price table, for known and unknown models."""
     for model in ("loop-1", "nobody-knows"):
-        answer = _said(100, 10, model=model, **usage)
+        answer = _reply_with_usage(100, 10, model=model, **usage)
         answer.headers = {**answer.headers, **headers}
         server.script(answer)
         face.settle(kit.chat("a").send("one"))
@@ -122,16 +128,16 @@ def test_what_the_server_says_it_costs_wins(
 
 @pytest.mark.once
 @pytest.mark.parametrize("said", [-1, 1e300, float("nan"), "a lot", True, 10_001, None, {"total_cost": []}])
-def test_a_cost_that_cannot_be_is_not_taken(face: Face, kit: Any, server: LoopbackServer, said: Any) -> None:
-    """A negative, boundless or meaningless cost is as if none had come: the price list answers."""
-    server.script(_said(100, 10, cost=said))
+def test_invalid_reported_cost_is_ignored(face: Face, kit: Any, server: LoopbackServer, said: Any) -> None:
+    """A negative, huge or malformed cost is ignored: the price table decides."""
+    server.script(_reply_with_usage(100, 10, cost=said))
     face.settle(kit.chat("a").send("one"))
     assert face.settle(kit.usage(prices=TABLE)).total.cost == Decimal("0.0003")
 
 
-def test_an_unknown_model_costs_nobody_knows_what(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """A cost that holds a call of unknown price is None; what is known is said apart, and which model it is."""
-    server.script(_said(100, 10), _said(100, 10, model="nobody-knows"))
+def test_unknown_model_makes_the_cost_unknown(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """`cost` is None, `known_cost` has the other calls, and the report names the model."""
+    server.script(_reply_with_usage(100, 10), _reply_with_usage(100, 10, model="nobody-knows"))
     for _ in range(2):
         face.settle(kit.chat("a").send("one"))
     report = face.settle(kit.usage(prices=TABLE))
@@ -143,11 +149,9 @@ def test_an_unknown_model_costs_nobody_knows_what(face: Face, kit: Any, server: 
     assert [(row.model, row.cost) for row in models.rows] == [("loop-1", Decimal("0.0003")), ("nobody-knows", None)]
 
 
-def test_the_price_of_the_model_that_was_asked_for_is_the_second_choice(
-    face: Face, kit: Any, server: LoopbackServer
-) -> None:
-    """Where a server names a version of what was asked for, that has the price; where it names another model, it has not."""
-    server.script(_said(100, 10, model="loop-1-2026-01-01"), _said(100, 10, model="loop-2"))
+def test_served_version_falls_back_to_the_requested_model(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A served name that is a version of the requested model has its price. Another served model has not."""
+    server.script(_reply_with_usage(100, 10, model="loop-1-2026-01-01"), _reply_with_usage(100, 10, model="loop-2"))
     for _ in range(2):
         face.settle(kit.chat("a").send("one"))
     report = face.settle(kit.usage(by="model", prices=TABLE))
@@ -157,8 +161,8 @@ def test_the_price_of_the_model_that_was_asked_for_is_the_second_choice(
     ]
 
 
-def test_a_stream_that_broke_off_is_estimated(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """What came of a broken stream is counted here and marked so: never zero, never taken for the server's word."""
+def test_interrupted_stream_is_estimated(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """The tokens of an interrupted stream are counted by convokit, and reported as estimated."""
     words = [chunk({"content": f"word {number} "}) for number in range(20)]
     server.script(Script([*words, None], headers={"content-type": "text/event-stream"}))
     with pytest.raises(ModelError):
@@ -172,8 +176,8 @@ def test_a_stream_that_broke_off_is_estimated(face: Face, kit: Any, server: Loop
     assert total.cost
 
 
-def test_what_a_dead_worker_left_is_estimated(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """A worker that died in the middle of a reply has spent something: prompt and reply are estimated once it is recovered."""
+def test_reply_of_a_dead_worker_is_estimated(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Recovery counts the prompt and the partial reply of a worker that died."""
     server.script(stream([f"word {number} " for number in range(40)], pause_s=0.08))
     leave(face, kit, "a", "count")
     before = face.settle(kit.usage(prices=TABLE)).total
@@ -184,9 +188,9 @@ def test_what_a_dead_worker_left_is_estimated(face: Face, kit: Any, server: Loop
     assert total.estimated_tokens > before.prompt_tokens > 0
 
 
-def test_a_refused_call_has_no_figures(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """A call that the server refused, and a retry, are calls; nothing is charged and nothing invented for them."""
-    server.script(failure(429), _said(100, 10), failure(400))
+def test_refused_calls_have_no_tokens_and_no_cost(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Refused calls and retries count as calls, without tokens and cost."""
+    server.script(failure(429), _reply_with_usage(100, 10), failure(400))
     face.settle(kit.chat("a").send("one", retry=Retry(attempts=2, initial_s=0.01)))
     with pytest.raises(ModelError):
         face.settle(kit.chat("a").send("two"))
@@ -195,8 +199,8 @@ def test_a_refused_call_has_no_figures(face: Face, kit: Any, server: LoopbackSer
     assert (total.prompt_tokens, total.cost) == (100, Decimal("0.0003"))
 
 
-def test_a_server_that_reports_nothing_is_estimated(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """Without a word about usage the counts are ours, and marked; counts nobody spoke of are None, not 0."""
+def test_missing_usage_is_estimated(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Without usage, convokit counts. Counts that no server reports are None, not 0."""
     answer = completion("yes")
     body = answer.pieces[0]
     assert isinstance(body, bytes)
@@ -210,10 +214,10 @@ def test_a_server_that_reports_nothing_is_estimated(face: Face, kit: Any, server
     assert total.cached_share is None
 
 
-def test_it_keeps_to_what_was_asked_for(face: Face, kit: Any, database: str) -> None:
-    """From a moment on, before a moment, of one conversation, of one person: nothing else is summed, ends included once."""
+def test_report_filters_by_time_key_and_subject(face: Face, kit: Any, database: str) -> None:
+    """`since` is included, `until` is not."""
     face.settle(kit.chat("a", subject="hanako").send("one"))
-    _move(database, 2)
+    _age_calls(database, 2)
     face.settle(kit.chat("b", subject="花子").send("two"))
     now = datetime.now(UTC)
     yesterday = now.date() - _DAY
@@ -232,10 +236,9 @@ def test_it_keeps_to_what_was_asked_for(face: Face, kit: Any, database: str) -> 
     assert face.settle(kit.usage(since=now + _DAY)).rows == []
 
 
-def test_a_conversation_that_is_long_over_is_found_again_when_it_goes_on(face: Face, kit: Any, database: str) -> None:
-    """Old calls of a conversation that was used today are not today's."""
+def test_old_calls_of_an_active_conversation_are_not_in_the_period(face: Face, kit: Any, database: str) -> None:
     face.settle(kit.chat("a").send("one"))
-    _move(database, 40)
+    _age_calls(database, 40)
     face.settle(kit.chat("a").send("two"))
     report = face.settle(kit.usage(since=datetime.now(UTC) - 30 * _DAY))
     assert report.total.calls == 1
@@ -244,10 +247,10 @@ def test_a_conversation_that_is_long_over_is_found_again_when_it_goes_on(face: F
 def test_only_the_costliest_conversations_are_listed(
     face: Face, kit: Any, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many there are, a report holds a bounded number, the costliest first; its total holds them all."""
-    monkeypatch.setattr(audit, "MAX_CONVERSATIONS", 2)
+    """The number of rows is limited. The total includes all conversations."""
+    monkeypatch.setattr(usage_report, "MAX_CONVERSATIONS", 2)
     for key, prompt in (("a", 10), ("b", 30), ("c", 20), ("d", 5)):
-        server.script(_said(prompt, 1))
+        server.script(_reply_with_usage(prompt, 1))
         face.settle(kit.chat(key).send("one"))
     report = face.settle(kit.usage(by="conversation", prices=TABLE))
     assert [row.key for row in report.rows] == ["b", "c"]
@@ -255,8 +258,8 @@ def test_only_the_costliest_conversations_are_listed(
     assert report.total.prompt_tokens == 65
 
 
-def test_each_tenant_sees_its_own(face: Face, kit: Any) -> None:
-    """A tenant's report holds nothing of another's, under the same key neither."""
+def test_report_has_only_calls_of_its_tenant(face: Face, kit: Any) -> None:
+    """Another tenant may use the same key."""
     face.settle(kit.chat("a").send("one"))
     face.settle(kit.tenant("rival").chat("a").send("one"))
     face.settle(kit.tenant("rival").chat("a").send("two"))
@@ -265,8 +268,8 @@ def test_each_tenant_sees_its_own(face: Face, kit: Any) -> None:
     assert face.settle(kit.tenant("nobody").usage()).total.calls == 0
 
 
-def test_bad_questions_are_refused(face: Face, kit: Any) -> None:
-    """What cannot be meant is a typed error that names the argument, before anything is read."""
+def test_invalid_arguments_are_refused(face: Face, kit: Any) -> None:
+    """The error names the argument, before anything is read."""
     for field, asked in (
         ("by", {"by": "hour"}),
         ("since", {"since": "yesterday"}),

@@ -1,7 +1,7 @@
-"""What of every table `verify` answers for: each column stands here once.
+"""Declare for every column whether `verify` finds a change of it.
 
-`proven`: whatever it is changed to, the change is found. `checked`: a change is found when it contradicts another row; where it
-does not, nothing that was said is different. `open`: may change, or is nobody's history; the reason stands beside it.
+`proven`: `verify` finds every change. `checked`: `verify` finds a change that contradicts another row. `open`: the column may
+change, for the reason beside it. The tests and the table in docs/why/audit.md use these declarations.
 """
 
 from __future__ import annotations
@@ -100,8 +100,3 @@ COVERAGE = {
     "convokit_removal": Coverage(_columns(_OF, "number", "ref", "author", "reason", "salt", "created_at")),
 }
 """By table. Of a call that has not ended, only its key and `ended_at` are checked: it is entered when it ends."""
-
-EMPTIED = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
-"""What a redaction takes out of a message. With its salt goes the proof of the rest: what is left is `checked`."""
-EMPTIED_CALL = ("details", "error", "salt")
-"""What it takes out of an API call."""
