@@ -214,9 +214,8 @@ class Convokit:
         restores it), "openai" is fine-tuning data (the complete turns of each path), "markdown" is for people. `progress` is
         called with the messages done, and all there are if that is known. Raises: NotFound, TransferFailed.
         """
-        writer = transfer.export.Writer(to, format)
-        flow = transfer.flows.export(
-            self._scope, writer, key=key, conversations=conversations, subject=subject, progress=progress
+        flow = transfer.flows.export_flow(
+            self._scope, to, format=format, key=key, conversations=conversations, subject=subject, progress=progress
         )
         return self._driver().run(flow)
 
@@ -237,9 +236,10 @@ class Convokit:
         `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
-        counter = recovery.resolve_counter(self._scope, None)
-        found = transfer.flows.reader(source, format, key=key, limits=self._scope.limits, counter=counter)
-        return self._driver().run(transfer.flows.import_(self._scope, found, on_error=on_error, progress=progress))
+        flow = transfer.flows.import_flow(
+            self._scope, source, format=format, key=key, on_error=on_error, progress=progress
+        )
+        return self._driver().run(flow)
 
     def verify(
         self,

@@ -13,7 +13,7 @@ import pytest
 from convokit import Limits
 from convokit.context.validity import find_problems
 from convokit.errors import BadRecord, ConversationExists, InvalidInput, SettingsError, TransferFailed
-from convokit.transfer import reader
+from convokit.transfer import files
 from tests.support.chatgpt import PICTURE, PICTURE_NAME, conversation, node, tree
 from tests.support.databases import Files
 from tests.support.faces import Face
@@ -142,12 +142,15 @@ def test_a_repeated_import_doubles_nothing(face: Face, kit: Any) -> None:
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
-    "no tree": (lambda it: it["mapping"]["root"].update(parent="a3b"), "15 nodes are their own parents"),
-    "no mapping": (lambda it: it.update(mapping=None), "is not one of ChatGPT's: it has no mapping of nodes"),
+    "no tree": (
+        lambda it: it["mapping"]["root"].update(parent="a3b"),
+        "must be a tree, but 15 nodes are their own ancestors",
+    ),
+    "no mapping": (lambda it: it.update(mapping=None), "is not from ChatGPT: it has no object .mapping."),
     "no id": (lambda it: [it.pop("id"), it.pop("conversation_id")], "conversation_id: is missing"),
     "a role": (
         lambda it: it["mapping"]["a1"]["message"]["author"].update(role="critic"),
-        "a1.message.role: 'critic' is",
+        "a1.message.role: must be one of .*, not 'critic'",
     ),
     "no author": (
         lambda it: it["mapping"]["a1"]["message"].update(author=None),
@@ -159,7 +162,10 @@ BROKEN: dict[str, tuple[Any, str]] = {
     ),
     "a surrogate": (lambda it: it.update(title="\ud800"), "title: holds a lone surrogate"),
     "a long title": (lambda it: it.update(title="x" * 600), "title: 600 characters is over the limit of 512"),
-    "no text": (lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=[7]), "neither text nor an object"),
+    "no text": (
+        lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=[7]),
+        "must contain text or objects, not int",
+    ),
 }
 
 
@@ -188,7 +194,7 @@ def test_a_bad_conversation_is_named_and_skipped_when_asked(face: Face, kit: Any
         ("[1,]", "is not JSON: a value is missing"),
         ("[" * 100_000, "is not JSON"),
         ('[{"a": NaN}]', "is not JSON"),
-        ("[1] x", "something follows the array"),
+        ("[1] x", "unexpected text after the array"),
         ("\x00", "is not a JSON array"),
     ],
 )
@@ -315,9 +321,12 @@ def test_no_import_keeps_a_conversation_from_going_on(face: Face, kit: Any, serv
         ({"role": "assistant", "content": "", "tool_calls": 7}, r"messages\[0\].tool_calls: must be a list"),
         ({"role": "user", "content": "", "tool_calls": [{"id": "c"}]}, "only an assistant message calls tools"),
         ({"role": "tool", "content": "x"}, "tool_call_id: is missing"),
-        ({"role": "assistant", "function_call": {}}, "is of an older API"),
-        ({"role": "function", "content": "x"}, "'function' is not one of"),
-        ({"role": "assistant", "content": [{"type": "image_url"}]}, "holds text and nothing else"),
+        ({"role": "assistant", "function_call": {}}, "belongs to an older API"),
+        ({"role": "function", "content": "x"}, "must be one of .*, not 'function'"),
+        (
+            {"role": "assistant", "content": [{"type": "image_url"}]},
+            "may contain only text in a message of role assistant",
+        ),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]},
             r"content\[0\].image_url.url",
@@ -361,11 +370,11 @@ def test_wrong_arguments_are_refused_before_a_file_is_opened(face: Face, kit: An
         into(face, kit, [], format="csv")
     with pytest.raises(SettingsError, match="on_error"):
         into(face, kit, [], format="messages", on_error="ignore")
-    with pytest.raises(InvalidInput, match="key: is for messages"):
+    with pytest.raises(InvalidInput, match="key: the format chatgpt takes no key"):
         into(face, kit, [], format="chatgpt", key="k")
     with pytest.raises(InvalidInput, match="key: is empty"):
         into(face, kit, [], format="messages", key="")
-    with pytest.raises(BadRecord, match="names one conversation, and this is the second"):
+    with pytest.raises(BadRecord, match="belongs to one conversation, but the file has more"):
         into(face, kit, '[{"role":"user","content":"a"}]\n[{"role":"user","content":"b"}]', format="messages", key="k")
     with pytest.raises(TransferFailed, match="cannot be read"):
         face.settle(kit.import_("no such file", format="chatgpt"))
@@ -388,10 +397,10 @@ def test_an_array_that_is_too_long_for_one_conversation_is_not_held(
     face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One conversation over many lines is read up to the most a record may take, and refused; many such ones are not."""
-    monkeypatch.setattr(reader, "RECORD_CHARS", 200_000)
+    monkeypatch.setattr(files, "MAX_RECORD_CHARS", 200_000)
     message = json.dumps({"role": "user", "content": "x" * 1000})
     file = io.StringIO("[\n" + ",\n".join([message] * 2000) + "\n]")
-    with pytest.raises(BadRecord, match="line 2: one conversation is over 200,000 characters long"):
+    with pytest.raises(BadRecord, match="line 2: the conversation is longer than 200,000 characters"):
         face.settle(kit.import_(file, format="messages"))
     assert 200_000 < file.tell() < 500_000
     talks = ",\n".join(f'{{"key": "{number}", "messages": [{message}]}}' for number in range(400))

@@ -109,19 +109,24 @@ def test_elsewhere_the_removals_move_with_the_chain(
 
 
 FORGERIES: dict[str, tuple[str, str, str, str]] = {
-    "a reason": ("removal", '"reason":"依頼"', '"reason":"別"', "removal [0-9]+ is not what its entry commits to"),
+    "a reason": ("removal", '"reason":"依頼"', '"reason":"別"', "removal [0-9]+ does not match its chain entry"),
     "an author": (
         "removal",
         '"author":"privacy desk"',
         '"author":"x"',
-        "removal [0-9]+ is not what its entry commits to",
+        "removal [0-9]+ does not match its chain entry",
     ),
-    "a number": ("removal", '"number":', '"number":9', "removal.number: 9[0-9]+ is not an entry behind"),
-    "a message": ("removal", '"ref":"message:2"', '"ref":"message:99"', "removal.ref: 'message:99' names nothing"),
-    "a kind": ("removal", '"ref":"message:2"', '"ref":"turn:2"', "removal.ref: 'turn:2' names nothing"),
-    "a salt": ("removal", '"salt":"', '"salt":"00', "removal [0-9]+ is not what its entry commits to"),
+    "a number": ("removal", '"number":', '"number":9', "removal.number: must be from 1 to [0-9]+, not 9"),
+    "a message": (
+        "removal",
+        '"ref":"message:2"',
+        '"ref":"message:99"',
+        "removal.ref: 'message:99' is not a message or API call",
+    ),
+    "a kind": ("removal", '"ref":"message:2"', '"ref":"turn:2"', "removal.ref: 'turn:2' is not a message or API call"),
+    "a salt": ("removal", '"salt":"', '"salt":"00', "removal [0-9]+ does not match its chain entry"),
     "a time": ("removal", '"created_at":1', '"created_at":991', "removal.created_at: 99.* is not a time"),
-    "no removal": ("entry", '"kind":"message"', '"kind":"redaction"', "the record of redaction 1 is missing"),
+    "no removal": ("entry", '"kind":"message"', '"kind":"redaction"', "redaction 1 has no removal"),
 }
 
 

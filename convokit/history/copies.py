@@ -126,7 +126,7 @@ def written(connection: Connection, tenant: str, source: UUID, copy: UUID, at: i
     row = conversations.find(connection, tenant, copy)
     if row is None or row.created_at != at:
         return None
-    first = transfer_sql.entry_at(connection, copy, 1)
+    first = transfer_sql.find_entry(connection, copy, 1)
     return True if first is not None and first[0] == "import" and first[1].startswith(f"{source}:") else None
 
 
