@@ -317,7 +317,11 @@ FORGERIES: dict[str, tuple[str, str, str]] = {
         "must be 1, not 2",
     ),
     "a head": ('"head_seq":2', '"head_seq":9', "9 is not a message of the conversation, which has 2"),
-    "a number": ('"tokens":', '"tokens":99999999999,"x":', "message.tokens: Input should be less than 2147483648, not"),
+    "a number": (
+        '"tokens":',
+        '"tokens":99999999999,"x":',
+        "message.tokens: Input should be less than 2147483648, not 99999999999",
+    ),
     "a column": ('"status":"complete"', '"status":"complete","mood":"good"', "message.mood: is an unknown column"),
     "a kind": ('{"turn":', '{"secret":', "secret: is an unknown kind of line"),
     "a state": ('"state":"completed"', '"state":"open"', "turn.state: must be one of .*, not 'open'"),

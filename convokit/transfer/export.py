@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 from uuid import UUID
 
 from sqlalchemy import Connection
 
+from convokit.domain.paging import Progress
 from convokit.errors import SettingsError, TransferFailed
 from convokit.store import conversations
 from convokit.transfer import format_jsonl
@@ -23,9 +23,9 @@ from convokit.transfer.models import Exported, ExportFormat
 
 
 class Exporter:
-    """Writes one export. `report` is called with the number of messages written so far."""
+    """Writes one export. `total` is the number of messages to report as its size, if known."""
 
-    def __init__(self, to: str | Path | TextIO, format: ExportFormat) -> None:
+    def __init__(self, to: str | Path | TextIO, format: ExportFormat, progress: Progress | None) -> None:
         if format not in EXPORT_FORMATS:
             raise SettingsError("format", f"must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
         self._file = ExportFile(to)
@@ -34,7 +34,8 @@ class Exporter:
         self._lines = 0
         self._conversations = 0
         self._messages = 0
-        self.report: Callable[[int], None] | None = None
+        self._progress = progress
+        self.total: int | None = None
 
     def open(self, database_id: UUID, tenant: str, now_us: int) -> None:
         """Open the file and write its header. Raises: TransferFailed."""
@@ -53,8 +54,8 @@ class Exporter:
             is_empty = False
             if messages:
                 self._messages += messages
-                if self.report is not None:
-                    self.report(self._messages)
+                if self._progress is not None:
+                    self._progress(self._messages, self.total)
         self._conversations += not is_empty
         return True
 

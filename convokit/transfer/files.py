@@ -17,8 +17,8 @@ from convokit.errors import BadRecord, SettingsError, TransferFailed
 MAX_RECORD_CHARS = 256 * 1024 * 1024
 _CHUNK_SIZE = 64 * 1024
 _JSON_WHITESPACE = " \t\r\n"
+# No keyword or escape sequence of JSON is longer. A syntax error closer to the end of a text may come from a cut.
 _MAX_TOKEN_CHARS = 16
-"""No keyword or escape sequence of JSON is longer. A syntax error closer to the end of a text may come from a cut."""
 
 
 def _reject_constant(name: str) -> Any:
@@ -144,6 +144,7 @@ class ImportFile:
         """Read all lines. Return the SHA-256 of all but the last one, and the last one. Raises: BadRecord, TransferFailed."""
         digest, last = hashlib.sha256(), ""
         while text := self.readline():
+            # A forged file may contain lone surrogates. They are rejected later, with the column's name.
             digest.update(last.encode("utf-8", "surrogatepass"))
             last = text
         return digest.hexdigest(), last

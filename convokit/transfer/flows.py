@@ -49,16 +49,15 @@ def export_flow(
     progress: Progress | None,
 ) -> Flow[Exported]:
     """Export the conversations of a key, some, those of a subject, or all. Raises: InvalidInput, NotFound, TransferFailed."""
-    exporter = Exporter(to, format)
+    exporter = Exporter(to, format, progress)
     if sum(each is not None for each in (key, conversations, subject)) > 1:
         raise InvalidInput("key", "pass only one of key, conversations and subject")
     ids = None if conversations is None else [parse_id(each, "conversations") for each in conversations]
     database_id = yield from check_schema_flow(state)
     if key is not None:
         ids = [derive_conversation_id(database_id, state.tenant, key)]
-    if progress is not None:
-        total = None if ids is not None else (yield from read_flow(sql.count_messages, state.tenant, subject=subject))
-        exporter.report = lambda done: progress(done, total)
+    if progress is not None and ids is None:
+        exporter.total = yield from read_flow(sql.count_messages, state.tenant, subject=subject)
     try:
         yield from thread_flow(exporter.open, database_id=database_id, tenant=state.tenant, now_us=state.clock.now_us())
         if ids is None:

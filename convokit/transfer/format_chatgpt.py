@@ -64,6 +64,7 @@ class ChatGPTReader(FormatReader):
             raise InvalidInput("conversation_id", "is missing")
         key = f"chatgpt:{id_}"
         digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()
+        # The ref of an import entry has this form: source, number of chain entries there (none), hash.
         draft = ConversationDraft(f"{key}:0:{digest}")
         draft.set_fields({"key": key, "title": value.get("title")}, self._limits)
         draft.created_at = _read_time(value.get("create_time"))

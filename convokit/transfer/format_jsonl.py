@@ -32,12 +32,12 @@ from convokit.transfer.models import ExportChunk
 VERSION = 1
 _MAX_KNOWN_PROMPTS = 1000
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+# A running turn is exported as a takeover would leave it, because no reader of the file can continue it.
 _STATES_AFTER_TAKEOVER = {
     ("turn", "state"): {"open": "abandoned"},
     ("completion", "state"): {"sending": "abandoned", "streaming": "abandoned"},
     ("tool_call", "state"): {"running": "unknown"},
 }
-"""A running turn is exported as a takeover would leave it, because no reader of the file can continue it."""
 
 
 def encode_header(database_id: UUID, tenant: str, created_at: int) -> str:
@@ -186,4 +186,6 @@ def _explain_error(kind: str, error: ValidationError) -> InvalidInput:
         return InvalidInput(field, "is missing")
     if problem["type"] in ("string_pattern_mismatch", "string_unicode"):
         validate_text(field, value, limit=2**62, setting="")  # names the character and its position
-    return InvalidInput(field, f"{problem['msg']}, not {str(value)[:80]!r}")
+    message = problem["msg"].removeprefix("Value error, ")
+    # Only numbers are quoted: a text may be somebody's private message.
+    return InvalidInput(field, f"{message}, not {value}" if isinstance(value, int | float) else message)

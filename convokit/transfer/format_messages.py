@@ -98,6 +98,7 @@ class MessagesReader(FormatReader):
             raise InvalidInput("key", "belongs to one conversation, but the file has more; import it without a key")
         self._is_key_used = True
         digest = hashlib.sha256(dump_json(plain_json("messages", messages)).encode("utf-8")).hexdigest()
+        # The ref of an import entry has this form: source, number of chain entries there (none), hash.
         draft = ConversationDraft(f"messages:0:{digest}")
         draft.set_fields(values, self._limits)
         if self._key is not None:

@@ -26,8 +26,8 @@ from convokit.transfer.drafts import ConversationDraft, MessageDraft
 from convokit.transfer.files import ImportFile
 from convokit.transfer.models import ImportTarget, RecordResult
 
+# The first line of a record, and its JSON value: or a `BadRecord` if it cannot be read.
 Record = tuple[int, Any]
-"""The first line of a record, and its JSON value: or a `BadRecord` if it cannot be read."""
 
 
 class FormatReader(ABC):
@@ -133,6 +133,7 @@ def _build_conversation(draft: ConversationDraft, target: ImportTarget, rows: li
 def _build_messages(draft: ConversationDraft, counter: Counter, now_us: int) -> list[MessageRow]:
     rows: list[MessageRow] = []
     for seq, message in enumerate(draft.messages, 1):
+        # Only a direct successor of its parent continues the parent's run. See `MessageColumns.run_start_seq`.
         parent = None if message.parent is None else rows[message.parent]
         tokens = count_message(counter, message.as_wire())
         rows.append(

@@ -15,8 +15,8 @@ ExportFormat = Literal["jsonl", "openai", "markdown"]
 ImportFormat = Literal["jsonl", "chatgpt", "messages"]
 OnError = Literal["raise", "skip"]
 MAX_PROBLEMS = 1000
+# A part of an export's text, and the number of messages in it.
 ExportChunk = tuple[str, int]
-"""A part of an export's text, and the number of messages in it."""
 
 
 class Exported(BaseModel):

@@ -30,8 +30,8 @@ from convokit.transfer.models import ImportTarget, RecordResult
 from convokit.transfer.row_checks import RemovalChecker, RowChecker, check_conversation, validate_any_text
 
 _PROMPT_DIGEST_BYTES = 16
+# The kind of a line, its values and its text.
 Line = tuple[str, Any, str]
-"""The kind of a line, its values and its text."""
 
 
 class Restorer:
@@ -147,8 +147,10 @@ class Restorer:
         writer = _RowWriter(connection, self._row, row, import_ref)
         batch: list[dict[str, Any]] = []
         batch_kind = ""
-        while (line := self._read_line()) is not None and line[0] != "conversation":
+        while (line := self._read_line()) is not None:
             kind, values, text = line
+            if kind == "conversation":
+                break  # lines are missing: the previous conversation has no end
             if batch and (kind != batch_kind or len(batch) >= sql.PAGE):
                 writer.insert(batch_kind, batch)
                 batch = []

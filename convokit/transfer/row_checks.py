@@ -22,8 +22,8 @@ from convokit.domain.turn import TurnState
 from convokit.errors import InvalidInput, SettingsError
 from convokit.transfer.files import ImportFile
 
+# The end of the year 9999, the last time that a datetime can hold.
 _MAX_TIME_US = 253_402_300_799_000_000
-"""The end of the year 9999, the last time that a datetime can hold."""
 _JSON_COLUMNS: dict[tuple[str, str], type] = {
     ("conversation", "metadata"): dict,
     ("conversation", "settings"): dict,
@@ -61,8 +61,9 @@ def check_conversation(row: ConversationRow) -> None:
     for name, value, least in (("last_seq", row.last_seq, 0), ("last_entry", row.last_entry, 1)):
         if value < least:
             raise InvalidInput(f"conversation.{name}", f"must be at least {least}, not {value}")
-    for seq in (row.head_seq, *json_values.get("pins", ())):
-        _check_seq("conversation.head_seq", seq, row)
+    _check_seq("conversation.head_seq", row.head_seq, row)
+    for seq in json_values.get("pins", ()):
+        _check_seq("conversation.pins", seq, row)
     settings = json_values.get("settings", {})
     try:
         params.validate_params(settings.get("params", {}))
@@ -138,6 +139,7 @@ class RowChecker:
             raise InvalidInput("message.seq", f"must be {self._last_seq + 1}, not {seq}")
         if parent is not None and not 1 <= parent < seq:
             raise InvalidInput("message.parent_seq", f"{parent} is not the seq of a message before {seq}")
+        # A message continues the run of its parent only if its seq is the next one.
         follows_last = parent is not None and parent == self._last_seq
         self._last_seq, self._run_start = seq, self._run_start if follows_last else seq
         if values["run_start_seq"] != self._run_start:

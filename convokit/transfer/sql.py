@@ -30,6 +30,7 @@ from convokit.store.schema import (
     turn,
 )
 
+# The tables below a conversation, in the order of an export. An import checks entries against the removals before them.
 CHILD_TABLES: dict[str, Table[Any]] = {
     "branch": branch,
     "message": message,
@@ -41,10 +42,9 @@ CHILD_TABLES: dict[str, Table[Any]] = {
     "entry": entry,
     "blob": blob,
 }
-"""The tables below a conversation, in the order of an export. An import checks entries against the removals before them."""
 PAGE = 100
+# Columns that name the process of an open turn. Other databases have no use for them.
 _NOT_EXPORTED = {"turn": ("claim", "owner", "lease_until")}
-"""Columns that name the process of an open turn. Other databases have no use for them."""
 _IDS = (
     select(conversation.c.id)
     .where(conversation.c.tenant == bindparam("tenant"), conversation.c.id > bindparam("after"))
