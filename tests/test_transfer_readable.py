@@ -48,7 +48,7 @@ def read_training_data(face: Face, kit: Any) -> list[Any]:
 def test_training_data_contains_only_complete_turns(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Failed, interrupted and unanswered turns and passages are left out. Tools and prompt are included."""
     chat = kit.chat("k", developer_prompt="日本語で。")
-    face.settle(chat.send("一", context=["retrieved"]))
+    face.settle(chat.send("一", passages=["retrieved"]))
     server.script(failure(400, "no"))
     with pytest.raises(Rejected):
         face.settle(chat.send("fails"))

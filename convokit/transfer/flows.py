@@ -39,7 +39,7 @@ _ID_PAGE = 500
 
 
 def export_flow(
-    state: KitState,
+    kit: KitState,
     to: str | Path | TextIO,
     *,
     format: ExportFormat,
@@ -53,17 +53,17 @@ def export_flow(
     if sum(each is not None for each in (key, conversations, subject)) > 1:
         raise InvalidInput("key", "pass only one of key, conversations and subject")
     ids = None if conversations is None else [parse_id(each, "conversations") for each in conversations]
-    database_id = yield from check_schema_flow(state)
+    database_id = yield from check_schema_flow(kit)
     if key is not None:
-        ids = [derive_conversation_id(database_id, state.tenant, key)]
+        ids = [derive_conversation_id(database_id, kit.tenant, key)]
     if progress is not None and ids is None:
-        exporter.total = yield from read_flow(sql.count_messages, state.tenant, subject=subject)
+        exporter.total = yield from read_flow(sql.count_messages, kit.tenant, subject=subject)
     try:
-        yield from thread_flow(exporter.open, database_id=database_id, tenant=state.tenant, now_us=state.clock.now_us())
+        yield from thread_flow(exporter.open, database_id=database_id, tenant=kit.tenant, now_us=kit.clock.now_us())
         if ids is None:
-            yield from _export_all_flow(state, exporter, subject)
+            yield from _export_all_flow(kit, exporter, subject)
         for id_ in ids or ():
-            if not (yield from read_once_flow(exporter.write_conversation, state.tenant, id_)):
+            if not (yield from read_once_flow(exporter.write_conversation, kit.tenant, id_)):
                 raise NotFound("conversation", key if key is not None else id_)
         return (yield from thread_flow(exporter.finish))
     except Exception:
@@ -71,22 +71,20 @@ def export_flow(
         raise
 
 
-def _export_all_flow(state: KitState, exporter: Exporter, subject: str | None) -> Flow[None]:
+def _export_all_flow(kit: KitState, exporter: Exporter, subject: str | None) -> Flow[None]:
     after: UUID | None = None
     while True:
-        ids = yield from read_flow(
-            sql.list_conversation_ids, state.tenant, subject=subject, after=after, limit=_ID_PAGE
-        )
+        ids = yield from read_flow(sql.list_conversation_ids, kit.tenant, subject=subject, after=after, limit=_ID_PAGE)
         for id_ in ids:
             # A conversation that was purged meanwhile is left out.
-            yield from read_once_flow(exporter.write_conversation, state.tenant, id_)
+            yield from read_once_flow(exporter.write_conversation, kit.tenant, id_)
         if len(ids) < _ID_PAGE:
             return
         after = ids[-1]
 
 
 def import_flow(
-    state: KitState,
+    kit: KitState,
     source: str | Path | IO[Any],
     *,
     format: ImportFormat,
@@ -98,18 +96,18 @@ def import_flow(
     if format not in IMPORT_FORMATS:
         raise SettingsError("format", f"must be one of {', '.join(IMPORT_FORMATS)}, not {format!r}")
     if key is not None:
-        _validate_key(state, format, key)
+        _validate_key(kit, format, key)
     file = ImportFile(source)
     reader_class = IMPORT_FORMATS[format]
     importer: Importer | Restorer = Restorer(file)
     if reader_class is not None:
-        importer = Importer(file, reader_class(file, state.limits, key), resolve_counter(state, None))
+        importer = Importer(file, reader_class(file, kit.limits, key), resolve_counter(kit, None))
     if on_error not in ("raise", "skip"):
         raise SettingsError("on_error", f'must be "raise" or "skip", not {on_error!r}')
-    database_id = yield from check_schema_flow(state)
+    database_id = yield from check_schema_flow(kit)
     tally = _Tally(on_error)
     try:
-        target = ImportTarget(database_id, state.tenant, state.clock.now_us())
+        target = ImportTarget(database_id, kit.tenant, kit.clock.now_us())
         yield from thread_flow(importer.open, target=target)
         if importer.damage is not None:
             tally.add_problem(importer.damage)
@@ -126,8 +124,8 @@ def import_flow(
         file.close()
 
 
-def _validate_key(state: KitState, format: ImportFormat, key: str) -> None:
-    reader_class, limit = IMPORT_FORMATS[format], state.limits.key_chars
+def _validate_key(kit: KitState, format: ImportFormat, key: str) -> None:
+    reader_class, limit = IMPORT_FORMATS[format], kit.limits.key_chars
     if reader_class is None or not reader_class.takes_key:
         raise InvalidInput("key", f"the format {format} takes no key: its conversations bring their own")
     validate_text("key", key, limit=limit * 4, setting="Limits.key_chars")

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.errors import ConversationExists
-from convokit.store import conversations, messages
+from convokit.store import chain, conversations, messages
 from convokit.store.schema import (
     blob,
     branch,
@@ -52,9 +52,6 @@ _IDS = (
     .limit(bindparam("limit"))
 )
 _LOWEST_ID = UUID(int=0)
-_ENTRY = select(entry.c.kind, entry.c.ref, entry.c.hash).where(
-    entry.c.conversation_id == bindparam("id"), entry.c.number == bindparam("number")
-)
 _SET_CHAIN_END = (
     update(conversation)
     .where(conversation.c.id == bindparam("b_id"))
@@ -149,12 +146,6 @@ def find_last_manifest(connection: Connection, conversation_id: UUID) -> str | N
     return manifest
 
 
-def find_entry(connection: Connection, conversation_id: UUID, number: int) -> tuple[str, str, bytes] | None:
-    """Return kind, ref and hash of a chain entry."""
-    row = connection.execute(_ENTRY, {"id": conversation_id, "number": number}).one_or_none()
-    return None if row is None else (row[0], row[1], bytes(row[2]))
-
-
 def create_conversation(
     connection: Connection, row: ConversationRow, import_ref: str | None, file: str, line: int
 ) -> bool:
@@ -180,10 +171,10 @@ def create_conversation(
 def _is_same_conversation(connection: Connection, row: ConversationRow, import_ref: str | None) -> bool:
     """Return whether the stored conversation is the one in the file. It may have new turns since its import."""
     if import_ref is not None:
-        first = find_entry(connection, row.id, 1)
-        return first is not None and first[:2] == ("import", import_ref)
-    last = find_entry(connection, row.id, row.last_entry)
-    return last is not None and last[2] == bytes(row.chain_hash)
+        first = chain.find_entry(connection, row.id, 1)
+        return first is not None and (first.kind, first.ref) == ("import", import_ref)
+    last = chain.find_entry(connection, row.id, row.last_entry)
+    return last is not None and bytes(last.hash) == bytes(row.chain_hash)
 
 
 def insert_rows(connection: Connection, conversation_id: UUID, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
