@@ -29,7 +29,8 @@ class Exporter:
         if format not in EXPORT_FORMATS:
             raise SettingsError("format", f"must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
         self._file = ExportFile(to)
-        self._format = format
+        self._export_conversation = EXPORT_FORMATS[format]
+        self._has_header = format == "jsonl"
         self._digest = hashlib.sha256()
         self._lines = 0
         self._conversations = 0
@@ -40,7 +41,7 @@ class Exporter:
     def open(self, database_id: UUID, tenant: str, now_us: int) -> None:
         """Open the file and write its header. Raises: TransferFailed."""
         self._file.open()
-        if self._format == "jsonl":
+        if self._has_header:
             self._write(format_jsonl.encode_header(database_id, tenant, now_us))
 
     def write_conversation(self, connection: Connection, tenant: str, conversation_id: UUID) -> bool:
@@ -49,7 +50,7 @@ class Exporter:
         if row is None:
             return False
         is_empty = True
-        for text, messages in EXPORT_FORMATS[self._format](connection, row):
+        for text, messages in self._export_conversation(connection, row):
             self._write(text)
             is_empty = False
             if messages:
@@ -62,7 +63,7 @@ class Exporter:
     def finish(self) -> Exported:
         """Write the footer and put the file in its place. Raises: TransferFailed."""
         digest = self._digest.hexdigest()
-        if self._format == "jsonl":
+        if self._has_header:
             self._write(format_jsonl.encode_footer(self._conversations, self._messages, self._lines, digest))
         self._file.close(complete=True)
         return Exported(conversations=self._conversations, messages=self._messages, lines=self._lines, sha256=digest)

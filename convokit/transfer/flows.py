@@ -99,8 +99,10 @@ def import_flow(
         _validate_key(kit, format, key)
     file = ImportFile(source)
     reader_class = IMPORT_FORMATS[format]
-    importer: Importer | Restorer = Restorer(file)
-    if reader_class is not None:
+    importer: Importer | Restorer
+    if reader_class is None:
+        importer = Restorer(file)
+    else:
         importer = Importer(file, reader_class(file, kit.limits, key), resolve_counter(kit, None))
     if on_error not in ("raise", "skip"):
         raise SettingsError("on_error", f'must be "raise" or "skip", not {on_error!r}')
