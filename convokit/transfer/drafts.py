@@ -14,6 +14,7 @@ from convokit.errors import InvalidInput, TooLarge
 from convokit.settings import Limits
 from convokit.transfer.row_checks import check_tool_calls
 
+# A function message belongs to an older API, like `function_call`.
 _IMPORT_ROLES = sorted(frozenset(ROLES) - {FUNCTION})
 
 
@@ -63,6 +64,7 @@ class ConversationDraft:
             value = values.get(name)
             if value is None or value == "":
                 continue
+            # The limit is in characters, of at most 4 bytes each.
             text = validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
             if len(text) > limits.key_chars:
                 raise TooLarge(name, len(text), limits.key_chars, setting="Limits.key_chars", unit="characters")

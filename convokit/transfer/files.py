@@ -1,4 +1,4 @@
-"""Open the files of exports and imports, and read them record by record."""
+"""Read and write the files of exports and imports."""
 
 from __future__ import annotations
 

@@ -130,6 +130,7 @@ def _validate_key(kit: KitState, format: ImportFormat, key: str) -> None:
     reader_class, limit = IMPORT_FORMATS[format], kit.limits.key_chars
     if reader_class is None or not reader_class.takes_key:
         raise InvalidInput("key", f"the format {format} takes no key: its conversations bring their own")
+    # The limit is in characters, of at most 4 bytes each.
     validate_text("key", key, limit=limit * 4, setting="Limits.key_chars")
     if not key:
         raise InvalidInput("key", "is empty")

@@ -1,7 +1,7 @@
-"""Import ChatGPT's data export: `conversations.json`, an array of conversations, each a tree of nodes.
+"""Import ChatGPT's data export (`conversations.json`).
 
-All branches are kept, and the branch head is ChatGPT's current node. Nodes without text are skipped: the root, empty system
-messages, the model's thoughts.
+The file is an array of conversations, each a tree of nodes. All branches are kept, and the branch head is ChatGPT's current
+node. Nodes without text are skipped: the root, empty system messages, the model's thoughts.
 
 A message to a tool becomes a tool call, and the tool's messages become its results. Only the first result is sent later.
 Images in a user's message are read from the folder of the export. An image that is missing, or in another message, becomes a
@@ -63,6 +63,7 @@ class ChatGPTReader(FormatReader):
         if not isinstance(id_, str) or not id_:
             raise InvalidInput("conversation_id", "is missing")
         key = f"chatgpt:{id_}"
+        # ASCII escapes lone surrogates, which have no UTF-8 form.
         digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()
         # The ref of an import entry has this form: source, number of chain entries there (none), hash.
         draft = ConversationDraft(f"{key}:0:{digest}")
@@ -97,6 +98,7 @@ class ChatGPTReader(FormatReader):
             return None
         if role == USER and content_type == "user_editable_context":
             role = DEVELOPER  # the custom instructions of ChatGPT's settings
+        # The API accepts images only in messages of the user.
         parts = list(self._read_parts(content, with_images=role == USER))
         text = "\n".join(part["text"] for part in parts if part["type"] == "text")
         shape: dict[str, Any] = {"role": role}
@@ -181,6 +183,7 @@ def _sort_nodes(mapping: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
             listed = []
         order = {child: index for index, child in enumerate(listed)}
         nodes.sort(key=lambda node: order.get(node, len(order)), reverse=True)  # the stack reverses them again
+    # No recursion: a conversation may have more messages than Python's stack has frames.
     count = 0
     stack: list[tuple[str, str | None]] = [(node, None) for node in children.get(None, ())]
     while stack:

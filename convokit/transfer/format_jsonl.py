@@ -1,4 +1,4 @@
-"""Encode and decode the lossless format: JSON Lines, one line for each row.
+"""Encode and decode the lossless format, one JSON line for each row.
 
 The first line is `{"convokit": ...}` with the format's version and the database and tenant of the export. Each conversation is
 its own row, the rows below it, and an `end` line with the SHA-256 of these lines. The last line is a `footer` with the SHA-256

@@ -60,6 +60,7 @@ def _fence(text: str) -> str:
 
 
 def _quote(text: str) -> str:
+    # Unlike `splitlines`, Markdown does not end a line at U+2028 and the like.
     return "\n".join(f"> {line}".rstrip() for line in re.split(r"\r\n|\r|\n", text))
 
 

@@ -1,8 +1,8 @@
-"""Import message arrays in the API's shape: one JSON array, or one conversation on each line.
+"""Import message arrays in the API's shape.
 
-A developer (or system) message at the beginning becomes the conversation's developer prompt. A message that the API would
-refuse is an error. A message that the API would refuse only in its array (a call without its result, an empty message) is
-stored, and left out of requests.
+A file contains one JSON array, or one conversation on each line. A developer (or system) message at the beginning becomes the
+conversation's developer prompt. A message that the API would refuse is an error. A call without its result, or an empty
+message, is stored and left out of requests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Export fine-tuning data in the format of the OpenAI API: one line for each conversation."""
+"""Export fine-tuning data for the OpenAI API, one line for each conversation."""
 
 from __future__ import annotations
 

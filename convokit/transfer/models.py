@@ -46,7 +46,7 @@ class Imported(BaseModel):
     """The result of an import.
 
     `conversations` and `messages` count new ones. `unchanged` counts conversations that an earlier import wrote. `rechained`
-    counts new conversations from another database or tenant: they have new ids and a new chain, whose first entry names the old
+    counts new conversations from another database or tenant. They have new ids and a new chain, whose first entry names the old
     one. `skipped` counts bad records. `problems` describes the first 1,000 of them.
     """
 

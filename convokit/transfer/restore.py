@@ -1,8 +1,8 @@
 """Import a lossless export.
 
 In the database and tenant of the export, a conversation comes back as it was: ids, rows and hashes. Anywhere else it gets a new
-id and a new chain, whose first entry names the old conversation, its last entry and that entry's hash. Messages keep their
-`seq`, so references to them stay valid. Every conversation is verified before it is committed.
+id and a new chain. The first entry of the new chain names the old conversation, its last entry and that entry's hash. Messages
+keep their `seq`, so references to them stay valid. Every conversation is verified before it is committed.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ _PART_TYPES = {"text": str, "image_url": Mapping, "input_audio": Mapping, "file"
 _ENTRY_KINDS = get_args(hashchain.Kind)
 _SEQ = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _CALL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:[1-9][0-9]{0,8}", re.ASCII)
+# An open turn is exported as abandoned.
 _TURN_STATES = tuple(state for state in get_args(TurnState) if state != "open")
 _STATUSES = get_args(Status)
 _SETTINGS = ("model", "developer_prompt", "params")
@@ -203,13 +204,14 @@ def check_tool_calls(field: str, role: str, calls: Sequence[Any]) -> None:
         raise InvalidInput(field, "each must be an object")
     message = {"role": role, "content": "-", "tool_calls": calls}
     results = [{"role": TOOL, "tool_call_id": call.get("id"), "content": "-"} for call in calls]
+    # All calls have a result here, so a problem of message 0 is a problem of the calls.
     problems = [each for each in find_problems([message, *results]) if "[0]" in each]
     if problems:
         raise InvalidInput(field, problems[0].partition(": ")[2])
 
 
 class RemovalChecker:
-    """Compares each removal with the entry that commits to it, so that an error names the line of a changed removal."""
+    """Compares each removal with its chain entry. An error names the line of the removal."""
 
     def __init__(self, file: ImportFile) -> None:
         self._file = file

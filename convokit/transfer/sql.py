@@ -1,6 +1,6 @@
 """Read and insert whole conversations, page by page.
 
-The columns come from the schema, so a column that is added later is exported and imported without a change here.
+The columns come from the schema. A new column is exported and imported without a change here.
 """
 
 from __future__ import annotations
