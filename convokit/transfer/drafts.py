@@ -64,11 +64,7 @@ class ConversationDraft:
             value = values.get(name)
             if value is None or value == "":
                 continue
-            # The limit is in characters, of at most 4 bytes each.
-            text = validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
-            if len(text) > limits.key_chars:
-                raise TooLarge(name, len(text), limits.key_chars, setting="Limits.key_chars", unit="characters")
-            setattr(self, name, text)
+            setattr(self, name, validate_label(name, value, limits))
         if values.get("metadata") is not None:
             self.metadata = validate_json(
                 "metadata", values["metadata"], limit=limits.metadata_bytes, setting="Limits.metadata_bytes"
@@ -77,6 +73,15 @@ class ConversationDraft:
     def add_blobs(self, content: Content) -> None:
         """Keep the binaries of a message's content."""
         self.blobs |= {blob.digest: blob for blob in content.blobs}
+
+
+def validate_label(field: str, value: object, limits: Limits) -> str:
+    """Return a key, subject or title. Raises: InvalidInput, TooLarge."""
+    # The limit is in characters, of at most 4 bytes each.
+    text = validate_text(field, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
+    if len(text) > limits.key_chars:
+        raise TooLarge(field, len(text), limits.key_chars, setting="Limits.key_chars", unit="characters")
+    return text
 
 
 def draft_message(path: str, message: Mapping[str, Any], limits: Limits) -> tuple[MessageDraft, Content]:

@@ -15,9 +15,9 @@ from convokit.completion.recovery import resolve_counter
 from convokit.completion.state import KitState, check_schema_flow
 from convokit.domain.ids import derive_conversation_id, parse_id
 from convokit.domain.paging import Progress
-from convokit.domain.text import validate_text
-from convokit.errors import BadRecord, InvalidInput, NotFound, SettingsError, TooLarge
+from convokit.errors import BadRecord, InvalidInput, NotFound, SettingsError
 from convokit.transfer import sql
+from convokit.transfer.drafts import validate_label
 from convokit.transfer.export import Exporter
 from convokit.transfer.files import ImportFile
 from convokit.transfer.formats import IMPORT_FORMATS
@@ -127,15 +127,11 @@ def import_flow(
 
 
 def _validate_key(kit: KitState, format: ImportFormat, key: str) -> None:
-    reader_class, limit = IMPORT_FORMATS[format], kit.limits.key_chars
+    reader_class = IMPORT_FORMATS[format]
     if reader_class is None or not reader_class.takes_key:
         raise InvalidInput("key", f"the format {format} takes no key: its conversations bring their own")
-    # The limit is in characters, of at most 4 bytes each.
-    validate_text("key", key, limit=limit * 4, setting="Limits.key_chars")
-    if not key:
+    if not validate_label("key", key, kit.limits):
         raise InvalidInput("key", "is empty")
-    if len(key) > limit:
-        raise TooLarge("key", len(key), limit, setting="Limits.key_chars", unit="characters")
 
 
 class _Tally:
