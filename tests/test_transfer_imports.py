@@ -13,7 +13,7 @@ import pytest
 from convokit import Limits
 from convokit.context.validity import find_problems
 from convokit.errors import BadRecord, ConversationExists, InvalidInput, SettingsError, TransferFailed
-from convokit.transfer import files
+from convokit.transfer import import_file
 from tests.support.chatgpt import PICTURE, PICTURE_NAME, conversation, node, tree
 from tests.support.databases import Files
 from tests.support.faces import Face
@@ -397,7 +397,7 @@ def test_a_conversation_over_the_record_limit_is_not_read_into_memory(
     face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One conversation over many lines is read up to the limit. A file of many conversations has no limit."""
-    monkeypatch.setattr(files, "MAX_RECORD_CHARS", 200_000)
+    monkeypatch.setattr(import_file, "MAX_RECORD_CHARS", 200_000)
     message = json.dumps({"role": "user", "content": "x" * 1000})
     file = io.StringIO("[\n" + ",\n".join([message] * 2000) + "\n]")
     with pytest.raises(BadRecord, match="line 2: the conversation is longer than 200,000 characters"):

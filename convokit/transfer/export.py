@@ -1,14 +1,17 @@
 """Write conversations to an export file.
 
-Each conversation is read in one transaction, page by page, so memory does not grow with its length.
+The file replaces an older one only when it is complete. Each conversation is read in one transaction, page by page, so memory
+does not grow with its length.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -17,9 +20,66 @@ from convokit.domain.paging import Progress
 from convokit.errors import SettingsError, TransferFailed
 from convokit.store import conversations
 from convokit.transfer import format_jsonl
-from convokit.transfer.files import ExportFile
 from convokit.transfer.formats import EXPORT_FORMATS
 from convokit.transfer.models import Exported, ExportFormat
+
+
+class ExportFile:
+    """A file to export to: a path, or a text file that the caller opened."""
+
+    def __init__(self, to: str | Path | TextIO) -> None:
+        self._given = to
+        self._path = Path(to) if isinstance(to, str | Path) else None
+        self._temp_path: Path | None = None
+        self._file: Any = None
+        self.name = str(to) if self._path is not None else str(getattr(to, "name", "the file given"))
+        if self._path is None and not hasattr(to, "write"):
+            raise SettingsError("to", f"must be a path or a text file, not {type(to).__name__}")
+
+    def open(self) -> None:
+        """Open a temporary file next to the path. Raises: TransferFailed."""
+        if self._path is None:
+            self._file = self._given
+            return
+        # A pipe or /dev/stdout cannot be replaced: write to it directly.
+        direct = self._path.exists() and not self._path.is_file()
+        if not direct:
+            self._temp_path = self._path.with_name(f".{self._path.name}.{os.urandom(4).hex()}.part")
+        with self._translate_errors():
+            self._file = open(self._temp_path or self._path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+
+    def write(self, text: str) -> None:
+        """Write text. Raises: TransferFailed."""
+        with self._translate_errors():
+            self._file.write(text)
+
+    def close(self, *, complete: bool) -> None:
+        """Close the file. A complete one replaces the path, any other is deleted. Raises: TransferFailed."""
+        file, self._file = self._file, None
+        if self._path is None or file is None:
+            return
+        with self._translate_errors():
+            try:
+                if complete and self._temp_path is not None:
+                    file.flush()
+                    os.fsync(file.fileno())  # a power cut after the rename must not leave an empty file
+                file.close()
+                if complete and self._temp_path is not None:
+                    os.replace(self._temp_path, self._path)
+            finally:
+                if self._temp_path is not None:
+                    self._temp_path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: a closed file, or NUL in the path
+            raise TransferFailed(
+                self.name, f"cannot be written ({getattr(error, 'strerror', None) or error})"
+            ) from None
+        except TypeError:
+            raise TransferFailed(self.name, 'is open in binary mode; open it in text mode ("w", not "wb")') from None
 
 
 class Exporter:

@@ -19,8 +19,8 @@ from convokit.errors import BadRecord, InvalidInput, NotFound, SettingsError
 from convokit.transfer import sql
 from convokit.transfer.drafts import validate_label
 from convokit.transfer.export import Exporter
-from convokit.transfer.files import ImportFile
 from convokit.transfer.formats import IMPORT_FORMATS
+from convokit.transfer.import_file import ImportFile
 from convokit.transfer.importer import Importer
 from convokit.transfer.models import (
     MAX_PROBLEMS,

@@ -24,7 +24,7 @@ from convokit.domain.text import dump_json
 from convokit.errors import BadRecord, InvalidInput
 from convokit.settings import Limits
 from convokit.transfer.drafts import ConversationDraft, MessageDraft, draft_message
-from convokit.transfer.files import ImportFile, read_array
+from convokit.transfer.import_file import ImportFile, read_array
 from convokit.transfer.importer import FormatReader, Record
 
 _IMAGE_TYPES = {

@@ -16,9 +16,9 @@ from convokit.domain.message import INSTRUCTION_ROLES, extract_text
 from convokit.domain.text import dump_json, plain_json
 from convokit.errors import BadRecord, InvalidInput
 from convokit.settings import Limits
-from convokit.transfer import files
+from convokit.transfer import import_file
 from convokit.transfer.drafts import ConversationDraft, draft_message
-from convokit.transfer.files import ImportFile, parse_json, read_array
+from convokit.transfer.import_file import ImportFile, parse_json, read_array
 from convokit.transfer.importer import FormatReader, Record
 
 
@@ -82,8 +82,8 @@ class MessagesReader(FormatReader):
     def _collect_messages(self, first: tuple[int, Any], values: Iterator[tuple[int, Any]]) -> list[Any]:
         messages = []
         for _, value in itertools.chain([first], values):
-            if self._file.done > files.MAX_RECORD_CHARS:
-                limit = f"{files.MAX_RECORD_CHARS:,} characters, the limit for a record"
+            if self._file.done > import_file.MAX_RECORD_CHARS:
+                limit = f"{import_file.MAX_RECORD_CHARS:,} characters, the limit for a record"
                 raise self._file.make_error(f"the conversation is longer than {limit}", first[0])
             messages.append(value)
         return messages

@@ -23,7 +23,7 @@ from convokit.store import blobs, chain, messages
 from convokit.tokens.counter import Counter, count_message
 from convokit.transfer import sql
 from convokit.transfer.drafts import ConversationDraft, MessageDraft
-from convokit.transfer.files import ImportFile
+from convokit.transfer.import_file import ImportFile
 from convokit.transfer.models import ImportTarget, RecordResult
 
 # The first line of a record, and its JSON value: or a `BadRecord` if it cannot be read.

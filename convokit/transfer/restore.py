@@ -25,7 +25,7 @@ from convokit.domain.message import MessageRow
 from convokit.errors import BadRecord, ChainBroken, InvalidInput
 from convokit.store import blobs, chain, messages
 from convokit.transfer import format_jsonl, sql
-from convokit.transfer.files import ImportFile
+from convokit.transfer.import_file import ImportFile
 from convokit.transfer.models import ImportTarget, RecordResult
 from convokit.transfer.row_checks import RemovalChecker, RowChecker, check_conversation, validate_any_text
 

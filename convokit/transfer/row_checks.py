@@ -20,7 +20,7 @@ from convokit.domain.replay import Manifest
 from convokit.domain.text import validate_text
 from convokit.domain.turn import TurnState
 from convokit.errors import InvalidInput, SettingsError
-from convokit.transfer.files import ImportFile
+from convokit.transfer.import_file import ImportFile
 
 # The end of the year 9999, the last time that a datetime can hold.
 _MAX_TIME_US = 253_402_300_799_000_000
