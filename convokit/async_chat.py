@@ -327,9 +327,8 @@ class AsyncChat:
         of their own. What other messages say of it stays. `author` and `reason` are kept with the history, for good. `dry_run`
         counts what would go. Again is no error. Raises: NotFound; ConversationBusy while a turn of the conversation is open.
         """
-        work = erasure.flows.Work(erasure.erase.redact, erasure.erase.check)
-        flow = erasure.flows.redact(
-            self._scope, self._target, work, message, reason=reason, author=author, dry_run=dry_run
+        flow = erasure.flows.redact_flow(
+            self._scope, self._target, message, reason=reason, author=author, dry_run=dry_run
         )
         return await self._driver().run(flow)
 
@@ -340,8 +339,7 @@ class AsyncChat:
         erased it, when and why; a later `send` continues behind them with an empty context. `kit.purge` removes even those.
         Again is no error. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
         """
-        work = erasure.flows.Work(erasure.erase.erase, erasure.erase.check)
-        flow = erasure.flows.erase(self._scope, self._target, work, reason=reason, author=author, dry_run=dry_run)
+        flow = erasure.flows.erase_flow(self._scope, self._target, reason=reason, author=author, dry_run=dry_run)
         return await self._driver().run(flow)
 
     def _stream(self, flow: Flow[Reply], on_disconnect: OnDisconnect) -> AsyncStream[Reply]:

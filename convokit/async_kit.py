@@ -297,9 +297,8 @@ class AsyncConvokit:
         Killed in between, it is simply run again. Conversations with an open turn are `skipped`, and named in the receipt.
         `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
         """
-        flow = erasure.flows.erase_many(
+        flow = erasure.flows.erase_many_flow(
             self._scope,
-            erasure.flows.Work(erasure.erase.erase, erasure.erase.check),
             subject=subject,
             older_than=older_than,
             reason=reason,
@@ -320,7 +319,7 @@ class AsyncConvokit:
 
         Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
         """
-        flow = erasure.flows.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
+        flow = erasure.flows.purge_flow(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
         return await self._driver().run(flow)
 
     async def close(self) -> None:

@@ -292,9 +292,8 @@ class Convokit:
         Killed in between, it is simply run again. Conversations with an open turn are `skipped`, and named in the receipt.
         `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
         """
-        flow = erasure.flows.erase_many(
+        flow = erasure.flows.erase_many_flow(
             self._scope,
-            erasure.flows.Work(erasure.erase.erase, erasure.erase.check),
             subject=subject,
             older_than=older_than,
             reason=reason,
@@ -315,7 +314,7 @@ class Convokit:
 
         Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
         """
-        flow = erasure.flows.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
+        flow = erasure.flows.purge_flow(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
         return self._driver().run(flow)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from convokit import Convokit
-from convokit.erasure import erase
+from convokit.erasure import removals
 from convokit.store.engine import open_engine, parse_database_url
 from tests.support.canaries import change
 from tests.support.growing import fill, grow
@@ -32,7 +32,7 @@ def test_statements_do_not_grow_with_the_conversation(
     database: str, server: LoopbackServer, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many statements for 300 messages as for 30: rows are emptied together, and read a thousand at a time."""
-    monkeypatch.setattr(erase, "verify", lambda *given: None)  # it reads the whole history, at a cost of its own
+    monkeypatch.setattr(removals, "verify", lambda *given: None)  # it reads the whole history, at a cost of its own
     counts = []
     with Convokit(database, model="m", base_url=server.url) as kit:
         statements = Statements(kit._store.engine)

@@ -19,8 +19,9 @@ from sqlalchemy.engine import make_url
 from convokit import Convokit
 from convokit.completion import call as calls
 from convokit.completion import resume, turn
-from convokit.domain.removal import Order, traces
-from convokit.erasure import erase, residue
+from convokit.erasure import residue
+from convokit.erasure.removals import ErasureRequest, erase_conversation, redact_message
+from convokit.erasure.samples import make_samples
 from convokit.errors import ConversationBusy, ConvokitError, Interrupted
 from convokit.store import schema
 from convokit.store.engine import WRITE, open_engine, parse_database_url
@@ -124,7 +125,8 @@ def test_killed_before_the_prompts_went_they_go_with_the_next_run(database: str,
     with Convokit(database, model="m", base_url=server.url) as kit:
         chat = kit.chat("k", developer_prompt=CANARY)
         chat.send("hello")
-        change(database, lambda connection: erase.erase(connection, "default", chat.id, Order(None, None, 1)))  # type: ignore[arg-type]
+        request = ErasureRequest(None, None, 1)
+        change(database, lambda connection: erase_conversation(connection, "default", chat.id, request))  # type: ignore[arg-type]
         assert in_rows(database, CANARY) == ["convokit_prompt.body"]
         receipt = kit.erase(subject="nobody")
         assert (receipt.conversations, receipt.removed) == (0, {"prompt": 1})
@@ -136,8 +138,8 @@ def test_without_the_checkpoint_the_words_are_found(sqlite_file: str, server: Lo
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         chat.send(CANARY)
-        order = Order(None, None, 1)
-        change(sqlite_file, lambda connection: erase.erase(connection, "default", chat.id, order))  # type: ignore[arg-type]
+        request = ErasureRequest(None, None, 1)
+        change(sqlite_file, lambda connection: erase_conversation(connection, "default", chat.id, request))  # type: ignore[arg-type]
         assert in_rows(sqlite_file, CANARY) == []
         assert in_bytes(sqlite_file, CANARY) != []
         assert chat.erase().bytes == "gone"
@@ -159,9 +161,9 @@ def test_without_secure_delete_the_words_are_found(sqlite_file: str, server: Loo
             connection.execute(f"PRAGMA secure_delete={secure}").fetchall()
 
         with engine.execution_options(**{WRITE: True}).begin() as connection:
-            assert erase.erase(connection, "default", chat.id, Order(None, None, 1)) is not None  # type: ignore[arg-type]
+            assert erase_conversation(connection, "default", chat.id, ErasureRequest(None, None, 1)) is not None  # type: ignore[arg-type]
         engine.dispose()
-        found = residue.scrub(str(copy), traces(texts=[CANARY * 100], documents=[], binaries=[]))
+        found = residue.truncate_and_search(str(copy), make_samples(texts=[CANARY * 100], documents=[], binaries=[]))
         assert bool(found) is (secure == "OFF")
 
 
@@ -216,7 +218,7 @@ def test_the_search_reads_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         path = tmp_path / f"{at}.db"
         path.write_bytes(b"." * at + b"needle-one" + b"." * 7)
         Path(f"{path}-wal").write_bytes(b"," * at + b"needle-two")
-        assert residue.standing(str(path), [b"needle-one", b"needle-two", b"no"]) == [b"needle-one", b"needle-two"]
+        assert residue.search_files(str(path), [b"needle-one", b"needle-two", b"no"]) == [b"needle-one", b"needle-two"]
 
 
 def test_looking_into_the_file_keeps_its_locks(sqlite_file: str, server: LoopbackServer, checkout: Path) -> None:
@@ -239,7 +241,7 @@ def test_looking_into_the_file_keeps_its_locks(sqlite_file: str, server: Loopbac
 @pytest.mark.parametrize("text", ["short", "東京", 'a "quoted" word\nin 日本語', "x" * 1000, ""])
 def test_pieces_are_looked_for_as_they_may_be_written(text: str) -> None:
     """At most three pieces of 48 bytes of each form, none under 12 bytes: those stand anywhere by chance."""
-    found = traces(texts=[text], documents=[], binaries=[b"0123456789abcdef"])
+    found = make_samples(texts=[text], documents=[], binaries=[b"0123456789abcdef"])
     assert found[0] == b"0123456789abcdef"
     assert all(12 <= len(piece) <= 48 for piece in found)
     assert len(found) <= 1 + 3 * 3
@@ -379,7 +381,7 @@ def test_a_prompt_that_a_turn_is_about_to_use_stays(postgres: Any, server: Loopb
 def _drop(engine: Engine, kit: Convokit) -> int:
     with engine.begin() as connection:
         digests = list(connection.execute(select(schema.prompt.c.digest)).scalars())
-        return residue.drop_prompts(connection, "default", [bytes(each) for each in digests])
+        return residue.delete_unreferenced_prompts(connection, "default", [bytes(each) for each in digests])
 
 
 def test_busy_is_seen_within_the_transaction(database: str, server: LoopbackServer) -> None:
@@ -388,10 +390,12 @@ def test_busy_is_seen_within_the_transaction(database: str, server: LoopbackServ
         chat = kit.chat("k")
         chat.send("hello")
         change(database, lambda connection: connection.execute(schema.turn.update().values(state="open", claim=0)))
-        for work in (erase.erase, erase.redact):
+        for work in (erase_conversation, redact_message):
             with pytest.raises(ConversationBusy):
                 change(
                     database,
-                    lambda connection, work=work: work(connection, "default", chat.id, Order(None, None, 1, seq=1)),
+                    lambda connection, work=work: work(
+                        connection, "default", chat.id, ErasureRequest(None, None, 1, seq=1)
+                    ),
                 )
         assert in_rows(database, "echo: hello")

@@ -58,7 +58,9 @@ def one(scope: KitState, target: ChatRef, verify: Verify, known: Known | None) -
 
 
 def _gone(head: CheckpointHead) -> ChainBroken:
-    problem = f"is missing: the checkpoint of {head.of} knows it with {head.entries} entries; it was deleted, or purged"
+    problem = (
+        f"is missing: the checkpoint of {head.made_at} knows it with {head.entries} entries; it was deleted, or purged"
+    )
     return ChainBroken(head.conversation_id, 0, "conversation", problem)
 
 

@@ -115,7 +115,7 @@ def check_rest(
 def _check_blobs(connection: Connection, row: ConversationRow, last: int, referred: dict[bytes, int]) -> None:
     for stored in sql.stored_blobs(connection, row.id):
         name, place = f"blob:{stored.digest.hex()}", referred.pop(stored.digest, None)
-        if Blob.of(stored.media_type, stored.data).digest != stored.digest:
+        if Blob.from_bytes(stored.media_type, stored.data).digest != stored.digest:
             raise ChainBroken(row.id, place or last, name, "the binary is not what was stored")
         if place is None:
             raise ChainBroken(row.id, last, name, "no message refers to this binary")

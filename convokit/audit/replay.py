@@ -156,7 +156,7 @@ def rebuilt(connection: Connection, row: ConversationRow, call: CallRow) -> Rebu
 
 def _gather(connection: Connection, row: ConversationRow, made: Rebuilt) -> None:
     """Read what the manifest names. Raises: ValueError."""
-    manifest = made.manifest = Manifest.of(made.call.manifest)
+    manifest = made.manifest = Manifest.from_json(made.call.manifest)
     if manifest.renderer != RENDERER:
         raise ValueError(f"it is of version {manifest.renderer}, this code knows {RENDERER}")
     seqs = manifest.seqs(row.last_seq)
@@ -201,7 +201,7 @@ def _gather_blobs(connection: Connection, conversation_id: UUID, made: Rebuilt) 
     named = {digest: each.seq for each in made.rows if each.parts is not None for digest in blob_digests(each.parts)}
     made.blobs = blobs.read_blobs(connection, conversation_id, named) if named else {}
     for digest, blob in made.blobs.items():
-        if Blob.of(blob.media_type, blob.data).digest != digest:
+        if Blob.from_bytes(blob.media_type, blob.data).digest != digest:
             made.wrong.append(f"an attachment of message {named[digest]} is not what was sent")
     made.wrong += [
         f"an attachment of message {seq} is missing" for digest, seq in named.items() if digest not in made.blobs

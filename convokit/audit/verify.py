@@ -187,7 +187,9 @@ class Walk:
     def _check_known(self, entry: chains.Entry) -> None:
         known = self.known
         if known is not None and entry.number == known.entries and bytes(entry.hash).hex() != known.head:
-            self._broken(entry, f"is not the entry that the checkpoint of {known.of} knows: the history was rewritten")
+            self._broken(
+                entry, f"is not the entry that the checkpoint of {known.made_at} knows: the history was rewritten"
+            )
 
     def _check_prompts(self, page: list[chains.Entry], calls: dict[int, CallRow], removals: Removals) -> None:
         """Check the prompts and tool sets that the page's calls were made with."""
@@ -213,9 +215,7 @@ class Walk:
         row, last = self.row, self.last
         known = self.known
         if known is not None and known.entries > last:
-            problem = (
-                f"the chain ends at entry {last}, the checkpoint of {known.of} knows {known.entries}: it was cut off"
-            )
+            problem = f"the chain ends at entry {last}, the checkpoint of {known.made_at} knows {known.entries}: it was cut off"
             raise ChainBroken(row.id, last, "head", problem)
         if last != row.last_entry or previous != bytes(row.chain_hash):
             problem = f"the chain ends at entry {last}, the conversation says {row.last_entry}"

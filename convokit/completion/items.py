@@ -20,7 +20,7 @@ def pinned(plan: ResolvedOptions, seen: snapshot.Snapshot, items: Sequence[Item]
     """Return the pinned messages of the path, from before what was read and in it."""
     if seen.conversation is None or not seen.conversation.pins:
         return []
-    pins = set(seen.conversation.pinned)
+    pins = set(seen.conversation.pinned_seqs)
     return [*(item(plan, row) for row in seen.pinned), *(each for each in items if each.key in pins)]
 
 

@@ -45,7 +45,7 @@ def stored_reply(connection: Connection, conversation_id: UUID, found: TurnRow) 
         raise NotFound("reply of turn", found.id)
     if row.status == "redacted":
         raise Redacted(conversation_id, f"the reply of turn {found.id}")
-    message = Message.of(conversation_id, row)
+    message = Message.from_row(conversation_id, row)
     return Reply.model_construct(
         message=message,
         choices=[message],
@@ -163,7 +163,7 @@ def spoken(answer: ReplyChoice) -> tuple[dict[str, Any], list[Blob]]:
         sound = b""
     if not sound:
         return audio, []
-    blob = Blob.of("audio", sound)
+    blob = Blob.from_bytes("audio", sound)
     return {**audio, "data": blob.url}, [blob]
 
 
@@ -248,7 +248,7 @@ def reply_of(call: ActiveCall, settled: turn_changes.Written) -> Reply:
     reader = call.reader
     assert reader is not None
     completion = reader.completion()
-    saved = [Message.of(settled.conversation.id, row) for row in settled.rows]
+    saved = [Message.from_row(settled.conversation.id, row) for row in settled.rows]
     parsed = _parsed(call, completion.choices[0])
     return Reply.model_construct(
         message=saved[0],

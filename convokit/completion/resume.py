@@ -84,14 +84,14 @@ def _send_once(
         raise InvalidInput("idempotency_key", "is empty")
     validate_text("idempotency_key", key, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
     request = _canonical(validate_question(asked.content, asked.context, scope.limits), call, place)
-    stored_key = IdempotencyKey.of(key, request)
+    stored_key = IdempotencyKey.from_request(key, request)
     conversation_id = yield from identify_flow(scope, target)
     for _ in range(_TRIES):
         found = yield from read_flow(turns.find_by_key, scope.tenant, conversation_id, stored_key.hash)
         if found is not None:
             if found.fingerprint_salt is None:  # it went with the question, or with what came along with it
                 raise Redacted(conversation_id, f"the question of turn {found.id}")
-            if not found.was_sent_with(request):
+            if not found.is_same_request(request):
                 raise IdempotencyConflict(target.name, found.id)
             return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
         try:

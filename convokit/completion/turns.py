@@ -48,7 +48,7 @@ def list_turns_flow(scope: KitState, target: ChatRef, *, limit: int, before: UUI
     rows = yield from read_flow(read_turns_page, conversation, target.branch, limit, last)
     if rows is None:
         raise NotFound("turn", last)
-    return [Turn.of(conversation.id, row) for row in rows]
+    return [Turn.from_row(conversation.id, row) for row in rows]
 
 
 def find_conversation_flow(scope: KitState, target: ChatRef) -> Flow[ConversationRow]:

@@ -20,7 +20,7 @@ from convokit.domain.text import validate_text
 from convokit.errors import InvalidInput, TooLarge
 from convokit.settings import Limits
 
-SCHEME = "blob:"
+BLOB_SCHEME = "blob:"
 _DATA_URL = re.compile(
     r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w-]+=[^;,]*)*(?P<base64>;base64)?,(?P<data>.*)", re.DOTALL | re.ASCII
 )
@@ -38,14 +38,14 @@ class Blob:
     data: bytes
 
     @classmethod
-    def of(cls, media_type: str, data: bytes) -> Blob:
+    def from_bytes(cls, media_type: str, data: bytes) -> Blob:
         """Return data as a blob. The type belongs to the digest: the same bytes as another type are another part."""
         return cls(hashlib.sha256(media_type.encode() + b"\x00" + data).digest(), media_type, data)
 
     @property
     def url(self) -> str:
         """How a stored part refers to it."""
-        return SCHEME + self.digest.hex()
+        return BLOB_SCHEME + self.digest.hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def _unquoted(field: str, value: str) -> bytes:
 
 
 def _add(blobs: dict[bytes, Blob], media_type: str, data: bytes) -> Blob:
-    blob = Blob.of(media_type, data)
+    blob = Blob.from_bytes(media_type, data)
     return blobs.setdefault(blob.digest, blob)
 
 
@@ -191,12 +191,12 @@ _FIELD = {"image_url": "url", "input_audio": "data", "file": "file_data"}
 def blob_references(parts_json: str | None, extra_json: str | None) -> list[bytes]:
     """Return the digests of the binaries that a stored message holds: those of its parts, and its sound."""
     held = []
-    if parts_json is not None and SCHEME in parts_json:
+    if parts_json is not None and BLOB_SCHEME in parts_json:
         parts = json.loads(parts_json)
         held = [part[part["type"]].get(_FIELD[part["type"]]) for part in parts if part["type"] in _FIELD]
-    if extra_json is not None and SCHEME in extra_json:
+    if extra_json is not None and BLOB_SCHEME in extra_json:
         held.append((json.loads(extra_json)["keys"].get("audio") or {}).get("data"))
-    return [bytes.fromhex(each.removeprefix(SCHEME)) for each in held if each and each.startswith(SCHEME)]
+    return [bytes.fromhex(each.removeprefix(BLOB_SCHEME)) for each in held if each and each.startswith(BLOB_SCHEME)]
 
 
 def blob_digests(parts_json: str) -> list[bytes]:
@@ -216,9 +216,9 @@ def _inflated(message: dict[str, Any], blobs: Mapping[bytes, Blob]) -> dict[str,
 def _inflated_part(part: dict[str, Any], blobs: Mapping[bytes, Blob]) -> dict[str, Any]:
     kind = part["type"]
     field = _FIELD.get(kind)
-    if field is None or not str(part[kind].get(field, "")).startswith(SCHEME):
+    if field is None or not str(part[kind].get(field, "")).startswith(BLOB_SCHEME):
         return part
-    blob = blobs.get(bytes.fromhex(part[kind][field].removeprefix(SCHEME)))
+    blob = blobs.get(bytes.fromhex(part[kind][field].removeprefix(BLOB_SCHEME)))
     if blob is None:
         return {"type": "text", "text": f"[{kind} erased]"}
     encoded = base64.b64encode(blob.data).decode("ascii")

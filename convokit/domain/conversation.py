@@ -46,7 +46,7 @@ class ConversationRow:
     pins: str | None = None
 
     @property
-    def pinned(self) -> list[int]:
+    def pinned_seqs(self) -> list[int]:
         """The seqs of the pinned messages, in order."""
         seqs: list[int] = json.loads(self.pins) if self.pins else []
         return seqs
@@ -69,7 +69,7 @@ class Conversation(BaseModel):
     archived_at: datetime | None = None
 
     @classmethod
-    def of(cls, row: ConversationRow) -> Conversation:
+    def from_row(cls, row: ConversationRow) -> Conversation:
         """Return a stored row as a value, without validating what we wrote ourselves."""
         return cls.model_construct(
             id=row.id,
@@ -138,7 +138,7 @@ class CheckpointHead:
     conversation_id: UUID
     entries: int
     head: str
-    of: str = ""
+    made_at: str = ""
     """When the checkpoint was made, for people."""
 
 
@@ -185,7 +185,7 @@ class Branch(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, conversation_id: UUID, row: BranchRow) -> Branch:
+    def from_row(cls, conversation_id: UUID, row: BranchRow) -> Branch:
         """Return a stored row as a value."""
         return cls.model_construct(
             number=row.number,

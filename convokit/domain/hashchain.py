@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-Kind = Literal["message", "completion", "redaction", "erasure", "import"]
+EntryKind = Literal["message", "completion", "redaction", "erasure", "import"]
 """`import` names the chain that a conversation was copied or restored from: its ref says so, and it has no row."""
 _LEAF = b"\x02convokit.1\x00"
 _LINK = b"\x00convokit.1\x00"
@@ -26,7 +26,7 @@ class Entry:
     """One link: entry `number` says that row `ref` of this `kind` was, at that moment, what `commitment` commits to."""
 
     number: int
-    kind: Kind
+    kind: EntryKind
     ref: str
     commitment: bytes
     hash: bytes
@@ -36,7 +36,7 @@ class Entry:
 class HashInput:
     """A row about to be entered."""
 
-    kind: Kind
+    kind: EntryKind
     ref: str
     commitment: bytes
 
@@ -73,12 +73,12 @@ def _canonical(values: Sequence[object]) -> bytes:
     return _ENCODER.encode(values).encode("utf-8")
 
 
-def extend_chain(last: int, previous: bytes, leaves: Iterable[HashInput]) -> list[Entry]:
+def extend_chain(last_number: int, last_hash: bytes, hash_inputs: Iterable[HashInput]) -> list[Entry]:
     """Return the entries that follow entry `last`, whose hash is `previous`."""
     entries = []
-    for number, leaf in enumerate(leaves, last + 1):
-        previous = compute_entry_hash(previous, number, leaf.kind, leaf.ref, leaf.commitment)
-        entries.append(Entry(number, leaf.kind, leaf.ref, leaf.commitment, previous))
+    for number, leaf in enumerate(hash_inputs, last_number + 1):
+        last_hash = compute_entry_hash(last_hash, number, leaf.kind, leaf.ref, leaf.commitment)
+        entries.append(Entry(number, leaf.kind, leaf.ref, leaf.commitment, last_hash))
     return entries
 
 

@@ -60,14 +60,16 @@ class MessageRow:
     window_rule: int | None = None
     salt: bytes | None = None
 
-    def covered(self) -> list[object]:
+    def chained_values(self) -> list[object]:
         """Return the values the chain commits to, in a fixed order."""
         return [getattr(self, name) for name in CHAINED_COLUMNS]
 
     def hash_input(self) -> hashchain.HashInput:
         """Return this row's entry to be; its salt must be set."""
         assert self.salt is not None
-        return hashchain.HashInput("message", str(self.seq), hashchain.compute_commitment(self.salt, self.covered()))
+        return hashchain.HashInput(
+            "message", str(self.seq), hashchain.compute_commitment(self.salt, self.chained_values())
+        )
 
     @property
     def is_passage(self) -> bool:
@@ -122,7 +124,7 @@ class Message(BaseModel):
         return extract_text(self.content) or self.refusal or ""
 
     @classmethod
-    def of(cls, conversation_id: UUID, row: MessageRow) -> Message:
+    def from_row(cls, conversation_id: UUID, row: MessageRow) -> Message:
         """Return a stored row as a value. Nothing is validated again: we wrote it ourselves."""
         return cls.model_construct(
             id=format_message_id(conversation_id, row.seq),

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from convokit.domain.text import plain_json
+from convokit.domain.text import to_plain_json
 from convokit.errors import InvalidInput, SettingsError
 
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Cap = Annotated[int, Field(ge=1, strict=True)]
-MAX_DEPTH = 64
+MAX_PARAM_DEPTH = 64
 """A schema of the ten levels that the API allows needs thirty."""
 Text64 = Annotated[str, Field(max_length=64)]
 
@@ -98,7 +98,7 @@ def _fit_for_json(name: str, value: Any) -> Any:
     if name == "extra_headers" or (name == "response_format" and not isinstance(value, Mapping)):
         return value
     try:
-        return plain_json(name, value, deepest=MAX_DEPTH, most=2**64)
+        return to_plain_json(name, value, max_depth=MAX_PARAM_DEPTH, max_number=2**64)
     except InvalidInput as error:
         raise SettingsError(error.field, str(error).removeprefix(f"{error.field}: ")) from None
 

@@ -101,7 +101,7 @@ class Profile(BaseModel):
     """Tokens of instructions that the model's chat template adds of its own when a request has none."""
 
     @functools.cached_property
-    def described(self) -> dict[str, Any]:
+    def overrides(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON: what a manifest says of it."""
         return self.model_dump(mode="json", exclude_defaults=True)
 

@@ -97,7 +97,7 @@ class Manifest:
                 values[name] = getattr(self, name).hex()
         if self.params:
             values["params"] = self.params
-        values["profile"] = self.profile.described
+        values["profile"] = self.profile.overrides
         for name, words in _WORDS.items():
             if getattr(self, name) != words[0]:
                 values[name] = getattr(self, name)
@@ -107,7 +107,7 @@ class Manifest:
         return dump_json(values)
 
     @classmethod
-    def of(cls, stored: str) -> Manifest:
+    def from_json(cls, stored: str) -> Manifest:
         """Return what is stored. Raises: ValueError when it is none."""
         try:
             values: dict[str, Any] = json.loads(stored)

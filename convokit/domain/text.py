@@ -54,16 +54,16 @@ def validate_json(field: str, value: Mapping[str, Any], *, limit: int, setting: 
     """
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be a mapping, not {type(value).__name__}")
-    encoded = dump_json(plain_json(field, value))
+    encoded = dump_json(to_plain_json(field, value))
     return validate_text(field, encoded, limit=limit, setting=setting)
 
 
-def plain_json(path: str, value: object, *, deepest: int = MAX_DEPTH, most: int = MAX_NUMBER) -> Any:
+def to_plain_json(path: str, value: object, *, max_depth: int = MAX_DEPTH, max_number: int = MAX_NUMBER) -> Any:
     """Return a value in JSON's own containers: string keys, finite numbers, integers within `most`, text that can be stored.
 
     Raises: InvalidInput naming the path of what does not fit.
     """
-    if deepest < 0:
+    if max_depth < 0:
         raise InvalidInput(path, "is nested too deeply")
     if isinstance(value, Mapping):
         made = {}
@@ -71,17 +71,20 @@ def plain_json(path: str, value: object, *, deepest: int = MAX_DEPTH, most: int 
             if not isinstance(key, str):
                 raise InvalidInput(path, f"key {key!r} is not text")
             place = f"{path}.{repair_text(key)}"
-            plain_json(place, key)
-            made[key] = plain_json(place, item, deepest=deepest - 1, most=most)
+            to_plain_json(place, key)
+            made[key] = to_plain_json(place, item, max_depth=max_depth - 1, max_number=max_number)
         return made
     if isinstance(value, list | tuple):
-        return [plain_json(f"{path}[{at}]", item, deepest=deepest - 1, most=most) for at, item in enumerate(value)]
+        return [
+            to_plain_json(f"{path}[{at}]", item, max_depth=max_depth - 1, max_number=max_number)
+            for at, item in enumerate(value)
+        ]
     if isinstance(value, str):
         if _UNSTORABLE.search(value):
             raise InvalidInput(path, "holds NUL or a lone surrogate, which cannot be stored")
     elif isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > most:
-            raise InvalidInput(path, f"holds a number beyond 2**{most.bit_length() - 1}: store it as text")
+        if abs(value) > max_number:
+            raise InvalidInput(path, f"holds a number beyond 2**{max_number.bit_length() - 1}: store it as text")
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidInput(path, f"{value} is not a JSON number")

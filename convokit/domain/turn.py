@@ -52,7 +52,7 @@ class IdempotencyKey:
     fingerprint: bytes
 
     @classmethod
-    def of(cls, key: str, request: str) -> IdempotencyKey:
+    def from_request(cls, key: str, request: str) -> IdempotencyKey:
         """Return the key for a request, given as canonical text."""
         salt = hashchain.new_salt()
         return cls(hashlib.sha256(key.encode()).digest(), salt, hashchain.compute_salted_digest(salt, request.encode()))
@@ -84,7 +84,7 @@ class TurnRow:
         """What none of its messages but the question lies before."""
         return self.question_seq if self.after_seq is None else self.after_seq
 
-    def was_sent_with(self, request: str) -> bool:
+    def is_same_request(self, request: str) -> bool:
         """Whether the turn was sent with this very request."""
         salt = bytes(self.fingerprint_salt or b"")
         return hashchain.compute_salted_digest(salt, request.encode()) == bytes(self.fingerprint or b"")
@@ -109,7 +109,7 @@ class Turn(BaseModel):
     ended_at: datetime | None = None
 
     @classmethod
-    def of(cls, conversation_id: UUID, row: TurnRow) -> Turn:
+    def from_row(cls, conversation_id: UUID, row: TurnRow) -> Turn:
         """Return a stored row as a value."""
         return cls.model_construct(
             id=row.id,
@@ -167,7 +167,7 @@ class CallRow:
     ended_at: int | None = None
     salt: bytes | None = None
 
-    def covered(self) -> list[object]:
+    def chained_values(self) -> list[object]:
         """Return the values the chain commits to: every column but the two salts."""
         return [getattr(self, name) for name in CHAINED_COLUMNS]
 
@@ -179,7 +179,9 @@ class CallRow:
     def hash_input(self) -> hashchain.HashInput:
         """Return this row's entry to be; its salt must be set."""
         assert self.salt is not None
-        return hashchain.HashInput("completion", self.ref, hashchain.compute_commitment(self.salt, self.covered()))
+        return hashchain.HashInput(
+            "completion", self.ref, hashchain.compute_commitment(self.salt, self.chained_values())
+        )
 
 
 CHAINED_COLUMNS = tuple(name for name in CallRow.__slots__ if name not in ("salt", "body_salt"))

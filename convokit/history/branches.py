@@ -153,7 +153,7 @@ def listing(scope: KitState, target: ChatRef, *, limit: int, before: int | None)
         if row is None:
             return None
         end = MAX_SEQ if before is None else before
-        return [Branch.of(row.id, each) for each in conversations.list_branches(connection, row, end, limit)]
+        return [Branch.from_row(row.id, each) for each in conversations.list_branches(connection, row, end, limit)]
 
     validate_limit(limit)
     if before is not None and (isinstance(before, bool) or not isinstance(before, int) or not 0 < before <= MAX_SEQ):
@@ -212,7 +212,7 @@ def _behind_passages(connection: Connection, conversation_id: UUID, row: Message
 
 
 def _values(conversation_id: UUID, rows: Sequence[MessageRow]) -> list[Message]:
-    return [Message.of(conversation_id, row) for row in rows]
+    return [Message.from_row(conversation_id, row) for row in rows]
 
 
 def copy(scope: KitState, target: ChatRef, given: Given | None, into: ChatRef) -> Flow[ChatRef]:
@@ -288,7 +288,7 @@ def _change(connection: Connection, tenant: str, conversation_id: UUID, seq: int
         )
     if found.status == SUMMARY:
         raise InvalidInput("message", "is a summary, which is sent by itself: pin what it stands for")
-    pins = {*row.pinned, seq} if pinned else set(row.pinned) - {seq}
+    pins = {*row.pinned_seqs, seq} if pinned else set(row.pinned_seqs) - {seq}
     if len(pins) > MOST_PINS:
         raise InvalidInput("message", f"at most {MOST_PINS} messages of a conversation may be pinned: unpin one first")
     conversations.set_pins(connection, row, json.dumps(sorted(pins)) if pins else None)

@@ -138,7 +138,7 @@ def _bury(connection: Connection, copy: Copy, last: chains.Entry, seqs: Sequence
         RemovalRow(number, f"message:{seq}", None, _COPIED, chains.new_salt(), copy.at)
         for number, seq in enumerate(seqs, last.number + 1)
     ]
-    entries = chains.extend_chain(last.number, last.hash, [each.leaf() for each in found])
+    entries = chains.extend_chain(last.number, last.hash, [each.hash_input() for each in found])
     removal_records.insert_removals(connection, copy.id, found)
     chain.append_entries(connection, copy.id, entries)
     return entries
@@ -149,7 +149,7 @@ def _seq(row: MessageRow) -> int:
 
 
 def _conversation(row: ConversationRow, copy: Copy, places: _Places) -> ConversationRow:
-    pins = [place for seq in row.pinned if (place := places.of(seq)) is not None]
+    pins = [place for seq in row.pinned_seqs if (place := places.of(seq)) is not None]
     return replace(
         row,
         id=copy.id,

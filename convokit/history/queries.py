@@ -53,7 +53,7 @@ def _page(
         marked = messages.find(connection, conversation_id, before)
         last = None if marked is None else marked.parent_seq
     rows = messages.read_page(connection, conversation_id, last, limit, passages=passages)
-    return [Message.of(conversation_id, each) for each in rows]
+    return [Message.from_row(conversation_id, each) for each in rows]
 
 
 def recent(scope: KitState, *, subject: str | None, limit: int, before: str | None) -> Flow[Page[Conversation]]:
@@ -66,7 +66,7 @@ def recent(scope: KitState, *, subject: str | None, limit: int, before: str | No
     rows = yield from read_flow(
         conversations.list_recent, scope.tenant, subject=subject, limit=limit + 1, before=cursor
     )
-    items = [Conversation.of(row) for row in rows[:limit]]
+    items = [Conversation.from_row(row) for row in rows[:limit]]
     more = len(rows) > limit
     following = _encode(rows[limit - 1].updated_at, rows[limit - 1].id) if more else None
     return Page[Conversation].model_construct(items=items, next=following)

@@ -192,7 +192,7 @@ def _page(connection: Connection, given: Asked, found: list[_Found]) -> Page[Hit
         hit = Hit.model_construct(
             conversation_id=conversation_id,
             key=each.candidate.key,
-            message=Message.of(conversation_id, rows[each.candidate.place]),
+            message=Message.from_row(conversation_id, rows[each.candidate.place]),
             snippet=snippet,
             marks=marks,
             rank=each.rank,

@@ -64,7 +64,7 @@ def _pinned(connection: Connection, row: ConversationRow, path: messages.Path) -
     """Return the pinned messages that lie on the path before its first row that was read."""
     if row.pins is None or path.complete:
         return []
-    earlier = [seq for seq in row.pinned if seq < path.rows[0].seq]
+    earlier = [seq for seq in row.pinned_seqs if seq < path.rows[0].seq]
     if not earlier:
         return []
     there = messages.filter_on_path(connection, row.id, path.rows[0].parent_seq, earlier)

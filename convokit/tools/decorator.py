@@ -102,7 +102,7 @@ def _described(function: Any, name: str | None, description: str | None, *, stri
         parameters = list(inspect.signature(function).parameters.values())
     except (ValueError, TypeError, NameError) as error:
         raise SettingsError(where, f"its signature cannot be read ({error}): describe it with Tool(...)") from error
-    text, notes = docstrings.read(plain.__doc__, [parameter.name for parameter in parameters])
+    text, notes = docstrings.parse_docstring(plain.__doc__, [parameter.name for parameter in parameters])
     hints = {parameter.name: _hint(where, plain, parameter) for parameter in parameters}
     model, schema = _modelled(where, parameters, hints, notes, strict=strict)
     if strict:

@@ -26,7 +26,7 @@ _SPHINX = re.compile(
 _SPHINX_ENTRY = re.compile(r":(?:param|parameter|arg|argument|key|keyword)\s+(?:[^:]*\s)?\*{0,2}(\w+)\s*:\s*(.*)")
 
 
-def read(docstring: str | None, names: Collection[str]) -> tuple[str, dict[str, str]]:
+def parse_docstring(docstring: str | None, names: Collection[str]) -> tuple[str, dict[str, str]]:
     """Return the text before the first section, and what is said of each of the parameters `names`."""
     lines = inspect.cleandoc(docstring or "").splitlines()
     first = next((number for number in range(len(lines)) if _begins_section(lines, number)), len(lines))

@@ -15,7 +15,7 @@ from typing import Any
 from convokit.context.validity import NAME
 from convokit.domain.content import Content, validate_content
 from convokit.domain.message import FUNCTION, INSTRUCTION_ROLES, ROLES, TOOL, USER, extract_text
-from convokit.domain.text import dump_json, plain_json, validate_json, validate_text
+from convokit.domain.text import dump_json, to_plain_json, validate_json, validate_text
 from convokit.errors import BadRecord, InvalidInput, TooLarge
 from convokit.settings import Limits
 from convokit.transfer import reader
@@ -108,7 +108,7 @@ class Arrays:
                 "key", "names one conversation, and this is the second in the file: import without a key"
             )
         self._used = True
-        digest = hashlib.sha256(dump_json(plain_json("messages", given)).encode("utf-8")).hexdigest()
+        digest = hashlib.sha256(dump_json(to_plain_json("messages", given)).encode("utf-8")).hexdigest()
         incoming = Incoming(f"messages:0:{digest}")
         describe(incoming, facts, self._limits)
         incoming.key = self._key if self._key is not None else incoming.key
@@ -205,7 +205,7 @@ def _calls(place: str, given: Any, role: str, limits: Limits) -> list[dict[str, 
     if not isinstance(given, list):
         raise InvalidInput(place, "must be a list")
     calls = []
-    for call in plain_json(place, given, most=2**64):
+    for call in to_plain_json(place, given, max_number=2**64):
         made = {"type": "function", **call} if isinstance(call, dict) else {}
         body = made.get("function")
         if isinstance(body, dict) and not isinstance(body.get("arguments"), str):

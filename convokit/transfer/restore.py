@@ -233,7 +233,7 @@ class _Removals:
     def check(self, kind: str, row: Mapping[str, Any]) -> None:
         """Note a removal, or compare an entry. Raises: BadRecord."""
         if kind == "removal":
-            self._open[row["number"]] = self._source.line, RemovalRow(**row).leaf()
+            self._open[row["number"]] = self._source.line, RemovalRow(**row).hash_input()
         elif kind == "entry":
             line, leaf = self._open.pop(row["number"], (None, None))
             removes = row["kind"] in ("redaction", "erasure")
@@ -313,7 +313,7 @@ def _later(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _blob(row: Mapping[str, Any]) -> Blob:
-    found = Blob.of(row["media_type"], row["data"])
+    found = Blob.from_bytes(row["media_type"], row["data"])
     if found.digest != row["digest"]:
         raise InvalidInput("blob.digest", "is not the digest of its data")
     return found

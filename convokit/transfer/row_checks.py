@@ -39,7 +39,7 @@ _PLACES = {
 }
 """Columns that name a message."""
 _PARTS = {"text": str, "image_url": Mapping, "input_audio": Mapping, "file": Mapping}
-_KINDS = frozenset(get_args(hashchain.Kind))
+_KINDS = frozenset(get_args(hashchain.EntryKind))
 _SEQ = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _CALL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:[1-9][0-9]{0,8}", re.ASCII)
 _STATES = frozenset(get_args(TurnState)) - {"open"}
@@ -162,7 +162,7 @@ class Messages:
 
 def _check_manifest(stored: str) -> None:
     try:
-        Manifest.of(stored)
+        Manifest.from_json(stored)
     except ValueError as error:
         raise InvalidInput("completion.manifest", f"cannot be read ({str(error)[:200]})") from None
 
