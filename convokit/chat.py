@@ -14,11 +14,12 @@ from convokit.completion.options import CallOptions, PartLike, to_options
 from convokit.completion.recovery import OnBusy
 from convokit.completion.state import ChatRef, KitState
 from convokit.context.report import Context
-from convokit.domain.conversation import Branch, Checkpoint, Verified
+from convokit.domain.conversation import Branch
 from convokit.domain.message import Message
 from convokit.domain.removal import Receipt
 from convokit.domain.replay import Diff, Replay, TurnLike
 from convokit.domain.turn import Reply, Turn
+from convokit.domain.verification import Checkpoint, Verified
 from convokit.history import queries
 from convokit.runtime.config import OnDisconnect, check_on_disconnect, target_of
 from convokit.runtime.sync import Stream, SyncDriver

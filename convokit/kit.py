@@ -17,12 +17,13 @@ from convokit.completion import recovery
 from convokit.completion.options import Options, to_tools
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
-from convokit.domain.conversation import Checkpoint, Conversation, Page, VerifiedAll
-from convokit.domain.paging import Progress
+from convokit.domain.conversation import Conversation
+from convokit.domain.paging import Page, Progress
 from convokit.domain.params import RequestParams
 from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.turn import Recovered
+from convokit.domain.verification import Checkpoint, VerifiedAll
 from convokit.errors import ChainBroken
 from convokit.history import queries
 from convokit.runtime.config import ApiKey, scope_for, scope_of, target_of

@@ -303,8 +303,8 @@ def _sha(lines: list[str]) -> str:
 
 FORGERIES: dict[str, tuple[str, str, str]] = {
     "a word": ('"content":"one"', '"content":"two"', "message 1 is not what was written"),
-    "a NUL": ('"content":"one"', '"content":"a\\u0000b"', "message.content: holds NUL"),
-    "a surrogate": ('"content":"one"', '"content":"\\ud800"', "message.content: holds a lone surrogate"),
+    "a NUL": ('"content":"one"', '"content":"a\\u0000b"', "message.content: contains NUL"),
+    "a surrogate": ('"content":"one"', '"content":"\\ud800"', "message.content: contains a lone surrogate"),
     "a role": ('"role":"user"', '"role":"root"', "'root', 'complete': not a role and a status"),
     "a circle": ('"seq":2,"parent_seq":1', '"seq":2,"parent_seq":2', "2 is not a message before 2"),
     "a run": ('"seq":2,"parent_seq":1,"run_start_seq":1', '"seq":2,"parent_seq":1,"run_start_seq":2', "must be 1"),

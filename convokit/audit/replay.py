@@ -21,7 +21,7 @@ from convokit.context.strategy import Item
 from convokit.context.summary import format_transcript
 from convokit.context.validity import mark_partial
 from convokit.domain import hashchain as chains
-from convokit.domain.content import Blob, blob_digests, inline_blobs
+from convokit.domain.content import Blob, find_blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, TOOL, USER, MessageRow, to_datetime
@@ -198,7 +198,9 @@ def _text(connection: Connection, tenant: str, digest: bytes | None, what: str, 
 
 
 def _gather_blobs(connection: Connection, conversation_id: UUID, made: Rebuilt) -> None:
-    named = {digest: each.seq for each in made.rows if each.parts is not None for digest in blob_digests(each.parts)}
+    named = {
+        digest: each.seq for each in made.rows if each.parts is not None for digest in find_blob_digests(each.parts)
+    }
     made.blobs = blobs.read_blobs(connection, conversation_id, named) if named else {}
     for digest, blob in made.blobs.items():
         if Blob.from_bytes(blob.media_type, blob.data).digest != digest:

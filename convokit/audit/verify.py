@@ -20,10 +20,11 @@ from convokit.audit.column_coverage import EMPTIED, EMPTIED_CALL
 from convokit.audit.references import check_rest
 from convokit.audit.removal_checks import Removals
 from convokit.domain import hashchain as chains
-from convokit.domain.content import blob_references
-from convokit.domain.conversation import CheckpointHead, ConversationRow, Verified
+from convokit.domain.content import find_blob_references
+from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow
+from convokit.domain.verification import CheckpointHead, Verified
 from convokit.errors import ChainBroken
 from convokit.store import chain, conversations, turns
 
@@ -138,7 +139,7 @@ class Walk:
         elif found.hash_input().commitment != bytes(entry.commitment):
             self._broken(entry, f"message {entry.ref} is not what was written")
         self._check_place(entry, found)
-        for digest in blob_references(found.parts, found.extra):
+        for digest in find_blob_references(found.parts, found.extra):
             self.blobs.setdefault(digest, entry.number)
 
     def _check_redacted(self, entry: chains.Entry, found: MessageRow, *, removed: int) -> None:

@@ -76,7 +76,7 @@ def redact_message(
     seqs = [row.seq for row in rows]
     turn_ids = {row.turn_id for row in rows if row.turn_id is not None}
     question_turn_ids = {row.turn_id for row in rows if row.turn_id is not None and row.role == USER}
-    unused_blobs = sql.find_unused_blobs(connection, conversation.id, samples.find_blob_digests(rows), seqs)
+    unused_blobs = sql.find_unused_blobs(connection, conversation.id, samples.collect_blob_digests(rows), seqs)
     calls = _find_affected_calls(connection, conversation.id, rows, turn_ids)
     pins = [seq for seq in conversation.pinned_seqs if seq not in seqs]
     result = RemovalResult(

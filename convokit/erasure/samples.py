@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from convokit.domain.content import blob_digests
+from convokit.domain.content import find_blob_digests
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.store import blobs, messages
@@ -45,15 +45,15 @@ def sample_conversation(connection: Connection, conversation: ConversationRow) -
         binaries=[],
     )[: MAX_SAMPLES // 4]
     for row in rows:
-        of_row = sample_messages(connection, conversation, [row], find_blob_digests([row]))
+        of_row = sample_messages(connection, conversation, [row], collect_blob_digests([row]))
         samples += of_row[: MAX_SAMPLES // len(rows)]
     return samples[:MAX_SAMPLES]
 
 
-def find_blob_digests(rows: Iterable[MessageRow]) -> list[bytes]:
+def collect_blob_digests(rows: Iterable[MessageRow]) -> list[bytes]:
     """Return the digests of the binaries that messages refer to, without duplicates."""
     documents = [document for row in rows for document in (row.parts, row.extra) if document is not None]
-    return list(dict.fromkeys(digest for document in documents for digest in blob_digests(document)))
+    return list(dict.fromkeys(digest for document in documents for digest in find_blob_digests(document)))
 
 
 def make_samples(*, texts: Iterable[str], documents: Iterable[str], binaries: Iterable[bytes]) -> list[bytes]:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, bindparam, literal, select
 from sqlalchemy.exc import IntegrityError
 
 from convokit.domain import hashchain as chains
-from convokit.domain.content import blob_digests
+from convokit.domain.content import find_blob_digests
 from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import MessageRow
 from convokit.domain.removal import RemovalRow
@@ -177,7 +177,11 @@ def _again(row: MessageRow, places: _Places) -> MessageRow:
 def _keep_blobs(connection: Connection, source: UUID, copy: UUID, rows: Sequence[MessageRow]) -> None:
     """Give the copy the binaries that these messages refer to, without bringing them here."""
     wanted = {
-        digest for row in rows for text in (row.parts, row.extra) if text is not None for digest in blob_digests(text)
+        digest
+        for row in rows
+        for text in (row.parts, row.extra)
+        if text is not None
+        for digest in find_blob_digests(text)
     }
     if wanted:
         statement = insert_new(connection.dialect.name, blob).from_select(

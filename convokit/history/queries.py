@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found, require_search
-from convokit.domain.conversation import Conversation, Page
+from convokit.domain.conversation import Conversation
 from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import Message
-from convokit.domain.paging import validate_limit
+from convokit.domain.paging import Page, validate_limit
 from convokit.domain.text import validate_text
 from convokit.errors import InvalidInput
 from convokit.store import conversations, messages

@@ -23,9 +23,9 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, write_once_flow
 from convokit.completion.state import KitState, check_schema_flow, require_search
-from convokit.domain.conversation import Page
 from convokit.domain.ids import MAX_SEQ, parse_id
 from convokit.domain.message import ROLES, Message
+from convokit.domain.paging import Page
 from convokit.domain.text import MAX_NUMBER, dump_json, validate_text
 from convokit.errors import InvalidInput, NotFound
 from convokit.search.query import Hit, Query

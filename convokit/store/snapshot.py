@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.domain.content import Blob, blob_digests
+from convokit.domain.content import Blob, find_blob_digests
 from convokit.domain.conversation import ConversationRow, StoredSummary
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import OpenTurn
@@ -54,7 +54,9 @@ def read_snapshot(
     end = head if at is None else at or None
     path = messages.read_backwards(connection, row.id, end, lambda rows: enough(found, rows))
     pinned = _pinned(connection, row, path)
-    wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in blob_digests(each.parts)}
+    wanted = {
+        digest for each in (*pinned, *path.rows) if each.parts is not None for digest in find_blob_digests(each.parts)
+    }
     found_blobs = blobs.read_blobs(connection, row.id, wanted) if wanted else {}
     stored = summaries.list_path_summaries(connection, row.id, end) if summarised else []
     return Snapshot(row, head, path, turns.find_open(connection, row.id, branch), found_blobs, pinned, stored)

@@ -112,7 +112,7 @@ def test_a_dict_tool_is_a_copy() -> None:
         ({}, "type"),
         ({"type": "web_search"}, "web_search"),
         ({"name": "pay", "parameters": {}}, "type"),
-        ({"type": "function", "name": "pay"}, "another API's form"),
+        ({"type": "function", "name": "pay"}, "form of the Responses API"),
         ({"type": "function", "function": "pay"}, '"function"'),
         ({"type": "function", "function": {}}, "name"),
         ({"type": "function", "function": {"name": "a b"}}, "'a b'"),
