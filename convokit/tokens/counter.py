@@ -57,11 +57,11 @@ def choose_counter(profile: Profile, given: Counter | None = None) -> Counter:
     """
     if isinstance(given, ProfileCounter):
         return given
-    counter = given or _default(profile.tokenizer)
+    counter = given or _choose_default(profile.tokenizer)
     return counter if profile.images is None and not profile.replay_keys else ProfileCounter(counter, profile)
 
 
-def _default(tokenizer: str | None) -> Counter:
+def _choose_default(tokenizer: str | None) -> Counter:
     if tokenizer in exact.ENCODINGS and exact.is_installed():
         return exact.ExactTokens(tokenizer)
     return CharacterEstimate(tokenizer)
@@ -69,12 +69,12 @@ def _default(tokenizer: str | None) -> Counter:
 
 def count_message(counter: Counter, message: Mapping[str, Any]) -> int:
     """Return what one message in the API's shape costs, its overhead included."""
-    total = MESSAGE_OVERHEAD + _role_tokens(counter.count, message.get("role") or USER)
+    total = MESSAGE_OVERHEAD + _count_role(counter.count, message.get("role") or USER)
     content = message.get("content")
     if isinstance(content, str):
         total += counter.count(content)
     elif content:
-        total += sum(_part_tokens(counter, part) for part in content)
+        total += sum(_count_part(counter, part) for part in content)
     elif isinstance(message.get("audio"), Mapping):  # a spoken reply is sent in words once the server has forgotten it
         total += counter.count(message["audio"].get("transcript") or "")
     if message.get("refusal"):
@@ -88,11 +88,11 @@ def count_message(counter: Counter, message: Mapping[str, Any]) -> int:
     if message.get("function_call"):
         total += TOOL_OVERHEAD + counter.count(json.dumps(message["function_call"], ensure_ascii=False))
     if isinstance(counter, ProfileCounter) and counter.replayed and message.get("role") == ASSISTANT:
-        total += _replayed_tokens(counter, message)
+        total += _count_replayed(counter, message)
     return total
 
 
-def _replayed_tokens(counter: ProfileCounter, message: Mapping[str, Any]) -> int:
+def _count_replayed(counter: ProfileCounter, message: Mapping[str, Any]) -> int:
     """Return what a provider's own keys cost that it is sent again: as stored beside the message, or in it already."""
     extra = message.get("extra")
     ours = isinstance(extra, Mapping) and extra.get("provider") == counter.provider
@@ -104,20 +104,20 @@ def _replayed_tokens(counter: ProfileCounter, message: Mapping[str, Any]) -> int
 
 
 @functools.lru_cache(maxsize=256)
-def _role_tokens(count: Callable[[str], int], role: str) -> int:
+def _count_role(count: Callable[[str], int], role: str) -> int:
     return count(role)
 
 
-def _part_tokens(counter: Counter, part: Mapping[str, Any]) -> int:
+def _count_part(counter: Counter, part: Mapping[str, Any]) -> int:
     kind = part.get("type")
     if kind in ("text", "refusal"):
         return counter.count(str(part.get(kind, "")))
     family = counter.images if isinstance(counter, ProfileCounter) else None
     if kind == "input_audio":
-        return media.audio_tokens(part)
+        return media.count_audio_tokens(part)
     if kind == "file":
-        return media.file_tokens(part, family)
-    return media.image_tokens(part, family)
+        return media.count_file_tokens(part, family)
+    return media.count_image_tokens(part, family)
 
 
 def count_tools(counter: Counter, tools: Sequence[Mapping[str, Any]]) -> int:

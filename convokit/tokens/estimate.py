@@ -124,7 +124,7 @@ class CharacterEstimate:
 
 @functools.cache
 def _scale(known: bool) -> _Scale:
-    words, han, hangul = _frequent()
+    words, han, hangul = _read_frequent()
     share, column = (0.4, 0) if known else (0.55, 1)
     costs = (0, *(4 * max(1, -int(-length * share // 1)) for length in range(1, _LONGEST + 2)))
     saved = {spelt: costs[len(word)] - 4 for word in words.split() for spelt in (word, word.capitalize())}
@@ -137,7 +137,7 @@ def _scale(known: bool) -> _Scale:
     return _Scale(costs, saved, bytes(units), 4 if known else 5, 0.6 if known else 1.2)
 
 
-def _frequent() -> tuple[str, str, str]:
+def _read_frequent() -> tuple[str, str, str]:
     """Return words, Chinese characters and hangul syllables that are one token of o200k_base each."""
     words, han, hangul = files("convokit.tokens").joinpath("frequent.txt").read_text("utf-8").split("\n\n")
     return words, han, hangul

@@ -102,11 +102,11 @@ class ExactTokens:
 
     def count(self, text: str) -> int:
         """Return the number of tokens of `text`."""
-        encode = _encode(self._encoding)
+        encode = _load_encode(self._encoding)
         try:
             return len(encode(text))
         except UnicodeEncodeError:
-            return len(encode(_replaced(text)))
+            return len(encode(_replace_surrogates(text)))
 
 
 @functools.cache
@@ -116,12 +116,12 @@ def is_installed() -> bool:
 
 
 @functools.cache
-def _encode(encoding: Encoding) -> _Encode:
+def _load_encode(encoding: Encoding) -> _Encode:
     """Return what turns text into ids: splintr, else tiktoken. Raises: SettingsError."""
     try:
-        encode, package = _splintr(encoding), "splintr"
+        encode, package = _load_splintr(encoding), "splintr"
     except ImportError:
-        encode, package = _tiktoken(encoding), "tiktoken"
+        encode, package = _load_tiktoken(encoding), "tiktoken"
     for text, ids in _KNOWN[encoding].items():
         if list(encode(text)) != ids:
             raise SettingsError(
@@ -130,19 +130,19 @@ def _encode(encoding: Encoding) -> _Encode:
     return encode
 
 
-def _splintr(encoding: Encoding) -> _Encode:
+def _load_splintr(encoding: Encoding) -> _Encode:
     tokenizer = importlib.import_module("splintr").Tokenizer.from_pretrained(encoding)
     encode: _Encode = tokenizer.encode_ordinary
     return encode
 
 
-def _tiktoken(encoding: Encoding) -> _Encode:
+def _load_tiktoken(encoding: Encoding) -> _Encode:
     """Return tiktoken's encoding of the vocabulary in its cache, which is read here: tiktoken would download a missing one."""
     try:
         tiktoken = importlib.import_module("tiktoken")
     except ImportError:
         raise SettingsError("counter", f"{encoding} needs `pip install 'convokit-sql[tokens]'`") from None
-    path = _cached(encoding)
+    path = _find_cached_file(encoding)
     try:
         data = path.read_bytes()
     except OSError:
@@ -156,13 +156,13 @@ def _tiktoken(encoding: Encoding) -> _Encode:
     return encode
 
 
-def _cached(encoding: Encoding) -> Path:
+def _find_cached_file(encoding: Encoding) -> Path:
     """Return the file in which tiktoken keeps a vocabulary."""
     named = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     folder = Path(tempfile.gettempdir(), "data-gym-cache") if named is None else Path(named)
     return folder / hashlib.sha1(_VOCABULARY.format(encoding).encode(), usedforsecurity=False).hexdigest()
 
 
-def _replaced(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """Return `text` with the replacement character for each surrogate that stands alone."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
