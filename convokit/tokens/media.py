@@ -1,7 +1,7 @@
-"""What images, sound and files cost: OpenAI's formulas where the profile knows the family, the worst case where it does not.
+"""Count the tokens of images, sound and files.
 
-Sizes are read from the first bytes of what is sent inline (PNG, JPEG, GIF, WebP; WAV; PDF). What is only referred to, by an
-address or an id, is taken for as large as its level of detail allows.
+Families of models with known image prices are counted by OpenAI's formulas, others by the worst case. The size is read from the
+first bytes of inline data (PNG, JPEG, GIF, WebP, WAV, PDF). An image behind a URL counts as the largest of its level of detail.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from convokit.domain.profiles import ImageTokens
 
 _HEAD = 512 * 1024
-"""Base64 characters of an image that are looked at: a JPEG's size stands behind its metadata."""
+"""Base64 characters of an image that are read. The size of a JPEG comes after its metadata."""
 _UNKNOWN_IMAGE = 1500
 _UNKNOWN_PATCH = 28
 _MOST_UNKNOWN = 16_384
-"""Open models: about 1,500 tokens an image; the families that cut it up whole take 28-pixel patches, 16,384 at most."""
+"""Open models take about 1,500 tokens for an image. Those without scaling take 28-pixel patches, 16,384 at most."""
 _AUDIO_TOKENS_PER_S = 10
 _LOWEST_BYTES_PER_S = 4000
-"""Sound whose rate is not known is taken for 32 kbit/s, the lowest in common use."""
+"""The assumed rate of sound of unknown rate: 32 kbit/s, the lowest in common use."""
 _PAGE_TEXT = 1000
 _MOST_PAGES = 100
 _SMALL = 512
@@ -34,7 +34,7 @@ Size = tuple[int, int]
 
 
 def count_image_tokens(part: Mapping[str, Any], family: ImageTokens | None) -> int:
-    """Return what an `image_url` part costs in a family of models, or at worst where that is not known."""
+    """Return the tokens of an `image_url` part. Without a family, the worst case."""
     image = part.get("image_url")
     if isinstance(image, str):
         image = {"url": image}
@@ -50,7 +50,7 @@ def count_image_tokens(part: Mapping[str, Any], family: ImageTokens | None) -> i
 
 
 def _count_tiles(size: Size | None) -> int:
-    """Return the 512-pixel tiles of an image fit into 2,048 by 2,048 and then to a short side of 768."""
+    """Return the 512-pixel tiles of an image, scaled to fit into 2,048 by 2,048, then to a short side of 768."""
     if size is None:
         return math.ceil(_SHORT / _TILE) * math.ceil(_LONG / _TILE)
     short, long = sorted(_fit(size, _LONG))
@@ -79,7 +79,7 @@ def _fit(size: Size, side: int | None) -> tuple[float, float]:
 
 
 def count_audio_tokens(part: Mapping[str, Any]) -> int:
-    """Return what an `input_audio` part costs, by its length in seconds."""
+    """Return the tokens of an `input_audio` part, by its length in seconds."""
     audio = part.get("input_audio")
     data = str(audio.get("data", "")) if isinstance(audio, Mapping) else ""
     rate = _read_wav_rate(_decode(data[:1024])) or _LOWEST_BYTES_PER_S
@@ -87,7 +87,7 @@ def count_audio_tokens(part: Mapping[str, Any]) -> int:
 
 
 def count_file_tokens(part: Mapping[str, Any], family: ImageTokens | None) -> int:
-    """Return what a `file` part costs: each page of a PDF as an image and as text, other files by their bytes."""
+    """Return the tokens of a `file` part. A page of a PDF counts as an image and as text, other files by their bytes."""
     file = part.get("file")
     data = str(file.get("file_data", "")) if isinstance(file, Mapping) else ""
     page = count_image_tokens({"image_url": {"detail": "high"}}, family) + _PAGE_TEXT
@@ -102,7 +102,7 @@ def count_file_tokens(part: Mapping[str, Any], family: ImageTokens | None) -> in
 
 
 def read_image_size(url: str) -> Size | None:
-    """Return width and height of an image that a data: URL holds; None for another address or another format.
+    """Return width and height of an image in a data: URL, in pixels. None for other URLs and unknown formats.
 
     >>> from convokit.tokens.media import image_size
     >>> image_size("data:image/gif;base64,R0lGODdhQAHwAA==")
@@ -119,7 +119,7 @@ def read_image_size(url: str) -> Size | None:
 
 
 def _decode(text: str) -> bytes:
-    """Return the bytes of base64 text that may be cut off anywhere; none where it is no base64."""
+    """Decode base64 text that may be cut off anywhere. Returns no bytes if it is not base64."""
     try:
         return base64.b64decode(text[: len(text) // 4 * 4])
     except (binascii.Error, ValueError):
@@ -151,7 +151,7 @@ def _read_webp_size(data: bytes) -> Size | None:
 
 
 def _read_jpeg_size(data: bytes) -> Size | None:
-    """Return the size from the first frame header: the segments before it are stepped over by their lengths."""
+    """Read the size from the first frame header, after skipping the segments before it."""
     if not data.startswith(b"\xff\xd8"):
         return None
     at = 2
@@ -167,7 +167,7 @@ def _read_jpeg_size(data: bytes) -> Size | None:
 
 
 def _read_wav_rate(data: bytes) -> int | None:
-    """Return the bytes a second of a WAV file, from its format chunk."""
+    """Read the bytes per second of a WAV file from its format chunk."""
     at = data.find(b"fmt ")
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE" or at < 0:
         return None

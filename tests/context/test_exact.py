@@ -104,7 +104,7 @@ def test_nothing_is_ever_downloaded(without: Any, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("a connection was tried"))
     without("splintr")
-    with pytest.raises(SettingsError, match=r"none is downloaded.*convokit-sql\[tokens\]"):
+    with pytest.raises(SettingsError, match=r"no vocabulary of tiktoken at .*convokit-sql\[tokens\]"):
         ExactTokens().count("x")
     exact._find_cached_file("o200k_base").write_bytes(b"aGk= 0\n")
     with pytest.raises(SettingsError, match="SHA-256 differs"):
@@ -122,13 +122,13 @@ def test_a_tokenizer_with_other_ids_is_refused(monkeypatch: pytest.MonkeyPatch) 
     """When the ids of the frozen texts are not the known ones, there is an error and no wrong count."""
     right = exact._load_splintr("o200k_base")
     monkeypatch.setattr(exact, "_load_splintr", lambda encoding: lambda text: [each + 1 for each in right(text)])
-    with pytest.raises(SettingsError, match="splintr is not to be trusted with o200k_base"):
+    with pytest.raises(SettingsError, match="splintr has a wrong vocabulary o200k_base"):
         ExactTokens().count("x")
 
 
 def test_an_unknown_vocabulary_is_refused() -> None:
     """Only the vocabularies that are checked can be asked for."""
-    with pytest.raises(SettingsError, match="o200k_base and cl100k_base"):
+    with pytest.raises(SettingsError, match="o200k_base or cl100k_base"):
         ExactTokens("p50k_base")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
