@@ -17,8 +17,8 @@ _MAX_FACTOR = 10.0
 class Calibrated:
     """Multiplies the counts of another counter by `factor`, rounded up.
 
-    `Calibrated.from_usage` computes the factor. It is rounded up to a tenth and part of the name, so that stored counts keep their
-    meaning. A factor of 1 changes neither counts nor name.
+    `Calibrated.from_usage` computes the factor. It is rounded up to a tenth. It is part of the name, so that stored counts keep
+    their meaning. A factor of 1 changes neither counts nor name.
 
     >>> from convokit.tokens.calibrate import Calibrated
     >>> from convokit.tokens.estimate import CharacterEstimate
