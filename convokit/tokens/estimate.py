@@ -1,8 +1,8 @@
 """Estimate tokens by character classes, without a vocabulary.
 
 An ASCII word counts by its length, a frequent word as one token. Numbers, signs, line breaks and indents count as tokenizers
-split them. Other characters count by their class: Chinese characters and hangul that o200k_base contains are one token, rare ones
-are more. An unknown vocabulary is assumed to be small: it splits numbers into digits, and most scripts into bytes.
+split them. Other characters count by their class: Chinese characters and hangul in o200k_base as one token, rare ones as more.
+An unknown vocabulary is assumed to be small: it splits numbers into digits, and most scripts into bytes.
 """
 
 from __future__ import annotations
