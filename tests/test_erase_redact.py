@@ -259,7 +259,7 @@ def test_redaction_does_not_move_the_window(sqlite_file: str, server: LoopbackSe
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         for number in range(6):
-            chat.send(f"question {number}", context=["a passage"])
+            chat.send(f"question {number}", passages=["a passage"])
         before = chat.context("and now?").report
         chat.redact(7)
         chat.redact(8)
