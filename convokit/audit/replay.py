@@ -159,7 +159,7 @@ def _gather(connection: Connection, row: ConversationRow, made: Rebuilt) -> None
     manifest = made.manifest = Manifest.from_json(made.call.manifest)
     if manifest.renderer != RENDERER:
         raise ValueError(f"it is of version {manifest.renderer}, this code knows {RENDERER}")
-    seqs = manifest.seqs(row.last_seq)
+    seqs = manifest.list_seqs(row.last_seq)
     found: dict[int, MessageRow] = {}
     for at in range(0, len(seqs), _PAGE):
         found |= {each.seq: each for each in messages.read_many(connection, row.id, seqs[at : at + _PAGE])}

@@ -158,7 +158,7 @@ def place_rows(rows: Sequence[MessageRow], last_seq: int, parent: MessageRow | N
 
 
 def shift_rows(rows: Sequence[MessageRow], by: int) -> list[MessageRow]:
-    """Return copies of placed new rows that moved back by `by`, because other branches wrote messages before them."""
+    """Return copies of new rows with seqs larger by `by`, because other branches wrote messages in the meantime."""
     if not by:
         return list(rows)
     new = {row.seq: row for row in rows}

@@ -82,14 +82,14 @@ class Manifest:
     at: float | None = None
     """The Unix time of the request. Stored only if it included a spoken reply, which is sent by its id until that expires."""
 
-    def seqs(self, last: int) -> list[int]:
+    def list_seqs(self, last: int) -> list[int]:
         """Return the seqs that were sent. Raises: ValueError for a range beyond `last`, the newest message."""
         if any(not 1 <= first <= end <= last for first, end in self.window):
             raise ValueError("the window has messages that do not exist")
         return [seq for first, end in self.window for seq in range(first, end + 1)]
 
-    def shifted(self, after: int, by: int) -> Manifest:
-        """Return the manifest of the same request, its messages behind seq `after` moved back by `by`."""
+    def shift(self, after: int, by: int) -> Manifest:
+        """Return a copy for the same request, after its messages behind seq `after` got a seq that is `by` larger."""
         window: list[list[int]] = []
         for first, last in self.window:
             if first <= after < last:
