@@ -37,16 +37,6 @@ class RemovalRow:
 class Receipt(BaseModel):
     """The result of `redact`, `erase` or `purge`: rows removed, and what a check found afterwards.
 
-    `removed` counts rows by table:
-
-    - `message`, `blob`, `summary`: messages without their text, deleted binaries and summaries
-    - `chunk`: deleted chunks of partial replies
-    - `completion`, `turn`, `tool_call`: cleared errors and details
-    - `prompt`: deleted developer prompts and tool sets that no request refers to
-    - `salt`: deleted salts of digests; without a salt, nobody can guess a short text from its digest
-
-    After a dry run the counts say what would be removed. A dry run writes nothing.
-
     `bytes` is the state of the removed bytes:
 
     - "gone": the SQLite file and its write-ahead log do not contain them
@@ -54,6 +44,17 @@ class Receipt(BaseModel):
     - "found": the file still contains them, outside of convokit's tables
     - "unchecked": the file could not be read, or this was a dry run
     - "server": PostgreSQL keeps them until VACUUM, and in its WAL and backups
+
+    `removed` counts rows by table:
+
+    - `message`, `blob`, `summary`: messages without their text, deleted binaries and summaries
+    - `chunk`: deleted chunks of partial replies
+    - `completion`, `turn`, `tool_call`: cleared errors and details
+    - `conversation`: cleared description, settings or pins; after a purge, deleted conversations
+    - `prompt`: deleted developer prompts and tool sets that no request refers to
+    - `salt`: deleted salts of digests; without a salt, nobody can guess a short text from its digest
+
+    After a dry run the counts say what would be removed. A dry run writes nothing.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)

@@ -157,6 +157,8 @@ class Replay(BaseModel):
     - "exact": the bytes have the salted digest of the bytes that were sent
     - "redacted": a part of the request was removed since, so its bytes cannot be compared
     - "mismatch": the bytes differ from those that were sent
+
+    Headers are never stored, so a replay has none.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -199,6 +201,8 @@ class Diff(BaseModel):
     - `parameter`: all messages that both have are equal, and a parameter differs, which does not change the prompt
     - `continued`: one request has all messages of the other, and more
     - `identical`
+
+    `a` and `b` are the values that differ.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)

@@ -92,7 +92,7 @@ class TurnRow:
 
 
 class Turn(BaseModel):
-    """One question and its reply. `question` and `reply` are message ids; times are UTC.
+    """One question and its reply.
 
     `state` is one of:
 
@@ -103,6 +103,8 @@ class Turn(BaseModel):
     - failed: an error ended it
     - abandoned: its worker is gone, and another one closed it
     - superseded: a newer turn replaced it (`on_busy="supersede"`)
+
+    `question` and `reply` are message ids. Times are UTC.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
