@@ -60,7 +60,7 @@ def choose_counter(profile: Profile, given: Counter | None = None) -> Counter:
 
 
 def _choose_default(tokenizer: str | None) -> Counter:
-    if tokenizer in exact.ENCODINGS and exact.is_installed():
+    if tokenizer in exact.ENCODINGS and exact.is_splintr_installed():
         return exact.ExactTokens(tokenizer)
     return CharacterEstimate(tokenizer)
 

@@ -109,7 +109,7 @@ class ExactTokens:
 
 
 @functools.cache
-def is_installed() -> bool:
+def is_splintr_installed() -> bool:
     """Return whether the `tokens` extra is installed."""
     return find_spec("splintr") is not None
 

@@ -30,10 +30,10 @@ from tests.context.samples import FIXTURES, POOLS
 def fresh() -> Iterator[None]:
     """Nothing loaded before, nothing left behind."""
     exact._load_encode.cache_clear()
-    exact.is_installed.cache_clear()
+    exact.is_splintr_installed.cache_clear()
     yield
     exact._load_encode.cache_clear()
-    exact.is_installed.cache_clear()
+    exact.is_splintr_installed.cache_clear()
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_the_extra_is_used_for_models_whose_vocabulary_is_known(without: Any) ->
     assert (choose_counter(openai).name, choose_counter(Profile()).name) == ("o200k_base", "estimate")
     assert isinstance(ContextBuilder(profile=openai).counter, ExactTokens)
     assert resolve_profile("gpt-4-0613", "https://api.openai.com/v1").tokenizer == "cl100k_base"
-    exact.is_installed.cache_clear()
+    exact.is_splintr_installed.cache_clear()
     without("splintr")
     assert isinstance(choose_counter(openai), CharacterEstimate)
     assert choose_counter(openai).name == "estimate:o200k_base"
