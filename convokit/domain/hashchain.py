@@ -23,7 +23,7 @@ _LINK_PREFIX = b"\x00convokit.1\x00"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of the chain. It commits to row `ref` of table `kind`, as the row was when the entry was written."""
+    """An entry of the chain. It commits to the row that `kind` and `ref` name, as it was when the entry was written."""
 
     number: int
     kind: EntryKind

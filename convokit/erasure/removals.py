@@ -129,7 +129,7 @@ def erase_conversation(
     result.counts["conversation"] += any(value is not None for value in (*description, conversation.pins))
     prompts: set[bytes] = set()
     for page in sql.read_call_pages(connection, conversation.id, 0):
-        prompts.update(digest for call in page for digest in residue.find_prompt_digests(call.manifest))
+        prompts |= residue.find_prompt_digests([call.manifest for call in page])
         if not request.dry_run:
             sql.strip_manifests(connection, conversation.id, page)
     result.prompts = frozenset(prompts)

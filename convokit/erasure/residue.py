@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 from uuid import UUID
@@ -32,9 +32,9 @@ WAIT_S = 2.0
 _OPEN_FILES: dict[tuple[int, int], int] = {}
 
 
-def find_prompt_digests(manifest: str) -> list[bytes]:
-    """Return the digests of the developer prompt and the tool set that a manifest refers to."""
-    return [bytes.fromhex(digest) for digest in _PROMPT_REFERENCE.findall(manifest)]
+def find_prompt_digests(manifests: Iterable[str]) -> set[bytes]:
+    """Return the digests of the developer prompts and tool sets that manifests refer to."""
+    return {bytes.fromhex(digest) for manifest in manifests for digest in _PROMPT_REFERENCE.findall(manifest)}
 
 
 def find_unreferenced_prompts(
@@ -59,19 +59,19 @@ def find_unreferenced_prompts(
             return unseen
         last = rows[-1]
         ids: list[Any] = [row[1] for row in rows if row[1] not in ignoring]
-        for manifest in _read_manifests(connection, ids):
-            unseen.difference_update(find_prompt_digests(manifest))
+        for manifests in _read_manifest_pages(connection, ids):
+            unseen -= find_prompt_digests(manifests)
             if not unseen:
                 break
     return unseen
 
 
-def _read_manifests(connection: Connection, ids: Sequence[UUID]) -> Iterator[str]:
+def _read_manifest_pages(connection: Connection, ids: Sequence[UUID]) -> Iterator[list[str]]:
     key = (completion.c.conversation_id, completion.c.turn_id, completion.c.number)
     query = select(completion.c.manifest, *key).where(completion.c.conversation_id.in_(ids)).order_by(*key)
     query = page = query.limit(_CALLS_PER_PAGE)
     while ids and (rows := connection.execute(page).all()):
-        yield from (row[0] for row in rows)
+        yield [row[0] for row in rows]
         if len(rows) < _CALLS_PER_PAGE:
             return
         page = query.where(tuple_(*key) > tuple(rows[-1][1:]))

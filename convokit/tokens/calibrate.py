@@ -20,8 +20,7 @@ class Calibrated:
     `Calibrated.from_usage` computes the factor. It is rounded up to a tenth. It is part of the name, so that stored counts keep
     their meaning. A factor of 1 changes neither counts nor name.
 
-    >>> from convokit.tokens.calibrate import Calibrated
-    >>> from convokit.tokens.estimate import CharacterEstimate
+    >>> from convokit.tokens import Calibrated, CharacterEstimate
     >>> Calibrated(CharacterEstimate(), 1.3).name
     'estimate*1.3'
     """

@@ -104,8 +104,8 @@ def count_file_tokens(part: Mapping[str, Any], family: ImageTokens | None) -> in
 def read_image_size(url: str) -> Size | None:
     """Return width and height of an image in a data: URL, in pixels. None for other URLs and unknown formats.
 
-    >>> from convokit.tokens.media import image_size
-    >>> image_size("data:image/gif;base64,R0lGODdhQAHwAA==")
+    >>> from convokit.tokens.media import read_image_size
+    >>> read_image_size("data:image/gif;base64,R0lGODdhQAHwAA==")
     (320, 240)
     """
     if not url.startswith("data:"):

@@ -66,10 +66,10 @@ def to_tools(given: Sequence[ToolLike]) -> tuple[Tool, ...]:
         raise SettingsError("tools", f"must be a list of tools, not a {type(given).__name__}")
     tools: dict[str, Tool] = {}
     for item in given:
-        named = item if isinstance(item, Tool) else _to_tool(item)
-        if named.name in tools:
-            raise SettingsError("tools", f"two tools are named {named.name!r}: rename one with tool(name=...)")
-        tools[named.name] = named
+        converted = item if isinstance(item, Tool) else _to_tool(item)
+        if converted.name in tools:
+            raise SettingsError("tools", f"two tools are named {converted.name!r}: rename one with tool(name=...)")
+        tools[converted.name] = converted
     return tuple(tools.values())
 
 
