@@ -250,7 +250,7 @@ def test_samples_cover_every_form_of_a_text(text: str) -> None:
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "PIECE_S", 0.05)
+    monkeypatch.setattr(calls, "CHUNK_S", 0.05)
 
 
 @pytest.mark.usefixtures("running")
@@ -313,7 +313,7 @@ def test_request_built_before_a_redaction_is_built_again(
         server.script(failure(400, "no"))
         with pytest.raises(ConvokitError):
             face.settle(chat.send("and?"))
-    module, name = (turn, "prepare") if how == "send" else (resume, "prepare_again")
+    module, name = (turn, "prepare") if how == "send" else (resume, "prepare_stored")
     original = getattr(module, name)
     done: list[bool] = []
 
