@@ -21,7 +21,6 @@ from convokit.completion import call as calls
 from convokit.completion import resume, turn
 from convokit.erasure import residue
 from convokit.erasure.removals import ErasureRequest, erase_conversation, redact_message
-from convokit.erasure.samples import make_samples
 from convokit.errors import ConversationBusy, ConvokitError, Interrupted
 from convokit.store import schema
 from convokit.store.engine import WRITE, open_engine, parse_database_url
@@ -163,7 +162,9 @@ def test_file_holds_erased_text_without_secure_delete(sqlite_file: str, server: 
         with engine.execution_options(**{WRITE: True}).begin() as connection:
             assert erase_conversation(connection, "default", chat.id, ErasureRequest(None, None, 1)) is not None  # type: ignore[arg-type]
         engine.dispose()
-        found = residue.truncate_and_search(str(copy), make_samples(texts=[CANARY * 100], documents=[], binaries=[]))
+        found = residue.truncate_and_search(
+            str(copy), residue.make_samples(texts=[CANARY * 100], documents=[], binaries=[])
+        )
         assert bool(found) is (secure == "OFF")
 
 
@@ -241,7 +242,7 @@ def test_search_keeps_sqlites_locks_on_the_file(sqlite_file: str, server: Loopba
 @pytest.mark.parametrize("text", ["short", "東京", 'a "quoted" word\nin 日本語', "x" * 1000, ""])
 def test_samples_cover_every_form_of_a_text(text: str) -> None:
     """At most three samples of 48 bytes for each form, and none below 12 bytes."""
-    found = make_samples(texts=[text], documents=[], binaries=[b"0123456789abcdef"])
+    found = residue.make_samples(texts=[text], documents=[], binaries=[b"0123456789abcdef"])
     assert found[0] == b"0123456789abcdef"
     assert all(12 <= len(piece) <= 48 for piece in found)
     assert len(found) <= 1 + 3 * 3

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from convokit.erasure import flows as flows
     from convokit.erasure import removals as removals
     from convokit.erasure import residue as residue
-    from convokit.erasure import samples as samples
     from convokit.erasure import sql as sql
 else:
     __getattr__ = opened_on_use(
@@ -16,6 +15,5 @@ else:
         "flows",
         "removals",
         "residue",
-        "samples",
         "sql",
     )

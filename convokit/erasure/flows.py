@@ -33,7 +33,6 @@ from convokit.erasure.removals import (
     erase_conversation,
     redact_message,
 )
-from convokit.erasure.samples import MAX_SAMPLES
 from convokit.errors import ConversationBusy, InvalidInput
 from convokit.store import conversations, search_index, turns
 
@@ -61,7 +60,7 @@ class ReceiptBuilder:
         self.conversations += 1
         self.counts.update(result.counts)
         self.entries += result.entries
-        self.samples += result.samples[: MAX_SAMPLES - len(self.samples)]
+        self.samples += result.samples[: residue.MAX_SAMPLES - len(self.samples)]
         self.ids.add(conversation_id)
         if result.prompts is None or self.prompts is None:
             self.prompts = None

@@ -19,7 +19,7 @@ from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import USER, MessageRow
 from convokit.domain.removal import EVERYTHING, RemovalRow
-from convokit.erasure import residue, samples, sql
+from convokit.erasure import residue, sql
 from convokit.errors import ChainBroken, ConversationBusy, NotFound
 from convokit.store import chain, conversations, messages, removal_records, search_index
 
@@ -76,11 +76,11 @@ def redact_message(
     seqs = [row.seq for row in rows]
     turn_ids = {row.turn_id for row in rows if row.turn_id is not None}
     question_turn_ids = {row.turn_id for row in rows if row.turn_id is not None and row.role == USER}
-    unused_blobs = sql.find_unused_blobs(connection, conversation.id, samples.collect_blob_digests(rows), seqs)
+    unused_blobs = sql.find_unused_blobs(connection, conversation.id, residue.collect_blob_digests(rows), seqs)
     calls = _find_affected_calls(connection, conversation.id, rows, turn_ids)
     pins = [seq for seq in conversation.pinned_seqs if seq not in seqs]
     result = RemovalResult(
-        seqs=tuple(seqs), samples=samples.sample_messages(connection, conversation, rows, unused_blobs)
+        seqs=tuple(seqs), samples=residue.sample_messages(connection, conversation, rows, unused_blobs)
     )
     result.counts.update(sql.count_related_rows(connection, conversation.id, seqs, turn_ids, question_turn_ids))
     result.counts.update(
@@ -123,7 +123,7 @@ def erase_conversation(
         return None
     if removal_records.is_erased(connection, conversation.id, conversation.last_entry):
         return RemovalResult(prompts=None)
-    result = RemovalResult(samples=samples.sample_conversation(connection, conversation))
+    result = RemovalResult(samples=residue.sample_conversation(connection, conversation))
     result.counts.update(sql.count_conversation_rows(connection, conversation.id))
     description = (conversation.subject, conversation.title, conversation.metadata, conversation.settings)
     result.counts["conversation"] += any(value is not None for value in (*description, conversation.pins))
