@@ -50,7 +50,7 @@ class CheckpointHead:
     entries: int
     head: str
     """The hash of the last entry (hexadecimal)."""
-    made_at: str = ""
+    checkpoint_created_at: str = ""
     """The time of the checkpoint, for messages to people."""
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.audit.verify import verify
+from convokit.audit.verify import verify_conversation
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import USER, MessageRow
@@ -152,7 +152,7 @@ def check_removal(
     """
     remaining = sql.count_remaining(connection, conversation_id, seqs)
     try:
-        verify(connection, tenant, conversation_id)
+        verify_conversation(connection, tenant, conversation_id)
     except ChainBroken as error:
         return remaining, str(error)
     return remaining, "whole"

@@ -22,8 +22,8 @@ from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.tools import docstrings
 from convokit.tools.arguments import LEFT_OUT, SignatureModel, admits_null
-from convokit.wire.strict_schema import list_violations
-from convokit.wire.structured import to_plain_schema, to_strict_schema
+from convokit.wire.schema_violations import list_violations
+from convokit.wire.strict_schema import to_plain_schema, to_strict_schema
 
 ToolLike = Tool | Callable[..., Any] | Mapping[str, Any]
 """A tool, a Python function, or the API's own object."""

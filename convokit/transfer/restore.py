@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from convokit.audit.verify import verify
+from convokit.audit.verify import verify_conversation
 from convokit.domain import hashchain as chains
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow
@@ -137,7 +137,7 @@ class Restore:
             except IntegrityError:
                 raise ConversationExists(self.source.name, taken(row), line) from None
             written = self._below(connection, row, None if same else ref)
-            verify(connection, place.tenant, row.id)
+            verify_conversation(connection, place.tenant, row.id)
         except InvalidInput as error:
             raise self.source.bad(str(error)) from None
         except ChainBroken as error:

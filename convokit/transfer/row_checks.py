@@ -150,7 +150,7 @@ class Messages:
             last = self._row.last_entry
             raise InvalidInput("removal.number", f"{number} is not an entry behind {self._removed}, up to {last}")
         self._removed = number
-        if not references.is_removal(ref, self._row.last_seq):
+        if not references.is_removal_ref(ref, self._row.last_seq):
             raise InvalidInput("removal.ref", f"{ref[:80]!r} names nothing that can be removed")
 
     def end(self) -> int:
