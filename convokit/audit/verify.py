@@ -18,12 +18,13 @@ from sqlalchemy import Connection
 from convokit.audit import consistency, references, sql
 from convokit.audit.removal_checks import RemovalChecker
 from convokit.domain import hashchain
-from convokit.domain.content import blob_references
-from convokit.domain.conversation import CheckpointHead, ConversationRow, Verified
+from convokit.domain.content import find_blob_references
+from convokit.domain.conversation import ConversationRow
 from convokit.domain.hashchain import Entry
 from convokit.domain.message import MessageRow
 from convokit.domain.replay import compute_prompt_digest
 from convokit.domain.turn import CallRow
+from convokit.domain.verification import CheckpointHead, Verified
 from convokit.errors import ChainBroken
 from convokit.store import chain, conversations, turns
 
@@ -146,7 +147,7 @@ class ChainVerifier:
             self._raise_broken(entry, f"message {entry.ref} is not what was written")
         self._check_position(entry, row)
         if row.parts is not None or row.extra is not None:
-            for digest in blob_references(row.parts, row.extra):
+            for digest in find_blob_references(row.parts, row.extra):
                 self.referring.setdefault(digest, entry.number)
 
     def _check_redacted(self, entry: Entry, row: MessageRow, *, removal: int) -> None:

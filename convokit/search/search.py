@@ -23,9 +23,9 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, write_once_flow
 from convokit.completion.state import KitState, check_schema_flow, require_search
-from convokit.domain.conversation import Page
 from convokit.domain.ids import MAX_SEQ, parse_id
 from convokit.domain.message import ROLES, Message
+from convokit.domain.paging import Page
 from convokit.domain.text import MAX_NUMBER, dump_json, validate_text
 from convokit.errors import InvalidInput, NotFound
 from convokit.search.query import Hit, Query
@@ -192,7 +192,7 @@ def _page(connection: Connection, given: Asked, found: list[_Found]) -> Page[Hit
         hit = Hit.model_construct(
             conversation_id=conversation_id,
             key=each.candidate.key,
-            message=Message.of(conversation_id, rows[each.candidate.place]),
+            message=Message.from_row(conversation_id, rows[each.candidate.place]),
             snippet=snippet,
             marks=marks,
             rank=each.rank,

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from convokit.domain.message import INSTRUCTION_ROLES, extract_text
-from convokit.domain.text import dump_json, plain_json
+from convokit.domain.text import dump_json, to_plain_json
 from convokit.errors import BadRecord, InvalidInput
 from convokit.settings import Limits
 from convokit.transfer import import_file
@@ -97,7 +97,7 @@ class MessagesReader(FormatReader):
         if self._key is not None and self._is_key_used:
             raise InvalidInput("key", "belongs to one conversation, but the file has more; import it without a key")
         self._is_key_used = True
-        digest = hashlib.sha256(dump_json(plain_json("messages", messages)).encode("utf-8")).hexdigest()
+        digest = hashlib.sha256(dump_json(to_plain_json("messages", messages)).encode("utf-8")).hexdigest()
         # The ref of an import entry has this form: source, number of chain entries there (none), hash.
         draft = ConversationDraft(f"messages:0:{digest}")
         draft.set_fields(values, self._limits)

@@ -24,7 +24,7 @@ NOBODY = "http://127.0.0.1:1/v1"
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--temperature", "9"], "temperature"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--temperature", "nan"], "temperature"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--max-output-tokens", "0"], "max_output_tokens"),
-        (["chat", "hi", "-m", "m", "--base-url", NOBODY, "-o", "temprature=1"], "no such request parameter"),
+        (["chat", "hi", "-m", "m", "--base-url", NOBODY, "-o", "temprature=1"], "unknown request parameter"),
         (["chat", "", "-m", "m", "--base-url", NOBODY], "is empty"),
         (["chat", "a\0b", "-m", "m", "--base-url", NOBODY], "NUL"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--key", ""], "is empty"),

@@ -13,7 +13,7 @@ from convokit import Convokit
 from convokit.cli import options
 from convokit.cli.connect import Place, existing_chat, opened
 from convokit.cli.output import bar, note, one_line, out, print_json
-from convokit.domain.conversation import Verified
+from convokit.domain.verification import Verified
 from convokit.errors import ChainBroken, SettingsError
 
 audit = typer.Typer(
