@@ -21,8 +21,8 @@ from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
 from convokit.store import messages, turns
 from convokit.store.turn_start import Written
 from convokit.tokens.counter import count_message
-from convokit.wire import headers, structured
-from convokit.wire.values import reported_cost
+from convokit.wire import headers, structured_output
+from convokit.wire.token_usage import parse_cost_nanousd
 
 _END_MESSAGES = {
     "interrupted": "the reply broke off",
@@ -88,7 +88,7 @@ def end_error(turn: TurnRow, partial: str = "", more: str = "") -> Interrupted:
 
 def make_reply_rows(call: ActiveCall, outcome: Outcome, now: int) -> list[MessageRow]:
     """Write the outcome into the call's row, and return the reply's rows, placed behind the conversation's last message."""
-    reply = call.reader.completion() if call.reader is not None else ParsedReply([])
+    reply = call.parse_reply()
     record_outcome(call, reply, outcome, now)
     choices = [choice for choice in reply.choices if outcome.is_ok or _has_text(choice)]
     rows = [_make_row(call, choice, outcome.status, now) for choice in choices]
@@ -161,8 +161,7 @@ def _split_audio(choice: ReplyChoice) -> tuple[dict[str, Any], list[Blob]]:
 
 def list_audio_blobs(call: ActiveCall) -> list[Blob]:
     """Return the sounds of the call's reply."""
-    choices = call.reader.completion().choices if call.reader is not None else []
-    return [blob for choice in choices if choice.audio for blob in _split_audio(choice)[1]]
+    return [blob for choice in call.parse_reply().choices if choice.audio for blob in _split_audio(choice)[1]]
 
 
 def record_outcome(call: ActiveCall, reply: ParsedReply, outcome: Outcome, now: int) -> None:
@@ -175,7 +174,7 @@ def record_outcome(call: ActiveCall, reply: ParsedReply, outcome: Outcome, now: 
     row.response_id = _mask(call, reply.response_id)
     row.finish_reason = _mask(call, reply.choices[0].finish_reason) if reply.choices else None
     row.service_tier = _mask(call, reply.service_tier)
-    row.cost_nanousd = reported_cost(reply.usage_details, call.head.headers if call.head is not None else {})
+    row.cost_nanousd = parse_cost_nanousd(reply.usage_details, call.head.headers if call.head is not None else {})
     row.details = _mask(call, _encode_details(reply))
     _write_usage(row, _find_usage(call, reply))
     row.salt = hashchain.new_salt()
@@ -216,7 +215,7 @@ def _parse(call: ActiveCall, choice: ReplyChoice) -> Any:
     model = call.request.options.response_model
     if model is None or choice.tool_calls:
         return None
-    return structured.parse_structured(
+    return structured_output.parse_structured(
         model, choice.content, finish_reason=choice.finish_reason, refusal=choice.refusal
     )
 
@@ -238,8 +237,7 @@ def make_reply(call: ActiveCall, written: Written) -> Reply:
     """Return the reply of a finished turn. Raises: ParseFailed if a structure was asked for and the text does not hold it."""
     if not written.rows:
         raise ConvokitError("the server's answer has no choice")
-    assert call.reader is not None
-    parsed_reply, request = call.reader.completion(), call.request
+    parsed_reply, request = call.parse_reply(), call.request
     choice = parsed_reply.choices[0]
     saved = [Message.of(written.conversation.id, row) for row in written.rows]
     return Reply.model_construct(

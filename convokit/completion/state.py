@@ -17,7 +17,7 @@ from convokit.domain.ids import derive_conversation_id
 from convokit.errors import NotFound, SettingsError
 from convokit.settings import UNSET, Limits
 from convokit.store import conversations, migrations
-from convokit.wire.headers import endpoint_url
+from convokit.wire.headers import build_endpoint_url
 
 Result = TypeVar("Result")
 ResolvedCache = dict[str | None, ResolvedOptions]
@@ -58,7 +58,7 @@ class KitState:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", endpoint_url(self.base_url))
+        object.__setattr__(self, "url", build_endpoint_url(self.base_url))
 
 
 @dataclass(slots=True)

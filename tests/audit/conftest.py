@@ -21,4 +21,4 @@ def histories(request: pytest.FixtureRequest) -> Iterator[Histories]:
     made.engine.dispose()
     server.stop()
     if isinstance(held, Postgres):
-        held.drop(database)
+        held.release(database)

@@ -222,6 +222,7 @@ ALTERATIONS: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ALTERATIONS)
 def test_altered_checkpoint_raises_checkpoint_error(
     face: Face, kit_with_history: Any, tmp_path: Path, name: str

@@ -185,6 +185,7 @@ def test_every_reason_has_a_case() -> None:
     assert set(CASES) == set(get_args(Reason))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("reason", CASES)
 def test_diff_names_reason_place_and_sentence(stage: Stage, reason: str) -> None:
     case, place, why = CASES[reason]

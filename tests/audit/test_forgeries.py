@@ -134,6 +134,7 @@ def test_contradicting_rows_are_found(histories: Histories, name: str) -> None:
         assert isinstance(found, ChainBroken), row
 
 
+@pytest.mark.once
 def test_turn_state_and_reply_are_checked(histories: Histories) -> None:
     """A completed turn accepts no other state and no other reply; another turn cannot become completed."""
     for row in read_rows(histories.engine, turn, histories.rich):

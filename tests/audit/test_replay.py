@@ -15,8 +15,7 @@ from convokit.errors import InvalidInput, NotFound
 from convokit.store.schema import blob, completion, message, prompt
 from tests.audit.recordings import GIF, SCENES, Stage, changed, every_call, lookup, redacted
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, failure
-from tests.test_tools import calls
+from tests.support.server import LoopbackServer, calls, failure
 
 
 @pytest.fixture
@@ -193,6 +192,7 @@ ALTERED: dict[str, tuple[Table, Any, dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("what", ALTERED)
 def test_altered_rows_make_the_replay_a_mismatch(stage: Stage, what: str) -> None:
     """Altered rows never raise and never pass as exact. The problem names the row."""

@@ -40,6 +40,7 @@ from tests.audit.tampering import (
     read_rows,
     verify_after,
 )
+from tests.support.selection import Effort
 
 OWNED = [name for name, table in TABLES.items() if "conversation_id" in table.c]
 FRESH = UUID("00000000-0000-7000-8000-00000000000f")
@@ -126,8 +127,9 @@ def _conversation_ids(histories: Histories) -> tuple[UUID, ...]:
     return (histories.rich, histories.erased, histories.open)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("table", [name for name in TABLES if COVERAGE[name].proven])
-def test_changed_columns_are_found(histories: Histories, table: str) -> None:
+def test_changed_columns_are_found(histories: Histories, table: str, effort: Effort) -> None:
     """Every change of a proven column in any row is found, and the error names the row. The database may refuse the change."""
     missed, tried = [], 0
     for conversation_id in _conversation_ids(histories):
@@ -136,7 +138,8 @@ def test_changed_columns_are_found(histories: Histories, table: str) -> None:
         for row in _relevant_rows(histories, table, conversation_id):
             for name in list_proven_columns(TABLES[table], row):
                 column = TABLES[table].c[name]
-                for value in list_other_values(column, row[name], histories.empty, ids):
+                values = list_other_values(column, row[name], histories.empty, ids)
+                for value in values if effort != "quick" else values[tried % (len(values) or 1) :][:1]:
                     error = verify_after(
                         histories.engine, conversation_id, make_update(TABLES[table], row, **{name: value})
                     )

@@ -150,7 +150,7 @@ def seconds(call: Callable[[], Any]) -> tuple[float, float]:
 def main(count: int = 20_000, rounds: int = 3) -> str:
     """Print the table and return it."""
     lines = []
-    with tempfile.TemporaryDirectory() as folder, closing(Postgres()) as server:
+    with tempfile.TemporaryDirectory() as folder, closing(Postgres(durable=True)) as server:
         for name, url in (("SQLite", Files(Path(folder)).migrated()), ("PostgreSQL", server.migrated())):
             found = measure(url, count, rounds)
             bare_s, own_s = found["bare"], found["verify"]

@@ -33,7 +33,7 @@ from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from convokit.transfer import sql as transfer_sql
 from convokit.usage import sql as usage_sql
-from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
+from tests.faults.tenant_pair import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
 
 pair = paired()
 spoilt = paired()

@@ -1,0 +1,402 @@
+"""What comes from elsewhere: ChatGPT's export and message arrays become conversations that go on."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convokit import Limits
+from convokit.context.validity import find_problems
+from convokit.errors import BadRecord, ConversationExists, InvalidInput, SettingsError, TransferFailed
+from convokit.transfer import reader
+from tests.support.chatgpt import PICTURE, PICTURE_NAME, conversation, node, tree
+from tests.support.databases import Files
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer
+
+ID = "6632a1b4-0001-8000-a000-000000000001"
+
+
+def into(face: Face, kit: Any, value: Any, **options: Any) -> Any:
+    """Import a value as JSON, or text as it is."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return face.settle(kit.import_(io.StringIO(text), **options))
+
+
+def said(face: Face, chat: Any) -> list[tuple[str, str]]:
+    """Return the path's messages as role and words."""
+    return [(each.role, each.text) for each in face.settle(chat.messages())]
+
+
+def goes_on(face: Face, chat: Any, server: LoopbackServer) -> list[Any]:
+    """Send a message and return what was sent: it must be a valid request, and the chain whole afterwards."""
+    assert face.settle(chat.send("go on")).text == "echo: go on"
+    face.settle(chat.verify())
+    sent: list[Any] = server.requests[-1].body["messages"]
+    assert find_problems(sent) == []
+    return sent
+
+
+def test_a_chatgpt_conversation_keeps_its_branches(
+    face: Face, kit: Any, server: LoopbackServer, tmp_path: Path
+) -> None:
+    """Every node with words is a message, on the branch it was on; the chat stands where it stood; nodes without are not."""
+    (tmp_path / PICTURE_NAME).write_bytes(PICTURE)
+    (tmp_path / "conversations.json").write_text(json.dumps([conversation()]), "utf-8")
+    found = face.settle(kit.import_(tmp_path / "conversations.json", format="chatgpt"))
+    assert (found.conversations, found.messages, found.skipped) == (1, 12, 0)
+    chat = kit.chat(f"chatgpt:{ID}")
+    (listed,) = face.settle(kit.conversations())
+    assert (listed.title, listed.last_seq) == ("猫とポート80", 12)
+    assert f"{listed.created_at:%Y-%m-%d}" == "2024-05-01"
+    assert said(face, chat) == [
+        ("developer", "The user is an administrator.\nAnswer in one sentence."),
+        ("user", "この写真は何ですか?"),
+        ("assistant", "猫です。"),
+        ("user", "Which process listens on port 80? Run it."),
+        ("assistant", ""),
+        ("tool", "nginx"),
+        ("tool", "[image file_00]"),
+        ("assistant", "nginx listens on it."),
+    ]
+    parents = {each["seq"]: each.get("parent_seq") for each in _rows(face, kit, "message")}
+    assert [seq for seq, parent in parents.items() if list(parents.values()).count(parent) > 1] == [4, 7, 11, 12]
+    results = [each.tool_call_id for each in face.settle(chat.messages()) if each.role == "tool"]
+    assert results == ["call_call", "call_call"]  # the second is kept with its call, and not sent
+    sent = goes_on(face, chat, server)
+    assert [each["role"] for each in sent].count("tool") == 1
+    assert sent[1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert json.loads(sent[4]["tool_calls"][0]["function"]["arguments"]) == {"input": "print(ports()[80])"}
+
+
+def _rows(face: Face, kit: Any, kind: str) -> list[dict[str, Any]]:
+    file = io.StringIO()
+    face.settle(kit.export(file))
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    return [line[kind] for line in lines if kind in line]
+
+
+@pytest.mark.parametrize("changed", [None, 1_600_000_000.0, 1_800_000_000.0])
+def test_no_message_is_newer_than_its_conversation(face: Face, kit: Any, changed: float | None) -> None:
+    """Whatever a file says of when a conversation last changed: a search looks back from there."""
+    into(face, kit, [{**conversation(), "update_time": changed}], format="chatgpt")
+    newest = max(each.created_at for each in face.settle(kit.chat(f"chatgpt:{ID}").messages()))
+    stored = face.settle(kit.conversations()).items[0].updated_at
+    assert stored == max(newest, datetime.fromtimestamp(changed or 0, UTC))
+    assert len(face.settle(kit.search("nginx"))) > 0
+
+
+def test_an_imported_conversation_can_be_edited_and_asked_again(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """What came in has branches like any other: its leaves are listed, a question is edited, a reply made again."""
+    into(face, kit, [conversation()], format="chatgpt")
+    chat = kit.chat(f"chatgpt:{ID}")
+    assert {each.text for each in face.settle(chat.leaves())} > {"nginx listens on it.", "It is nginx."}
+    asked = next(each for each in face.settle(chat.messages()) if each.text.startswith("Which process"))
+    assert len(face.settle(chat.siblings(asked))) == 2
+    assert face.settle(chat.regenerate()).text == "echo: Which process listens on port 80? Run it."
+    assert face.settle(chat.edit(asked, "And now?")).text == "echo: And now?"
+    assert find_problems(server.requests[-1].body["messages"]) == []
+    face.settle(chat.verify())
+
+
+def test_chatgpt_in_out_and_in_again_is_unchanged(
+    face: Face, kit: Any, files: Files, server: LoopbackServer, tmp_path: Path
+) -> None:
+    """Imported, exported and imported elsewhere, every message is what it was, and what is exported from there as well."""
+    (tmp_path / PICTURE_NAME).write_bytes(PICTURE)
+    (tmp_path / "conversations.json").write_text(json.dumps([conversation()], ensure_ascii=False), "utf-8")
+    face.settle(kit.import_(tmp_path / "conversations.json", format="chatgpt"))
+    face.settle(kit.export(tmp_path / "out.jsonl"))
+    other = face.kit(files.empty(), model="loop-1", base_url=server.url)
+    face.settle(other.migrate())
+    face.settle(other.import_(tmp_path / "out.jsonl"))
+    for kind in ("message", "blob"):
+        assert _rows(face, other, kind) == _rows(face, kit, kind) != []
+    chats = [each.chat(f"chatgpt:{ID}") for each in (kit, other)]
+    assert said(face, chats[0]) == said(face, chats[1])
+    assert goes_on(face, chats[0], server) == goes_on(face, chats[1], server)
+
+
+def test_a_picture_that_is_not_there_is_named(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Without the export's folder a picture is a text that says which it was."""
+    into(face, kit, [conversation()], format="chatgpt")
+    assert "[image file-Ab3dEf7hIj]\nこの写真は何ですか?" in [text for _, text in said(face, kit.chat(f"chatgpt:{ID}"))]
+    goes_on(face, kit.chat(f"chatgpt:{ID}"), server)
+
+
+def test_a_repeated_import_doubles_nothing(face: Face, kit: Any) -> None:
+    """The same file again changes nothing; a conversation that has changed there meanwhile is said to be another one."""
+    value = [conversation(), conversation("6632a1b4-0002-8000-a000-000000000002", "two")]
+    assert into(face, kit, value, format="chatgpt").conversations == 2
+    found = into(face, kit, value, format="chatgpt")
+    assert (found.conversations, found.unchanged) == (0, 2)
+    value[1]["title"] = "another"
+    with pytest.raises(ConversationExists, match="conversation chatgpt:6632a1b4-0002-8000-a000-000000000002"):
+        into(face, kit, value, format="chatgpt")
+    assert len(face.settle(kit.conversations())) == 2
+
+
+BROKEN: dict[str, tuple[Any, str]] = {
+    "no tree": (lambda it: it["mapping"]["root"].update(parent="a3b"), "15 nodes are their own parents"),
+    "no mapping": (lambda it: it.update(mapping=None), "is not one of ChatGPT's: it has no mapping of nodes"),
+    "no id": (lambda it: [it.pop("id"), it.pop("conversation_id")], "conversation_id: is missing"),
+    "a role": (
+        lambda it: it["mapping"]["a1"]["message"]["author"].update(role="critic"),
+        "a1.message.role: 'critic' is",
+    ),
+    "no author": (
+        lambda it: it["mapping"]["a1"]["message"].update(author=None),
+        "an object with an author and content",
+    ),
+    "a NUL": (
+        lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=["a\x00b"]),
+        "mapping.a1.message.content: holds NUL",
+    ),
+    "a surrogate": (lambda it: it.update(title="\ud800"), "title: holds a lone surrogate"),
+    "a long title": (lambda it: it.update(title="x" * 600), "title: 600 characters is over the limit of 512"),
+    "no text": (lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=[7]), "neither text nor an object"),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_bad_conversation_is_named_and_skipped_when_asked(face: Face, kit: Any, name: str) -> None:
+    """A conversation that cannot be kept is an error with its line; skipped, the others come in and it does not at all."""
+    spoil, match = BROKEN[name]
+    bad, good = conversation(), conversation("6632a1b4-0002-8000-a000-000000000002")
+    spoil(bad)
+    text = "[\n" + json.dumps(bad) + ",\n" + json.dumps(good) + "\n]"
+    with pytest.raises(BadRecord, match=match) as caught:
+        into(face, kit, text, format="chatgpt")
+    assert caught.value.line == 2
+    assert len(face.settle(kit.conversations())) == 0
+    found = into(face, kit, text, format="chatgpt", on_error="skip")
+    assert (found.conversations, found.skipped, found.problems[0].line) == (1, 1, 2)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "line 1: is not a JSON array"),
+        ("{}", "line 1: is not a JSON array"),
+        ("[{", "is not JSON: Expecting property name"),
+        ("[1 2]", "is not JSON: expected a comma"),
+        ("[1,]", "is not JSON: a value is missing"),
+        ("[" * 100_000, "is not JSON"),
+        ('[{"a": NaN}]', "is not JSON"),
+        ("[1] x", "something follows the array"),
+        ("\x00", "is not a JSON array"),
+    ],
+)
+def test_what_is_no_json_is_refused(face: Face, kit: Any, text: str, match: str) -> None:
+    """A file that is something else, or ends too early, is an error that says so; skipping ends there."""
+    with pytest.raises(BadRecord):
+        into(face, kit, text, format="chatgpt")
+    found = into(face, kit, text, format="chatgpt", on_error="skip")
+    assert found.conversations == 0
+    assert match in f"line {found.problems[-1].line}: {found.problems[-1].problem}"
+
+
+def test_what_was_read_before_a_cut_stays(face: Face, kit: Any) -> None:
+    """A file that was cut off gives its whole conversations, in either way; the cut is an error, or reported."""
+    ids = [f"6632a1b4-000{number}-8000-a000-000000000000" for number in range(3)]
+    text = json.dumps([conversation(each) for each in ids])[:-300]
+    with pytest.raises(BadRecord, match="is not JSON"):
+        into(face, kit, text, format="chatgpt")
+    found = into(face, kit, text, format="chatgpt", on_error="skip")
+    assert (found.conversations, found.unchanged, found.skipped) == (0, 2, 1)
+
+
+def test_message_arrays_become_conversations(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Tool calls, pictures, refusals and names are kept; a first developer message is the chat's own prompt."""
+    url = "data:image/png;base64,iVBORw0KGgo="
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    given = [
+        {"role": "system", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "見て"}, {"type": "image_url", "image_url": {"url": url}}],
+        },
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "42"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        {"role": "developer", "content": "Be longer."},
+        {"role": "user", "content": "why?", "name": "Ada"},
+    ]
+    assert into(face, kit, given, format="messages", key="m").messages == 6
+    sent = goes_on(face, kit.chat("m"), server)
+    assert sent[0] == {"role": "system", "content": "Be brief."}
+    assert sent[1]["content"][1]["image_url"]["url"] == url
+    assert sent[2]["tool_calls"] == [call]
+    assert [each["role"] for each in sent[3:]] == ["tool", "assistant", "system", "user", "user"]
+
+
+def test_lines_of_messages_are_conversations_each(face: Face, kit: Any) -> None:
+    """A line may be an array or an object with key, title, subject and metadata; a bad line is skipped, the rest comes in."""
+    lines = [
+        '{"messages": [{"role": "user", "content": "a"}], "key": "a", "title": "題", "subject": "p", "metadata": {"x": 1}}',
+        '[{"role": "user", "content": "b"}, {"role": "assistant", "content": "B"}]',
+        "",
+        "{nonsense",
+        '[{"role": "user", "content": 7}]',
+        '{"messages": [{"role": "nobody", "content": "c"}]}',
+        '[{"role": "user", "content": "d"}]',
+    ]
+    text = "\n".join(lines)
+    with pytest.raises(BadRecord, match="line 4: is not JSON"):
+        into(face, kit, text, format="messages")
+    found = into(face, kit, text, format="messages", on_error="skip")
+    assert (found.conversations, found.unchanged) == (1, 2)
+    assert [(each.line, each.problem.partition(":")[0]) for each in found.problems] == [
+        (4, "is not JSON"),
+        (5, "messages[0].content"),
+        (6, "messages[0].role"),
+    ]
+    listed = {each.key: each for each in face.settle(kit.conversations())}
+    assert (listed["a"].title, listed["a"].subject, listed["a"].metadata) == ("題", "p", {"x": 1})
+    assert len(listed) == 2
+    assert len(face.settle(kit.conversations())) == 3
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_document_may_hold_one_conversation_or_several(
+    face: Face, kit: Any, indent: int | None, count: int
+) -> None:
+    """An array of messages is one conversation, an array of arrays or of objects several; the layout does not matter."""
+    one = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    value: Any = one if count == 1 else [one, {"messages": [*one, *one], "key": "k"}, [*one, one[0]]]
+    assert into(face, kit, json.dumps(value, indent=indent), format="messages").conversations == count
+
+
+POISON: dict[str, list[dict[str, Any]]] = {
+    "an orphaned result": [
+        {"role": "user", "content": "a"},
+        {"role": "tool", "tool_call_id": "nobody's", "content": "x"},
+    ],
+    "a call without a result": [
+        {"role": "user", "content": "a"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {"a": 1}}}],
+        },
+    ],
+    "empty messages": [
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": []},
+        {"role": "assistant", "content": [{"type": "text", "text": ""}]},
+    ],
+    "an answer first": [{"role": "assistant", "content": "hello"}],
+    "instructions alone": [{"role": "developer", "content": "be"}],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_no_import_keeps_a_conversation_from_going_on(face: Face, kit: Any, server: LoopbackServer, name: str) -> None:
+    """Whatever an array held that the API would refuse: it is stored, and the next request is valid all the same."""
+    into(face, kit, POISON[name], format="messages", key="k")
+    goes_on(face, kit.chat("k"), server)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("message", "match"),
+    [
+        ({"role": "user", "content": "a\x00b"}, r"messages\[0\].*NUL"),
+        ({"role": "user", "content": "\ud800"}, r"messages\[0\].*surrogate"),
+        ({"role": "user", "content": "x" * 2000}, "2,000 bytes is over the limit of 1,000 .Limits.message_bytes"),
+        ({"role": "assistant", "content": "", "tool_calls": [{"id": "c"}]}, r"\[0\].tool_calls: None is not 1 to 64"),
+        ({"role": "assistant", "content": "", "tool_calls": 7}, r"messages\[0\].tool_calls: must be a list"),
+        ({"role": "user", "content": "", "tool_calls": [{"id": "c"}]}, "only an assistant message calls tools"),
+        ({"role": "tool", "content": "x"}, "tool_call_id: is missing"),
+        ({"role": "assistant", "function_call": {}}, "is of an older API"),
+        ({"role": "function", "content": "x"}, "'function' is not one of"),
+        ({"role": "assistant", "content": [{"type": "image_url"}]}, "holds text and nothing else"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]},
+            r"content\[0\].image_url.url",
+        ),
+        ({"role": "user", "content": "x", "name": "a b"}, "messages.0..name"),
+        ("x", "must be an object, not str"),
+    ],
+)
+def test_a_message_that_cannot_be_kept_is_named(face: Face, kit: Any, database: str, message: Any, match: str) -> None:
+    """What no backend can hold, what is too long, what the API refuses in a message: an error with its place."""
+    small = face.kit(database, model="m", limits=Limits(message_bytes=1000))
+    with pytest.raises(BadRecord, match=match):
+        into(face, small, [message], format="messages")
+    assert len(face.settle(kit.conversations())) == 0
+
+
+def test_messages_are_counted_as_the_kit_counts(face: Face, database: str) -> None:
+    """Tokens are counted by the kit's own counter, along the path of each branch, also where no model is named."""
+
+    class Words:
+        name = "words"
+
+        def count(self, text: str) -> int:
+            return len(text.split())
+
+    kit = face.kit(database, model="m", counter=Words())
+    into(face, kit, [conversation()], format="chatgpt")
+    rows = {each["seq"]: each for each in _rows(face, kit, "message")}
+    for row in rows.values():
+        assert row["counter"] == "words"
+        before = rows[row["parent_seq"]]["path_tokens"] if "parent_seq" in row else 0
+        assert row["path_tokens"] == before + row["tokens"] > 0
+        follows = row.get("parent_seq") == row["seq"] - 1
+        assert row["run_start_seq"] == (rows[row["parent_seq"]]["run_start_seq"] if follows else row["seq"])
+    assert into(face, face.kit(database), [{"role": "user", "content": "x"}], format="messages").messages == 1
+
+
+@pytest.mark.once
+def test_wrong_arguments_are_refused_before_a_file_is_opened(face: Face, kit: Any) -> None:
+    """Another format, another policy, a key where it says nothing: clear errors."""
+    with pytest.raises(SettingsError, match="format: must be one of jsonl, chatgpt, messages"):
+        into(face, kit, [], format="csv")
+    with pytest.raises(SettingsError, match="on_error"):
+        into(face, kit, [], format="messages", on_error="ignore")
+    with pytest.raises(InvalidInput, match="key: is for messages"):
+        into(face, kit, [], format="chatgpt", key="k")
+    with pytest.raises(InvalidInput, match="key: is empty"):
+        into(face, kit, [], format="messages", key="")
+    with pytest.raises(BadRecord, match="names one conversation, and this is the second"):
+        into(face, kit, '[{"role":"user","content":"a"}]\n[{"role":"user","content":"b"}]', format="messages", key="k")
+    with pytest.raises(TransferFailed, match="cannot be read"):
+        face.settle(kit.import_("no such file", format="chatgpt"))
+
+
+def test_a_file_need_not_end_with_its_letters(face: Face, kit: Any, tmp_path: Path) -> None:
+    """UTF-8 with or without a byte order mark, characters cut by a block's end, and bytes that are none: read, or refused."""
+    path = tmp_path / "conversations.json"
+    nodes = [node("a", None, "user", "猫" * 70_000), node("b", "a", "assistant", "はい")]
+    value = {"id": "x", "title": "t", "mapping": tree(*nodes), "current_node": "b"}
+    path.write_text(json.dumps([value], ensure_ascii=False), "utf-8-sig")
+    assert face.settle(kit.import_(path, format="chatgpt")).messages == 2
+    assert face.settle(kit.chat("chatgpt:x").messages())[0].text == "猫" * 70_000
+    path.write_bytes(b'[{"id": "\xff"}]')
+    with pytest.raises(BadRecord, match="is not UTF-8 text"):
+        face.settle(kit.import_(path, format="chatgpt"))
+
+
+def test_an_array_that_is_too_long_for_one_conversation_is_not_held(
+    face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One conversation over many lines is read up to the most a record may take, and refused; many such ones are not."""
+    monkeypatch.setattr(reader, "RECORD_CHARS", 200_000)
+    message = json.dumps({"role": "user", "content": "x" * 1000})
+    file = io.StringIO("[\n" + ",\n".join([message] * 2000) + "\n]")
+    with pytest.raises(BadRecord, match="line 2: one conversation is over 200,000 characters long"):
+        face.settle(kit.import_(file, format="messages"))
+    assert 200_000 < file.tell() < 500_000
+    talks = ",\n".join(f'{{"key": "{number}", "messages": [{message}]}}' for number in range(400))
+    assert face.settle(kit.import_(io.StringIO(f"[\n{talks}\n]"), format="messages")).conversations == 400
