@@ -16,6 +16,7 @@ from convokit.domain.ids import new_id
 from convokit.store import chain
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.benchmarks.verify import fill
+from tests.support.selection import Effort
 
 
 @pytest.fixture
