@@ -24,7 +24,7 @@ def build_table() -> str:
 def test_coverage_table_matches_the_declarations(checkout: Path) -> None:
     """docs/explanation/audit.md has the table of tests/audit/column_coverage.py, which the tampering tests use."""
     page = (checkout / "docs" / "explanation" / "audit.md").read_text("utf-8")
-    assert between(page, "coverage") == build_table(), "python -m tests.audit.test_page writes it"
+    assert between(page, "coverage") == build_table(), "python -m tests.docs.test_coverage_table writes it"
 
 
 if __name__ == "__main__":
