@@ -121,8 +121,9 @@ class ReplyParser:
         if beside != self._beside or not isinstance(choices, list):
             if is_error_payload(chunk):
                 raise build_payload_error(chunk, partial=self.text)
+            count_chars(beside, depth=-1)  # raises if a value is nested too deeply to be compared with the next one
             for key, value in beside.items():
-                if value is not None:
+                if value is not None and key not in _DROPPED_KEYS:
                     self._merge_beside_choices(key, value)
             self._beside = beside
         return events
@@ -138,15 +139,14 @@ class ReplyParser:
         return choice
 
     def _merge_beside_choices(self, key: str, value: Any) -> None:
-        chars = count_chars(value)  # raises if the value is nested too deeply to be compared with the next one
         if key in _FIRST_VALUE_KEYS or key in _LAST_VALUE_KEYS:
             # Azure sends these keys empty in its first chunk: an empty value does not count as the first.
             if isinstance(value, (str, int, float)) and (key in _LAST_VALUE_KEYS or not self._top.get(key)):
                 self._top[key] = value
         elif key == "usage" and isinstance(value, dict):
             self._usage = value
-        elif key not in _DROPPED_KEYS:
-            self._extra_chars += chars - count_chars(self._extra.get(key))
+        elif self._extra.get(key) != value:
+            self._extra_chars += count_chars(value) - count_chars(self._extra.get(key))
             self._extra[key] = value
 
 
