@@ -167,28 +167,6 @@ def require_search(kit: KitState) -> None:
         )
 
 
-def read_conversation_flow(
-    kit: KitState, chat: ChatRef, read: Callable[[Connection, str, UUID], Result | None]
-) -> Flow[Result]:
-    """Run a reading function over the chat's conversation. Raises: NotFound if it returns None."""
-    conversation_id = yield from identify_flow(kit, chat)
-    found = yield from read_flow(read, kit.tenant, conversation_id)
-    if found is None:
-        raise not_found(chat)
-    return found
-
-
-def read_branch_flow(
-    kit: KitState, chat: ChatRef, read: Callable[[Connection, str, UUID, int], Result | None]
-) -> Flow[Result]:
-    """Run a reading function over the chat's conversation and branch. Raises: NotFound if it returns None."""
-    conversation_id = yield from identify_flow(kit, chat)
-    found = yield from read_flow(read, kit.tenant, conversation_id, chat.branch)
-    if found is None:
-        raise not_found(chat)
-    return found
-
-
 def read_tenant_flow(kit: KitState, read: Callable[[Connection, str], Result]) -> Flow[Result]:
     """Run a reading function over all conversations of the tenant."""
     yield from check_schema_flow(kit)

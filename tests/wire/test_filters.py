@@ -10,7 +10,7 @@ from convokit.domain.reply import ParsedReply, ReplyChoice
 from convokit.errors import ContentFiltered
 from convokit.wire import error_mapping
 
-from .test_failure import openai, told
+from .test_errors import openai, told
 
 AZURE = {
     "error": {

@@ -9,7 +9,7 @@ import pytest
 from convokit.errors import ContextOverflow, RateLimited, Rejected
 from convokit.wire import error_mapping
 
-from .test_failure import openai, told
+from .test_errors import openai, told
 
 OVERFLOWS = [
     (

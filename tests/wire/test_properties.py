@@ -16,6 +16,7 @@ from convokit.domain.reply import ParsedReply
 from convokit.errors import ConvokitError
 from convokit.wire import error_mapping
 from convokit.wire.reply_parser import ReplyParser
+from tests.support.selection import examples
 
 from .vectors import parse, reader, sse
 
@@ -121,6 +122,7 @@ def kept(completion: ParsedReply) -> dict[str, Any]:
     return found
 
 
+@examples(cost=3)
 @given(st.data(), st.lists(st.tuples(MESSAGE, FINISH), min_size=1, max_size=2), TOP)
 def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
     data: st.DataObject, choices: list[tuple[dict[str, Any], str]], top: dict[str, Any]
@@ -182,6 +184,7 @@ def test_random_json_raises_only_convokits_errors(values: list[Any], streaming: 
     json.dumps(kept(found.build_reply()), allow_nan=False).encode()
 
 
+@examples(cost=3)
 @given(st.lists(st.dictionaries(KEYS, JSON, max_size=6), max_size=4))
 def test_random_chunks_raise_only_convokits_errors(chunks: list[dict[str, Any]]) -> None:
     parser = ReplyParser()

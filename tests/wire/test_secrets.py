@@ -7,7 +7,7 @@ import pytest
 from convokit.errors import ModelError
 from convokit.wire import error_mapping
 
-from .test_failure import NOW, openai, told
+from .test_errors import NOW, openai, told
 
 KEYS = [
     "sk-proj-abcDEF123456789_xyz",
