@@ -228,10 +228,10 @@ class AsyncConvokit:
         meaning its beginning in UTC; `key` keeps to one conversation, `subject` to a person's. What the server said a call cost
         counts first, then `prices` by model name, then the lists of the `prices` extra. Raises: InvalidInput, NotFound.
         """
-        answer = usage.report.question(
-            self._state.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices
+        flow = usage.report.usage_flow(
+            self._state, by=by, since=since, until=until, key=key, subject=subject, prices=prices
         )
-        return await self._runtime.run(read_tenant_flow(self._state, answer))
+        return await self._runtime.run(flow)
 
     async def export(
         self,
@@ -290,9 +290,7 @@ class AsyncConvokit:
         Against a checkpoint, a conversation that it knows and that is not there is one of these; later ones are no fault.
         `progress` is called with how many are done, and how many there are. Raises: CheckpointError.
         """
-        flow = audit.flows.every(
-            self._state, audit.verify.verify, audit.checkpoint.known(against, key), broken, progress
-        )
+        flow = audit.flows.verify_all_flow(self._state, against=against, key=key, broken=broken, progress=progress)
         return await self._runtime.run(flow)
 
     async def checkpoint(self, *, key: str | bytes, to: str | Path | IO[str] | None = None) -> Checkpoint:
@@ -302,7 +300,7 @@ class AsyncConvokit:
         it is written to, a line for each conversation; else it is kept in memory, as the result's `text`. Raises:
         CheckpointError when the file cannot be written, SettingsError.
         """
-        return await self._runtime.run(audit.flows.checkpoint(self._state, audit.checkpoint.Signing(key, to)))
+        return await self._runtime.run(audit.flows.checkpoint_flow(self._state, key=key, to=to))
 
     async def recover(self) -> list[Recovered]:
         """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from convokit.audit.verify import verify
+from convokit.audit.verify import verify_conversation
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow
@@ -131,7 +131,7 @@ class Restorer:
             if not sql.create_conversation(connection, row, import_ref, self._file.name, line):
                 return RecordResult(unchanged=True)
             count = self._write_rows(connection, row, import_ref)
-            verify(connection, target.tenant, row.id)
+            verify_conversation(connection, target.tenant, row.id)
         except InvalidInput as error:
             raise self._file.make_error(str(error)) from None
         except ChainBroken as error:

@@ -161,7 +161,7 @@ class RowChecker:
             expected = f"must be from {self._last_removal + 1} to {self._row.last_entry}"
             raise InvalidInput("removal.number", f"{expected}, not {number}")
         self._last_removal = number
-        if not references.is_removal(ref, self._row.last_seq):
+        if not references.is_removal_ref(ref, self._row.last_seq):
             raise InvalidInput("removal.ref", f"{ref[:80]!r} is not a message or API call of the conversation")
 
     def finish(self) -> int:
@@ -221,7 +221,7 @@ class RemovalChecker:
     def check(self, kind: str, row: Mapping[str, Any]) -> None:
         """Keep a removal, or compare an entry. Raises: BadRecord."""
         if kind == "removal":
-            self._expected[row["number"]] = self._file.line, RemovalRow(**row).leaf()
+            self._expected[row["number"]] = self._file.line, RemovalRow(**row).hash_input()
         elif kind == "entry":
             line, expected = self._expected.pop(row["number"], (None, None))
             if expected is None:
