@@ -84,14 +84,14 @@ class Terminal:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
-    def wait_for(self, text: str, timeout_s: float = 20.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = 60.0) -> None:
         """Wait until `text` shows up behind what was waited for before."""
         deadline = time.monotonic() + timeout_s
         while (found := self.seen.find(text, self._from)) < 0:
             assert self._more(deadline), f"{text!r} never came; the terminal shows {self.seen[-1000:]!r}"
         self._from = found + len(text)
 
-    def end(self, timeout_s: float = 20.0) -> int:
+    def end(self, timeout_s: float = 60.0) -> int:
         """Return the exit code, once it ends."""
         deadline = time.monotonic() + timeout_s
         while self._more(deadline):

@@ -87,8 +87,8 @@ def test_mistakes(cli: CommandLine, key: str, tmp_path: Path) -> None:
     short = tmp_path / "short"
     short.write_text("short\n")
     assert "16 or more" in cli.mistake("audit", "checkpoint", "--key-file", str(short))
-    assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path / "none"))
-    assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path))
+    assert "cannot read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path / "none"))
+    assert "cannot read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path))
     assert "cannot be written" in cli.mistake(
         "audit", "checkpoint", "--key-file", key, "-o", str(tmp_path / "no" / "c")
     )

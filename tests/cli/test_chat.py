@@ -100,7 +100,7 @@ def test_a_reply_that_breaks_off_is_kept(cli: CommandLine, server: LoopbackServe
     result = cli.chat("--key", "k", "count", code=1)
     assert result.stdout == "one two \n"
     kept, error = result.stderr.splitlines()[:2]
-    assert kept == "the reply broke off: what came is kept"
+    assert kept == "the reply broke off: the partial reply is saved"
     assert error.startswith("error: ")
     assert [message["status"] for message in cli.json("show", "k")["messages"]] == ["complete", "partial"]
 

@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 from convokit import Convokit
-from convokit.cli.commands import usage
+from convokit.usage import prices
 from tests.cli.conftest import CommandLine, Terminal
 from tests.support.server import LoopbackServer, completion, failure
 
@@ -45,9 +45,9 @@ def test_a_table_with_bars_and_a_total(talked: CommandLine) -> None:
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert [line.split()[0] for line in shown.stdout.splitlines()] == ["day", today]
     assert "12k" in shown.stdout
-    assert "█" in shown.stdout
+    assert "━" in shown.stdout
     assert "+?" in shown.stdout
-    assert "1 calls without figures" in shown.stderr
+    assert "1 calls have no figures" in shown.stderr
     models = talked("usage", "--by", "model").stdout.splitlines()
     assert [line.split()[0] for line in models] == ["model", "gpt-6-luna", "nobody-knows", "total"]
     assert " ? " in models[2]
@@ -108,8 +108,7 @@ def test_since_and_until(talked: CommandLine) -> None:
 
 def test_without_the_extra_it_says_what_to_install(talked: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no price list is installed one line says how to get one, and what servers said is still shown."""
-    for module in (usage, __import__("convokit.usage.prices", fromlist=["x"])):
-        monkeypatch.setattr(module, "is_installed", lambda: False)
+    monkeypatch.setattr(prices, "is_installed", lambda: False)
     shown = talked("usage")
     assert "pip install 'convokit-sql[prices]'" in shown.stderr
     assert "$1.50+?" in shown.stdout

@@ -32,7 +32,7 @@ def test_current_prints_the_revision(cli: CommandLine, tmp_path: Path) -> None:
 
 def test_check_compares_the_tables(cli: CommandLine) -> None:
     """Exit code 0 when they are what the code expects, 1 with a list when not."""
-    assert cli("db", "check").stdout == "the tables are what this code expects\n"
+    assert cli("db", "check").stdout == "the tables match this release\n"
     file = sqlite3.connect(str(make_url(cli.database).database))
     file.execute("ALTER TABLE convokit_message DROP COLUMN name")
     file.close()

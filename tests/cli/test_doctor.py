@@ -98,7 +98,7 @@ def test_the_namesake_is_found(cli: CommandLine, tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(str(info.parent))
     checks = _checks(cli, code=1)
     assert checks["namesake"]["status"] == "fail"
-    assert "environment of its own" in checks["namesake"]["do"]
+    assert "separate environment" in checks["namesake"]["do"]
 
 
 @pytest.mark.parametrize(
@@ -119,4 +119,4 @@ def test_the_namesake_is_found(cli: CommandLine, tmp_path: Path, monkeypatch: py
 )
 def test_sqlite_versions_with_the_wal_reset_bug_are_warned_of(version: tuple[int, int, int], status: str) -> None:
     """From 3.7.0 to 3.51.2, but for the repaired 3.44 and 3.50."""
-    assert doctor.sqlite_check(version).status == status
+    assert doctor.check_sqlite(version).status == status

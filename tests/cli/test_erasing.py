@@ -39,7 +39,14 @@ def test_it_asks_before_it_erases(talked: CommandLine) -> None:
     assert in_rows(talked.database, f"{WORDS} one")
     done = talked("erase", "one", "--reason", "asked for", given="y\n")
     assert in_rows(talked.database, f"{WORDS} one") == []
-    for said in ("messages", "salts of digests", "why:", "asked for", "whole", "gone from the file and its log"):
+    for said in (
+        "messages",
+        "salts of digests",
+        "reason:",
+        "asked for",
+        "whole",
+        "removed from the database file and its log",
+    ):
         assert said in done.stdout
 
 
@@ -47,7 +54,7 @@ def test_a_dry_run_only_counts(talked: CommandLine) -> None:
     """It asks nothing, prints the counts, and everything is still there."""
     found = talked.json("erase", "one", "--dry-run")
     assert (found["dry_run"], found["removed"]["message"], found["complete"]) == (True, 2, True)
-    assert "would go" in talked("erase", "--subject", "花子", "--dry-run").stdout
+    assert "to remove" in talked("erase", "--subject", "花子", "--dry-run").stdout
     assert in_rows(talked.database, f"{WORDS} one")
 
 
@@ -98,8 +105,8 @@ def test_what_is_left_to_do_is_a_failure(talked: CommandLine, monkeypatch: pytes
     with closing(sqlite3.connect(str(make_url(talked.database).database), isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM convokit_message").fetchall()
-        assert "run it again later" in talked("erase", "one", "--yes", code=1).stdout
-    assert "gone from the file" in talked("erase", "one", "--yes").stdout
+        assert "run this again later" in talked("erase", "one", "--yes", code=1).stdout
+    assert "removed from the database file" in talked("erase", "one", "--yes").stdout
 
 
 @pytest.mark.parametrize(

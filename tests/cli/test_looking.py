@@ -147,7 +147,7 @@ def test_context_shows_what_stays_out(cli: CommandLine) -> None:
     assert found["messages"][-1] == {"role": "user", "content": "次は?"}
     assert found["report"]["start"] > 1
     shown = _STYLE.sub("", cli("context", "k", "--text", "次は?", env=NARROW).stdout)
-    assert "tokens before it stay out" in " ".join(shown.split())
+    assert "tokens before it are left out" in " ".join(shown.split())
     assert max(map(cell_len, shown.splitlines())) <= 60
 
 
@@ -172,7 +172,7 @@ def test_context_shows_the_summary(cli: CommandLine, server: LoopbackServer) -> 
 def test_context_shows_when_the_cut_moves_and_what_is_cached(cli: CommandLine, server: LoopbackServer) -> None:
     """The model, how far the window's start is from moving, the prompt's stable beginning, and what the last call took."""
     cli.chat("--key", "k", "-p", "Be brief.", "first")
-    assert "cache: nothing expected" in cli("context", "k", "--model", "another").stdout
+    assert "cache: no hit expected" in cli("context", "k", "--model", "another").stdout
     reported = {"prompt_tokens": 1500, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1234}}
     server.script(completion("二番目", usage={**reported, "total_tokens": 1503}))
     cli.chat("--key", "k", "--no-stream", "second")
@@ -181,9 +181,12 @@ def test_context_shows_when_the_cut_moves_and_what_is_cached(cli: CommandLine, s
     assert report["last_call"]["cached_tokens"] == 1234
     assert 0 < report["last_call"]["expected_tokens"] < report["stable_tokens"] < report["tokens"]
     shown = cli("context", "k", "--text", "third").stdout
-    assert "tokens of loop-1: " in shown
+    assert "tokens of loop-1, counted by" in shown
     assert f"; its start moves after {report['moves_in_tokens']:,} more tokens of messages" in shown
-    assert f"cache: the first {report['stable_tokens']:,} of {report['tokens']:,} prompt tokens" in shown
+    assert (
+        f"cache: the previous request had the first {report['stable_tokens']:,} of {report['tokens']:,} prompt tokens"
+        in shown
+    )
     expected = report["last_call"]["expected_tokens"]
     assert f"last call: 1,234 of 1,500 prompt tokens from cache (expected {expected:,})" in shown
     narrow = _STYLE.sub("", cli("context", "k", "--text", "third", env=NARROW).stdout)
@@ -195,13 +198,13 @@ def test_chat_says_what_a_reply_took(cli: CommandLine, server: LoopbackServer) -
     assert "usage: " not in cli.chat("--key", "k", "first").stderr
     expected = cli.json("context", "k", "--text", "second")["report"]["stable_tokens"]
     result = cli.chat("--key", "k", "--usage", "second")
-    said = f"9 prompt tokens; the server did not say how many from cache (expected {expected:,}); 3 tokens of reply"
+    said = f"9 prompt tokens; the server reported no cached tokens (expected {expected:,}); 3 reply tokens"
     assert f"usage: {said}" in result.stderr
     assert "usage" not in result.stdout
     server.script(stream(["no ", "usage"], done=False))
     result = cli.chat("--key", "k", "--usage", "third")
-    assert "usage: the server did not say what its prompt took (expected from cache: " in result.stderr
-    assert "last call: the server did not say what its prompt took" in cli("context", "k").stdout
+    assert "usage: the server reported no prompt tokens (expected from cache: " in result.stderr
+    assert "last call: the server reported no prompt tokens" in cli("context", "k").stdout
 
 
 def test_what_a_model_does_not_take_as_input_is_not_free(cli: CommandLine) -> None:
@@ -209,8 +212,9 @@ def test_what_a_model_does_not_take_as_input_is_not_free(cli: CommandLine) -> No
     cli.chat("--key", "k", "hi")
     report = cli.json("context", "k", "--model", "gpt-6-luna")["report"]
     shown = cli("context", "k", "--model", "gpt-6-luna").stdout
-    assert f". {report['moves_in_tokens']:,} free, - " in shown
-    assert " over the model's input limit" in shown
+    rows = {line.split("  ")[0]: line.split() for line in shown.splitlines()}
+    assert rows["free"][1] == f"{report['moves_in_tokens']:,}"
+    assert "above the input limit" in rows
     assert "input limit" not in cli("context", "k").stdout
 
 

@@ -31,7 +31,7 @@ NOBODY = "http://127.0.0.1:1/v1"
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--tenant", ""], "tenant"),
         (["chat", "hi", "-m", "m", "--continue"], "no conversation yet"),
         (["chat", "hi", "-m", "m", "--continue", "-d", "new.db"], "no conversation yet"),
-        (["chat", "hi", "--local", "nothere.gguf"], "there is no file nothere.gguf"),
+        (["chat", "hi", "--local", "nothere.gguf"], "no such file: nothere.gguf"),
         (["chat", "hi", "--local=."], "is a folder"),
         (["show"], "no conversation yet"),
         (["show", "nokey"], "no conversation nokey"),
@@ -108,5 +108,5 @@ def test_hints_say_what_to_do(cli: CommandLine) -> None:
 
 def test_what_a_server_says_cannot_steer_the_terminal(cli: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
     """An error's text may come from a server: it is one line, and safe."""
-    output.report(ConvokitError("bad\x1b[2J\r\nthing"))
+    output.report_error(ConvokitError("bad\x1b[2J\r\nthing"))
     assert capsys.readouterr().err == "error: bad␛[2J thing\n"

@@ -109,7 +109,7 @@ def test_a_terminal_is_not_written_bytes(cli: CommandLine, server: LoopbackServe
     _told(cli, server)
     looking = terminal("replay", "鍵", "--body", "--database", cli.database)
     assert looking.end() == 2
-    assert "send them to a file" in " ".join(looking.seen.replace("│", " ").split())
+    assert "redirect them to a file" in " ".join(looking.seen.replace("│", " ").split())
     listed = terminal("replay", "鍵", "--database", cli.database, NO_COLOR="1")
     assert listed.end() == 0
     assert "image_url" in listed.seen

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from convokit import Convokit
-from convokit.cli.commands.search import _line
+from convokit.cli.commands.search import _draw_snippet
 from convokit.search.query import Hit
 from tests.cli.conftest import CommandLine
 from tests.support.server import LoopbackServer
@@ -27,7 +27,7 @@ def test_search_shows_where_the_words_are(filled: CommandLine) -> None:
     shown = filled("search", "天気", "東京").stdout.splitlines()
     assert shown[0].startswith("旅行  user  20")
     assert shown[1] == "  東京都の天気を教えて"
-    assert filled("search", "天気", "port").stderr == "nothing was found\n"
+    assert filled("search", "天気", "port").stderr == "no message found\n"
     assert filled("search", "天気", "--role", "assistant").stdout.startswith("旅行  assistant")
     assert "80" in filled("search", '"port 80"', "--key", "ports").stdout
     assert filled("search", "port", "--subject", "hanako").stdout == ""
@@ -62,7 +62,7 @@ def test_rebuild_indexes_what_is_missing(cli: CommandLine, server: LoopbackServe
     with Convokit(cli.database, model="loop-1", base_url=server.url, search=False) as kit:
         kit.chat("k").send("言葉")
     assert cli("search", "言葉").stdout == ""
-    assert cli("search", "--rebuild").stderr.startswith("2 messages")
+    assert cli("search", "--rebuild").stderr.startswith("indexed 2 messages")
     assert cli("search", "言葉").stdout
     assert cli.json("search", "--rebuild") == {"indexed": 0}
 
@@ -75,8 +75,8 @@ def test_a_line_fits_by_cells_and_shows_the_first_word(filled: CommandLine, cell
     for before, after in (("", "後" * 60), ("前" * 60, "後" * 60), ("a" * 59, "")):
         snippet = f"{before}天気{after}"
         made = hit.model_copy(update={"snippet": snippet, "marks": [(len(before), len(before) + 2)]})
-        line = _line(made, cells)
+        line = _draw_snippet(made, cells)
         assert line.cell_len == cell_len(line.plain) <= cells
         assert "天気" in line.plain
     steering = Hit(**{**dict(hit), "snippet": "\x1b[31m天気", "marks": [(5, 7)]})
-    assert "\x1b" not in _line(steering, cells).plain
+    assert "\x1b" not in _draw_snippet(steering, cells).plain

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from convokit import Budget, Convokit
-from convokit.cli.repl import Interrupts
+from convokit.cli.interrupts import InterruptGuard
 from tests.cli.conftest import CommandLine, Terminal
 from tests.support.server import LoopbackServer, stream
 
@@ -34,7 +34,7 @@ def test_ctrl_c_in_the_middle_of_a_reply_keeps_what_came(
     talk.type("数えてください\r")
     talk.wait_for("word1 ")
     talk.type("\x03")
-    talk.wait_for("stopped: what came is kept")
+    talk.wait_for("stopped: the partial reply is saved")
     talk.wait_for("> ")
     talk.type("go on\r")
     talk.wait_for("echo: go on")
@@ -63,7 +63,7 @@ def test_ctrl_c_before_the_first_word_keeps_the_question(
     while not server.requests and time.monotonic() < deadline:
         time.sleep(0.02)
     talk.type("\x03\x03")
-    talk.wait_for("stopped before a reply came: the question is kept")
+    talk.wait_for("stopped before the reply started: the question is saved")
     talk.wait_for("> ")
     talk.type("again\r")
     talk.wait_for("echo: again")
@@ -78,13 +78,13 @@ def test_commands_of_the_talk(terminal: Open, cli: CommandLine) -> None:
     """/help, /history, /context and /quit; an unknown one is said, not sent; a path with words is a question."""
     talk = _talk(terminal, cli)
     talk.type("/history\r")
-    talk.wait_for("nothing was said yet")
+    talk.wait_for("no messages yet")
     talk.wait_for("> ")
     talk.type("こんにちは\r")
     talk.wait_for("echo: こんにちは")
     for command, shown in (
-        ("/help", "leave (so do Ctrl-D"),
-        ("/nonsense", "there is no /nonsense"),
+        ("/help", "leave (as Ctrl-D"),
+        ("/nonsense", "unknown command /nonsense"),
         ("/history", "assistant"),
         ("/context", "everything fits"),
         ("/etc/hosts is what?", "echo: /etc/hosts is what?"),
@@ -130,7 +130,7 @@ def test_a_stopped_command_exits_with_130(cli: CommandLine, server: LoopbackServ
     ran.send_signal(signal.SIGINT)
     _, stderr = ran.communicate(timeout=20)
     assert ran.returncode == 130
-    assert stderr.decode().splitlines()[0] == "stopped: what came is kept"
+    assert stderr.decode().splitlines()[0] == "stopped: the partial reply is saved"
     assert cli.json("show")["messages"][1]["status"] == "partial"
 
 
@@ -162,10 +162,10 @@ def test_a_terminal_that_is_not_utf8_replaces_what_it_lacks(cli: CommandLine) ->
 
 def test_a_third_ctrl_c_always_raises() -> None:
     """Two are held back while nothing is waited for; whoever insists gets out."""
-    with Interrupts() as interrupts:
+    with InterruptGuard() as guard:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-        assert interrupts.pressed == 2
+        assert guard.presses == 2
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -173,7 +173,7 @@ def test_a_third_ctrl_c_always_raises() -> None:
 
 def test_a_ctrl_c_from_before_the_waiting_ends_it() -> None:
     """What was held back raises as soon as the program would wait."""
-    with Interrupts() as interrupts:
+    with InterruptGuard() as guard:
         signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt), interrupts.waiting():
+        with pytest.raises(KeyboardInterrupt), guard.waiting():
             pytest.fail("it waited")

@@ -28,8 +28,10 @@ def test_everything_goes_out_and_into_another_database(cli: CommandLine, other: 
     shown = cli("export", "-o", "all.jsonl")
     assert (shown.stdout, shown.stderr) == ("", "1 conversation, 2 messages in all.jsonl\n")
     came = cli("import", "all.jsonl", "--database", other)
-    assert came.stdout == "1 conversation, 2 messages; 1 of them from another database, with a new chain\n"
-    assert cli("import", "all.jsonl", "-d", other).stdout == "0 conversations, 0 messages; 1 were there already\n"
+    assert came.stdout == "1 conversation, 2 messages; 1 of them from another database, with a new hash chain\n"
+    assert (
+        cli("import", "all.jsonl", "-d", other).stdout == "0 conversations, 0 messages; 1 conversation already stored\n"
+    )
     assert cli.json("show", "k", "-d", other)["messages"][0]["content"] == "こんにちは"
 
 
