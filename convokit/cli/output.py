@@ -16,8 +16,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from math import ceil
 from typing import Any
 
+from rich.bar import Bar
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,15 +31,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from convokit.domain.message import ASSISTANT, TOOL, USER
 from convokit.errors import ContextOverflow, ConvokitError, NotFound, SettingsError, Unreachable
 
-ROLE_STYLES = {USER: "bold cyan", ASSISTANT: "bold green", TOOL: "bold yellow"}
-OTHER_ROLE_STYLE = "bold magenta"
+_ROLE_STYLES = {USER: "bold cyan", ASSISTANT: "bold green", TOOL: "bold yellow"}
 # Wide enough that a program or a file gets whole lines.
 _PIPE_WIDTH = 1000
 _UNSAFE = re.compile(
@@ -156,6 +156,11 @@ def show_progress(
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+def get_role_style(role: str) -> str:
+    """Return the style of a message's role."""
+    return _ROLE_STYLES.get(role, "bold magenta")
+
+
 def make_table(*columns: str, right: tuple[str, ...] = (), cut: tuple[str, ...] = ()) -> Table:
     """Return an empty table. Columns in `right` hold numbers. A narrow terminal cuts the columns in `cut` only.
 
@@ -172,9 +177,13 @@ def make_cell(text: str, style: str = "") -> Text:
     return Text(to_one_line(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def make_bar(amount: float, total: float, cells: int, style: str = "cyan") -> ProgressBar:
-    """Return a bar of `cells` cells, filled up to amount / total. Without Unicode it is drawn in ASCII."""
-    return ProgressBar(total or 1, amount, cells, complete_style=style, finished_style=style)
+def make_bar(amount: float, total: float, cells: int, color: str = "cyan", *, start: float = 0) -> Bar | Text:
+    """Return a bar of `cells` cells for `total`, filled from `start` to `start` + `amount`."""
+    if _is_unicode(sys.stdout):
+        return Bar(total or 1, start, start + amount, width=cells, color=color)
+    # rich's bars consist of block characters.
+    scale = cells / (total or 1)
+    return Text(" " * int(start * scale) + "#" * ceil(amount * scale))
 
 
 def fit_text(text: str, cells: int, style: str = "") -> Text:
@@ -223,7 +232,7 @@ def report_error(error: ConvokitError) -> None:
     """Print an error as one line on stderr, and a hint below it where one helps."""
     line = Text("error: ", style="bold red")
     line.append(to_one_line(str(error), 2000), style="not bold default")
-    get_error_console().print(line)
+    print_wrapped(get_error_console(), line)
     if hint := _find_hint(error):
         print_note(f"hint: {hint}")
 

@@ -7,16 +7,9 @@ memory and writes no file.
 from __future__ import annotations
 
 from convokit import Chat
+from convokit.cli import output
 from convokit.cli.commands.context import print_context
 from convokit.cli.commands.show import print_messages, read_newest
-from convokit.cli.output import (
-    get_console,
-    get_error_console,
-    make_safe,
-    print_note,
-    report_error,
-    to_one_line,
-)
 from convokit.cli.session import ChatSession
 from convokit.domain.message import USER
 from convokit.errors import ConvokitError, InvalidInput, NotFound
@@ -40,7 +33,7 @@ _SHOWN_MESSAGES = 1000
 def run_repl(session: ChatSession) -> None:
     """Ask what the user types until the user leaves. An error is printed and does not end the loop."""
     _recall_questions(session.chat)
-    print_note("/help for help, Ctrl-D to leave")
+    output.print_note("/help for help, Ctrl-D to leave")
     while (line := _read_line()) is not None:
         try:
             if line == "/quit":
@@ -50,7 +43,7 @@ def run_repl(session: ChatSession) -> None:
             else:
                 session.ask(line)
         except ConvokitError as error:
-            report_error(error)
+            output.report_error(error)
 
 
 def _read_line() -> str | None:
@@ -62,14 +55,14 @@ def _read_line() -> str | None:
             print()
             return None
         except UnicodeDecodeError:
-            report_error(InvalidInput("message", "is not in this terminal's encoding"))
+            output.report_error(InvalidInput("message", "is not in this terminal's encoding"))
             continue
         if line:
             return line
 
 
 def _make_prompt() -> str:
-    console = get_console()
+    console = output.get_console()
     if console.color_system is None or console.no_color or readline is None:
         return "> "
     # \001 and \002 tell readline which characters take no cells, so that it places the cursor correctly.
@@ -78,11 +71,11 @@ def _make_prompt() -> str:
 
 def _run_command(line: str, chat: Chat | None) -> None:
     if line == "/help":
-        get_error_console().print(_HELP)
+        output.get_error_console().print(_HELP)
     elif line not in ("/context", "/history"):
-        print_note(f"unknown command {to_one_line(line)}: /help lists the commands")
+        output.print_note(f"unknown command {output.to_one_line(line)}: /help lists the commands")
     elif chat is None:
-        print_note(_NO_MESSAGES)
+        output.print_note(_NO_MESSAGES)
     else:
         try:
             if line == "/context":
@@ -90,7 +83,7 @@ def _run_command(line: str, chat: Chat | None) -> None:
             else:
                 print_messages(read_newest(chat, _SHOWN_MESSAGES))
         except NotFound:  # the key of --key was never used
-            print_note(_NO_MESSAGES)
+            output.print_note(_NO_MESSAGES)
 
 
 def _recall_questions(chat: Chat | None) -> None:
@@ -105,4 +98,4 @@ def _recall_questions(chat: Chat | None) -> None:
         return
     for message in messages:
         if message.role == USER:
-            readline.add_history(make_safe(message.text).replace("\n", " "))
+            readline.add_history(output.make_safe(message.text).replace("\n", " "))

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convokit import Chat, Convokit, Reply, Report, Retrying
+from convokit.cli import output
 from convokit.cli.commands.context import describe_cached
 from convokit.cli.interrupts import InterruptGuard
-from convokit.cli.output import fit_text, print_note, show_spinner, write_text
 from convokit.domain.params import RequestParams
 from convokit.errors import ModelError
 
@@ -39,7 +39,7 @@ class ChatSession:
     def ask(self, text: str) -> Reply | None:
         """Send `text` and print the reply. Return None when Ctrl-C stopped it. Raises: ConvokitError."""
         if self.chat is None:
-            self.chat = self.kit.chat(title=fit_text(text, _TITLE_CELLS).plain or None, **self.chat_settings)
+            self.chat = self.kit.chat(title=output.fit_text(text, _TITLE_CELLS).plain or None, **self.chat_settings)
         printer = _ReplyPrinter(quiet=self.quiet)
         try:
             with self.guard:
@@ -47,28 +47,28 @@ class ChatSession:
         except KeyboardInterrupt:
             printer.end_line()
             if printer.has_text:
-                print_note("stopped: the partial reply is saved")
+                output.print_note("stopped: the partial reply is saved")
             else:
-                print_note("stopped before the reply started: the question is saved")
+                output.print_note("stopped before the reply started: the question is saved")
             return None
         except ModelError:
             printer.end_line()
             if printer.has_text:
-                print_note("the reply broke off: the partial reply is saved")
+                output.print_note("the reply broke off: the partial reply is saved")
             raise
         printer.end_line()
         if not self.quiet:
             _print_remarks(reply)
             if self.usage:
-                print_note(_describe_usage(reply))
+                output.print_note(_describe_usage(reply))
         return reply
 
     def _stream(self, chat: Chat, text: str, printer: _ReplyPrinter) -> Reply:
         with ExitStack() as spinner, chat.stream(text, **self.params) as events:
-            spinner.enter_context(show_spinner("waiting for the reply"))
+            spinner.enter_context(output.show_spinner("waiting for the reply"))
             for event in events:
                 if isinstance(event, Retrying):
-                    print_note(f"{event.reason}: trying again in {event.delay_s:.1f} s")
+                    output.print_note(f"{event.reason}: trying again in {event.delay_s:.1f} s")
                 # The driver sleeps after this event, and nothing of a reply can be lost then.
                 self.guard.is_waiting = isinstance(event, Retrying)
                 if event.text:
@@ -77,7 +77,7 @@ class ChatSession:
         return events.reply
 
     def _send(self, chat: Chat, text: str, printer: _ReplyPrinter) -> Reply:
-        with show_spinner("waiting for the reply"):
+        with output.show_spinner("waiting for the reply"):
             reply = chat.send(text, **self.params)
         printer.write(reply.text)
         return reply
@@ -97,22 +97,22 @@ class _ReplyPrinter:
         self.has_text = True
         self.is_line_open = not text.endswith("\n")
         if not self.quiet:
-            write_text(text)
+            output.write_text(text)
 
     def end_line(self) -> None:
         """Make the next output start on a line of its own."""
         if self.is_line_open and not self.quiet:
-            write_text("\n")
+            output.write_text("\n")
         self.is_line_open = False
 
 
 def _print_remarks(reply: Reply) -> None:
     for change in reply.changes:
-        print_note(f"note: {change.parameter} was {change.action}: {change.reason}")
+        output.print_note(f"note: {change.parameter} was {change.action}: {change.reason}")
     if reply.finish_reason == "length":
-        print_note("note: the reply was cut at its length limit (--max-output-tokens)")
+        output.print_note("note: the reply was cut at its length limit (--max-output-tokens)")
     if not reply.text:
-        print_note(f"note: the reply has no text (finish reason: {reply.finish_reason})")
+        output.print_note(f"note: the reply has no text (finish reason: {reply.finish_reason})")
 
 
 def _describe_usage(reply: Reply) -> str:

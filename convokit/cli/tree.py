@@ -14,7 +14,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from convokit import Branch, Message
-from convokit.cli.output import OTHER_ROLE_STYLE, ROLE_STYLES, fit_text, to_one_line
+from convokit.cli import output
 from convokit.domain.message import PASSAGE
 
 _LABEL_CELLS = 24
@@ -51,7 +51,7 @@ def draw_tree(messages: Sequence[Message], branches: Sequence[Branch], path: set
 def _label(branch: Branch) -> str:
     if branch.number == 0:
         return str(branch.name)
-    return f"{branch.number} {to_one_line(branch.name)}" if branch.name else str(branch.number)
+    return f"{branch.number} {output.to_one_line(branch.name)}" if branch.name else str(branch.number)
 
 
 def _walk(messages: Sequence[Message], path: set[int]) -> Iterator[tuple[str, Message]]:
@@ -100,13 +100,13 @@ def _draw_message(guides: str, message: Message, label: str, is_current: bool, d
     line = Text(guides, style="dim", no_wrap=True)
     line.append("●" if is_current else "○", style="not dim bold green" if is_current else "not dim")
     line.append(f" {message.seq:>{digits}} ", style="dim")
-    role_style = ROLE_STYLES.get(message.role, OTHER_ROLE_STYLE)
-    line.append(set_cell_size(to_one_line(message.role), _ROLE_CELLS) + " ", style=f"not dim {role_style}")
+    role_style = output.get_role_style(message.role)
+    line.append(set_cell_size(output.to_one_line(message.role), _ROLE_CELLS) + " ", style=f"not dim {role_style}")
     if message.status != "complete":
         line.append(f"({message.status}) ", style="not dim yellow")
-    branches = fit_text(label, _LABEL_CELLS)
+    branches = output.fit_text(label, _LABEL_CELLS)
     text_cells = width - line.cell_len - (branches.cell_len + 3 if label else 0)
-    line.append_text(fit_text(_describe_content(message), max(text_cells, 1)))
+    line.append_text(output.fit_text(_describe_content(message), max(text_cells, 1)))
     if label:
         line.append(" ← ", style="dim")
         line.append(branches.plain, style="not dim bold")

@@ -45,9 +45,9 @@ def test_a_table_with_bars_and_a_total(talked: CommandLine) -> None:
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert [line.split()[0] for line in shown.stdout.splitlines()] == ["day", today]
     assert "12k" in shown.stdout
-    assert "━" in shown.stdout
+    assert "█" in shown.stdout
     assert "+?" in shown.stdout
-    assert "1 calls have no figures" in shown.stderr
+    assert "1 call without figures" in shown.stderr
     models = talked("usage", "--by", "model").stdout.splitlines()
     assert [line.split()[0] for line in models] == ["model", "gpt-6-luna", "nobody-knows", "total"]
     assert " ? " in models[2]

@@ -13,10 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from convokit import Chat, Convokit
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, ModelSource, find_latest_chat, no_conversation_error, open_kit
 from convokit.cli.interrupts import InterruptGuard, InterruptibleClient
-from convokit.cli.output import print_json, print_note, show_spinner
 from convokit.cli.repl import run_repl
 from convokit.cli.session import ChatSession, dump_reply
 from convokit.domain.params import RequestParams, validate_params
@@ -29,8 +28,7 @@ _INTERRUPTED = 130
 
 def chat(
     text: Annotated[
-        str | None,
-        typer.Argument(metavar="[TEXT]", help="Question; default: stdin, or the interactive chat.", show_default=False),
+        str | None, typer.Argument(metavar="[TEXT]", help="Question; default: stdin, or the interactive chat.")
     ] = None,
     *,
     local: options.Local = False,
@@ -40,24 +38,18 @@ def chat(
     profile: options.Profile = None,
     developer_prompt: options.DeveloperPrompt = None,
     key: Annotated[
-        str | None,
-        typer.Option(
-            "--key", "-k", metavar="KEY", help="Key of the conversation to create or continue.", show_default=False
-        ),
+        str | None, typer.Option("--key", "-k", metavar="KEY", help="Key of the conversation to create or continue.")
     ] = None,
     resume: Annotated[bool, typer.Option("--continue", "-c", help="Continue the conversation used last.")] = False,
     max_output_tokens: Annotated[
-        int | None,
-        typer.Option("--max-output-tokens", metavar="N", help="Length limit of the reply.", show_default=False),
+        int | None, typer.Option("--max-output-tokens", metavar="N", help="Length limit of the reply.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", metavar="X", help="Sampling from 0 to 2.", show_default=False)
+        float | None, typer.Option("--temperature", metavar="X", help="Sampling from 0 to 2.")
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option(
-            "--param", "-o", metavar="NAME=VALUE", help="Request parameter, with a JSON value.", show_default=False
-        ),
+        typer.Option("--param", "-o", metavar="NAME=VALUE", help="Request parameter, with a JSON value."),
     ] = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Request the reply as a whole.")] = False,
     usage: Annotated[
@@ -76,10 +68,7 @@ def chat(
     if resume:
         _check_latest_chat(target)
     guard = InterruptGuard()
-    with (
-        source.serve() as settings,
-        open_kit(target, http_client=InterruptibleClient(guard), **settings) as kit,
-    ):
+    with source.serve() as settings, open_kit(target, http_client=InterruptibleClient(guard), **settings) as kit:
         if target.is_new_file:
             _create_file(kit, target, settings)
         stored = _drop_missing(model=settings.get("model"), developer_prompt=developer_prompt)
@@ -99,9 +88,9 @@ def chat(
         else:
             reply = session.ask(question)
         if json and reply is not None and session.chat is not None:
-            print_json(dump_reply(session.chat, reply))
+            output.print_json(dump_reply(session.chat, reply))
         if key is None and not json and session.chat is not None:
-            print_note(f"continue with: {_format_continue_command(source, target)}")
+            output.print_note(f"continue with: {_format_continue_command(source, target)}")
     if question is not None and reply is None:
         raise typer.Exit(_INTERRUPTED)
 
@@ -131,7 +120,7 @@ def _read_question(text: str | None, *, json: bool) -> str | None:
     if sys.stdin.isatty():
         if not json and sys.stdout.isatty():
             return None
-        print_note("type the question, end it with Ctrl-D")
+        output.print_note("type the question, end it with Ctrl-D")
     data = sys.stdin.buffer.read()
     try:
         return data.decode(sys.stdin.encoding or "utf-8").removesuffix("\n").removesuffix("\r")
@@ -151,7 +140,7 @@ def _create_file(kit: Convokit, target: Database, settings: dict[str, Any]) -> N
     # The first turn would fail without a model, and leave the new file behind.
     if "model" not in settings and Environment.read().model is None:
         raise SettingsError("model", "no model was named")
-    with show_spinner(f"creating {target.url.database}"):
+    with output.show_spinner(f"creating {target.url.database}"):
         kit.migrate()
 
 

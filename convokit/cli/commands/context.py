@@ -9,19 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from convokit import Context, Report, Summary
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, ModelSource, find_chat, open_kit
-from convokit.cli.output import (
-    OTHER_ROLE_STYLE,
-    ROLE_STYLES,
-    get_console,
-    make_bar,
-    make_cell,
-    make_table,
-    print_json,
-    print_wrapped,
-    to_one_line,
-)
 from convokit.context import Part
 
 _MAX_BAR_CELLS = 40
@@ -32,9 +21,7 @@ _BUDGET_CELLS = 46
 def context(
     conversation: options.Conversation = None,
     *,
-    text: Annotated[
-        str | None, typer.Option("--text", "-t", metavar="TEXT", help="Next question.", show_default=False)
-    ] = None,
+    text: Annotated[str | None, typer.Option("--text", "-t", metavar="TEXT", help="Next question.")] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Use a rolling summary with default settings.")] = False,
     local: options.Local = False,
     gguf: options.Gguf = None,
@@ -45,9 +32,10 @@ def context(
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Show which messages the next request would send, which it would leave out, and why.
+    """Show the context of the next request.
 
-    No model is called, and nothing is stored.
+    Lists the messages that would be sent, and the ones that would stay out with the reason. No model is called, and nothing is
+    stored.
     """
     source = ModelSource(local, gguf, model, base_url, profile)
     opened = Database(database, tenant)
@@ -60,7 +48,7 @@ def context(
         chat = find_chat(kit, conversation, **chat_settings)
         built = chat.context(text, summary=Summary() if summary else None)
     if json:
-        print_json({"messages": built.messages, "report": built.report.model_dump(mode="json")})
+        output.print_json({"messages": built.messages, "report": built.report.model_dump(mode="json")})
         return
     name = chat.key if chat.key is not None else str(chat.id)
     print_context(built, f"{name}: context {'after the last turn' if text is None else 'with this question'}")
@@ -68,61 +56,70 @@ def context(
 
 def print_context(built: Context, title: str) -> None:
     """Print the budget of a context, its parts in order, and its cache figures."""
-    console, report = get_console(), built.report
-    console.print(Text(to_one_line(title), style="bold"))
+    console, report = output.get_console(), built.report
+    console.print(Text(output.to_one_line(title), style="bold"))
     _print_budget(console, report)
     console.print()
     _print_parts(console, report)
     console.print()
     for line in (_describe_window(report), _describe_cache(report)):
-        print_wrapped(console, Text(line))
+        output.print_wrapped(console, Text(line))
     if (last := report.last_call) is not None:
         cached = describe_cached(last.prompt_tokens, last.cached_tokens, last.expected_tokens)
-        print_wrapped(console, Text(f"last call: {cached}"))
+        output.print_wrapped(console, Text(f"last call: {cached}"))
 
 
 def _print_budget(console: Console, report: Report) -> None:
-    model = "" if report.model is None else f" of {to_one_line(report.model)}"
-    counter = to_one_line(report.counter)
-    print_wrapped(console, Text(f"{report.context_tokens:,} tokens{model}, counted by {counter}", style="dim"))
+    model = "" if report.model is None else f" of {output.to_one_line(report.model)}"
+    counter = output.to_one_line(report.counter)
+    output.print_wrapped(console, Text(f"{report.context_tokens:,} tokens{model}, counted by {counter}", style="dim"))
     fixed = min(report.fixed_tokens, report.tokens)
     messages = report.tokens - fixed
     rest = max(report.context_tokens - report.tokens - report.reply_tokens, 0)
     free = min(max(report.available - messages, 0), rest)
-    shares = [
+    parts = [
         ("developer prompt, tools", fixed, "magenta"),
         ("messages", messages, "cyan"),
         ("free", free, "default"),
+        ("above the input limit", rest - free, "default"),
         ("kept for the reply", report.reply_tokens, "green"),
     ]
-    if rest > free:  # some models take less input than their window less the reply
-        shares.insert(3, ("above the input limit", rest - free, "default"))
-    cells = min(console.width - _BUDGET_CELLS, _MAX_BAR_CELLS)
-    table = make_table("part", "tokens", "share", *([""] if cells > 0 else []), right=("tokens", "share"))
-    for name, tokens, style in shares:
-        bar = [make_bar(tokens, report.context_tokens, cells, style)] if cells > 0 else []
-        table.add_row(name, f"{tokens:,}", f"{tokens / report.context_tokens:.0%}", *bar)
+    if rest == free:  # only some models take less input than their window less the reply
+        del parts[3]
+    cells = max(min(console.width - _BUDGET_CELLS, _MAX_BAR_CELLS), 1)
+    table = output.make_table("part", "tokens", "share", "", right=("tokens", "share"))
+    start = 0
+    for name, tokens, color in parts:
+        # A bar starts where the previous one ends.
+        bar = output.make_bar(tokens, report.context_tokens, cells, color, start=start)
+        table.add_row(name, f"{tokens:,}", f"{tokens / report.context_tokens:.0%}", bar)
+        start += tokens
     console.print(table)
 
 
 def _print_parts(console: Console, report: Report) -> None:
     has_rules = any(part.rule for part in report.parts)
     columns = ("#", "role", "tokens", "sent", "excerpt", *(("why",) if has_rules else ()))
-    table = make_table(*columns, right=("#", "tokens"), cut=("excerpt", "why"))
+    table = output.make_table(*columns, right=("#", "tokens"), cut=("excerpt", "why"))
     for part in report.parts:
         table.add_row(
             "" if part.key is None else str(part.key),
-            Text(_name_part(part), style=ROLE_STYLES.get(part.role, OTHER_ROLE_STYLE) if part.included else "dim"),
+            Text(
+                _name_part(part),
+                style=output.get_role_style(part.role) if part.included else "dim",
+            ),
             f"{part.tokens:,}",
             Text("yes") if part.included else Text("no", style="yellow"),
-            make_cell(part.excerpt, "" if part.included else "dim"),
-            *((make_cell(part.rule, "dim"),) if has_rules else ()),
+            output.make_cell(part.excerpt, "" if part.included else "dim"),
+            *((output.make_cell(part.rule, "dim"),) if has_rules else ()),
         )
     console.print(table)
 
 
 def _name_part(part: Part) -> str:
-    return to_one_line(part.role if part.kind in ("message", "developer_prompt") else part.kind.replace("_", " "))
+    return output.to_one_line(
+        part.role if part.kind in ("message", "developer_prompt") else part.kind.replace("_", " ")
+    )
 
 
 def _describe_window(report: Report) -> str:

@@ -9,9 +9,8 @@ import typer
 from sqlalchemy import Connection
 from typer.core import TyperGroup
 
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, open_kit, read_database
-from convokit.cli.output import get_console, print_json, print_note, show_spinner, to_one_line
 from convokit.store import indexes, migrations
 from convokit.store.engine import describe_url
 from convokit.store.schema import REVISION
@@ -22,50 +21,38 @@ db = typer.Typer(
 
 
 @db.command()
-def upgrade(
-    *,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-) -> None:
+def upgrade(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
     """Create the tables or upgrade them to the revision that this release needs.
 
     A SQLite file that does not exist is created. Several processes may run this at once.
     """
     target = Database(database)
     before = None if target.is_new_file else read_database(target, migrations.current_revision)
-    with open_kit(target) as kit, show_spinner("upgrading"):
+    with open_kit(target) as kit, output.show_spinner("upgrading"):
         kit.migrate()
     after = read_database(target, migrations.current_revision)
     if json:
-        print_json({"before": before, "after": after})
+        output.print_json({"before": before, "after": after})
     elif before == after:
-        get_console().print(f"already at revision {after}")
+        output.get_console().print(f"already at revision {after}")
     else:
-        get_console().print(f"upgraded from {before or 'nothing'} to revision {after}")
+        output.get_console().print(f"upgraded from {before or 'nothing'} to revision {after}")
 
 
 @db.command()
-def current(
-    *,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-) -> None:
+def current(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
     """Print the revision of the tables; note the revision that this release needs if it differs."""
     revision = read_database(Database(database), migrations.current_revision)
     if json:
-        print_json({"current": revision, "needs": REVISION})
+        output.print_json({"current": revision, "needs": REVISION})
         return
-    get_console().print(revision or "none")
+    output.get_console().print(revision or "none")
     if revision != REVISION:
-        print_note(f"this release needs revision {REVISION}: run `convokit db upgrade`")
+        output.print_note(f"this release needs revision {REVISION}: run `convokit db upgrade`")
 
 
 @db.command()
-def check(
-    *,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-) -> None:
+def check(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
     """Compare the tables with the ones that this release expects.
 
     Exits with 1 if they differ.
@@ -77,14 +64,14 @@ def check(
         migrations.check_schema(connection, name)
         return indexes.differences(connection)
 
-    with show_spinner("comparing"):
+    with output.show_spinner("comparing"):
         differences = read_database(target, find_differences)
     if json:
-        print_json({"ok": not differences, "differences": differences})
+        output.print_json({"ok": not differences, "differences": differences})
     elif differences:
         for difference in differences:
-            get_console().print(to_one_line(difference, 2000))
+            output.get_console().print(output.to_one_line(difference, 2000))
     else:
-        get_console().print("the tables match this release")
+        output.get_console().print("the tables match this release")
     if differences:
         raise typer.Exit(1)

@@ -8,33 +8,33 @@ import typer
 from rich.text import Text
 
 from convokit import Chat, Diff
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, find_chat, open_kit
-from convokit.cli.output import format_count, get_console, make_safe, print_json, print_wrapped, to_one_line
 from convokit.errors import NotFound
 
 
 def diff(
     conversation: options.RequiredConversation,
     a: Annotated[
-        str | None,
-        typer.Argument(metavar="[TURN_A]", help="Id of a turn; default: the last but one.", show_default=False),
+        str | None, typer.Argument(metavar="[TURN_A]", help="Id of a turn; default: the last but one.")
     ] = None,
     b: Annotated[
-        str | None,
-        typer.Argument(metavar="[TURN_B]", help="Id of another turn; default: the last one.", show_default=False),
+        str | None, typer.Argument(metavar="[TURN_B]", help="Id of another turn; default: the last one.")
     ] = None,
     *,
     json: options.Json = False,
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Show where the requests of two turns first differ, and why a prompt cache cannot serve the second one."""
+    """Compare the requests of two turns.
+
+    Shows where they first differ, and why a prompt cache cannot serve the second one.
+    """
     with open_kit(Database(database, tenant)) as kit:
         chat = find_chat(kit, conversation)
         compared = chat.diff(*_choose_turns(chat, a, b))
     if json:
-        print_json(compared.model_dump(mode="json"))
+        output.print_json(compared.model_dump(mode="json"))
     else:
         _print(compared)
 
@@ -50,15 +50,15 @@ def _choose_turns(chat: Chat, a: str | None, b: str | None) -> tuple[str, str]:
 
 
 def _print(compared: Diff) -> None:
-    console = get_console()
-    print_wrapped(console, Text(f"{compared.reason}: {make_safe(compared.why)}", style="bold"))
+    console = output.get_console()
+    output.print_wrapped(console, Text(f"{compared.reason}: {output.make_safe(compared.why)}", style="bold"))
     for name, turn, call in zip("ab", compared.turns, compared.calls, strict=True):
         console.print(Text(f"{name}  turn {turn}, call {call}", style="dim"))
     if compared.place is not None:
-        console.print(Text(f"\n{make_safe(compared.place)}"))
+        console.print(Text(f"\n{output.make_safe(compared.place)}"))
         for name, value in (("a", compared.a), ("b", compared.b)):
-            shown = Text("(nothing)", style="dim") if value is None else Text(to_one_line(value))
+            shown = Text("(nothing)", style="dim") if value is None else Text(output.to_one_line(value))
             console.print(Text(f"{name}  ", style="cyan").append(shown))
-    messages = format_count(compared.common_messages, "message")
+    messages = output.format_count(compared.common_messages, "message")
     prefix = f"\nin common: {messages}, the first {compared.common_tokens:,} tokens of the prompt"
-    print_wrapped(console, Text(prefix))
+    output.print_wrapped(console, Text(prefix))

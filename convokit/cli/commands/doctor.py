@@ -18,9 +18,8 @@ import typer
 from rich.text import Text
 from sqlalchemy import Connection
 
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, open_kit, read_database
-from convokit.cli.output import get_console, make_table, print_json, print_wrapped, to_one_line
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
@@ -52,19 +51,15 @@ class Check:
     do: str = ""
 
 
-def doctor(
-    *,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-) -> None:
-    """Check this installation, its database and its environment.
+def doctor(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
+    """Check the installation, the database and the environment.
 
     Exits with 1 if a check fails.
     """
     checks = [*_check_installation(), *_check_database(Database(database)), *_check_environment()]
     has_failed = any(check.status == "fail" for check in checks)
     if json:
-        print_json({"ok": not has_failed, "checks": [asdict(check) for check in checks]})
+        output.print_json({"ok": not has_failed, "checks": [asdict(check) for check in checks]})
     else:
         _print(checks)
     if has_failed:
@@ -72,15 +67,17 @@ def doctor(
 
 
 def _print(checks: list[Check]) -> None:
-    console = get_console()
-    table = make_table("check", "", "found", cut=("found",))
+    console = output.get_console()
+    table = output.make_table("check", "", "found", cut=("found",))
     for check in checks:
-        table.add_row(check.name, Text(check.status, style=_STATUS_STYLES[check.status]), to_one_line(check.found))
+        table.add_row(
+            check.name, Text(check.status, style=_STATUS_STYLES[check.status]), output.to_one_line(check.found)
+        )
     console.print(table)
     for check in checks:
         if check.do:
             console.print()
-            print_wrapped(console, Text.assemble((check.name, _STATUS_STYLES[check.status]), f": {check.do}"))
+            output.print_wrapped(console, Text.assemble((check.name, _STATUS_STYLES[check.status]), f": {check.do}"))
 
 
 def _check_installation() -> Iterator[Check]:

@@ -11,18 +11,8 @@ import typer
 from rich.table import Table
 
 from convokit import Receipt
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, find_chat, open_kit
-from convokit.cli.output import (
-    format_count,
-    get_console,
-    make_safe,
-    make_table,
-    print_json,
-    print_note,
-    show_progress,
-    to_one_line,
-)
 
 _AGE = re.compile(r"(\d{1,6}) ?([hdwy])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "y": timedelta(days=365)}
@@ -47,21 +37,14 @@ _BYTES = {
 }
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count the rows to remove, and remove nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
-Reason = Annotated[
-    str | None,
-    typer.Option("--reason", metavar="TEXT", help="Reason, stored with the history.", show_default=False),
-]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Reason, stored with the history.")]
 Author = Annotated[
-    str | None,
-    typer.Option("--author", metavar="NAME", help="Person who removes, stored with the history.", show_default=False),
+    str | None, typer.Option("--author", metavar="NAME", help="Person who removes, stored with the history.")
 ]
 OlderThan = Annotated[
     str | None,
     typer.Option(
-        "--older-than",
-        metavar="AGE",
-        help="Conversations that were not used for this long: 12h, 90d, 8w, 2y.",
-        show_default=False,
+        "--older-than", metavar="AGE", help="Conversations that were not used for this long: 12h, 90d, 8w, 2y."
     ),
 ]
 
@@ -78,12 +61,15 @@ def redact(
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Remove the text of one message everywhere. The empty message stays in the history."""
+    """Remove the text of one message.
+
+    The empty message stays, so that the hash chain can be verified.
+    """
     with open_kit(Database(database, tenant)) as kit:
         chat = find_chat(kit, conversation)
         _confirm_and_remove(
             lambda dry: chat.redact(seq, reason=reason, author=author, dry_run=dry),
-            f"message {seq} of {to_one_line(conversation)}",
+            f"message {seq} of {output.to_one_line(conversation)}",
             dry_run=dry_run,
             yes=yes,
             json=json,
@@ -92,8 +78,7 @@ def redact(
 
 def erase(
     conversation: Annotated[
-        str | None,
-        typer.Argument(metavar="[KEY-or-ID]", help="Key or id of the conversation.", show_default=False),
+        str | None, typer.Argument(metavar="[KEY-or-ID]", help="Key or id of the conversation.")
     ] = None,
     *,
     subject: options.Subject = None,
@@ -106,7 +91,7 @@ def erase(
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Remove all text of one conversation, of a subject's conversations, or of old ones.
+    """Remove all text of one or several conversations.
 
     Empty messages stay, so that the hash chain can be verified; `purge` deletes them too. An interrupted run may be repeated.
     """
@@ -120,13 +105,13 @@ def erase(
         def remove(dry: bool) -> Receipt:
             if chat is not None:
                 return chat.erase(reason=reason, author=author, dry_run=dry)
-            with show_progress("counting" if dry else "erasing") as progress:
+            with output.show_progress("counting" if dry else "erasing") as progress:
                 return kit.erase(
                     subject=subject, older_than=age, reason=reason, author=author, dry_run=dry, progress=progress
                 )
 
-        target = "all conversations" if conversation is None else to_one_line(conversation)
-        target += "" if subject is None else f" of {to_one_line(subject)}"
+        target = "all conversations" if conversation is None else output.to_one_line(conversation)
+        target += "" if subject is None else f" of {output.to_one_line(subject)}"
         target += "" if older_than is None else f" not used for {older_than}"
         _confirm_and_remove(remove, target, dry_run=dry_run, yes=yes, json=json)
 
@@ -140,12 +125,12 @@ def purge(
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Delete erased conversations with their empty messages and hash chain."""
+    """Delete erased conversations, with their empty messages and hash chain."""
     age = _parse_age(older_than)
     with open_kit(Database(database, tenant)) as kit:
 
         def remove(dry: bool) -> Receipt:
-            with show_progress("counting" if dry else "deleting") as progress:
+            with output.show_progress("counting" if dry else "deleting") as progress:
                 return kit.purge(older_than=age, dry_run=dry, progress=progress)
 
         _confirm_and_remove(remove, "all erased conversations", dry_run=dry_run, yes=yes, json=json)
@@ -159,11 +144,11 @@ def _confirm_and_remove(
         counted = remove(True)
         _note_target(counted, target)
         if counted.conversations and not typer.confirm("This cannot be undone. Continue?", err=True):
-            print_note("nothing was removed")
+            output.print_note("nothing was removed")
             raise typer.Exit(1)
     receipt = remove(dry_run)
     if json:
-        print_json({**receipt.model_dump(mode="json"), "complete": receipt.complete})
+        output.print_json({**receipt.model_dump(mode="json"), "complete": receipt.complete})
     else:
         _print_receipt(receipt)
     if not receipt.complete:
@@ -171,23 +156,23 @@ def _confirm_and_remove(
 
 
 def _note_target(counted: Receipt, target: str) -> None:
-    conversations = format_count(counted.conversations, "conversation")
+    conversations = output.format_count(counted.conversations, "conversation")
     if counted.action == "purge":
-        print_note(f"delete {target}: {conversations}")
+        output.print_note(f"delete {target}: {conversations}")
     else:
-        messages = format_count(counted.removed.get("message", 0), "message")
-        print_note(f"{counted.action} {target}: {conversations}, {messages}")
+        messages = output.format_count(counted.removed.get("message", 0), "message")
+        output.print_note(f"{counted.action} {target}: {conversations}, {messages}")
 
 
 def _print_receipt(receipt: Receipt) -> None:
-    console = get_console()
+    console = output.get_console()
     if receipt.removed:
-        table = make_table("to remove" if receipt.dry_run else "removed", "rows", right=("rows",))
+        table = output.make_table("to remove" if receipt.dry_run else "removed", "rows", right=("rows",))
         for name, count in receipt.removed.items():
             table.add_row("conversations" if receipt.action == "purge" else _ROW_NAMES.get(name, name), f"{count:,}")
         console.print(table)
     else:
-        print_note("there is nothing to remove" if receipt.dry_run else "there was nothing left to remove")
+        output.print_note("there is nothing to remove" if receipt.dry_run else "there was nothing left to remove")
     if receipt.dry_run:
         return
     facts = {
@@ -203,7 +188,7 @@ def _print_receipt(receipt: Receipt) -> None:
     grid = Table.grid(padding=(0, 1))
     for name, value in facts.items():
         if value is not None:
-            grid.add_row(f"{name}:", to_one_line(value, 2000))
+            grid.add_row(f"{name}:", output.to_one_line(value, 2000))
     console.print(grid)
 
 
@@ -212,5 +197,5 @@ def _parse_age(age: str | None) -> timedelta | None:
         return None
     match = _AGE.fullmatch(age.strip())
     if match is None:
-        raise typer.BadParameter(f"--older-than: {make_safe(age)!r} is not an age such as 12h, 90d, 8w or 2y")
+        raise typer.BadParameter(f"--older-than: {output.make_safe(age)!r} is not an age such as 12h, 90d, 8w or 2y")
     return int(match[1]) * _UNITS[match[2]]

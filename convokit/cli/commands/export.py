@@ -12,22 +12,17 @@ from typing import Annotated, TextIO
 import typer
 from rich.progress import TaskProgressColumn
 
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, find_chat, open_kit
-from convokit.cli.output import format_count, print_json, print_note, show_progress, write_text
 from convokit.transfer.models import ExportFormat
 
 
 def export(
     conversation: Annotated[
-        str | None,
-        typer.Argument(metavar="[KEY-or-ID]", help="Key or id of a conversation; default: all.", show_default=False),
+        str | None, typer.Argument(metavar="[KEY-or-ID]", help="Key or id of a conversation; default: all.")
     ] = None,
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Output file; default: stdout.", show_default=False),
-    ] = None,
+    output_file: options.OutputFile = None,
     format: Annotated[
         ExportFormat,
         typer.Option("--format", "-f", help="jsonl loses nothing, openai is training data, markdown is for reading."),
@@ -40,21 +35,21 @@ def export(
     """Write conversations to a file or to stdout."""
     if conversation is not None and subject is not None:
         raise typer.BadParameter("name a conversation or --subject, not both")
-    if json and output is None:
+    if json and output_file is None:
         raise typer.BadParameter("--json describes the written file: name one with --output")
     with (
         open_kit(Database(database, tenant)) as kit,
-        show_progress("exporting", TaskProgressColumn()) as progress,
-        _open_output(output) as destination,
+        output.show_progress("exporting", TaskProgressColumn()) as progress,
+        _open_output(output_file) as destination,
     ):
         chat = None if conversation is None else find_chat(kit, conversation)
         ids = None if chat is None or chat.id is None else [chat.id]
         exported = kit.export(destination, format=format, conversations=ids, subject=subject, progress=progress)
     if json:
-        print_json(exported.model_dump(mode="json"))
-    elif output is not None:
-        conversations = format_count(exported.conversations, "conversation")
-        print_note(f"{conversations}, {format_count(exported.messages, 'message')} in {output}")
+        output.print_json(exported.model_dump(mode="json"))
+    elif output_file is not None:
+        conversations = output.format_count(exported.conversations, "conversation")
+        output.print_note(f"{conversations}, {output.format_count(exported.messages, 'message')} in {output_file}")
 
 
 @contextmanager
@@ -77,5 +72,5 @@ class _SafeStdout(io.StringIO):
 
     def write(self, text: str) -> int:
         """Print safe text."""
-        write_text(text)
+        output.write_text(text)
         return len(text)

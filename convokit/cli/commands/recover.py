@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from convokit import Recovered
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, open_kit, read_database
-from convokit.cli.output import (
-    format_duration,
-    get_console,
-    make_table,
-    print_json,
-    print_note,
-    to_one_line,
-)
 from convokit.store import turns
 
 
@@ -23,7 +15,7 @@ def recover(
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Close the turns whose worker is dead, and keep their partial replies.
+    """Close the turns of dead workers and keep their partial replies.
 
     This is optional: the next message to a conversation closes its open turn too. Several processes may run it at once.
     """
@@ -34,18 +26,18 @@ def recover(
                 if name != tenant:
                     recovered += [(name, each) for each in kit.tenant(name).recover()]
     if json:
-        print_json({"recovered": [{"tenant": name, **each.model_dump(mode="json")} for name, each in recovered]})
+        output.print_json({"recovered": [{"tenant": name, **each.model_dump(mode="json")} for name, each in recovered]})
     elif recovered:
         _print(recovered, with_tenant=all_tenants)
     else:
-        print_note("nothing to recover: no open turn belongs to a dead worker")
+        output.print_note("nothing to recover: no open turn belongs to a dead worker")
 
 
 def _print(recovered: list[tuple[str, Recovered]], *, with_tenant: bool) -> None:
     columns = [*(["tenant"] if with_tenant else []), "conversation", "open for", "kept of its reply"]
-    table = make_table(*columns, right=("open for", "kept of its reply"))
+    table = output.make_table(*columns, right=("open for", "kept of its reply"))
     for tenant, each in recovered:
-        name = to_one_line(each.key) if each.key is not None else str(each.conversation_id)
-        row = [name, format_duration(each.open_s), f"{each.kept_chars:,} characters"]
-        table.add_row(*([to_one_line(tenant)] if with_tenant else []), *row)
-    get_console().print(table)
+        name = output.to_one_line(each.key) if each.key is not None else str(each.conversation_id)
+        row = [name, output.format_duration(each.open_s), f"{each.kept_chars:,} characters"]
+        table.add_row(*([output.to_one_line(tenant)] if with_tenant else []), *row)
+    output.get_console().print(table)

@@ -12,21 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from convokit import Replay
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, find_chat, open_kit
-from convokit.cli.output import (
-    OTHER_ROLE_STYLE,
-    ROLE_STYLES,
-    fit_text,
-    format_time,
-    get_console,
-    make_safe,
-    print_json,
-    print_note,
-    print_wrapped,
-    to_one_line,
-    write_text,
-)
 from convokit.domain.message import extract_text
 
 _STATUS_STYLES = {"exact": "green", "redacted": "yellow", "mismatch": "bold red"}
@@ -35,16 +22,13 @@ _STATUS_STYLES = {"exact": "green", "redacted": "yellow", "mismatch": "bold red"
 def replay(
     conversation: options.Conversation = None,
     *,
-    turn: Annotated[
-        str | None, typer.Option("--turn", metavar="ID", help="Turn; default: the newest.", show_default=False)
-    ] = None,
+    turn: Annotated[str | None, typer.Option("--turn", metavar="ID", help="Turn; default: the newest.")] = None,
     call: Annotated[
         int | None,
         typer.Option(
             "--call",
             metavar="N",
             help="API call within the turn, counted from 1; default: the last one with an answer.",
-            show_default=False,
         ),
     ] = None,
     body: Annotated[bool, typer.Option("--body", help="Write only the exact bytes of the request.")] = False,
@@ -52,9 +36,10 @@ def replay(
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Show the request of an API call, rebuilt from stored rows and checked against its digest.
+    """Show the request of an API call again.
 
-    Exits with 1 if the rebuilt request differs from the one that was sent.
+    The request is rebuilt from stored rows and checked against its digest. Exits with 1 if it differs from the one that was
+    sent.
     """
     if body and json:
         raise typer.BadParameter("--body and --json exclude each other")
@@ -63,7 +48,7 @@ def replay(
     if body:
         _write_body(replayed)
     elif json:
-        print_json(replayed.model_dump(mode="json", exclude={"body"}))
+        output.print_json(replayed.model_dump(mode="json", exclude={"body"}))
     else:
         _print(replayed)
     if replayed.status == "mismatch":
@@ -72,7 +57,7 @@ def replay(
 
 def _write_body(replayed: Replay) -> None:
     if replayed.body is None:
-        print_note(f"there are no bytes to write: {replayed.problem}")
+        output.print_note(f"there are no bytes to write: {replayed.problem}")
         raise typer.Exit(1)
     if sys.stdout.isatty():  # raw bytes could steer the terminal
         raise typer.BadParameter("--body writes raw bytes: redirect them to a file or a program")
@@ -81,14 +66,14 @@ def _write_body(replayed: Replay) -> None:
 
 
 def _print(replayed: Replay) -> None:
-    console = get_console()
+    console = output.get_console()
     head = Text(replayed.status, style=_STATUS_STYLES[replayed.status])
     head.append(f"  call {replayed.call} of turn {replayed.turn_id}", style="not bold default")
-    model, started_at = to_one_line(replayed.model), format_time(replayed.started_at)
+    model, started_at = output.to_one_line(replayed.model), output.format_time(replayed.started_at)
     head.append(f"  {model}  {started_at}", style="not bold default dim")
     console.print(head)
     if replayed.problem is not None:
-        print_wrapped(console, Text(make_safe(replayed.problem), style="yellow"))
+        output.print_wrapped(console, Text(output.make_safe(replayed.problem), style="yellow"))
     for name, value in replayed.parameters.items():
         shown = f"{len(value)} ({', '.join(_list_tool_names(value))})" if name == "tools" else _to_json(value)
         _print_cut(console, f"{name}: {shown}")
@@ -105,10 +90,10 @@ def _list_tool_names(tools: list[dict[str, Any]]) -> list[str]:
 
 def _print_message(console: Console, message: dict[str, Any]) -> None:
     role = str(message.get("role"))
-    console.print(Text(make_safe(role), style=ROLE_STYLES.get(role, OTHER_ROLE_STYLE)))
+    console.print(Text(output.make_safe(role), style=output.get_role_style(role)))
     content = message.get("content")
     if text := extract_text(content):
-        write_text(f"{text}\n")
+        output.write_text(f"{text}\n")
     for part in content if isinstance(content, list) else ():
         if part.get("type") != "text":
             _print_cut(console, _to_json(part), "dim")
@@ -126,4 +111,4 @@ def _to_json(value: Any) -> str:
 
 def _print_cut(console: Console, text: str, style: str = "") -> None:
     # A whole value may be an image of megabytes.
-    console.print(fit_text(text, console.width, style))
+    console.print(output.fit_text(text, console.width, style))

@@ -10,45 +10,24 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from convokit import Hit
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, open_kit
-from convokit.cli.output import (
-    OTHER_ROLE_STYLE,
-    ROLE_STYLES,
-    format_count,
-    format_time,
-    get_console,
-    make_safe,
-    print_json,
-    print_note,
-    show_spinner,
-    to_one_line,
-)
 
 _MARK_STYLE = "bold reverse"
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
 Since = Annotated[
-    datetime | None,
-    typer.Option(formats=_FORMATS, metavar="TIME", help="Written at TIME (local) or later.", show_default=False),
+    datetime | None, typer.Option(formats=_FORMATS, metavar="TIME", help="Written at TIME (local) or later.")
 ]
-Until = Annotated[
-    datetime | None,
-    typer.Option(formats=_FORMATS, metavar="TIME", help="Written before TIME (local).", show_default=False),
-]
+Until = Annotated[datetime | None, typer.Option(formats=_FORMATS, metavar="TIME", help="Written before TIME (local).")]
 
 
 def search(
     words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="WORDS...", help="Words that a message must contain, all of them.", show_default=False),
+        list[str] | None, typer.Argument(metavar="WORDS...", help="Words that a message must contain, all of them.")
     ] = None,
     *,
-    role: Annotated[
-        str | None, typer.Option(metavar="ROLE", help="Only this role: user, assistant or tool.", show_default=False)
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Only the conversation with this key.", show_default=False)
-    ] = None,
+    role: Annotated[str | None, typer.Option(metavar="ROLE", help="Only this role: user, assistant or tool.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Only the conversation with this key.")] = None,
     subject: options.Subject = None,
     since: Since = None,
     until: Until = None,
@@ -61,15 +40,15 @@ def search(
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Find messages that contain every word, the best match first.
+    """Find messages that contain every word.
 
-    Words in double quotes must follow each other: convokit search '"port 80" taken'.
+    The best match comes first. Words in double quotes must follow each other: convokit search '"port 80" taken'.
     """
     if rebuild == bool(words):
         raise typer.BadParameter("--rebuild takes no words" if rebuild else "name words to search for, or --rebuild")
     with open_kit(Database(database, tenant)) as kit:
         if rebuild:
-            with show_spinner("indexing messages"):
+            with output.show_spinner("indexing messages"):
                 count = kit.reindex()
             _report_indexed(count, json=json)
             return
@@ -84,21 +63,23 @@ def search(
             before=before,
         )
     if json:
-        print_json({"hits": [_dump_hit(hit) for hit in page], "next": page.next})
+        output.print_json({"hits": [_dump_hit(hit) for hit in page], "next": page.next})
     elif page.items:
         for hit in page:
             _print_hit(hit)
         if page.next is not None:
-            print_note(f"more: repeat the command with --before {page.next}")
+            output.print_note(f"more: repeat the command with --before {page.next}")
     else:
-        print_note("no message found")
+        output.print_note("no message found")
 
 
 def _report_indexed(count: int, *, json: bool) -> None:
     if json:
-        print_json({"indexed": count})
+        output.print_json({"indexed": count})
     else:
-        print_note(f"indexed {format_count(count, 'message')}" if count else "every message was already indexed")
+        output.print_note(
+            f"indexed {output.format_count(count, 'message')}" if count else "every message was already indexed"
+        )
 
 
 def _add_zone(local: datetime | None) -> datetime | None:
@@ -121,10 +102,10 @@ def _dump_hit(hit: Hit) -> dict[str, Any]:
 
 
 def _print_hit(hit: Hit) -> None:
-    console, message = get_console(), hit.message
-    head = Text(to_one_line(hit.key) if hit.key is not None else str(hit.conversation_id), style="bold")
-    head.append(f"  {make_safe(message.role)}", style=ROLE_STYLES.get(message.role, OTHER_ROLE_STYLE))
-    head.append(f"  {format_time(message.created_at)}  no. {message.seq}", style="not bold default dim")
+    console, message = output.get_console(), hit.message
+    head = Text(output.to_one_line(hit.key) if hit.key is not None else str(hit.conversation_id), style="bold")
+    head.append(f"  {output.make_safe(message.role)}", style=output.get_role_style(message.role))
+    head.append(f"  {output.format_time(message.created_at)}  no. {message.seq}", style="not bold default dim")
     head.truncate(console.width, overflow="ellipsis")
     console.print(head)
     console.print("  ", _draw_snippet(hit, console.width - 2), sep="")
@@ -139,9 +120,9 @@ def _draw_snippet(hit: Hit, cells: int) -> Text:
             start -= 1
     line = Text("…" if start else "", no_wrap=True)
     for mark_start, mark_end in hit.marks:
-        line.append(make_safe(hit.snippet[start:mark_start]))
-        line.append(make_safe(hit.snippet[mark_start:mark_end]), style=_MARK_STYLE)
+        line.append(output.make_safe(hit.snippet[start:mark_start]))
+        line.append(output.make_safe(hit.snippet[mark_start:mark_end]), style=_MARK_STYLE)
         start = mark_end
-    line.append(make_safe(hit.snippet[start:]))
+    line.append(output.make_safe(hit.snippet[start:]))
     line.truncate(cells, overflow="ellipsis")
     return line

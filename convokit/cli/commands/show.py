@@ -9,19 +9,8 @@ import typer
 from rich.text import Text
 
 from convokit import Branch, Chat, Message
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, find_chat, open_kit
-from convokit.cli.output import (
-    OTHER_ROLE_STYLE,
-    ROLE_STYLES,
-    format_time,
-    get_console,
-    make_safe,
-    print_json,
-    print_note,
-    to_one_line,
-    write_text,
-)
 from convokit.cli.tree import draw_tree, find_path
 
 _PAGE = 1000
@@ -49,7 +38,7 @@ def _show_path(chat: Chat, last: int, *, json: bool) -> None:
     messages = read_newest(chat, last)
     if json:
         dumped = [_dump_message(message) for message in messages]
-        print_json({"conversation_id": str(chat.id), "key": chat.key, "messages": dumped})
+        output.print_json({"conversation_id": str(chat.id), "key": chat.key, "messages": dumped})
         return
     if messages and chat.messages(limit=1, before=messages[0].seq):
         _note_earlier(last)
@@ -61,7 +50,7 @@ def _show_tree(chat: Chat, last: int, *, json: bool) -> None:
     branches = _read_branches(chat)
     path = find_path(messages, branches[0].head)
     if json:
-        print_json(
+        output.print_json(
             {
                 "conversation_id": str(chat.id),
                 "key": chat.key,
@@ -73,7 +62,7 @@ def _show_tree(chat: Chat, last: int, *, json: bool) -> None:
         return
     if messages and messages[0].seq > 1:
         _note_earlier(last)
-    console = get_console()
+    console = output.get_console()
     for line in draw_tree(messages, branches, path, console.width):
         console.print(line)
 
@@ -103,22 +92,22 @@ def _dump_message(message: Message) -> dict[str, Any]:
 
 
 def _note_earlier(last: int) -> None:
-    print_note(f"earlier messages are not shown: --last {last * 2} shows more")
+    output.print_note(f"earlier messages are not shown: --last {last * 2} shows more")
 
 
 def print_messages(messages: Iterable[Message]) -> None:
     """Print each message's role, time, text and tool calls."""
-    console = get_console()
+    console = output.get_console()
     for message in messages:
-        head = Text(make_safe(message.role), style=ROLE_STYLES.get(message.role, OTHER_ROLE_STYLE))
-        head.append(f"  {format_time(message.created_at)}", style="not bold default dim")
+        head = Text(output.make_safe(message.role), style=output.get_role_style(message.role))
+        head.append(f"  {output.format_time(message.created_at)}", style="not bold default dim")
         if message.status != "complete":
             head.append(f"  ({message.status})", style="not bold yellow")
         console.print(head)
         if message.text:
-            write_text(f"{message.text}\n")
+            output.write_text(f"{message.text}\n")
         for call in message.tool_calls or ():
             function: dict[str, Any] = call.get("function", {})
-            shown = to_one_line(f"{function.get('name', '?')}({function.get('arguments', '')})")
+            shown = output.to_one_line(f"{function.get('name', '?')}({function.get('arguments', '')})")
             console.print(Text(f"calls {shown}", style="yellow"))
         console.print()

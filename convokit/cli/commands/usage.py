@@ -15,18 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from convokit import UsageReport
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, open_kit, read_database
-from convokit.cli.output import (
-    fit_text,
-    get_console,
-    make_bar,
-    make_cell,
-    make_table,
-    print_json,
-    print_note,
-    to_one_line,
-)
 from convokit.usage.models import Spending, UsageRow
 from convokit.usage.sql import tenants
 
@@ -37,6 +27,7 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _LABELS = ("day", "model", "conversation_id", "key")
 _FIGURES = tuple(name for name in Spending.model_fields if name not in ("cost", "known_cost"))
 _CSV_HEADER = ("tenant", "day", "model", "conversation", "key", *_FIGURES, "cost", "known_cost")
+_FIGURE_COLUMNS = ("calls", "prompt", "cached", "reply", "estimated", "cost")
 _MAX_BAR_CELLS = 30
 _MIN_BAR_CELLS = 4
 _MAX_TENANT_CELLS = 12
@@ -51,13 +42,9 @@ def usage(
     since: Annotated[
         str, typer.Option("--since", metavar="WHEN", help="Start: 12h, 30d or 8w ago, or a date (UTC).")
     ] = "30d",
-    until: Annotated[
-        str | None,
-        typer.Option("--until", metavar="WHEN", help="End, exclusive; default: now.", show_default=False),
-    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="End, exclusive; default: now.")] = None,
     key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="KEY", help="Only the conversation with this key.", show_default=False),
+        str | None, typer.Option("--key", metavar="KEY", help="Only the conversation with this key.")
     ] = None,
     subject: options.Subject = None,
     all_tenants: options.AllTenants = False,
@@ -66,9 +53,10 @@ def usage(
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Show the tokens of API calls, and their cost in US dollars where the price is known.
+    """Show the tokens and costs of API calls.
 
-    Days are UTC. A cost that the server reported wins over a price list; `pip install 'convokit-sql[prices]'` installs one.
+    Costs are US dollars, days are UTC. A cost that the server reported is used first, then the price list that
+    `pip install 'convokit-sql[prices]'` installs.
     """
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other")
@@ -81,14 +69,14 @@ def usage(
         reports = [(name, kit.tenant(name).usage(**query)) for name in names]
     reports = [(name, report) for name, report in reports if report.total.calls]
     if json:
-        print_json({"tenants": [{"tenant": name, **_dump_report(report, by)} for name, report in reports]})
+        output.print_json({"tenants": [{"tenant": name, **_dump_report(report, by)} for name, report in reports]})
     elif as_csv:
         _print_csv(reports, by)
     elif reports:
         _print_table(reports, by, with_tenant=all_tenants and by != "tenant")
         _print_notes([report for _, report in reports])
     else:
-        print_note("no calls in that time")
+        output.print_note("no calls in that time")
 
 
 def _parse_moment(option: str, text: str | None) -> datetime | None:
@@ -134,14 +122,14 @@ def _escape_csv(value: object) -> object:
     """Return text as one safe line that a spreadsheet does not take for a formula."""
     if not isinstance(value, str):
         return value
-    text = to_one_line(value)
+    text = output.to_one_line(value)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def _print_table(reports: Reports, by: By, *, with_tenant: bool) -> None:
-    console = get_console()
+    console = output.get_console()
     table = _make_table(console, reports, by, 0, with_tenant=with_tenant)
-    # Names and figures come first. The bars get the cells that are left.
+    # The bars get the cells that names and figures leave.
     bar_cells = min(console.width - console.measure(table).maximum - 2, _MAX_BAR_CELLS)
     if bar_cells >= _MIN_BAR_CELLS:
         table = _make_table(console, reports, by, bar_cells, with_tenant=with_tenant)
@@ -151,31 +139,24 @@ def _print_table(reports: Reports, by: By, *, with_tenant: bool) -> None:
 def _make_table(console: Console, reports: Reports, by: By, bar_cells: int, *, with_tenant: bool) -> Table:
     rows = _list_rows(reports, by)
     totals = [report.total for _, report in reports]
-    figures = ["calls", "prompt", "cached", "reply", "estimated", "cost"]
-    if console.width < _CACHED_COLUMNS + (_MAX_TENANT_CELLS + 2 if with_tenant else 0):
-        figures.remove("cached")
-    if console.width < _ESTIMATED_COLUMNS or not any(total.estimated_calls for total in totals):
-        figures.remove("estimated")
     by_cost = all(total.cost is not None for total in totals) and any(total.known_cost for total in totals)
     weights = [float(sums.known_cost if by_cost else sums.prompt_tokens + sums.completion_tokens) for *_, sums in rows]
-    bar_title = f"by {'cost' if by_cost else 'tokens'}"[:bar_cells]
-    table = make_table(
-        *(["tenant"] if with_tenant else []),
-        by,
-        *figures,
-        *([bar_title] if bar_cells else []),
-        right=tuple(figures),
-        cut=(by,),
-    )
+    bar_title = "by cost" if by_cost else "by tokens"
+    bar_title = bar_title if len(bar_title) <= bar_cells else ""
+    columns = ["tenant"] if with_tenant else []
+    columns += [by, *_FIGURE_COLUMNS, *([bar_title] if bar_cells else [])]
+    if console.width < _CACHED_COLUMNS + (_MAX_TENANT_CELLS + 2 if with_tenant else 0):
+        columns.remove("cached")
+    if console.width < _ESTIMATED_COLUMNS or not any(total.estimated_calls for total in totals):
+        columns.remove("estimated")
+    table = output.make_table(*columns, right=_FIGURE_COLUMNS, cut=(by,))
     for (tenant, name, sums), weight in zip(rows, weights, strict=True):
-        table.add_row(
-            *([fit_text(tenant, _MAX_TENANT_CELLS)] if with_tenant else []),
-            make_cell(name),
-            *_format_figures(sums, figures),
-            *([make_bar(weight, max(weights), bar_cells)] if bar_cells else []),
-        )
+        cells: dict[str, Any] = {"tenant": output.fit_text(tenant, _MAX_TENANT_CELLS), by: output.make_cell(name)}
+        cells |= {bar_title: output.make_bar(weight, max(weights), bar_cells), **_format_figures(sums)}
+        table.add_row(*(cells[name] for name in columns))
     if len(rows) > 1 and len(reports) == 1:
-        table.add_row(*(["all"] if with_tenant else []), "total", *_format_figures(totals[0], figures), style="bold")
+        cells = {"tenant": "all", by: "total", bar_title: "", **_format_figures(totals[0])}
+        table.add_row(*(cells[name] for name in columns), style="bold")
     return table
 
 
@@ -192,16 +173,16 @@ def _name_row(row: UsageRow) -> str:
     return row.day.isoformat() if row.day is not None else str(row.model)
 
 
-def _format_figures(sums: Spending, figures: Sequence[str]) -> list[str]:
-    formatted = {
-        "calls": f"{sums.calls:,}",
-        "prompt": _format_tokens(sums.prompt_tokens),
-        "cached": _format_share(sums.cached_share),
-        "reply": _format_tokens(sums.completion_tokens),
-        "estimated": _format_share(sums.estimated_share or None),
-        "cost": _format_cost(sums),
-    }
-    return [formatted[name] for name in figures]
+def _format_figures(sums: Spending) -> dict[str, str]:
+    figures = (
+        f"{sums.calls:,}",
+        _format_tokens(sums.prompt_tokens),
+        _format_share(sums.cached_share),
+        _format_tokens(sums.completion_tokens),
+        _format_share(sums.estimated_share or None),
+        _format_cost(sums),
+    )
+    return dict(zip(_FIGURE_COLUMNS, figures, strict=True))
 
 
 def _format_tokens(count: int) -> str:
@@ -237,12 +218,12 @@ def _print_notes(reports: Sequence[UsageReport]) -> None:
     unlisted = sum(report.unlisted for report in reports)
     uncounted = sum(report.total.uncounted_calls for report in reports)
     if unlisted:
-        print_note(f"{unlisted:,} more conversations count in the total only")
+        output.print_note(f"{unlisted:,} more conversations count in the total only")
     if uncounted:
-        print_note(f"{uncounted:,} calls have no figures: they failed, were refused, or still run")
+        output.print_note(f"{output.format_count(uncounted, 'call')} without figures: failed, refused, or still running")
     if unknown and all(report.prices == "none" for report in reports):
-        print_note("no price list is installed: pip install 'convokit-sql[prices]'")
+        output.print_note("no price list is installed: pip install 'convokit-sql[prices]'")
     elif unknown:
-        names = ", ".join(to_one_line(name, 60) for name in unknown[:5])
+        names = ", ".join(output.to_one_line(name, 60) for name in unknown[:5])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        print_note(f"no price is known for {names}{more}: the cost does not include their calls")
+        output.print_note(f"no price is known for {names}{more}: the cost does not include their calls")

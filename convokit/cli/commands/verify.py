@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from convokit import Convokit
-from convokit.cli import options
+from convokit.cli import options, output
 from convokit.cli.connect import Database, find_chat, open_kit
-from convokit.cli.output import get_console, print_json, show_progress, to_one_line
 from convokit.errors import ChainBroken, SettingsError
 
 _MAX_KEY_BYTES = 64 * 1024
@@ -26,20 +25,18 @@ def verify(
             "--against",
             metavar="FILE",
             help="Checkpoint to compare with; also detects deleted entries and conversations.",
-            show_default=False,
         ),
     ] = None,
     key_file: Annotated[
-        Path | None,
-        typer.Option("--key-file", metavar="FILE", help="File with the checkpoint's secret.", show_default=False),
+        Path | None, typer.Option("--key-file", metavar="FILE", help="File with the checkpoint's secret.")
     ] = None,
     json: options.Json = False,
     database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Check that a conversation, or every one, still holds the messages that were written.
+    """Check the hash chain of one or all conversations.
 
-    Exits with 1 and names the first difference if not.
+    Exits with 1 if a stored message was changed, and names the first one.
     """
     if all_ and conversation is not None:
         raise typer.BadParameter("name a conversation or --all, not both")
@@ -60,12 +57,12 @@ def _verify_one(kit: Convokit, conversation: str | None, checkpoint: dict[str, A
         verified = find_chat(kit, conversation).verify(**checkpoint)
     except ChainBroken as error:
         if json:
-            print_json({"ok": False, **_dump_position(error)})
+            output.print_json({"ok": False, **_dump_position(error)})
         raise
     if json:
-        print_json({"ok": True, **verified.model_dump(mode="json")})
+        output.print_json({"ok": True, **verified.model_dump(mode="json")})
     else:
-        get_console().print(f"whole: {verified.entries:,} entries, {verified.rows:,} rows; head {verified.head}")
+        output.get_console().print(f"whole: {verified.entries:,} entries, {verified.rows:,} rows; head {verified.head}")
 
 
 def _verify_all(kit: Convokit, checkpoint: dict[str, Any], *, json: bool) -> None:
@@ -75,17 +72,17 @@ def _verify_all(kit: Convokit, checkpoint: dict[str, Any], *, json: bool) -> Non
         if json:
             broken.append({**_dump_position(error), "problem": str(error)})
         else:
-            get_console().print(f"broken: {to_one_line(str(error), 2000)}")
+            output.get_console().print(f"broken: {output.to_one_line(str(error), 2000)}")
 
-    with show_progress("verifying") as progress:
+    with output.show_progress("verifying") as progress:
         verified = kit.verify(**checkpoint, broken=add_broken, progress=progress)
     if json:
         counts = verified.model_dump(mode="json", exclude={"broken"})
-        print_json({"ok": not verified.broken, **counts, "broken": broken})
+        output.print_json({"ok": not verified.broken, **counts, "broken": broken})
     else:
         result = f"{verified.broken:,} broken" if verified.broken else "whole"
         conversations, entries = f"{verified.conversations:,} conversations", f"{verified.entries:,} entries"
-        get_console().print(f"{result}: {conversations}, {entries}, {verified.rows:,} rows")
+        output.get_console().print(f"{result}: {conversations}, {entries}, {verified.rows:,} rows")
     if verified.broken:
         raise typer.Exit(1)
 
