@@ -179,11 +179,12 @@ def make_cell(text: str, style: str = "") -> Text:
 
 def make_bar(amount: float, total: float, cells: int, color: str = "cyan", *, start: float = 0) -> Bar | Text:
     """Return a bar of `cells` cells for `total`, filled from `start` to `start` + `amount`."""
+    total = total or 1
     if _is_unicode(sys.stdout):
-        return Bar(total or 1, start, start + amount, width=cells, color=color)
+        return Bar(total, start, start + amount, width=cells, color=color)
     # rich's bars consist of block characters.
-    scale = cells / (total or 1)
-    return Text(" " * int(start * scale) + "#" * ceil(amount * scale))
+    first, last = int(start / total * cells), ceil((start + amount) / total * cells)
+    return Text((" " * first).ljust(last, "#") if amount else "")
 
 
 def fit_text(text: str, cells: int, style: str = "") -> Text:

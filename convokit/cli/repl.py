@@ -20,7 +20,7 @@ except ImportError:  # not on every platform; without it input() has no line edi
     readline = None  # type: ignore[assignment]
 
 _HELP = """\
-/context   show what the next turn would send and what it leaves out
+/context   show the context of the next turn
 /history   show the messages so far
 /help      show this help
 /quit      leave (as Ctrl-D, and Ctrl-C at the prompt)
