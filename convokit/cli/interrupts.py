@@ -19,7 +19,7 @@ _MAX_DELAYED = 2
 
 
 class InterruptGuard:
-    """Delays Ctrl-C inside `with guard:`, except inside `with guard.waiting():`. The third one raises anywhere."""
+    """Delays Ctrl-C inside `with guard:`, except inside `with guard.allow_interrupt():`. The third one raises anywhere."""
 
     def __init__(self) -> None:
         self.presses = 0
@@ -40,7 +40,7 @@ class InterruptGuard:
             raise KeyboardInterrupt
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def allow_interrupt(self) -> Iterator[None]:
         """Let Ctrl-C raise in the block. A recorded one raises at once."""
         self.is_waiting = True
         try:
@@ -60,7 +60,7 @@ class InterruptibleClient(HttpxClient):
 
     def open(self, request: Any) -> Answer:
         """Send a request and wait for the head of the answer."""
-        with self._guard.waiting():
+        with self._guard.allow_interrupt():
             return _InterruptibleAnswer(self._guard, super().open(request))
 
 
@@ -72,5 +72,5 @@ class _InterruptibleAnswer:
         self._answer = answer
 
     def read(self, timeout_s: float) -> bytes:
-        with self._guard.waiting():
+        with self._guard.allow_interrupt():
             return self._answer.read(timeout_s)

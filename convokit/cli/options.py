@@ -32,7 +32,9 @@ Conversation = Annotated[
     str | None, typer.Argument(metavar="[KEY-or-ID]", help="Key or id of the conversation; default: the one used last.")
 ]
 RequiredConversation = Annotated[str, typer.Argument(metavar="KEY-or-ID", help="Key or id of the conversation.")]
-Subject = Annotated[str | None, typer.Option("--subject", metavar="NAME", help="Only conversations of this subject.")]
+Subject = Annotated[
+    str | None, typer.Option("--subject", metavar="NAME", help="Only conversations of this subject (a person).")
+]
 Before = Annotated[
     str | None, typer.Option("--before", metavar="CURSOR", help="Continue after the page that named CURSOR.")
 ]

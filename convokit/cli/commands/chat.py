@@ -5,9 +5,9 @@ The command stores the model and the developer prompt with the conversation. Req
 
 from __future__ import annotations
 
-import json as jsons
 import shlex
 import sys
+from json import loads
 from typing import Annotated, Any
 
 import typer
@@ -45,7 +45,7 @@ def chat(
         int | None, typer.Option("--max-output-tokens", metavar="N", help="Length limit of the reply.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", metavar="X", help="Sampling from 0 to 2.")
+        float | None, typer.Option("--temperature", metavar="X", help="Sampling temperature, from 0 to 2.")
     ] = None,
     param: Annotated[
         list[str] | None,
@@ -103,7 +103,7 @@ def _parse_params(pairs: list[str], **given: Any) -> RequestParams:
         if not equals:
             raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--param")
         try:
-            params[name] = jsons.loads(value)
+            params[name] = loads(value)
         except ValueError:  # plain text needs no quotes: -o stop=END
             params[name] = value
     return validate_params(params)

@@ -38,11 +38,11 @@ def context(
     stored.
     """
     source = ModelSource(local, gguf, model, base_url, profile)
-    opened = Database(database, tenant)
+    target = Database(database, tenant)
     if source.local:
-        with open_kit(opened) as kit:
+        with open_kit(target) as kit:
             find_chat(kit, conversation)  # fail before a model is started
-    with source.serve() as settings, open_kit(opened, **settings) as kit:
+    with source.serve() as settings, open_kit(target, **settings) as kit:
         # The model of this command replaces the one that is stored with the chat.
         chat_settings = {name: settings[name] for name in ("model",) if name in settings}
         chat = find_chat(kit, conversation, **chat_settings)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from convokit import Receipt
 from convokit.cli import options, output
@@ -51,7 +51,7 @@ OlderThan = Annotated[
 
 def redact(
     conversation: options.RequiredConversation,
-    seq: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="Number of the message.")],
+    seq: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="Number (seq) of the message.")],
     *,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -185,11 +185,9 @@ def _print_receipt(receipt: Receipt) -> None:
         "bytes": _BYTES[receipt.bytes],
         "left alone": ", ".join(map(str, receipt.skipped)) + " (a turn is open)" if receipt.skipped else None,
     }
-    grid = Table.grid(padding=(0, 1))
     for name, value in facts.items():
         if value is not None:
-            grid.add_row(f"{name}:", output.to_one_line(value, 2000))
-    console.print(grid)
+            output.print_wrapped(console, Text(f"{name + ':':<15}{output.to_one_line(value, 2000)}"))
 
 
 def _parse_age(age: str | None) -> timedelta | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as jsons
 import sys
 from collections.abc import Mapping
+from json import dumps
 from typing import Annotated, Any
 
 import typer
@@ -106,7 +106,7 @@ def _print_message(console: Console, message: dict[str, Any]) -> None:
 
 
 def _to_json(value: Any) -> str:
-    return jsons.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _print_cut(console: Console, text: str, style: str = "") -> None:

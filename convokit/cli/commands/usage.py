@@ -220,7 +220,9 @@ def _print_notes(reports: Sequence[UsageReport]) -> None:
     if unlisted:
         output.print_note(f"{unlisted:,} more conversations count in the total only")
     if uncounted:
-        output.print_note(f"{output.format_count(uncounted, 'call')} without figures: failed, refused, or still running")
+        output.print_note(
+            f"{output.format_count(uncounted, 'call')} without figures: failed, refused, or still running"
+        )
     if unknown and all(report.prices == "none" for report in reports):
         output.print_note("no price list is installed: pip install 'convokit-sql[prices]'")
     elif unknown:

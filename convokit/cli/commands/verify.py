@@ -36,7 +36,7 @@ def verify(
 ) -> None:
     """Check the hash chain of one or all conversations.
 
-    Exits with 1 if a stored message was changed, and names the first one.
+    Exits with 1 if a stored row differs from the chain, and names the first one.
     """
     if all_ and conversation is not None:
         raise typer.BadParameter("name a conversation or --all, not both")
