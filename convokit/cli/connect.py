@@ -17,8 +17,8 @@ from sqlalchemy.engine import URL
 from convokit import Budget, Chat, Convokit
 from convokit.cli.local_model import serve_local_model
 from convokit.errors import NotFound
-from convokit.runtime.sync import SyncStore
-from convokit.store.engine import describe_url, open_engine, parse_database_url
+from convokit.runtime.sync_store import open_store
+from convokit.store.engine import describe_url, parse_database_url
 
 LOCAL_REPLY_TOKENS = 512
 Result = TypeVar("Result")
@@ -130,8 +130,7 @@ def _parse_uuid(name: str) -> UUID | None:
 
 def read_database(database: Database, function: Callable[[Connection], Result]) -> Result:
     """Run a function in a read transaction, over all tenants. Raises: StoreError, SettingsError."""
-    url = database.url
-    store = SyncStore(open_engine(url), describe_url(url))
+    store = open_store(database.url, describe_url(database.url))
     try:
         return store.run(function, write=False)
     finally:

@@ -69,6 +69,13 @@ def find_prompt(connection: Connection, tenant: str, digest: bytes) -> str | Non
     return found
 
 
+def find_entry(connection: Connection, conversation_id: UUID, number: int) -> Entry | None:
+    """Return one entry of the chain."""
+    values = {"id": conversation_id, "after": number - 1, "limit": 1}
+    row = connection.execute(_ENTRIES, values).first()
+    return None if row is None or row[0] != number else Entry(row[0], cast("Kind", row[1]), *row[2:])
+
+
 def removed(connection: Connection, conversation_id: UUID) -> set[str]:
     """Return what was removed of a conversation, by the refs of its removals."""
     return set(connection.execute(_REMOVED, {"id": conversation_id}).scalars())

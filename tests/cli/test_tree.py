@@ -18,7 +18,7 @@ def _make_branches(cli: CommandLine, *, deep: int = 0) -> None:
     """Make an edit, a second reply and a fork; with `deep`, forks of forks."""
     with Convokit(cli.database, model="loop-1", base_url=cli.base_url) as kit:
         chat = kit.chat("k")
-        chat.send("one", context=["a passage"])
+        chat.send("one", passages=["a passage"])
         chat.send(LONG)
         chat.regenerate()
         fork = chat.fork(3, name="試し書き")

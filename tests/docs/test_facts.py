@@ -21,9 +21,7 @@ METHOD = re.compile(r"\b(kit|chat)\.(\w+)\(")
 EXAMPLES = {"models.py", "ask.py", "conversations.json"}
 PUBLIC = ("errors", "store", "context", "tokens", "wire")
 """The packages below `convokit` that users import from."""
-INTERNAL = re.compile(
-    rf"(?:from |import |`)convokit\.(?!(?:{'|'.join(PUBLIC)})\b(?!\.[a-z])|db\b|runtime`)[a-z_]+"
-)
+INTERNAL = re.compile(rf"(?:from |import |`)convokit\.(?!(?:{'|'.join(PUBLIC)})\b(?!\.[a-z])|db\b|runtime`)[a-z_]+")
 """A mention of a module that users must not import from: `convokit.x`, or `convokit.store.x`. A logger's name is none."""
 
 

@@ -366,7 +366,7 @@ TENANT = {
         for each in (None, wanted)
     ],
     "store.search_query.stands": lambda connection, wanted: search_query.stands(connection, "rival", (wanted, 1)),
-    "history.copies.written": lambda connection, wanted: copies.written(connection, "rival", wanted, wanted, 0),
+    "history.copies.find_copy": lambda connection, wanted: copies.find_copy(connection, "rival", wanted, wanted, 0),
     "store.search_index.fill": lambda connection, wanted: search_index.fill(connection, "rival", None),
     "audit.sql.count_conversations": lambda connection, wanted: audit_sql.count_conversations(connection, "rival"),
     "audit.sql.heads": lambda connection, wanted: [
@@ -384,18 +384,15 @@ ROW = {
     "store.conversations.set_head",
     "store.conversations.list_branches",
     "store.conversations.list_leaves",
-    "history.copies.write",
+    "history.copies.write_copy",
     "store.conversations.update_description",
-    "store.turn_writes.begin",
-    "store.turn_writes.reopen",
-    "store.turn_writes.settle",
-    "store.turn_writes.append_late",
-    "store.turn_writes.record",
+    "store.turn_start.lock_and_read",
+    "store.turn_start.is_call_stored",
+    "store.turn_pages.read_turns_page",
     "store.write_batch.write",
     "store.turns.end",
     "store.conversations.set_pins",
     "transfer.sql.create",
-    *(f"store.committed.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
@@ -406,8 +403,8 @@ NO_TENANT = {
     "store.search_index.wanted_by",
     "store.search_index.optimize",
     "store.search_query.at",
-    *(f"store.migrations.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
-    *(f"store.migrations.{name}" for name in ("upgrade", "current", "check")),
+    *(f"store.migrations.{name}" for name in ("count_open_turns", "read_clock_us", "read_server_version", "read_pragmas")),
+    *(f"store.migrations.{name}" for name in ("upgrade", "current_revision", "check_schema")),
     "store.indexes.differences",
     "store.turns.list_tenants_with_open_turns",
     *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
