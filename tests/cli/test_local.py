@@ -48,7 +48,7 @@ def test_missing_or_wrong_file_is_refused(tmp_path: Path) -> None:
     letter = tmp_path / "letter.gguf"
     letter.write_text("Dear reader")
     for path, said in (
-        (tmp_path / "no.gguf", "there is no file"),
+        (tmp_path / "no.gguf", "no such file"),
         (tmp_path, "is a folder"),
         (letter, "is not a GGUF"),
     ):

@@ -215,7 +215,7 @@ def test_context_needs_no_server_but_a_model(cli: CommandLine, server: LoopbackS
     with _kit(cli) as kit:
         kit.chat("k").send("hi")
     calls = len(server.requests)
-    assert "no model was named" in cli.mistake("context", "k")
+    assert "no model was given" in cli.mistake("context", "k")
     assert cli.json("context", "k", "--model", "gpt-6-luna")["report"]["context_tokens"] > 100_000
     assert len(server.requests) == calls
 

@@ -17,8 +17,8 @@ NOBODY = "http://127.0.0.1:1/v1"
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["chat", "hi"], "no model was named"),
-        (["chat", "hi", "-m", "gpt-6-luna"], "wants a key"),
+        (["chat", "hi"], "no model was given"),
+        (["chat", "hi", "-m", "gpt-6-luna"], "needs a key"),
         (["chat", "hi", "-m", "m", "--base-url", "nonsense"], "base_url"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--profile", "nobody"], "no provider named"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--temperature", "9"], "temperature"),

@@ -139,7 +139,7 @@ def _check_latest_chat(target: Database) -> None:
 def _create_file(kit: Convokit, target: Database, settings: dict[str, Any]) -> None:
     # The first turn would fail without a model, and leave the new file behind.
     if "model" not in settings and Environment.read().model is None:
-        raise SettingsError("model", "no model was named")
+        raise SettingsError("model", "no model was given")
     with output.show_spinner(f"creating {target.url.database}"):
         kit.migrate()
 
