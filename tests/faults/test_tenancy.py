@@ -403,7 +403,10 @@ NO_TENANT = {
     "store.search_index.wanted_by",
     "store.search_index.optimize",
     "store.search_query.at",
-    *(f"store.migrations.{name}" for name in ("count_open_turns", "read_clock_us", "read_server_version", "read_pragmas")),
+    *(
+        f"store.migrations.{name}"
+        for name in ("count_open_turns", "read_clock_us", "read_server_version", "read_pragmas")
+    ),
     *(f"store.migrations.{name}" for name in ("upgrade", "current_revision", "check_schema")),
     "store.indexes.differences",
     "store.turns.list_tenants_with_open_turns",
