@@ -50,6 +50,7 @@ def test_ctrl_c_keeps_the_partial_reply(terminal: Open, cli: CommandLine, server
     cli("verify", "k")
 
 
+@pytest.mark.soak(sample=True)
 def test_ctrl_c_before_the_reply_keeps_the_question(terminal: Open, cli: CommandLine, server: LoopbackServer) -> None:
     """A second Ctrl-C does not interrupt the save, and the next turn is not refused as busy."""
     server.script(stream(["late"]))
@@ -97,6 +98,7 @@ def test_commands_of_the_interactive_chat(terminal: Open, cli: CommandLine) -> N
     assert [message["role"] for message in cli.json("show")["messages"]] == ["user", "assistant"] * 2
 
 
+@pytest.mark.soak(sample=True)
 def test_error_does_not_end_the_interactive_chat(terminal: Open, cli: CommandLine, server: LoopbackServer) -> None:
     server.script(stream(["a"], finish=None, done=False))
     server._scripted[-1].pieces.append(None)
@@ -108,6 +110,7 @@ def test_error_does_not_end_the_interactive_chat(terminal: Open, cli: CommandLin
     talk.wait_for("echo: two")
 
 
+@pytest.mark.soak(sample=True)
 def test_arrow_up_recalls_questions_of_earlier_processes(terminal: Open, cli: CommandLine) -> None:
     cli.chat("--key", "k", "最初の質問")
     talk = _start_chat(terminal, cli, "--key", "k")
@@ -155,6 +158,7 @@ def test_ctrl_c_inside_the_library_keeps_the_partial_reply(
     assert cli.json("show", "k")["messages"][1]["text"] == "".join(shown).removesuffix("\n")
 
 
+@pytest.mark.soak(sample=True)
 def test_closed_pipe_ends_quietly(cli: CommandLine) -> None:
     """A person runs `convokit show | head -1`."""
     with Convokit(cli.database, model="m", base_url=cli.base_url, budget=Budget(context_tokens=10**6)) as kit:
@@ -170,6 +174,7 @@ def test_closed_pipe_ends_quietly(cli: CommandLine) -> None:
     ran.wait()
 
 
+@pytest.mark.soak(sample=True)
 def test_ascii_output_replaces_characters_but_json_is_exact(cli: CommandLine) -> None:
     cli.chat("--key", "k", "日本 ok")
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}

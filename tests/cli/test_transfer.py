@@ -48,10 +48,10 @@ def test_export_to_stdout_can_be_imported_from_stdin(cli: CommandLine, other: st
 def test_import_reads_a_chatgpt_export(cli: CommandLine) -> None:
     """An invalid record is an error, or with --skip-bad it is reported and the exit code is 1."""
     Path("c.json").write_text(json.dumps([{"id": "x"}, conversation()]), "utf-8")
-    assert "c.json, line 1: conversation: is not one of ChatGPT's" in cli.mistake("import", "c.json", "-f", "chatgpt")
+    assert "c.json, line 1: conversation: is not from ChatGPT" in cli.mistake("import", "c.json", "-f", "chatgpt")
     came = cli("import", "c.json", "-f", "chatgpt", "--skip-bad", code=1)
     assert came.stdout == "1 conversation, 12 messages\n"
-    assert came.stderr.startswith("skipped, line 1: conversation: is not one of ChatGPT's")
+    assert came.stderr.startswith("skipped, line 1: conversation: is not from ChatGPT")
     found: Any = cli.json("import", "c.json", "-f", "chatgpt", "--skip-bad", code=1)
     assert (found["unchanged"], found["skipped"], found["problems"][0]["line"]) == (1, 1, 1)
 

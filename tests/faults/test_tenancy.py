@@ -33,7 +33,7 @@ from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from convokit.transfer import sql as transfer_sql
 from convokit.usage import sql as usage_sql
-from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
+from tests.faults.tenant_pair import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
 
 pair = paired()
 spoilt = paired()
@@ -338,8 +338,8 @@ TENANT = {
     "store.call_usage.list_reported_calls": lambda connection, wanted: call_usage.list_reported_calls(
         connection, "rival", "loop-1", 1000
     ),
-    "usage.sql.spent": lambda connection, wanted: list(
-        usage_sql.spent(connection, "rival", one=wanted, by_conversation=True)
+    "usage.sql.sum_calls": lambda connection, wanted: list(
+        usage_sql.sum_calls(connection, "rival", conversation_id=wanted, by_conversation=True)
     ),
     "store.chain.find_prompt": lambda connection, wanted: any(
         chain.find_prompt(connection, "rival", digest)
@@ -355,10 +355,12 @@ TENANT = {
     "erasure.sql.purge": lambda connection, wanted: erasure_sql.purge(connection, "nobody", wanted),
     "erasure.residue.unreferenced": lambda connection, wanted: len(residue.unreferenced(connection, "rival", None)),
     "erasure.residue.drop_prompts": lambda connection, wanted: residue.drop_prompts(connection, "nobody", []),
-    "transfer.sql.ids": lambda connection, wanted: transfer_sql.ids(
+    "transfer.sql.list_conversation_ids": lambda connection, wanted: transfer_sql.list_conversation_ids(
         connection, "rival", subject=SUBJECT, after=None, limit=1000
     ),
-    "transfer.sql.total": lambda connection, wanted: transfer_sql.total(connection, "rival", subject=SUBJECT),
+    "transfer.sql.count_messages": lambda connection, wanted: transfer_sql.count_messages(
+        connection, "rival", subject=SUBJECT
+    ),
     "store.search_query.candidates": lambda connection, wanted: [
         search_query.candidates(
             connection, "rival", search_query.Wanted(keys=["secret"], conversation_id=each), limit=1000
@@ -369,10 +371,10 @@ TENANT = {
     "history.copies.find_copy": lambda connection, wanted: copies.find_copy(connection, "rival", wanted, wanted, 0),
     "store.search_index.fill": lambda connection, wanted: search_index.fill(connection, "rival", None),
     "audit.sql.count_conversations": lambda connection, wanted: audit_sql.count_conversations(connection, "rival"),
-    "audit.sql.heads": lambda connection, wanted: [
-        each.conversation_id for each in audit_sql.heads(connection, "rival", UUID(int=0), 1000)
+    "audit.sql.read_heads": lambda connection, wanted: [
+        each.conversation_id for each in audit_sql.read_heads(connection, "rival", UUID(int=0), 1000)
     ],
-    "audit.sql.prompts": lambda connection, wanted: audit_sql.prompts(
+    "audit.sql.read_prompts": lambda connection, wanted: audit_sql.read_prompts(
         connection, "rival", connection.execute(select(prompt.c.digest)).scalars()
     ),
 }
@@ -392,12 +394,13 @@ ROW = {
     "store.write_batch.write",
     "store.turns.end",
     "store.conversations.set_pins",
-    "transfer.sql.create",
+    "audit.consistency.check_consistency",
+    "transfer.sql.create_conversation",
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
     "store.dialects.insert_new",
-    "audit.sql.database_id",
+    "audit.sql.read_database_id",
     "store.fast_execute.fast_connection",
     "store.fast_execute.plain_connection",
     "store.search_index.wanted_by",
@@ -411,7 +414,7 @@ NO_TENANT = {
     "store.indexes.differences",
     "store.turns.list_tenants_with_open_turns",
     *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
-    "usage.sql.tenants",
+    "usage.sql.list_tenants",
 }
 """Functions about the database as such, for who owns it; and `finding.at`, which is given places that `candidates` found."""
 

@@ -18,7 +18,7 @@ from convokit import UsageReport
 from convokit.cli import options, output
 from convokit.cli.connect import Database, open_kit, read_database
 from convokit.usage.models import Spending, UsageRow
-from convokit.usage.sql import tenants
+from convokit.usage.sql import list_tenants
 
 By = Literal["day", "model", "conversation", "tenant"]
 Reports = Sequence[tuple[str, UsageReport]]
@@ -65,7 +65,7 @@ def usage(
     with open_kit(Database(database, tenant)) as kit:
         names = [tenant]
         if all_tenants:
-            names = read_database(Database(database), lambda connection: list(tenants(connection)))
+            names = read_database(Database(database), lambda connection: list(list_tenants(connection)))
         reports = [(name, kit.tenant(name).usage(**query)) for name in names]
     reports = [(name, report) for name, report in reports if report.total.calls]
     if json:
