@@ -157,7 +157,7 @@ class AsyncConvokit:
         `subject` a person's, `metadata` those whose metadata have these values; `since` and `until` (not included) are times
         with a zone. `before` takes a page's `next`. Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
         """
-        given = search.search.asked(
+        given = search.search.parse_search(
             self._scope.limits,
             query,
             role=role,
@@ -170,7 +170,7 @@ class AsyncConvokit:
             limit=limit,
             before=before,
         )
-        return await self._driver().run(queries.searched(self._scope, partial(search.search.find, given=given)))
+        return await self._driver().run(queries.searched(self._scope, partial(search.search.run_search, given=given)))
 
     async def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
         """Enter the tenant's messages that were written with search=False into the search index; return how many there were.
@@ -178,7 +178,7 @@ class AsyncConvokit:
         Some hundred at a time, each lot in a transaction: what was interrupted goes on where it was. `progress` is called with
         the number so far.
         """
-        return await self._driver().run(search.search.fill(self._scope, progress))
+        return await self._driver().run(search.search.reindex_flow(self._scope, progress))
 
     async def usage(
         self,

@@ -177,7 +177,7 @@ def _gather(connection: Connection, row: ConversationRow, made: Rebuilt) -> None
 def _gather_redacted(connection: Connection, conversation_id: UUID, made: Rebuilt) -> None:
     """Tell what was redacted from what only looks like it: a redaction has its entry in the chain."""
     seqs = [each.seq for each in made.rows if each.status == "redacted"]
-    refs = chain.removed(connection, conversation_id) if seqs else set()
+    refs = chain.read_removed_refs(connection, conversation_id) if seqs else set()
     for seq in seqs:
         if "*" in refs or f"message:{seq}" in refs:
             made.removed.append(f"message {seq} was redacted")

@@ -114,7 +114,7 @@ def _look(connection: Connection, conversation_id: UUID, turn_id: UUID, call: in
 
 def _said(connection: Connection, conversation_id: UUID, found: TurnRow) -> list[MessageRow]:
     """Return the turn's own replies, one for each call that counts: no late ones, of broken ones only the last."""
-    rows = messages.list_of_turn(connection, conversation_id, found.id, after=found.from_seq, limit=_MOST_ROWS)
+    rows = messages.list_turn_messages(connection, conversation_id, found.id, after=found.from_seq, limit=_MOST_ROWS)
     said: dict[int | None, MessageRow] = {}
     for row in rows:
         broken = row.status == "partial" and (found.state == "open" or row.seq != found.reply_seq)

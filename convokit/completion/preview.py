@@ -33,7 +33,7 @@ def preview_flow(
     reply = last_reply(reversed(seen.path.rows))
     if seen.conversation is None or reply is None or reply.turn_id is None:
         return found
-    last = yield from read_flow(call_usage.find_last_call, seen.conversation.id, reply.turn_id)
+    last = yield from read_flow(call_usage.find_last_answered_call, seen.conversation.id, reply.turn_id)
     return found if last is None else found.model_copy(update={"report": _beside(found.report, last)})
 
 

@@ -87,7 +87,7 @@ def _send_once(
     stored_key = IdempotencyKey.of(key, request)
     conversation_id = yield from identify_flow(scope, target)
     for _ in range(_TRIES):
-        found = yield from read_flow(turns.find_by_key, scope.tenant, conversation_id, stored_key.hash)
+        found = yield from read_flow(turns.find_by_idempotency_key, scope.tenant, conversation_id, stored_key.hash)
         if found is not None:
             if found.fingerprint_salt is None:  # it went with the question, or with what came along with it
                 raise Redacted(conversation_id, f"the question of turn {found.id}")
@@ -99,7 +99,9 @@ def _send_once(
         except turn_changes.Conflict:
             continue
         except ConversationBusy:  # by a turn under this very key, perhaps, that began since we looked
-            if (yield from read_flow(turns.find_by_key, scope.tenant, conversation_id, stored_key.hash)) is None:
+            if (
+                yield from read_flow(turns.find_by_idempotency_key, scope.tenant, conversation_id, stored_key.hash)
+            ) is None:
                 raise
     raise ConversationBusy(target.name, "several", None)
 

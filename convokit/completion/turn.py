@@ -100,7 +100,8 @@ def ask(
                 assert target.id is not None
                 if (
                     key is not None
-                    and (yield from read_flow(turns.find_by_key, scope.tenant, target.id, key.hash)) is not None
+                    and (yield from read_flow(turns.find_by_idempotency_key, scope.tenant, target.id, key.hash))
+                    is not None
                 ):
                     raise
                 if conflicts and seen.conversation is None:  # the id is taken, and not by anything this tenant can see

@@ -52,20 +52,20 @@ class Word:
     """A word as it is folded. `unspaced` says that it is a run of a language without spaces: it may stand inside another."""
 
     text: str
-    unspaced: bool
+    is_unspaced: bool
 
     @property
     def keys(self) -> list[str]:
         """What every row that holds the word is indexed by."""
-        if not self.unspaced:
+        if not self.is_unspaced:
             return [self.text[:WORD_CHARS]]
         return [self.text[at : at + 2] for at in range(max(len(self.text) - 1, 1))]
 
 
-def folded(text: str) -> str:
+def fold(text: str) -> str:
     """Return text as it is compared.
 
-    >>> folded("ＡＢＣ ｶﾞｲﾄﾞ Café Straße")
+    >>> fold("ＡＢＣ ｶﾞｲﾄﾞ Café Straße")
     'abc ガイド cafe strasse'
     """
     if text.isascii():
@@ -76,7 +76,7 @@ def folded(text: str) -> str:
     return text
 
 
-def folded_places(text: str) -> tuple[str, list[int]]:
+def fold_with_positions(text: str) -> tuple[str, list[int]]:
     """Return text as it is compared, and for each character of that, and its end, where in `text` it comes from."""
     if text.isascii():
         return text.lower(), list(range(len(text) + 1))
@@ -90,39 +90,39 @@ def folded_places(text: str) -> tuple[str, list[int]]:
 
 @lru_cache(maxsize=8192)
 def _folded_cluster(text: str) -> str:
-    return folded(text)
+    return fold(text)
 
 
-def pattern(found: Iterable[Word]) -> str:
+def build_pattern(found: Iterable[Word]) -> str:
     """Return the regular expression that finds these words, one after the other, in folded text."""
     made, before = "", None
     for word in found:
         spelt = re.escape(word.text)
         # the word comes first: a pattern that begins with letters skips to them, one with a condition looks everywhere
-        edges = "" if word.unspaced else f"(?<!{_LETTER}{spelt})(?!{_LETTER})"
-        between = "" if before is None else r"[\W_]*" if word.unspaced or before.unspaced else r"[\W_]+"
+        edges = "" if word.is_unspaced else f"(?<!{_LETTER}{spelt})(?!{_LETTER})"
+        between = "" if before is None else r"[\W_]*" if word.is_unspaced or before.is_unspaced else r"[\W_]+"
         made += f"{between}{spelt}{edges}"
         before = word
     return made
 
 
-def words(text: str) -> Iterator[Word]:
+def split_words(text: str) -> Iterator[Word]:
     """Yield the words of folded text.
 
-    >>> [word.text for word in words("東京tower, 2nd floor")]
+    >>> [word.text for word in split_words("東京tower, 2nd floor")]
     ['東京', 'tower', '2nd', 'floor']
     """
     for found in _WORD.finditer(text):
         yield Word(found.group(), found.lastgroup == "run")
 
 
-def keys(text: str) -> set[str]:
+def build_keys(text: str) -> set[str]:
     """Return what a message with this text is indexed by.
 
-    >>> sorted(keys("東京都 Tower"))
+    >>> sorted(build_keys("東京都 Tower"))
     ['tower', '京', '京都', '東', '東京', '都']
     """
-    text = folded(text[:MOST_CHARS])[:MOST_CHARS]
+    text = fold(text[:MOST_CHARS])[:MOST_CHARS]
     if text.isascii():  # the same words, found six times as fast
         return {word[:WORD_CHARS] for word in _ASCII_WORD.findall(text)}
     found: set[str] = set()
@@ -136,43 +136,43 @@ def keys(text: str) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class PeriodSpan:
     """Messages from microsecond `since` on: each has one of `keys`, unless it is newer than what the span was made for."""
 
     since: int
     keys: tuple[str, ...]
 
 
-def period_keys(at: int) -> list[str]:
+def build_period_keys(at: int) -> list[str]:
     """Return what a message of microsecond `at` is indexed by. No word holds the signs that are in them.
 
-    >>> keys(1_700_000_000_000_000)
+    >>> build_period_keys(1_700_000_000_000_000)
     ['_10.1660156', '_16.25939', '_22.405']
     """
     return [_key(length, at // _SECOND >> length) for length in LENGTHS]
 
 
-def before(at: int, length: int, count: int = 2) -> Span:
+def span_ending_at(at: int, length: int, count: int = 2) -> PeriodSpan:
     """Return the span of `count` periods that ends with the one that microsecond `at` is in."""
     last = at // _SECOND >> length
     first = last - count + 1
-    return Span((first << length) * _SECOND, tuple(_key(length, number) for number in range(first, last + 1)))
+    return PeriodSpan((first << length) * _SECOND, tuple(_key(length, number) for number in range(first, last + 1)))
 
 
-def between(first: int, last: int) -> Span | None:
+def span_covering(first: int, last: int) -> PeriodSpan | None:
     """Return the shortest span that holds both moments, None where none is as long."""
-    spans = (before(last, length, MOST) for length in LENGTHS)
+    spans = (span_ending_at(last, length, MOST) for length in LENGTHS)
     return next((span for span in spans if span.since <= first), None)
 
 
-def spans(at: int, which: int, found: int, wanted: int) -> list[Span]:
+def spans_to_search(at: int, which: int, found: int, wanted: int) -> list[PeriodSpan]:
     """Return the spans to ask for: two periods of `LENGTHS[which]` hold `wanted` messages, two of the length before it `found`.
 
     Where that says how many more of the shorter periods would do if all was as it is now, these come first, a quarter more.
     """
-    enough = [before(at, LENGTHS[which])]
+    enough = [span_ending_at(at, LENGTHS[which])]
     if which and found * 2 * MOST >= wanted * 5:
-        enough.insert(0, before(at, LENGTHS[which - 1], min(wanted * 5 // (found * 2) + 1, MOST)))
+        enough.insert(0, span_ending_at(at, LENGTHS[which - 1], min(wanted * 5 // (found * 2) + 1, MOST)))
     return enough
 
 

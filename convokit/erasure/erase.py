@@ -59,7 +59,7 @@ def redact(connection: Connection, tenant: str, conversation_id: UUID, order: Or
     pins = [seq for seq in row.pinned if seq not in seqs]
     removed.counts["conversation"] += pins != row.pinned
     if not order.dry_run:
-        search_index.forget(connection, row.id, seqs)
+        search_index.remove_messages(connection, row.id, seqs)
         sql.entomb(connection, row.id, seqs)
         sql.unsalt(connection, row.id, salted)
         sql.strip(connection, row.id, told)
@@ -99,7 +99,7 @@ def erase(connection: Connection, tenant: str, conversation_id: UUID, order: Ord
     removed.prompts = frozenset(referred)
     if not order.dry_run:
         sql.bare(connection, row.id, batch)
-        search_index.forget_conversation(connection, row.id)
+        search_index.remove_conversation(connection, row.id)
         sql.erase(connection, row.id)
         row.subject = row.title = row.metadata = row.settings = None
         conversations.update_description(connection, row)

@@ -55,7 +55,7 @@ class Hit(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class TextQuery:
     """A query: the keys a row must have, and patterns its folded text must match.
 
     A row with all `keys` has the `characters` as well: they help an index whose keys are not exact.
@@ -69,27 +69,27 @@ class Query:
     """All its words, one after the other."""
 
     @classmethod
-    def of(cls, given: object) -> Query:
+    def parse(cls, given: object) -> TextQuery:
         """Return a query. Raises: InvalidInput when it is no text, has no word, or too many."""
         if not isinstance(given, str):
             raise InvalidInput("query", f"must be text, not {type(given).__name__}")
         if len(given) > MOST_CHARS:
             raise InvalidInput("query", f"{len(given):,} characters are over the limit of {MOST_CHARS:,}")
-        folded = search_words.folded(given)
-        every = list(search_words.words(folded))
+        folded = search_words.fold(given)
+        every = list(search_words.split_words(folded))
         if not every:
             raise InvalidInput("query", "holds no word: letters, digits or emoji")
         if len(every) > MOST_WORDS:
             raise InvalidInput("query", f"{len(every)} words are over the limit of {MOST_WORDS}")
         keys = dict.fromkeys(key for word in every for key in word.keys)
-        characters = dict.fromkeys(character for word in every if word.unspaced for character in word.text)
-        together = dict.fromkeys(search_words.pattern(group) for group in _groups(folded))
+        characters = dict.fromkeys(character for word in every if word.is_unspaced for character in word.text)
+        together = dict.fromkeys(search_words.build_pattern(group) for group in _groups(folded))
         return cls(
             folded,
             tuple(keys),
             tuple(characters),
             tuple(map(re.compile, together)),
-            re.compile(search_words.pattern(every)),
+            re.compile(search_words.build_pattern(every)),
         )
 
     def rank(self, text: str) -> float | None:
@@ -97,7 +97,7 @@ class Query:
 
         The more often it holds each word the better, and the shorter it is; best where the words stand together as asked.
         """
-        text = search_words.folded(text[: search_words.MOST_CHARS])[: search_words.MOST_CHARS]
+        text = search_words.fold(text[: search_words.MOST_CHARS])[: search_words.MOST_CHARS]
         length = _MANY * (0.5 + len(text) / _LONG_CHARS)
         total = 0.0
         for pattern in self.patterns:
@@ -111,14 +111,14 @@ class Query:
     def excerpt(self, text: str) -> tuple[str, list[tuple[int, int]]]:
         """Return the piece of a text around its first match, on one line, and where in it the words are."""
         text = text[: search_words.MOST_CHARS]
-        folded, places = search_words.folded_places(text)
+        folded, places = search_words.fold_with_positions(text)
         found = self.whole.search(folded)
         first = min((each.start() for each in self._found(folded)), default=0) if found is None else found.start()
         start = max(places[first] - _BEFORE, 0)
         end = min(start + SNIPPET_CHARS, len(text))
         start = max(end - SNIPPET_CHARS, 0)
         piece = text[start:end]
-        folded, places = search_words.folded_places(piece)
+        folded, places = search_words.fold_with_positions(piece)
         marks = sorted((places[each.start()], places[each.end()]) for each in self._found(folded))
         return _cut(piece, marks, start > 0, end < len(text))
 
@@ -130,7 +130,7 @@ class Query:
 def _groups(folded: str) -> Iterator[list[search_words.Word]]:
     """Yield what must stand together: the words of each quotation, and every other word alone."""
     for number, piece in enumerate(folded.split('"')):
-        found = list(search_words.words(piece))
+        found = list(search_words.split_words(piece))
         if number % 2 and found:
             yield found
         else:

@@ -28,10 +28,10 @@ from convokit.domain.ids import MAX_SEQ, parse_id
 from convokit.domain.message import ROLES, Message
 from convokit.domain.text import MAX_NUMBER, dump_json, validate_text
 from convokit.errors import InvalidInput, NotFound
-from convokit.search.query import Hit, Query
+from convokit.search.query import Hit, TextQuery
 from convokit.settings import Limits
 from convokit.store import conversations, search_index, search_query
-from convokit.store.search_index import Place
+from convokit.store.search_index import MessageRef
 
 MAX_HITS = 100
 _BLOCK = 256
@@ -39,13 +39,13 @@ _OTHER = "is not a cursor of this search: pass a page's `next`, with all else as
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Asked:
+class SearchQuery:
     """A search whose every part has been checked."""
 
-    query: Query
+    query: TextQuery
     key: str | None
     id: UUID | None
-    wanted: search_query.Wanted
+    wanted: search_query.SearchFilter
     limit: int
     before: _Cursor | None
     digest: str
@@ -56,13 +56,13 @@ class Asked:
 class _Cursor:
     """Where a page ended: the two ends of its last hit's block, and that hit."""
 
-    top: Place
-    bottom: Place
+    top: MessageRef
+    bottom: MessageRef
     rank: float
-    last: Place
+    last: MessageRef
 
 
-def asked(
+def parse_search(
     limits: Limits,
     query: str,
     *,
@@ -75,9 +75,9 @@ def asked(
     metadata: Mapping[str, Any] | None,
     limit: int,
     before: str | None,
-) -> Asked:
+) -> SearchQuery:
     """Return what was asked for. Raises: InvalidInput."""
-    found = Query.of(query)
+    found = TextQuery.parse(query)
     if role is not None and role not in ROLES:
         raise InvalidInput("role", f"must be one of {', '.join(ROLES)}, not {role!r}")
     if key is not None and id is not None:
@@ -88,7 +88,7 @@ def asked(
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_HITS:
         raise InvalidInput("limit", f"must be a whole number from 1 to {MAX_HITS}, not {limit!r}")
     named = None if id is None else parse_id(id)
-    wanted = search_query.Wanted(
+    wanted = search_query.SearchFilter(
         keys=found.keys,
         characters=found.characters,
         role=role,
@@ -100,7 +100,7 @@ def asked(
     parts = [found.text, role, key, str(named), subject, wanted.since, wanted.until, sorted(wanted.metadata.items())]
     digest = hashlib.sha256(dump_json(parts).encode()).hexdigest()[:16]
     cursor = None if before is None else _cursor(before, digest)
-    return Asked(found, key, named, wanted, limit, cursor, digest)
+    return SearchQuery(found, key, named, wanted, limit, cursor, digest)
 
 
 def _microseconds(name: str, given: object) -> int | None:
@@ -137,17 +137,17 @@ def _exact(given: object, limits: Limits) -> dict[str, Any]:
     return made
 
 
-def find(connection: Connection, tenant: str, given: Asked) -> Page[Hit]:
+def run_search(connection: Connection, tenant: str, given: SearchQuery) -> Page[Hit]:
     """Return a page of the tenant's messages that hold what was asked for. Raises: NotFound, InvalidInput."""
     given.wanted.conversation_id = _conversation(connection, tenant, given)
     found: list[_Found] = []
-    span: dict[str, search_query.Order | None] = {}
-    after: tuple[float, search_query.Order] | None = None
+    span: dict[str, search_query.SortKey | None] = {}
+    after: tuple[float, search_query.SortKey] | None = None
     if (cursor := given.before) is not None:
         top, bottom, last = (_stands(connection, tenant, place) for place in (cursor.top, cursor.bottom, cursor.last))
         span, after = {"top": top, "bottom": bottom}, (cursor.rank, last)
     while True:
-        block = search_query.candidates(connection, tenant, given.wanted, limit=_BLOCK, **span)
+        block = search_query.find_candidates(connection, tenant, given.wanted, limit=_BLOCK, **span)
         ranked = [_Found(rank, each, block) for each in block if (rank := given.query.rank(each.text)) is not None]
         ranked.sort(key=_Found.standing, reverse=True)
         found += [each for each in ranked if after is None or each.standing() < after]
@@ -162,15 +162,15 @@ class _Found:
     """A candidate that holds the words, in its block."""
 
     rank: float
-    candidate: search_query.Candidate
-    block: list[search_query.Candidate]
+    candidate: search_query.SearchCandidate
+    block: list[search_query.SearchCandidate]
 
-    def standing(self) -> tuple[float, search_query.Order]:
+    def standing(self) -> tuple[float, search_query.SortKey]:
         """Return what hits of a block are put in order by: of two as good as each other, the newer comes first."""
         return self.rank, self.candidate.order
 
 
-def _conversation(connection: Connection, tenant: str, given: Asked) -> UUID | None:
+def _conversation(connection: Connection, tenant: str, given: SearchQuery) -> UUID | None:
     if given.key is not None:
         row = conversations.find_by_key(connection, tenant, given.key)
     elif given.id is not None:
@@ -182,9 +182,9 @@ def _conversation(connection: Connection, tenant: str, given: Asked) -> UUID | N
     return row.id
 
 
-def _page(connection: Connection, given: Asked, found: list[_Found]) -> Page[Hit]:
+def _page(connection: Connection, given: SearchQuery, found: list[_Found]) -> Page[Hit]:
     shown = found[: given.limit]
-    rows = search_query.at(connection, [each.candidate.place for each in shown])
+    rows = search_query.read_messages(connection, [each.candidate.place for each in shown])
     items = []
     for each in shown:
         (conversation_id, _), text = each.candidate.place, each.candidate.text
@@ -221,14 +221,14 @@ def _cursor(given: object, digest: str) -> _Cursor:
     return _Cursor(top, bottom, rank, last)
 
 
-def _stands(connection: Connection, tenant: str, place: Place) -> search_query.Order:
-    found = search_query.stands(connection, tenant, place)
+def _stands(connection: Connection, tenant: str, place: MessageRef) -> search_query.SortKey:
+    found = search_query.find_sort_key(connection, tenant, place)
     if found is None:
         raise InvalidInput("before", _OTHER)
     return found
 
 
-def fill(scope: KitState, progress: Callable[[int], object] | None) -> Flow[int]:
+def reindex_flow(scope: KitState, progress: Callable[[int], object] | None) -> Flow[int]:
     """Index what is missing of the tenant's messages, some at a time, each lot in a transaction; return how many there were.
 
     What is indexed stays so when it is interrupted: the next call goes on. `progress` is told the number so far.
@@ -237,7 +237,7 @@ def fill(scope: KitState, progress: Callable[[int], object] | None) -> Flow[int]
     yield from check_schema_flow(scope)
     place, count = None, 0
     while True:
-        place, found = yield from write_once_flow(search_index.fill, scope.tenant, place)
+        place, found = yield from write_once_flow(search_index.index_missing, scope.tenant, place)
         count += found
         if progress is not None:
             progress(count)

@@ -61,7 +61,7 @@ class AnsweredCall:
     usage_source: str | None
 
 
-def find_last_call(connection: Connection, conversation_id: UUID, turn_id: UUID) -> AnsweredCall | None:
+def find_last_answered_call(connection: Connection, conversation_id: UUID, turn_id: UUID) -> AnsweredCall | None:
     """Return the last call of a turn that was answered."""
     row = connection.execute(_LAST, {"id": conversation_id, "turn": turn_id}).one_or_none()
     return None if row is None else AnsweredCall(*row)

@@ -69,6 +69,6 @@ def find_prompt(connection: Connection, tenant: str, digest: bytes) -> str | Non
     return found
 
 
-def removed(connection: Connection, conversation_id: UUID) -> set[str]:
+def read_removed_refs(connection: Connection, conversation_id: UUID) -> set[str]:
     """Return what was removed of a conversation, by the refs of its removals."""
     return set(connection.execute(_REMOVED, {"id": conversation_id}).scalars())

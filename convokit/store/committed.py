@@ -65,7 +65,7 @@ def _is_there(connection: Connection, row: ConversationRow, completion: CallRow)
 def _written(connection: Connection, step: TurnEnd | TurnUpdate) -> list[MessageRow]:
     """Return the messages that the step appended: those of its turn behind the last that its writer had seen."""
     row = step.conversation
-    return messages.list_of_turn(connection, row.id, step.turn_id, after=row.last_seq, limit=len(step.rows(row)))
+    return messages.list_turn_messages(connection, row.id, step.turn_id, after=row.last_seq, limit=len(step.rows(row)))
 
 
 def _settled(connection: Connection, step: TurnEnd | TurnUpdate, rows: list[MessageRow]) -> Written | None:

@@ -55,9 +55,9 @@ ADVANCE = (
     )
 )
 """The head stays where it is unless a new one is given: it may move without an entry (`checkout`), unseen by the comparison."""
-SAME_HEAD = conversation.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer))
+HEAD_IS_UNCHANGED = conversation.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer))
 """What a turn that begins compares besides: it answers the path that was read."""
-_BEGIN = ADVANCE.where(SAME_HEAD)
+_BEGIN = ADVANCE.where(HEAD_IS_UNCHANGED)
 _MOVE_BRANCH = (
     update(branch)
     .where(branch.c.conversation_id == bindparam("b_id"), branch.c.number == bindparam("b_number"))
@@ -164,13 +164,13 @@ def advance(
 
     A turn that `begins` wants the head where it was, too.
     """
-    values = advance_values(row, moved, head)
+    values = build_advance_values(row, moved, head)
     if begins:
         values["b_head_seq"] = row.head_seq
     return connection.execute(_BEGIN if begins else ADVANCE, values).rowcount == 1
 
 
-def advance_values(row: ConversationRow, moved: ConversationRow, head: int | None) -> dict[str, Any]:
+def build_advance_values(row: ConversationRow, moved: ConversationRow, head: int | None) -> dict[str, Any]:
     """Return the values of `ADVANCE`."""
     return {
         "b_id": row.id,
@@ -184,14 +184,12 @@ def advance_values(row: ConversationRow, moved: ConversationRow, head: int | Non
     }
 
 
-def move_branch(connection: Connection, conversation_id: UUID, number: int, head_seq: int) -> None:
+def move_head(connection: Connection, conversation_id: UUID, number: int, head_seq: int) -> None:
     """Move the head of a branch that is not the main one."""
     connection.execute(_MOVE_BRANCH, {"b_id": conversation_id, "b_number": number, "head_seq": head_seq})
 
 
-def move_branch_if_at(
-    connection: Connection, conversation_id: UUID, number: int, was: int | None, head_seq: int
-) -> bool:
+def move_head_from(connection: Connection, conversation_id: UUID, number: int, was: int | None, head_seq: int) -> bool:
     """Move the head of a branch that is not the main one, if it is where it was. Return whether it moved."""
     values = {"b_id": conversation_id, "b_number": number, "b_head_seq": was, "head_seq": head_seq}
     return connection.execute(_MOVE_BRANCH_FROM, values).rowcount == 1
@@ -200,7 +198,7 @@ def move_branch_if_at(
 def set_head(connection: Connection, row: ConversationRow, number: int, head_seq: int) -> None:
     """Have a branch end elsewhere; its conversation's row must be locked."""
     if number:
-        move_branch(connection, row.id, number, head_seq)
+        move_head(connection, row.id, number, head_seq)
     else:
         connection.execute(_POINT, {"b_id": row.id, "b_tenant": row.tenant, "new_head_seq": head_seq})
 

@@ -43,18 +43,18 @@ _index(schema.turn, "again", "conversation_id", "question_seq", where="after_ent
 _index(schema.turn, "open", "lease_until", where="claim IS NOT NULL")
 
 
-def compared(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
+def is_compared(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
     """Keep autogenerate to what `schema` describes: convokit's own tables, without what one engine alone has for search."""
     if type_ == "table":
         return include_name(name, type_, parent_names) and not str(name).startswith(schema.FTS)
     return parent_names.get("table_name") != schema.search.name or (type_, name) not in schema.OF_ONE_ENGINE
 
 
-def differences(connection: Connection) -> list[str]:
+def list_differences(connection: Connection) -> list[str]:
     """Return how the database's tables differ from what this code expects; an empty list means not at all."""
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
-    options = {"version_table": schema.VERSION_TABLE, "include_name": compared, "compare_type": True}
+    options = {"version_table": schema.VERSION_TABLE, "include_name": is_compared, "compare_type": True}
     context = MigrationContext.configure(plain_connection(connection), opts=options)
     return [str(difference) for difference in compare_metadata(context, metadata)]

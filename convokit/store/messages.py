@@ -90,7 +90,7 @@ _LAST_OF_TURN = select(func.max(message.c.seq)).where(
 
 
 @dataclass(slots=True)
-class Path:
+class MessagePath:
     """The end of a path, oldest message first. `complete` says that it begins at the root."""
 
     rows: list[MessageRow]
@@ -110,7 +110,7 @@ def append(
                 for row in rows
             ],
         )
-        search_index.add(connection, conversation_id, rows, found_by)
+        search_index.add_messages(connection, conversation_id, rows, found_by)
 
 
 def find(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:
@@ -124,7 +124,7 @@ def read_many(connection: Connection, conversation_id: UUID, seqs: Sequence[int]
     return [MessageRow(*row) for row in connection.execute(_AMONG, {"id": conversation_id, "seqs": list(seqs)})]
 
 
-def list_of_turn(
+def list_turn_messages(
     connection: Connection, conversation_id: UUID, turn_id: UUID, *, after: int, limit: int
 ) -> list[MessageRow]:
     """Return the first `limit` messages of a turn behind a seq, oldest first."""
@@ -142,7 +142,7 @@ def find_last_seq_of_turn(
 
 def read_backwards(
     connection: Connection, conversation_id: UUID, head: int | None, enough: Callable[[list[MessageRow]], int]
-) -> Path:
+) -> MessagePath:
     """Return the end of the path to `head`, reading pages backwards.
 
     After each page, `enough` is shown all rows so far, newest first, and returns how many more to read; 0 ends the reading.
@@ -160,7 +160,7 @@ def read_backwards(
         crossing = len(found) < wanted
         wanted = wanted - len(found) if crossing else enough(rows)
     rows.reverse()
-    return Path(rows, complete=not rows or rows[0].parent_seq is None)
+    return MessagePath(rows, complete=not rows or rows[0].parent_seq is None)
 
 
 def filter_on_path(connection: Connection, conversation_id: UUID, head: int | None, seqs: Collection[int]) -> list[int]:

@@ -34,7 +34,7 @@ _PRAGMAS = ("journal_mode", "synchronous", "foreign_keys")
 _OPEN = select(func.count(), func.max(now_us() - turn.c.started_at), func.count().filter(turn.c.lease_until < now_us()))
 
 
-def scripts() -> Path:
+def find_scripts() -> Path:
     """Return the folder of the migration scripts: in the installed package, else in the checkout."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "migrations", package.parent / "migrations"):
@@ -80,7 +80,7 @@ def _config(connection: Connection) -> Any:
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
-    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.set_main_option("script_location", str(find_scripts()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config

@@ -35,7 +35,7 @@ from convokit.store.dialects import insert_new
 from convokit.store.engine import SEARCH
 from convokit.store.schema import FTS, conversation, message, search
 
-Place: TypeAlias = tuple[UUID, int]
+MessageRef: TypeAlias = tuple[UUID, int]
 COLUMNS = ("seq", "role", "created_at", "words")
 _FORGOTTEN = 1000
 _FILLED = 200
@@ -94,7 +94,7 @@ _MISSING = (
 
 
 @dataclass(slots=True)
-class Entry:
+class IndexRow:
     """A row to be of the index."""
 
     seq: int
@@ -104,28 +104,34 @@ class Entry:
     keys: str = ""
 
 
-def entries(dialect: str, tenant: str, conversation_id: UUID, rows: Iterable[MessageRow]) -> list[Entry]:
+def build_rows(dialect: str, tenant: str, conversation_id: UUID, rows: Iterable[MessageRow]) -> list[IndexRow]:
     """Return the index's rows for new messages: none for passages, and none for what has no words."""
     made = []
     for row in rows:
-        found = search_words.keys(text_of_row(row.content, row.parts, row.refusal)) if row.status != PASSAGE else None
+        found = (
+            search_words.build_keys(read_indexed_text(row.content, row.parts, row.refusal))
+            if row.status != PASSAGE
+            else None
+        )
         if found and dialect == "postgresql":
-            apart = (*owners(tenant, conversation_id), *search_words.period_keys(row.created_at))
-            made.append(Entry(row.seq, row.role, row.created_at, sorted(numbers(found) | set(map(number, apart)))))
+            apart = (*build_owner_keys(tenant, conversation_id), *search_words.build_period_keys(row.created_at))
+            made.append(
+                IndexRow(row.seq, row.role, row.created_at, sorted(hash_keys(found) | set(map(hash_key, apart))))
+            )
         elif found:
             joined = _joined(tenant, conversation_id, found)
-            made.append(Entry(row.seq, row.role, row.created_at, _checksum(joined), joined))
+            made.append(IndexRow(row.seq, row.role, row.created_at, _checksum(joined), joined))
     return made
 
 
-def text_of_row(content: str | None, parts: str | None, refusal: str | None) -> str:
+def read_indexed_text(content: str | None, parts: str | None, refusal: str | None) -> str:
     """Return the words of a message's row: what is indexed of it, and looked at."""
     return extract_text(json.loads(parts) if parts is not None else content) or refusal or ""
 
 
 def _joined(tenant: str, conversation_id: UUID, keys: set[str]) -> str:
     """Return what FTS5 is given."""
-    return " ".join((*sorted(keys), *owners(tenant, conversation_id)))
+    return " ".join((*sorted(keys), *build_owner_keys(tenant, conversation_id)))
 
 
 def _checksum(joined: str) -> int:
@@ -133,17 +139,17 @@ def _checksum(joined: str) -> int:
     return zlib.crc32(joined.encode())
 
 
-def owners(tenant: str, conversation_id: UUID) -> tuple[str, str]:
+def build_owner_keys(tenant: str, conversation_id: UUID) -> tuple[str, str]:
     """Return the keys of a tenant and a conversation. No word holds the sign they begin with."""
     return f"_{tenant.encode().hex()[: search_words.WORD_CHARS]}", f"_{conversation_id.hex}"
 
 
-def number(key: str) -> int:
+def hash_key(key: str) -> int:
     """Return the 16 bits that PostgreSQL's index holds of any key."""
     return (zlib.crc32(key.encode()) & 0xFFFF) - 0x8000
 
 
-def numbers(keys: Iterable[str]) -> set[int]:
+def hash_keys(keys: Iterable[str]) -> set[int]:
     """Return all that PostgreSQL's index holds of words: of one with more than two characters, 16 bits more.
 
     One message in a few hundred has the number of a word that it does not hold; both of them, one in some ten thousand. Two
@@ -158,19 +164,21 @@ def numbers(keys: Iterable[str]) -> set[int]:
     return found
 
 
-def wanted_by(connection: Connection) -> bool:
+def is_indexing(connection: Connection) -> bool:
     """Return whether this connection keeps the index."""
     return bool(connection.get_execution_options().get(SEARCH, True))
 
 
-def add(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], found_by: str | None = None) -> None:
+def add_messages(
+    connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], found_by: str | None = None
+) -> None:
     """Index new messages, unless this connection keeps no index. `found_by` is their tenant, read where it is not given."""
-    if rows and wanted_by(connection):
+    if rows and is_indexing(connection):
         found_by = found_by or connection.execute(_TENANT, {"id": conversation_id}).scalar_one()
-        _add(connection, conversation_id, entries(connection.dialect.name, found_by, conversation_id, rows))
+        _add(connection, conversation_id, build_rows(connection.dialect.name, found_by, conversation_id, rows))
 
 
-def _add(connection: Connection, conversation_id: UUID, made: Sequence[Entry]) -> None:
+def _add(connection: Connection, conversation_id: UUID, made: Sequence[IndexRow]) -> None:
     if not made:
         return
     values = [{"conversation_id": conversation_id, **{name: getattr(each, name) for name in COLUMNS}} for each in made]
@@ -181,7 +189,7 @@ def _add(connection: Connection, conversation_id: UUID, made: Sequence[Entry]) -
     connection.execute(_ADD_WORDS, [{"b_id": conversation_id, "b_seq": each.seq, "b_keys": each.keys} for each in made])
 
 
-def forget(connection: Connection, conversation_id: UUID, seqs: Iterable[int]) -> None:
+def remove_messages(connection: Connection, conversation_id: UUID, seqs: Iterable[int]) -> None:
     """Take the words of these messages out of the index; what it never had, or has no more, is passed over.
 
     Best before the messages' rows are changed: on SQLite, whose index can only be told which words to take out, they are
@@ -200,7 +208,7 @@ def _unkey(connection: Connection, conversation_id: UUID, seqs: list[int]) -> No
     tenant = connection.execute(_TENANT, {"id": conversation_id}).scalar_one_or_none()
     gone = []
     for id_, kept, *shape in connection.execute(_HELD, {"id": conversation_id, "seqs": seqs}).all():
-        joined = _joined(tenant or "", conversation_id, search_words.keys(text_of_row(*shape)))
+        joined = _joined(tenant or "", conversation_id, search_words.build_keys(read_indexed_text(*shape)))
         if _checksum(joined) != kept:  # the row was changed since: ask the index itself
             joined = _indexed(connection, id_)
         gone.append((id_, joined))
@@ -220,14 +228,14 @@ def _indexed(connection: Connection, id_: int) -> str:
     return " ".join(found.scalars())
 
 
-def forget_conversation(connection: Connection, conversation_id: UUID) -> None:
+def remove_conversation(connection: Connection, conversation_id: UUID) -> None:
     """Take the words of all messages of a conversation out of the index: before its rows are deleted."""
     after = -1
     while True:
         seqs = list(connection.execute(_WITH_WORDS, {"id": conversation_id, "after": after}).scalars())
         if not seqs:
             return
-        forget(connection, conversation_id, seqs)
+        remove_messages(connection, conversation_id, seqs)
         after = seqs[-1]
 
 
@@ -240,7 +248,7 @@ def optimize(connection: Connection) -> None:
         connection.exec_driver_sql("INSERT INTO convokit_search_words (convokit_search_words) VALUES ('optimize')")
 
 
-def fill(connection: Connection, tenant: str, after: Place | None) -> tuple[Place | None, int]:
+def index_missing(connection: Connection, tenant: str, after: MessageRef | None) -> tuple[MessageRef | None, int]:
     """Index what is missing of the next few messages behind a place; return where to go on, None at the end, and how many.
 
     The conversations of the tenant are gone through in the order of their ids.
@@ -253,6 +261,6 @@ def fill(connection: Connection, tenant: str, after: Place | None) -> tuple[Plac
     if not found:
         following = connection.execute(_NEXT, {"tenant": tenant, "after": conversation_id}).scalar_one_or_none()
         return None if following is None else (following, -1), 0
-    made = entries(connection.dialect.name, tenant, conversation_id, found)
+    made = build_rows(connection.dialect.name, tenant, conversation_id, found)
     _add(connection, conversation_id, made)
     return (conversation_id, found[-1].seq), len(made)

@@ -36,12 +36,12 @@ from sqlalchemy.sql.elements import UnaryExpression
 
 from convokit.domain import search_words
 from convokit.domain.message import MessageRow
-from convokit.domain.search_words import Span
+from convokit.domain.search_words import PeriodSpan
 from convokit.domain.text import dump_json
 from convokit.store.schema import FTS, conversation, message, search
-from convokit.store.search_index import NUMBERED, Place, number, numbers, owners, text_of_row
+from convokit.store.search_index import NUMBERED, MessageRef, hash_key, hash_keys, build_owner_keys, read_indexed_text
 
-Order: TypeAlias = tuple[Any, ...]
+SortKey: TypeAlias = tuple[Any, ...]
 """Where a row stands among all rows, newest last: SQLite counts them, PostgreSQL goes by their time."""
 _FEW = 16_384
 """So many messages are put in order at once: asking how far back to look would take longer."""
@@ -53,7 +53,7 @@ _FTS_ROW: ColumnElement[int] = UnaryExpression(_fts.c.rowid, operator=operators.
 
 
 @dataclass(slots=True, repr=False)
-class Wanted:
+class SearchFilter:
     """What is looked for: rows that have every one of `keys`, and so of `characters`.
 
     Times are microseconds since 1970, `until` not included.
@@ -70,28 +70,28 @@ class Wanted:
 
 
 @dataclass(slots=True, repr=False)
-class Candidate:
+class SearchCandidate:
     """A message that is likely to hold the words, and as much of its text as is indexed."""
 
-    order: Order
-    place: Place
+    order: SortKey
+    place: MessageRef
     key: str | None
     text: str
 
 
-def candidates(
+def find_candidates(
     connection: Connection,
     tenant: str,
-    wanted: Wanted,
+    wanted: SearchFilter,
     *,
     limit: int,
-    top: Order | None = None,
-    bottom: Order | None = None,
-    below: Order | None = None,
-) -> list[Candidate]:
+    top: SortKey | None = None,
+    bottom: SortKey | None = None,
+    below: SortKey | None = None,
+) -> list[SearchCandidate]:
     """Return the tenant's messages that are likely to match, newest first: from `top` to `bottom`, or from before `below`."""
-    found: list[Candidate] = []
-    spans: list[Span] = []
+    found: list[SearchCandidate] = []
+    spans: list[PeriodSpan] = []
     if connection.dialect.name == "postgresql":
         spans = _spans(connection, tenant, wanted, limit, top, bottom, below)
     bounds = ((top, operator.le), (bottom, operator.ge), (below, operator.lt))
@@ -105,11 +105,11 @@ def candidates(
 def _found(
     connection: Connection,
     tenant: str,
-    wanted: Wanted,
-    span: Span | None,
+    wanted: SearchFilter,
+    span: PeriodSpan | None,
     limit: int,
-    bounds: Iterable[tuple[Order | None, Callable[[Any, Any], Any]]],
-) -> list[Candidate]:
+    bounds: Iterable[tuple[SortKey | None, Callable[[Any, Any], Any]]],
+) -> list[SearchCandidate]:
     sqlite = connection.dialect.name == "sqlite"
     rows = NUMBERED if sqlite else search
     # by FTS5's own number, not by the row's, which is the same: FTS5 then gives out the newest and is done
@@ -129,23 +129,23 @@ def _found(
     statement = select(found, *texts).join_from(found, message, of_it).order_by(*(each.desc() for each in ordered))
     made = []
     for row in connection.execute(statement):
-        shape = text_of_row(*row[-3:])
-        made.append(Candidate(tuple(row[: len(order)]), (row.conversation_id, row.seq), row.key, shape))
+        shape = read_indexed_text(*row[-3:])
+        made.append(SearchCandidate(tuple(row[: len(order)]), (row.conversation_id, row.seq), row.key, shape))
     return made
 
 
 def _spans(
     connection: Connection,
     tenant: str,
-    wanted: Wanted,
+    wanted: SearchFilter,
     limit: int,
-    top: Order | None,
-    bottom: Order | None,
-    below: Order | None,
-) -> list[Span]:
+    top: SortKey | None,
+    bottom: SortKey | None,
+    below: SortKey | None,
+) -> list[PeriodSpan]:
     """Return the times to ask PostgreSQL's index for, one after the other, before it is asked for all there is."""
     if top is not None and bottom is not None:
-        whole = search_words.between(bottom[0], top[0])
+        whole = search_words.span_covering(bottom[0], top[0])
         return [] if whole is None else [whole]
     if wanted.subject is not None or wanted.metadata:
         return []  # the index does not know what is of it, so that there is no telling how far back to look
@@ -157,12 +157,12 @@ def _spans(
         end = min(end, wanted.until)
     if below is not None:
         end = min(end, below[0])
-    spans = [search_words.before(end, length) for length in search_words.LENGTHS]
+    spans = [search_words.span_ending_at(end, length) for length in search_words.LENGTHS]
     told: int | None = connection.execute(select(_first_of(spans, tenant, wanted, limit))).scalar_one()
     if told is None:
         return []
     which, found = divmod(told, limit + 1)
-    return search_words.spans(end, which, found, limit)
+    return search_words.spans_to_search(end, which, found, limit)
 
 
 def _extent(tenant: str, conversation_id: UUID | None) -> Any:
@@ -178,7 +178,7 @@ def _extent(tenant: str, conversation_id: UUID | None) -> Any:
     return select(conversation.c.updated_at.label("newest"), conversation.c.last_seq.label("most")).where(*own)
 
 
-def _first_of(spans: Sequence[Span], tenant: str, wanted: Wanted, limit: int) -> ColumnElement[int]:
+def _first_of(spans: Sequence[PeriodSpan], tenant: str, wanted: SearchFilter, limit: int) -> ColumnElement[int]:
     """Return which span is the first that holds `limit` likely rows, and how many the one before it holds, as one number: that
     which x (limit + 1) + these. Null where none does. Spans behind it are not looked at."""
     whens = []
@@ -198,7 +198,7 @@ def _order(rows: Any) -> list[Any]:
     return [rows.c[name] for name in (("id",) if rows is NUMBERED else ("created_at", "conversation_id", "seq"))]
 
 
-def _of_tenant(rows: Any, tenant: str, wanted: Wanted) -> ColumnElement[bool]:
+def _of_tenant(rows: Any, tenant: str, wanted: SearchFilter) -> ColumnElement[bool]:
     """Return the condition on the tenant, which all but very few of the index's rows meet: its key is asked for too.
 
     PostgreSQL does not know that. Told plainly, it expects next to nothing, and asks the index once for each conversation of
@@ -210,24 +210,24 @@ def _of_tenant(rows: Any, tenant: str, wanted: Wanted) -> ColumnElement[bool]:
     )
 
 
-def _keyed(rows: Any, tenant: str, wanted: Wanted, span: Span | None = None) -> list[ColumnElement[bool]]:
-    own, inside = owners(tenant, wanted.conversation_id or UUID(int=0))
+def _keyed(rows: Any, tenant: str, wanted: SearchFilter, span: PeriodSpan | None = None) -> list[ColumnElement[bool]]:
+    own, inside = build_owner_keys(tenant, wanted.conversation_id or UUID(int=0))
     # not both: the conversation's few rows need not be looked for among all of its tenant's
     owner = inside if wanted.conversation_id else own
     if rows is search:
-        asked = numbers(wanted.keys)
+        asked = hash_keys(wanted.keys)
         if len(asked) == 1:  # more than one are enough, and what is common costs time
-            asked |= numbers(wanted.characters)
-        held: list[ColumnElement[bool]] = [search.c.words.op("@>")(sorted({number(owner), *asked}))]
+            asked |= hash_keys(wanted.characters)
+        held: list[ColumnElement[bool]] = [search.c.words.op("@>")(sorted({hash_key(owner), *asked}))]
         if span is not None:
-            held += [search.c.words.op("&&")(sorted(map(number, span.keys))), search.c.created_at >= span.since]
+            held += [search.c.words.op("&&")(sorted(map(hash_key, span.keys))), search.c.created_at >= span.since]
         return held
     keys = (owner, *wanted.keys)
     matching = _fts.c[FTS].op("MATCH")(" AND ".join(f'"{key}"' for key in keys))
     return [matching, rows.c.id == _FTS_ROW]
 
 
-def _conditions(rows: Any, wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(rows: Any, wanted: SearchFilter) -> list[ColumnElement[bool]]:
     given = (
         (wanted.conversation_id, operator.eq, rows.c.conversation_id),
         (wanted.role, operator.eq, rows.c.role),
@@ -252,7 +252,7 @@ def _has(sqlite: bool, name: str, value: Any) -> ColumnElement[bool]:
     return exists(select(literal(1)).select_from(item).where(item.c.key == name, same))
 
 
-def stands(connection: Connection, tenant: str, place: Place) -> Order | None:
+def find_sort_key(connection: Connection, tenant: str, place: MessageRef) -> SortKey | None:
     """Return where a message of the tenant stands, or None where it is not in the index."""
     rows = NUMBERED if connection.dialect.name == "sqlite" else search
     statement = select(*_order(rows)).join_from(rows, conversation, conversation.c.id == rows.c.conversation_id)
@@ -261,7 +261,7 @@ def stands(connection: Connection, tenant: str, place: Place) -> Order | None:
     return None if row is None else tuple(row)
 
 
-def at(connection: Connection, places: Sequence[Place]) -> dict[Place, MessageRow]:
+def read_messages(connection: Connection, places: Sequence[MessageRef]) -> dict[MessageRef, MessageRow]:
     """Return these messages, as many of them as there are."""
     if not places:
         return {}

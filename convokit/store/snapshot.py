@@ -21,7 +21,7 @@ class Snapshot:
 
     conversation: ConversationRow | None
     head: int | None = None
-    path: messages.Path = field(default_factory=lambda: messages.Path([], complete=True))
+    path: messages.MessagePath = field(default_factory=lambda: messages.MessagePath([], complete=True))
     open_turn: OpenTurn | None = None
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     """The binaries that the messages of the path refer to."""
@@ -60,7 +60,7 @@ def read_snapshot(
     return Snapshot(row, head, path, turns.find_open(connection, row.id, branch), found_blobs, pinned, stored)
 
 
-def _pinned(connection: Connection, row: ConversationRow, path: messages.Path) -> list[MessageRow]:
+def _pinned(connection: Connection, row: ConversationRow, path: messages.MessagePath) -> list[MessageRow]:
     """Return the pinned messages that lie on the path before its first row that was read."""
     if row.pins is None or path.complete:
         return []

@@ -57,7 +57,7 @@ def _begun(connection: Connection, beginning: TurnStart) -> ConversationRow | No
     head = question.seq if follows is None else follows.seq
     last = question.seq if follows is None else row.last_seq
     moved = write_batch.advance_row(row, beginning.branch, head, last, entries, beginning.at)
-    opened = turns.opening(
+    opened = turns.build_open_values(
         beginning.completion.turn_id,
         branch=beginning.branch,
         question_seq=question.seq,
@@ -115,7 +115,7 @@ def settle(connection: Connection, settlement: TurnEnd) -> Written | None:
     row = settlement.conversation
     rows = settlement.rows(row)
     named = rows[0].seq if rows else None
-    ended = turns.ending(
+    ended = turns.build_end_values(
         row.id,
         settlement.turn_id,
         settlement.epoch,
@@ -134,7 +134,7 @@ def settle(connection: Connection, settlement: TurnEnd) -> Written | None:
     if settlement.pieces:
         chunks.delete_chunks(connection, row.id, settlement.turn_id)
     if settled.rows and settled.rows[0].seq != named:
-        turns.correct_reply(connection, row.id, settlement.turn_id, settled.rows[0].seq)
+        turns.correct_reply_seq(connection, row.id, settlement.turn_id, settled.rows[0].seq)
     return settled
 
 
@@ -211,7 +211,7 @@ def append_late(connection: Connection, settlement: TurnEnd) -> Written | None:
 def record(connection: Connection, recording: TurnUpdate) -> Written | None:
     """Write what happened in an open turn, in one transaction; None, and nothing written, when it is no longer ours."""
     row = recording.conversation
-    ours = turns.renew(
+    ours = turns.renew_lease(
         connection, row.id, recording.turn_id, recording.epoch, lease_us=recording.lease_us, first_token_at=None
     )
     if not ours:
@@ -250,7 +250,9 @@ def save_piece(
 ) -> bool:
     """Store a piece of the reply and prolong the lease. False: the turn is no longer ours, stop reading."""
     turn_id = completion.turn_id
-    if not turns.renew(connection, conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at):
+    if not turns.renew_lease(
+        connection, conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at
+    ):
         return False
     if text:
         chunks.append_chunk(connection, conversation_id, turn_id, completion.number, number, text)

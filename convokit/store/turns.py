@@ -83,12 +83,12 @@ _HELD = (
     turn.c.epoch == bindparam("b_epoch"),
     turn.c.state == "open",
 )
-LEASE = now_us() + bindparam("lease_us")
-OPENING = (
+NEW_LEASE = now_us() + bindparam("lease_us")
+OPEN_TURN_COLUMNS = (
     *("id", "branch", "claim", "question_seq", "after_seq", "after_entry", "epoch", "state", "owner", "started_at"),
     *("idempotency_hash", "fingerprint", "fingerprint_salt"),
 )
-_BEGIN = insert(turn).values(lease_until=LEASE)
+_BEGIN = insert(turn).values(lease_until=NEW_LEASE)
 _RENEW = (
     update(turn)
     .where(*_HELD)
@@ -97,7 +97,7 @@ _RENEW = (
         first_token_at=func.coalesce(turn.c.first_token_at, bindparam("first_token_at")),
     )
 )
-END = (
+END_TURN = (
     update(turn)
     .where(*_HELD)
     .values(
@@ -166,7 +166,9 @@ def find(connection: Connection, conversation_id: UUID, turn_id: UUID) -> TurnRo
     return None if row is None else TurnRow(*cast("Any", row))
 
 
-def find_by_key(connection: Connection, tenant: str, conversation_id: UUID, idempotency_hash: bytes) -> TurnRow | None:
+def find_by_idempotency_key(
+    connection: Connection, tenant: str, conversation_id: UUID, idempotency_hash: bytes
+) -> TurnRow | None:
     """Return the turn that was sent under an idempotency key, in a conversation of this tenant."""
     values = {"id": conversation_id, "tenant": tenant, "hash": idempotency_hash}
     row = connection.execute(_BY_KEY, values).one_or_none()
@@ -207,7 +209,7 @@ def list_tenants_with_open_turns(connection: Connection) -> list[str]:
     return list(connection.execute(_TENANTS).scalars())
 
 
-def opening(
+def build_open_values(
     turn_id: UUID,
     *,
     branch: int,
@@ -242,7 +244,7 @@ def insert_open(connection: Connection, conversation_id: UUID, opened: Mapping[s
     connection.execute(_BEGIN, {"conversation_id": conversation_id, **opened})
 
 
-def renew(
+def renew_lease(
     connection: Connection,
     conversation_id: UUID,
     turn_id: UUID,
@@ -256,7 +258,7 @@ def renew(
     return connection.execute(_RENEW, {**values, "lease_us": lease_us, "first_token_at": first_token_at}).rowcount == 1
 
 
-def ending(
+def build_end_values(
     conversation_id: UUID,
     turn_id: UUID,
     epoch: int,
@@ -284,10 +286,10 @@ def ending(
 
 def end(connection: Connection, ended: Mapping[str, Any]) -> bool:
     """Close the turn, if it is still ours. Return False when it is not: then write nothing."""
-    return connection.execute(END, ended).rowcount == 1
+    return connection.execute(END_TURN, ended).rowcount == 1
 
 
-def correct_reply(connection: Connection, conversation_id: UUID, turn_id: UUID, reply_seq: int) -> None:
+def correct_reply_seq(connection: Connection, conversation_id: UUID, turn_id: UUID, reply_seq: int) -> None:
     """Name the reply again, after another branch took the seq it was going to have."""
     connection.execute(_CORRECT, {"b_id": conversation_id, "b_turn": turn_id, "new_reply_seq": reply_seq})
 
@@ -300,10 +302,10 @@ def insert_call(connection: Connection, conversation_id: UUID, row: CallRow) -> 
 
 def end_call(connection: Connection, conversation_id: UUID, row: CallRow) -> None:
     """Write an API call's outcome."""
-    connection.execute(END_CALL, ending_call(conversation_id, row))
+    connection.execute(END_CALL, build_call_end_values(conversation_id, row))
 
 
-def ending_call(conversation_id: UUID, row: CallRow) -> dict[str, Any]:
+def build_call_end_values(conversation_id: UUID, row: CallRow) -> dict[str, Any]:
     """Return the values of `END_CALL`."""
     values = {f"v_{name}": getattr(row, name) for name in _CALL_FIELDS}
     return {"b_id": conversation_id, "b_turn": row.turn_id, "b_number": row.number, **values}

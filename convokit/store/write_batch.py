@@ -108,8 +108,8 @@ def _one_by_one(connection: Connection, given: WriteBatch) -> Written:
 
 
 def _at_once(connection: Connection, given: WriteBatch) -> Written:
-    found = search_index.entries("postgresql", given.row.tenant, given.row.id, given.messages)
-    found = found if search_index.wanted_by(connection) else []
+    found = search_index.build_rows("postgresql", given.row.tenant, given.row.id, given.messages)
+    found = found if search_index.is_indexing(connection) else []
     shape = BatchShape(
         created=given.created,
         opens=given.opened is not None,
@@ -134,9 +134,9 @@ def _move_branch(connection: Connection, given: WriteBatch) -> bool:
     """Move the head of a branch that is not the main one. Return False where a turn would begin on a path that is not its."""
     if given.branch and given.opened is not None:
         assert given.head is not None
-        return conversations.move_branch_if_at(connection, given.row.id, given.branch, given.was, given.head)
+        return conversations.move_head_from(connection, given.row.id, given.branch, given.was, given.head)
     if given.branch and given.head is not None:
-        conversations.move_branch(connection, given.row.id, given.branch, given.head)
+        conversations.move_head(connection, given.row.id, given.branch, given.head)
     return True
 
 
@@ -158,18 +158,18 @@ class BatchShape:
 @lru_cache(maxsize=64)
 def _statement(shape: BatchShape) -> Executable:
     """Return the statement: each part takes its one row from the part that moves the conversation, or finds none there."""
-    ended = turns.END.returning(turn.c.conversation_id).cte("ended") if shape.ends else None
+    ended = turns.END_TURN.returning(turn.c.conversation_id).cte("ended") if shape.ends else None
     if shape.created:
         moved = insert(conversation).values(_bound(conversation, ConversationRow.__slots__, 0))
         source = moved.returning(conversation.c.id).cte("moved")
     else:
         advance = conversations.ADVANCE if ended is None else conversations.ADVANCE.where(select(ended).exists())
         if shape.opens:
-            advance = advance.where(conversations.SAME_HEAD)
+            advance = advance.where(conversations.HEAD_IS_UNCHANGED)
         source = advance.returning(conversation.c.id).cte("moved")
     parts = []
     if shape.opens:
-        parts.append(_inserted(turn, turns.OPENING, source, lease_until=turns.LEASE))
+        parts.append(_inserted(turn, turns.OPEN_TURN_COLUMNS, source, lease_until=turns.NEW_LEASE))
     if shape.messages:
         parts.append(_inserted(message, MessageRow.__slots__, source, shape.messages))
     if shape.found:
@@ -200,13 +200,13 @@ def _count(part: CTE) -> ColumnElement[int]:
     return select(func.count()).select_from(part).scalar_subquery()
 
 
-def _values(given: WriteBatch, found: Sequence[search_index.Entry]) -> dict[str, Any]:
+def _values(given: WriteBatch, found: Sequence[search_index.IndexRow]) -> dict[str, Any]:
     """Return the statement's values, under the names that its parts gave them."""
     row, values = given.row, dict(given.ended or ())
     if given.created:
         values |= _named(conversation, ConversationRow.__slots__, given.moved, 0)
     else:
-        values |= conversations.advance_values(row, given.moved, _main_head(given))
+        values |= conversations.build_advance_values(row, given.moved, _main_head(given))
     if given.opened is not None:
         values |= {f"{turn.name}_{name}_0": value for name, value in given.opened.items()}
         values["lease_us"], values["b_head_seq"] = given.opened["lease_us"], row.head_seq
@@ -217,7 +217,7 @@ def _values(given: WriteBatch, found: Sequence[search_index.Entry]) -> dict[str,
     for number, link in enumerate(given.entries):
         values |= _named(entry, Entry.__slots__, link, number)
     if given.ended_call is not None:
-        values |= turns.ending_call(row.id, given.ended_call)
+        values |= turns.build_call_end_values(row.id, given.ended_call)
     if given.begun_call is not None:
         values |= _named(completion, CallRow.__slots__, given.begun_call, 0)
     return values

@@ -328,7 +328,7 @@ TENANT = {
     "store.conversations.list_recent": lambda connection, wanted: conversations.list_recent(
         connection, "rival", subject=None, limit=1000, before=None
     ),
-    "store.turns.find_by_key": lambda connection, wanted: turns.find_by_key(
+    "store.turns.find_by_idempotency_key": lambda connection, wanted: turns.find_by_idempotency_key(
         connection, "rival", wanted, sha256(ONCE.encode()).digest()
     ),
     "store.turns.list_open": lambda connection, wanted: turns.list_open(connection, "rival"),
@@ -359,15 +359,19 @@ TENANT = {
         connection, "rival", subject=SUBJECT, after=None, limit=1000
     ),
     "transfer.sql.total": lambda connection, wanted: transfer_sql.total(connection, "rival", subject=SUBJECT),
-    "store.search_query.candidates": lambda connection, wanted: [
-        search_query.candidates(
-            connection, "rival", search_query.Wanted(keys=["secret"], conversation_id=each), limit=1000
+    "store.search_query.find_candidates": lambda connection, wanted: [
+        search_query.find_candidates(
+            connection, "rival", search_query.SearchFilter(keys=["secret"], conversation_id=each), limit=1000
         )
         for each in (None, wanted)
     ],
-    "store.search_query.stands": lambda connection, wanted: search_query.stands(connection, "rival", (wanted, 1)),
+    "store.search_query.find_sort_key": lambda connection, wanted: search_query.find_sort_key(
+        connection, "rival", (wanted, 1)
+    ),
     "history.copies.written": lambda connection, wanted: copies.written(connection, "rival", wanted, wanted, 0),
-    "store.search_index.fill": lambda connection, wanted: search_index.fill(connection, "rival", None),
+    "store.search_index.index_missing": lambda connection, wanted: search_index.index_missing(
+        connection, "rival", None
+    ),
     "audit.sql.count_conversations": lambda connection, wanted: audit_sql.count_conversations(connection, "rival"),
     "audit.sql.heads": lambda connection, wanted: [
         each.conversation_id for each in audit_sql.heads(connection, "rival", UUID(int=0), 1000)
@@ -403,12 +407,12 @@ NO_TENANT = {
     "audit.sql.database_id",
     "store.fast_execute.fast_connection",
     "store.fast_execute.plain_connection",
-    "store.search_index.wanted_by",
+    "store.search_index.is_indexing",
     "store.search_index.optimize",
-    "store.search_query.at",
+    "store.search_query.read_messages",
     *(f"store.migrations.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
     *(f"store.migrations.{name}" for name in ("upgrade", "current", "check")),
-    "store.indexes.differences",
+    "store.indexes.list_differences",
     "store.turns.list_tenants_with_open_turns",
     *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
     "usage.sql.tenants",

@@ -125,7 +125,7 @@ def _take_out_the_fence() -> None:
         return settle(connection, settlement)
 
     turn_writes.settle = unfenced_settle
-    turns.renew = unfenced(turns.renew)
+    turns.renew_lease = unfenced(turns.renew_lease)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_two_alembics_share_a_database(
     command.check(host)
     engine = create_engine(host_url)
     with engine.connect() as connection:
-        assert indexes.differences(connection) == []
+        assert indexes.list_differences(connection) == []
         assert {"alembic_version", "convokit_alembic_version", "ticket"} <= set(inspect(connection).get_table_names())
     engine.dispose()
     assert face.settle(kit.chat("k").send("hello")).text == "echo: hello"

@@ -32,7 +32,7 @@ def test_migrations_equal_the_tables(database: str) -> None:
     """A migrated database differs in nothing from what the code expects."""
     engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
-        assert indexes.differences(connection) == []
+        assert indexes.list_differences(connection) == []
         assert migrations.current_revision(connection) == schema.REVISION
     engine.dispose()
 
@@ -40,7 +40,7 @@ def test_migrations_equal_the_tables(database: str) -> None:
 def test_the_newest_script_is_the_one_the_code_names() -> None:
     """`schema.REVISION` is the head of the scripts, and there is one head."""
     config = Config()
-    config.set_main_option("script_location", str(migrations.scripts()))
+    config.set_main_option("script_location", str(migrations.find_scripts()))
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
 

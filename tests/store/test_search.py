@@ -61,7 +61,10 @@ def test_a_word_is_in_the_index_with_its_message_or_not_at_all(engine: Engine, k
     with engine.connect() as connection, connection.begin() as transaction:
         made = _conversation(connection, "k")
         messages.append(connection, made, [_row(seq, f"消えた言葉 {seq}") for seq in range(1, count + 1)])
-        assert len(search_query.candidates(connection, "default", search_query.Wanted(["消え"]), limit=1000)) == count
+        assert (
+            len(search_query.find_candidates(connection, "default", search_query.SearchFilter(["消え"]), limit=1000))
+            == count
+        )
         transaction.rollback()
     assert len(kit.search("消え")) == 0
     _say(engine, "k", [f"残った言葉 {seq}" for seq in range(1, count + 1)])
@@ -76,7 +79,7 @@ def test_a_connection_may_be_told_to_keep_no_index(engine: Engine, kit: Convokit
     place, filled = None, []
     for _ in range(4):
         with engine.begin() as connection:
-            place, count = search_index.fill(connection, "default", place)
+            place, count = search_index.index_missing(connection, "default", place)
             filled.append(count)
     assert max(filled) <= 200
     assert sum(filled) + kit.reindex() == 300
@@ -109,7 +112,7 @@ def test_pages_are_whole_and_repeat_nothing(engine: Engine, kit: Convokit, limit
             wanted.discard(gone)
             with engine.begin() as connection:
                 messages.append(connection, made, [_row(count + late, "頁 頁 頁 頁 頁 頁 new")])
-                search_index.forget(connection, made, [gone])
+                search_index.remove_messages(connection, made, [gone])
         page = kit.search("頁", limit=limit, before=page.next)
         found += [hit.message.seq for hit in page]
     assert len(found) == len(set(found))
@@ -130,8 +133,11 @@ def test_others_words_take_no_part(engine: Engine, kit: Convokit) -> None:
     _say(engine, "k", mine * 200, tenant="other")
     assert seen() == before
     with engine.connect() as connection:
-        assert search_query.stands(connection, "default", (_id_of(connection, "other"), 1)) is None
-        assert len(search_query.candidates(connection, "default", search_query.Wanted(["port"]), limit=1000)) == 2
+        assert search_query.find_sort_key(connection, "default", (_id_of(connection, "other"), 1)) is None
+        assert (
+            len(search_query.find_candidates(connection, "default", search_query.SearchFilter(["port"]), limit=1000))
+            == 2
+        )
 
 
 def _id_of(connection: Connection, tenant: str) -> UUID:
@@ -143,15 +149,15 @@ def test_a_search_in_one_conversation_asks_for_its_rows_alone(engine: Engine) ->
     made = _say(engine, "k", SAID)
     asked: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *given: asked.append(str(given[3])))
-    of_tenant, inside = search_index.owners("default", made)
+    of_tenant, inside = search_index.build_owner_keys("default", made)
     if engine.dialect.name == "postgresql":
-        of_tenant, inside = str(search_index.number(of_tenant)), str(search_index.number(inside))
+        of_tenant, inside = str(search_index.hash_key(of_tenant)), str(search_index.hash_key(inside))
     for wanted, key, other in (
-        (search_query.Wanted(["京都"]), of_tenant, inside),
-        (search_query.Wanted(["京都"], conversation_id=made), inside, of_tenant),
+        (search_query.SearchFilter(["京都"]), of_tenant, inside),
+        (search_query.SearchFilter(["京都"], conversation_id=made), inside, of_tenant),
     ):
         with engine.connect() as connection:
-            assert search_query.candidates(connection, "default", wanted, limit=10)
+            assert search_query.find_candidates(connection, "default", wanted, limit=10)
         assert key in asked[-1]
         assert other not in asked[-1]
 
@@ -161,16 +167,16 @@ def test_what_was_forgotten_is_not_found(engine: Engine, kit: Convokit) -> None:
     made = _say(engine, "k", SAID)
     other = _say(engine, "other", SAID)
     with engine.begin() as connection:
-        search_index.forget(connection, made, [1, 2, 99])
+        search_index.remove_messages(connection, made, [1, 2, 99])
     assert sorted(_all(kit, "京都")) == [("other", 1), ("other", 2)]
     with engine.begin() as connection:
-        search_index.forget(connection, made, [1, 2])
-        search_index.forget_conversation(connection, made)
+        search_index.remove_messages(connection, made, [1, 2])
+        search_index.remove_conversation(connection, made)
         search_index.optimize(connection)
     assert {key for key, _ in _all(kit, "北京")} == {"other"}
     assert kit.reindex() == 0, "what was forgotten is not indexed again"
     with engine.begin() as connection:
-        search_index.forget_conversation(connection, other)
+        search_index.remove_conversation(connection, other)
     assert not any(_all(kit, word) for word in ("東京", "tower", "서울", "cafe"))
 
 
@@ -183,7 +189,7 @@ def test_no_byte_of_a_forgotten_word_is_left(database: str, engine: Engine, kit:
     with engine.begin() as connection:
         if blanked:
             connection.execute(text("UPDATE convokit_message SET content = NULL WHERE content LIKE 'zanzibar%'"))
-        search_index.forget(connection, made, [2])
+        search_index.remove_messages(connection, made, [2])
         if not blanked:
             connection.execute(text("UPDATE convokit_message SET content = NULL WHERE content LIKE 'zanzibar%'"))
     path = Path(str(parse_database_url(database).database))
@@ -214,7 +220,7 @@ def test_vacuum_leaves_every_word_at_its_message(database: str, engine: Engine, 
     gone = _say(engine, "gone", ["消える言葉"] * 50)
     _say(engine, "kept", ["残る言葉", "plain", "京都"])
     with engine.begin() as connection:
-        search_index.forget_conversation(connection, gone)
+        search_index.remove_conversation(connection, gone)
         connection.execute(text("PRAGMA foreign_keys = ON"))
         connection.execute(text("DELETE FROM convokit_search WHERE conversation_id = :id"), {"id": gone.hex})
     driver = sqlite3.connect(str(parse_database_url(database).database))

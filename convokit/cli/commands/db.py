@@ -118,7 +118,7 @@ def check(
 
     def compared(connection: Connection) -> list[str]:
         migrations.check_schema(connection, name)
-        return indexes.differences(connection)
+        return indexes.list_differences(connection)
 
     with waiting("comparing"):
         found = looked_at(place, compared)
