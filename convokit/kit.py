@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TextIO, Unpack
@@ -154,8 +153,8 @@ class Convokit:
         `subject` a person's, `metadata` those whose metadata have these values; `since` and `until` (not included) are times
         with a zone. `before` takes a page's `next`. Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
         """
-        given = search.search.parse_search(
-            self._scope.limits,
+        flow = search.flows.search_flow(
+            self._scope,
             query,
             role=role,
             key=key,
@@ -167,7 +166,7 @@ class Convokit:
             limit=limit,
             before=before,
         )
-        return self._driver().run(queries.searched(self._scope, partial(search.search.run_search, given=given)))
+        return self._driver().run(flow)
 
     def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
         """Enter the tenant's messages that were written with search=False into the search index; return how many there were.
@@ -175,7 +174,7 @@ class Convokit:
         Some hundred at a time, each lot in a transaction: what was interrupted goes on where it was. `progress` is called with
         the number so far.
         """
-        return self._driver().run(search.search.reindex_flow(self._scope, progress))
+        return self._driver().run(search.flows.reindex_flow(self._scope, progress))
 
     def usage(
         self,

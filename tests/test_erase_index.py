@@ -9,8 +9,8 @@ from sqlalchemy import Connection, select
 
 from convokit import Convokit
 from convokit.domain import search_words
+from convokit.store.dialects.postgresql_search import hash_keys
 from convokit.store.schema import search
-from convokit.store.search_index import hash_keys
 from tests.support.canaries import change, in_bytes
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion

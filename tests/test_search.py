@@ -64,7 +64,7 @@ def test_words_of_every_script_are_found(found: Callable[..., list[int]]) -> Non
     """
     for query, expected in QUERIES.items():
         if expected is None:
-            with pytest.raises(InvalidInput, match="holds no word"):
+            with pytest.raises(InvalidInput, match="contains no word"):
                 found(query)
         else:
             assert found(query) == expected, query

@@ -28,7 +28,7 @@ from convokit.domain.message import ASSISTANT, TOOL, USER, MessageRow, to_dateti
 from convokit.domain.replay import Manifest, Replay, ReplayStatus, TurnLike, compute_prompt_digest
 from convokit.domain.turn import CallRow, Reply, Turn
 from convokit.errors import ChainBroken, ConvokitError, InvalidInput, NotFound
-from convokit.store import blobs, chain, conversations, messages, turns
+from convokit.store import api_calls, blobs, branches, conversations, messages, removal_records, turns
 from convokit.wire.messages import to_wire_messages
 from convokit.wire.request import RENDERER, RenderedRequest, render_request
 
@@ -108,7 +108,7 @@ def find_call(connection: Connection, row: ConversationRow, branch: int, meant: 
         turn_id = _newest_turn(connection, row, branch)
     elif turns.find(connection, row.id, turn_id) is None:
         raise NotFound("turn", turn_id)
-    made = turns.list_calls(connection, row.id, turn_id)
+    made = api_calls.list_calls(connection, row.id, turn_id)
     if not made:
         raise NotFound("API call", f"of turn {turn_id}", "none was made, or it is no longer stored")
     if number is None:
@@ -124,7 +124,7 @@ def _newest_turn(connection: Connection, row: ConversationRow, branch: int) -> U
     def enough(rows: list[MessageRow]) -> int:
         return 0 if any(each.turn_id is not None for each in rows) else len(rows)
 
-    path = messages.read_backwards(connection, row.id, conversations.read_head(connection, row, branch), enough)
+    path = messages.read_backwards(connection, row.id, branches.read_head(connection, row, branch), enough)
     for each in reversed(path.rows):
         if each.turn_id is not None:
             return each.turn_id
@@ -177,7 +177,7 @@ def _gather(connection: Connection, row: ConversationRow, made: Rebuilt) -> None
 def _gather_redacted(connection: Connection, conversation_id: UUID, made: Rebuilt) -> None:
     """Tell what was redacted from what only looks like it: a redaction has its entry in the chain."""
     seqs = [each.seq for each in made.rows if each.status == "redacted"]
-    refs = chain.read_removed_refs(connection, conversation_id) if seqs else set()
+    refs = removal_records.read_removed_refs(connection, conversation_id) if seqs else set()
     for seq in seqs:
         if "*" in refs or f"message:{seq}" in refs:
             made.removed.append(f"message {seq} was redacted")
@@ -188,7 +188,7 @@ def _gather_redacted(connection: Connection, conversation_id: UUID, made: Rebuil
 def _text(connection: Connection, tenant: str, digest: bytes | None, what: str, made: Rebuilt) -> str | None:
     if digest is None:
         return None
-    text = chain.find_prompt(connection, tenant, digest)
+    text = blobs.find_prompt(connection, tenant, digest)
     if text is None:
         made.removed.append(f"{what} of this request was erased")
     elif compute_prompt_digest(text) != digest:

@@ -25,7 +25,7 @@ from convokit.domain.conversation import CheckpointHead, ConversationRow, Verifi
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow
 from convokit.errors import ChainBroken
-from convokit.store import chain, conversations, turns
+from convokit.store import api_calls, chain, conversations
 
 
 def verify(
@@ -229,7 +229,7 @@ class Walk:
                 raise ChainBroken(row.id, last, str(extra.seq), f"message {extra.seq} was never entered")
         if row.last_seq != self.seq:
             raise ChainBroken(row.id, last, "last_seq", f"last_seq is {row.last_seq}, {self.seq} messages are stored")
-        if turns.count_ended_calls(self.connection, row.id) != self.calls:
+        if api_calls.count_ended_calls(self.connection, row.id) != self.calls:
             stray = sql.never_entered(self.connection, row.id)
             name = "completions" if stray is None else f"{stray[0]}:{stray[1]}"
             problem = "a completion is entered twice" if stray is None else f"completion {name} was never entered"

@@ -23,6 +23,7 @@ from convokit.cli.output import waiting
 from convokit.errors import NotFound, SettingsError
 from convokit.runtime.http_client import Client
 from convokit.settings import Environment
+from convokit.store.dialects import dialect_of_url
 from convokit.store.engine import parse_database_url
 
 LOCAL_REPLY_TOKENS = 512
@@ -48,14 +49,9 @@ class Place:
     @property
     def is_new_file(self) -> bool:
         """Whether it is a SQLite file that is not there yet, in a folder that is."""
-        url = self.url
-        file = str(url.database)
+        file = dialect_of_url(self.url).file_of_url(self.url)
         # os.path: where nothing may be looked at, it says no instead of raising
-        return (
-            url.get_backend_name() == "sqlite"
-            and not os.path.exists(file)
-            and os.path.isdir(os.path.dirname(file) or ".")
-        )
+        return file is not None and not os.path.exists(file) and os.path.isdir(os.path.dirname(file) or ".")
 
 
 @dataclass(frozen=True, slots=True)

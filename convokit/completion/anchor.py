@@ -13,7 +13,7 @@ from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import ASSISTANT, SUMMARY, USER, Message, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.errors import InvalidInput, NotFound, Redacted
-from convokit.store import conversations, messages, turns
+from convokit.store import branches, conversations, messages, turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def find_question_anchor(
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    head = conversations.read_head(connection, row, branch) if seq is None else None
+    head = branches.read_head(connection, row, branch) if seq is None else None
     at = head if seq is None else find_anchor_message(connection, conversation_id, seq).seq
     question = _question(connection, conversation_id, at)
     if question is None:
@@ -94,7 +94,7 @@ def find_question_anchor(
 def find_branch_end(connection: Connection, tenant: str, conversation_id: UUID, branch: int) -> BranchEnd | None:
     """Return what a branch ends with, None where there is no conversation or nothing in it."""
     row = conversations.find(connection, tenant, conversation_id)
-    head = None if row is None else conversations.read_head(connection, row, branch)
+    head = None if row is None else branches.read_head(connection, row, branch)
     end = None if head is None else messages.find(connection, conversation_id, head)
     if end is None:
         return None

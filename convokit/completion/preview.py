@@ -13,7 +13,7 @@ from convokit.completion.state import ChatRef, KitState, not_found, plan_for
 from convokit.context.report import Context, LastCall, Report
 from convokit.domain.content import Content, validate_passages, validate_question
 from convokit.errors import InvalidInput
-from convokit.store import call_usage
+from convokit.store import api_calls
 
 
 def preview_flow(
@@ -33,11 +33,11 @@ def preview_flow(
     reply = last_reply(reversed(seen.path.rows))
     if seen.conversation is None or reply is None or reply.turn_id is None:
         return found
-    last = yield from read_flow(call_usage.find_last_answered_call, seen.conversation.id, reply.turn_id)
+    last = yield from read_flow(api_calls.find_last_answered_call, seen.conversation.id, reply.turn_id)
     return found if last is None else found.model_copy(update={"report": _beside(found.report, last)})
 
 
-def _beside(report: Report, call: call_usage.AnsweredCall) -> Report:
+def _beside(report: Report, call: api_calls.AnsweredCall) -> Report:
     """Return the report with what the path's last call took from the cache, in the server's own counts."""
     reported = call.usage_source == "reported"
     last = LastCall(

@@ -21,7 +21,18 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import ASSISTANT, MessageRow
 from convokit.domain.turn import CallRow, OpenTurn, Recovered
 from convokit.errors import ConversationBusy, SettingsError
-from convokit.store import chunks, committed, conversations, messages, snapshot, turn_changes, turn_writes, turns
+from convokit.store import (
+    api_calls,
+    branches,
+    chunks,
+    committed,
+    conversations,
+    messages,
+    snapshot,
+    turn_changes,
+    turn_writes,
+    turns,
+)
 from convokit.tokens.counter import Counter, count_message
 from convokit.tokens.estimate import CharacterEstimate
 
@@ -110,7 +121,7 @@ def close_turn_flow(
 
 
 def _left_behind(connection: Connection, conversation: ConversationRow, branch: int, held: OpenTurn) -> _Left:
-    head = conversations.read_head(connection, conversation, branch)
+    head = branches.read_head(connection, conversation, branch)
     tail = None if head is None else messages.find(connection, conversation.id, head)
     at_head = tail is not None and (tail.turn_id == held.id or tail.seq == held.question_seq)
     if tail is None or not at_head or tail.status == "partial":
@@ -120,7 +131,7 @@ def _left_behind(connection: Connection, conversation: ConversationRow, branch: 
         text=chunks.read_partial_text(connection, conversation.id, held.id),
         tail=tail,
         at_head=at_head,
-        call=turns.find_call(connection, conversation.id, held.id, held.calls),
+        call=api_calls.find_call(connection, conversation.id, held.id, held.calls),
     )
 
 

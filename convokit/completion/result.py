@@ -23,7 +23,7 @@ from convokit.domain.reply import ParsedReply, ReplyChoice, Usage, UsageSource
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import LATE_CALL_OFFSET, CallRow, Reply, TurnRow
 from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
-from convokit.store import messages, turn_changes, turns
+from convokit.store import api_calls, messages, turn_changes
 from convokit.tokens.counter import count_message
 from convokit.wire import headers, structured
 from convokit.wire.values import reported_cost
@@ -40,7 +40,7 @@ _ENDED = {
 def stored_reply(connection: Connection, conversation_id: UUID, found: TurnRow) -> Reply:
     """Return a completed turn's reply as it is stored. Raises: NotFound, Redacted."""
     row = None if found.reply_seq is None else messages.find(connection, conversation_id, found.reply_seq)
-    call = turns.find_call(connection, conversation_id, found.id, found.calls)
+    call = api_calls.find_call(connection, conversation_id, found.id, found.calls)
     if row is None or call is None:
         raise NotFound("reply of turn", found.id)
     if row.status == "redacted":

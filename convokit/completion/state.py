@@ -18,7 +18,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
 from convokit.errors import NotFound, SettingsError
 from convokit.settings import UNSET, Limits
-from convokit.store import conversations, migrations
+from convokit.store import branches, conversations, migrations
 from convokit.wire.headers import endpoint_url
 
 Plans = dict[str | None, ResolvedOptions]
@@ -110,7 +110,7 @@ def identify_flow(scope: KitState, target: ChatRef) -> Flow[UUID]:
 
 def _branch(connection: Connection, tenant: str, conversation_id: UUID, wanted: int | str) -> int | None:
     row = conversations.find(connection, tenant, conversation_id)
-    return None if row is None else conversations.find_branch_number(connection, row.id, wanted)
+    return None if row is None else branches.find_branch_number(connection, row.id, wanted)
 
 
 def not_found(target: ChatRef) -> NotFound:

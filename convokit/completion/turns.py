@@ -19,7 +19,7 @@ from convokit.domain.message import USER, MessageRow
 from convokit.domain.paging import validate_limit
 from convokit.domain.turn import OpenTurn, Turn, TurnRow
 from convokit.errors import NotFound
-from convokit.store import conversations, messages, turns
+from convokit.store import branches, conversations, messages, turns
 
 
 def cancel_flow(scope: KitState, target: ChatRef, turn: UUID | str | None) -> Flow[bool]:
@@ -77,7 +77,7 @@ def read_turns_page(
     connection: Connection, conversation: ConversationRow, branch: int, limit: int, before: UUID | None
 ) -> list[TurnRow] | None:
     """Return the newest turns of a path, oldest first; None when `before` is not there."""
-    head = conversations.read_head(connection, conversation, branch)
+    head = branches.read_head(connection, conversation, branch)
     if before is not None:
         found = turns.find(connection, conversation.id, before)
         question = None if found is None else messages.find(connection, conversation.id, found.question_seq)

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, LargeBinary, Text, bindparam, cast, delete, func, or_, select, tuple_
 
+from convokit.store.dialects import dialect_of
 from convokit.store.schema import completion, conversation, metadata, prompt
 
 _REFERENCE = re.compile(r'"(?:prompt|tools)":"([0-9a-f]{32})"')
@@ -80,8 +81,7 @@ def drop_prompts(connection: Connection, tenant: str, among: Collection[bytes]) 
     A turn that begins meanwhile records its request first, and stores its prompts then: on PostgreSQL the lock makes it wait in
     between until we are done, so that it finds them gone and stores them anew. SQLite has one writer.
     """
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("LOCK TABLE convokit_completion IN SHARE MODE")
+    dialect_of(connection).lock_prompts(connection)
     gone = unreferenced(connection, tenant, among)
     if not gone:
         return 0
@@ -101,9 +101,7 @@ def stands_elsewhere(connection: Connection, piece: bytes) -> bool:
 
 def file_of(connection: Connection) -> str | None:
     """Return the path of a SQLite database; None on a server."""
-    if connection.dialect.name != "sqlite":
-        return None
-    return str(connection.exec_driver_sql("PRAGMA database_list").all()[0][2])
+    return dialect_of(connection).file_of(connection)
 
 
 def scrub(path: str, pieces: Sequence[bytes]) -> list[bytes] | None:

@@ -34,7 +34,7 @@ from convokit.domain.turn import OpenTurn, Reply
 from convokit.errors import ConversationBusy, InvalidInput, NotFound, Redacted
 from convokit.history import copies
 from convokit.history.queries import over
-from convokit.store import conversations, messages, turn_changes, turns
+from convokit.store import branches, conversations, messages, turn_changes, turns
 
 Given = Message | str | int
 _TRIES = 8
@@ -82,7 +82,7 @@ def fork(scope: KitState, target: ChatRef, given: Given | None, name: str | None
         scope,
         conversation_id,
         lambda connection: _fork(connection, scope.tenant, conversation_id, target.branch, made),
-        lambda connection: conversations.find_created_branch(connection, conversation_id, made),
+        lambda connection: branches.find_created_branch(connection, conversation_id, made),
         patience_s=BEGIN_S,
         passing_only=True,
     )
@@ -98,13 +98,13 @@ def _fork(connection: Connection, tenant: str, conversation_id: UUID, branch: in
     if row is None:
         return None
     if made.head_seq is None:
-        made.head_seq = conversations.read_head(connection, row, branch)
+        made.head_seq = branches.read_head(connection, row, branch)
     if made.head_seq is None:
         raise NotFound("message", "to fork from", "nothing was said yet")
     anchor.find_anchor_message(connection, conversation_id, made.head_seq)
-    if made.name is not None and conversations.find_branch_number(connection, conversation_id, made.name) is not None:
+    if made.name is not None and branches.find_branch_number(connection, conversation_id, made.name) is not None:
         raise InvalidInput("name", f"there is a branch named {made.name!r} already: open it, or take another name")
-    conversations.create_branch(connection, conversation_id, made)
+    branches.create_branch(connection, conversation_id, made)
     return made.number
 
 
@@ -141,7 +141,7 @@ def _checkout(connection: Connection, tenant: str, conversation_id: UUID, branch
     anchor.find_anchor_message(connection, conversation_id, seq)
     held = turns.find_open(connection, conversation_id, branch)
     if held is None:
-        conversations.set_head(connection, row, branch, seq)
+        branches.set_head(connection, row, branch, seq)
     return held
 
 
@@ -153,7 +153,7 @@ def listing(scope: KitState, target: ChatRef, *, limit: int, before: int | None)
         if row is None:
             return None
         end = MAX_SEQ if before is None else before
-        return [Branch.of(row.id, each) for each in conversations.list_branches(connection, row, end, limit)]
+        return [Branch.of(row.id, each) for each in branches.list_branches(connection, row, end, limit)]
 
     validate_limit(limit)
     if before is not None and (isinstance(before, bool) or not isinstance(before, int) or not 0 < before <= MAX_SEQ):
@@ -167,7 +167,7 @@ def leaves(scope: KitState, target: ChatRef, *, limit: int, before: str | int | 
     def leaves_of(connection: Connection, tenant: str, conversation_id: UUID) -> list[Message] | None:
         row = conversations.find(connection, tenant, conversation_id)
         end = MAX_SEQ if before is None else parse_message_seq(conversation_id, before)
-        return None if row is None else _values(row.id, conversations.list_leaves(connection, row, end, limit))
+        return None if row is None else _values(row.id, branches.list_leaves(connection, row, end, limit))
 
     validate_limit(limit)
     return (yield from over(scope, target, leaves_of))
@@ -179,7 +179,7 @@ def log(scope: KitState, target: ChatRef, *, limit: int, before: str | int | Non
     def log_of(connection: Connection, tenant: str, conversation_id: UUID) -> list[Message] | None:
         row = conversations.find(connection, tenant, conversation_id)
         end = MAX_SEQ if before is None else parse_message_seq(conversation_id, before)
-        return None if row is None else _values(row.id, conversations.list_log(connection, row.id, end, limit))
+        return None if row is None else _values(row.id, messages.list_newest(connection, row.id, end, limit))
 
     validate_limit(limit)
     return (yield from over(scope, target, log_of))
@@ -194,7 +194,7 @@ def siblings(scope: KitState, target: ChatRef, given: Given) -> Flow[list[Messag
             return None
         row = anchor.find_anchor_message(connection, conversation_id, seq)
         parent = anchor.find_seq_before_passages(connection, conversation_id, row)
-        beside = conversations.list_children(connection, conversation_id, parent)
+        beside = branches.list_children(connection, conversation_id, parent)
         seen_through = [_behind_passages(connection, conversation_id, each) for each in beside]
         return _values(conversation_id, [each for each in seen_through if each is not None])
 
@@ -204,7 +204,7 @@ def siblings(scope: KitState, target: ChatRef, given: Given) -> Flow[list[Messag
 def _behind_passages(connection: Connection, conversation_id: UUID, row: MessageRow) -> MessageRow | None:
     """Return the question that a passage came with; any other message as it is."""
     while row.is_passage:
-        after = conversations.list_children(connection, conversation_id, row.seq)
+        after = branches.list_children(connection, conversation_id, row.seq)
         if not after:
             return None
         row = after[0]
@@ -248,7 +248,7 @@ def _copy(
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return False
-    head = conversations.read_head(connection, row, branch) if seq is None else seq
+    head = branches.read_head(connection, row, branch) if seq is None else seq
     if head is None:
         raise NotFound("message", "to copy", "nothing was said yet")
     anchor.find_anchor_message(connection, conversation_id, head)

@@ -23,7 +23,7 @@ from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import MessageRow
 from convokit.domain.removal import RemovalRow
 from convokit.store import chain, conversations, messages, removal_records, summaries
-from convokit.store.dialects import insert_new
+from convokit.store.dialects import dialect_of
 from convokit.store.schema import blob
 from convokit.transfer import sql as transfer_sql
 
@@ -180,10 +180,14 @@ def _keep_blobs(connection: Connection, source: UUID, copy: UUID, rows: Sequence
         digest for row in rows for text in (row.parts, row.extra) if text is not None for digest in blob_digests(text)
     }
     if wanted:
-        statement = insert_new(connection.dialect.name, blob).from_select(
-            ["conversation_id", "digest", "media_type", "data"],
-            select(literal(copy, blob.c.conversation_id.type), blob.c.digest, blob.c.media_type, blob.c.data).where(
-                blob.c.conversation_id == bindparam("source"), blob.c.digest.in_(list(wanted))
-            ),
+        statement = (
+            dialect_of(connection)
+            .insert_or_ignore(blob)
+            .from_select(
+                ["conversation_id", "digest", "media_type", "data"],
+                select(literal(copy, blob.c.conversation_id.type), blob.c.digest, blob.c.media_type, blob.c.data).where(
+                    blob.c.conversation_id == bindparam("source"), blob.c.digest.in_(list(wanted))
+                ),
+            )
         )
         connection.execute(statement, {"source": source})

@@ -11,14 +11,14 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow
-from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found, require_search
+from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found
 from convokit.domain.conversation import Conversation, Page
 from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import Message
 from convokit.domain.paging import validate_limit
 from convokit.domain.text import validate_text
 from convokit.errors import InvalidInput
-from convokit.store import conversations, messages
+from convokit.store import branches, conversations, messages
 
 Result = TypeVar("Result")
 
@@ -48,7 +48,7 @@ def _page(
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    last = conversations.read_head(connection, row, target.branch)
+    last = branches.read_head(connection, row, target.branch)
     if before is not None:
         marked = messages.find(connection, conversation_id, before)
         last = None if marked is None else marked.parent_seq
@@ -100,13 +100,6 @@ def over(scope: KitState, target: ChatRef, function: Callable[[Connection, str, 
     if found is None:
         raise not_found(target)
     return found
-
-
-def searched(scope: KitState, function: Callable[[Connection, str], Result]) -> Flow[Result]:
-    """Run a reading function over the tenant's messages. Raises: SettingsError when nothing of them is indexed."""
-    require_search(scope)
-    yield from check_schema_flow(scope)
-    return (yield from read_flow(function, scope.tenant))
 
 
 def on_branch(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -15,7 +14,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from convokit.completion.effects import (
     CloseResponse,
@@ -35,7 +33,8 @@ from convokit.runtime import process
 from convokit.runtime.http_client import Answer, Client
 from convokit.runtime.tools import run_functions
 from convokit.store import migrations
-from convokit.store.engine import SNAPSHOT, WRITE, open_engine, translate_error
+from convokit.store.dialects import dialect_of
+from convokit.store.engine import WRITE, open_engine, translate_error
 from convokit.store.fast_execute import fast_connection
 
 log = logging.getLogger(__name__)
@@ -48,9 +47,10 @@ class SyncStore:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
+        self._dialect = dialect_of(engine)
         self._writer = engine.execution_options(**{WRITE: True})
-        self._reader = engine.execution_options(isolation_level=SNAPSHOT) if _is_postgres(engine) else engine
-        self._lock = threading.Lock() if engine.dialect.name == "sqlite" else None
+        self._reader = engine.execution_options(**self._dialect.read_options)
+        self._lock = threading.Lock() if self._dialect.has_single_writer else None
         self._closed = False
         process.watch(self)
 
@@ -72,17 +72,13 @@ class SyncStore:
                     return call(fast_connection(connection))
             with self._lock, self._writer.begin() as connection:
                 return call(fast_connection(connection))
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise translate_error(self.name, error) from None
+        except self._dialect.errors as error:
+            raise translate_error(self._dialect, self.name, error) from None
 
     def close(self) -> None:
         """Close the connections. Nothing runs any more."""
         self._closed = True
         self.engine.dispose()
-
-
-def _is_postgres(engine: Engine) -> bool:
-    return engine.dialect.name == "postgresql"
 
 
 def migrate_once(url: URL, name: str) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow
-from convokit.store import conversations, messages, turns
+from convokit.store import api_calls, conversations, messages, turns
 from convokit.store.turn_changes import TurnEnd, TurnReopen, TurnStart, TurnUpdate, Written
 
 
@@ -57,7 +57,7 @@ def kept_late(connection: Connection, settlement: TurnEnd) -> Written | None:
 
 
 def _is_there(connection: Connection, row: ConversationRow, completion: CallRow) -> bool:
-    stored = turns.find_call(connection, row.id, completion.turn_id, completion.number)
+    stored = api_calls.find_call(connection, row.id, completion.turn_id, completion.number)
     # not by its salt, which a redaction takes away: the digest is as random as the salt it was made with
     return stored is not None and stored.body_digest == completion.body_digest
 

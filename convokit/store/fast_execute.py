@@ -236,7 +236,7 @@ def _to_driver(kind: Any, dialect: Dialect) -> _Convert | None:
 
 def _from_driver(kind: Any, dialect: Dialect) -> _Convert | None:
     convert: _Convert | None = kind.dialect_impl(dialect).result_processor(dialect, None)
-    return _uuid if convert is not None and isinstance(kind, Uuid) and dialect.name == "sqlite" else convert
+    return _uuid if convert is not None and isinstance(kind, Uuid) and not dialect.supports_native_uuid else convert
 
 
 @functools.lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ from convokit.domain.content import Blob, blob_digests
 from convokit.domain.conversation import ConversationRow, StoredSummary
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import OpenTurn
-from convokit.store import blobs, conversations, messages, summaries, turns
+from convokit.store import blobs, branches, conversations, messages, summaries, turns
 
 
 @dataclass(slots=True, repr=False)
@@ -50,7 +50,7 @@ def read_snapshot(
     if row is None:
         return Snapshot(None)
     found = row
-    head = conversations.read_head(connection, row, branch)
+    head = branches.read_head(connection, row, branch)
     end = head if at is None else at or None
     path = messages.read_backwards(connection, row.id, end, lambda rows: enough(found, rows))
     pinned = _pinned(connection, row, path)

@@ -17,8 +17,9 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow
 from convokit.store import (
+    api_calls,
     blobs,
-    chain,
+    branches,
     chunks,
     conversations,
     messages,
@@ -44,7 +45,7 @@ def begin(connection: Connection, beginning: TurnStart) -> ConversationRow:
     if beginning.described:
         conversations.update_description(connection, moved)
     for digest, body in beginning.prompts:
-        chain.insert_prompt(connection, moved.tenant, digest, body)
+        blobs.insert_prompt(connection, moved.tenant, digest, body)
     blobs.insert_blobs(connection, moved.id, beginning.blobs)
     return moved
 
@@ -78,7 +79,7 @@ def _begun_behind(connection: Connection, beginning: TurnStart) -> ConversationR
     if beginning.place is None:
         raise Conflict
     row = _again(connection, was)
-    path = row.settings, row.pins, conversations.read_head(connection, row, beginning.branch)
+    path = row.settings, row.pins, branches.read_head(connection, row, beginning.branch)
     taken = turns.find_open(connection, row.id, beginning.branch) or removal_records.has_removals_since(
         connection, row.id, was.last_entry
     )
@@ -104,9 +105,9 @@ def reopen(connection: Connection, reopening: TurnReopen) -> bool:
             raise Conflict
     except IntegrityError:
         raise Conflict from None
-    turns.insert_call(connection, row.id, reopening.completion)
+    api_calls.insert_call(connection, row.id, reopening.completion)
     for digest, body in reopening.prompts:
-        chain.insert_prompt(connection, row.tenant, digest, body)
+        blobs.insert_prompt(connection, row.tenant, digest, body)
     return True
 
 
@@ -223,7 +224,7 @@ def record(connection: Connection, recording: TurnUpdate) -> Written | None:
     if recording.ended is not None:
         chunks.delete_chunks(connection, row.id, recording.turn_id)
     for digest, body in recording.prompts:
-        chain.insert_prompt(connection, row.tenant, digest, body)
+        blobs.insert_prompt(connection, row.tenant, digest, body)
     if recording.summary is not None:
         recording.summary.message_seq = settled.rows[0].seq
         summaries.insert_summary(connection, row.id, recording.summary)

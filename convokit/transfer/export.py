@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from convokit.domain.conversation import ConversationRow
 from convokit.errors import SettingsError, TransferFailed
-from convokit.store import chain, conversations
+from convokit.store import blobs, conversations
 from convokit.transfer import format_text, jsonl, sql
 from convokit.transfer.models import Exported, ExportFormat
 
@@ -173,7 +173,7 @@ def _prompts(connection: Connection, tenant: str, manifests: list[str], known: d
             known[digest] = None
             if len(known) > _REMEMBERED:
                 del known[next(iter(known))]
-            body = chain.find_prompt(connection, tenant, bytes.fromhex(digest))
+            body = blobs.find_prompt(connection, tenant, bytes.fromhex(digest))
             if body is not None:
                 yield jsonl.line("prompt", {"digest": digest, "body": body})
 

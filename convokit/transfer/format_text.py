@@ -15,7 +15,7 @@ from convokit.domain.content import blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import ASSISTANT, DEVELOPER, PASSAGE, TOOL, USER, MessageRow, extract_text, to_datetime
 from convokit.domain.text import dump_json
-from convokit.store import blobs, chain
+from convokit.store import blobs
 from convokit.transfer import sql
 
 Count = Callable[[int], None]
@@ -47,7 +47,7 @@ def _instructions(connection: Connection, row: ConversationRow) -> tuple[str | N
     manifest = json.loads(sql.last_manifest(connection, row.id) or "{}")
 
     def kept(digest: str | None) -> str | None:
-        return None if digest is None else chain.find_prompt(connection, row.tenant, bytes.fromhex(digest))
+        return None if digest is None else blobs.find_prompt(connection, row.tenant, bytes.fromhex(digest))
 
     own = "developer_prompt" in settings
     return settings["developer_prompt"] if own else kept(manifest.get("prompt")), kept(manifest.get("tools"))

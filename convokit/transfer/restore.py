@@ -220,7 +220,7 @@ def keep_prompt(connection: Connection, tenant: str, values: Any) -> None:
     found = hashlib.sha256(text.encode("utf-8")).digest()[:_PROMPT_DIGEST]
     if found.hex() != digest:
         raise InvalidInput("prompt.digest", "is not the digest of its text")
-    chain.insert_prompt(connection, tenant, found, text)
+    blobs.insert_prompt(connection, tenant, found, text)
 
 
 class _Removals:

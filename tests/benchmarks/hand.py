@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 
 from convokit.domain.ids import new_id
 from convokit.domain.search_words import build_keys
-from convokit.store.search_index import hash_keys
+from convokit.store.dialects.postgresql_search import hash_keys
 from convokit.tokens.estimate import CharacterEstimate
 
 WINDOW = 5800

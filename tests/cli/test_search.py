@@ -50,7 +50,7 @@ def test_search_gives_json_and_pages(filled: CommandLine) -> None:
 
 def test_mistakes_are_one_line(filled: CommandLine) -> None:
     """A query without a word, a role that is none and an unknown conversation are told in a line; no words are usage."""
-    assert "holds no word" in filled.mistake("search", "***")
+    assert "contains no word" in filled.mistake("search", "***")
     assert "role" in filled.mistake("search", "port", "--role", "boss")
     assert "nobody" in filled.mistake("search", "port", "--key", "nobody")
     for arguments in (["search"], ["search", "port", "--rebuild"]):

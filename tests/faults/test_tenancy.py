@@ -28,7 +28,8 @@ from convokit.erasure import residue
 from convokit.erasure import sql as erasure_sql
 from convokit.errors import ConvokitError
 from convokit.history import copies
-from convokit.store import call_usage, chain, conversations, migrations, search_index, search_query, snapshot, turns
+from convokit.store import api_calls, blobs, conversations, migrations, search_index, search_query, snapshot, turns
+from convokit.store.dialects.protocol import SearchFilter
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from convokit.transfer import sql as transfer_sql
@@ -298,7 +299,7 @@ def _blind(monkeypatch: pytest.MonkeyPatch) -> None:
     any_tenant = or_(tenant == bindparam("tenant"), tenant != bindparam("tenant"))
     columns = conversations._COLUMNS
     statement = select(*columns).where(conversation.c.id == bindparam("id"), any_tenant)
-    monkeypatch.setattr(conversations, "_BY_ID", statement)
+    monkeypatch.setattr(conversations, "_SELECT_BY_ID", statement)
 
 
 @pytest.mark.parametrize("name", ["Chat.messages", "Chat.context", "Chat.verify"])
@@ -335,17 +336,17 @@ TENANT = {
     "store.snapshot.read_snapshot": lambda connection, wanted: snapshot.read_snapshot(
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
-    "store.call_usage.list_reported_calls": lambda connection, wanted: call_usage.list_reported_calls(
+    "store.api_calls.list_reported_calls": lambda connection, wanted: api_calls.list_reported_calls(
         connection, "rival", "loop-1", 1000
     ),
     "usage.sql.spent": lambda connection, wanted: list(
         usage_sql.spent(connection, "rival", one=wanted, by_conversation=True)
     ),
-    "store.chain.find_prompt": lambda connection, wanted: any(
-        chain.find_prompt(connection, "rival", digest)
+    "store.blobs.find_prompt": lambda connection, wanted: any(
+        blobs.find_prompt(connection, "rival", digest)
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
-    "store.chain.insert_prompt": None,
+    "store.blobs.insert_prompt": None,
     "erasure.sql.selected": lambda connection, wanted: erasure_sql.selected(
         connection, "rival", subject=None, before=None, erased=False, after=None, limit=1000
     ),
@@ -361,7 +362,7 @@ TENANT = {
     "transfer.sql.total": lambda connection, wanted: transfer_sql.total(connection, "rival", subject=SUBJECT),
     "store.search_query.find_candidates": lambda connection, wanted: [
         search_query.find_candidates(
-            connection, "rival", search_query.SearchFilter(keys=["secret"], conversation_id=each), limit=1000
+            connection, "rival", SearchFilter(keys=["secret"], conversation_id=each), limit=1000
         )
         for each in (None, wanted)
     ],
@@ -382,12 +383,12 @@ TENANT = {
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
-    "store.conversations.read_head",
+    "store.branches.read_head",
     "store.conversations.create",
     "store.conversations.advance",
-    "store.conversations.set_head",
-    "store.conversations.list_branches",
-    "store.conversations.list_leaves",
+    "store.branches.set_head",
+    "store.branches.list_branches",
+    "store.branches.list_leaves",
     "history.copies.write",
     "store.conversations.update_description",
     "store.turn_writes.begin",
@@ -403,21 +404,20 @@ ROW = {
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
-    "store.dialects.insert_new",
     "audit.sql.database_id",
     "store.fast_execute.fast_connection",
     "store.fast_execute.plain_connection",
     "store.search_index.is_indexing",
     "store.search_index.optimize",
     "store.search_query.read_messages",
-    *(f"store.migrations.{name}" for name in ("open_turns", "clock_us", "version", "pragmas")),
-    *(f"store.migrations.{name}" for name in ("upgrade", "current", "check")),
+    *(f"store.migrations.{name}" for name in ("upgrade", "current_revision", "check_schema")),
+    "store.turns.count_open_turns",
     "store.indexes.list_differences",
     "store.turns.list_tenants_with_open_turns",
     *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
     "usage.sql.tenants",
 }
-"""Functions about the database as such, for who owns it; and `finding.at`, which is given places that `candidates` found."""
+"""Functions about the database as such, for who owns it; and `read_messages`, which gets what `find_candidates` found."""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:

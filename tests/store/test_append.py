@@ -15,7 +15,7 @@ from convokit.domain.conversation import BranchRow, ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow, IdempotencyKey
-from convokit.store import conversations, schema, turn_changes, turn_writes, turns, write_batch
+from convokit.store import api_calls, branches, conversations, schema, turn_changes, turn_writes, turns, write_batch
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 
 TABLES = (schema.conversation, schema.message, schema.turn, schema.completion, schema.entry)
@@ -77,7 +77,7 @@ def test_a_turn_is_stored_whole(engine: Engine, replies: int) -> None:
     with engine.begin() as connection:
         settled = turn_writes.settle(connection, _settlement(row, beginning.completion, replies))
         found = turns.find(connection, row.id, beginning.completion.turn_id)
-        call = turns.find_call(connection, row.id, beginning.completion.turn_id, 1)
+        call = api_calls.find_call(connection, row.id, beginning.completion.turn_id, 1)
         stored = conversations.find(connection, "t", row.id)
         entries = connection.execute(select(schema.entry.c.hash).order_by(schema.entry.c.number)).scalars().all()
         contents = connection.execute(select(schema.message.c.content).order_by(schema.message.c.seq)).scalars().all()
@@ -132,7 +132,7 @@ def test_a_reply_is_kept_when_another_branch_came_between(engine: Engine) -> Non
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
-        conversations.create_branch(connection, row.id, BranchRow(0, None, 1, 1))
+        branches.create_branch(connection, row.id, BranchRow(0, None, 1, 1))
     other = _begun(engine, replace(_beginning(row, branch=1), head=1))
     with engine.begin() as connection:
         settled = turn_writes.settle(connection, _settlement(row, beginning.completion))

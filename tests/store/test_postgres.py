@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, bindparam, select, text
 
 from convokit.domain.ids import new_id
-from convokit.store import dialects
+from convokit.store.dialects import postgresql
 from convokit.store.engine import open_engine, parse_database_url
 from convokit.store.fast_execute import fast_connection
 from convokit.store.schema import conversation
@@ -69,7 +69,7 @@ def test_a_connection_is_not_tried_when_it_was_used_a_moment_ago(engine: Engine,
 def test_a_connection_is_tried_after_a_pause(engine: Engine, tried: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server whose host is gone says nothing: what lay in the pool for a while is tried first."""
     first = _process(engine)
-    monkeypatch.setattr(dialects, "UNTRIED_S", 0.0)
+    monkeypatch.setattr(postgresql, "IDLE_TRUSTED_S", 0.0)
     assert _process(engine) == first
     assert len(tried) == 1
 
@@ -79,7 +79,7 @@ def test_an_ended_connection_is_noticed_at_once(
     engine: Engine, database: str, pause_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With or without a pause: who comes next gets a new connection, and no error."""
-    monkeypatch.setattr(dialects, "UNTRIED_S", pause_s)
+    monkeypatch.setattr(postgresql, "IDLE_TRUSTED_S", pause_s)
     first = _process(engine)
     _end(database, first)
     assert _process(engine) != first

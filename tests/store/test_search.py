@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from convokit import Convokit
-from convokit.domain import hashchain
+from convokit.domain import hashchain, search_words
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import MessageRow
 from convokit.store import conversations, messages, migrations, search_index, search_query
+from convokit.store.dialects import postgresql_search
+from convokit.store.dialects.protocol import SearchFilter
 from convokit.store.engine import SEARCH, WRITE, open_engine, parse_database_url
 from tests.support.server import LoopbackServer
 from tests.test_search import SAID
@@ -61,10 +63,7 @@ def test_a_word_is_in_the_index_with_its_message_or_not_at_all(engine: Engine, k
     with engine.connect() as connection, connection.begin() as transaction:
         made = _conversation(connection, "k")
         messages.append(connection, made, [_row(seq, f"消えた言葉 {seq}") for seq in range(1, count + 1)])
-        assert (
-            len(search_query.find_candidates(connection, "default", search_query.SearchFilter(["消え"]), limit=1000))
-            == count
-        )
+        assert len(search_query.find_candidates(connection, "default", SearchFilter(["消え"]), limit=1000)) == count
         transaction.rollback()
     assert len(kit.search("消え")) == 0
     _say(engine, "k", [f"残った言葉 {seq}" for seq in range(1, count + 1)])
@@ -134,10 +133,7 @@ def test_others_words_take_no_part(engine: Engine, kit: Convokit) -> None:
     assert seen() == before
     with engine.connect() as connection:
         assert search_query.find_sort_key(connection, "default", (_id_of(connection, "other"), 1)) is None
-        assert (
-            len(search_query.find_candidates(connection, "default", search_query.SearchFilter(["port"]), limit=1000))
-            == 2
-        )
+        assert len(search_query.find_candidates(connection, "default", SearchFilter(["port"]), limit=1000)) == 2
 
 
 def _id_of(connection: Connection, tenant: str) -> UUID:
@@ -149,12 +145,12 @@ def test_a_search_in_one_conversation_asks_for_its_rows_alone(engine: Engine) ->
     made = _say(engine, "k", SAID)
     asked: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *given: asked.append(str(given[3])))
-    of_tenant, inside = search_index.build_owner_keys("default", made)
+    of_tenant, inside = search_words.build_owner_keys("default", made)
     if engine.dialect.name == "postgresql":
-        of_tenant, inside = str(search_index.hash_key(of_tenant)), str(search_index.hash_key(inside))
+        of_tenant, inside = str(postgresql_search.hash_key(of_tenant)), str(postgresql_search.hash_key(inside))
     for wanted, key, other in (
-        (search_query.SearchFilter(["京都"]), of_tenant, inside),
-        (search_query.SearchFilter(["京都"], conversation_id=made), inside, of_tenant),
+        (SearchFilter(["京都"]), of_tenant, inside),
+        (SearchFilter(["京都"], conversation_id=made), inside, of_tenant),
     ):
         with engine.connect() as connection:
             assert search_query.find_candidates(connection, "default", wanted, limit=10)
@@ -252,7 +248,7 @@ def _plans(engine: Engine, kit: Convokit, *searches: dict[str, Any]) -> list[str
 
 def test_a_search_asks_the_index(engine: Engine, kit: Convokit, monkeypatch: pytest.MonkeyPatch) -> None:
     """No search reads a table of messages from end to end: the index is asked first, and each row is looked up by its key."""
-    monkeypatch.setattr(search_query, "_FEW", 100)
+    monkeypatch.setattr(postgresql_search, "SORT_AT_ONCE", 100)
     filler = [" ".join(f"w{seq}x{word}" for word in range(80)) for seq in range(30)]
     for number in range(20):
         _say(engine, f"k{number}", [f"{said} {number} {seq} {filler[seq]}" for seq in range(30) for said in SAID])

@@ -25,8 +25,10 @@ from convokit.cli.output import one_line, out, print_json, table, wrapped
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
-from convokit.store import migrations as asked
-from convokit.store.engine import describe_url, has_wal_reset_bug
+from convokit.store import migrations, turns
+from convokit.store.dialects import dialect_of, dialect_of_url, read_clock_us
+from convokit.store.dialects.sqlite import has_wal_reset_bug
+from convokit.store.engine import describe_url
 from convokit.store.schema import REVISION
 
 Status = Literal["ok", "warn", "fail"]
@@ -120,13 +122,12 @@ def _database(place: Place) -> Iterator[Check]:
         yield Check("database", "warn", f"{describe_url(place.url)} is not there yet", advice)
         return
     try:
-        revision = looked_at(place, asked.current_revision)
+        revision = looked_at(place, migrations.current_revision)
     except ConvokitError as error:
         yield Check("database", "fail", str(error), "check --database (or CONVOKIT_DATABASE_URL)")
         return
     yield Check("database", "ok", describe_url(place.url))
-    is_sqlite = place.url.get_backend_name() == "sqlite"
-    yield _asked(place, "settings", _pragmas if is_sqlite else _server)
+    yield _asked(place, dialect_of_url(place.url).facts_name, _facts)
     yield _asked(place, "clock", _clock)
     if revision != REVISION:
         yield _asked(place, "revision", lambda connection: _outdated(connection, describe_url(place.url), revision))
@@ -143,25 +144,19 @@ def _asked(place: Place, name: str, look: Callable[[Connection], Check]) -> Chec
 
 
 def _outdated(connection: Connection, name: str, revision: str | None) -> Check:
-    asked.check_schema(connection, name)
+    migrations.check_schema(connection, name)
     return Check("revision", "ok", f"{revision}, newer than this code's {REVISION}, which it still serves")
 
 
-def _server(connection: Connection) -> Check:
-    return Check("server", "ok", "PostgreSQL " + ".".join(map(str, asked.read_server_version(connection))))
-
-
-def _pragmas(connection: Connection) -> Check:
-    found = asked.read_pragmas(connection)
-    said = ", ".join(f"{name}={value}" for name, value in found.items())
-    if found == {"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}:
-        return Check("settings", "ok", said)
-    return Check("settings", "fail", said, "expected write-ahead logging, synchronous=2 (FULL) and foreign keys")
+def _facts(connection: Connection) -> Check:
+    dialect = dialect_of(connection)
+    facts = dialect.read_facts(connection)
+    return Check(dialect.facts_name, "ok" if facts.advice is None else "fail", facts.found, facts.advice or "")
 
 
 def _clock(connection: Connection) -> Check:
     before = time.time()
-    there = asked.read_clock_us(connection) / 1_000_000
+    there = read_clock_us(connection) / 1_000_000
     skew = there - (before + time.time()) / 2
     found = f"{abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
     if abs(skew) > _SKEW_S:
@@ -170,7 +165,7 @@ def _clock(connection: Connection) -> Check:
 
 
 def _open_turns(connection: Connection) -> Check:
-    found = asked.count_open_turns(connection)
+    found = turns.count_open_turns(connection)
     if not found.count:
         return Check("open turns", "ok", "none")
     oldest = found.oldest_us / 1_000_000
