@@ -1,53 +1,90 @@
-"""convokit: conversations that persist in SQL, a context builder, and a completion service for the Chat Completions API."""
+"""Keep conversations in SQL, build the context of each request, and save the replies of a Chat Completions API."""
 
 from convokit.async_chat import AsyncChat
 from convokit.async_kit import AsyncConvokit
 from convokit.chat import Chat
 from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
-from convokit.domain.conversation import Conversation, Page, Verified
-from convokit.domain.events import StreamEvent
+from convokit.domain.conversation import Branch, Checkpoint, Conversation, Page, Verified, VerifiedAll
+from convokit.domain.events import (
+    AudioDelta,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    Retrying,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+)
 from convokit.domain.message import Message
 from convokit.domain.profiles import Profile
+from convokit.domain.removal import Receipt
 from convokit.domain.replay import Diff, Replay
 from convokit.domain.reply import Usage
 from convokit.domain.tool import Tool
-from convokit.domain.turn import Reply
+from convokit.domain.turn import Recovered, Reply, Turn
 from convokit.errors import ConvokitError
 from convokit.kit import Convokit
 from convokit.runtime.aio import AsyncStream
+from convokit.runtime.http_client import AsyncHttpxClient, HttpxClient
 from convokit.runtime.sync import Stream
+from convokit.runtime.tokenizer import TokenizeCounter
 from convokit.search.query import Hit
 from convokit.settings import Budget, Limits, Retry, Summary, Timeouts
 from convokit.tools.decorator import tool
+from convokit.transfer.models import Exported, Imported
+from convokit.usage.models import Price, Prices, UsageReport
 
 __all__ = [
     "AsyncChat",
     "AsyncConvokit",
+    "AsyncHttpxClient",
     "AsyncStream",
+    "AudioDelta",
+    "Branch",
     "Budget",
     "Chat",
+    "Checkpoint",
     "Context",
     "ContextBuilder",
     "Conversation",
     "Convokit",
     "ConvokitError",
     "Diff",
+    "Exported",
+    "Finished",
     "Hit",
+    "HttpxClient",
+    "Imported",
     "Limits",
     "Message",
     "Page",
+    "Price",
+    "Prices",
     "Profile",
+    "ReasoningDelta",
+    "Receipt",
+    "Recovered",
+    "RefusalDelta",
     "Replay",
     "Reply",
     "Report",
     "Retry",
+    "Retrying",
+    "Started",
     "Stream",
     "StreamEvent",
     "Summary",
+    "TextDelta",
     "Timeouts",
+    "TokenizeCounter",
     "Tool",
+    "ToolCallDelta",
+    "Turn",
     "Usage",
+    "UsageReport",
     "Verified",
+    "VerifiedAll",
     "tool",
 ]

@@ -72,9 +72,7 @@ def checked_client(given: Any) -> Any:
     """Return a client that was passed in. Raises: SettingsError when it has no `open` and `close`."""
     if given is not None and not (callable(getattr(given, "open", None)) and callable(getattr(given, "close", None))):
         name = "AsyncHttpxClient" if isinstance(given, httpx.AsyncClient) else "HttpxClient"
-        raise SettingsError(
-            "http_client", f"must have `open` and `close`; wrap it: convokit.runtime.http_client.{name}(...)"
-        )
+        raise SettingsError("http_client", f"must have `open` and `close`; wrap it: convokit.{name}(...)")
     return given
 
 

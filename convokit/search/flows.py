@@ -141,7 +141,7 @@ def _find_sort_key(connection: Connection, tenant: str, ref: MessageRef) -> Sort
 
 def _build_page(connection: Connection, query: SearchQuery, hits: list[_RankedCandidate]) -> Page[Hit]:
     shown = hits[: query.limit]
-    rows = search_query.read_messages(connection, [each.candidate.message_ref for each in shown])
+    rows = search_query.read_messages_by_ref(connection, [each.candidate.message_ref for each in shown])
     items = []
     for each in shown:
         ref, text = each.candidate.message_ref, each.candidate.text

@@ -111,7 +111,7 @@ def find_sort_key(connection: Connection, tenant: str, ref: MessageRef) -> SortK
     return None if row is None else tuple(row)
 
 
-def read_messages(connection: Connection, refs: Sequence[MessageRef]) -> dict[MessageRef, MessageRow]:
+def read_messages_by_ref(connection: Connection, refs: Sequence[MessageRef]) -> dict[MessageRef, MessageRow]:
     """Return the messages of these that exist."""
     if not refs:
         return {}

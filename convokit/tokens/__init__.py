@@ -1,1 +1,17 @@
-"""Count tokens: estimated, exact, and calibrated by what a server reported."""
+"""Count the tokens of texts, messages and tools: estimated, exact, or calibrated by what a server reported."""
+
+from convokit.tokens.calibrate import Calibrated
+from convokit.tokens.counter import Counter, choose_counter, count_message, count_schema, count_tools
+from convokit.tokens.estimate import CharacterEstimate
+from convokit.tokens.exact import ExactTokens
+
+__all__ = [
+    "Calibrated",
+    "CharacterEstimate",
+    "Counter",
+    "ExactTokens",
+    "choose_counter",
+    "count_message",
+    "count_schema",
+    "count_tools",
+]

@@ -139,5 +139,5 @@ def prices_from(given: Mapping[str, Price] | Prices | None) -> Prices:
     try:
         table = TypeAdapter(dict[str, Price]).validate_python(dict(given))
     except (ValidationError, TypeError, ValueError) as error:
-        raise InvalidInput("prices", f"must map model names to convokit.usage.models.Price: {error}") from None
+        raise InvalidInput("prices", f"must map model names to convokit.Price: {error}") from None
     return TablePrices(table, listed)

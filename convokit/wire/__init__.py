@@ -1,6 +1,9 @@
-"""The Chat Completions API without I/O: bytes in, values out, values in, bytes out.
+"""Render requests to a Chat Completions API and parse its answers, without I/O.
 
-Nothing here opens a connection, waits, or reads a clock: what depends on the time takes it as an argument. `request` renders
-what is sent (and sent again on replay), `messages` fits a history to one server, `response` reads what comes back, `errors`
-names what went wrong.
+No module here opens a connection, waits or reads a clock. A function that needs the time takes it as an argument.
 """
+
+from convokit.wire.request import RenderedRequest, render_request
+from convokit.wire.response import ReplyReader
+
+__all__ = ["RenderedRequest", "ReplyReader", "render_request"]

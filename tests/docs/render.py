@@ -19,45 +19,25 @@ MADE_FOR_YOU = frozenset({"Chat", "AsyncChat", "Stream", "AsyncStream"})
 _FACTORIES = {"field(default_factory=list)": "[]", "field(default_factory=dict)": "{}"}
 
 
-def public_members(module: ModuleType) -> list[Any]:
-    """Return the public classes and functions that a module itself defines, in the order it defines them."""
-    defined = (node for node in _tree(module).body if isinstance(node, ast.ClassDef | ast.FunctionDef))
-    names = dict.fromkeys(
-        node.name for node in defined if not node.name.startswith("_")
-    )  # an overload stands there twice
-    return [getattr(module, name) for name in names]
-
-
 def module_text(module: ModuleType) -> str:
     """Return a module's docstring."""
     return prose(inspect.getdoc(module) or "")
 
 
-def constants(module: ModuleType, depth: int) -> Iterator[str]:
-    """Yield a module's public constants that have words beside them."""
-    rows = []
-    for name, value, words in _assigned(_tree(module).body):
-        if name.isupper() and words:
-            shown = f"{name} = {value}" if len(value) < WIDTH else name
-            rows.append(f"- `{shown}`: {_one_line(words)}")
-    if rows:
-        yield from (f"{'#' * depth} Constants", "", *rows, "")
-
-
-def described(value: Any, depth: int) -> Iterator[str]:
-    """Yield a class or function: heading, signature, docstring, fields and methods."""
-    yield from (f"{'#' * depth} {value.__name__}", "", "```pyi", signature(value), "```", "")
+def described(value: Any, name: str, depth: int) -> Iterator[str]:
+    """Yield a class or function under its public name: heading, signature, docstring, fields and methods."""
+    yield from (f"{'#' * depth} {name}", "", "```pyi", signature(value, name), "```", "")
     yield from (prose(inspect.getdoc(value) or ""), "")
     if not inspect.isclass(value):
         return
     yield from _fields(value)
     yield from _attributes(value)
-    for name, member in vars(value).items():
-        if name.startswith("_"):
+    for attribute, member in vars(value).items():
+        if attribute.startswith("_"):
             continue
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if isinstance(function, FunctionType):
-            yield from _method(value, name, member, function, depth + 1)
+            yield from _method(value, attribute, member, function, depth + 1)
 
 
 def _method(owner: type, name: str, member: Any, function: FunctionType, depth: int) -> Iterator[str]:
@@ -69,10 +49,10 @@ def _method(owner: type, name: str, member: Any, function: FunctionType, depth: 
     yield from ("```", "", prose(inspect.getdoc(member) or ""), "")
 
 
-def signature(value: Any) -> str:
+def signature(value: Any, name: str) -> str:
     """Return how a function or class is called, as it stands in the source."""
     if not inspect.isclass(value):
-        return _function(value, value.__name__)
+        return _function(value, name)
     bases = [base.__name__ for base in value.__bases__ if base not in (object, Generic)]
     head = f"class {value.__name__}" + (f"({', '.join(bases)})" if bases else "")
     constructor = vars(value).get("__init__")

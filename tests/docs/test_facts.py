@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -18,6 +19,10 @@ FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|json|toml|ini))`")
 FOLDER = re.compile(r"`((?:[\w-]+/)+)`")
 METHOD = re.compile(r"\b(kit|chat)\.(\w+)\(")
 EXAMPLES = {"models.py", "ask.py", "conversations.json"}
+PUBLIC = ("errors", "store", "context", "tokens", "wire")
+"""The packages below `convokit` that users import from."""
+INTERNAL = re.compile(rf"(?:from |import |`)convokit\.(?!(?:{'|'.join(PUBLIC)})\b(?!\.[a-z])|db\b|runtime`)[a-z_]+")
+"""A mention of a module that users must not import from: `convokit.x`, or `convokit.store.x`. A logger's name is none."""
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)
@@ -35,6 +40,25 @@ def test_methods_that_are_named_exist(page: Path) -> None:
     owners = {"kit": Convokit, "chat": Chat}
     for owner, method in METHOD.findall(page.read_text("utf-8")):
         assert hasattr(owners[owner], method), f"{owner}.{method}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=name)
+def test_pages_for_users_name_no_internal_module(page: Path) -> None:
+    """Tutorial, how-to pages and README import from `convokit` and its public packages only."""
+    if page.parent.name in ("adr", "reference"):
+        return
+    assert not INTERNAL.search(page.read_text("utf-8"))
+
+
+def test_error_messages_name_no_internal_module() -> None:
+    """A text of the library that names `convokit.x` names something public."""
+    for path in sorted((CHECKOUT / "convokit").rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                for named in re.findall(r"\bconvokit\.([a-z_]+)\.", node.value):
+                    assert named in PUBLIC or "/" in node.value, f"{path}: {node.value}"
 
 
 def test_every_error_has_its_advice() -> None:

@@ -409,7 +409,7 @@ NO_TENANT = {
     "store.fast_execute.plain_connection",
     "store.search_index.is_indexing",
     "store.search_index.optimize",
-    "store.search_query.read_messages",
+    "store.search_query.read_messages_by_ref",
     *(f"store.migrations.{name}" for name in ("upgrade", "current_revision", "check_schema")),
     "store.turns.count_open_turns",
     "store.indexes.list_differences",
@@ -417,7 +417,7 @@ NO_TENANT = {
     *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
     "usage.sql.tenants",
 }
-"""Functions about the database as such, for who owns it; and `read_messages`, which gets what `find_candidates` found."""
+"""Functions about the database as such, for who owns it; and `read_messages_by_ref`, which gets what `find_candidates` found."""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:

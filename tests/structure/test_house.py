@@ -12,7 +12,23 @@ from types import ModuleType
 import pytest
 
 import convokit
-from convokit import AsyncChat, AsyncConvokit, Chat, Convokit, audit, erasure, errors, history, search, transfer, usage
+from convokit import (
+    AsyncChat,
+    AsyncConvokit,
+    Chat,
+    Convokit,
+    audit,
+    context,
+    erasure,
+    errors,
+    history,
+    search,
+    store,
+    tokens,
+    transfer,
+    usage,
+    wire,
+)
 from convokit.store import indexes
 
 MAX_LINES = 350
@@ -28,10 +44,11 @@ def _files(checkout: Path) -> list[Path]:
     return sorted((checkout / "convokit").rglob("*.py"))
 
 
-def test_all_is_sorted_and_complete() -> None:
-    """`__all__` names every public name of the package, sorted."""
-    public = sorted(name for name, value in vars(convokit).items() if name[0] != "_" and not inspect.ismodule(value))
-    assert convokit.__all__ == public == sorted(convokit.__all__)
+@pytest.mark.parametrize("package", [convokit, context, store, tokens, wire])
+def test_all_is_sorted_and_complete(package: ModuleType) -> None:
+    """`__all__` names every public name of a public package, sorted."""
+    public = sorted(name for name, value in vars(package).items() if name[0] != "_" and not inspect.ismodule(value))
+    assert package.__all__ == public == sorted(package.__all__)
 
 
 def test_no_file_outgrows_its_room(checkout: Path) -> None:
