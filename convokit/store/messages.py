@@ -176,7 +176,7 @@ def list_runs(connection: Connection, conversation_id: UUID, head: int) -> list[
 def read_page(
     connection: Connection, conversation_id: UUID, last: int | None, limit: int, *, passages: bool = False
 ) -> list[MessageRow]:
-    """Return the last `limit` messages of the path to `last`, oldest first. Retrieved passages count only on request."""
+    """Return the last `limit` messages of the path to `last`, oldest first. `passages` includes retrieved passages."""
 
     def select_rows(rows: list[MessageRow]) -> list[MessageRow]:
         return rows if passages else [row for row in rows if not row.is_passage]

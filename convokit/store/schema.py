@@ -126,7 +126,7 @@ class TurnColumns(_OfConversation):
     claim = Column(Integer)
     """The branch's number while the turn is open, else null. A unique index allows one open turn for each branch."""
     epoch = Column(Integer, nullable=False)
-    """Raised by every takeover. Writes under an older epoch match no row."""
+    """Raised by every takeover and reopening. Writes under an older epoch match no row."""
     owner = Column(Text)
     lease_until = Column(BigInteger)
     error = Column(Text)

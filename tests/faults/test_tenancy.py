@@ -417,7 +417,7 @@ NO_TENANT = {
     *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
     "usage.sql.tenants",
 }
-"""Functions about the database as such, for who owns it; and `read_messages_by_ref`, which gets what `find_candidates` found."""
+"""Functions about a whole database, for its owner. `read_messages_by_ref` reads what `find_candidates` has found."""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:
