@@ -1,4 +1,4 @@
-"""What a step writes is written whole or not at all, in one statement or one by one."""
+"""Test that a write of a turn is stored completely or not at all."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def _begun(engine: Engine, beginning: turn_changes.TurnStart) -> ConversationRow
 
 
 @pytest.mark.parametrize("replies", [0, 1, 3, write_batch.MANY + 1])
-def test_a_turn_is_stored_whole(engine: Engine, replies: int) -> None:
-    """Question, turn, call, replies and chain are all there, whichever way and however many they are."""
+def test_a_turn_is_stored_completely(engine: Engine, replies: int) -> None:
+    """Question, turn, call, replies and chain are stored, in one statement or several, for any number of rows."""
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
@@ -93,8 +93,8 @@ def test_a_turn_is_stored_whole(engine: Engine, replies: int) -> None:
 
 
 @pytest.mark.parametrize("taken", ["moved", "claim", "key", "created", "foreign"])
-def test_a_turn_that_may_not_begin_writes_nothing(engine: Engine, taken: str) -> None:
-    """A conversation that moved, an open turn, a used key, an id in use and another tenant's row: Conflict, and no row."""
+def test_a_rejected_turn_start_writes_nothing(engine: Engine, taken: str) -> None:
+    """A moved conversation, an open turn, a used key, a used id and a row of another tenant raise Conflict."""
     key = IdempotencyKey(b"h" * 32, b"s" * 16, b"f" * 32)
     first = _conversation(new_id())
     row = _begun(engine, _beginning(first, key=key))
@@ -112,8 +112,8 @@ def test_a_turn_that_may_not_begin_writes_nothing(engine: Engine, taken: str) ->
 
 
 @pytest.mark.parametrize("lost", ["epoch", "closed"])
-def test_a_turn_that_is_not_ours_any_more_is_left_alone(engine: Engine, lost: str) -> None:
-    """Another epoch, or a turn that someone closed: None, and nothing is written."""
+def test_a_lost_turn_is_not_changed(engine: Engine, lost: str) -> None:
+    """If the epoch differs or the turn was ended, the write returns None and changes nothing."""
     beginning = _beginning(_conversation(new_id()))
     settlement = _settlement(_begun(engine, beginning), beginning.completion)
     with engine.begin() as connection:
@@ -127,8 +127,8 @@ def test_a_turn_that_is_not_ours_any_more_is_left_alone(engine: Engine, lost: st
     assert _stored(engine) == before
 
 
-def test_a_reply_is_kept_when_another_branch_came_between(engine: Engine) -> None:
-    """The turn closes once; the reply takes the next free place, and the turn names it."""
+def test_a_reply_gets_the_next_seq_when_another_branch_wrote_first(engine: Engine) -> None:
+    """The turn ends once and its row names the new seq of the reply."""
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:

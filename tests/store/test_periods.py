@@ -1,4 +1,4 @@
-"""How far back a search looks: no further than it must, and never past a message that is there."""
+"""Test which periods of time a search reads."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def scattered(seed: int) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("limit", [1, 7])
-def test_every_message_is_found_in_order_whenever_it_was(engine: Engine, seed: int, limit: int) -> None:
-    """Blocks hold every message once, newest first, and a block that is asked for by its ends is the same again."""
+def test_blocks_contain_every_message_once_newest_first(engine: Engine, seed: int, limit: int) -> None:
+    """A block that is read again by its two ends is the same."""
     times = scattered(seed)
     said_at(engine, times)
     wanted = SearchFilter(["言葉"], ["言", "葉"])
@@ -90,8 +90,8 @@ def test_every_message_is_found_in_order_whenever_it_was(engine: Engine, seed: i
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_else_is_asked_does_not_hide_what_is_older(engine: Engine, seed: int) -> None:
-    """A time, or a role that only some have, narrows the answer and nothing else."""
+def test_filters_do_not_hide_older_messages(engine: Engine, seed: int) -> None:
+    """A time or a rare role restricts the result and nothing else."""
     times = scattered(seed)
     made = said_at(engine, times)
     since, until = times[30], times[90]
@@ -106,8 +106,8 @@ def test_what_else_is_asked_does_not_hide_what_is_older(engine: Engine, seed: in
         assert found == expected
 
 
-def test_a_word_of_every_message_costs_what_the_newest_cost(engine: Engine) -> None:
-    """Of 6,000 messages that hold a word, no statement for the newest looks at more than two periods' worth."""
+def test_a_frequent_word_reads_only_the_newest_periods(engine: Engine) -> None:
+    """Of 6,000 messages with a word, no statement for the newest reads more than two periods."""
     if engine.dialect.name != "postgresql":
         pytest.skip("FTS5 gives its rows out newest first")
     made = said_at(engine, [number * 60 * SECOND for number in range(6_000)], *OWN)
@@ -131,8 +131,8 @@ def test_a_word_of_every_message_costs_what_the_newest_cost(engine: Engine) -> N
         assert 256 <= max(again) <= 4 * 256
 
 
-def test_of_few_messages_all_are_put_in_order(database: str) -> None:
-    """PostgreSQL is not asked how far back to look where that takes longer than to look at all of them."""
+def test_a_small_table_is_sorted_at_once(database: str) -> None:
+    """PostgreSQL does not count periods if sorting all messages is faster."""
     opened = open_engine(parse_database_url(database)).execution_options(**{WRITE: True})
     made = said_at(opened, list(range(50)))
     asked: list[str] = []
@@ -160,8 +160,8 @@ def _rows(plan: dict[str, Any]) -> Iterator[float]:
         yield from _rows(each)
 
 
-def test_a_word_that_nobody_said_is_in_no_message(engine: Engine) -> None:
-    """Two numbers tell a word, and its characters two of Japanese. By one number, 37 of 2,000 messages hold one of these."""
+def test_an_unused_word_rarely_matches(engine: Engine) -> None:
+    """Two hashes identify a word, or a pair of characters and each character. By one hash, 37 of 2,000 messages match."""
     said_at(engine, list(range(2_000)), *OWN)
     words = [SearchFilter([f"nobody{number}"]) for number in range(20)]
     pairs = [SearchFilter([f"{chr(0x9000 + number)}靁"], [chr(0x9000 + number), "靁"]) for number in range(20)]
@@ -173,8 +173,8 @@ def test_a_word_that_nobody_said_is_in_no_message(engine: Engine) -> None:
 
 @pytest.mark.parametrize("length", search_periods.LENGTHS)
 @pytest.mark.parametrize("at", [0, -1, 5, 1_700_000_000 * SECOND, 1_700_000_000 * SECOND - 1])
-def test_a_span_holds_all_since_its_beginning(at: int, length: int) -> None:
-    """Each message of it, and none before, has one of its keys; a span between two moments holds both, or there is none."""
+def test_a_span_covers_all_times_since_its_beginning(at: int, length: int) -> None:
+    """Each time in it has one of its keys and no earlier time has; a span that covers two times contains both."""
     for count in (2, 3, search_periods.MAX_PERIODS):
         span = search_periods.span_ending_at(at, length, count)
         assert (count - 1 << length) * SECOND <= at - span.since < (count << length) * SECOND
@@ -187,8 +187,8 @@ def test_a_span_holds_all_since_its_beginning(at: int, length: int) -> None:
     assert search_periods.span_covering(at - (search_periods.MAX_PERIODS << 22) * SECOND, at) is None
 
 
-def test_what_is_estimated_is_neither_short_nor_endless() -> None:
-    """As many periods as hold what is wanted and a quarter more, as far as that is known; then those that surely do."""
+def test_estimated_spans_have_a_margin_and_a_fallback() -> None:
+    """The first span is a quarter longer than the estimate; the second surely contains enough."""
     at = 1_700_000_000 * SECOND
     for found, count in ((255, 3), (200, 4), (64, 11), (20, 32), (19, 0), (0, 0)):
         *first, sure = search_periods.spans_to_search(at, 1, found, 256)
