@@ -33,35 +33,37 @@ def build_period_keys(at_us: int) -> list[str]:
     >>> build_period_keys(1_700_000_000_000_000)
     ['_10.1660156', '_16.25939', '_22.405']
     """
-    return [_key(length, at_us // _SECOND_US >> length) for length in LENGTHS]
+    return [_format_key(length, at_us // _SECOND_US >> length) for length in LENGTHS]
 
 
-def span_ending_at(at_us: int, length: int, count: int = 2) -> PeriodSpan:
+def build_span(at_us: int, length: int, count: int = 2) -> PeriodSpan:
     """Return the span of `count` periods whose last period contains `at_us`."""
     last = at_us // _SECOND_US >> length
     first = last - count + 1
-    return PeriodSpan((first << length) * _SECOND_US, tuple(_key(length, number) for number in range(first, last + 1)))
+    return PeriodSpan(
+        (first << length) * _SECOND_US, tuple(_format_key(length, number) for number in range(first, last + 1))
+    )
 
 
-def span_covering(first_us: int, last_us: int) -> PeriodSpan | None:
+def find_covering_span(first_us: int, last_us: int) -> PeriodSpan | None:
     """Return the shortest span that contains both times; None if they are too far apart for one span."""
-    spans = (span_ending_at(last_us, length, MAX_PERIODS) for length in LENGTHS)
+    spans = (build_span(last_us, length, MAX_PERIODS) for length in LENGTHS)
     return next((span for span in spans if span.since <= first_us), None)
 
 
-def spans_to_search(at_us: int, which: int, shorter_count: int, limit: int) -> list[PeriodSpan]:
+def estimate_spans(at_us: int, which: int, shorter_count: int, limit: int) -> list[PeriodSpan]:
     """Return the spans to search in turn until they hold `limit` messages.
 
     Two periods of `LENGTHS[which]` are known to hold `limit` messages. Two periods of the next shorter length hold
     `shorter_count`. If more of the shorter periods are likely to suffice, a span of them comes first. Its size assumes that
     messages are spread evenly, plus a quarter.
     """
-    spans = [span_ending_at(at_us, LENGTHS[which])]
+    spans = [build_span(at_us, LENGTHS[which])]
     if which and shorter_count * 2 * MAX_PERIODS >= limit * 5:
         count = min(limit * 5 // (shorter_count * 2) + 1, MAX_PERIODS)
-        spans.insert(0, span_ending_at(at_us, LENGTHS[which - 1], count))
+        spans.insert(0, build_span(at_us, LENGTHS[which - 1], count))
     return spans
 
 
-def _key(length: int, number: int) -> str:
+def _format_key(length: int, number: int) -> str:
     return f"_{length}.{number}"

@@ -10,15 +10,12 @@ empties the index.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
-
-from convokit.domain.message import extract_text
 
 MAX_INDEXED_CHARS = 65_536
 """Folded characters of a message that are indexed. Their pairs take at most 512 KiB; PostgreSQL limits a row to 1 MiB."""
@@ -136,8 +133,3 @@ def build_keys(text: str) -> set[str]:
 def build_owner_keys(tenant: str, conversation_id: UUID) -> tuple[str, str]:
     """Return the index keys of a tenant and of a conversation. They begin with `_`, which no word contains."""
     return f"_{tenant.encode().hex()[:MAX_WORD_CHARS]}", f"_{conversation_id.hex}"
-
-
-def extract_indexed_text(content: str | None, parts: str | None, refusal: str | None) -> str:
-    """Return the text that the index holds of a message, from columns of its row."""
-    return extract_text(json.loads(parts) if parts is not None else content) or refusal or ""

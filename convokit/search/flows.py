@@ -90,8 +90,9 @@ class _RankedCandidate:
     candidate: search_query.SearchCandidate
     block: list[search_query.SearchCandidate]
 
+    @property
     def sort_key(self) -> tuple[float, SortKey]:
-        """Return the key that orders the hits of a block: by rank, then the newer first."""
+        """Orders the hits of a block: by rank, then by time."""
         return self.rank, self.candidate.sort_key
 
 
@@ -112,8 +113,8 @@ def run_search(connection: Connection, tenant: str, query: SearchQuery) -> Page[
         ranked = [
             _RankedCandidate(rank, each, block) for each in block if (rank := query.text.rank(each.text)) is not None
         ]
-        ranked.sort(key=_RankedCandidate.sort_key, reverse=True)
-        hits += [each for each in ranked if after is None or each.sort_key() < after]
+        ranked.sort(key=lambda each: each.sort_key, reverse=True)
+        hits += [each for each in ranked if after is None or each.sort_key < after]
         below = within.bottom or (block[-1].sort_key if len(block) == _BLOCK else None)
         if len(hits) > query.limit or below is None:
             return _build_page(connection, query, hits)

@@ -147,6 +147,7 @@ class _Quick:
     def __init__(self, connection: Connection, known: _Known) -> None:
         self._connection = connection
         self._known = known
+        self.dialect = connection.dialect  # `dialect_of` reads it several times a turn, without `__getattr__`
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)

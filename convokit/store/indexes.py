@@ -29,7 +29,7 @@ WITHOUT_ROWID = (
 """Tables with small rows. SQLite stores the rows in the tree of the primary key instead of a second tree."""
 
 
-def _index(table: Table[Any], name: str, *columns: str, unique: bool = False, where: str | None = None) -> None:
+def _add_index(table: Table[Any], name: str, *columns: str, unique: bool = False, where: str | None = None) -> None:
     partial: dict[str, Any] = {} if where is None else {"sqlite_where": text(where), "postgresql_where": text(where)}
     Index(f"{table.name}_{name}", *(table.c[each] for each in columns), unique=unique, **partial)
 
@@ -37,18 +37,18 @@ def _index(table: Table[Any], name: str, *columns: str, unique: bool = False, wh
 for _table in WITHOUT_ROWID:
     _table.dialect_options["sqlite"]["with_rowid"] = False
 
-_index(schema.conversation, "recent", "tenant", "updated_at", "id")
-_index(schema.conversation, "subject", "tenant", "subject", "updated_at", "id", where="subject IS NOT NULL")
-_index(schema.branch, "name", "conversation_id", "name", unique=True, where="name IS NOT NULL")
+_add_index(schema.conversation, "recent", "tenant", "updated_at", "id")
+_add_index(schema.conversation, "subject", "tenant", "subject", "updated_at", "id", where="subject IS NOT NULL")
+_add_index(schema.branch, "name", "conversation_id", "name", unique=True, where="name IS NOT NULL")
 # Only messages whose seq is not one more than their parent's: there the paths part. For a conversation without branches, the
 # index contains one row. Siblings and leaves are found in it without reading the messages between them.
-_index(schema.message, "parting", "conversation_id", "parent_seq", where="run_start_seq = seq")
-_index(schema.turn, "claim", "conversation_id", "claim", unique=True, where="claim IS NOT NULL")
-_index(
+_add_index(schema.message, "parting", "conversation_id", "parent_seq", where="run_start_seq = seq")
+_add_index(schema.turn, "claim", "conversation_id", "claim", unique=True, where="claim IS NOT NULL")
+_add_index(
     schema.turn, "idempotency", "conversation_id", "idempotency_hash", unique=True, where="idempotency_hash IS NOT NULL"
 )
-_index(schema.turn, "again", "conversation_id", "question_seq", where="after_entry IS NOT NULL")
-_index(schema.turn, "open", "lease_until", where="claim IS NOT NULL")
+_add_index(schema.turn, "again", "conversation_id", "question_seq", where="after_entry IS NOT NULL")
+_add_index(schema.turn, "open", "lease_until", where="claim IS NOT NULL")
 
 
 def is_compared(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:

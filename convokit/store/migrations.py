@@ -77,7 +77,7 @@ def _build_config(connection: Connection) -> Any:
     return config
 
 
-def current_revision(connection: Connection) -> str | None:
+def read_revision(connection: Connection) -> str | None:
     """Return the revision of the tables; None if there are none."""
     try:
         with connection.begin_nested():  # PostgreSQL aborts a transaction at an error; the savepoint keeps it usable
@@ -96,7 +96,7 @@ def check_schema(connection: Connection, database: str) -> UUID:
 
     Raises: SchemaOutdated with both revisions and the action to take.
     """
-    revision = current_revision(connection)
+    revision = read_revision(connection)
     if revision is None:
         raise SchemaOutdated(database, has=None, needs=REVISION, action=_UPGRADE + _describe_other_tables(connection))
     if revision < REVISION:

@@ -235,31 +235,34 @@ class RemovalColumns(_OfConversation):
     created_at = Column(BigInteger, nullable=False)
 
 
-def _key(table: str, *columns: str) -> PrimaryKeyConstraint:
+def _build_key(table: str, *columns: str) -> PrimaryKeyConstraint:
     return PrimaryKeyConstraint(*columns, name=f"{PREFIX}{table}_pk")
 
 
 schema_ = Table("convokit_schema", metadata, SchemaColumns)
 
 conversation = Table("convokit_conversation", metadata, ConversationColumns)
-branch = Table("convokit_branch", metadata, BranchColumns, _key("branch", "conversation_id", "number"))
-message = Table("convokit_message", metadata, MessageColumns, _key("message", "conversation_id", "seq"))
-turn = Table("convokit_turn", metadata, TurnColumns, _key("turn", "conversation_id", "id"))
+branch = Table("convokit_branch", metadata, BranchColumns, _build_key("branch", "conversation_id", "number"))
+message = Table("convokit_message", metadata, MessageColumns, _build_key("message", "conversation_id", "seq"))
+turn = Table("convokit_turn", metadata, TurnColumns, _build_key("turn", "conversation_id", "id"))
 chunk = Table(
-    "convokit_chunk", metadata, ChunkColumns, _key("chunk", "conversation_id", "turn_id", "completion", "number")
+    "convokit_chunk", metadata, ChunkColumns, _build_key("chunk", "conversation_id", "turn_id", "completion", "number")
 )
 completion = Table(
-    "convokit_completion", metadata, CompletionColumns, _key("completion", "conversation_id", "turn_id", "number")
+    "convokit_completion", metadata, CompletionColumns, _build_key("completion", "conversation_id", "turn_id", "number")
 )
 tool_call = Table(
-    "convokit_tool_call", metadata, ToolCallColumns, _key("tool_call", "conversation_id", "message_seq", "position")
+    "convokit_tool_call",
+    metadata,
+    ToolCallColumns,
+    _build_key("tool_call", "conversation_id", "message_seq", "position"),
 )
-entry = Table("convokit_entry", metadata, EntryColumns, _key("entry", "conversation_id", "number"))
-prompt = Table("convokit_prompt", metadata, PromptColumns, _key("prompt", "tenant", "digest"))
-blob = Table("convokit_blob", metadata, BlobColumns, _key("blob", "conversation_id", "digest"))
-summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"))
-removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"))
-search = Table("convokit_search", metadata, SearchColumns, _key("search", "conversation_id", "seq"))
+entry = Table("convokit_entry", metadata, EntryColumns, _build_key("entry", "conversation_id", "number"))
+prompt = Table("convokit_prompt", metadata, PromptColumns, _build_key("prompt", "tenant", "digest"))
+blob = Table("convokit_blob", metadata, BlobColumns, _build_key("blob", "conversation_id", "digest"))
+summary = Table("convokit_summary", metadata, SummaryColumns, _build_key("summary", "conversation_id", "number"))
+removal = Table("convokit_removal", metadata, RemovalColumns, _build_key("removal", "conversation_id", "number"))
+search = Table("convokit_search", metadata, SearchColumns, _build_key("search", "conversation_id", "seq"))
 """The search index: a row for each message with words. Only the migration knows its index on `words` and SQLite's rowids."""
 FTS = "convokit_search_words"
 """SQLite's FTS5 table. FTS5 creates further tables whose names begin with this name."""

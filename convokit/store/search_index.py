@@ -12,8 +12,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, exists, select, update
 
-from convokit.domain.message import PASSAGE, MessageRow
-from convokit.domain.search_words import build_keys, extract_indexed_text
+from convokit.domain.message import PASSAGE, MessageRow, extract_row_text
+from convokit.domain.search_words import build_keys, build_owner_keys
 from convokit.store.dialects import dialect_of
 from convokit.store.dialects.protocol import IndexRow, MessageRef, SearchDialect
 from convokit.store.engine import SEARCH
@@ -60,13 +60,9 @@ def build_rows(
     index: SearchDialect, tenant: str, conversation_id: UUID, messages: Iterable[MessageRow]
 ) -> list[IndexRow]:
     """Return the index rows of new messages. Passages and messages without words have none."""
-    rows = []
-    for row in messages:
-        if row.status == PASSAGE:
-            continue
-        if keys := build_keys(extract_indexed_text(row.content, row.parts, row.refusal)):
-            rows.append(index.build_row(tenant, conversation_id, row, keys))
-    return rows
+    owner_keys = build_owner_keys(tenant, conversation_id)
+    texts = ((row, extract_row_text(row.content, row.parts, row.refusal)) for row in messages if row.status != PASSAGE)
+    return [index.build_row(row, keys, owner_keys) for row, text in texts if (keys := build_keys(text))]
 
 
 def add_messages(

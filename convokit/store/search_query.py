@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
 
-from convokit.domain.message import MessageRow
+from convokit.domain.message import MessageRow, extract_row_text
 from convokit.domain.search_periods import PeriodSpan
-from convokit.domain.search_words import MAX_INDEXED_CHARS, extract_indexed_text
+from convokit.domain.search_words import MAX_INDEXED_CHARS
 from convokit.store.dialects import dialect_of
 from convokit.store.dialects.protocol import MessageRef, SearchDialect, SearchFilter, SortKey, SortRange
 from convokit.store.schema import conversation, message
@@ -63,7 +63,7 @@ def _read_candidates(
         .join_from(rows, conversation, conversation.c.id == rows.c.conversation_id)
         .where(
             index.match_tenant(tenant, wanted),
-            *filter_columns(index, wanted),
+            *build_column_conditions(index, wanted),
             *(index.match_metadata(name, value) for name, value in wanted.metadata.items()),
             *index.match(tenant, wanted, span),
         )
@@ -78,14 +78,12 @@ def _read_candidates(
     is_same = (message.c.conversation_id == found.c.conversation_id) & (message.c.seq == found.c.seq)
     statement = select(found, *text).join_from(found, message, is_same).order_by(*(each.desc() for each in ordered))
     return [
-        SearchCandidate(
-            tuple(row[: len(order)]), (row.conversation_id, row.seq), row.key, extract_indexed_text(*row[-3:])
-        )
+        SearchCandidate(tuple(row[: len(order)]), (row.conversation_id, row.seq), row.key, extract_row_text(*row[-3:]))
         for row in connection.execute(statement)
     ]
 
 
-def filter_columns(index: SearchDialect, wanted: SearchFilter) -> list[ColumnElement[bool]]:
+def build_column_conditions(index: SearchDialect, wanted: SearchFilter) -> list[ColumnElement[bool]]:
     """Return the conditions on columns of the index rows and of the conversation, without the metadata."""
     rows = index.rows
     conditions = (

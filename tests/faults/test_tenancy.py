@@ -410,7 +410,7 @@ NO_TENANT = {
     "store.search_index.is_indexing",
     "store.search_index.optimize",
     "store.search_query.read_messages_by_ref",
-    *(f"store.migrations.{name}" for name in ("upgrade", "current_revision", "check_schema")),
+    *(f"store.migrations.{name}" for name in ("upgrade", "read_revision", "check_schema")),
     "store.turns.count_open_turns",
     "store.indexes.list_differences",
     "store.turns.list_tenants_with_open_turns",

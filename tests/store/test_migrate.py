@@ -33,7 +33,7 @@ def test_migrations_equal_the_tables(database: str) -> None:
     engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
         assert indexes.list_differences(connection) == []
-        assert migrations.current_revision(connection) == schema.REVISION
+        assert migrations.read_revision(connection) == schema.REVISION
     engine.dispose()
 
 

@@ -176,22 +176,22 @@ def test_an_unused_word_rarely_matches(engine: Engine) -> None:
 def test_a_span_covers_all_times_since_its_beginning(at: int, length: int) -> None:
     """Each time in it has one of its keys and no earlier time has; a span that covers two times contains both."""
     for count in (2, 3, search_periods.MAX_PERIODS):
-        span = search_periods.span_ending_at(at, length, count)
+        span = search_periods.build_span(at, length, count)
         assert (count - 1 << length) * SECOND <= at - span.since < (count << length) * SECOND
         for moment in (at, span.since, (at + span.since) // 2):
             assert set(search_periods.build_period_keys(moment)) & set(span.keys)
         assert not set(search_periods.build_period_keys(span.since - 1)) & set(span.keys)
-        found = search_periods.span_covering(span.since, at)
+        found = search_periods.find_covering_span(span.since, at)
         assert found is not None
         assert found.since <= span.since
-    assert search_periods.span_covering(at - (search_periods.MAX_PERIODS << 22) * SECOND, at) is None
+    assert search_periods.find_covering_span(at - (search_periods.MAX_PERIODS << 22) * SECOND, at) is None
 
 
 def test_estimated_spans_have_a_margin_and_a_fallback() -> None:
     """The first span is a quarter longer than the estimate; the second surely contains enough."""
     at = 1_700_000_000 * SECOND
     for found, count in ((255, 3), (200, 4), (64, 11), (20, 32), (19, 0), (0, 0)):
-        *first, sure = search_periods.spans_to_search(at, 1, found, 256)
-        assert sure == search_periods.span_ending_at(at, 16)
-        assert first == ([search_periods.span_ending_at(at, 10, count)] if count else []), found
-    assert search_periods.spans_to_search(at, 0, 0, 256) == [search_periods.span_ending_at(at, 10)]
+        *first, sure = search_periods.estimate_spans(at, 1, found, 256)
+        assert sure == search_periods.build_span(at, 16)
+        assert first == ([search_periods.build_span(at, 10, count)] if count else []), found
+    assert search_periods.estimate_spans(at, 0, 0, 256) == [search_periods.build_span(at, 10)]

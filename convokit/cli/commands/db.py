@@ -75,10 +75,10 @@ def upgrade(
     Creates a SQLite file that is not there. Safe to run from many processes at once.
     """
     place = Place(database)
-    before = None if place.is_new_file else looked_at(place, migrations.current_revision)
+    before = None if place.is_new_file else looked_at(place, migrations.read_revision)
     with opened(place) as kit, waiting("upgrading"):
         kit.migrate()
-    after = looked_at(place, migrations.current_revision)
+    after = looked_at(place, migrations.read_revision)
     if json:
         print_json({"before": before, "after": after})
     elif before == after:
@@ -94,7 +94,7 @@ def current(
     database: options.Database = options.DEFAULT_DATABASE,
 ) -> None:
     """Print the revision the tables are at, and the one this code needs."""
-    found = looked_at(Place(database), migrations.current_revision)
+    found = looked_at(Place(database), migrations.read_revision)
     if json:
         print_json({"current": found, "needs": REVISION})
         return

@@ -122,7 +122,7 @@ def _database(place: Place) -> Iterator[Check]:
         yield Check("database", "warn", f"{describe_url(place.url)} is not there yet", advice)
         return
     try:
-        revision = looked_at(place, migrations.current_revision)
+        revision = looked_at(place, migrations.read_revision)
     except ConvokitError as error:
         yield Check("database", "fail", str(error), "check --database (or CONVOKIT_DATABASE_URL)")
         return

@@ -67,14 +67,14 @@ class PostgresqlDialect(Dialect):
     def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:
         self.require_driver()
         engine = create_engine(url, **ENGINE_OPTIONS)
-        _listen(engine, sync_commit=sync_commit)
+        _add_listeners(engine, sync_commit=sync_commit)
         return engine
 
     def open_async_engine(self, url: URL, *, sync_commit: bool) -> AsyncEngine:
         from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # brings the whole ORM with it
 
         engine = create_async_engine(url, **ENGINE_OPTIONS)
-        _listen(engine.sync_engine, sync_commit=sync_commit)
+        _add_listeners(engine.sync_engine, sync_commit=sync_commit)
         return engine
 
     def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
@@ -136,20 +136,20 @@ def _disable_prepared_statements_behind_pooler(connection: Any, record: object) 
         cursor.close()
         connection.autocommit = previous
     if is_pooler:
-        _driver_connection(connection).prepare_threshold = None
+        _get_driver_connection(connection).prepare_threshold = None
 
 
 def _use_server_placeholders(connection: Any, record: object) -> None:
     """Make a new connection accept `$1` placeholders, so that psycopg does not search and rewrite each statement."""
     import psycopg  # noqa: PLC0415  # an extra: most SQLite users never install it
 
-    driver = _driver_connection(connection)
+    driver = _get_driver_connection(connection)
     is_async = isinstance(driver, psycopg.AsyncConnection)
     driver.cursor_factory = psycopg.AsyncRawCursor if is_async else psycopg.RawCursor
     driver.server_cursor_factory = psycopg.AsyncRawServerCursor if is_async else psycopg.RawServerCursor
 
 
-def _driver_connection(connection: Any) -> Any:
+def _get_driver_connection(connection: Any) -> Any:
     return getattr(connection, "driver_connection", connection)
 
 
@@ -166,7 +166,7 @@ ENGINE_OPTIONS: dict[str, Any] = {
 }
 
 
-def _listen(engine: Engine, *, sync_commit: bool) -> None:
+def _add_listeners(engine: Engine, *, sync_commit: bool) -> None:
     _test_idle_connections(engine)
     if not sync_commit:
 
@@ -202,7 +202,7 @@ def _test_idle_connections(engine: Engine) -> None:
 
 def _has_unread_data(connection: Any) -> bool:
     """Return whether the server has sent something unasked: a server that closes a connection sends a message first."""
-    driver = _driver_connection(connection)
+    driver = _get_driver_connection(connection)
     if driver.closed:
         return True
     socket = driver.pgconn.socket

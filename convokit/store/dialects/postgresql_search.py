@@ -33,15 +33,15 @@ from convokit.domain.search_periods import (
     LENGTHS,
     PeriodSpan,
     build_period_keys,
-    span_covering,
-    span_ending_at,
-    spans_to_search,
+    build_span,
+    estimate_spans,
+    find_covering_span,
 )
 from convokit.domain.search_words import build_owner_keys
 from convokit.domain.text import dump_json
 from convokit.store.dialects.protocol import INDEX_COLUMNS, IndexRow, SearchDialect, SearchFilter, SortRange
 from convokit.store.schema import conversation, search
-from convokit.store.search_query import filter_columns
+from convokit.store.search_query import build_column_conditions
 
 SORT_AT_ONCE = 16_384
 """Up to this number of messages, sorting all matches is faster than counting the matches of recent periods."""
@@ -57,8 +57,8 @@ class PostgresqlSearch(SearchDialect):
     sort_columns = (search.c.created_at, search.c.conversation_id, search.c.seq)
     match_sort_columns = sort_columns
 
-    def build_row(self, tenant: str, conversation_id: UUID, row: MessageRow, keys: set[str]) -> IndexRow:
-        exact = (*build_owner_keys(tenant, conversation_id), *build_period_keys(row.created_at))
+    def build_row(self, row: MessageRow, keys: set[str], owner_keys: tuple[str, str]) -> IndexRow:
+        exact = (*owner_keys, *build_period_keys(row.created_at))
         return IndexRow(row.seq, row.role, row.created_at, sorted(hash_keys(keys) | set(map(hash_key, exact))))
 
     def insert_rows(self, connection: Connection, conversation_id: UUID, rows: Sequence[IndexRow]) -> None:
@@ -77,11 +77,11 @@ class PostgresqlSearch(SearchDialect):
         self, connection: Connection, tenant: str, wanted: SearchFilter, within: SortRange, limit: int
     ) -> Sequence[PeriodSpan]:
         if within.top is not None and within.bottom is not None:
-            whole = span_covering(within.bottom[0], within.top[0])
+            whole = find_covering_span(within.bottom[0], within.top[0])
             return [] if whole is None else [whole]
         if wanted.subject is not None or wanted.metadata:
             return []  # not in the index, so the matches of a period cannot be counted by it
-        extent = connection.execute(_select_extent(tenant, wanted.conversation_id)).one_or_none()
+        extent = connection.execute(_build_extent_query(tenant, wanted.conversation_id)).one_or_none()
         if extent is None or extent.newest is None or extent.message_count <= SORT_AT_ONCE:
             return []
         end: int = extent.newest
@@ -89,16 +89,16 @@ class PostgresqlSearch(SearchDialect):
             end = min(end, wanted.until)
         if within.below is not None:
             end = min(end, within.below[0])
-        spans = [span_ending_at(end, length) for length in LENGTHS]
+        spans = [build_span(end, length) for length in LENGTHS]
         counted: int | None = connection.execute(
-            select(self._first_sufficient(spans, tenant, wanted, limit))
+            select(self._build_first_sufficient(spans, tenant, wanted, limit))
         ).scalar_one()
         if counted is None:
             return []
         which, shorter_count = divmod(counted, limit + 1)
-        return spans_to_search(end, which, shorter_count, limit)
+        return estimate_spans(end, which, shorter_count, limit)
 
-    def _first_sufficient(
+    def _build_first_sufficient(
         self, spans: Sequence[PeriodSpan], tenant: str, wanted: SearchFilter, limit: int
     ) -> ColumnElement[int]:
         """Return an expression for the first span that contains `limit` matches, and the matches in the span before it.
@@ -108,7 +108,7 @@ class PostgresqlSearch(SearchDialect):
         whens = []
         count_before: Any = 0
         for which, span in enumerate(spans):
-            conditions = (*filter_columns(self, wanted), *self.match(tenant, wanted, span))
+            conditions = (*build_column_conditions(self, wanted), *self.match(tenant, wanted, span))
             matches = select(literal(1)).where(*conditions).limit(limit).subquery()
             # A CTE is evaluated once, although its count is used twice.
             counted = select(func.count().label("rows")).select_from(matches).cte(f"span_{which}")
@@ -146,7 +146,7 @@ class PostgresqlSearch(SearchDialect):
         return exists(select(literal(1)).select_from(item).where(item.c.key == name, is_same))
 
 
-def _select_extent(tenant: str, conversation_id: UUID | None) -> Any:
+def _build_extent_query(tenant: str, conversation_id: UUID | None) -> Any:
     """Return the statement for `newest`, the time of the last change, and `message_count`, roughly.
 
     `message_count` of a tenant is PostgreSQL's last estimate for all tenants; -1 if it never analysed the table.

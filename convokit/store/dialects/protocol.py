@@ -77,8 +77,8 @@ class SearchDialect(Protocol):
     match_sort_columns: Sequence[ColumnElement[Any]]
     """The same sort key in a statement with `match`, from the columns that the index returns in order."""
 
-    def build_row(self, tenant: str, conversation_id: UUID, row: MessageRow, keys: set[str]) -> IndexRow:
-        """Return the index row of a message with these keys."""
+    def build_row(self, row: MessageRow, keys: set[str], owner_keys: tuple[str, str]) -> IndexRow:
+        """Return the index row of a message with these keys of its words, of its tenant and of its conversation."""
         ...
 
     def insert_rows(self, connection: Connection, conversation_id: UUID, rows: Sequence[IndexRow]) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from convokit.errors import ConvokitError, SettingsError, StoreFull, StoreUnavailable
 from convokit.store.dialects.protocol import DatabaseFacts, Dialect
@@ -58,7 +59,7 @@ class SqliteDialect(Dialect):
         return url
 
     def describe_url(self, url: URL) -> str:
-        return _name(str(url.database))
+        return _describe(str(url.database))
 
     def file_of_url(self, url: URL) -> str | None:
         return str(url.database)
@@ -120,7 +121,7 @@ def _insert_or_update(table: Table[Any], columns: tuple[str, ...]) -> Any:
     return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values)
 
 
-def _name(path: str) -> str:
+def _describe(path: str) -> str:
     return f"SQLite database {path}"
 
 
@@ -139,7 +140,8 @@ def _create_engine(path: str, *, create: bool, synchronous: str) -> Engine:
             raise
         return connection
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=_queue_pool(), hide_parameters=True)
+    # Without a pool class, the URL `sqlite://` gets a pool for databases in memory.
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, hide_parameters=True)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -152,12 +154,6 @@ def _create_engine(path: str, *, create: bool, synchronous: str) -> Engine:
     return engine
 
 
-def _queue_pool() -> Any:
-    from sqlalchemy.pool import QueuePool  # noqa: PLC0415  # `sqlite://` would choose a pool for memory databases
-
-    return QueuePool
-
-
 def _watch_for_replacement(engine: Engine, path: str) -> None:
     """Open the file again if another file has replaced it: an open connection would write to the deleted file.
 
@@ -167,17 +163,17 @@ def _watch_for_replacement(engine: Engine, path: str) -> None:
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
-        record.info["file"] = _file_identity(path)
+        record.info["file"] = _read_file_identity(path)
         database_id = _read_database_id(connection)
         if known_ids and database_id != known_ids[0]:
             connection.close()
-            raise StoreUnavailable(_name(path), "was replaced by another database; open it with a new kit")
+            raise StoreUnavailable(_describe(path), "was replaced by another database; open it with a new kit")
         if database_id is not None and not known_ids:
             known_ids.append(database_id)
 
     @event.listens_for(engine, "checkout")
     def checkout(connection: Any, record: Any, proxy: Any) -> None:
-        if record.info["file"] != _file_identity(path):
+        if record.info["file"] != _read_file_identity(path):
             raise DisconnectionError(f"{path} was replaced")
 
 
@@ -189,7 +185,7 @@ def _read_database_id(connection: sqlite3.Connection) -> bytes | None:
     return None if row is None else row[0]
 
 
-def _file_identity(path: str) -> tuple[int, int] | None:
+def _read_file_identity(path: str) -> tuple[int, int] | None:
     try:
         status = os.stat(path)
     except OSError:
@@ -220,10 +216,10 @@ def _set_pragmas(connection: sqlite3.Connection, path: str, *, create: bool, syn
         for pragma in (f"synchronous={synchronous}", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
     except sqlite3.DatabaseError as error:
-        raise translate_sqlite_error(_name(path), error) from None
+        raise translate_sqlite_error(_describe(path), error) from None
     if create and mode != "wal":
         raise StoreUnavailable(
-            _name(path), f"does not support write-ahead logging here (journal mode {mode}); use a local disk"
+            _describe(path), f"does not support write-ahead logging here (journal mode {mode}); use a local disk"
         )
 
 
@@ -246,7 +242,7 @@ def _check_file(path: str, *, create: bool) -> None:
     except (OSError, ValueError) as error:  # a folder without permission, an impossible name
         problem = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
     if problem is not None:
-        raise StoreUnavailable(_name(path), problem)
+        raise StoreUnavailable(_describe(path), problem)
 
 
 def _find_file_problem(file: Path, *, create: bool) -> str | None:

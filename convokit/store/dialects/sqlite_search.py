@@ -29,9 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
 
-from convokit.domain.message import MessageRow
+from convokit.domain.message import MessageRow, extract_row_text
 from convokit.domain.search_periods import PeriodSpan
-from convokit.domain.search_words import build_keys, build_owner_keys, extract_indexed_text
+from convokit.domain.search_words import build_keys, build_owner_keys
 from convokit.store.dialects.protocol import INDEX_COLUMNS, IndexRow, SearchDialect, SearchFilter, SortRange
 from convokit.store.schema import FTS, conversation, message, search
 
@@ -72,9 +72,9 @@ class SqliteSearch(SearchDialect):
     # The same number as `id`, but FTS5 returns rows in this order: the newest are found without a sort.
     match_sort_columns = (_fts.c.rowid,)
 
-    def build_row(self, tenant: str, conversation_id: UUID, row: MessageRow, keys: set[str]) -> IndexRow:
-        joined = _join_keys(tenant, conversation_id, keys)
-        return IndexRow(row.seq, row.role, row.created_at, _checksum(joined), joined)
+    def build_row(self, row: MessageRow, keys: set[str], owner_keys: tuple[str, str]) -> IndexRow:
+        joined = _join_keys(keys, owner_keys)
+        return IndexRow(row.seq, row.role, row.created_at, _compute_checksum(joined), joined)
 
     def insert_rows(self, connection: Connection, conversation_id: UUID, rows: Sequence[IndexRow]) -> None:
         values = [
@@ -87,11 +87,12 @@ class SqliteSearch(SearchDialect):
 
     def remove_keys(self, connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> None:
         tenant = connection.execute(_TENANT_OF_CONVERSATION, {"id": conversation_id}).scalar_one_or_none() or ""
+        owner_keys = build_owner_keys(tenant, conversation_id)
         removed = []
         for id_, checksum, *text in connection.execute(_INDEXED_MESSAGES, {"id": conversation_id, "seqs": seqs}).all():
             # FTS5 does not store the keys of a row: to delete them, the same keys must be given again.
-            keys = _join_keys(tenant, conversation_id, build_keys(extract_indexed_text(*text)))
-            if _checksum(keys) != checksum:  # the message's text has changed since
+            keys = _join_keys(build_keys(extract_row_text(*text)), owner_keys)
+            if _compute_checksum(keys) != checksum:  # the message's text has changed since
                 keys = _read_indexed_keys(connection, id_)
             removed.append((id_, keys))
         if removed:
@@ -126,11 +127,11 @@ class SqliteSearch(SearchDialect):
         return exists(select(literal(1)).select_from(item).where(item.c.key == name, is_same))
 
 
-def _join_keys(tenant: str, conversation_id: UUID, keys: set[str]) -> str:
-    return " ".join((*sorted(keys), *build_owner_keys(tenant, conversation_id)))
+def _join_keys(keys: set[str], owner_keys: tuple[str, str]) -> str:
+    return " ".join((*sorted(keys), *owner_keys))
 
 
-def _checksum(joined: str) -> int:
+def _compute_checksum(joined: str) -> int:
     return zlib.crc32(joined.encode())
 
 
