@@ -254,7 +254,7 @@ def _find_file_problem(file: Path, *, create: bool) -> str | None:
         return f"the folder {file.parent} does not exist; create it first"
     if "\0" in str(file):
         return "the name contains NUL (U+0000)"
-    return None if create else "the file does not exist; create it with kit.migrate() or `convokit db upgrade`"
+    return None if create else "no such file; create it with kit.migrate() or `convokit db upgrade`"
 
 
 def translate_sqlite_error(name: str, error: sqlite3.Error) -> ConvokitError:
