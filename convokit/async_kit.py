@@ -1,8 +1,7 @@
-"""The asynchronous face: `AsyncConvokit`. The same names, the same order, the same flows."""
+"""A kit: the conversations of one database and one server, asynchronous."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime, timedelta
@@ -11,10 +10,11 @@ from types import TracebackType
 from typing import IO, Any, TextIO, Unpack
 from uuid import UUID
 
-from convokit import audit, erasure, search, transfer, usage
+from convokit import audit, erasure, history, search, transfer, usage
 from convokit.async_chat import AsyncChat
 from convokit.completion import recovery
 from convokit.completion.options import Options, to_tools
+from convokit.completion.state import read_tenant_flow
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
 from convokit.domain.conversation import Checkpoint, Conversation, Page, VerifiedAll
@@ -24,12 +24,9 @@ from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.turn import Recovered
 from convokit.errors import ChainBroken
-from convokit.history import queries
-from convokit.runtime.aio import AsyncDriver, open_store
-from convokit.runtime.background import Background
-from convokit.runtime.config import ApiKey, scope_for, scope_of, target_of
-from convokit.runtime.http_client import AsyncClient, AsyncHttpxClient, checked_client
-from convokit.runtime.sync import migrate_once
+from convokit.runtime.aio import AsyncRuntime
+from convokit.runtime.config import ApiKey, make_chat_ref, make_kit_state, with_tenant
+from convokit.runtime.http_client import AsyncClient
 from convokit.search.query import Hit
 from convokit.settings import UNSET, Budget, Limits, Retry, Summary, Timeouts, Unset
 from convokit.store.engine import Durability
@@ -42,14 +39,39 @@ from convokit.wire.request import Mode
 
 
 class AsyncConvokit:
-    """Durable conversations in one database, answered by one Chat Completions server.
+    """Conversations in one database, answered by one Chat Completions server.
 
-    `database` is a SQLAlchemy URL or the path of a SQLite file (default: `CONVOKIT_DATABASE_URL`). `model` has no default
-    (or `CONVOKIT_MODEL`). `base_url` is the server's (default: `OPENAI_BASE_URL`, else OpenAI), `api_key` a string or a
-    function that returns one (default: `OPENAI_API_KEY`, unless `base_url` is given here). `tenant` binds everything this kit
-    does. `profile` is a provider's name (`"vllm"`, `"ollama"` …) or a `Profile`, found by host when not given. `mode` says what
-    happens to parameters the model rejects: `"drop"` and report, `"strict"` raises, `"pass"` sends. `search=False` enters
-    nothing into the search index. Everything else is a default that chats and calls may override. Raises: SettingsError.
+    Every argument but `database`, `base_url`, `api_key`, `tenant`, `limits`, `durability`, `search` and `http_client`
+    is a default that chats and calls may override.
+
+    Args:
+        database: A SQLAlchemy URL, or the path of a SQLite file. Default: `CONVOKIT_DATABASE_URL`.
+        model: The model of every call. Default: `CONVOKIT_MODEL`.
+        developer_prompt: Instructions at the beginning of every request.
+        base_url: The URL of the server, up to and including `/v1`. Default: `OPENAI_BASE_URL`, else OpenAI.
+        api_key: The key, or a function that returns it for each call. Default: `OPENAI_API_KEY`, unless `base_url` is
+            given here.
+        tenant: The owner of every conversation of this kit.
+        budget: How many tokens a request may have.
+        retry: When a failed call is repeated.
+        timeouts: How long to wait for what, in seconds.
+        limits: The largest inputs that are accepted, in bytes or characters.
+        profile: A provider's name ("vllm", "ollama" …) or a `Profile`. Default: found by the host.
+        counter: Counts tokens. Default: the model's exact vocabulary if it is installed, else an estimate.
+        mode: What happens to parameters that the model rejects: "drop" and report them, "strict" raises, "pass" sends them.
+        partial: Whether replies that broke off are sent again: "include", "mark" or "leave_out".
+        unsupported: What happens to content parts that the server cannot take: "raise", or send a "placeholder".
+        tools: Typed functions, `Tool`s or the API's own dicts that every call offers.
+        max_tool_rounds: The maximum number of rounds in which tool calls are run (8); 0 runs none.
+        strategy: Chooses the history that is sent. Default: `StepWindow`.
+        summary: Summarizes messages that fall out of the window. Default: no summaries.
+        durability: "full" waits for the disk at every commit. "fast" does not: no crash of a process loses anything,
+            but a power cut may lose the last seconds.
+        search: Whether messages enter the search index.
+        http_client: A client of your own, for example `AsyncHttpxClient(httpx.AsyncClient(proxy=...))`.
+        params: Request parameters of every call, such as `temperature`.
+
+    Raises: SettingsError, InvalidInput.
     """
 
     def __init__(
@@ -81,16 +103,17 @@ class AsyncConvokit:
     ) -> None:
         own = (model, developer_prompt, budget, retry, timeouts, profile, counter, mode, partial, unsupported)
         options = Options(*own, to_tools(tools), max_tool_rounds, strategy, summary, params)
-        self._url, self._scope = scope_of(
+        url, self._state = make_kit_state(
             database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits, search=search
         )
-        self._store = open_store(self._url, self._scope.database.name, durability, search=search)
-        self._client = checked_client(http_client) or AsyncHttpxClient()
-        self._background = Background()
+        name = self._state.database.name
+        self._runtime = AsyncRuntime(url, name, durability, http_client, search=search)
 
     async def migrate(self) -> None:
-        """Bring the database's tables up to date, creating a SQLite file if it is not there. Safe from many processes."""
-        await asyncio.to_thread(migrate_once, self._url, self._scope.database.name)
+        """Bring the database's tables up to date; create a SQLite file that does not exist. Safe from many processes
+        at once.
+        """
+        await self._runtime.migrate()
 
     def chat(
         self,
@@ -109,32 +132,40 @@ class AsyncConvokit:
         summary: Summary | Unset | None = UNSET,
         **params: Unpack[RequestParams],
     ) -> AsyncChat:
-        """Return a handle on the conversation under `key` (or with `id`, or a new one). Nothing is read or written yet.
+        """Return the conversation under `key`, or with `id`, or a new one. Nothing is read or written yet.
 
-        It is created by its first `send` and resumed ever after, by any process. `subject` is the person it belongs to.
-        `branch` is the number or name of a branch that `fork` made: NotFound at the first use if there is none.
-        What is set here beats the kit's own settings. Model, developer prompt, parameters, subject, title and metadata are
-        stored with the conversation at its next turn; budget, tools, strategy and summary hold for this handle.
+        A conversation is created by its first `send`, and resumed by every later one, in any process. Settings given
+        here override the kit's. Model, developer prompt, parameters, subject, title and metadata are stored with the
+        conversation at its next turn; budget, tools, strategy and summary hold for this handle only.
+
+        Args:
+            key: The conversation's name in your application.
+            id: The id of an existing conversation, in place of a key.
+            branch: The number or name of a branch that `fork` made. Default: the main branch.
+            subject: The person that the conversation belongs to.
+
+        Raises: InvalidInput, SettingsError. A later call raises NotFound for an id or branch that does not exist.
         """
         options = Options(
             model, developer_prompt, budget, tools=to_tools(tools), strategy=strategy, summary=summary, params=params
         )
-        target = target_of(
-            self._scope, key, id, subject=subject, title=title, metadata=metadata, options=options, branch=branch
+        ref = make_chat_ref(
+            self._state, key, id, subject=subject, title=title, metadata=metadata, options=options, branch=branch
         )
-        return AsyncChat(self._scope, target, self._driver, self._background)
+        return AsyncChat(self._state, ref, self._runtime)
 
     def tenant(self, name: str) -> AsyncConvokit:
-        """Return the same kit bound to another tenant. They share their connections: closing one closes both."""
-        bound = copy(self)
-        bound._scope = scope_for(self._scope, name)
-        return bound
+        """Return the same kit for another tenant. The two share their connections: closing one closes both."""
+        other = copy(self)
+        other._state = with_tenant(self._state, name)
+        return other
 
     async def conversations(
         self, *, subject: str | None = None, limit: int = 50, before: str | None = None
     ) -> Page[Conversation]:
-        """Return the tenant's conversations, the last used first. `before` takes a page's `next`."""
-        return await self._driver().run(queries.recent(self._scope, subject=subject, limit=limit, before=before))
+        """Return a page of the tenant's conversations, the last used first. `before` takes the `next` of a page."""
+        flow = history.pages.list_conversations_flow(self._state, subject=subject, limit=limit, before=before)
+        return await self._runtime.run(flow)
 
     async def search(
         self,
@@ -157,7 +188,7 @@ class AsyncConvokit:
         with a zone. `before` takes a page's `next`. Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
         """
         flow = search.flows.search_flow(
-            self._scope,
+            self._state,
             query,
             role=role,
             key=key,
@@ -169,7 +200,7 @@ class AsyncConvokit:
             limit=limit,
             before=before,
         )
-        return await self._driver().run(flow)
+        return await self._runtime.run(flow)
 
     async def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
         """Enter the tenant's messages that were written with search=False into the search index; return how many there were.
@@ -177,7 +208,7 @@ class AsyncConvokit:
         Some hundred at a time, each lot in a transaction: what was interrupted goes on where it was. `progress` is called with
         the number so far.
         """
-        return await self._driver().run(search.flows.reindex_flow(self._scope, progress))
+        return await self._runtime.run(search.flows.reindex_flow(self._state, progress))
 
     async def usage(
         self,
@@ -196,9 +227,9 @@ class AsyncConvokit:
         counts first, then `prices` by model name, then the lists of the `prices` extra. Raises: InvalidInput, NotFound.
         """
         answer = usage.report.question(
-            self._scope.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices
+            self._state.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices
         )
-        return await self._driver().run(queries.of_tenant(self._scope, answer))
+        return await self._runtime.run(read_tenant_flow(self._state, answer))
 
     async def export(
         self,
@@ -218,9 +249,9 @@ class AsyncConvokit:
         """
         writer = transfer.export.Writer(to, format)
         flow = transfer.flows.export(
-            self._scope, writer, key=key, conversations=conversations, subject=subject, progress=progress
+            self._state, writer, key=key, conversations=conversations, subject=subject, progress=progress
         )
-        return await self._driver().run(flow)
+        return await self._runtime.run(flow)
 
     async def import_(
         self,
@@ -239,11 +270,9 @@ class AsyncConvokit:
         `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
-        counter = recovery.resolve_counter(self._scope, None)
-        found = transfer.flows.reader(source, format, key=key, limits=self._scope.limits, counter=counter)
-        return await self._driver().run(
-            transfer.flows.import_(self._scope, found, on_error=on_error, progress=progress)
-        )
+        counter = recovery.resolve_counter(self._state, None)
+        found = transfer.flows.reader(source, format, key=key, limits=self._state.limits, counter=counter)
+        return await self._runtime.run(transfer.flows.import_(self._state, found, on_error=on_error, progress=progress))
 
     async def verify(
         self,
@@ -260,9 +289,9 @@ class AsyncConvokit:
         `progress` is called with how many are done, and how many there are. Raises: CheckpointError.
         """
         flow = audit.flows.every(
-            self._scope, audit.verify.verify, audit.checkpoint.known(against, key), broken, progress
+            self._state, audit.verify.verify, audit.checkpoint.known(against, key), broken, progress
         )
-        return await self._driver().run(flow)
+        return await self._runtime.run(flow)
 
     async def checkpoint(self, *, key: str | bytes, to: str | Path | IO[str] | None = None) -> Checkpoint:
         """Return a list of the heads of the tenant's conversations, signed with `key` (HMAC-SHA256; 16 bytes or more).
@@ -271,14 +300,14 @@ class AsyncConvokit:
         it is written to, a line for each conversation; else it is kept in memory, as the result's `text`. Raises:
         CheckpointError when the file cannot be written, SettingsError.
         """
-        return await self._driver().run(audit.flows.checkpoint(self._scope, audit.checkpoint.Signing(key, to)))
+        return await self._runtime.run(audit.flows.checkpoint(self._state, audit.checkpoint.Signing(key, to)))
 
     async def recover(self) -> list[Recovered]:
         """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.
 
         Nobody has to call this: whoever next sends to such a conversation does the same for it.
         """
-        return await self._driver().run(recovery.recover_all_flow(self._scope))
+        return await self._runtime.run(recovery.recover_all_flow(self._state))
 
     async def erase(
         self,
@@ -297,7 +326,7 @@ class AsyncConvokit:
         `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
         """
         flow = erasure.flows.erase_many(
-            self._scope,
+            self._state,
             erasure.flows.Work(erasure.erase.erase, erasure.erase.check),
             subject=subject,
             older_than=older_than,
@@ -306,7 +335,7 @@ class AsyncConvokit:
             dry_run=dry_run,
             progress=progress,
         )
-        return await self._driver().run(flow)
+        return await self._runtime.run(flow)
 
     async def purge(
         self,
@@ -319,14 +348,12 @@ class AsyncConvokit:
 
         Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
         """
-        flow = erasure.flows.purge(self._scope, older_than=older_than, dry_run=dry_run, progress=progress)
-        return await self._driver().run(flow)
+        flow = erasure.flows.purge(self._state, older_than=older_than, dry_run=dry_run, progress=progress)
+        return await self._runtime.run(flow)
 
     async def close(self) -> None:
-        """Close database and HTTP connections, after replies that finish in the background. A client passed in stays open."""
-        await self._background.finished()
-        await self._client.close()
-        await self._store.close()
+        """Close all connections, after replies that finish in the background. A client that was passed in stays open."""
+        await self._runtime.close()
 
     async def __aenter__(self) -> AsyncConvokit:
         return self
@@ -337,7 +364,4 @@ class AsyncConvokit:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"AsyncConvokit({self._scope.database.name!r}, tenant={self._scope.tenant!r})"
-
-    def _driver(self) -> AsyncDriver:
-        return AsyncDriver(self._store, self._client)
+        return f"{type(self).__name__}({self._state.database.name!r}, tenant={self._state.tenant!r})"

@@ -1,83 +1,88 @@
-"""A handle on one conversation, synchronous. Thin: every method runs one flow."""
+# Generated from async_chat.py by scripts/unasync.py. Change that file, then run the script.
+"""A conversation, synchronous. Every method runs one flow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
 from convokit import audit, erasure, history
-from convokit.completion import follow, preview, resume, turns
-from convokit.completion.effects import Flow
+from convokit.completion import follow, preview, recovery, resume
 from convokit.completion.options import CallOptions, PartLike, to_options
 from convokit.completion.recovery import OnBusy
-from convokit.completion.state import ChatRef, KitState
+from convokit.completion.send import SendRequest, send_flow
+from convokit.completion.state import ChatRef, KitState, read_branch_flow, read_conversation_flow
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch, Checkpoint, Verified
 from convokit.domain.message import Message
 from convokit.domain.removal import Receipt
 from convokit.domain.replay import Diff, Replay, TurnLike
 from convokit.domain.turn import Reply, Turn
-from convokit.history import queries
-from convokit.runtime.config import OnDisconnect, check_on_disconnect, target_of
-from convokit.runtime.sync import Stream, SyncDriver
+from convokit.runtime.config import OnDisconnect, make_chat_ref
+from convokit.runtime.sync import Runtime, Stream
 
 
 class Chat:
-    """A handle on one conversation. Cheap to make, safe to share between threads."""
+    """A conversation, or one of its branches. Cheap to make, and safe to share between tasks and threads."""
 
-    def __init__(self, scope: KitState, target: ChatRef, driver: Callable[[], SyncDriver]) -> None:
-        self._scope = scope
-        self._target = target
-        self._driver = driver
+    def __init__(self, state: KitState, ref: ChatRef, runtime: Runtime) -> None:
+        self._state = state
+        self._ref = ref
+        self._runtime = runtime
 
     def __repr__(self) -> str:
         branch = f", branch={self.branch!r}" if self.branch else ""
-        return f"Chat({self._target.name!r}{branch})"
+        return f"{type(self).__name__}({self._ref.name!r}{branch})"
 
     @property
     def id(self) -> UUID | None:
-        """The conversation's id; None until it is known (a key's id depends on the database)."""
-        return self._target.id
+        """The conversation's id; None until the first call, because the id of a key depends on the database."""
+        return self._ref.id
 
     @property
     def key(self) -> str | None:
-        """The key it was opened under."""
-        return self._target.key
+        """The key that the conversation was opened under."""
+        return self._ref.key
 
     @property
     def branch(self) -> int | str:
-        """The number of the branch it is on; the name it was opened by until that is known. 0 is the main branch."""
-        return self._target.branch if self._target.wanted is None else self._target.wanted
+        """The number of the branch; before the first call, the name that it was opened by. 0 is the main branch."""
+        return self._ref.branch if self._ref.unresolved_branch is None else self._ref.unresolved_branch
 
     def send(
         self,
         content: str | Sequence[PartLike],
         *,
-        context: Sequence[str] = (),
+        passages: Sequence[str] = (),
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
     ) -> Reply:
-        """Save the question, call the model, save and return its reply.
+        """Save the question, call the model, and save and return its reply.
 
-        `content` is text, or a list of content parts in the API's shape (text, image_url, input_audio, file). `tools` are typed
-        functions, `Tool`s or the API's own dicts; the model's calls of functions are run, for at most `max_tool_rounds` rounds.
-        `on_busy` says what to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`), or
-        "supersede" it; a superseded turn's reply is kept, off the path. Under an `idempotency_key` the same send may be
-        repeated: it comes back to its turn, whose question is saved once, and has the same reply. `context` is retrieved text
-        for this turn only: saved, sent right before the question, and not sent again with later turns.
-        Raises: ConvokitError; `ModelError` for a failed call; `ParseFailed` when `response_format` was a type and did not come.
-        """
-        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
-        return self._driver().run(resume.send(self._scope, self._target, asked, stream=False))
+        Args:
+            content: Text, or a list of content parts in the API's shape (text, image_url, input_audio, file).
+            passages: Retrieved texts for this question only. They are saved, sent right before the question, and not
+                sent again with later questions.
+            on_busy: What to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`),
+                or "supersede" it. The reply of a superseded turn is kept, off the path.
+            idempotency_key: Makes the send repeatable. A repeat, from any process, returns the reply of the same turn;
+                the question is saved once.
+            options: Settings of this call and request parameters. `tools` are typed functions, `Tool`s or the API's own
+                dicts; the functions that the model calls are run, for at most `max_tool_rounds` rounds.
+
+        Raises: ConvokitError; ModelError for a failed call; ParseFailed when `response_format` is a type and the reply
+        does not fit."""
+        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
+        return self._runtime.run(send_flow(self._state, self._ref, request, stream=False))
 
     def stream(
         self,
         content: str | Sequence[PartLike],
         *,
-        context: Sequence[str] = (),
+        passages: Sequence[str] = (),
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         on_disconnect: OnDisconnect = "stop",
@@ -85,11 +90,15 @@ class Chat:
     ) -> Stream[Reply]:
         """Return the reply as it comes: a context manager over events.
 
-        When its reader leaves early, `on_disconnect` says what becomes of the reply: "stop" it and keep what came, or "finish"
-        it: leaving then waits for its end.
+        Args:
+            on_disconnect: What happens to the reply when its reader leaves early. "stop" ends it and keeps the text
+                that came. "finish" brings it to its end: in the async API in a task of its own, which the kit's `close`
+                waits for; in the sync API before leaving returns.
+
+        The other arguments are those of `send`.
         """
-        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
-        return self._stream(resume.send(self._scope, self._target, asked, stream=True), on_disconnect)
+        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
+        return self._runtime.open_stream(send_flow(self._state, self._ref, request, stream=True), on_disconnect)
 
     def resume(
         self,
@@ -97,11 +106,12 @@ class Chat:
         on_busy: OnBusy = "raise",
         **options: Unpack[CallOptions],
     ) -> Reply:
-        """Finish the last turn: ask again for the reply it is missing, without a second question, or return the one it has.
+        """Finish the last turn: return its reply, or ask for it again without a second question.
 
-        The right move after a `ModelError`. Tool results that are recorded are not made again.
+        Use it after a `ModelError`. Tool results that are saved are not made again.
         """
-        return self._driver().run(resume.resume(self._scope, self._target, to_options(options), on_busy=on_busy))
+        flow = resume.resume_flow(self._state, self._ref, to_options(options), on_busy=on_busy)
+        return self._runtime.run(flow)
 
     def regenerate(
         self,
@@ -110,36 +120,43 @@ class Chat:
         on_busy: OnBusy = "raise",
         **options: Unpack[CallOptions],
     ) -> Reply:
-        """Make another reply to the last question, or to the one that `message` (or its reply) is: a sibling of the old reply.
+        """Make another reply to a question, beside the old one.
 
-        The question is sent again with its passages, not stored again; tools run anew. Meanwhile, and if the call fails, this
-        chat's branch ends with the question: `resume` asks again, `checkout` goes back to the old reply.
+        The question is sent again with its passages; it is not saved again. Tools run anew. Meanwhile, and if the call
+        fails, this chat's branch ends with the question: `resume` asks again, `checkout` goes back to the old reply.
+
+        Args:
+            message: The question or its reply, as a message, id or seq. Default: the last question.
+
         Raises: InvalidInput where there is no question, NotFound, and what `send` raises.
         """
-        flow = history.branches.regenerate(
-            self._scope, self._target, message, to_options(options), stream=False, on_busy=on_busy
+        flow = history.branches.regenerate_flow(
+            self._state, self._ref, message, to_options(options), stream=False, on_busy=on_busy
         )
-        return self._driver().run(flow)
+        return self._runtime.run(flow)
 
     def edit(
         self,
         message: Message | str | int,
         content: str | Sequence[PartLike],
         *,
-        context: Sequence[str] = (),
+        passages: Sequence[str] = (),
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
     ) -> Reply:
-        """Ask again in place of a question: its sibling, on this chat's branch, which goes on from there.
+        """Ask a question in place of another one. This chat's branch continues from the new question.
 
-        `message` is the question, its id or its seq, on whatever branch; the first one too. The old question and all that
-        follows it stay where they are (`checkout` goes back). Everything else is as with `send`.
-        Raises: InvalidInput for what is not a question, NotFound, and what `send` raises.
-        """
-        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
-        flow = history.branches.edit(self._scope, self._target, message, asked, stream=False)
-        return self._driver().run(flow)
+        The old question and everything after it stay as they are; `checkout` goes back.
+
+        Args:
+            message: The question to replace, as a message, id or seq, on any branch; the first question too.
+
+        The other arguments are those of `send`. Raises: InvalidInput for a message that is not a question, NotFound,
+        and what `send` raises."""
+        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
+        flow = history.branches.edit_flow(self._state, self._ref, message, request, stream=False)
+        return self._runtime.run(flow)
 
     def stream_regenerate(
         self,
@@ -149,61 +166,69 @@ class Chat:
         on_disconnect: OnDisconnect = "stop",
         **options: Unpack[CallOptions],
     ) -> Stream[Reply]:
-        """Return another reply as it comes: `regenerate`, as a stream."""
-        flow = history.branches.regenerate(
-            self._scope, self._target, message, to_options(options), stream=True, on_busy=on_busy
+        """Return another reply as it comes: `regenerate` as a stream."""
+        flow = history.branches.regenerate_flow(
+            self._state, self._ref, message, to_options(options), stream=True, on_busy=on_busy
         )
-        return self._stream(flow, on_disconnect)
+        return self._runtime.open_stream(flow, on_disconnect)
 
     def stream_edit(
         self,
         message: Message | str | int,
         content: str | Sequence[PartLike],
         *,
-        context: Sequence[str] = (),
+        passages: Sequence[str] = (),
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         on_disconnect: OnDisconnect = "stop",
         **options: Unpack[CallOptions],
     ) -> Stream[Reply]:
-        """Return the reply to an edited question as it comes: `edit`, as a stream."""
-        asked = resume.Asked(content, context, to_options(options), on_busy, idempotency_key)
-        flow = history.branches.edit(self._scope, self._target, message, asked, stream=True)
-        return self._stream(flow, on_disconnect)
+        """Return the reply to an edited question as it comes: `edit` as a stream."""
+        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
+        flow = history.branches.edit_flow(self._state, self._ref, message, request, stream=True)
+        return self._runtime.open_stream(flow, on_disconnect)
 
     def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> Stream[Reply]:
-        """Attach to a reply that is on its way in any process, or over: its text, as a stream like any other.
+        """Return the text of a turn that any process runs, as a stream. Several readers may follow one turn.
 
-        `turn` is the newest when not given; `after` is how many characters of its text the reader already has. Several may
-        follow one turn; leaving changes nothing for it. Raises: Interrupted, with the turn's state as `code`, when it ends
-        without a whole reply.
-        """
-        return Stream(self._driver(), follow.follow_flow(self._scope, self._target, turn, after=after))
+        Args:
+            turn: The turn's id. Default: the newest turn.
+            after: The number of characters of its text that the reader has already.
+
+        Leaving the stream changes nothing for the turn. Raises: Interrupted, with the turn's state as `code`, when the
+        turn ends without a whole reply."""
+        return self._runtime.open_stream(follow.follow_flow(self._state, self._ref, turn, after=after))
 
     def cancel(self, turn: UUID | str | None = None) -> bool:
-        """End the branch's open turn (or the one named), whoever runs it. Return whether it was open.
+        """End an open turn of any process, and return whether it was open. The stored part of its reply is kept.
 
-        What is stored of its reply is kept. Whoever runs it learns of it at the next piece: `Interrupted`, code "cancelled".
+        Its worker notices at the next chunk and raises `Interrupted` with code "cancelled".
+
+        Args:
+            turn: The turn's id. Default: the open turn of this branch.
         """
-        return self._driver().run(turns.cancel_flow(self._scope, self._target, turn))
+        return self._runtime.run(recovery.cancel_flow(self._state, self._ref, turn))
 
     def fork(self, message: Message | str | int | None = None, *, name: str | None = None) -> Chat:
-        """Make a branch that ends at `message` (default: where this chat is) and return a chat on it.
+        """Make a branch that ends with `message`, and return a chat on it. Nothing is copied.
 
-        Nothing is copied, wherever it begins. What is sent there moves only it, and both can answer at the same time. A `name`
-        is unique in its conversation; `kit.chat(key, branch=...)` opens a branch by name or number again.
+        Both branches can answer at the same time, and neither moves the other.
+
+        Args:
+            message: A message, its id or its seq. Default: the end of this chat's branch.
+            name: A name that is unique in the conversation. `kit.chat(key, branch=...)` opens a branch by name or number.
+
         Raises: NotFound, InvalidInput for a name that is taken.
         """
-        target = self._driver().run(history.branches.fork(self._scope, self._target, message, name))
-        return Chat(self._scope, target, self._driver)
+        ref = self._runtime.run(history.branches.fork_flow(self._state, self._ref, message, name))
+        return Chat(self._state, ref, self._runtime)
 
     def checkout(self, message: Message | str | int) -> None:
-        """Have this chat's branch end at `message`, anywhere in the conversation: the next question follows it.
+        """Move this chat's branch to end with `message`: the next question follows it.
 
-        No message is changed or lost: where the branch ended stays a leaf. Raises: ConversationBusy while a turn is open on
-        the branch, NotFound, InvalidInput for a passage.
-        """
-        self._driver().run(history.branches.checkout(self._scope, self._target, message))
+        No message changes or is lost; `leaves` lists where paths end. Raises: ConversationBusy while a turn is open on
+        the branch, NotFound, InvalidInput for a passage or summary."""
+        self._runtime.run(history.branches.checkout_flow(self._state, self._ref, message))
 
     def copy(
         self,
@@ -213,96 +238,109 @@ class Chat:
         subject: str | None = None,
         title: str | None = None,
     ) -> Chat:
-        """Return an independent conversation: the path to `message` (default: all of this chat's), written again, under `key`.
+        """Copy the path to `message` into a conversation of its own under `key`, and return a chat on it.
 
-        Its messages are rows of their own, in a chain of their own whose first entry names this conversation; so erasing one
-        leaves the other. Settings, pins, summaries, metadata come along, subject and title if not given; turns and usage not.
-        One transaction: the conversation's other writers wait. Raises: InvalidInput when there is a conversation under the key.
+        The copy has rows and a chain of its own, whose first entry names this conversation. Erasing one does not touch
+        the other. Settings, pins, summaries and metadata are copied, subject and title if none is given; turns and
+        usage are not. It is one transaction: other writers of the conversation wait.
+
+        Args:
+            message: Where the path ends, as a message, id or seq. Default: the end of this chat's branch.
+
+        Raises: InvalidInput when there is a conversation under the key, NotFound.
         """
-        into = target_of(
-            self._scope, key, None, subject=subject, title=title, metadata=None, options=self._target.options
+        into = make_chat_ref(
+            self._state, key, None, subject=subject, title=title, metadata=None, options=self._ref.options
         )
-        target = self._driver().run(history.branches.copy(self._scope, self._target, message, into))
-        return Chat(self._scope, target, self._driver)
+        ref = self._runtime.run(history.copies.copy_flow(self._state, self._ref, message, into))
+        return Chat(self._state, ref, self._runtime)
 
     def branches(self, *, limit: int = 50, before: int | None = None) -> list[Branch]:
-        """Return the newest `limit` branches, by number, 0 the main one; `before` (a number) goes further back."""
-        flow = history.branches.listing(self._scope, self._target, limit=limit, before=before)
-        return self._driver().run(flow)
+        """Return the newest `limit` branches, by number; 0 is the main branch. `before` (a number) goes further back."""
+        flow = history.pages.list_branches_flow(self._state, self._ref, limit=limit, before=before)
+        return self._runtime.run(flow)
 
     def leaves(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
-        """Return the newest `limit` messages that nothing follows, newest first: where `checkout` finds every path's end."""
-        flow = history.branches.leaves(self._scope, self._target, limit=limit, before=before)
-        return self._driver().run(flow)
+        """Return the newest `limit` messages that no message follows, newest first: the ends of all paths."""
+        flow = history.pages.list_leaves_flow(self._state, self._ref, limit=limit, before=before)
+        return self._runtime.run(flow)
 
     def siblings(self, message: Message | str | int) -> list[Message]:
-        """Return all messages that follow the same message as this one does, itself among them, in the order of writing.
+        """Return the messages that follow the same message as this one, in the order of writing, this one among them.
 
-        For a question its other versions, for a reply the other replies; passages are seen through.
+        For a question these are its other versions, for a reply the other replies. Passages are skipped.
         """
-        return self._driver().run(history.branches.siblings(self._scope, self._target, message))
+        return self._runtime.run(history.pages.list_siblings_flow(self._state, self._ref, message))
 
     def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
         """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
-        return self._driver().run(turns.list_turns_flow(self._scope, self._target, limit=limit, before=before))
+        flow = history.pages.list_turns_flow(self._state, self._ref, limit=limit, before=before)
+        return self._runtime.run(flow)
 
     def messages(self, *, limit: int = 50, before: str | int | None = None, passages: bool = False) -> list[Message]:
-        """Return the newest `limit` messages, oldest first; `before` (a message's id or seq) goes further back.
+        """Return the newest `limit` messages of this chat, oldest first; `before` (a message's id or seq) goes further back.
 
-        `passages` lists what was sent as a turn's `context` as well.
+        `passages=True` lists retrieved passages too.
         """
-        flow = queries.listing(self._scope, self._target, limit=limit, before=before, passages=passages)
-        return self._driver().run(flow)
+        flow = history.pages.list_messages_flow(self._state, self._ref, limit=limit, before=before, passages=passages)
+        return self._runtime.run(flow)
 
     def log(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
-        """Return the newest `limit` messages of all branches in the order of writing, oldest first; `before` goes further back.
+        """Return the newest `limit` messages of all branches in the order of writing, oldest first.
 
-        Everything is in it: passages, late replies, what is on no branch any more.
+        It includes passages, late replies and messages that are on no branch any more. `before` goes further back.
         """
-        return self._driver().run(history.branches.log(self._scope, self._target, limit=limit, before=before))
+        flow = history.pages.list_log_flow(self._state, self._ref, limit=limit, before=before)
+        return self._runtime.run(flow)
 
     def pin(self, message: Message | str | int) -> None:
-        """Have a message (or its id or seq) sent with every request of a path it lies on, also from before the window."""
-        self._driver().run(history.branches.pin(self._scope, self._target, message, pinned=True))
+        """Send a message (or its id or seq) with every request of its path, also from before the window."""
+        self._runtime.run(history.pins.pin_flow(self._state, self._ref, message, pinned=True))
 
     def unpin(self, message: Message | str | int) -> None:
-        """Undo `pin`. Nothing stored changes, neither way: only what is sent."""
-        self._driver().run(history.branches.pin(self._scope, self._target, message, pinned=False))
+        """Undo `pin`. No message changes, only what later requests send."""
+        self._runtime.run(history.pins.pin_flow(self._state, self._ref, message, pinned=False))
 
     def context(
         self,
         content: str | Sequence[PartLike] | None = None,
         *,
-        context: Sequence[str] = (),
+        passages: Sequence[str] = (),
         **options: Unpack[CallOptions],
     ) -> Context:
-        """Return what `send` would send with these, and what it leaves out and why, with token counts. No call is made."""
-        return self._driver().run(
-            preview.preview_flow(self._scope, self._target, content, context, to_options(options))
-        )
+        """Return what `send` would send, and what it leaves out and why, with token counts. No call is made."""
+        flow = preview.preview_flow(self._state, self._ref, content, passages, to_options(options))
+        return self._runtime.run(flow)
 
     def replay(self, turn: TurnLike | None = None, *, call: int | None = None) -> Replay:
-        """Return an API call's request as it was sent, put together again and checked: its `status` says whether it is exact.
+        """Return the request of an API call as it was sent, built again from stored rows and checked against its digest.
 
-        `turn` is a turn's id, a `Turn` or a `Reply` (default: the newest turn of this chat); `call` the call's number within
-        it, from 1 (default: the last that was answered): tool rounds and retries are calls too. Raises: NotFound.
+        Args:
+            turn: A turn, a reply, or a turn's id. Default: the newest turn of this chat.
+            call: The number of the call in its turn, from 1; tool rounds and retries are calls too. Default: the last
+                call that was answered.
+
+        Raises: NotFound.
         """
-        flow = queries.on_branch(self._scope, self._target, audit.replay.replay(audit.replay.place(turn, call)))
-        return self._driver().run(flow)
+        flow = read_branch_flow(self._state, self._ref, audit.replay.replay(audit.replay.place(turn, call)))
+        return self._runtime.run(flow)
 
     def diff(self, a: TurnLike, b: TurnLike) -> Diff:
-        """Return where `b`'s request first differs from `a`'s (turns or replays), and why no cache can serve it from there."""
+        """Return where the request of `b` first differs from that of `a` (turns or replays), and why."""
         found = audit.diff.diff(audit.replay.place(a), audit.replay.place(b))
-        return self._driver().run(queries.over(self._scope, self._target, found))
+        return self._runtime.run(read_conversation_flow(self._state, self._ref, found))
 
     def verify(self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None) -> Verified:
-        """Recompute the conversation's chain against its rows. Raises: ChainBroken naming the first place that differs.
+        """Recompute the conversation's hash chain from its rows.
 
-        `against` is a checkpoint, or its file, and `key` what it was signed with: they show a history that was cut off,
-        rewritten whole or deleted, too. Raises: CheckpointError for a checkpoint that proves nothing here.
+        Args:
+            against: A checkpoint, or its file: it also shows a history that was cut off, rewritten as a whole, or deleted.
+            key: The key that the checkpoint was signed with.
+
+        Raises: ChainBroken, naming the first row that differs; CheckpointError for a checkpoint that proves nothing here.
         """
         known = audit.checkpoint.known(against, key)
-        return self._driver().run(audit.flows.one(self._scope, self._target, audit.verify.verify, known))
+        return self._runtime.run(audit.flows.one(self._state, self._ref, audit.verify.verify, known))
 
     def redact(
         self,
@@ -312,29 +350,34 @@ class Chat:
         author: str | None = None,
         dry_run: bool = False,
     ) -> Receipt:
-        """Remove a message's text (or that of its id or seq) from everywhere, leaving a tombstone, and return the receipt.
+        """Remove the text of a message (or of its id or seq) from every table, and return a receipt. The redacted row stays.
 
-        With it go its binaries, its pin, what the servers said beyond the reply in the API calls of its turn, and what short
-        text could be guessed back with. Arguments of tool calls are part of the message that asks; their results are messages
-        of their own. What other messages say of it stays. `author` and `reason` are kept with the history, for good. `dry_run`
-        counts what would go. Again is no error. Raises: NotFound; ConversationBusy while a turn of the conversation is open.
+        Also removed: its binaries, its pin, fields of the server's answers in the same turn, and data from which a
+        short text could be guessed. Arguments of tool calls belong to the message that asks; tool results are messages
+        of their own. Other messages that quote the text are not changed. Redacting twice is not an error.
+
+        Args:
+            reason: Kept in the history for good.
+            author: Kept in the history for good.
+            dry_run: Count what would be removed, and remove nothing.
+
+        Raises: NotFound; ConversationBusy while a turn of the conversation is open.
         """
         work = erasure.flows.Work(erasure.erase.redact, erasure.erase.check)
         flow = erasure.flows.redact(
-            self._scope, self._target, work, message, reason=reason, author=author, dry_run=dry_run
+            self._state, self._ref, work, message, reason=reason, author=author, dry_run=dry_run
         )
-        return self._driver().run(flow)
+        return self._runtime.run(flow)
 
     def erase(self, *, reason: str | None = None, author: str | None = None, dry_run: bool = False) -> Receipt:
-        """Remove every text of the conversation, on all its branches, and return the receipt.
+        """Remove every text of the conversation, on all its branches, and return a receipt.
 
-        Subject, title, metadata and settings go as well. Its row stays, with empty messages and the chain, which says who
-        erased it, when and why; a later `send` continues behind them with an empty context. `kit.purge` removes even those.
-        Again is no error. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
+        Subject, title, metadata and settings are removed too. The conversation's row stays, with empty messages and the
+        hash chain, which records who erased it, when and why. A later `send` continues with an empty context.
+        `kit.purge` deletes the rest. Erasing twice is not an error.
+
+        Args: as `redact`. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
         """
         work = erasure.flows.Work(erasure.erase.erase, erasure.erase.check)
-        flow = erasure.flows.erase(self._scope, self._target, work, reason=reason, author=author, dry_run=dry_run)
-        return self._driver().run(flow)
-
-    def _stream(self, flow: Flow[Reply], on_disconnect: OnDisconnect) -> Stream[Reply]:
-        return Stream(self._driver(), flow, finish=check_on_disconnect(on_disconnect))
+        flow = erasure.flows.erase(self._state, self._ref, work, reason=reason, author=author, dry_run=dry_run)
+        return self._runtime.run(flow)

@@ -35,10 +35,10 @@ def test_statements_do_not_grow_with_the_conversation(
     monkeypatch.setattr(erase, "verify", lambda *given: None)  # it reads the whole history, at a cost of its own
     counts = []
     with Convokit(database, model="m", base_url=server.url) as kit:
-        statements = Statements(kit._store.engine)
+        statements = Statements(kit._runtime._store.engine)
         for number, turns in enumerate((15, 150)):
             chat = kit.chat(str(number))
-            chat.send("hello", context=["a passage"])
+            chat.send("hello", passages=["a passage"])
             for _ in range(turns - 1):
                 chat.send("hello")
             statements.seen.clear()
@@ -54,7 +54,7 @@ def test_statements_do_not_grow_with_the_conversation(
 def test_a_long_conversation_is_erased_in_pages(database: str, server: LoopbackServer) -> None:
     """Twenty thousand messages go in as many updates as two; only reading back for `verify` takes more."""
     with Convokit(database, model="m", base_url=server.url) as kit:
-        statements = Statements(kit._store.engine)
+        statements = Statements(kit._runtime._store.engine)
         written = []
         for number, count in enumerate((2, 20_000)):
             chat = kit.chat(str(number))
@@ -82,7 +82,7 @@ def test_a_persons_conversations_come_from_an_index(database: str, server: Loopb
         )
         kit.chat("mine", subject="alice").send("hello")
         change(database, lambda connection: connection.execute(text("ANALYZE")))
-        statements = Statements(kit._store.engine)
+        statements = Statements(kit._runtime._store.engine)
         kit.conversations(subject="alice")
         kit.erase(subject="alice", dry_run=True, progress=lambda done, total: None)
     asked = [each for each in statements.seen if "convokit_conversation.subject = " in each[0]]

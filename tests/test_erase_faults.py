@@ -49,7 +49,7 @@ def count(connection, cursor, statement, *rest):
         statements.append(statement)
         if moment.isdigit() and len(statements) > int(moment):
             die()
-engine = kit._store.engine
+engine = kit._runtime._store.engine
 def committing(connection):
     if connection.get_execution_options().get("convokit_write"):
         die()

@@ -263,7 +263,7 @@ def test_a_new_window_begins_where_the_last_one_began(sqlite_file: str, server: 
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         for number in range(6):
-            chat.send(f"question {number}", context=["a passage"])
+            chat.send(f"question {number}", passages=["a passage"])
         before = chat.context("and now?").report
         chat.redact(7)
         chat.redact(8)

@@ -44,7 +44,7 @@ def test_bad_passages_are_refused_before_anything_is_written(
     kit = face.kit(database, model="m", base_url=server.url, limits=Limits(passages_bytes=100))
     chat = kit.chat("k")
     with pytest.raises(error, match=match):
-        face.settle(chat.send("who?", context=given, idempotency_key=key))
+        face.settle(chat.send("who?", passages=given, idempotency_key=key))
     with pytest.raises(NotFound):
         face.settle(chat.messages())
     assert server.requests == []
@@ -57,12 +57,12 @@ def test_passages_that_do_not_fit_are_an_overflow(face: Face, database: str, ser
     chat = kit.chat("k")
     face.settle(chat.send("hello"))
     with pytest.raises(ContextOverflow) as caught:
-        face.settle(chat.send("who?", context=[ONE] * 40))
+        face.settle(chat.send("who?", passages=[ONE] * 40))
     assert (caught.value.available or 0) <= 150
     assert (caught.value.needed or 0) > 40 * 8
     assert len(face.settle(chat.messages(passages=True))) == 2
     assert len(server.requests) == 1
-    reply = face.settle(chat.send("who?", context=[ONE] * 5))
+    reply = face.settle(chat.send("who?", passages=[ONE] * 5))
     assert reply.context.tokens <= 150
 
 
@@ -74,6 +74,6 @@ def test_the_history_makes_room_for_passages(face: Face, database: str, server: 
     for number in range(5):
         face.settle(chat.send(f"turn {number}"))
     assert len(_sent(server)) > 5
-    face.settle(chat.send("who?", context=[ONE] * 5))
+    face.settle(chat.send("who?", passages=[ONE] * 5))
     assert _sent(server)[-6:] == [*([ONE] * 5), "who?"]
     assert len(_sent(server)) < 6 + 6

@@ -42,7 +42,7 @@ def test_passages_come_right_before_their_question(face: Face, kit: Any, server:
     """They are user messages between the history and the question, in the order given."""
     chat = kit.chat("k", developer_prompt="Be brief.")
     face.settle(chat.send("hello"))
-    face.settle(chat.send("what listens there?", context=[ONE, TWO]))
+    face.settle(chat.send("what listens there?", passages=[ONE, TWO]))
     messages = server.requests[-1].body["messages"]
     assert [each["role"] for each in messages] == ["system", "user", "assistant", "user", "user", "user"]
     assert _sent(server)[1:] == ["hello", "echo: hello", ONE, TWO, "what listens there?"]
@@ -52,7 +52,7 @@ def test_passages_are_rows_of_their_own(face: Face, kit: Any, database: str) -> 
     """Each is a message of its turn on the path before the question, counted; the path's tokens and its run go on without."""
     chat = kit.chat("k")
     face.settle(chat.send("hello"))
-    reply = face.settle(chat.send("what?", context=[ONE, TWO]))
+    reply = face.settle(chat.send("what?", passages=[ONE, TWO]))
     rows = _rows(
         database,
         "SELECT seq, parent_seq, run_start_seq, role, status, content, tokens, path_tokens, turn_id, salt"
@@ -76,7 +76,7 @@ def test_passages_are_rows_of_their_own(face: Face, kit: Any, database: str) -> 
 def test_the_chain_covers_passages(face: Face, kit: Any, database: str) -> None:
     """A conversation with passages verifies, and a passage that was altered shows."""
     chat = kit.chat("k")
-    face.settle(chat.send("what?", context=[ONE]))
+    face.settle(chat.send("what?", passages=[ONE]))
     assert face.settle(chat.verify()).rows == 4
     engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
@@ -91,7 +91,7 @@ def test_later_turns_are_as_if_passages_had_never_been(face: Face, kit: Any, ser
     chat, plain = kit.chat("k"), kit.chat("plain")
     for number in range(4):
         face.settle(plain.send(f"turn {number}"))
-        face.settle(chat.send(f"turn {number}", context=[f"{ONE} {number}"]))
+        face.settle(chat.send(f"turn {number}", passages=[f"{ONE} {number}"]))
     theirs = [_sent(server, index) for index in range(0, 8, 2)]
     ours = [_sent(server, index) for index in range(1, 8, 2)]
     for number in range(4):
@@ -106,7 +106,7 @@ def test_passages_do_not_move_the_window(face: Face, database: str, server: Loop
     kit = face.kit(database, model="m", base_url=server.url, budget=budget)
     chat, plain = kit.chat("k"), kit.chat("plain")
     face.settle(plain.send("turn 0"))
-    face.settle(chat.send("turn 0", context=[ONE] * size))
+    face.settle(chat.send("turn 0", passages=[ONE] * size))
     starts = set()
     for number in range(1, 40):
         starts.add(face.settle(plain.send(f"turn {number}")).context.dropped_tokens)
@@ -129,8 +129,8 @@ def test_a_strategy_never_sees_passages(face: Face, database: str, server: Loopb
 
     kit = face.kit(database, model="m", base_url=server.url, strategy=Recording())
     chat = kit.chat("k")
-    face.settle(chat.send("first", context=[ONE]))
-    reply = face.settle(chat.send("second", context=[ONE, TWO]))
+    face.settle(chat.send("first", passages=[ONE]))
+    reply = face.settle(chat.send("second", passages=[ONE, TWO]))
     assert [item.shape["content"] for item in views[-1].items] == ["first", "echo: first", "second"]
     assert views[-1].turns == [0, 2]
     passages = [part.tokens for part in reply.context.parts if part.rule == "passage for this turn"]
@@ -142,7 +142,7 @@ def test_last_turns_counts_turns_not_passages(face: Face, database: str, server:
     """`LastTurns(4)` with twenty passages a turn still reads and sends four turns."""
     kit = face.kit(database, model="m", base_url=server.url, strategy=LastTurns(4))
     for number in range(8):
-        face.settle(kit.chat("k").send(f"turn {number}", context=[f"{ONE} {each}" for each in range(20)]))
+        face.settle(kit.chat("k").send(f"turn {number}", passages=[f"{ONE} {each}" for each in range(20)]))
     talk = [text for number in (4, 5, 6) for text in (f"turn {number}", f"echo: turn {number}")]
     assert _sent(server) == [*talk, *(f"{ONE} {each}" for each in range(20)), "turn 7"]
 
@@ -153,7 +153,7 @@ def test_the_window_is_as_long_with_passages_behind_it(face: Face, database: str
     kit = face.kit(database, model="m", base_url=server.url, budget=budget)
     chat = kit.chat("k")
     for number in range(12):
-        face.settle(chat.send(f"turn {number}", context=[ONE * 4] * 5))
+        face.settle(chat.send(f"turn {number}", passages=[ONE * 4] * 5))
     other = face.kit(database, model="other", base_url=server.url, budget=budget)
     face.settle(other.chat("k").send("and now?"))
     assert len(_sent(server)) == 25
@@ -162,8 +162,8 @@ def test_the_window_is_as_long_with_passages_behind_it(face: Face, database: str
 def test_the_report_and_the_manifest_name_passages(face: Face, kit: Any, database: str) -> None:
     """The report lists each as a message with its tokens and its rule, and counts it; the manifest's window holds its seq."""
     chat = kit.chat("k")
-    face.settle(chat.send("hello", context=[ONE]))
-    reply = face.settle(chat.send("what?", context=[ONE, TWO]))
+    face.settle(chat.send("hello", passages=[ONE]))
+    reply = face.settle(chat.send("what?", passages=[ONE, TWO]))
     parts = {part.key: part for part in reply.context.parts if part.kind == "message"}
     assert list(parts) == [2, 3, 4, 5, 6]
     assert [parts[key].rule for key in (4, 5, 6)] == ["passage for this turn"] * 2 + [""]
@@ -174,17 +174,17 @@ def test_the_report_and_the_manifest_name_passages(face: Face, kit: Any, databas
 
 
 def test_context_shows_what_send_would_send(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """`context(text, context=...)` is the array that is then sent; afterwards the turn's window still shows its passages."""
+    """`context(text, passages=...)` is the array that is then sent; afterwards the turn's window still shows its passages."""
     chat = kit.chat("k")
-    face.settle(chat.send("hello", context=["old"]))
-    shown = face.settle(chat.context("what?", context=[ONE, TWO]))
-    reply = face.settle(chat.send("what?", context=[ONE, TWO]))
+    face.settle(chat.send("hello", passages=["old"]))
+    shown = face.settle(chat.context("what?", passages=[ONE, TWO]))
+    reply = face.settle(chat.send("what?", passages=[ONE, TWO]))
     assert shown.messages == server.requests[-1].body["messages"]
     assert shown.report.model_copy(update={"last_call": None}) == reply.context
     after = [each["content"] for each in face.settle(chat.context()).messages]
     assert after == ["hello", "echo: hello", ONE, TWO, "what?", "echo: what?"]
     with pytest.raises(InvalidInput, match="context"):
-        face.settle(chat.context(context=[ONE]))
+        face.settle(chat.context(passages=[ONE]))
 
 
 def test_passages_stay_through_tool_rounds(face: Face, kit: Any, server: LoopbackServer) -> None:
@@ -196,7 +196,7 @@ def test_passages_stay_through_tool_rounds(face: Face, kit: Any, server: Loopbac
 
     server.script(calls(("c1", "lookup", '{"port": 80}')), completion("nginx it is"))
     chat = kit.chat("k", tools=[lookup])
-    face.settle(chat.send("who?", context=[ONE]))
+    face.settle(chat.send("who?", passages=[ONE]))
     assert _sent(server, 0) == [ONE, "who?"]
     assert _sent(server, 1) == [ONE, "who?", None, "nginx"]
     face.settle(chat.send("thanks"))
@@ -208,7 +208,7 @@ def test_passages_stay_through_retries(face: Face, database: str, server: Loopba
     """A call made again is the same call."""
     kit = face.kit(database, model="m", base_url=server.url, retry=Retry(attempts=2, initial_s=0))
     server.script(failure(500))
-    face.settle(kit.chat("k").send("who?", context=[ONE]))
+    face.settle(kit.chat("k").send("who?", passages=[ONE]))
     assert server.requests[0].raw == server.requests[1].raw
 
 
@@ -216,14 +216,14 @@ def test_passages_stay_through_retries(face: Face, database: str, server: Loopba
 def test_resume_sends_passages_again(face: Face, kit: Any, server: LoopbackServer, later: bool) -> None:
     """A failed turn is asked again with its own passages, none twice, also when another turn came after it."""
     chat = kit.chat("k")
-    face.settle(chat.send("hello", context=["old"]))
+    face.settle(chat.send("hello", passages=["old"]))
     server.script(failure(500))
     with pytest.raises(ServerFailed):
-        face.settle(chat.send("who?", context=[ONE, TWO], retry=ONCE, idempotency_key="1"))
+        face.settle(chat.send("who?", passages=[ONE, TWO], retry=ONCE, idempotency_key="1"))
     if later:
-        face.settle(chat.send("never mind", context=["newer"]))
+        face.settle(chat.send("never mind", passages=["newer"]))
         assert _sent(server) == ["hello", "echo: hello", "who?", "newer", "never mind"]
-        reply = face.settle(chat.send("who?", context=[ONE, TWO], retry=ONCE, idempotency_key="1"))
+        reply = face.settle(chat.send("who?", passages=[ONE, TWO], retry=ONCE, idempotency_key="1"))
     else:
         reply = face.settle(chat.resume())
     assert reply.text == "echo: who?"
@@ -244,7 +244,7 @@ def test_resume_sends_however_many_passages(
     passages = [f"passage {number}" for number in range(70)]
     server.script(failure(500))
     with pytest.raises(ServerFailed):
-        face.settle(chat.send("who?", context=passages, retry=ONCE))
+        face.settle(chat.send("who?", passages=passages, retry=ONCE))
     face.settle(chat.resume())
     assert _sent(server)[-71:] == [*passages, "who?"]
     assert _sent(server, -1) == _sent(server, -2)
@@ -255,7 +255,7 @@ def test_a_stream_has_passages_too(face: Face, kit: Any, server: LoopbackServer)
     """A stream that was left is resumed with its passages; what a follower hears is the reply alone."""
     server.script(stream(["Well, ", "it ", "is"], pause_s=0.05))
     chat = kit.chat("k")
-    face.take(chat.stream("who?", context=[ONE]), 2)
+    face.take(chat.stream("who?", passages=[ONE]), 2)
     assert _sent(server) == [ONE, "who?"]
     face.settle(chat.resume())
     assert _sent(server) == [ONE, "who?"]
@@ -266,13 +266,13 @@ def test_a_stream_has_passages_too(face: Face, kit: Any, server: LoopbackServer)
 def test_a_repeat_comes_back_to_its_passages(face: Face, kit: Any, server: LoopbackServer) -> None:
     """The same send has the stored reply; with other passages, or none, it is another request under the same key."""
     chat = kit.chat("k")
-    first = face.settle(chat.send("who?", context=[ONE], idempotency_key="1"))
-    again = face.settle(chat.send("who?", context=(ONE,), idempotency_key="1"))
+    first = face.settle(chat.send("who?", passages=[ONE], idempotency_key="1"))
+    again = face.settle(chat.send("who?", passages=(ONE,), idempotency_key="1"))
     assert again.message.id == first.message.id
     assert len(server.requests) == 1
     for other in ([TWO], [ONE, ONE], []):
         with pytest.raises(IdempotencyConflict):
-            face.settle(chat.send("who?", context=other, idempotency_key="1"))
+            face.settle(chat.send("who?", passages=other, idempotency_key="1"))
     assert face.settle(chat.verify()).rows == 4
 
 
@@ -282,9 +282,9 @@ def test_profiles_that_alternate_merge_passages_with_the_question(
     """Where roles must alternate, passages and question are one user message, also as the first of the array."""
     kit = face.kit(database, model="m", base_url=server.url, profile=Profile(alternate=True))
     chat = kit.chat("k")
-    face.settle(chat.send("hello", context=[ONE, TWO]))
+    face.settle(chat.send("hello", passages=[ONE, TWO]))
     assert _sent(server) == [f"{ONE}\n\n{TWO}\n\nhello"]
-    face.settle(chat.send("and?", context=[TWO]))
+    face.settle(chat.send("and?", passages=[TWO]))
     assert _sent(server)[0::2] == ["hello", f"{TWO}\n\nand?"]
 
 
@@ -292,7 +292,7 @@ def test_messages_are_the_talk_without_passages(face: Face, kit: Any) -> None:
     """The listing and its pages hold the talk, `limit` messages of it; `passages=True` lists them in their place."""
     chat = kit.chat("k")
     for number in range(6):
-        face.settle(chat.send(f"turn {number}", context=[f"{number}.{each}" for each in range(9)]))
+        face.settle(chat.send(f"turn {number}", passages=[f"{number}.{each}" for each in range(9)]))
     talk = [text for number in range(6) for text in (f"turn {number}", f"echo: turn {number}")]
     assert _texts(face.settle(chat.messages())) == talk
     assert _texts(face.settle(chat.messages(limit=7))) == talk[-7:]
@@ -310,7 +310,7 @@ def test_messages_are_the_talk_without_passages(face: Face, kit: Any) -> None:
 def test_turns_are_paged_over_passages(face: Face, kit: Any) -> None:
     """`turns(before=...)` goes on with the turn before, whatever lies between the two."""
     chat = kit.chat("k")
-    ids = [face.settle(chat.send(f"turn {number}", context=[ONE, TWO])).turn_id for number in range(4)]
+    ids = [face.settle(chat.send(f"turn {number}", passages=[ONE, TWO])).turn_id for number in range(4)]
     assert [turn.id for turn in face.settle(chat.turns())] == ids
     assert [turn.id for turn in face.settle(chat.turns(limit=2, before=ids[3]))] == ids[1:3]
     assert [turn.id for turn in face.settle(chat.turns(limit=2, before=ids[1]))] == ids[:1]
@@ -320,7 +320,7 @@ def test_turns_are_paged_over_passages(face: Face, kit: Any) -> None:
 def test_a_passage_cannot_be_pinned(face: Face, kit: Any) -> None:
     """A pin would send it with later turns."""
     chat = kit.chat("k")
-    face.settle(chat.send("who?", context=[ONE]))
+    face.settle(chat.send("who?", passages=[ONE]))
     with pytest.raises(InvalidInput, match="passage"):
         face.settle(chat.pin(1))
 
@@ -328,7 +328,7 @@ def test_a_passage_cannot_be_pinned(face: Face, kit: Any) -> None:
 def test_show_prints_the_talk(sqlite_file: str, server: LoopbackServer) -> None:
     """`convokit show` prints no passage, and does not say that earlier messages are left out when only passages are."""
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
-        kit.chat("k").send("who?", context=[ONE])
+        kit.chat("k").send("who?", passages=[ONE])
     shown = CliRunner().invoke(app, ["show", "k"], env={"CONVOKIT_DATABASE_URL": sqlite_file})
     assert shown.exit_code == 0
     assert "who?" in shown.stdout

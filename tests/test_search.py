@@ -179,7 +179,7 @@ def test_questions_of_failed_calls_and_refusals_are_found(face: Face, kit: Any, 
     with pytest.raises(Exception, match="400"):
         face.settle(kit.chat("k", developer_prompt="指示だけ").send("失敗した質問"))
     server.script(completion(None, refusal="お断りします"))
-    face.settle(kit.chat("k").send("断られる質問", context=["資料だけの段落"]))
+    face.settle(kit.chat("k").send("断られる質問", passages=["資料だけの段落"]))
     assert len(face.settle(kit.search("失敗した質問"))) == 1
     assert [hit.message.role for hit in face.settle(kit.search("お断り"))] == ["assistant"]
     assert len(face.settle(kit.search("段落"))) == len(face.settle(kit.search("指示"))) == 0

@@ -52,7 +52,7 @@ def other(face: Face, files: Files, server: LoopbackServer) -> Any:
 def fill(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Write conversations with all that rows may hold: parts, tools, failures, passages, pins, settings, Japanese."""
     chat = kit.chat("k", subject="人", title="題", metadata={"a": 1}, developer_prompt="日本語で。", temperature=0.5)
-    face.settle(chat.send("こんにちは", context=["retrieved"], idempotency_key="once"))
+    face.settle(chat.send("こんにちは", passages=["retrieved"], idempotency_key="once"))
     face.settle(chat.edit(2, "今日は"))
     face.settle(chat.regenerate())
     face.settle(face.settle(chat.fork(2, name="beside")).send("on a branch"))
@@ -118,7 +118,7 @@ def test_a_restored_conversation_goes_on(
     into(face, restored, out(face, kit))
     chat = restored.chat("k")
     sent = len(server.requests)
-    first = face.settle(chat.send("こんにちは", context=["retrieved"], idempotency_key="once"))
+    first = face.settle(chat.send("こんにちは", passages=["retrieved"], idempotency_key="once"))
     assert (first.text, len(server.requests)) == ("echo: こんにちは", sent)
     face.settle(chat.send("go on"))
     body = server.requests[-1].body

@@ -48,7 +48,7 @@ def trained(face: Face, kit: Any) -> list[Any]:
 def test_training_data_holds_complete_turns_alone(face: Face, kit: Any, server: LoopbackServer) -> None:
     """A turn whose reply failed, broke off or is missing is not in it, nor what was retrieved; tools and prompt are."""
     chat = kit.chat("k", developer_prompt="日本語で。")
-    face.settle(chat.send("一", context=["retrieved"]))
+    face.settle(chat.send("一", passages=["retrieved"]))
     server.script(failure(400, "no"))
     with pytest.raises(Rejected):
         face.settle(chat.send("fails"))

@@ -1,4 +1,4 @@
-"""Where in the tree of messages something is to happen: found, and checked, before anything is written."""
+"""Resolve and validate the message that a turn, branch or edit starts from."""
 
 from __future__ import annotations
 
@@ -15,62 +15,60 @@ from convokit.domain.turn import TurnRow
 from convokit.errors import InvalidInput, NotFound, Redacted
 from convokit.store import branches, conversations, messages, turns
 
+MessageLike = Message | str | int
+"""A message, its id or its seq."""
+
 
 @dataclass(frozen=True, slots=True)
 class TurnAnchor:
-    """Where a turn begins that does not simply follow its branch's head."""
+    """The message that a turn starts from, where that is not simply the branch head."""
 
     seq: int
-    """What it follows; 0 where it begins the conversation anew."""
-    again: bool = False
-    """Whether that is its question, which is there already."""
+    """The message that the turn follows; 0 is before the first message."""
+    is_question: bool = False
+    """Whether that message is the question itself, which is stored already."""
     head: int | None = None
-    """The head for which this was decided, where another one would make it another place."""
+    """The branch head that this anchor was found for, where another head would give another anchor."""
 
 
 @dataclass(frozen=True, slots=True)
 class BranchEnd:
-    """What a branch ends with: the turn to come back to, or else the place of a question that has no reply here."""
+    """The end of a branch: the turn to return to, or else the anchor of a question that has no reply here."""
 
     turn: TurnRow | None
-    place: TurnAnchor | None = None
+    anchor: TurnAnchor | None = None
 
 
-def resolve_seq_flow(scope: KitState, target: ChatRef, given: Message | str | int) -> Flow[int]:
-    """Return the seq of a message, its id or its seq. Raises: InvalidInput for one of another conversation."""
-    conversation_id = yield from identify_flow(scope, target)
-    return parse_message_seq(conversation_id, given.id if isinstance(given, Message) else given)
-
-
-def is_question(row: MessageRow) -> bool:
-    """Whether a message is what a turn answers."""
-    return row.role == USER and row.status != SUMMARY and not row.is_passage
+def resolve_seq_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow[int]:
+    """Return the seq of a message. Raises: InvalidInput for a message of another conversation."""
+    conversation_id = yield from identify_flow(kit, chat)
+    return parse_message_seq(conversation_id, message.id if isinstance(message, Message) else message)
 
 
 def find_anchor_message(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow:
-    """Return a message a path can end with. Raises: NotFound, InvalidInput."""
+    """Return a message that a path can end with. Raises: NotFound, InvalidInput."""
     row = messages.find(connection, conversation_id, seq)
     if row is None:
         raise NotFound("message", seq)
     if row.is_passage and row.status == "redacted":
-        raise InvalidInput(
-            "message", f"message {seq} was a passage or a summary and is emptied: name a message of a path"
-        )
+        problem = f"message {seq} was a passage or a summary and is erased; pass a message of a path"
+        raise InvalidInput("message", problem)
     if row.is_passage:
-        raise InvalidInput("message", f"message {seq} is a passage, which is no place of its own: name its question")
+        raise InvalidInput("message", f"message {seq} is a retrieved passage; pass the question it belongs to")
     if row.status == SUMMARY:
-        raise InvalidInput("message", f"message {seq} is a summary, which lies on no path: name what it stands for")
+        problem = f"message {seq} is a summary and not part of a branch; pass one of the messages it summarizes"
+        raise InvalidInput("message", problem)
     return row
 
 
 def find_edit_anchor(connection: Connection, tenant: str, conversation_id: UUID, seq: int) -> TurnAnchor | None:
-    """Return the place that a question lies in: what it follows, without the passages that came with it."""
+    """Return the anchor of an edited question: the message that the question and its passages follow."""
     if conversations.find(connection, tenant, conversation_id) is None:
         return None
     row = find_anchor_message(connection, conversation_id, seq)
     if row.role != USER:
-        raise InvalidInput("message", f"message {seq} is no question: edit takes one, regenerate makes another reply")
-    _refuse_redacted(conversation_id, row)
+        raise InvalidInput("message", f"message {seq} is not a question; use regenerate for another reply")
+    _raise_if_redacted(conversation_id, row)
     parent = find_seq_before_passages(connection, conversation_id, row)
     return TurnAnchor(0 if parent is None else parent)
 
@@ -78,80 +76,81 @@ def find_edit_anchor(connection: Connection, tenant: str, conversation_id: UUID,
 def find_question_anchor(
     connection: Connection, tenant: str, conversation_id: UUID, branch: int, seq: int | None
 ) -> TurnAnchor | None:
-    """Return the place of the question that a message belongs to; with None, of the branch's last one."""
+    """Return the anchor of the question that a message belongs to; with `seq` None, of the branch's last question."""
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
     head = branches.read_head(connection, row, branch) if seq is None else None
     at = head if seq is None else find_anchor_message(connection, conversation_id, seq).seq
-    question = _question(connection, conversation_id, at)
+    question = _find_question(connection, conversation_id, at)
     if question is None:
         raise InvalidInput("message", "there is no question before it that could be answered again")
-    _refuse_redacted(conversation_id, question)
-    return TurnAnchor(question.seq, again=True, head=head)
+    _raise_if_redacted(conversation_id, question)
+    return TurnAnchor(question.seq, is_question=True, head=head)
 
 
 def find_branch_end(connection: Connection, tenant: str, conversation_id: UUID, branch: int) -> BranchEnd | None:
-    """Return what a branch ends with, None where there is no conversation or nothing in it."""
+    """Return the end of a branch; None if the conversation does not exist or has no message."""
     row = conversations.find(connection, tenant, conversation_id)
     head = None if row is None else branches.read_head(connection, row, branch)
     end = None if head is None else messages.find(connection, conversation_id, head)
     if end is None:
         return None
-    held = turns.find_open(connection, conversation_id, branch)
-    if held is not None:
-        return BranchEnd(turns.find(connection, conversation_id, held.id))
-    turn = _turn_of(connection, conversation_id, branch, end)
-    own = turn is not None and turn.branch == branch and turn.state != "completed"
-    if own or _is_whole(end, turn):
+    open_turn = turns.find_open(connection, conversation_id, branch)
+    if open_turn is not None:
+        return BranchEnd(turns.find(connection, conversation_id, open_turn.id))
+    turn = _find_turn(connection, conversation_id, branch, end)
+    is_resumable = turn is not None and turn.branch == branch and turn.state != "completed"
+    if is_resumable or _is_whole_reply(end, turn):
         return BranchEnd(turn)
-    broken = end.status in ("partial", "late")
-    question = _question(connection, conversation_id, end.parent_seq if broken else end.seq, most=1)
+    is_broken = end.status in ("partial", "late")
+    question = _find_question(connection, conversation_id, end.parent_seq if is_broken else end.seq, only_last=True)
     if question is None:
         return BranchEnd(None)
-    _refuse_redacted(conversation_id, question)
-    return BranchEnd(None, TurnAnchor(question.seq, again=True, head=head))
+    _raise_if_redacted(conversation_id, question)
+    return BranchEnd(None, TurnAnchor(question.seq, is_question=True, head=head))
 
 
-def _is_whole(end: MessageRow, turn: TurnRow | None) -> bool:
-    """Whether a path ends with a reply that nothing is missing from."""
+def _is_whole_reply(end: MessageRow, turn: TurnRow | None) -> bool:
+    """Return whether a path ends with a complete reply."""
     if turn is not None and turn.reply_seq == end.seq:
         return turn.state == "completed"
     return end.role == ASSISTANT and end.status in ("complete", "redacted") and end.tool_calls is None
 
 
-def _turn_of(connection: Connection, conversation_id: UUID, branch: int, end: MessageRow) -> TurnRow | None:
-    """Return the turn of a path's last message: for a question, the last one of the branch that was to answer it."""
-    if is_question(end):
-        again = turns.find_regenerations(connection, conversation_id, branch, [end.seq]).get(end.seq)
-        if again is not None:
-            return again
+def _find_turn(connection: Connection, conversation_id: UUID, branch: int, end: MessageRow) -> TurnRow | None:
+    """Return the turn of a path's last message: for a question, the branch's newest turn that answers it."""
+    if end.is_question:
+        regenerations = turns.find_regenerations(connection, conversation_id, branch, [end.seq])
+        if end.seq in regenerations:
+            return regenerations[end.seq]
     return None if end.turn_id is None else turns.find(connection, conversation_id, end.turn_id)
 
 
-def _question(
-    connection: Connection, conversation_id: UUID, at: int | None, most: int | None = None
+def _find_question(
+    connection: Connection, conversation_id: UUID, at: int | None, *, only_last: bool = False
 ) -> MessageRow | None:
-    """Return the last question of the path to a message; with `most`, only if it is among the last so many."""
+    """Return the last question of the path to `at`; with `only_last`, only if the path ends with it."""
 
-    def enough(rows: list[MessageRow]) -> int:
-        return 0 if most is not None or any(map(is_question, rows)) else len(rows)
+    def rows_needed(rows: list[MessageRow]) -> int:
+        return 0 if only_last or any(row.is_question for row in rows) else len(rows)
 
-    rows = messages.read_backwards(connection, conversation_id, at, enough).rows[-(most or 0) :]
-    return next(filter(is_question, reversed(rows)), None)
+    rows = messages.read_backwards(connection, conversation_id, at, rows_needed).rows
+    rows = rows[-1:] if only_last else rows
+    return next((row for row in reversed(rows) if row.is_question), None)
 
 
 def find_seq_before_passages(connection: Connection, conversation_id: UUID, row: MessageRow) -> int | None:
-    """Return the seq of what a question and its passages follow."""
+    """Return the seq of the message that a question and its passages follow."""
 
-    def enough(rows: list[MessageRow]) -> int:
+    def rows_needed(rows: list[MessageRow]) -> int:
         return len(rows) if rows[-1].is_passage else 0
 
-    rows = messages.read_backwards(connection, conversation_id, row.parent_seq, enough).rows
+    rows = messages.read_backwards(connection, conversation_id, row.parent_seq, rows_needed).rows
     before = next((each for each in reversed(rows) if not each.is_passage), None)
     return None if before is None else before.seq
 
 
-def _refuse_redacted(conversation_id: UUID, row: MessageRow) -> None:
+def _raise_if_redacted(conversation_id: UUID, row: MessageRow) -> None:
     if row.status == "redacted":
         raise Redacted(conversation_id, f"message {row.seq}")

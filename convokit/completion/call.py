@@ -1,12 +1,12 @@
-"""One API call of a turn, and the calls made again after it failed.
+"""Make one API call of a turn, and repeat it as the retry policy allows.
 
-Every call has its row before its first byte is sent, and nothing is called again once a piece of the reply was handed out. A
-reply on its way is stored as it comes, about once a second or every 4 KiB.
-"""
+The row of a call is committed before its first byte is sent. Nothing is called again once a chunk of the reply was
+handed out. A streamed reply is stored as it comes, about once a second or every 4,096 characters."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -22,319 +22,317 @@ from convokit.completion.effects import (
     Sleep,
     write_once_flow,
 )
-from convokit.completion.manifest import body_digest
-from convokit.completion.prepare import PreparedRequest, adapted_to
+from convokit.completion.manifest import digest_body
+from convokit.completion.prepare import PreparedRequest, adapt_request
 from convokit.completion.state import KitState
-from convokit.completion.write_once import SAVE_S, sure
+from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.events import Retrying
+from convokit.domain.events import Retrying, StreamEvent
 from convokit.domain.message import MessageRow
 from convokit.domain.reply import Usage
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import CallRow
 from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, TimedOut
-from convokit.store import committed, turn_changes, turn_writes
+from convokit.store.turn_end import TurnUpdate, save_chunk
+from convokit.store.turn_start import Written
 from convokit.wire import errors, headers
 from convokit.wire.response import ReplyReader
 
 log = logging.getLogger(__name__)
 LEASE_MARGIN_S = 10.0
-PIECE_S = 1.0
-PIECE_CHARS = 4096
+CHUNK_S = 1.0
+CHUNK_CHARS = 4096
 _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_S = 10.0
 
 
-class LeaseLost(Exception):  # not a user's error: `stored.ended` says what became of the turn
-    """The turn is no longer ours, so its reply is not ours to save."""
+class LeaseLost(Exception):  # never reaches a user: `turn.py` finds out what became of the turn
+    """Another worker closed the turn. Its reply must not be saved as the turn's."""
 
 
 @dataclass(slots=True, repr=False)
 class ActiveCall:
-    """A call that is running: what is stored of it, and what came of it so far."""
+    """A call in progress: its request, its row, and the reply so far."""
 
-    prepared: PreparedRequest
+    request: PreparedRequest
     conversation: ConversationRow
     row: CallRow
     branch: int
     parent: MessageRow
-    """What the reply follows: the question, or the last tool result."""
+    """The message that the reply follows: the question, or the last tool result."""
     epoch: int
     deadline: float
     stream: bool
     reader: ReplyReader | None = None
     head: ResponseHead | None = None
     first_token_at: int | None = None
-    pieces: int = 0
+    chunks: int = 0
     stored_chars: int = 0
     stored_at: float = 0.0
     content_at: float = 0.0
     key: str | None = None
-    """The API key of this very call: keys rotate."""
+    """The API key of this call: keys rotate."""
     moves_head: bool = True
     recorded: bool = False
-    """Whether this call's outcome is on record already: a tool round is between two calls."""
+    """Whether the outcome of this call is stored already: a tool round runs between two calls."""
     spent: list[Usage] = field(default_factory=list)
-    """What the calls before this one used, in the same turn."""
-    made: int = 1
-    """How many calls the turn has made, this one included."""
-    unsure: bool = False
-    """Whether a piece may have been stored although its acknowledgement was lost."""
+    """The usage of the turn's calls so far."""
+    attempts: int = 1
+    """The number of calls that the turn has made, this one included."""
+    may_have_stored: bool = False
+    """Whether a chunk may be stored although its acknowledgement was lost."""
 
     @property
     def text(self) -> str:
-        """What came of the reply so far, as it may be stored."""
+        """The reply so far, as it may be stored."""
         return repair_text(self.reader.text) if self.reader is not None else ""
 
-    def without_key(self, text: str) -> str:
-        """Return what a server said without the key that it was sent: some send it back."""
+    def mask_key(self, text: str) -> str:
+        """Return a text of the server without the API key: some servers send it back."""
         return text.replace(self.key, "[key]") if self.key else text
 
+    def advance(self, written: Written | None, request: PreparedRequest, next_call: CallRow) -> None:
+        """Become the next call of the same turn. Raises: LeaseLost if the turn is no longer ours."""
+        if written is None:
+            raise LeaseLost
+        self.conversation, self.request, self.row = written.conversation, request, next_call
+        self.reader, self.head, self.recorded = None, None, False
+        self.stored_chars = self.chunks = 0
+        self.attempts += 1
 
-def make(scope: KitState, call: ActiveCall) -> Flow[None]:
-    """Make the call, again as often as the retry policy allows, until the reply is complete.
 
-    Raises: ModelError or ContextOverflow when it failed for good.
+def call_with_retries_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
+    """Make the call, and repeat it until the reply is complete or the retry policy gives up.
+
+    Raises: ModelError, ContextOverflow, LeaseLost.
     """
     attempt = 1
     while True:
         try:
-            yield from _exchange(scope, call)
+            yield from _exchange_flow(kit, call)
             return
         except (ModelError, ContextOverflow) as error:
             yield CloseResponse()
-            _tell(call, error)
-            following = None if call.first_token_at is not None else adapted_to(scope, call.prepared, error)
-            wait: float | None = 0.0
-            if following is None:
-                wait = _delay_s(scope, call, error, attempt)
+            _complete_error(call, error)
+            adapted = None if call.first_token_at is not None else adapt_request(kit, call.request, error)
+            wait_s: float | None = 0.0
+            if adapted is None:
+                wait_s = _find_delay_s(kit, call, error, attempt)
                 attempt += 1
-            if wait is None:
+            if wait_s is None:
                 raise
-            yield from _record_retry(scope, call, error, following or call.prepared, wait)
-            yield Emit([Retrying(attempt, wait, type(error).__name__)])
-            yield Sleep(wait)
+            yield from _record_retry_flow(kit, call, error, adapted or call.request, wait_s)
+            yield Emit([Retrying(attempt, wait_s, type(error).__name__)])
+            yield Sleep(wait_s)
 
 
-def _tell(call: ActiveCall, error: ModelError | ContextOverflow) -> None:
-    """Add to an error what came of the reply, and take out the key, should the server have sent it back."""
+def _complete_error(call: ActiveCall, error: ModelError | ContextOverflow) -> None:
+    """Add the partial reply to the error, and mask the API key in it."""
     if isinstance(error, ModelError) and not error.partial:
         error.partial = call.text
-    error.args = tuple(call.without_key(str(each)) for each in error.args)
+    error.args = tuple(call.mask_key(str(each)) for each in error.args)
     for name in ("code", "type", "param", "request_id"):
-        said = getattr(error, name, None)
-        if isinstance(said, str):
-            setattr(error, name, call.without_key(said))
+        value = getattr(error, name, None)
+        if isinstance(value, str):
+            setattr(error, name, call.mask_key(value))
 
 
-def _delay_s(scope: KitState, call: ActiveCall, error: Exception, attempt: int) -> float | None:
+def _find_delay_s(kit: KitState, call: ActiveCall, error: Exception, attempt: int) -> float | None:
     if call.first_token_at is not None:
         return None
-    remaining = call.deadline - scope.clock.monotonic()
-    policy = call.prepared.plan.retry
-    return retry.delay_s(error, attempt=attempt, retry=policy, random=scope.clock.random, remaining_s=remaining)
+    return retry.find_delay_s(
+        error,
+        attempt=attempt,
+        retry=call.request.options.retry,
+        random=kit.clock.random,
+        remaining_s=call.deadline - kit.clock.monotonic(),
+    )
 
 
-def _exchange(scope: KitState, call: ActiveCall) -> Flow[None]:
-    plan = call.prepared.plan
-    call.head = yield _open(scope, call)
+def _exchange_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
+    """Send the request and read the whole answer."""
+    timeouts = call.request.options.timeouts
+    call.head = yield _open_request(kit, call)
     assert call.head is not None
-    call.row.first_byte_at = scope.clock.now_us()
+    call.row.first_byte_at = kit.clock.now_us()
     request_id = headers.parse_request_id(call.head.headers)
-    call.row.request_id = None if request_id is None else call.without_key(request_id)
+    call.row.request_id = None if request_id is None else call.mask_key(request_id)
     if not 200 <= call.head.status < 300:
-        raise (yield from _refusal(scope, call, call.head))
+        raise (yield from _read_error_flow(kit, call, call.head))
     content_type = call.head.headers.get("content-type", "")
-    reader = ReplyReader(content_type=content_type, streaming=call.stream, limits=scope.limits)
-    call.reader = reader
-    call.content_at = call.stored_at = scope.clock.monotonic()
+    reader = call.reader = ReplyReader(content_type=content_type, streaming=call.stream, limits=kit.limits)
+    call.content_at = call.stored_at = kit.clock.monotonic()
     while not reader.finished:
-        data = yield ReadBody(_patience(scope, call, plan.timeouts.stall_s))
+        data = yield ReadBody(_read_timeout_s(kit, call, timeouts.stall_s))
         events = reader.feed(data) if data else reader.end()
-        now = scope.clock.monotonic()
+        now = kit.clock.monotonic()
         if reader.content_seen or not call.stream:
             call.content_at = now
         if events and call.stream:
-            yield from _hand_out(scope, call, events, now)
-            call.content_at = max(call.content_at, scope.clock.monotonic())  # a slow reader is not a silent server
+            yield from _emit_and_store_flow(kit, call, events, now)
+            call.content_at = max(call.content_at, kit.clock.monotonic())  # a slow reader is not a silent server
     yield CloseResponse()
-    call.spent.append(reader.completion().usage)
-    for answer in reader.completion().choices[:1]:
-        filtered = errors.error_from_choice(answer, reader.completion())
-        if filtered is not None:
-            raise filtered
+    reply = reader.completion()
+    call.spent.append(reply.usage)
+    for choice in reply.choices[:1]:
+        error = errors.error_from_choice(choice, reply)
+        if error is not None:
+            raise error
 
 
-def _open(scope: KitState, call: ActiveCall) -> OpenRequest:
-    plan, rendered = call.prepared.plan, call.prepared.rendered
-    call.key = scope.api_key()
+def _open_request(kit: KitState, call: ActiveCall) -> OpenRequest:
+    options, rendered = call.request.options, call.request.rendered
+    call.key = kit.api_key()
+    remaining_s = call.deadline - kit.clock.monotonic()
+    if call.stream:  # a plain answer sends its head only when the reply is complete
+        remaining_s = min(remaining_s, options.timeouts.first_byte_s)
     return OpenRequest(
-        url=scope.url,
+        url=kit.url,
         headers=headers.build_headers(
-            plan.profile,
+            options.profile,
             call.key,
             stream=call.stream,
             request_id=str(call.row.turn_id),
             extra=rendered.headers,
         ),
         data=rendered.data,
-        connect_s=plan.timeouts.connect_s,
-        first_byte_s=_first_byte_s(scope, call),
+        connect_s=options.timeouts.connect_s,
+        first_byte_s=max(remaining_s, 0.001),
     )
 
 
-def _first_byte_s(scope: KitState, call: ActiveCall) -> float:
-    """Return how long to wait for the head: a plain answer begins only when it is complete."""
-    remaining = call.deadline - scope.clock.monotonic()
-    if call.stream:
-        remaining = min(remaining, call.prepared.plan.timeouts.first_byte_s)
-    return max(remaining, 0.001)
-
-
-def _patience(scope: KitState, call: ActiveCall, stall_s: float) -> float:
-    """Return how long to wait for the next bytes. Comments keep a connection alive, they are no content."""
-    now = scope.clock.monotonic()
+def _read_timeout_s(kit: KitState, call: ActiveCall, stall_s: float) -> float:
+    """Return how long to wait for the next bytes. SSE comments keep a connection alive, but are no content."""
+    now = kit.clock.monotonic()
     if now >= call.deadline:
         raise TimedOut("the turn took longer than Timeouts.total_s", phase="total", partial=call.text)
-    quiet = now - call.content_at
-    if quiet >= stall_s:
+    silent_s = now - call.content_at
+    if silent_s >= stall_s:
         raise TimedOut(f"no content for {stall_s:g} s (Timeouts.stall_s)", phase="stall", partial=call.text)
-    return min(stall_s - quiet, call.deadline - now)
+    return min(stall_s - silent_s, call.deadline - now)
 
 
-def _hand_out(scope: KitState, call: ActiveCall, events: list[Any], now: float) -> Flow[None]:
-    if call.first_token_at is None:
-        call.first_token_at = scope.clock.now_us()
-    yield Emit(events)
-    assert call.reader is not None
-    fresh = call.reader.text_chars - call.stored_chars
-    if fresh >= PIECE_CHARS or now - call.stored_at >= PIECE_S:  # without text too: reasoning must keep the lease
-        yield from _store_piece(scope, call, now)
-
-
-def _store_piece(scope: KitState, call: ActiveCall, now: float) -> Flow[None]:
-    """Store what came since the last piece. While the database is away the stream goes on; the next piece holds this one."""
-    assert call.reader is not None
-    text = call.reader.text_after(call.stored_chars)
-    call.stored_at = now
-    try:
-        ours = yield from write_once_flow(
-            turn_writes.save_piece,
-            call.conversation.id,
-            call.row,
-            call.epoch,
-            call.pieces + 1,
-            repair_text(text),
-            lease_us=lease_us(call.prepared.plan.timeouts.stall_s),
-            first_token_at=call.first_token_at or scope.clock.now_us(),
-        )
-    except StoreUnavailable as error:
-        log.warning("turn %s: a piece of its reply waits to be stored (%s)", call.row.turn_id, type(error).__name__)
-        call.unsure = True
-        return
-    if not ours:
-        raise LeaseLost
-    call.pieces += bool(text)
-    call.stored_chars += len(text)
-
-
-def silence_s(prepared: PreparedRequest) -> float:
-    """Return the longest silence before a call's first piece: a plain answer is silent until it is complete."""
-    timeouts = prepared.plan.timeouts
-    return timeouts.first_byte_s + timeouts.stall_s if prepared.stream else timeouts.total_s
-
-
-def lease_us(longest_silence_s: float) -> int:
-    """Return a lease that covers the longest silence a call may still have."""
-    return int((longest_silence_s + LEASE_MARGIN_S) * 1_000_000)
-
-
-def _refusal(scope: KitState, call: ActiveCall, head: ResponseHead) -> Flow[ModelError | ContextOverflow]:
+def _read_error_flow(kit: KitState, call: ActiveCall, head: ResponseHead) -> Flow[ModelError | ContextOverflow]:
     body = b""
-    until = min(scope.clock.monotonic() + _ERROR_BODY_S, call.deadline)
-    while len(body) < _ERROR_BODY_BYTES and scope.clock.monotonic() < until:
-        data = yield ReadBody(max(until - scope.clock.monotonic(), 0.001))
+    until = min(kit.clock.monotonic() + _ERROR_BODY_S, call.deadline)
+    while len(body) < _ERROR_BODY_BYTES and kit.clock.monotonic() < until:
+        data = yield ReadBody(max(until - kit.clock.monotonic(), 0.001))
         if not data:
             break
         body += data
     yield CloseResponse()
     secrets = (call.key,) if call.key else ()
     return errors.error_from_response(
-        head.status, head.headers, body, retry_after_now=scope.clock.time(), secrets=secrets
+        head.status, head.headers, body, retry_after_now=kit.clock.time(), secrets=secrets
     )
 
 
-def _record_retry(
-    scope: KitState, call: ActiveCall, error: Exception, prepared: PreparedRequest, wait: float
+def _emit_and_store_flow(kit: KitState, call: ActiveCall, events: Sequence[StreamEvent], now: float) -> Flow[None]:
+    """Hand out events, and store the text of the reply from time to time."""
+    if call.first_token_at is None:
+        call.first_token_at = kit.clock.now_us()
+    yield Emit(events)
+    assert call.reader is not None
+    fresh_chars = call.reader.text_chars - call.stored_chars
+    if fresh_chars >= CHUNK_CHARS or now - call.stored_at >= CHUNK_S:  # without text too: reasoning renews the lease
+        yield from _store_chunk_flow(kit, call, now)
+
+
+def _store_chunk_flow(kit: KitState, call: ActiveCall, now: float) -> Flow[None]:
+    """Store the text since the last chunk. While the database is away the stream goes on; the next chunk holds this
+    text too.
+    """
+    assert call.reader is not None
+    text = call.reader.text_after(call.stored_chars)
+    call.stored_at = now
+    try:
+        is_ours = yield from write_once_flow(
+            save_chunk,
+            call.conversation.id,
+            call.row,
+            call.epoch,
+            call.chunks + 1,
+            repair_text(text),
+            lease_us=lease_us(call.request.options.timeouts.stall_s),
+            first_token_at=call.first_token_at or kit.clock.now_us(),
+        )
+    except StoreUnavailable as error:
+        log.warning("turn %s: a chunk of its reply waits to be stored (%s)", call.row.turn_id, type(error).__name__)
+        call.may_have_stored = True
+        return
+    if not is_ours:
+        raise LeaseLost
+    call.chunks += bool(text)
+    call.stored_chars += len(text)
+
+
+def _record_retry_flow(
+    kit: KitState, call: ActiveCall, error: Exception, request: PreparedRequest, wait_s: float
 ) -> Flow[None]:
-    """Make durable that this call failed and that another follows."""
-    now = scope.clock.now_us()
-    fail(call.row, error, now)
-    following = new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
-    recording = turn_changes.TurnUpdate(
+    """Commit that this call failed and that another one follows."""
+    now = kit.clock.now_us()
+    record_failure(call.row, error, now)
+    next_call = new_call_row(request, call.row.turn_id, now, number=call.row.number + 1)
+    update = TurnUpdate(
         conversation=call.conversation,
         branch=call.branch,
         turn_id=call.row.turn_id,
-        epoch=call.epoch,
-        ended=call.row,
-        following=following,
-        prompts=prepared.manifest.prompts,
-        moves_head=call.moves_head,
-        lease_us=lease_us(wait + silence_s(prepared)),
         at=now,
+        rows=[],
+        call=call.row,
+        moves_head=call.moves_head,
+        epoch=call.epoch,
+        lease_us=lease_us(wait_s + longest_silence_s(request)),
+        next_call=next_call,
+        prompts=request.record.prompts,
     )
-    follow(call, (yield from record(scope, recording)), prepared, following)
+    written = yield from write_step_flow(kit, update, patience_s=SAVE_S)
+    call.advance(written, request, next_call)
 
 
-def record(scope: KitState, recording: turn_changes.TurnUpdate) -> Flow[turn_changes.Written | None]:
-    """Write what happened in the turn; None when it is no longer ours."""
-    return (yield from sure(scope, turn_writes.record, committed.recorded, recording, patience_s=SAVE_S))
+def longest_silence_s(request: PreparedRequest) -> float:
+    """Return the longest silence before a call's first chunk: a plain answer is silent until it is complete."""
+    timeouts = request.options.timeouts
+    return timeouts.first_byte_s + timeouts.stall_s if request.stream else timeouts.total_s
 
 
-def follow(
-    call: ActiveCall, recorded: turn_changes.Written | None, prepared: PreparedRequest, following: CallRow
-) -> None:
-    """Turn to the next call of the same turn. Raises: Fenced when the turn is no longer ours."""
-    if recorded is None:
-        raise LeaseLost
-    call.conversation, call.prepared, call.row = recorded.conversation, prepared, following
-    call.reader, call.head, call.recorded = None, None, False
-    call.stored_chars = call.pieces = 0
-    call.made += 1
+def lease_us(longest_silence_s: float) -> int:
+    """Return a lease that covers the longest silence that a call may still have."""
+    return int((longest_silence_s + LEASE_MARGIN_S) * 1_000_000)
 
 
-def fail(row: CallRow, error: Exception, now: int) -> None:
-    """Write into the row how the call failed. No text of anyone's is kept in it."""
+def new_call_row(request: PreparedRequest, turn_id: UUID, now: int, *, number: int = 1) -> CallRow:
+    """Return the row of a call that is about to be made. Its prompt is estimated, in case its worker dies before it ends."""
+    salt, digest = digest_body(request.rendered)
+    return CallRow(
+        turn_id=turn_id,
+        number=number,
+        state="sending",
+        manifest=request.record.manifest.to_json(),
+        body_salt=salt,
+        body_digest=digest,
+        requested_model=request.options.model,
+        provider=request.options.provider,
+        started_at=now,
+        prompt_tokens=request.context.report.tokens,
+        usage_source="estimated",
+    )
+
+
+def record_failure(row: CallRow, error: Exception, now: int) -> None:
+    """Write into the row how the call failed. No text of a user or model is kept in it."""
     row.state, row.usage_source, row.prompt_tokens = "error", "absent", None
-    row.error = dump_json(describe(error))
+    row.error = dump_json(describe_error(error))
     row.ended_at = now
     row.salt = hashchain.new_salt()
 
 
-def describe(error: Exception) -> dict[str, Any]:
-    """Return an error's facts for the record: no message text but the error's own sentence."""
+def describe_error(error: Exception) -> dict[str, Any]:
+    """Return an error's facts for the record: its own message, and no text of a user or model."""
     facts: dict[str, Any] = {"type": type(error).__name__, "message": repair_text(str(error))[:500]}
     for name in ("status", "code", "param", "phase", "request_id"):
         value = getattr(error, name, None)
         if value is not None:
             facts[name] = repair_text(value)[:200] if isinstance(value, str) else value
     return facts
-
-
-def new_row(prepared: PreparedRequest, turn_id: UUID, now: int, *, number: int = 1) -> CallRow:
-    """Return the row of a call that is about to be made. Its prompt is estimated, in case its worker dies before it ends."""
-    salt, digest = body_digest(prepared.rendered)
-    return CallRow(
-        turn_id=turn_id,
-        number=number,
-        state="sending",
-        manifest=prepared.manifest.text,
-        body_salt=salt,
-        body_digest=digest,
-        requested_model=prepared.plan.model,
-        provider=prepared.plan.provider,
-        started_at=now,
-        prompt_tokens=prepared.context.report.tokens,
-        usage_source="estimated",
-    )

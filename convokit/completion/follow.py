@@ -1,8 +1,7 @@
-"""Turns seen from outside: which there are, attaching to one that is running anywhere, cancelling it from anywhere.
+"""Follow a turn that any process runs.
 
-The database alone is the meeting point. A running turn stores what comes of its reply about once a second, so a reader in any
-process, on any host, gets what it missed and then what comes, a little behind; and whoever holds the turn learns at its next
-piece that it was cancelled.
+The database is the meeting point. A running turn stores its reply about once a second. So a reader in any process, on any host,
+gets the text that it missed and then the text that comes, a little later (ADR 0018).
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Emit, Flow, Sleep, read_flow
 from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
-from convokit.completion.result import ended, stored_reply
-from convokit.completion.state import ChatRef, KitState
-from convokit.completion.turns import find_conversation_flow, read_turns_page
+from convokit.completion.result import end_error, read_reply
+from convokit.completion.state import ChatRef, KitState, find_conversation_flow
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Started, TextDelta
 from convokit.domain.ids import parse_id
@@ -24,115 +22,123 @@ from convokit.domain.message import ASSISTANT, MessageRow
 from convokit.domain.turn import OpenTurn, Reply, TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import chunks, messages, turns
+from convokit.store.turn_pages import read_turns_page
 
 POLL_S = 0.25
-_MOST_ROWS = 10_000
+_MAX_ROWS = 10_000
 
 
 @dataclass(slots=True, repr=False)
-class _Heard:
-    """How far a follower has got: `chars` of the turn's text are with its reader. The last piece it has seen may still grow."""
+class _Position:
+    """The position of a reader in the text of a turn, in characters. The last chunk that it read may still grow."""
 
     chars: int
     call: int = 0
-    number: int = 0
-    """The last piece of that call, and `at` where it begins."""
-    at: int = 0
+    chunk: int = 0
+    """The number of the last chunk of `call`."""
+    chunk_start: int = 0
+    """The character at which that chunk starts."""
 
-    def fresh(self, text: str, before: int) -> str:
-        """Return what the reader has not had yet of a text that begins at `before`, and count it as had."""
-        new = text[max(self.chars - before, 0) :]
-        self.chars = max(self.chars, before + len(text))
+    def take(self, text: str, start: int) -> str:
+        """Return the part of a text from character `start` on that is new, and move behind it."""
+        new = text[max(self.chars - start, 0) :]
+        self.chars = max(self.chars, start + len(text))
         return new
 
 
 @dataclass(slots=True, repr=False)
-class _Seen:
+class _Progress:
+    """The stored state of a turn."""
+
     turn: TurnRow
     open_turn: OpenTurn | None
-    said: list[MessageRow] = field(default_factory=list)
-    pieces: list[tuple[int, str]] = field(default_factory=list)
+    replies: list[MessageRow] = field(default_factory=list)
+    chunks: list[tuple[int, str]] = field(default_factory=list)
 
 
-def follow_flow(scope: KitState, target: ChatRef, turn: UUID | str | None, *, after: int) -> Flow[Reply]:
-    """Hand out the text of a turn behind its first `after` characters as it comes, and return its reply.
+def follow_flow(kit: KitState, chat: ChatRef, turn: UUID | str | None, *, after: int) -> Flow[Reply]:
+    """Emit the text of a turn from character `after` on as it comes, and return its reply.
 
-    Raises: Interrupted, with the turn's state as its code, when the turn ends without a whole reply.
+    Raises: Interrupted, with the turn's state as its code, if the turn ends without a whole reply.
     """
     if isinstance(after, bool) or not isinstance(after, int) or after < 0:
-        raise InvalidInput("after", f"must be the number of characters already had, 0 or more, not {after!r}")
-    conversation = yield from find_conversation_flow(scope, target)
-    turn_id = yield from _turn_id(conversation, target, turn)
-    return (yield from attach_flow(scope, conversation, turn_id, after))
+        raise InvalidInput("after", f"must be the number of characters that you have, 0 or more, not {after!r}")
+    conversation = yield from find_conversation_flow(kit, chat)
+    turn_id = yield from _find_turn_id_flow(conversation, chat, turn)
+    return (yield from attach_flow(kit, conversation, turn_id, after))
 
 
-def attach_flow(scope: KitState, conversation: ConversationRow, turn_id: UUID, after: int) -> Flow[Reply]:
-    """Do what `follow` does, once it is known which turn."""
-    heard = _Heard(after)
+def attach_flow(kit: KitState, conversation: ConversationRow, turn_id: UUID, after: int) -> Flow[Reply]:
+    """Follow a turn by its id; see `follow_flow`."""
+    position = _Position(after)
     yield Emit([Started(turn_id)])
     while True:
-        seen = yield from read_flow(_look, conversation.id, turn_id, heard.call, heard.number)
-        if seen is None:
+        progress = yield from read_flow(_read_progress, conversation.id, turn_id, position.call, position.chunk)
+        if progress is None:
             raise NotFound("turn", turn_id)
-        fresh = _listen(heard, seen)
-        if fresh:
-            yield Emit([TextDelta(fresh)])
-        if seen.turn.state == "completed":
-            return (yield from read_flow(stored_reply, conversation.id, seen.turn))
-        if seen.turn.state != "open":
-            raise ended(seen.turn, "".join(row.content or "" for row in seen.said))
-        if seen.open_turn is not None and is_worker_gone(scope, seen.open_turn):
-            counter = resolve_counter(scope, conversation)
-            yield from close_turn_flow(scope, conversation, seen.turn.branch, seen.open_turn, counter, "abandoned")
+        text = _take_new_text(position, progress)
+        if text:
+            yield Emit([TextDelta(text)])
+        turn = progress.turn
+        if turn.state == "completed":
+            return (yield from read_flow(read_reply, conversation.id, turn))
+        if turn.state != "open":
+            raise end_error(turn, "".join(row.content or "" for row in progress.replies))
+        if progress.open_turn is not None and is_worker_gone(kit, progress.open_turn):
+            counter = resolve_counter(kit, conversation)
+            yield from close_turn_flow(kit, conversation, turn.branch, progress.open_turn, counter, "abandoned")
         else:
             yield Sleep(POLL_S)
 
 
-def _turn_id(conversation: ConversationRow, target: ChatRef, given: UUID | str | None) -> Flow[UUID]:
-    """Return the turn that was named, else the newest of the chat's path."""
-    if given is not None:
-        return parse_id(given, "turn")
-    rows = yield from read_flow(read_turns_page, conversation, target.branch, 1, None)
+def _find_turn_id_flow(conversation: ConversationRow, chat: ChatRef, turn: UUID | str | None) -> Flow[UUID]:
+    """Return the id of the given turn, else of the newest turn of the chat's path."""
+    if turn is not None:
+        return parse_id(turn, "turn")
+    rows = yield from read_flow(read_turns_page, conversation, chat.branch, 1, None)
     if not rows:
-        raise NotFound("turn", "to follow", "no message of this chat belongs to one")
+        raise NotFound("turn", "to follow", "no message of this chat belongs to a turn")
     return rows[0].id
 
 
-def _look(connection: Connection, conversation_id: UUID, turn_id: UUID, call: int, number: int) -> _Seen | None:
-    """Read where a turn stands, and what came since piece `number` of `call`; all of it once another call runs."""
-    found = turns.find(connection, conversation_id, turn_id)
-    if found is None:
+def _read_progress(
+    connection: Connection, conversation_id: UUID, turn_id: UUID, call: int, chunk: int
+) -> _Progress | None:
+    """Read the turn and the chunks after `chunk` of `call`; all chunks, and the replies before them, if another call runs."""
+    turn = turns.find(connection, conversation_id, turn_id)
+    if turn is None:
         return None
-    if found.state != "open":
-        return _Seen(found, None, _said(connection, conversation_id, found))
-    held = turns.find_open(connection, conversation_id, found.branch)
-    same = found.calls == call
-    said = [] if same else _said(connection, conversation_id, found)
-    brought = chunks.read_chunks_since(connection, conversation_id, turn_id, found.calls, number if same else 0)
-    return _Seen(found, held, said, brought)
+    if turn.state != "open":
+        return _Progress(turn, None, _list_replies(connection, conversation_id, turn))
+    open_turn = turns.find_open(connection, conversation_id, turn.branch)
+    is_same_call = turn.calls == call
+    replies = [] if is_same_call else _list_replies(connection, conversation_id, turn)
+    after = chunk if is_same_call else 0
+    new_chunks = chunks.read_chunks_since(connection, conversation_id, turn_id, turn.calls, after)
+    return _Progress(turn, open_turn, replies, new_chunks)
 
 
-def _said(connection: Connection, conversation_id: UUID, found: TurnRow) -> list[MessageRow]:
-    """Return the turn's own replies, one for each call that counts: no late ones, of broken ones only the last."""
-    rows = messages.list_turn_messages(connection, conversation_id, found.id, after=found.from_seq, limit=_MOST_ROWS)
-    said: dict[int | None, MessageRow] = {}
+def _list_replies(connection: Connection, conversation_id: UUID, turn: TurnRow) -> list[MessageRow]:
+    """Return the turn's replies, one for each call: no late ones, and of broken ones only the turn's last."""
+    rows = messages.list_turn_messages(connection, conversation_id, turn.id, after=turn.from_seq, limit=_MAX_ROWS)
+    replies: dict[int | None, MessageRow] = {}
     for row in rows:
-        broken = row.status == "partial" and (found.state == "open" or row.seq != found.reply_seq)
-        if row.role == ASSISTANT and row.status != "late" and not broken:
-            said.setdefault(row.parent_seq, row)
-    return list(said.values())
+        is_replaced = row.status == "partial" and (turn.state == "open" or row.seq != turn.reply_seq)
+        if row.role == ASSISTANT and row.status != "late" and not is_replaced:
+            replies.setdefault(row.parent_seq, row)
+    return list(replies.values())
 
 
-def _listen(heard: _Heard, seen: _Seen) -> str:
-    """Return what the reader has not had yet of what was read."""
-    said = "".join(row.content or "" for row in seen.said)
-    if seen.turn.state != "open":
-        return heard.fresh(said, 0)
-    before = heard.at
-    if seen.turn.calls != heard.call:
-        heard.call, heard.number, heard.at, before = seen.turn.calls, 0, len(said), 0
-    text = said + "".join(piece for _, piece in seen.pieces)
-    if seen.pieces:
-        heard.number, last = seen.pieces[-1]
-        heard.at = before + len(text) - len(last)
-    return heard.fresh(text, before)
+def _take_new_text(position: _Position, progress: _Progress) -> str:
+    """Return the text that the reader does not have yet, and move its position."""
+    replies = "".join(row.content or "" for row in progress.replies)
+    if progress.turn.state != "open":
+        return position.take(replies, 0)
+    start = position.chunk_start
+    if progress.turn.calls != position.call:
+        position.call, position.chunk, position.chunk_start, start = progress.turn.calls, 0, len(replies), 0
+    text = replies + "".join(chunk for _, chunk in progress.chunks)
+    if progress.chunks:
+        position.chunk, last = progress.chunks[-1]
+        position.chunk_start = start + len(text) - len(last)
+    return position.take(text, start)

@@ -1,76 +1,83 @@
-"""What is stored of a path, and the question behind it, as counted messages."""
+"""Count the stored messages of a path, and a new question, as items of a context."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from convokit.completion.options import ResolvedOptions
+from convokit.completion.resolved_options import ResolvedOptions
 from convokit.context.arrange import as_sent
 from convokit.context.strategy import Item
 from convokit.context.summary import CountedSummary
 from convokit.context.validity import mark_partial
 from convokit.domain.content import Content
 from convokit.domain.message import PASSAGE, USER, MessageRow
-from convokit.store import snapshot
+from convokit.store.snapshot import Snapshot
 from convokit.tokens.counter import count_message
 
 
-def pinned(plan: ResolvedOptions, seen: snapshot.Snapshot, items: Sequence[Item]) -> list[Item]:
-    """Return the pinned messages of the path, from before what was read and in it."""
-    if seen.conversation is None or not seen.conversation.pins:
+def history_items(options: ResolvedOptions, snapshot: Snapshot) -> list[Item]:
+    """Return the path for a new question: without passages, which belonged to earlier questions."""
+    return [to_item(options, row) for row in snapshot.path.rows if not row.is_passage]
+
+
+def turn_items(options: ResolvedOptions, snapshot: Snapshot) -> list[Item]:
+    """Return the path for its last question, with the passages that came with it."""
+    rows = snapshot.path.rows
+    question = next((row for row in reversed(rows) if row.role == USER and not row.is_passage), None)
+    turn_id = None if question is None else question.turn_id
+    return [to_item(options, row) for row in rows if not row.is_passage or row.turn_id == turn_id]
+
+
+def question_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) -> list[Item]:
+    """Return a new question after its passages, under the seqs that they are expected to get."""
+    seq = snapshot.conversation.last_seq + 1 if snapshot.conversation is not None else 1
+    before = snapshot.path.rows[-1].path_tokens if snapshot.path.rows else 0
+    items: list[Item] = []
+    for text in content.passages:
+        shape = {"role": USER, "content": text}
+        items.append(Item(seq + len(items), shape, count_message(options.counter, shape), before, PASSAGE))
+    tokens = count_question(options, content)
+    return [*items, Item(seq + len(items), _question_shape(content), tokens, before)]
+
+
+def pinned_items(options: ResolvedOptions, snapshot: Snapshot, items: Sequence[Item]) -> list[Item]:
+    """Return the pinned messages of the path: from before the rows that were read, and among `items`."""
+    if snapshot.conversation is None or not snapshot.conversation.pins:
         return []
-    pins = set(seen.conversation.pinned)
-    return [*(item(plan, row) for row in seen.pinned), *(each for each in items if each.key in pins)]
+    pins = set(snapshot.conversation.pinned)
+    return [*(to_item(options, row) for row in snapshot.pinned), *(item for item in items if item.key in pins)]
 
 
-def summaries(plan: ResolvedOptions, seen: snapshot.Snapshot) -> list[CountedSummary]:
-    """Return the path's summaries, as counted messages, the newest first."""
-    if plan.summary is None:
+def count_summaries(options: ResolvedOptions, snapshot: Snapshot) -> list[CountedSummary]:
+    """Return the summaries of the path, the newest first."""
+    if options.summary is None:
         return []
-    return [CountedSummary(item(plan, each.message), each.row.from_seq, each.row.to_seq) for each in seen.summaries]
+    return [
+        CountedSummary(to_item(options, each.message), each.row.from_seq, each.row.to_seq)
+        for each in snapshot.summaries
+    ]
 
 
-def history(plan: ResolvedOptions, seen: snapshot.Snapshot) -> list[Item]:
-    """Return the path that was read, as counted messages: what a new question follows, so that no passage counts any more."""
-    return [item(plan, row) for row in seen.path.rows if not row.is_passage]
-
-
-def current(plan: ResolvedOptions, seen: snapshot.Snapshot) -> list[Item]:
-    """Return the path that was read, as counted messages, its last question with the passages that came with it."""
-    newest = next((row for row in reversed(seen.path.rows) if row.role == USER and not row.is_passage), None)
-    turn_id = None if newest is None else newest.turn_id
-    return [item(plan, row) for row in seen.path.rows if not row.is_passage or row.turn_id == turn_id]
-
-
-def asked(plan: ResolvedOptions, seen: snapshot.Snapshot, content: Content) -> list[Item]:
-    """Return the question as the counted message it will be, its passages before it."""
-    seq = seen.conversation.last_seq + 1 if seen.conversation is not None else 1
-    before = seen.path.rows[-1].path_tokens if seen.path.rows else 0
-    shapes = [*({"role": USER, "content": text} for text in content.passages), question_shape(content)]
-    tokens = [*(count_message(plan.counter, shape) for shape in shapes[:-1]), question_tokens(plan, content)]
-    items = [Item(seq + number, shape, tokens[number], before, PASSAGE) for number, shape in enumerate(shapes)]
-    items[-1].status = "complete"
-    return items
-
-
-def question_shape(content: Content) -> dict[str, Any]:
-    return {"role": USER, "content": content.parts if content.parts is not None else content.text}
-
-
-def question_tokens(plan: ResolvedOptions, content: Content) -> int:
-    """Return what the question costs. It is counted once for each counter: what is read depends on it, and what is sent."""
-    found = content.tokens.get(plan.counter.name)
-    if found is None:
-        found = content.tokens[plan.counter.name] = count_message(plan.counter, question_shape(content))
-    return found
-
-
-def item(plan: ResolvedOptions, row: MessageRow) -> Item:
-    shape, own = row.as_wire(), row.counter == plan.counter.name
-    if row.status == "partial" and plan.builder.partial == "mark":
-        shape, own = mark_partial(shape), False
-    sent = as_sent(shape, plan.profile)
-    tokens = row.tokens if own and sent is shape else count_message(plan.counter, sent)
+def to_item(options: ResolvedOptions, row: MessageRow) -> Item:
+    """Return a stored message as an item. The stored count is used if this counter made it."""
+    shape, is_counted = row.as_wire(), row.counter == options.counter.name
+    if row.status == "partial" and options.builder.partial == "mark":
+        shape, is_counted = mark_partial(shape), False
+    sent = as_sent(shape, options.profile)
+    tokens = row.tokens if is_counted and sent is shape else count_message(options.counter, sent)
     before = row.path_tokens - (row.tokens if not row.is_passage else 0)
     return Item(row.seq, shape, tokens, before, row.status)
+
+
+def count_question(options: ResolvedOptions, content: Content) -> int:
+    """Return the tokens of a question. They are counted once for each counter: reading and building both need them."""
+    tokens = content.tokens.get(options.counter.name)
+    if tokens is None:
+        tokens = count_message(options.counter, _question_shape(content))
+        content.tokens[options.counter.name] = tokens
+    return tokens
+
+
+def _question_shape(content: Content) -> dict[str, Any]:
+    return {"role": USER, "content": content.parts if content.parts is not None else content.text}

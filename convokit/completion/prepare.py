@@ -1,38 +1,48 @@
-"""From a question and what is stored to the request that will be sent: pure, but for the one read in the middle."""
+"""Prepare the API request of a call. Nothing here touches the database or the network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from convokit.completion import items as completion_items
-from convokit.completion import manifest as manifests
-from convokit.completion.effects import Flow, read_flow
-from convokit.completion.options import Options, ResolvedOptions
-from convokit.completion.state import ChatRef, KitState, given, identify_flow, plan_for
-from convokit.context.report import Context, Earlier, Part
-from convokit.context.strategy import Item, StepWindow, compute_window_rule
+from convokit.completion.items import (
+    count_summaries,
+    history_items,
+    pinned_items,
+    question_items,
+    to_item,
+    turn_items,
+)
+from convokit.completion.manifest import RequestRecord, record_request
+from convokit.completion.options import Options
+from convokit.completion.read_path import find_last_reply, held_start, previous_request
+from convokit.completion.resolved_options import ResolvedOptions
+from convokit.completion.state import ChatRef, KitState, resolve_options
+from convokit.context.builder import ContextInput
+from convokit.context.report import Context, Part, PreviousRequest
+from convokit.context.strategy import Item
 from convokit.context.summary import format_transcript
 from convokit.domain.content import Blob, Content, inline_blobs
-from convokit.domain.conversation import ConversationRow, StoredSummary
+from convokit.domain.conversation import StoredSummary
 from convokit.domain.message import USER, MessageRow
 from convokit.domain.reply import Change
 from convokit.errors import ContextOverflow, ModelError
-from convokit.settings import Budget, Summary
-from convokit.store import snapshot
-from convokit.tokens.counter import count_message, count_schema, count_tools
-from convokit.wire import messages as wire_messages
-from convokit.wire import request as wire_request
+from convokit.settings import Budget
+from convokit.store.snapshot import Snapshot
+from convokit.tokens.counter import count_message
+from convokit.wire.messages import to_wire_messages
+from convokit.wire.request import RenderedRequest, drop_parameter, render_request
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SummaryRequest:
-    """The call that sums up what falls out of a request's window, before that request: `parent` is the last message of it."""
+    """The request that summarizes messages which fall out of a window. It is made before the request with that window."""
 
-    prepared: PreparedRequest
+    request: PreparedRequest
     from_seq: int
     parent: MessageRow
+    """The last message that it summarizes."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -40,287 +50,243 @@ class PreparedRequest:
     """A request, and everything that has to be stored about it."""
 
     conversation_id: UUID
-    seen: snapshot.Snapshot
-    plan: ResolvedOptions
+    snapshot: Snapshot
+    options: ResolvedOptions
     items: tuple[Item, ...]
     blobs: Mapping[bytes, Blob]
-    context: Context
-    rendered: wire_request.RenderedRequest
-    manifest: manifests.Written
     stream: bool
-    earlier: Earlier | None = None
-    """What the request before it sent of the path."""
-    retrimmed: bool = False
-    changes: tuple[Change, ...] = ()
-    """What was dropped because the server said so, besides what the renderer changed."""
-    at: float = 0.0
+    context: Context
+    rendered: RenderedRequest
+    record: RequestRecord
+    rendered_at: float
     """When the messages were made fit for the server (Unix time)."""
-    floor: int | None = None
-    """The key before which the window may not begin."""
+    held_start: int | None = None
+    """The key before which the window may not start."""
+    previous: PreviousRequest | None = None
+    """The messages that the previous request on the path sent."""
+    was_trimmed: bool = False
+    """Whether the window was made smaller after the server refused it as too long."""
+    changes: tuple[Change, ...] = ()
+    """Parameters that were dropped because the server refused them, besides the changes of the renderer."""
     note: Part | None = None
-    """What the report says of a summary that was not made."""
+    """A line of the report about a summary that was not made."""
     transcript_of: tuple[int, ...] = ()
-    """The messages that are in the request as one text: it is the call that sums them up."""
-    summarising: SummaryRequest | None = None
+    """The messages that a summary request holds as one text."""
+    summary_request: SummaryRequest | None = None
 
     @property
     def first(self) -> PreparedRequest:
-        """The request that is made first: the summary's, where one is due."""
-        return self if self.summarising is None else self.summarising.prepared
-
-    @property
-    def rule(self) -> int:
-        """The checksum that the next window compares."""
-        return _rule(self.plan)
-
-
-def look(
-    scope: KitState, target: ChatRef, call: Options, content: Content, at: int | None = None
-) -> Flow[snapshot.Snapshot]:
-    """Read what a turn needs: the conversation, and the end of its path (or of the path to `at`) as far as the window goes."""
-    conversation_id = yield from identify_flow(scope, target)
-    enough = _enough(scope, target, call, content)
-    summarised = isinstance(given(scope, target, call, "summary"), Summary)
-    return (
-        yield from read_flow(
-            snapshot.read_snapshot, scope.tenant, conversation_id, target.branch, enough, at, summarised=summarised
-        )
-    )
+        """The request that is sent first: the summary's, where one is due."""
+        return self if self.summary_request is None else self.summary_request.request
 
 
 def prepare(
-    scope: KitState, target: ChatRef, call: Options, seen: snapshot.Snapshot, content: Content, *, stream: bool
+    kit: KitState, chat: ChatRef, call_options: Options, snapshot: Snapshot, content: Content, *, stream: bool
 ) -> PreparedRequest:
-    """Build the request for a question after what was seen. Raises: SettingsError, ContextOverflow."""
-    assert target.id is not None
-    plan = plan_for(scope, target, call, seen.conversation)
-    items = (*completion_items.history(plan, seen), *completion_items.asked(plan, seen, content))
-    blobs = {**seen.blobs, **{blob.digest: blob for blob in content.blobs}}
-    floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
-    return _built(scope, target.id, seen, plan, items, blobs, stream=stream, floor=floor, earlier=earlier)
+    """Return the request for a new question at the end of the path. Raises: SettingsError, ContextOverflow."""
+    options = resolve_options(kit, chat, call_options, snapshot.conversation)
+    items = (*history_items(options, snapshot), *question_items(options, snapshot, content))
+    blobs = {**snapshot.blobs, **{blob.digest: blob for blob in content.blobs}}
+    return _prepare_path(kit, chat, options, snapshot, items, blobs, stream=stream)
 
 
-def prepare_again(
-    scope: KitState, target: ChatRef, call: Options, seen: snapshot.Snapshot, *, stream: bool
+def prepare_stored(
+    kit: KitState, chat: ChatRef, call_options: Options, snapshot: Snapshot, *, stream: bool
 ) -> PreparedRequest:
-    """Build the request for a question that is stored already: the path that was read ends with it."""
-    assert target.id is not None
-    plan = plan_for(scope, target, call, seen.conversation)
-    floor, earlier = _floor(plan, reversed(seen.path.rows)), _earlier(plan, seen)
-    items = tuple(completion_items.current(plan, seen))
-    return _built(scope, target.id, seen, plan, items, seen.blobs, stream=stream, floor=floor, earlier=earlier)
+    """Return the request for a question that is stored already: the path ends with it."""
+    options = resolve_options(kit, chat, call_options, snapshot.conversation)
+    return _prepare_path(
+        kit, chat, options, snapshot, tuple(turn_items(options, snapshot)), snapshot.blobs, stream=stream
+    )
 
 
-def _built(
-    scope: KitState,
-    conversation_id: UUID,
-    seen: snapshot.Snapshot,
-    plan: ResolvedOptions,
+def _prepare_path(
+    kit: KitState,
+    chat: ChatRef,
+    options: ResolvedOptions,
+    snapshot: Snapshot,
     items: tuple[Item, ...],
     blobs: Mapping[bytes, Blob],
     *,
     stream: bool,
-    floor: int | None = None,
-    earlier: Earlier | None = None,
+) -> PreparedRequest:
+    assert chat.id is not None
+    reply = find_last_reply(reversed(snapshot.path.rows))
+    return _build(
+        kit,
+        chat.id,
+        snapshot,
+        options,
+        items,
+        blobs,
+        stream=stream,
+        held_start=held_start(options, reply),
+        previous=previous_request(options, reply),
+    )
+
+
+def _build(
+    kit: KitState,
+    conversation_id: UUID,
+    snapshot: Snapshot,
+    options: ResolvedOptions,
+    items: tuple[Item, ...],
+    blobs: Mapping[bytes, Blob],
+    *,
+    stream: bool,
+    held_start: int | None = None,
+    previous: PreviousRequest | None = None,
     note: Part | None = None,
     transcript_of: tuple[int, ...] = (),
 ) -> PreparedRequest:
-    context = assemble(plan, seen, items, floor=floor, earlier=earlier).noted(note)
-    now = scope.clock.time()
-    rendered = wire_request.render_request(
-        model=plan.model,
-        messages=wire_messages.to_wire_messages(
-            inline_blobs(context.messages, blobs), plan.profile, unsupported=plan.unsupported, now=now
-        ),
-        params=plan.params,
-        profile=plan.profile,
+    context = assemble(options, snapshot, items, held_start, previous).with_part(note)
+    now = kit.clock.time()
+    messages = inline_blobs(context.messages, blobs)
+    rendered = render_request(
+        model=options.model,
+        messages=to_wire_messages(messages, options.profile, unsupported=options.unsupported, now=now),
+        params=options.params,
+        profile=options.profile,
         stream=stream,
-        tools=plan.wire_tools,
-        mode=plan.mode,
+        tools=options.wire_tools,
+        mode=options.mode,
     )
-    made_of = manifests.written(plan, context, stream=stream, now=now, transcript_of=transcript_of)
-    built = PreparedRequest(
-        conversation_id, seen, plan, items, blobs, context, rendered, made_of, stream, earlier, at=now
+    return PreparedRequest(
+        conversation_id=conversation_id,
+        snapshot=snapshot,
+        options=options,
+        items=items,
+        blobs=blobs,
+        stream=stream,
+        context=context,
+        rendered=rendered,
+        record=record_request(options, context, stream=stream, now=now, transcript_of=transcript_of),
+        rendered_at=now,
+        held_start=held_start,
+        previous=previous,
+        note=note,
+        transcript_of=transcript_of,
     )
-    return replace(built, floor=floor, note=note, transcript_of=transcript_of)
 
 
-def again(scope: KitState, prepared: PreparedRequest, more: Iterable[MessageRow]) -> PreparedRequest:
-    """Build the next request of the same turn: the same window, and what was added since."""
-    plan = prepared.plan
-    items = (*prepared.items, *(completion_items.item(plan, row) for row in more))
-    start = prepared.context.report.start
-    sent = None if start is None else Earlier(start, prepared.items[-1].key)
-    built = _rebuilt(scope, replace(prepared, items=items, earlier=sent), plan, start)
-    return replace(built, changes=prepared.changes, retrimmed=prepared.retrimmed)
+def _rebuild(
+    kit: KitState, request: PreparedRequest, options: ResolvedOptions, held_start: int | None
+) -> PreparedRequest:
+    return _build(
+        kit,
+        request.conversation_id,
+        request.snapshot,
+        options,
+        request.items,
+        request.blobs,
+        stream=request.stream,
+        held_start=held_start,
+        previous=request.previous,
+        note=request.note,
+        transcript_of=request.transcript_of,
+    )
 
 
-def adapted_to(scope: KitState, prepared: PreparedRequest, error: Exception) -> PreparedRequest | None:
-    """Return the request that answers what the server complained of, if the retry policy allows; None when there is none."""
-    plan, policy = prepared.plan, prepared.plan.retry
-    start = prepared.context.report.start
+def prepare_next(kit: KitState, request: PreparedRequest, rows: Iterable[MessageRow]) -> PreparedRequest:
+    """Return the next request of the same turn: the same window, and the messages that were added since."""
+    options, start = request.options, request.context.report.start
+    items = (*request.items, *(to_item(options, row) for row in rows))
+    previous = None if start is None else PreviousRequest(start, request.items[-1].key)
+    following = _rebuild(kit, replace(request, items=items, previous=previous), options, start)
+    return replace(following, changes=request.changes, was_trimmed=request.was_trimmed)
+
+
+def adapt_request(kit: KitState, request: PreparedRequest, error: Exception) -> PreparedRequest | None:
+    """Return the request without what the server refused, if the retry policy allows that; None if nothing can be changed."""
+    options, policy = request.options, request.options.retry
     if isinstance(error, ModelError) and policy.drop_unsupported:
-        fewer = wire_request.drop_parameter(plan.params, error)
-        if fewer is not None:
+        params = drop_parameter(options.params, error)
+        if params is not None:
             dropped = Change(parameter=str(error.param), action="dropped", reason="the server does not support it")
-            built = _rebuilt(scope, prepared, replace(plan, params=fewer), start)
-            return replace(built, changes=(*prepared.changes, dropped), retrimmed=prepared.retrimmed)
-    if isinstance(error, ContextOverflow) and policy.retrim and not prepared.retrimmed:
-        smaller = _smaller(prepared, error)
-        return replace(_rebuilt(scope, prepared, smaller, None), changes=prepared.changes, retrimmed=True)
+            adapted = _rebuild(kit, request, replace(options, params=params), request.context.report.start)
+            return replace(adapted, changes=(*request.changes, dropped), was_trimmed=request.was_trimmed)
+    if isinstance(error, ContextOverflow) and policy.retrim and not request.was_trimmed:
+        adapted = _rebuild(kit, request, _shrink_window(request, error), None)
+        return replace(adapted, changes=request.changes, was_trimmed=True)
     return None
 
 
-def _rebuilt(scope: KitState, prepared: PreparedRequest, plan: ResolvedOptions, floor: int | None) -> PreparedRequest:
-    return _built(
-        scope,
-        prepared.conversation_id,
-        prepared.seen,
-        plan,
-        prepared.items,
-        prepared.blobs,
-        stream=prepared.stream,
-        floor=floor,
-        earlier=prepared.earlier,
-        note=prepared.note,
-        transcript_of=prepared.transcript_of,
-    )
-
-
-def summing_up(
-    scope: KitState, prepared: PreparedRequest, plan: ResolvedOptions, sources: Sequence[MessageRow]
-) -> PreparedRequest:
-    """Build the request that sums up messages, which are in it as one text. Raises: ContextOverflow."""
-    shape = {"role": USER, "content": format_transcript([row.as_wire() for row in sources])}
-    items = (Item(0, shape, count_message(plan.counter, shape), 0),)
-    seqs = tuple(row.seq for row in sources)
-    nothing = snapshot.Snapshot(None)
-    return _built(scope, prepared.conversation_id, nothing, plan, items, {}, stream=False, transcript_of=seqs)
-
-
-def with_summaries(
-    scope: KitState, prepared: PreparedRequest, stored: Sequence[StoredSummary], note: Part | None = None
-) -> PreparedRequest:
-    """Build the request again, with these summaries on its path, and no other to be made."""
-    seen = replace(prepared.seen, summaries=list(stored))
-    return _rebuilt(scope, replace(prepared, seen=seen, note=note), prepared.plan, prepared.floor)
-
-
-def _smaller(prepared: PreparedRequest, error: ContextOverflow) -> ResolvedOptions:
-    """Return the plan with the window the server has, in our counter's tokens, and a tenth to spare."""
-    plan, report = prepared.plan, prepared.context.report
-    step = plan.builder.budget.step_tokens
+def _shrink_window(request: PreparedRequest, error: ContextOverflow) -> ResolvedOptions:
+    """Return the options with the window that the server has, in tokens of our counter, and a tenth to spare."""
+    options, report = request.options, request.context.report
     share = error.available / error.needed if error.available and error.needed else 0.5
     window = max(int(report.tokens * min(share, 1.0) * 0.9) + report.reply_tokens, report.reply_tokens + 1)
-    smaller = Budget(context_tokens=window, reply_tokens=report.reply_tokens, step_tokens=step)
-    return replace(plan, builder=plan.builder.with_budget(smaller))
+    step = options.builder.budget.step_tokens
+    budget = Budget(context_tokens=window, reply_tokens=report.reply_tokens, step_tokens=step)
+    return replace(options, builder=options.builder.with_budget(budget))
+
+
+def prepare_summary(
+    kit: KitState, request: PreparedRequest, options: ResolvedOptions, sources: Sequence[MessageRow]
+) -> PreparedRequest:
+    """Return the request that summarizes messages; it holds them as one text. Raises: ContextOverflow."""
+    shape = {"role": USER, "content": format_transcript([row.as_wire() for row in sources])}
+    items = (Item(0, shape, count_message(options.counter, shape), 0),)
+    seqs = tuple(row.seq for row in sources)
+    return _build(kit, request.conversation_id, Snapshot(None), options, items, {}, stream=False, transcript_of=seqs)
+
+
+def replace_summaries(
+    kit: KitState, request: PreparedRequest, summaries: Sequence[StoredSummary], note: Part | None = None
+) -> PreparedRequest:
+    """Return the request with these summaries on its path, and without a summary request before it."""
+    snapshot = replace(request.snapshot, summaries=list(summaries))
+    return _rebuild(kit, replace(request, snapshot=snapshot, note=note), request.options, request.held_start)
+
+
+def shift_request(request: PreparedRequest, after: int, by: int) -> PreparedRequest:
+    """Return the request with its messages behind seq `after` moved back by `by`.
+
+    A request names new messages by the seqs that they are expected to get. Other branches may take these seqs first.
+    """
+    if not by:
+        return request
+
+    def shift(key: int | None) -> int | None:
+        return key + by if key is not None and key > after else key
+
+    items = tuple(replace(item, key=item.key + by) if item.key > after else item for item in request.items)
+    report = request.context.report
+    parts = tuple(replace(part, key=shift(part.key)) for part in report.parts)
+    shifted = report.model_copy(update={"parts": parts, "start": shift(report.start)})
+    context = request.context.model_copy(update={"report": shifted})
+    record = replace(request.record, manifest=request.record.manifest.shifted(after, by))
+    return replace(request, items=items, context=context, record=record)
 
 
 def assemble(
-    plan: ResolvedOptions,
-    seen: snapshot.Snapshot,
+    options: ResolvedOptions,
+    snapshot: Snapshot,
     items: Sequence[Item],
-    *,
-    floor: int | None,
-    earlier: Earlier | None = None,
+    held_start: int | None,
+    previous: PreviousRequest | None,
 ) -> Context:
-    """Return the context of counted messages under a plan, with the pins and summaries of the path that was read."""
-    return plan.builder.assemble(
-        list(items),
-        developer_prompt=plan.instructions,
-        tools=plan.wire_tools,
-        response_format=plan.params.get("response_format"),
-        reply_tokens=plan.reply_tokens,
-        complete=seen.path.complete,
-        floor=floor,
-        pinned=completion_items.pinned(plan, seen, items),
-        model=plan.model,
-        earlier=earlier,
-        summaries=completion_items.summaries(plan, seen),
-        kept_free=plan.kept_free,
+    """Return the context of counted messages, with the pins and summaries of the path."""
+    given = ContextInput(
+        items=items,
+        fixed=options.fixed,
+        reply_tokens=options.reply_tokens,
+        complete=snapshot.path.complete,
+        held_start=held_start,
+        pins=pinned_items(options, snapshot, items),
+        model=options.model,
+        previous=previous,
+        summaries=count_summaries(options, snapshot),
+        summary_reserve=options.summary_reserve,
     )
+    return options.builder.assemble(given)
 
 
-def assemble_seen(plan: ResolvedOptions, seen: snapshot.Snapshot, content: Content | None) -> Context:
-    """Return the context of the path that was read, with a question behind it."""
-    asked = [] if content is None else completion_items.asked(plan, seen, content)
-    items = [*completion_items.history(plan, seen), *asked] if asked else completion_items.current(plan, seen)
-    floor = _floor(plan, reversed(seen.path.rows))
-    return assemble(plan, seen, items, floor=floor, earlier=_earlier(plan, seen))
-
-
-def _enough(
-    scope: KitState, target: ChatRef, call: Options, content: Content
-) -> Callable[[ConversationRow, list[MessageRow]], int]:
-    """Return how many more rows the window may need: those back to where it last began, or until the budget is full."""
-    plan: ResolvedOptions | None = None
-    room = 0
-
-    def enough(conversation: ConversationRow, rows: list[MessageRow]) -> int:
-        nonlocal plan, room
-        if plan is None:
-            plan = plan_for(scope, target, call, conversation)
-            room = _room(plan, content)
-        oldest, strategy = rows[-1], plan.builder.strategy
-        if _begins_within(rows):
-            return len(rows)  # the newest turn's passages: it may be resumed with all of them
-        floor = _floor(plan, rows) if isinstance(strategy, StepWindow) else None
-        if floor is not None:
-            return max(oldest.seq - floor, 0)
-        asked = sum(row.role == USER and not row.is_passage for row in rows)
-        if strategy.most_turns is not None and asked >= strategy.most_turns:
-            return 0
-        return 0 if _spent(plan, rows) > room else len(rows)
-
-    return enough
-
-
-def _begins_within(rows: list[MessageRow]) -> bool:
-    """Return whether rows, newest first, may end amid the passages of the newest turn: those lie before its one question."""
-    oldest = rows[-1]
-    asked = [row.turn_id for row in rows if row.role == USER and not row.is_passage]
-    turn_id = asked[0] if asked else None  # the turn that asked it, whichever answers it
-    return turn_id is not None and oldest.turn_id == turn_id and oldest.role == USER and asked.count(turn_id) == 1
-
-
-def _spent(plan: ResolvedOptions, rows: list[MessageRow]) -> int:
-    """Return what the rows cost, counted as this plan counts. Passages cost nothing once their turn is over.
-
-    What cannot be sent any more counts here, if not in the window: else a long stretch of it would be read in every turn.
-    """
-    name = plan.counter.name
-    return sum(
-        row.tokens if row.counter == name else count_message(plan.counter, row.as_wire())
-        for row in rows
-        if not row.is_passage
-    )
-
-
-def _room(plan: ResolvedOptions, content: Content) -> int:
-    fixed = plan.counter.count(plan.instructions or "") + count_tools(plan.counter, plan.wire_tools)
-    fixed += count_schema(plan.counter, plan.params.get("response_format"))
-    fixed += completion_items.question_tokens(plan, content)
-    return plan.builder.available(fixed, plan.reply_tokens)
-
-
-def _floor(plan: ResolvedOptions, newest_first: Iterable[MessageRow]) -> int | None:
-    """Return where the last reply's window began, if model, counter and step are still what they were."""
-    row = last_reply(newest_first)
-    return row.window_from_seq if row is not None and row.window_rule == _rule(plan) else None
-
-
-def last_reply(newest_first: Iterable[MessageRow]) -> MessageRow | None:
-    """Return the newest message that a call brought: it knows where the window of its request began."""
-    return next((row for row in newest_first if row.window_from_seq is not None), None)
-
-
-def _earlier(plan: ResolvedOptions, seen: snapshot.Snapshot) -> Earlier | None:
-    """Return what the path's last request sent of it: from its window's start to the message that its reply follows."""
-    row = last_reply(reversed(seen.path.rows))
-    if row is None or row.window_from_seq is None or row.parent_seq is None or row.window_rule != _rule(plan):
-        return None
-    return Earlier(row.window_from_seq, row.parent_seq)
-
-
-def _rule(plan: ResolvedOptions) -> int:
-    return compute_window_rule(plan.model, plan.counter.name, plan.builder.step_tokens, plan.builder.strategy.name)
+def assemble_path(options: ResolvedOptions, snapshot: Snapshot, content: Content | None) -> Context:
+    """Return the context of the path, with a new question if there is one."""
+    if content is None:
+        items = turn_items(options, snapshot)
+    else:
+        items = [*history_items(options, snapshot), *question_items(options, snapshot, content)]
+    reply = find_last_reply(reversed(snapshot.path.rows))
+    return assemble(options, snapshot, items, held_start(options, reply), previous_request(options, reply))

@@ -1,8 +1,7 @@
-"""Closing a turn that another worker held: its partial reply is kept, and the conversation goes on.
+"""Close turns whose worker is gone, or that must make room for another one.
 
-A worker is gone when its lease ran out by the database's clock, or when it was a process of this host that runs no more. The
-takeover is one transaction: killed before it, everything is as it was; after it, the turn is closed.
-"""
+A worker is gone when its lease ran out by the database's clock, or when its process on this host has ended. The partial
+reply is kept and the conversation goes on. A takeover is one transaction."""
 
 from __future__ import annotations
 
@@ -14,25 +13,24 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, Sleep, read_flow
 from convokit.completion.options import NO_OPTIONS, Options
-from convokit.completion.state import ChatRef, KitState, check_schema_flow, plan_for
-from convokit.completion.write_once import SAVE_S, sure
+from convokit.completion.state import (
+    ChatRef,
+    KitState,
+    check_schema_flow,
+    find_conversation_flow,
+    resolve_options,
+)
+from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import ASSISTANT, MessageRow
+from convokit.domain.ids import parse_id
+from convokit.domain.message import ASSISTANT, MessageRow, place_rows
 from convokit.domain.turn import CallRow, OpenTurn, Recovered
-from convokit.errors import ConversationBusy, SettingsError
-from convokit.store import (
-    api_calls,
-    branches,
-    chunks,
-    committed,
-    conversations,
-    messages,
-    snapshot,
-    turn_changes,
-    turn_writes,
-    turns,
-)
+from convokit.errors import ConversationBusy, NotFound, SettingsError
+from convokit.store import api_calls, branches, chunks, conversations, messages, turns
+from convokit.store.snapshot import Snapshot
+from convokit.store.turn_end import TurnEnd
+from convokit.store.turn_start import Written
 from convokit.tokens.counter import Counter, count_message
 from convokit.tokens.estimate import CharacterEstimate
 
@@ -41,109 +39,101 @@ POLL_S = 0.1
 
 
 @dataclass(slots=True)
-class _Left:
-    """What a worker left behind."""
+class _Remains:
+    """The stored parts of a turn whose worker does not finish it."""
 
     text: str
     tail: MessageRow | None
-    """The turn's last whole message: what a reply would follow."""
+    """The turn's last whole message, which a reply would follow."""
     at_head: bool
-    """Whether the branch ends with this turn: a turn that was opened again may have later ones behind it."""
+    """Whether the branch ends with this turn. A turn that was reopened may have later turns behind it."""
     call: CallRow | None
 
 
-def is_worker_gone(scope: KitState, held: OpenTurn) -> bool:
-    """Whether an open turn's worker is known to be gone."""
-    return held.expired or (held.owner is not None and scope.is_dead(held.owner, held.id))
+def is_worker_gone(kit: KitState, turn: OpenTurn) -> bool:
+    """Return whether the worker of an open turn is known to be gone."""
+    return turn.expired or (turn.owner is not None and kit.is_dead(turn.owner, turn.id))
 
 
 def wait_or_take_over_flow(
-    scope: KitState, target: ChatRef, call: Options, seen: snapshot.Snapshot, on_busy: OnBusy, deadline: float
+    kit: KitState, chat: ChatRef, call_options: Options, snapshot: Snapshot, on_busy: OnBusy, deadline: float
 ) -> Flow[None]:
-    """Take over the branch's open turn if its worker is gone; else do what `on_busy` says about it.
+    """Close the branch's open turn if its worker is gone; else do what `on_busy` says.
 
-    Raises: ConversationBusy at once for "raise", after `deadline` (monotonic seconds) for "wait".
+    Raises: ConversationBusy at once for "raise", and after `deadline` (monotonic seconds) for "wait".
     """
-    held, conversation = seen.open_turn, seen.conversation
-    assert held is not None
+    turn, conversation = snapshot.open_turn, snapshot.conversation
+    assert turn is not None
     assert conversation is not None
-    counter = plan_for(scope, target, call, conversation).counter
-    if is_worker_gone(scope, held):
-        yield from close_turn_flow(scope, conversation, target.branch, held, counter, "abandoned")
+    counter = resolve_options(kit, chat, call_options, conversation).counter
+    if is_worker_gone(kit, turn):
+        yield from close_turn_flow(kit, conversation, chat.branch, turn, counter, "abandoned")
     elif on_busy == "supersede":
-        yield from close_turn_flow(scope, conversation, target.branch, held, counter, "superseded")
-    elif on_busy == "raise" or scope.clock.monotonic() >= deadline:
-        raise ConversationBusy(target.name, held.id, held.age_us / 1_000_000)
+        yield from close_turn_flow(kit, conversation, chat.branch, turn, counter, "superseded")
+    elif on_busy == "raise" or kit.clock.monotonic() >= deadline:
+        raise ConversationBusy(chat.name, turn.id, turn.age_us / 1_000_000)
     else:
-        yield Sleep(POLL_S * (0.5 + scope.clock.random()))
+        yield Sleep(POLL_S * (0.5 + kit.clock.random()))
 
 
 def close_turn_flow(
-    scope: KitState, conversation: ConversationRow, branch: int, held: OpenTurn, counter: Counter, state: str
-) -> Flow[turn_changes.Written | None]:
-    """Close someone else's turn, keeping what is stored of its reply. Return None when it was closed meanwhile.
+    kit: KitState, conversation: ConversationRow, branch: int, turn: OpenTurn, counter: Counter, state: str
+) -> Flow[Written | None]:
+    """Close another worker's turn and keep its partial reply. Return None if it was closed meanwhile.
 
-    A superseded turn's partial reply stays out of the path: the new question follows the old one.
+    The partial reply of a superseded turn stays off the path: the new question follows the old one.
     """
-    left = yield from read_flow(_left_behind, conversation, branch, held)
-    now = scope.clock.now_us()
-    if left.call is not None and left.call.ended_at is not None:
-        left.call = None  # it ended, and is in the chain as it ended: the worker died between two calls
-    if left.call is not None:
-        left.call.state = "abandoned"
-        left.call.ended_at = now
-        left.call.salt = hashchain.new_salt()
-        if left.text:
-            left.call.usage_source = "estimated"
-            left.call.completion_tokens = counter.count(left.text)
-
-    def rows(row: ConversationRow) -> list[MessageRow]:
-        if not left.text or left.tail is None or state == "superseded":
-            return []
-        return [_partial(left.text, left.tail, row, counter, held.id, now)]
-
-    settlement = turn_changes.TurnEnd(
+    remains = yield from read_flow(_read_remains, conversation, branch, turn)
+    now = kit.clock.now_us()
+    call, text, tail = remains.call, remains.text, remains.tail
+    if call is not None and call.ended_at is not None:
+        call = None  # the worker died between two calls: this one is in the chain already, as it ended
+    if call is not None:
+        call.state, call.ended_at, call.salt = "abandoned", now, hashchain.new_salt()
+        if text:
+            call.usage_source, call.completion_tokens = "estimated", counter.count(text)
+    rows = []
+    if text and tail is not None and state != "superseded":
+        rows.append(_make_partial_row(text, tail, counter, turn.id, now))
+        place_rows(rows, conversation.last_seq, tail)
+    end = TurnEnd(
         conversation=conversation,
         branch=branch,
-        turn_id=held.id,
-        epoch=held.epoch,
-        state=state,
-        rows=rows,
-        completion=left.call,
+        turn_id=turn.id,
         at=now,
+        rows=rows,
+        call=call,
+        moves_head=remains.at_head,
+        epoch=turn.epoch,
+        state=state,
         takeover=True,
-        moves_head=left.at_head,
-        tools_from_seq=held.from_seq,
+        tools_from_seq=turn.from_seq,
     )
-    return (
-        yield from sure(scope, turn_writes.settle, committed.settled, settlement, patience_s=SAVE_S, passing_only=True)
-    )
+    return (yield from write_step_flow(kit, end, patience_s=SAVE_S, only_transient=True))
 
 
-def _left_behind(connection: Connection, conversation: ConversationRow, branch: int, held: OpenTurn) -> _Left:
+def _read_remains(connection: Connection, conversation: ConversationRow, branch: int, turn: OpenTurn) -> _Remains:
     head = branches.read_head(connection, conversation, branch)
     tail = None if head is None else messages.find(connection, conversation.id, head)
-    at_head = tail is not None and (tail.turn_id == held.id or tail.seq == held.question_seq)
+    at_head = tail is not None and (tail.turn_id == turn.id or tail.seq == turn.question_seq)
     if tail is None or not at_head or tail.status == "partial":
-        last = messages.find_last_seq_of_turn(connection, conversation.id, held.id, held.question_seq, held.from_seq)
+        last = messages.find_last_seq_of_turn(connection, conversation.id, turn.id, turn.question_seq, turn.from_seq)
         tail = messages.find(connection, conversation.id, last)
-    return _Left(
-        text=chunks.read_partial_text(connection, conversation.id, held.id),
+    return _Remains(
+        text=chunks.read_partial_text(connection, conversation.id, turn.id),
         tail=tail,
         at_head=at_head,
-        call=api_calls.find_call(connection, conversation.id, held.id, held.calls),
+        call=api_calls.find_call(connection, conversation.id, turn.id, turn.calls),
     )
 
 
-def _partial(
-    text: str, tail: MessageRow, row: ConversationRow, counter: Counter, turn_id: UUID, now: int
-) -> MessageRow:
-    seq = row.last_seq + 1
+def _make_partial_row(text: str, tail: MessageRow, counter: Counter, turn_id: UUID, now: int) -> MessageRow:
+    """Return the row of a partial reply, without its position."""
     tokens = count_message(counter, {"role": ASSISTANT, "content": text})
     return MessageRow(
-        seq=seq,
+        seq=0,
         parent_seq=tail.seq,
-        run_start_seq=tail.run_start_seq if seq == tail.seq + 1 else seq,
+        run_start_seq=0,
         turn_id=turn_id,
         role=ASSISTANT,
         content=text,
@@ -156,34 +146,61 @@ def _partial(
     )
 
 
-def recover_all_flow(scope: KitState) -> Flow[list[Recovered]]:
-    """Take over every turn of the tenant whose worker is gone, one transaction each, and say what was found."""
-    yield from check_schema_flow(scope)
-    found: list[Recovered] = []
-    for conversation_id, branch, held in (yield from read_flow(turns.list_open, scope.tenant)):
-        if not is_worker_gone(scope, held):
+def cancel_flow(kit: KitState, chat: ChatRef, turn: UUID | str | None) -> Flow[bool]:
+    """End an open turn and keep its partial reply. Return whether it was open."""
+    conversation = yield from find_conversation_flow(kit, chat)
+    turn_id = None if turn is None else parse_id(turn, "turn")
+    found = yield from read_flow(find_open_turn, conversation.id, chat.branch, turn_id)
+    if found is None:
+        return False
+    branch, open_turn = found
+    counter = resolve_counter(kit, conversation)
+    return (yield from close_turn_flow(kit, conversation, branch, open_turn, counter, "cancelled")) is not None
+
+
+def find_open_turn(
+    connection: Connection, conversation_id: UUID, branch: int, turn_id: UUID | None
+) -> tuple[int, OpenTurn] | None:
+    """Return branch and open turn: the turn with `turn_id`, else the one of `branch`. Raises: NotFound."""
+    if turn_id is not None:
+        turn = turns.find(connection, conversation_id, turn_id)
+        if turn is None:
+            raise NotFound("turn", turn_id)
+        branch = turn.branch
+    open_turn = turns.find_open(connection, conversation_id, branch)
+    if open_turn is None or (turn_id is not None and open_turn.id != turn_id):
+        return None
+    return branch, open_turn
+
+
+def recover_all_flow(kit: KitState) -> Flow[list[Recovered]]:
+    """Close every turn of the tenant whose worker is gone, one transaction each, and return them."""
+    yield from check_schema_flow(kit)
+    recovered: list[Recovered] = []
+    for conversation_id, branch, turn in (yield from read_flow(turns.list_open, kit.tenant)):
+        if not is_worker_gone(kit, turn):
             continue
-        conversation = yield from read_flow(conversations.find, scope.tenant, conversation_id)
+        conversation = yield from read_flow(conversations.find, kit.tenant, conversation_id)
         if conversation is None:
             continue
-        counter = resolve_counter(scope, conversation)
-        closed = yield from close_turn_flow(scope, conversation, branch, held, counter, "abandoned")
-        if closed is not None:
-            found.append(
+        counter = resolve_counter(kit, conversation)
+        written = yield from close_turn_flow(kit, conversation, branch, turn, counter, "abandoned")
+        if written is not None:
+            recovered.append(
                 Recovered(
                     conversation_id=conversation_id,
                     key=conversation.key,
-                    turn_id=held.id,
-                    open_s=held.age_us / 1_000_000,
-                    kept_chars=sum(len(row.content or "") for row in closed.rows),
+                    turn_id=turn.id,
+                    open_s=turn.age_us / 1_000_000,
+                    kept_chars=sum(len(row.content or "") for row in written.rows),
                 )
             )
-    return found
+    return recovered
 
 
-def resolve_counter(scope: KitState, conversation: ConversationRow | None) -> Counter:
-    """Return what counts a conversation's messages, or with None a kit's; an estimate where no model is known."""
+def resolve_counter(kit: KitState, conversation: ConversationRow | None) -> Counter:
+    """Return the counter of a conversation, or with None of the kit; an estimate where no model is known."""
     try:
-        return plan_for(scope, ChatRef(), NO_OPTIONS, conversation).counter
+        return resolve_options(kit, ChatRef(), NO_OPTIONS, conversation).counter
     except SettingsError:
         return CharacterEstimate()

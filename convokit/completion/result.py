@@ -1,60 +1,74 @@
-"""From what the server answered to the rows that are saved and the reply that is returned.
-
-A turn that is over, as it is stored: its reply, or the error that says how it ended.
-"""
+"""Turn a server's answer into the rows that are stored and the reply that is returned."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.call import ActiveCall, describe
+from convokit.completion.call import ActiveCall, describe_error
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
-from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import ASSISTANT, Message, MessageRow
+from convokit.domain.message import ASSISTANT, Message, MessageRow, place_rows
 from convokit.domain.reply import ParsedReply, ReplyChoice, Usage, UsageSource
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import LATE_CALL_OFFSET, CallRow, Reply, TurnRow
 from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
-from convokit.store import api_calls, messages, turn_changes
+from convokit.store import api_calls, messages
+from convokit.store.turn_start import Written
 from convokit.tokens.counter import count_message
 from convokit.wire import headers, structured
 from convokit.wire.values import reported_cost
 
-_ENDED = {
+_END_MESSAGES = {
     "interrupted": "the reply broke off",
     "cancelled": "the turn was cancelled",
     "failed": "the turn failed",
     "abandoned": "the worker of this turn is gone",
     "superseded": "the turn was superseded by a later one",
 }
+_USAGE_COLUMNS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+"""Usage keys that have columns of their own. Usage without other keys is not stored a second time in `details`."""
+_MAX_COUNT = 2**31 - 1
+"""The largest count that a column holds. A server may report anything, and its reply is kept all the same."""
 
 
-def stored_reply(connection: Connection, conversation_id: UUID, found: TurnRow) -> Reply:
-    """Return a completed turn's reply as it is stored. Raises: NotFound, Redacted."""
-    row = None if found.reply_seq is None else messages.find(connection, conversation_id, found.reply_seq)
-    call = api_calls.find_call(connection, conversation_id, found.id, found.calls)
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended: the state of its turn, the status of its reply rows, and the error if there was one."""
+
+    state: str
+    status: str
+    error: Exception | None = None
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the call brought a whole reply."""
+        return self.status != "partial" and self.error is None
+
+
+def read_reply(connection: Connection, conversation_id: UUID, turn: TurnRow) -> Reply:
+    """Return the stored reply of a completed turn. Raises: NotFound, Redacted."""
+    row = None if turn.reply_seq is None else messages.find(connection, conversation_id, turn.reply_seq)
+    call = api_calls.find_call(connection, conversation_id, turn.id, turn.calls)
     if row is None or call is None:
-        raise NotFound("reply of turn", found.id)
+        raise NotFound("reply of turn", turn.id)
     if row.status == "redacted":
-        raise Redacted(conversation_id, f"the reply of turn {found.id}")
+        raise Redacted(conversation_id, f"the reply of turn {turn.id}")
     message = Message.of(conversation_id, row)
     return Reply.model_construct(
         message=message,
         choices=[message],
         usage=_stored_usage(call),
-        turn_id=found.id,
+        turn_id=turn.id,
         model=call.served_model or call.requested_model,
         finish_reason=call.finish_reason,
         request_id=call.request_id,
-        attempts=found.calls % LATE_CALL_OFFSET,
+        attempts=turn.calls % LATE_CALL_OFFSET,
     )
 
 
@@ -65,98 +79,76 @@ def _stored_usage(call: CallRow) -> Usage:
     return Usage(**values, source=cast("UsageSource", call.usage_source or "absent"))
 
 
-def ended(turn: TurnRow, partial: str = "", more: str = "") -> Interrupted:
-    """Return the error for a turn that ended without a whole reply for whoever waits for it; its code is the turn's state."""
-    told = Interrupted(_ENDED.get(turn.state, turn.state) + more, code=turn.state, partial=partial)
-    told.turn_id = str(turn.id)
-    return told
+def end_error(turn: TurnRow, partial: str = "", more: str = "") -> Interrupted:
+    """Return the error for a turn that ended without a whole reply; its code is the turn's state."""
+    error = Interrupted(_END_MESSAGES.get(turn.state, turn.state) + more, code=turn.state, partial=partial)
+    error.turn_id = str(turn.id)
+    return error
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a turn ended: its state, the status of the reply rows, and the error if one ended it."""
-
-    state: str
-    status: str
-    error: Exception | None = None
-
-
-_COUNTED = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
-"""What a usage says that has columns of its own: where it says no more, nothing is stored of it twice."""
-_MAX_COUNT = 2**31 - 1
-"""What a column holds: a server may say anything, and its reply is kept all the same."""
-RowsFor = Callable[[ConversationRow], list[MessageRow]]
-
-
-def rows_of(call: ActiveCall, outcome: Outcome, now: int) -> RowsFor:
-    """Write the outcome into the call's row, and return what builds the reply rows behind any given last seq."""
-    completion = call.reader.completion() if call.reader is not None else ParsedReply([])
-    complete = outcome.status != "partial" and outcome.error is None
-    close(call, completion, outcome, now)
-    answers = [answer for answer in completion.choices if complete or _worth_keeping(answer)]
-    drafts = [_draft(call, answer, outcome.status, now) for answer in answers]
-
-    def rows(conversation: ConversationRow) -> list[MessageRow]:
-        for number, draft in enumerate(drafts, 1):
-            draft.seq = conversation.last_seq + number
-            follows = draft.seq == call.parent.seq + 1
-            draft.run_start_seq = call.parent.run_start_seq if follows else draft.seq
-            draft.salt = hashchain.new_salt()
-        return drafts
-
+def make_reply_rows(call: ActiveCall, outcome: Outcome, now: int) -> list[MessageRow]:
+    """Write the outcome into the call's row, and return the reply's rows, placed behind the conversation's last message."""
+    reply = call.reader.completion() if call.reader is not None else ParsedReply([])
+    record_outcome(call, reply, outcome, now)
+    choices = [choice for choice in reply.choices if outcome.is_ok or _has_text(choice)]
+    rows = [_make_row(call, choice, outcome.status, now) for choice in choices]
+    place_rows(rows, call.conversation.last_seq, call.parent, chained=False)
     return rows
 
 
-def _worth_keeping(answer: ReplyChoice) -> bool:
-    return bool(answer.content or answer.refusal or (answer.audio or {}).get("transcript"))
+def _has_text(choice: ReplyChoice) -> bool:
+    return bool(choice.content or choice.refusal or (choice.audio or {}).get("transcript"))
 
 
-def _draft(call: ActiveCall, answer: ReplyChoice, status: str, now: int) -> MessageRow:
-    """Return the reply's row, without its place. A call whose arguments broke off is no call."""
-    plan, report = call.prepared.plan, call.prepared.context.report
-    calls = answer.tool_calls if status == "complete" else []
+def _make_row(call: ActiveCall, choice: ReplyChoice, status: str, now: int) -> MessageRow:
+    """Return the row of a choice, without its position. Tool calls of a reply that broke off are dropped: their
+    arguments may be.
+    """
+    options = call.request.options
+    tool_calls = choice.tool_calls if status == "complete" else []
     row = MessageRow(
         seq=0,
         parent_seq=call.parent.seq,
         run_start_seq=0,
         turn_id=call.row.turn_id,
         role=ASSISTANT,
-        content=_fixed(answer.content),
-        tool_calls=repair_text(dump_json(calls)) if calls else None,
-        refusal=_fixed(answer.refusal),
-        extra=_extra(call, answer),
+        content=_repair(choice.content),
+        tool_calls=repair_text(dump_json(tool_calls)) if tool_calls else None,
+        refusal=_repair(choice.refusal),
+        extra=_encode_extra(call, choice),
         status=status,
         tokens=0,
-        counter=plan.counter.name,
+        counter=options.counter.name,
         path_tokens=0,
-        window_from_seq=report.start,
-        window_rule=call.prepared.rule,
+        window_from_seq=call.request.context.report.start,
+        window_rule=options.window_rule,
         created_at=now,
+        salt=hashchain.new_salt(),
     )
-    row.tokens = count_message(plan.counter, row.as_wire())
+    row.tokens = count_message(options.counter, row.as_wire())
     row.path_tokens = call.parent.path_tokens + row.tokens
     return row
 
 
-def _fixed(text: str | None) -> str | None:
+def _repair(text: str | None) -> str | None:
     return None if text is None else repair_text(text)
 
 
-def _extra(call: ActiveCall, answer: ReplyChoice) -> str | None:
-    """Return what the provider sent beyond the API's own fields, under its name: it goes back only to that provider."""
-    keys = dict(answer.extra)
-    if answer.annotations:
-        keys["annotations"] = answer.annotations
-    if answer.audio:
-        keys["audio"] = spoken(answer)[0]
+def _encode_extra(call: ActiveCall, choice: ReplyChoice) -> str | None:
+    """Return the provider's own fields under its name: they are sent back to that provider only."""
+    keys = dict(choice.extra)
+    if choice.annotations:
+        keys["annotations"] = choice.annotations
+    if choice.audio:
+        keys["audio"] = _split_audio(choice)[0]
     if not keys:
         return None
-    return repair_text(dump_json({"provider": call.prepared.plan.profile.provider, "keys": keys}))
+    return repair_text(dump_json({"provider": call.request.options.profile.provider, "keys": keys}))
 
 
-def spoken(answer: ReplyChoice) -> tuple[dict[str, Any], list[Blob]]:
-    """Return a spoken answer as it is stored: its sound apart from its id and transcript."""
-    audio = dict(answer.audio or {})
+def _split_audio(choice: ReplyChoice) -> tuple[dict[str, Any], list[Blob]]:
+    """Return the audio of a spoken reply as it is stored: the sound as a blob, apart from its id and transcript."""
+    audio = dict(choice.audio or {})
     try:
         sound = base64.b64decode(audio.pop("data", None) or "", validate=True)
     except (binascii.Error, ValueError, TypeError):
@@ -167,69 +159,70 @@ def spoken(answer: ReplyChoice) -> tuple[dict[str, Any], list[Blob]]:
     return {**audio, "data": blob.url}, [blob]
 
 
-def sounds_of(call: ActiveCall) -> list[Blob]:
-    """Return the sounds in a call's answers."""
-    answers = call.reader.completion().choices if call.reader is not None else []
-    return [blob for answer in answers if answer.audio for blob in spoken(answer)[1]]
+def list_audio_blobs(call: ActiveCall) -> list[Blob]:
+    """Return the sounds of the call's reply."""
+    choices = call.reader.completion().choices if call.reader is not None else []
+    return [blob for choice in choices if choice.audio for blob in _split_audio(choice)[1]]
 
 
-def close(call: ActiveCall, completion: ParsedReply, outcome: Outcome, now: int) -> None:
-    """Write into the call's row what came of it."""
+def record_outcome(call: ActiveCall, reply: ParsedReply, outcome: Outcome, now: int) -> None:
+    """Write into the call's row how it ended and what the server reported."""
     row = call.row
-    row.state = "ok" if outcome.status != "partial" and outcome.error is None else "error"
-    row.error = dump_json(describe(outcome.error)) if outcome.error is not None else None
+    row.state = "ok" if outcome.is_ok else "error"
+    row.error = dump_json(describe_error(outcome.error)) if outcome.error is not None else None
     row.ended_at = now
-    row.served_model = _said(call, completion.model)
-    row.response_id = _said(call, completion.response_id)
-    row.finish_reason = _said(call, completion.choices[0].finish_reason) if completion.choices else None
-    row.service_tier = _said(call, completion.service_tier)
-    row.cost_nanousd = reported_cost(completion.usage_details, call.head.headers if call.head is not None else {})
-    row.details = _said(call, _details(completion))
-    _count(row, _usage(call, completion))
+    row.served_model = _mask(call, reply.model)
+    row.response_id = _mask(call, reply.response_id)
+    row.finish_reason = _mask(call, reply.choices[0].finish_reason) if reply.choices else None
+    row.service_tier = _mask(call, reply.service_tier)
+    row.cost_nanousd = reported_cost(reply.usage_details, call.head.headers if call.head is not None else {})
+    row.details = _mask(call, _encode_details(reply))
+    _write_usage(row, _find_usage(call, reply))
     row.salt = hashchain.new_salt()
 
 
-def _said(call: ActiveCall, text: str | None) -> str | None:
-    """Return what the server said about the call as it may be stored."""
-    return None if text is None else call.without_key(repair_text(text))
+def _mask(call: ActiveCall, text: str | None) -> str | None:
+    """Return a text of the server as it may be stored."""
+    return None if text is None else call.mask_key(repair_text(text))
 
 
-def _details(completion: ParsedReply) -> str | None:
-    values = dict(completion.extra)
-    if completion.system_fingerprint:
-        values["system_fingerprint"] = completion.system_fingerprint
-    if not _COUNTED.issuperset(completion.usage_details):
-        values["usage"] = completion.usage_details
+def _encode_details(reply: ParsedReply) -> str | None:
+    values = dict(reply.extra)
+    if reply.system_fingerprint:
+        values["system_fingerprint"] = reply.system_fingerprint
+    if not _USAGE_COLUMNS.issuperset(reply.usage_details):
+        values["usage"] = reply.usage_details
     return repair_text(dump_json(values)) if values else None
 
 
-def _usage(call: ActiveCall, completion: ParsedReply) -> Usage:
-    """Return the reported usage, else an estimate where a reply had begun: never a zero. Refused calls are not charged."""
-    if completion.usage.source == "reported" or call.head is None or call.head.status >= 400:
-        return completion.usage
-    counter, text = call.prepared.plan.counter, call.text
-    prompt, answered = call.prepared.context.report.tokens, counter.count(text)
-    return Usage(prompt_tokens=prompt, completion_tokens=answered, total_tokens=prompt + answered, source="estimated")
+def _find_usage(call: ActiveCall, reply: ParsedReply) -> Usage:
+    """Return the reported usage, else an estimate where a reply had started, never zeros. Refused calls are not charged."""
+    if reply.usage.source == "reported" or call.head is None or call.head.status >= 400:
+        return reply.usage
+    prompt = call.request.context.report.tokens
+    completion = call.request.options.counter.count(call.text)
+    total = prompt + completion
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, source="estimated")
 
 
-def _count(row: CallRow, usage: Usage) -> None:
+def _write_usage(row: CallRow, usage: Usage) -> None:
     for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"):
         count = getattr(usage, name)
         setattr(row, name, None if count is None else min(max(count, 0), _MAX_COUNT))
     row.usage_source = usage.source
 
 
-def _parsed(call: ActiveCall, answer: ReplyChoice) -> Any:
-    model = call.prepared.plan.response_model
-    if model is None or answer.tool_calls:
+def _parse(call: ActiveCall, choice: ReplyChoice) -> Any:
+    model = call.request.options.response_model
+    if model is None or choice.tool_calls:
         return None
     return structured.parse_structured(
-        model, answer.content, finish_reason=answer.finish_reason, refusal=answer.refusal
+        model, choice.content, finish_reason=choice.finish_reason, refusal=choice.refusal
     )
 
 
-def _total(spent: list[Usage]) -> Usage:
-    """Return the sum over the turn's calls; a count that one of them did not report is None for all."""
+def _add_usage(spent: list[Usage]) -> Usage:
+    """Return the sum over the turn's calls. A count that one of them did not report is None for all."""
     if len(spent) == 1:
         return spent[0]
     sources = {usage.source for usage in spent}
@@ -241,28 +234,27 @@ def _total(spent: list[Usage]) -> Usage:
     return Usage(**values) if "absent" not in sources else Usage()
 
 
-def reply_of(call: ActiveCall, settled: turn_changes.Written) -> Reply:
-    """Return the reply as its caller sees it. Raises: ParseFailed when a structure was asked for and did not come."""
-    if not settled.rows:
-        raise ConvokitError("the server answered with no choice at all")
-    reader = call.reader
-    assert reader is not None
-    completion = reader.completion()
-    saved = [Message.of(settled.conversation.id, row) for row in settled.rows]
-    parsed = _parsed(call, completion.choices[0])
+def make_reply(call: ActiveCall, written: Written) -> Reply:
+    """Return the reply of a finished turn. Raises: ParseFailed if a structure was asked for and the text does not hold it."""
+    if not written.rows:
+        raise ConvokitError("the server's answer has no choice")
+    assert call.reader is not None
+    parsed_reply, request = call.reader.completion(), call.request
+    choice = parsed_reply.choices[0]
+    saved = [Message.of(written.conversation.id, row) for row in written.rows]
     return Reply.model_construct(
         message=saved[0],
         choices=saved,
-        usage=_total(call.spent),
+        usage=_add_usage(call.spent),
         turn_id=call.row.turn_id,
-        model=completion.model or call.row.requested_model,
+        model=parsed_reply.model or call.row.requested_model,
         finish_reason=call.row.finish_reason,
-        reasoning=completion.choices[0].reasoning,
-        logprobs=completion.choices[0].logprobs,
-        changes=(*call.prepared.changes, *call.prepared.rendered.changes),
-        parsed=parsed,
+        reasoning=choice.reasoning,
+        logprobs=choice.logprobs,
+        changes=(*request.changes, *request.rendered.changes),
+        parsed=_parse(call, choice),
         request_id=call.row.request_id,
-        attempts=call.made,
+        attempts=call.attempts,
         rate_limits=headers.parse_rate_limits(call.head.headers) if call.head is not None else None,
-        context=call.prepared.context.report,
+        context=request.context.report,
     )

@@ -1,274 +1,188 @@
-"""Coming back to a turn: a send that is repeated under its idempotency key, and a turn that is resumed.
+"""Resume a turn: return its stored reply, follow the one that is coming, or ask for it again.
 
-However often a key is sent, by whomever: one question, at most one whole reply, and every caller that returns has the same one.
-A turn that ended without a whole reply is opened again for another API call; its question is not asked twice, and tool
-results that are recorded are not made twice.
-"""
+A turn that ended without a whole reply is reopened for another call. Its question is not stored twice, and tool results
+that are stored are not made twice."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from uuid import UUID
 
-from convokit.completion import anchor, follow, summarize, turn
-from convokit.completion import call as calls
-from convokit.completion.anchor import TurnAnchor
+from convokit.completion import anchor as anchors
+from convokit.completion import follow, summarize
+from convokit.completion.call import ActiveCall, lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Emit, Flow, Sleep, read_flow
 from convokit.completion.options import Options
-from convokit.completion.prepare import PreparedRequest, look, prepare_again
+from convokit.completion.prepare import PreparedRequest, prepare_stored
+from convokit.completion.read_path import read_snapshot_flow
 from convokit.completion.recovery import POLL_S, OnBusy, is_worker_gone, wait_or_take_over_flow
-from convokit.completion.result import ended, stored_reply
-from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
-from convokit.completion.write_once import BEGIN_S, sure
-from convokit.domain.content import Content, validate_question
+from convokit.completion.result import end_error, read_reply
+from convokit.completion.state import ChatRef, KitState, find_conversation_flow, identify_flow, not_found
+from convokit.completion.turn import ask_flow, check_api_key, find_timeouts, run_turn_flow, running_turn
+from convokit.completion.write_retry import START_S, write_step_flow
+from convokit.domain.content import Content
 from convokit.domain.events import Started, TextDelta
 from convokit.domain.message import ASSISTANT, MessageRow
-from convokit.domain.text import validate_text
-from convokit.domain.turn import IdempotencyKey, Reply, TurnRow
-from convokit.errors import ConversationBusy, IdempotencyConflict, Interrupted, InvalidInput, NotFound, Redacted
-from convokit.store import committed, conversations, messages, snapshot, turn_changes, turn_writes, turns
+from convokit.domain.turn import Reply, TurnRow
+from convokit.errors import ConversationBusy, Interrupted, NotFound, Redacted
+from convokit.store import messages, turns
+from convokit.store.snapshot import Snapshot
+from convokit.store.turn_start import Conflict, TurnReopen
 
-_TRIES = 8
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Asked:
-    """A question as its caller passed it: unchecked, with what holds for this call."""
-
-    content: object
-    context: Sequence[str]
-    call: Options
-    on_busy: OnBusy
-    key: str | None = None
+MAX_TRIES = 8
 
 
-def send(
-    scope: KitState, target: ChatRef, asked: Asked, *, stream: bool, place: TurnAnchor | None = None
-) -> Flow[Reply]:
-    """Send, under an idempotency key if there is one."""
-    if asked.key is not None:
-        return _send_once(scope, target, asked, asked.key, stream=stream, place=place)
-    return _send(scope, target, asked, None, stream=stream, place=place)
+def resume_flow(kit: KitState, chat: ChatRef, call_options: Options, *, on_busy: OnBusy = "raise") -> Flow[Reply]:
+    """Finish the chat's last turn: return its reply, or ask for it again if it has no whole one.
 
-
-def _send(
-    scope: KitState,
-    target: ChatRef,
-    asked: Asked,
-    key: IdempotencyKey | None,
-    *,
-    stream: bool,
-    place: TurnAnchor | None,
-) -> Flow[Reply]:
-    return turn.send(
-        scope,
-        target,
-        asked.content,
-        asked.call,
-        stream=stream,
-        on_busy=asked.on_busy,
-        key=key,
-        context=asked.context,
-        place=place,
-    )
-
-
-def _send_once(
-    scope: KitState, target: ChatRef, asked: Asked, key: str, *, stream: bool, place: TurnAnchor | None
-) -> Flow[Reply]:
-    """Send under an idempotency key: the first time a turn, ever after that turn. Raises: IdempotencyConflict, Redacted."""
-    call, on_busy = asked.call, asked.on_busy
-    if key == "":
-        raise InvalidInput("idempotency_key", "is empty")
-    validate_text("idempotency_key", key, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
-    request = _canonical(validate_question(asked.content, asked.context, scope.limits), call, place)
-    stored_key = IdempotencyKey.of(key, request)
-    conversation_id = yield from identify_flow(scope, target)
-    for _ in range(_TRIES):
-        found = yield from read_flow(turns.find_by_idempotency_key, scope.tenant, conversation_id, stored_key.hash)
-        if found is not None:
-            if found.fingerprint_salt is None:  # it went with the question, or with what came along with it
-                raise Redacted(conversation_id, f"the question of turn {found.id}")
-            if not found.was_sent_with(request):
-                raise IdempotencyConflict(target.name, found.id)
-            return (yield from come_back(scope, target, call, found, stream=stream, on_busy=on_busy))
-        try:
-            return (yield from _send(scope, target, asked, stored_key, stream=stream, place=place))
-        except turn_changes.Conflict:
-            continue
-        except ConversationBusy:  # by a turn under this very key, perhaps, that began since we looked
-            if (
-                yield from read_flow(turns.find_by_idempotency_key, scope.tenant, conversation_id, stored_key.hash)
-            ) is None:
-                raise
-    raise ConversationBusy(target.name, "several", None)
-
-
-def _canonical(content: Content, call: Options, place: TurnAnchor | None) -> str:
-    """Return what makes a request the same request: its content, its passages, what was set for this call, and its place."""
-    passages = [content.passages] if content.passages else []
-    behind = [{"behind": place.seq}] if place is not None else []
-    return json.dumps([content.text, content.parts, call.to_json(), *passages, *behind], ensure_ascii=False)
-
-
-def resume(scope: KitState, target: ChatRef, call: Options, *, on_busy: OnBusy = "raise") -> Flow[Reply]:
-    """Finish the chat's last turn: return its reply, or ask for it again if it has none that is whole.
-
-    A question whose turn belongs to another branch, or has its reply on another path, is answered in a turn of its own.
+    A question whose turn belongs to another branch, or whose reply is on another path, is answered in a turn of its own.
     """
-    conversation_id = yield from identify_flow(scope, target)
-    for _ in range(_TRIES):
-        found = yield from read_flow(anchor.find_branch_end, scope.tenant, conversation_id, target.branch)
-        if found is None:
-            raise not_found(target)
-        if found.turn is not None:
-            return (yield from come_back(scope, target, call, found.turn, stream=False, on_busy=on_busy))
-        if found.place is None:
-            raise NotFound("turn", "to resume", "the last message belongs to none of this branch")
+    conversation_id = yield from identify_flow(kit, chat)
+    for _ in range(MAX_TRIES):
+        end = yield from read_flow(anchors.find_branch_end, kit.tenant, conversation_id, chat.branch)
+        if end is None:
+            raise not_found(chat)
+        if end.turn is not None:
+            return (yield from return_or_reopen_flow(kit, chat, call_options, end.turn, stream=False, on_busy=on_busy))
+        if end.anchor is None:
+            raise NotFound("turn", "to resume", "the last message does not belong to a turn of this branch")
         try:
-            return (yield from turn.ask(scope, target, None, call, stream=False, on_busy=on_busy, place=found.place))
-        except turn_changes.Conflict:
+            return (
+                yield from ask_flow(kit, chat, None, call_options, stream=False, on_busy=on_busy, anchor=end.anchor)
+            )
+        except Conflict:
             continue
-    raise ConversationBusy(target.name, "several", None)
+    raise ConversationBusy(chat.name, "several", None)
 
 
-def come_back(
-    scope: KitState, target: ChatRef, call: Options, found: TurnRow, *, stream: bool, on_busy: OnBusy
+def return_or_reopen_flow(
+    kit: KitState, chat: ChatRef, call_options: Options, turn: TurnRow, *, stream: bool, on_busy: OnBusy
 ) -> Flow[Reply]:
-    """Return the turn's reply: the stored one, the one that is on its way, or a new one, on the branch it was sent to."""
-    target = target if target.branch == found.branch else replace(target, branch=found.branch)
-    assert target.id is not None
-    deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).total_s
-    for _ in range(_TRIES):
-        if stream and (yield from _is_running(scope, target.id, found)):
+    """Return the turn's reply: the stored one, the one that is coming, or a new one on the branch that it was sent to."""
+    chat = chat if chat.branch == turn.branch else replace(chat, branch=turn.branch)
+    assert chat.id is not None
+    deadline = kit.clock.monotonic() + find_timeouts(kit, chat, call_options).total_s
+    for _ in range(MAX_TRIES):
+        if stream and (yield from _is_running_flow(kit, chat.id, turn)):
             try:
-                return (yield from _attached(scope, target, found))
+                conversation = yield from find_conversation_flow(kit, chat)
+                return (yield from follow.attach_flow(kit, conversation, turn.id, 0))
             except Interrupted as error:
-                if error.partial:  # its reader has that much of it already: a second reply would come on top
+                if error.partial:  # the reader has this text already: another reply would come on top of it
                     raise
-                found = yield from _fresh(target.id, found)
-        found = yield from _closed(scope, target, call, found, deadline)
-        if found.state == "completed":
-            reply = yield from read_flow(stored_reply, target.id, found)
-            yield Emit([Started(found.id), TextDelta(reply.text)])
+                turn = yield from _reread_flow(chat.id, turn)
+        turn = yield from _wait_until_closed_flow(kit, chat, call_options, turn, deadline)
+        if turn.state == "completed":
+            reply = yield from read_flow(read_reply, chat.id, turn)
+            yield Emit([Started(turn.id), TextDelta(reply.text)])
             return reply
-        if found.state == "superseded":
-            raise ended(found)
+        if turn.state == "superseded":
+            raise end_error(turn)
         try:
-            return (yield from _open_again(scope, target, call, found, stream=stream, on_busy=on_busy))
-        except turn_changes.Conflict:
-            found = yield from _fresh(target.id, found)
-    raise ConversationBusy(target.name, found.id, None)
+            return (yield from _reopen_flow(kit, chat, call_options, turn, stream=stream, on_busy=on_busy))
+        except Conflict:
+            turn = yield from _reread_flow(chat.id, turn)
+    raise ConversationBusy(chat.name, turn.id, None)
 
 
-def _is_running(scope: KitState, conversation_id: UUID, found: TurnRow) -> Flow[bool]:
-    if found.state != "open":
+def _is_running_flow(kit: KitState, conversation_id: UUID, turn: TurnRow) -> Flow[bool]:
+    if turn.state != "open":
         return False
-    held = yield from read_flow(turns.find_open, conversation_id, found.branch)
-    return held is not None and held.id == found.id and not is_worker_gone(scope, held)
+    open_turn = yield from read_flow(turns.find_open, conversation_id, turn.branch)
+    return open_turn is not None and open_turn.id == turn.id and not is_worker_gone(kit, open_turn)
 
 
-def _attached(scope: KitState, target: ChatRef, found: TurnRow) -> Flow[Reply]:
-    """Read along with whoever runs the turn."""
-    assert target.id is not None
-    conversation = yield from read_flow(conversations.find, scope.tenant, target.id)
-    if conversation is None:
-        raise not_found(target)
-    return (yield from follow.attach_flow(scope, conversation, found.id, 0))
-
-
-def _closed(scope: KitState, target: ChatRef, call: Options, found: TurnRow, deadline: float) -> Flow[TurnRow]:
+def _wait_until_closed_flow(
+    kit: KitState, chat: ChatRef, call_options: Options, turn: TurnRow, deadline: float
+) -> Flow[TurnRow]:
     """Wait until the turn is closed, and close it if its worker is gone."""
-    assert target.id is not None
-    while found.state == "open":
-        seen = yield from look(scope, target, call, Content(""))
-        if seen.open_turn is not None and seen.open_turn.id == found.id:
-            yield from wait_or_take_over_flow(scope, target, call, seen, "wait", deadline)
+    assert chat.id is not None
+    while turn.state == "open":
+        snapshot = yield from read_snapshot_flow(kit, chat, call_options, Content(""))
+        if snapshot.open_turn is not None and snapshot.open_turn.id == turn.id:
+            yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, "wait", deadline)
         else:
             yield Sleep(POLL_S)
-        found = yield from _fresh(target.id, found)
-    return found
+        turn = yield from _reread_flow(chat.id, turn)
+    return turn
 
 
-def _fresh(conversation_id: UUID, found: TurnRow) -> Flow[TurnRow]:
-    row = yield from read_flow(turns.find, conversation_id, found.id)
-    return found if row is None else row
+def _reread_flow(conversation_id: UUID, turn: TurnRow) -> Flow[TurnRow]:
+    row = yield from read_flow(turns.find, conversation_id, turn.id)
+    return turn if row is None else row
 
 
-def _open_again(
-    scope: KitState, target: ChatRef, call: Options, found: TurnRow, *, stream: bool, on_busy: OnBusy
+def _reopen_flow(
+    kit: KitState, chat: ChatRef, call_options: Options, turn: TurnRow, *, stream: bool, on_busy: OnBusy
 ) -> Flow[Reply]:
-    seen = yield from _ready(scope, target, call, found, on_busy)
-    assert seen.conversation is not None
-    asked = yield from read_flow(messages.find, seen.conversation.id, found.question_seq)
-    if asked is None or asked.status == "redacted":
-        raise Redacted(seen.conversation.id, f"the question of turn {found.id}")
-    end = seen.path.rows[-1] if seen.path.rows else None
-    last = end is not None and (end.turn_id == found.id or end.seq == found.question_seq)
-    tail = _tail(seen.path.rows, found)
-    if not last:
+    """Open the turn again, and make another call for its reply. Raises: Conflict."""
+    snapshot = yield from _read_when_free_flow(kit, chat, call_options, turn, on_busy)
+    assert snapshot.conversation is not None
+    question = yield from read_flow(messages.find, snapshot.conversation.id, turn.question_seq)
+    if question is None or question.status == "redacted":
+        raise Redacted(snapshot.conversation.id, f"the question of turn {turn.id}")
+    path_end = snapshot.path.rows[-1] if snapshot.path.rows else None
+    is_last = path_end is not None and (path_end.turn_id == turn.id or path_end.seq == turn.question_seq)
+    if is_last:
+        snapshot.path.rows = _drop_broken_replies(snapshot.path.rows, turn)
+    else:
         end_seq = yield from read_flow(
-            messages.find_last_seq_of_turn, seen.conversation.id, found.id, found.question_seq, found.from_seq
+            messages.find_last_seq_of_turn, snapshot.conversation.id, turn.id, turn.question_seq, turn.from_seq
         )
-        seen = yield from look(scope, target, call, Content(""), at=end_seq)
-        assert seen.conversation is not None
-        tail = seen.path.rows
-    seen.path.rows = tail
-    prepared = prepare_again(scope, target, call, seen, stream=stream)
-    prepared = yield from summarize.planned(scope, target, call, prepared)
-    turn.check_api_key(scope, prepared)
-    with turn.held(scope, found.id):
-        running = yield from _reopened(scope, prepared, found, moves_head=last)
-        return (yield from turn.answer(scope, running))
+        snapshot = yield from read_snapshot_flow(kit, chat, call_options, Content(""), at=end_seq)
+    request = prepare_stored(kit, chat, call_options, snapshot, stream=stream)
+    request = yield from summarize.plan_summary_flow(kit, chat, call_options, request)
+    check_api_key(kit, request)
+    with running_turn(kit, turn.id):
+        call = yield from _write_reopen_flow(kit, request, turn, moves_head=is_last)
+        return (yield from run_turn_flow(kit, call))
 
 
-def _ready(scope: KitState, target: ChatRef, call: Options, found: TurnRow, on_busy: OnBusy) -> Flow[snapshot.Snapshot]:
-    """Return what a turn needs once no other turn is open on its branch."""
-    deadline = scope.clock.monotonic() + turn.timeouts_of(scope, target, call).busy_s
+def _read_when_free_flow(
+    kit: KitState, chat: ChatRef, call_options: Options, turn: TurnRow, on_busy: OnBusy
+) -> Flow[Snapshot]:
+    """Return the snapshot once no other turn is open on the branch."""
+    deadline = kit.clock.monotonic() + find_timeouts(kit, chat, call_options).busy_s
     while True:
-        seen = yield from look(scope, target, call, Content(""))
-        if seen.open_turn is None or seen.open_turn.id == found.id:
-            return seen
-        yield from wait_or_take_over_flow(scope, target, call, seen, on_busy, deadline)
+        snapshot = yield from read_snapshot_flow(kit, chat, call_options, Content(""))
+        if snapshot.open_turn is None or snapshot.open_turn.id == turn.id:
+            return snapshot
+        yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, on_busy, deadline)
 
 
-def _tail(rows: list[MessageRow], found: TurnRow) -> list[MessageRow]:
-    """Return the path up to where a new reply of the turn belongs: without what broke off."""
+def _drop_broken_replies(rows: list[MessageRow], turn: TurnRow) -> list[MessageRow]:
+    """Return the path without the replies of the turn that broke off: a new reply takes their position."""
     end = len(rows)
-    while end and rows[end - 1].turn_id == found.id and _broke_off(rows[end - 1]):
+    while end and rows[end - 1].turn_id == turn.id and _is_broken(rows[end - 1]):
         end -= 1
     return rows[:end]
 
 
-def _broke_off(row: MessageRow) -> bool:
+def _is_broken(row: MessageRow) -> bool:
     return row.status in ("partial", "late") or (row.status == "redacted" and row.role == ASSISTANT)
 
 
-def _reopened(
-    scope: KitState, prepared: PreparedRequest, found: TurnRow, *, moves_head: bool
-) -> Flow[calls.ActiveCall]:
-    timeouts, seen = prepared.plan.timeouts, prepared.seen
-    assert seen.conversation is not None
-    row = calls.new_row(prepared.first, found.id, scope.clock.now_us(), number=found.calls + 1)
-    reopening = turn_changes.TurnReopen(
-        conversation=seen.conversation,
-        turn=found,
-        completion=row,
-        owner=scope.owner(),
-        lease_us=calls.lease_us(calls.silence_s(prepared.first)),
-        prompts=prepared.first.manifest.prompts,
+def _write_reopen_flow(kit: KitState, request: PreparedRequest, turn: TurnRow, *, moves_head: bool) -> Flow[ActiveCall]:
+    snapshot, first = request.snapshot, request.first
+    assert snapshot.conversation is not None
+    call = new_call_row(first, turn.id, kit.clock.now_us(), number=turn.calls + 1)
+    reopen = TurnReopen(
+        conversation=snapshot.conversation,
+        turn=turn,
+        call=call,
+        owner=kit.owner(),
+        lease_us=lease_us(longest_silence_s(first)),
+        prompts=first.record.prompts,
     )
-    yield from sure(scope, turn_writes.reopen, committed.reopened, reopening, patience_s=BEGIN_S, passing_only=True)
-    return calls.ActiveCall(
-        prepared,
-        seen.conversation,
-        row,
-        found.branch,
-        seen.path.rows[-1],
-        epoch=found.epoch + 1,
-        deadline=scope.clock.monotonic() + timeouts.total_s,
-        stream=prepared.stream,
+    yield from write_step_flow(kit, reopen, patience_s=START_S, only_transient=True)
+    return ActiveCall(
+        request,
+        snapshot.conversation,
+        call,
+        turn.branch,
+        snapshot.path.rows[-1],
+        epoch=turn.epoch + 1,
+        deadline=kit.clock.monotonic() + request.options.timeouts.total_s,
+        stream=request.stream,
         moves_head=moves_head,
     )

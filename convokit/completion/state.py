@@ -1,19 +1,17 @@
-"""What a flow knows of the kit and the chat it works for.
-
-What a call, its chat and its kit set, put together.
-"""
+"""The settings and identity of a kit and of a chat, as every flow receives them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Clock, Flow, read_flow, read_once_flow
-from convokit.completion.options import NO_OPTIONS, Options, ResolvedOptions, settle
+from convokit.completion.options import NO_OPTIONS, Options
+from convokit.completion.resolved_options import ResolvedOptions, resolve
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
 from convokit.errors import NotFound, SettingsError
@@ -21,15 +19,15 @@ from convokit.settings import UNSET, Limits
 from convokit.store import branches, conversations, migrations
 from convokit.wire.headers import endpoint_url
 
-Plans = dict[str | None, ResolvedOptions]
-"""Settled plans, by what the conversation stores of its own settings."""
-_PLANS = 256
-"""Settled plans that are kept: one for each way in which conversations are set."""
+Result = TypeVar("Result")
+ResolvedCache = dict[str | None, ResolvedOptions]
+"""Resolved options by the settings that the conversation stores."""
+_CACHE_SIZE = 256
 
 
 @dataclass(slots=True)
 class Database:
-    """One database as flows see it: its name for people, and its id once it was checked."""
+    """A database: its name for people, and its id after the schema was checked."""
 
     name: str
     id: UUID | None = None
@@ -46,17 +44,17 @@ class KitState:
     options: Options
     limits: Limits
     owner: Callable[[], str]
-    """Names this worker: host, boot, process, start."""
+    """Returns the name of this worker: host, boot, process, start."""
     is_dead: Callable[[str, UUID], bool]
-    """Whether the owner of a turn is known to be gone."""
+    """Returns whether the owner of a turn is known to be gone."""
     search: bool = True
-    """Whether messages are entered into the search index, and found in it."""
+    """Whether messages enter the search index, and can be searched."""
     running: set[UUID] = field(default_factory=set)
     """The turns that this process is running."""
     url: str = field(init=False)
-    """Where calls go: the endpoint below `base_url`."""
-    plans: Plans = field(default_factory=dict, repr=False, compare=False)
-    """The plans of chats that set nothing on their handle, for calls that set nothing either."""
+    """The endpoint of calls, below `base_url`."""
+    resolved: ResolvedCache = field(default_factory=dict, repr=False, compare=False)
+    """For chats and calls that set nothing themselves."""
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
@@ -65,93 +63,133 @@ class KitState:
 
 @dataclass(slots=True)
 class ChatRef:
-    """A chat: which conversation and branch, and what was set on it."""
+    """A chat: its conversation, its branch, and the settings given to the handle."""
 
     key: str | None = None
     id: UUID | None = None
     branch: int = 0
-    wanted: int | str | None = None
-    """The number or name of a branch that was not looked for yet."""
+    unresolved_branch: int | str | None = None
+    """The number or name of a branch, before it was looked up."""
     subject: str | None = None
     title: str | None = None
     metadata: str | None = None
     options: Options = NO_OPTIONS
     must_exist: bool = False
-    """Whether it was named by an id: nothing is created under an id that someone else may have, unseen."""
-    plans: Plans = field(default_factory=dict, repr=False, compare=False)
-    """The plans of a chat that sets something on its handle, for calls that set nothing."""
+    """Whether the chat was opened by id. Nothing is created under an id that another tenant may have."""
+    resolved: ResolvedCache = field(default_factory=dict, repr=False, compare=False)
+    """For calls that set nothing themselves, of a chat that does."""
 
     @property
     def name(self) -> object:
-        """What people call it: its key, else its id."""
+        """The name of the chat for people: its key, else its id."""
         return self.key if self.key is not None else self.id
 
 
-def check_schema_flow(scope: KitState) -> Flow[UUID]:
-    """Return the database's id, after checking once per kit that tables and code fit."""
-    if scope.database.id is None:
-        scope.database.id = yield from read_once_flow(migrations.check_schema, scope.database.name)
-    return scope.database.id
+def check_schema_flow(kit: KitState) -> Flow[UUID]:
+    """Return the database's id, after checking once for each kit that tables and code fit. Raises: SchemaOutdated."""
+    if kit.database.id is None:
+        kit.database.id = yield from read_once_flow(migrations.check_schema, kit.database.name)
+    return kit.database.id
 
 
-def identify_flow(scope: KitState, target: ChatRef) -> Flow[UUID]:
-    """Return the conversation's id, and find the branch that was asked for. Raises: NotFound."""
-    database_id = yield from check_schema_flow(scope)
-    if target.id is None:
-        assert target.key is not None
-        target.id = derive_conversation_id(database_id, scope.tenant, target.key)
-    if target.wanted is not None:
-        found = yield from read_flow(_branch, scope.tenant, target.id, target.wanted)
-        if found is None:
-            raise NotFound("branch", f"{target.wanted!r} of {target.name}", "`fork` makes one")
-        target.branch, target.wanted = found, None
-    return target.id
+def identify_flow(kit: KitState, chat: ChatRef) -> Flow[UUID]:
+    """Return the conversation's id, and look up the branch that was asked for. Raises: NotFound."""
+    database_id = yield from check_schema_flow(kit)
+    if chat.id is None:
+        assert chat.key is not None
+        chat.id = derive_conversation_id(database_id, kit.tenant, chat.key)
+    if chat.unresolved_branch is not None:
+        number = yield from read_flow(_find_branch, kit.tenant, chat.id, chat.unresolved_branch)
+        if number is None:
+            raise NotFound("branch", f"{chat.unresolved_branch!r} of {chat.name}", "`fork` makes one")
+        chat.branch, chat.unresolved_branch = number, None
+    return chat.id
 
 
-def _branch(connection: Connection, tenant: str, conversation_id: UUID, wanted: int | str) -> int | None:
+def _find_branch(connection: Connection, tenant: str, conversation_id: UUID, name: int | str) -> int | None:
     row = conversations.find(connection, tenant, conversation_id)
-    return None if row is None else branches.find_branch_number(connection, row.id, wanted)
+    return None if row is None else branches.find_branch_number(connection, row.id, name)
 
 
-def not_found(target: ChatRef) -> NotFound:
-    """Return the error for a conversation that is not there."""
-    return NotFound("conversation", target.name or "(new)", "it is created by its first send")
+def find_conversation_flow(kit: KitState, chat: ChatRef) -> Flow[ConversationRow]:
+    """Return the chat's conversation. Raises: NotFound."""
+    conversation_id = yield from identify_flow(kit, chat)
+    row = yield from read_flow(conversations.find, kit.tenant, conversation_id)
+    if row is None:
+        raise not_found(chat)
+    return row
 
 
-def plan_for(scope: KitState, target: ChatRef, call: Options, row: ConversationRow | None) -> ResolvedOptions:
-    """Return the settled plan: call over chat over what the chat stored over kit.
+def not_found(chat: ChatRef) -> NotFound:
+    """Return the error for a conversation that does not exist."""
+    return NotFound("conversation", chat.name or "(new)", "it is created by its first send")
 
-    A call that sets nothing has the plan that was settled for the same stored settings before.
+
+def resolve_options(
+    kit: KitState, chat: ChatRef, call_options: Options, row: ConversationRow | None
+) -> ResolvedOptions:
+    """Return the options of a call: the call's own, then the chat's, then those that the conversation stores, then the kit's.
+
+    Options that were resolved before are reused where the call sets nothing.
     """
     settings = row.settings if row is not None else None
-    known = scope.plans if target.options is NO_OPTIONS else target.plans
-    plan = known.get(settings) if call is NO_OPTIONS else None
-    if plan is not None:
-        return plan
-    plan = settle(options_for(scope, target, call, row), scope.base_url)
-    if call is NO_OPTIONS:
-        if len(known) >= _PLANS:
-            known.clear()
-        known[settings] = plan
-    return plan
+    cache = kit.resolved if chat.options is NO_OPTIONS else chat.resolved
+    if call_options is NO_OPTIONS and settings in cache:
+        return cache[settings]
+    resolved = resolve(merge_options(kit, chat, call_options, row), kit.base_url)
+    if call_options is NO_OPTIONS:
+        if len(cache) >= _CACHE_SIZE:
+            cache.clear()
+        cache[settings] = resolved
+    return resolved
 
 
-def options_for(scope: KitState, target: ChatRef, call: Options, row: ConversationRow | None) -> Options:
-    """Return the options that hold: call over chat over what the chat stored over kit."""
+def merge_options(kit: KitState, chat: ChatRef, call_options: Options, row: ConversationRow | None) -> Options:
+    """Return the options of a call before defaults are filled in."""
     stored = Options.from_json(row.settings if row is not None else None)
-    return call.over(target.options).over(stored).over(scope.options)
+    return call_options.over(chat.options).over(stored).over(kit.options)
 
 
-def given(scope: KitState, target: ChatRef, call: Options, name: str) -> Any:
-    """Return an option that no chat stores: call over chat over kit, `UNSET` where none of them gives it."""
-    for options in (call, target.options, scope.options):
+def find_option(kit: KitState, chat: ChatRef, call_options: Options, name: str) -> Any:
+    """Return an option that no conversation stores, `UNSET` if neither call, chat nor kit set it."""
+    for options in (call_options, chat.options, kit.options):
         value = getattr(options, name)
         if value is not UNSET:
             return value
     return UNSET
 
 
-def require_search(scope: KitState) -> None:
-    """Raise: SettingsError when this kit keeps no search index."""
-    if not scope.search:
-        raise SettingsError("search", "this kit was made with search=False and indexes nothing: make one without it")
+def require_search(kit: KitState) -> None:
+    """Raise: SettingsError if this kit keeps no search index."""
+    if not kit.search:
+        raise SettingsError(
+            "search", "this kit was made with search=False and has no search index: make one without it"
+        )
+
+
+def read_conversation_flow(
+    kit: KitState, chat: ChatRef, read: Callable[[Connection, str, UUID], Result | None]
+) -> Flow[Result]:
+    """Run a reading function over the chat's conversation. Raises: NotFound if it returns None."""
+    conversation_id = yield from identify_flow(kit, chat)
+    found = yield from read_flow(read, kit.tenant, conversation_id)
+    if found is None:
+        raise not_found(chat)
+    return found
+
+
+def read_branch_flow(
+    kit: KitState, chat: ChatRef, read: Callable[[Connection, str, UUID, int], Result | None]
+) -> Flow[Result]:
+    """Run a reading function over the chat's conversation and branch. Raises: NotFound if it returns None."""
+    conversation_id = yield from identify_flow(kit, chat)
+    found = yield from read_flow(read, kit.tenant, conversation_id, chat.branch)
+    if found is None:
+        raise not_found(chat)
+    return found
+
+
+def read_tenant_flow(kit: KitState, read: Callable[[Connection, str], Result]) -> Flow[Result]:
+    """Run a reading function over all conversations of the tenant."""
+    yield from check_schema_flow(kit)
+    return (yield from read_flow(read, kit.tenant))

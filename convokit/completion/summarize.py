@@ -1,9 +1,8 @@
-"""The rolling summary: what falls out of a window is summed up, in an API call of its own, when the window's start moves.
+"""Summarize the messages that fall out of the window, in an API call of its own, when the window's start moves.
 
-The turn begins with that call: its question is stored first, the summary is stored together with the call that follows it, and
-only then is it sent. A call that fails changes nothing: the turn goes on with the summary that was there, or with none, and the
-next one is made when the start moves again.
-"""
+The turn starts with that call. Its question is stored first. The summary is stored together with the call that follows
+it, and only then is it sent. A summary call that fails changes nothing: the turn goes on with the summary that exists,
+or with none. The next one is made when the start moves again (ADR 0025)."""
 
 from __future__ import annotations
 
@@ -11,109 +10,119 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from convokit.completion import call as calls
-from convokit.completion import items
-from convokit.completion.begin import renumbered
+from convokit.completion.call import ActiveCall, call_with_retries_flow, lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Flow, read_flow
-from convokit.completion.options import Options, ResolvedOptions, settle
-from convokit.completion.prepare import PreparedRequest, SummaryRequest, last_reply, summing_up, with_summaries
-from convokit.completion.result import Outcome, close
-from convokit.completion.state import ChatRef, KitState, options_for
+from convokit.completion.items import count_summaries
+from convokit.completion.options import Options
+from convokit.completion.prepare import (
+    PreparedRequest,
+    SummaryRequest,
+    prepare_summary,
+    replace_summaries,
+    shift_request,
+)
+from convokit.completion.read_path import find_last_reply
+from convokit.completion.resolved_options import ResolvedOptions, resolve
+from convokit.completion.result import Outcome, record_outcome
+from convokit.completion.state import ChatRef, KitState, merge_options
+from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.context.arrange import prompt_role
 from convokit.context.report import Context, Part
 from convokit.context.summary import CountedSummary, add_heading, format_for_transcript, format_transcript, pick_summary
 from convokit.domain import hashchain
-from convokit.domain.conversation import ConversationRow, StoredSummary, SummaryRow
+from convokit.domain.conversation import StoredSummary, SummaryRow
 from convokit.domain.message import PASSAGE, SUMMARY, USER, MessageRow
 from convokit.domain.params import RequestParams
 from convokit.domain.reply import ParsedReply
 from convokit.domain.text import repair_text
 from convokit.errors import BadReply, ContextOverflow, ModelError
 from convokit.settings import Summary
-from convokit.store import messages, snapshot, turn_changes
+from convokit.store import messages
+from convokit.store.snapshot import Snapshot
+from convokit.store.turn_end import TurnUpdate
 from convokit.tokens.counter import REPLY_PRIMER, count_message
 from convokit.wire.request import CAPS
 
-_INHERITED = ("user", "safety_identifier", "extra_headers")
+_INHERITED_PARAMS = ("user", "safety_identifier", "extra_headers")
 """Parameters that say who asks, not how to answer."""
-_SHARE = 0.5
-"""What of `Timeouts.total_s` the call may take with its retries: the turn needs the rest."""
-_BETWEEN = 2
+_MAX_SHARE = 0.5
+"""The share of `Timeouts.total_s` that the call may take with its retries. The turn needs the rest."""
+_SEPARATOR_TOKENS = 2
 """Tokens between two messages of a transcript."""
 
 
-def is_due(plan: ResolvedOptions, seen: snapshot.Snapshot, context: Context) -> bool:
-    """Whether the window's start has moved since the last turn began, past messages that no summary of the path stands for."""
-    start, rows = context.report.start, seen.path.rows
-    if plan.summary is None or start is None or not rows:
+def is_due(options: ResolvedOptions, snapshot: Snapshot, context: Context) -> bool:
+    """Return whether the window's start moved since the last turn, past messages that no summary of the path covers."""
+    start, rows = context.report.start, snapshot.path.rows
+    if options.summary is None or start is None or not rows:
         return False
-    last = last_reply(reversed(rows))
-    begun = next(
-        (row for row in rows if last is not None and row.turn_id == last.turn_id and row.window_from_seq), None
-    )
-    if begun is not None and begun.window_from_seq is not None and begun.window_from_seq >= start:
-        return False
-    before, earlier = _before(rows, start), _earlier(plan, seen, start)
-    return before is not None and (earlier is None or earlier.last < before)
+    reply = find_last_reply(reversed(rows))
+    if reply is not None:
+        of_turn = (row for row in rows if row.turn_id == reply.turn_id and row.window_from_seq)
+        first = next(of_turn, None)
+        if first is not None and first.window_from_seq is not None and first.window_from_seq >= start:
+            return False
+    last, summary = _find_last_before(rows, start), _pick_stored(options, snapshot, start)
+    return last is not None and (summary is None or summary.last < last)
 
 
-def _before(rows: Sequence[MessageRow], start: int) -> int | None:
+def _find_last_before(rows: Sequence[MessageRow], start: int) -> int | None:
     """Return the seq of the last message before the window."""
     inside = next((row for row in rows if row.seq >= start), None)
     return rows[-1].seq if inside is None else inside.parent_seq
 
 
-def _earlier(plan: ResolvedOptions, seen: snapshot.Snapshot, start: int) -> CountedSummary | None:
-    return pick_summary(items.summaries(plan, seen), start)
+def _pick_stored(options: ResolvedOptions, snapshot: Snapshot, start: int) -> CountedSummary | None:
+    return pick_summary(count_summaries(options, snapshot), start)
 
 
-def announced(plan: ResolvedOptions, seen: snapshot.Snapshot, context: Context) -> Context:
-    """Return the context with a word in its report on the summary that a turn would make first."""
-    if not is_due(plan, seen, context):
+def announce_summary(options: ResolvedOptions, snapshot: Snapshot, context: Context) -> Context:
+    """Return the context with a line in its report about the summary that a turn would make first."""
+    if not is_due(options, snapshot, context):
         return context
-    why = "would be made first: the window's start moves"
-    return context.noted(Part("summary", USER, None, plan.kept_free, included=False, rule=why))
+    rule = "would be made first: the window's start moves"
+    return context.with_part(Part("summary", USER, None, options.summary_reserve, included=False, rule=rule))
 
 
-def planned(scope: KitState, target: ChatRef, call: Options, prepared: PreparedRequest) -> Flow[PreparedRequest]:
-    """Return the request with the call that sums up what falls out of its window, if one is due."""
-    plan, seen, start = prepared.plan, prepared.seen, prepared.context.report.start
-    if not is_due(plan, seen, prepared.context):
-        return prepared
-    assert plan.summary is not None
-    assert seen.conversation is not None
+def plan_summary_flow(
+    kit: KitState, chat: ChatRef, call_options: Options, request: PreparedRequest
+) -> Flow[PreparedRequest]:
+    """Return the request with the summary request that is to be made before it, if one is due."""
+    options, snapshot, start = request.options, request.snapshot, request.context.report.start
+    if not is_due(options, snapshot, request.context):
+        return request
+    assert options.summary is not None
+    assert snapshot.conversation is not None
     assert start is not None
-    own = settle(_options(plan.summary, options_for(scope, target, call, seen.conversation)), scope.base_url)
-    earlier = _earlier(plan, seen, start)
-    stored = next((each for each in seen.summaries if earlier and each.message.seq == earlier.item.key), None)
+    merged = merge_options(kit, chat, call_options, snapshot.conversation)
+    own = resolve(_summary_options(options.summary, merged), kit.base_url)
+    covered = _pick_stored(options, snapshot, start)
+    stored = next((each for each in snapshot.summaries if covered and each.message.seq == covered.item.key), None)
     before = [stored.message] if stored is not None else []
-    prompt = {"role": prompt_role(own.profile), "content": own.instructions}
-    fixed = count_message(own.counter, prompt) + REPLY_PRIMER + _BETWEEN
-    fixed += count_message(own.counter, {"role": USER, "content": format_transcript([row.as_wire() for row in before])})
-    room = own.builder.available(fixed, own.reply_tokens)
-    after = 0 if earlier is None else earlier.last
+    available = _count_available(own, before)
+    after = 0 if covered is None else covered.last
 
-    def enough(rows: list[MessageRow]) -> int:
-        return 0 if rows[-1].seq <= after or sum(_cost(own, row) for row in rows) > room else len(rows)
+    def rows_needed(rows: list[MessageRow]) -> int:
+        return 0 if rows[-1].seq <= after or sum(_count_text(own, row) for row in rows) > available else len(rows)
 
-    path = yield from read_flow(messages.read_backwards, seen.conversation.id, _before(seen.path.rows, start), enough)
+    last = _find_last_before(snapshot.path.rows, start)
+    path = yield from read_flow(messages.read_backwards, snapshot.conversation.id, last, rows_needed)
     fallen = [row for row in path.rows if row.seq > after]
-    sources = _fitting(own, fallen, room)
+    sources = _select_newest(own, fallen, available)
     while sources:
-        made_of = [*before, *sources]
         try:
-            request = summing_up(scope, prepared, own, made_of)
-        except ContextOverflow:  # a text may cost more than its parts
+            summary_request = prepare_summary(kit, request, own, [*before, *sources])
+        except ContextOverflow:  # a text may cost more than the sum of its messages
             sources = sources[len(sources) // 10 + 1 :]
             continue
         from_seq = sources[0].seq if stored is None else stored.row.from_seq
-        return replace(prepared, summarising=SummaryRequest(request, from_seq, fallen[-1]))
-    return prepared
+        return replace(request, summary_request=SummaryRequest(summary_request, from_seq, fallen[-1]))
+    return request
 
 
-def _options(summary: Summary, chat: Options) -> Options:
-    """Return the options of the call: the chat's, but for what asks for an answer."""
-    params: dict[str, Any] = {name: value for name, value in chat.params.items() if name in _INHERITED}
+def _summary_options(summary: Summary, chat: Options) -> Options:
+    """Return the options of the summary call: the chat's, without those that shape an answer."""
+    params: dict[str, Any] = {name: value for name, value in chat.params.items() if name in _INHERITED_PARAMS}
     if not any(name in CAPS for name in summary.params):
         params["max_output_tokens"] = summary.max_tokens
     own = Options(
@@ -126,122 +135,126 @@ def _options(summary: Summary, chat: Options) -> Options:
     return own.over(replace(rest, mode=chat.mode))
 
 
-def _cost(plan: ResolvedOptions, row: MessageRow) -> int:
+def _count_available(options: ResolvedOptions, before: Sequence[MessageRow]) -> int:
+    """Return the tokens that a transcript may take beside the prompt and the earlier summary."""
+    counter = options.counter
+    prompt = {"role": prompt_role(options.profile), "content": options.instructions}
+    earlier = {"role": USER, "content": format_transcript([row.as_wire() for row in before])}
+    fixed = count_message(counter, prompt) + REPLY_PRIMER + _SEPARATOR_TOKENS + count_message(counter, earlier)
+    return options.builder.available(fixed, options.reply_tokens)
+
+
+def _count_text(options: ResolvedOptions, row: MessageRow) -> int:
     text = "" if row.status in (PASSAGE, "redacted") else format_for_transcript(row.as_wire())
-    return plan.counter.count(text) + _BETWEEN if text else 0
+    return options.counter.count(text) + _SEPARATOR_TOKENS if text else 0
 
 
-def _fitting(plan: ResolvedOptions, fallen: Sequence[MessageRow], room: int) -> list[MessageRow]:
-    """Return those that say something, as many of the newest as one call takes."""
-    found: list[MessageRow] = []
-    for row in reversed(fallen):
-        cost = _cost(plan, row)
-        if cost > room:
+def _select_newest(options: ResolvedOptions, rows: Sequence[MessageRow], available: int) -> list[MessageRow]:
+    """Return the messages that have text, as many of the newest as one call takes."""
+    selected: list[MessageRow] = []
+    for row in reversed(rows):
+        tokens = _count_text(options, row)
+        if tokens > available:
             break
-        room -= cost
-        if cost:
-            found.insert(0, row)
-    return found
+        available -= tokens
+        if tokens:
+            selected.insert(0, row)
+    return selected
 
 
-def make(scope: KitState, running: calls.ActiveCall) -> Flow[None]:
-    """Make the summary's call, record what came of it together with the turn's next call, and turn to that one."""
-    work = running.prepared.summarising
+def make_summary_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
+    """Make the summary call, store its outcome together with the turn's next call, and become that call."""
+    work = call.request.summary_request
     assert work is not None
-    until = scope.clock.monotonic() + work.prepared.plan.timeouts.total_s * _SHARE
-    call = calls.ActiveCall(
-        work.prepared,
-        running.conversation,
-        running.row,
-        running.branch,
-        running.parent,
-        epoch=running.epoch,
-        deadline=min(running.deadline, until),
+    share_s = work.request.options.timeouts.total_s * _MAX_SHARE
+    summary_call = ActiveCall(
+        work.request,
+        call.conversation,
+        call.row,
+        call.branch,
+        call.parent,
+        epoch=call.epoch,
+        deadline=min(call.deadline, kit.clock.monotonic() + share_s),
         stream=False,
         moves_head=False,
     )
     text, error = "", None
     try:
-        yield from calls.make(scope, call)
-        text = _text(call)
+        yield from call_with_retries_flow(kit, summary_call)
+        text = _read_summary(summary_call)
     except (ModelError, ContextOverflow) as failed:
         error = failed
     finally:
-        running.conversation, running.row, running.made = call.conversation, call.row, call.made
-    yield from _recorded(scope, running, call, work, text, error)
+        call.conversation, call.row, call.attempts = summary_call.conversation, summary_call.row, summary_call.attempts
+    now = kit.clock.now_us()
+    reply = summary_call.reader.completion() if summary_call.reader is not None else ParsedReply([])
+    outcome = Outcome("open", "complete" if error is None else "partial", error)
+    record_outcome(summary_call, reply, outcome, now)
+    yield from _record_summary_flow(kit, call, work, text, error, now)
 
 
-def _text(call: calls.ActiveCall) -> str:
-    """Return the summary that came. Raises: BadReply when it is none."""
+def _read_summary(call: ActiveCall) -> str:
+    """Return the text of the summary. Raises: BadReply if there is none."""
     assert call.reader is not None
-    answers = call.reader.completion().choices
-    text = repair_text(answers[0].content or "").strip() if answers and not answers[0].refusal else ""
+    choices = call.reader.completion().choices
+    text = repair_text(choices[0].content or "").strip() if choices and not choices[0].refusal else ""
     if not text:
-        raise BadReply("the model refused to sum up" if answers and answers[0].refusal else "the summary is empty")
+        refused = choices and choices[0].refusal
+        raise BadReply("the model refused to write a summary" if refused else "the model's summary is empty")
     return text
 
 
-def _recorded(
-    scope: KitState,
-    running: calls.ActiveCall,
-    call: calls.ActiveCall,
+def _record_summary_flow(
+    kit: KitState,
+    call: ActiveCall,
     work: SummaryRequest,
     text: str,
     error: ModelError | ContextOverflow | None,
+    now: int,
 ) -> Flow[None]:
-    now = scope.clock.now_us()
-    completion = call.reader.completion() if call.reader is not None else ParsedReply([])
-    close(call, completion, Outcome("open", "complete" if error is None else "partial", error), now)
-    draft = _draft(running, work, text, now)
-    summary = SummaryRow(work.from_seq, work.parent.seq, now, message_seq=draft.seq)
-    prepared = replace(running.prepared, summarising=None)
+    row = _make_summary_row(call, work, text, now)
+    summary = SummaryRow(work.from_seq, work.parent.seq, now, message_seq=row.seq)
+    request = replace(call.request, summary_request=None)
     if error is None:
-        prepared = with_summaries(scope, prepared, [StoredSummary(summary, draft), *prepared.seen.summaries])
+        stored = [StoredSummary(summary, row), *request.snapshot.summaries]
+        request = replace_summaries(kit, request, stored)
     else:
-        why = f"could not be made ({type(error).__name__})"
-        note = Part("summary", USER, None, prepared.plan.kept_free, included=False, rule=why)
-        prepared = with_summaries(scope, prepared, prepared.seen.summaries, note)
-    following = calls.new_row(prepared, running.row.turn_id, now, number=running.row.number + 1)
-    expected = [draft.seq]
-
-    def rows(conversation: ConversationRow) -> list[MessageRow]:
-        if error is not None:
-            return []
-        draft.seq = draft.run_start_seq = conversation.last_seq + 1
-        following.manifest = renumbered(prepared, expected, [draft]).manifest.text
-        return [draft]
-
-    recording = turn_changes.TurnUpdate(
-        conversation=running.conversation,
-        branch=running.branch,
-        turn_id=running.row.turn_id,
-        epoch=running.epoch,
-        lease_us=calls.lease_us(calls.silence_s(prepared)),
+        rule = f"could not be made ({type(error).__name__})"
+        note = Part("summary", USER, None, request.options.summary_reserve, included=False, rule=rule)
+        request = replace_summaries(kit, request, request.snapshot.summaries, note)
+    next_call = new_call_row(request, call.row.turn_id, now, number=call.row.number + 1)
+    update = TurnUpdate(
+        conversation=call.conversation,
+        branch=call.branch,
+        turn_id=call.row.turn_id,
         at=now,
-        rows=rows,
-        ended=running.row,
-        following=following,
+        rows=[row] if error is None else [],
+        call=call.row,
         moves_head=False,
-        prompts=prepared.manifest.prompts,
+        epoch=call.epoch,
+        lease_us=lease_us(longest_silence_s(request)),
+        next_call=next_call,
+        next_manifest=request.record.manifest,
+        prompts=request.record.prompts,
         summary=summary if error is None else None,
     )
-    recorded = yield from calls.record(scope, recording)
-    if recorded is not None and recorded.rows:
-        draft.seq = recorded.rows[0].seq
-        prepared = renumbered(prepared, expected, [draft])
-        following.manifest = prepared.manifest.text
-    calls.follow(running, recorded, prepared, following)
+    written = yield from write_step_flow(kit, update, patience_s=SAVE_S)
+    if written is not None and written.rows and written.rows[0].seq != row.seq:
+        request = shift_request(request, update.conversation.last_seq, written.rows[0].seq - row.seq)
+        row.seq = row.run_start_seq = written.rows[0].seq  # later requests of this turn name the summary by it
+        next_call.manifest = request.record.manifest.to_json()
+    call.advance(written, request, next_call)
 
 
-def _draft(running: calls.ActiveCall, work: SummaryRequest, text: str, now: int) -> MessageRow:
-    """Return the row of the summary, a child of the last message that it stands for: on no path, and of any that holds it."""
+def _make_summary_row(call: ActiveCall, work: SummaryRequest, text: str, now: int) -> MessageRow:
+    """Return the row of the summary: a child of the last message that it summarizes, on no path itself."""
     content = add_heading(text)
-    counter, seq = running.prepared.plan.counter, running.conversation.last_seq + 1
+    counter, seq = call.request.options.counter, call.conversation.last_seq + 1
     return MessageRow(
         seq=seq,
         parent_seq=work.parent.seq,
         run_start_seq=seq,
-        turn_id=running.row.turn_id,
+        turn_id=call.row.turn_id,
         role=USER,
         content=content,
         status=SUMMARY,

@@ -1,173 +1,157 @@
-"""Rounds of tool calls: recorded before they run, recorded after they ran, and only then told to the model.
+"""Run rounds of tool calls.
 
-A call whose function is known here is run; bad arguments, unknown names and exceptions are told to the model as results. Killed
-between the two records, the calls stay without results: the next request leaves them out, and nothing is run a second time.
-"""
+Tool calls are committed before they run, and their results before the model gets them. Bad arguments, unknown names and
+exceptions are results too. If the process dies between the two commits, the calls stay without results: the next
+request leaves them out, and nothing runs a second time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from convokit.completion import call as calls
-from convokit.completion.begin import renumbered
+from convokit.completion.call import ActiveCall, LeaseLost, lease_us, new_call_row
 from convokit.completion.effects import Flow, RunTools
-from convokit.completion.prepare import again
-from convokit.completion.result import Outcome, rows_of, sounds_of
+from convokit.completion.prepare import prepare_next, shift_request
+from convokit.completion.result import Outcome, list_audio_blobs, make_reply_rows
 from convokit.completion.state import KitState
+from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.domain import hashchain
-from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import TOOL, MessageRow
+from convokit.domain.message import TOOL, MessageRow, place_rows
 from convokit.domain.text import repair_text
 from convokit.domain.tool import Tool
 from convokit.domain.turn import ToolCallRow
 from convokit.errors import ContextOverflow, ConvokitError, TooManyRounds, UnknownTool
-from convokit.store import turn_changes
+from convokit.store.turn_end import TurnUpdate
 from convokit.tokens.counter import count_message
-from convokit.tools import arguments as tools_arguments
-from convokit.tools import results
+from convokit.tools.arguments import bind_arguments
+from convokit.tools.results import format_error, format_result
 
-Prepared = tuple[Callable[..., Any], dict[str, Any]] | ConvokitError
+ToolCall = dict[str, Any]
+"""A tool call in the API's shape."""
+BoundCall = tuple[Callable[..., Any], dict[str, Any]]
 
 
-def wanted(call: calls.ActiveCall) -> list[dict[str, Any]]:
-    """Return the calls to run: all that the reply asks for, or none when one of them is the caller's own to run."""
+def list_tool_calls_to_run(call: ActiveCall) -> list[ToolCall]:
+    """Return the tool calls of the reply, or none if one of them is for the caller to run."""
     assert call.reader is not None
-    answers = call.reader.completion().choices
-    asked = answers[0].tool_calls if answers else []
-    tools = call.prepared.plan.tools
-    own = [tools.get(_function(each)[0]) for each in asked]
-    if call.prepared.plan.max_tool_rounds == 0:
+    options, choices = call.request.options, call.reader.completion().choices
+    tool_calls: list[ToolCall] = choices[0].tool_calls if choices else []
+    if options.max_tool_rounds == 0 or not options.tools:
         return []
-    if any(each.get("type") != "function" for each in asked) or any(tool and not tool.function for tool in own):
+    tools = [options.tools.get(_name_and_arguments(each)[0]) for each in tool_calls]
+    if any(each.get("type") != "function" for each in tool_calls) or any(tool and not tool.function for tool in tools):
         return []
-    return asked if tools else []
+    return tool_calls
 
 
-def run_round(scope: KitState, call: calls.ActiveCall, asked: list[dict[str, Any]], rounds: int) -> Flow[None]:
-    """Record the calls, run them, record their results with the next API call, and turn to that one."""
-    if rounds > call.prepared.plan.max_tool_rounds:
-        raise TooManyRounds(call.prepared.plan.max_tool_rounds)
-    now = scope.clock.now_us()
+def run_round_flow(kit: KitState, call: ActiveCall, tool_calls: list[ToolCall], rounds: int) -> Flow[None]:
+    """Commit the tool calls, run them, commit their results with the next API call, and become that call."""
+    if rounds > call.request.options.max_tool_rounds:
+        raise TooManyRounds(call.request.options.max_tool_rounds)
+    now = kit.clock.now_us()
     tool_rows = [
-        ToolCallRow(repair_text(str(each["id"])), repair_text(_function(each)[0]), "running", now) for each in asked
+        ToolCallRow(repair_text(str(each["id"])), repair_text(_name_and_arguments(each)[0]), "running", now)
+        for each in tool_calls
     ]
-    asking = rows_of(call, Outcome("open", "complete"), now)
-    recording = _recording(call, now, rows=asking, ended=call.row, tool_calls=tool_rows, blobs=sounds_of(call))
-    recorded = yield from calls.record(scope, recording)
-    if recorded is None:
-        raise calls.LeaseLost
-    call.conversation, call.recorded = recorded.conversation, True
-    outcomes = yield from _run(call, asked)
-    yield from _record_results(scope, call, recorded.rows[0], tool_rows, asked, outcomes)
+    update = _new_update(call, make_reply_rows(call, Outcome("open", "complete"), now), now)
+    update.call, update.started_tools, update.blobs = call.row, tool_rows, list_audio_blobs(call)
+    written = yield from write_step_flow(kit, update, patience_s=SAVE_S)
+    if written is None:
+        raise LeaseLost
+    call.conversation, call.recorded = written.conversation, True
+    outcomes = yield from _run_flow(call, tool_calls)
+    yield from _record_results_flow(kit, call, written.rows[0], tool_rows, outcomes)
 
 
-def _function(asked: dict[str, Any]) -> tuple[str, str]:
-    function = asked.get("function") or {}
+def _name_and_arguments(tool_call: ToolCall) -> tuple[str, str]:
+    function = tool_call.get("function") or {}
     return str(function.get("name") or ""), str(function.get("arguments") or "")
 
 
-def _run(call: calls.ActiveCall, asked: list[dict[str, Any]]) -> Flow[list[Any]]:
-    """Return what each call returned, or the error it ended in, in order."""
-    tools = call.prepared.plan.tools
-    prepared = [_bound(tools, *_function(each)) for each in asked]
-    runnable = [each for each in prepared if not isinstance(each, ConvokitError)]
-    ran = iter((yield RunTools(runnable)) if runnable else [])
-    return [each if isinstance(each, ConvokitError) else next(ran) for each in prepared]
+def _run_flow(call: ActiveCall, tool_calls: list[ToolCall]) -> Flow[list[Any]]:
+    """Return what each tool call returned or raised, in order."""
+    tools = call.request.options.tools
+    bound = [_bind(tools, *_name_and_arguments(each)) for each in tool_calls]
+    runnable = [each for each in bound if not isinstance(each, ConvokitError)]
+    results = iter((yield RunTools(runnable)) if runnable else [])
+    return [each if isinstance(each, ConvokitError) else next(results) for each in bound]
 
 
-def _bound(tools: Any, name: str, arguments: str) -> Prepared:
-    tool: Tool | None = tools.get(name)
+def _bind(tools: Mapping[str, Tool], name: str, arguments: str) -> BoundCall | ConvokitError:
+    tool = tools.get(name)
     if tool is None or tool.function is None:
         return UnknownTool(name, f"there is no such tool; there are {', '.join(sorted(tools))}")
     try:
-        return tool.function, tools_arguments.bind_arguments(tool, arguments)
+        return tool.function, bind_arguments(tool, arguments)
     except ConvokitError as error:
         return error
 
 
-def _record_results(
-    scope: KitState,
-    call: calls.ActiveCall,
-    asker: MessageRow,
-    tool_rows: list[ToolCallRow],
-    asked: list[dict[str, Any]],
-    outcomes: list[Any],
+def _record_results_flow(
+    kit: KitState, call: ActiveCall, asking: MessageRow, tool_rows: list[ToolCallRow], outcomes: list[Any]
 ) -> Flow[None]:
-    now = scope.clock.now_us()
-    limit = scope.limits.tool_result_bytes
-    texts = []
-    for row, outcome in zip(tool_rows, outcomes, strict=True):
+    now = kit.clock.now_us()
+    rows = []
+    for tool_row, outcome in zip(tool_rows, outcomes, strict=True):
         failed = isinstance(outcome, Exception)
-        texts.append(results.format_error(outcome) if failed else results.format_result(outcome, limit))
-        row.state, row.ended_at = ("failed" if failed else "done"), now
-        row.error = type(outcome).__name__ if failed else None
-    drafts = [_result(call, asker, each, text, now) for each, text in zip(asked, texts, strict=True)]
-
-    def rows(conversation: ConversationRow) -> list[MessageRow]:
-        before = asker
-        for number, draft in enumerate(drafts, 1):
-            draft.seq = conversation.last_seq + number
-            draft.parent_seq = before.seq
-            draft.run_start_seq = before.run_start_seq if draft.seq == before.seq + 1 else draft.seq
-            draft.path_tokens = before.path_tokens + draft.tokens
-            draft.salt = hashchain.new_salt()
-            before = draft
-        return drafts
-
+        tool_row.state, tool_row.ended_at = ("failed" if failed else "done"), now
+        tool_row.error = type(outcome).__name__ if failed else None
+        text = format_error(outcome) if failed else format_result(outcome, kit.limits.tool_result_bytes)
+        rows.append(_make_result_row(call, asking, tool_row.call_id, text, now))
+    place_rows(rows, call.conversation.last_seq, asking)
+    path_tokens = asking.path_tokens
+    for row in rows:
+        path_tokens += row.tokens
+        row.path_tokens = path_tokens
+    update = _new_update(call, rows, now)
+    update.finished_tools = tool_rows
     try:
-        prepared = again(scope, call.prepared, [asker, *rows(call.conversation)])
+        request = prepare_next(kit, call.request, [asking, *rows])
     except ContextOverflow as error:
-        yield from calls.record(scope, _recording(call, now, rows=rows, ran=tool_rows))
+        yield from write_step_flow(kit, update, patience_s=SAVE_S)
         detail = "the results of this turn's tools are saved, but do not fit; return less, or raise the budget"
         raise ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail) from None
-    following = calls.new_row(prepared, call.row.turn_id, now, number=call.row.number + 1)
-    expected = [draft.seq for draft in drafts]
-
-    def written(conversation: ConversationRow) -> list[MessageRow]:
-        following.manifest = renumbered(prepared, expected, rows(conversation)).manifest.text
-        return drafts
-
-    recorded = yield from calls.record(
-        scope,
-        _recording(call, now, rows=written, ran=tool_rows, following=following, prompts=prepared.manifest.prompts),
-    )
-    if recorded is not None:
-        prepared = renumbered(prepared, expected, recorded.rows)
-        following.manifest = prepared.manifest.text
-        call.parent = recorded.rows[-1]
-    calls.follow(call, recorded, prepared, following)
+    next_call = new_call_row(request, call.row.turn_id, now, number=call.row.number + 1)
+    update.next_call, update.next_manifest, update.prompts = next_call, request.record.manifest, request.record.prompts
+    written = yield from write_step_flow(kit, update, patience_s=SAVE_S)
+    if written is not None:
+        by = written.rows[0].seq - rows[0].seq
+        if by:
+            request = shift_request(request, update.conversation.last_seq, by)
+            next_call.manifest = request.record.manifest.to_json()
+        call.parent = written.rows[-1]
+    call.advance(written, request, next_call)
 
 
-def _recording(call: calls.ActiveCall, now: int, **values: Any) -> turn_changes.TurnUpdate:
-    timeouts = call.prepared.plan.timeouts
-    return turn_changes.TurnUpdate(
+def _new_update(call: ActiveCall, rows: list[MessageRow], now: int) -> TurnUpdate:
+    return TurnUpdate(
         conversation=call.conversation,
         branch=call.branch,
         turn_id=call.row.turn_id,
-        epoch=call.epoch,
-        lease_us=calls.lease_us(timeouts.total_s),
         at=now,
+        rows=rows,
+        call=None,
         moves_head=call.moves_head,
-        **values,
+        epoch=call.epoch,
+        lease_us=lease_us(call.request.options.timeouts.total_s),
     )
 
 
-def _result(call: calls.ActiveCall, asker: MessageRow, asked: dict[str, Any], text: str, now: int) -> MessageRow:
-    """Return a result's row, without its place."""
-    shape = {"role": TOOL, "tool_call_id": repair_text(str(asked["id"])), "content": text}
-    counter = call.prepared.plan.counter
+def _make_result_row(call: ActiveCall, asking: MessageRow, call_id: str, text: str, now: int) -> MessageRow:
+    """Return the row of a tool result, without its position."""
+    counter = call.request.options.counter
     return MessageRow(
         seq=0,
         parent_seq=None,
         run_start_seq=0,
-        turn_id=asker.turn_id,
+        turn_id=asking.turn_id,
         role=TOOL,
         content=text,
-        tool_call_id=shape["tool_call_id"],
+        tool_call_id=call_id,
         status="complete",
-        tokens=count_message(counter, shape),
+        tokens=count_message(counter, {"role": TOOL, "tool_call_id": call_id, "content": text}),
         counter=counter.name,
         path_tokens=0,
         created_at=now,
+        salt=hashchain.new_salt(),
     )

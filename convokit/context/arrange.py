@@ -1,6 +1,6 @@
-"""The messages that were selected, as the array that is sent: what is valid of them, in the form the profile asks for.
+"""Arrange the selected messages into a valid array, in the form that the profile asks for.
 
-It looks at the messages alone, not at budgets: the same messages always give the same array, so a replay arranges them again.
+The array depends on the messages alone, not on budgets. So a replay arranges the same messages again and gets the same array.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from convokit.errors import InvalidInput
 def arrange_messages(
     items: Sequence[Item], developer_prompt: str | None, profile: Profile, partial: PartialPolicy
 ) -> tuple[list[dict[str, Any]], list[Item], dict[int, str]]:
-    """Return the array, the items it is made of, and why each other one was left out (by key).
+    """Return the array, the items in it, and the reason why each other item was left out, by key.
 
-    Arranged again without those that were left out, the rest gives the same array. Raises: InvalidInput when none can be sent.
+    The items that were kept give the same array when they are arranged again. Raises: InvalidInput if no item can be sent.
     """
     kept, left_out = select_sendable(items, partial=partial)
     if profile.alternate:
         kept = _from_first_user(kept, left_out)
     if not kept:
-        raise InvalidInput("history", "holds no message that can be sent")
-    return _shaped(developer_prompt, kept, profile), kept, left_out
+        raise InvalidInput("history", "has no message that can be sent")
+    return _apply_profile(developer_prompt, kept, profile), kept, left_out
 
 
-def _shaped(developer_prompt: str | None, items: Sequence[Item], profile: Profile) -> list[dict[str, Any]]:
-    """Return the array in the form the profile asks for: the instructions' role or fold, and turns that alternate.
+def _apply_profile(developer_prompt: str | None, items: Sequence[Item], profile: Profile) -> list[dict[str, Any]]:
+    """Return the array with instructions in the profile's role, or folded into the first user message.
 
-    Instructions in mid-array become the user's where the template knows them at the beginning only, or not at all.
+    Instructions in the middle become user messages where the chat template allows them at the beginning only, or nowhere.
     """
     messages = [as_sent(item.shape, profile) for item in items]
     if profile.alternate:
-        messages = _alternating(messages)
+        messages = _alternate(messages)
     if not developer_prompt:
         return messages
     if profile.instructions != "fold":
@@ -45,12 +45,12 @@ def _shaped(developer_prompt: str | None, items: Sequence[Item], profile: Profil
     first = next((index for index, message in enumerate(messages) if message["role"] == USER), None)
     if first is None:
         return [{"role": USER, "content": developer_prompt}, *messages]
-    messages[first] = {**messages[first], "content": _joined(developer_prompt, messages[first]["content"])}
+    messages[first] = {**messages[first], "content": _join(developer_prompt, messages[first]["content"])}
     return messages
 
 
 def as_sent(shape: dict[str, Any], profile: Profile) -> dict[str, Any]:
-    """Return a message of the history, instructions in the role that the profile sends them in."""
+    """Return a message as the profile sends it: instructions in the profile's role."""
     if shape["role"] not in INSTRUCTION_ROLES:
         return shape
     role = USER if profile.alternate or profile.instructions == "fold" else profile.instructions
@@ -63,46 +63,46 @@ def prompt_role(profile: Profile) -> str:
 
 
 def _from_first_user(items: list[Item], left_out: dict[int, str]) -> list[Item]:
-    """Return the items from the first user message on, where turns must begin with the user."""
+    """Return the items from the first user message on, for models whose turns must start with the user."""
     first = next((index for index, item in enumerate(items) if item.shape["role"] == USER), len(items))
     left_out.update(
-        {item.key: "before the first user message (this model's turns begin there)" for item in items[:first]}
+        {item.key: "before the first user message (this model's turns start there)" for item in items[:first]}
     )
     return items[first:]
 
 
-def _alternating(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Merge neighbours of one role. A reply before one that calls tools is merged into it; its answers stay behind it."""
+def _alternate(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge neighbours of the same role. A reply before one that calls tools is merged into it; the results stay behind it."""
     result: list[dict[str, Any]] = []
     for message in messages:
         last = result[-1] if result else None
         if last is not None and message["role"] in (USER, ASSISTANT) and last["role"] == message["role"]:
-            result[-1] = _merged(last, message)
+            result[-1] = _merge(last, message)
         else:
             result.append(message)
     return result
 
 
-def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    said = [each for each in (_said(first), _said(second)) if each]
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    contents = [each for each in (_content_of(first), _content_of(second)) if each]
     kept = {key: value for key, value in second.items() if key in ("role", "tool_calls", "function_call")}
-    if not said:
+    if not contents:
         return second
-    return {**kept, "content": said[0] if len(said) == 1 else _joined(*said)}
+    return {**kept, "content": contents[0] if len(contents) == 1 else _join(*contents)}
 
 
-def _said(message: Mapping[str, Any]) -> Any:
-    """Return a message's content, or in its place the refusal, or the words of a spoken reply."""
+def _content_of(message: Mapping[str, Any]) -> Any:
+    """Return a message's content, else its refusal, else the transcript of a spoken reply."""
     return message.get("content") or message.get("refusal") or (message.get("audio") or {}).get("transcript")
 
 
-def _joined(first: Any, second: Any) -> Any:
+def _join(first: Any, second: Any) -> Any:
     if isinstance(first, str) and isinstance(second, str):
         return f"{first}\n\n{second}"
-    return [*_as_parts(first), *_as_parts(second)]
+    return [*_to_parts(first), *_to_parts(second)]
 
 
-def _as_parts(content: Any) -> list[dict[str, Any]]:
+def _to_parts(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
     return list(content or ())

@@ -1,41 +1,83 @@
-"""The context builder.
+"""Build the `messages` array of a request within a token budget.
 
-The developer prompt and the current turn are always in the array; history is added from the newest back, in whole turns, as
-far as the budget goes (see `window`); what cannot be sent validly is left out (see `repair`); the result is put into the form
-the profile asks for. Whatever happens is in the report.
-"""
+The developer prompt and the current turn are always in the array. The strategy chooses the history, `window.py` fits
+the choice into the budget, `arrange.py` leaves out what cannot be sent and puts the rest into the form that the profile
+asks for. The report accounts for every message."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convokit.context.arrange import arrange_messages, as_sent, prompt_role
-from convokit.context.input import normalize_message
-from convokit.context.report import Context, Earlier, Part, PartKind, Report, stable_tokens
-from convokit.context.strategy import Item, StepWindow, Strategy, View, fitting, pins_before
-from convokit.context.summary import Chosen, CountedSummary, add_heading, choose
+from convokit.context.plain_messages import normalize_message
+from convokit.context.report import (
+    Context,
+    Part,
+    PreviousRequest,
+    Report,
+    count_stable_tokens,
+    insert_passages,
+    list_message_parts,
+    make_excerpt,
+)
+from convokit.context.strategy import Item, StepWindow, Strategy, View
+from convokit.context.summary import CountedSummary
 from convokit.context.validity import PartialPolicy, select_sendable
+from convokit.context.window import select_window
 from convokit.domain.message import INSTRUCTION_ROLES, extract_text
 from convokit.domain.profiles import Profile
 from convokit.errors import ContextOverflow, InvalidInput
 from convokit.settings import Budget
 from convokit.tokens.counter import REPLY_PRIMER, Counter, choose_counter, count_message, count_schema, count_tools
 
-DEFAULT_WINDOW = 8192
-DEFAULT_REPLY = 1024
-_EXCERPT = 60
+DEFAULT_WINDOW_TOKENS = 8192
+DEFAULT_REPLY_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FixedParts:
+    """The parts of a request that do not depend on the history: developer prompt, tools, response schema."""
+
+    developer_prompt: str | None
+    parts: tuple[Part, ...]
+    tokens: int
+    """Their tokens, with those that open the reply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextInput:
+    """The counted messages of a conversation, and what the context depends on besides.
+
+    `items` are the end of the path, oldest first; `complete` says that they start at its first message. Passages among them
+    belong to the current turn. `pins` may lie before the first item. `held_start` is the key before which the window may not
+    start. `previous` is what the previous request sent. `summaries` are the path's, the newest first; `summary_reserve` tokens
+    are kept free for one.
+    """
+
+    items: Sequence[Item]
+    fixed: FixedParts
+    reply_tokens: int | None = None
+    complete: bool = True
+    held_start: int | None = None
+    pins: Sequence[Item] = ()
+    model: str | None = None
+    previous: PreviousRequest | None = None
+    summaries: Sequence[CountedSummary] = ()
+    summary_reserve: int = 0
 
 
 class ContextBuilder:
     """Builds `messages` arrays within a budget.
 
-    `budget` says how much there is, `profile` how the server wants its messages, `counter` counts (an estimate by default),
-    `partial` says whether replies that broke off are sent again: as they are, with a mark behind them, or not. `strategy`
-    selects what is sent (`StepWindow`).
+    Args:
+        budget: How many tokens there are.
+        profile: How the server wants its messages.
+        counter: Counts tokens. Default: the exact vocabulary of the profile's model if it is installed, else an estimate.
+        partial: Whether replies that broke off are sent again: "include" them as they are, "mark" them, or "leave_out".
+        strategy: Chooses the history that is sent. Default: `StepWindow`.
 
     >>> builder = ContextBuilder(budget=Budget(context_tokens=4096))
     >>> context = builder.build(developer_prompt="Be brief.", history=[{"role": "user", "content": "Hello"}])
@@ -67,12 +109,12 @@ class ContextBuilder:
     @property
     def window_tokens(self) -> int:
         """The whole window: the budget's own, else the profile's, else 8,192."""
-        return self.budget.context_tokens or self.profile.window_tokens or DEFAULT_WINDOW
+        return self.budget.context_tokens or self.profile.window_tokens or DEFAULT_WINDOW_TOKENS
 
     @property
     def reply_tokens(self) -> int:
-        """What is kept free for the reply: the budget's own, else 1,024 or a quarter of a smaller window."""
-        return self.budget.reply_tokens or min(DEFAULT_REPLY, self.window_tokens // 4)
+        """The tokens kept free for the reply: the budget's own, else 1,024 or a quarter of a smaller window."""
+        return self.budget.reply_tokens or min(DEFAULT_REPLY_TOKENS, self.window_tokens // 4)
 
     @property
     def step_tokens(self) -> int:
@@ -95,10 +137,17 @@ class ContextBuilder:
         response_format: Any = None,
         pinned: Collection[int] = (),
     ) -> Context:
-        """Return the array for `history`, plain messages in the API's shape, oldest first.
+        """Return the array for plain messages.
 
-        The last user message and all behind it are the current turn. `pinned` are indexes of messages (behind leading
-        instructions) that are sent also from before the window. Raises: ContextOverflow, InvalidInput.
+        Args:
+            developer_prompt: Instructions. Leading instructions of `history` are joined to it.
+            history: Messages in the API's shape, oldest first. The last user message and everything after it are the
+                current turn.
+            tools: Tool schemas, counted as part of the prompt.
+            response_format: A response schema, counted as part of the prompt.
+            pinned: Indexes of messages (after leading instructions) that are sent also from before the window.
+
+        Raises: ContextOverflow, InvalidInput.
         """
         prompt, rest = _split_instructions(developer_prompt, history)
         items, before = [], 0
@@ -106,185 +155,112 @@ class ContextBuilder:
             tokens = count_message(self.counter, as_sent(shape, self.profile))
             items.append(Item(index, shape, tokens, before))
             before += tokens
-        kept = [item for item in items if item.key in pinned]
-        return self.assemble(items, developer_prompt=prompt, tools=tools, response_format=response_format, pinned=kept)
+        pins = [item for item in items if item.key in pinned]
+        fixed = self.count_fixed(prompt, tools, response_format)
+        return self.assemble(ContextInput(items=items, fixed=fixed, pins=pins))
 
-    def assemble(
-        self,
-        items: Sequence[Item],
-        *,
-        developer_prompt: str | None,
-        tools: Sequence[Mapping[str, Any]] = (),
-        response_format: Any = None,
-        reply_tokens: int | None = None,
-        complete: bool = True,
-        floor: int | None = None,
-        pinned: Sequence[Item] = (),
-        model: str | None = None,
-        earlier: Earlier | None = None,
-        summaries: Sequence[CountedSummary] = (),
-        kept_free: int = 0,
-    ) -> Context:
-        """Return the array for counted items; what `build` does for plain messages and a conversation for its rows.
+    def count_fixed(
+        self, developer_prompt: str | None, tools: Sequence[Mapping[str, Any]] = (), response_format: Any = None
+    ) -> FixedParts:
+        """Return the fixed parts of a request with their tokens."""
+        parts = []
+        if developer_prompt:
+            tokens = count_message(self.counter, {"role": prompt_role(self.profile), "content": developer_prompt})
+            excerpt = make_excerpt(developer_prompt)
+            parts.append(Part("developer_prompt", self.profile.instructions, None, tokens, excerpt=excerpt))
+        if tools:
+            parts.append(Part("tools", tokens=count_tools(self.counter, tools)))
+        if response_format is not None:
+            parts.append(Part("response_format", tokens=count_schema(self.counter, response_format)))
+        total = sum(part.tokens for part in parts) + REPLY_PRIMER
+        if not developer_prompt:  # some chat templates insert a system prompt of their own then
+            total += self.profile.template_tokens
+        return FixedParts(developer_prompt, tuple(parts), total)
 
-        `pinned` may lie before the first of `items`. `earlier` is what the request before this one sent of them. Passages among
-        `items` are the current turn's: they are sent right before its question, whatever the strategy selects of the rest.
-        `summaries` are the path's, the newest first: one is sent where anything stays out, and `kept_free` tokens are for it.
-        """
-        fixed = self._fixed_parts(developer_prompt, tools, response_format)
-        fixed_tokens = sum(part.tokens for part in fixed) + REPLY_PRIMER
-        if not developer_prompt:  # then the template may say something of its own
-            fixed_tokens += self.profile.template_tokens
-        available = self.available(fixed_tokens, reply_tokens)
-        passages = [item for item in items if item.is_passage]
-        items = [item for item in items if not item.is_passage] if passages else items
-        if not items:
-            raise InvalidInput("history", "holds no message to answer")
-        whole, unsendable = items, self._unsendable(items, pinned)
-        items, pinned = _without_room(items, unsendable), _without_room(pinned, unsendable)
-        taken = sum(item.tokens for item in passages)
-        view = View(items, available - taken, self.step_tokens, complete, floor, self.counter.name)
-        fit = fitting(pinned, view) if pinned else []
+    def assemble(self, given: ContextInput) -> Context:
+        """Return the array for counted messages. Raises: ContextOverflow, InvalidInput."""
+        fixed, reply_tokens = given.fixed, given.reply_tokens or self.reply_tokens
+        available = self.available(fixed.tokens, reply_tokens)
+        passages = [item for item in given.items if item.is_passage]
+        whole = [item for item in given.items if not item.is_passage] if passages else given.items
+        if not whole:
+            raise InvalidInput("history", "has no message to answer")
+        unsendable = self._find_unsendable(whole, given.pins)
+        items, pins = _without_tokens(whole, unsendable), _without_tokens(given.pins, unsendable)
+        passage_tokens = sum(item.tokens for item in passages)
+        view = View(
+            items, available - passage_tokens, self.step_tokens, given.complete, given.held_start, self.counter.name
+        )
         try:
-            picked = choose(self.strategy, view, fit, available, taken, summaries, kept_free)
+            window = select_window(
+                self.strategy,
+                view,
+                pins,
+                passage_tokens=passage_tokens,
+                summaries=given.summaries,
+                summary_reserve=given.summary_reserve,
+            )
         except ContextOverflow as error:
-            raise self._explained(error, fixed_tokens, reply_tokens) from None
-        chosen = picked.sent
-        rolled = [picked.summary.item] if picked.summary is not None else []
-        window = _before_question(passages, items[chosen.start :])
-        sent = [*chosen.also, *rolled, *window]
-        left_out = {item.key: unsendable[item.key] for item in sent if item.key in unsendable}
-        sent = [item for item in sent if item.key not in left_out]
-        messages, kept, others = arrange_messages(sent, developer_prompt, self.profile, self.partial)
-        parts = [*fixed, *_message_parts(whole, passages, picked, pinned, {**left_out, **others})]
-        start = items[chosen.start].key
+            raise self._explain_overflow(error, fixed.tokens, reply_tokens) from None
+        summary = [window.summary.item] if window.summary is not None else []
+        selected = [*window.singles, *summary, *insert_passages(passages, items[window.start :])]
+        left_out = {item.key: unsendable[item.key] for item in selected if item.key in unsendable}
+        selected = [item for item in selected if item.key not in left_out]
+        messages, sent, more_left_out = arrange_messages(selected, fixed.developer_prompt, self.profile, self.partial)
+        parts = (*fixed.parts, *list_message_parts(whole, passages, window, pins, {**left_out, **more_left_out}))
+        start = items[window.start].key
         report = Report.model_construct(
-            model=model,
+            model=given.model,
             counter=self.counter.name,
             context_tokens=self.window_tokens,
-            reply_tokens=reply_tokens or self.reply_tokens,
+            reply_tokens=reply_tokens,
             step_tokens=self.step_tokens,
-            fixed_tokens=fixed_tokens,
+            fixed_tokens=fixed.tokens,
             available=available,
-            tokens=fixed_tokens + sum(item.tokens for item in kept),
-            rule=chosen.rule,
+            tokens=fixed.tokens + sum(item.tokens for item in sent),
+            rule=window.rule,
             strategy=self.strategy.name,
             start=start,
-            dropped_tokens=items[chosen.start].before,
-            moves_in_tokens=_moves_in(self.strategy, picked.view, chosen.start, fit),
-            stable_tokens=stable_tokens(fixed_tokens - REPLY_PRIMER, parts, start, earlier),
+            dropped_tokens=items[window.start].tokens_before,
+            moves_in_tokens=window.moves_in_tokens,
+            stable_tokens=count_stable_tokens(fixed.tokens - REPLY_PRIMER, parts, start, given.previous),
             last_call=None,
-            parts=tuple(parts),
+            parts=parts,
         )
         return Context.model_construct(messages=messages, report=report)
 
-    def _unsendable(self, items: Sequence[Item], pinned: Sequence[Item]) -> dict[int, str]:
-        """Return what cannot be sent of the path before the current turn, whatever of it is selected, and why.
+    def _find_unsendable(self, items: Sequence[Item], pins: Sequence[Item]) -> dict[int, str]:
+        """Return the messages before the current turn that cannot be sent, by key, and why.
 
-        It stays out of every part of the path too: an answer left over may fit a call that is selected without its own.
+        The whole path is looked at, not the selection: a tool result that is left over may seem to answer a call that is
+        selected without its own result.
         """
         current = next((item.key for item in reversed(items) if item.starts_turn), items[0].key)
-        before = [item for item in pinned if item.key < items[0].key]
+        before = [item for item in pins if item.key < items[0].key]
         left_out = select_sendable([*before, *items], partial=self.partial)[1]
-        return {key: why for key, why in left_out.items() if key < current}
+        return {key: reason for key, reason in left_out.items() if key < current}
 
-    def _explained(self, error: ContextOverflow, fixed_tokens: int, reply_tokens: int | None) -> ContextOverflow:
-        """Return the error with what takes the window's room: it need not be the message."""
+    def _explain_overflow(self, error: ContextOverflow, fixed_tokens: int, reply_tokens: int) -> ContextOverflow:
+        """Return the error with the parts that fill the window: the message need not be the cause."""
         limit = min(self.window_tokens, self.profile.max_input_tokens or self.window_tokens)
         detail = (
             f"of {limit:,} the developer prompt, tools and response schema take {fixed_tokens:,} and "
-            f"{reply_tokens or self.reply_tokens:,} are kept for the reply; shorten them or the message, or raise the budget"
+            f"{reply_tokens:,} are kept for the reply; shorten them or the message, or raise the budget"
         )
         return ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail)
 
-    def _fixed_parts(
-        self, developer_prompt: str | None, tools: Sequence[Mapping[str, Any]], response_format: Any
-    ) -> list[Part]:
-        parts = []
-        if developer_prompt:
-            prompt = {"role": prompt_role(self.profile), "content": developer_prompt}
-            tokens = count_message(self.counter, prompt)
-            parts.append(_part("developer_prompt", self.profile.instructions, None, tokens, text=developer_prompt))
-        if tools:
-            parts.append(_part("tools", "", None, count_tools(self.counter, tools)))
-        if response_format is not None:
-            parts.append(_part("response_format", "", None, count_schema(self.counter, response_format)))
-        return parts
 
-
-def _part(
-    kind: PartKind, role: str, key: int | None, tokens: int, *, rule: str = "", out: bool = False, text: str = ""
-) -> Part:
-    return Part(kind, role, key, tokens, included=not out, rule=rule, excerpt=_excerpt(text[: _EXCERPT * 2]))
-
-
-@lru_cache(maxsize=4096)
-def _excerpt(text: str) -> str:
-    """Return the first words on one line: the same, turn after turn, for nearly every message of a window."""
-    words = " ".join(text.split())
-    return words if len(words) <= _EXCERPT else words[: _EXCERPT - 1] + "…"
-
-
-def _without_room(items: Sequence[Item], unsendable: Collection[int]) -> Sequence[Item]:
-    """Return the items, those that cannot be sent with no tokens."""
+def _without_tokens(items: Sequence[Item], unsendable: Collection[int]) -> Sequence[Item]:
+    """Return the items, with 0 tokens for those that cannot be sent."""
     return [replace(item, tokens=0) if item.key in unsendable else item for item in items] if unsendable else items
-
-
-def _moves_in(strategy: Strategy, view: View, start: int, pinned: Sequence[Item]) -> int | None:
-    """Return `Report.moves_in_tokens`: what is left of the budget that the step window holds its start by."""
-    if not isinstance(strategy, StepWindow):
-        return None
-    return max(view.available - view.tokens_from(start) - pins_before(pinned, view.items[start]), 0)
-
-
-def _before_question(passages: Sequence[Item], items: Sequence[Item]) -> list[Item]:
-    """Return the items with the current turn's passages in their place."""
-    turns = [index for index, item in enumerate(items) if item.starts_turn] if passages else []
-    place = turns[-1] if turns else 0
-    return [*items[:place], *passages, *items[place:]]
-
-
-def _message_parts(
-    items: Sequence[Item],
-    passages: Sequence[Item],
-    picked: Chosen,
-    pinned: Sequence[Item],
-    left_out: Mapping[int, str],
-) -> list[Part]:
-    chosen = picked.sent
-    first = items[chosen.start].key
-    single = {item.key for item in chosen.also}
-    pins = {item.key for item in pinned}
-    earlier = [item for item in pinned if item.key < items[0].key]
-    parts = []
-    for item in (*earlier, *_before_question(passages, items)):
-        why, out = "", False
-        if item.key in left_out:
-            why, out = left_out[item.key], True
-        elif item.is_passage:
-            why = "passage for this turn"
-        elif item.key in single:
-            why = "pinned" if item.key in pins else f"selected ({chosen.rule})"
-        elif item.key < first:
-            why = "pinned, but does not fit" if item.key in pins else f"before the window ({chosen.rule})"
-            out = True
-        text = extract_text(item.shape.get("content"))
-        parts.append(_part("message", item.shape["role"], item.key, item.tokens, rule=why, out=out, text=text))
-    summary = picked.summary or picked.unfit
-    if summary is not None:
-        why, item = f"of messages {summary.first} to {summary.last}", summary.item
-        why += "" if picked.summary else ", but does not fit"
-        text, out = extract_text(item.shape["content"]).removeprefix(add_heading("")), picked.summary is None
-        part = _part("summary", item.shape["role"], item.key, item.tokens, rule=why, out=out, text=text)
-        parts.insert(len(earlier) + chosen.start, part)
-    return parts
 
 
 def _split_instructions(
     developer_prompt: str | None, history: Sequence[Mapping[str, Any]]
 ) -> tuple[str | None, list[dict[str, Any]]]:
-    """Return one developer prompt, the leading instructions of `history` joined to it, and the rest of the history."""
+    """Return the developer prompt joined with the leading instructions of `history`, and the rest of the history."""
     messages = [normalize_message(f"history[{index}]", message) for index, message in enumerate(history)]
-    count = next((index for index, each in enumerate(messages) if each["role"] not in INSTRUCTION_ROLES), len(messages))
+    roles = (index for index, each in enumerate(messages) if each["role"] not in INSTRUCTION_ROLES)
+    count = next(roles, len(messages))
     prompts = [developer_prompt or "", *(extract_text(message["content"]) for message in messages[:count])]
     return ("\n\n".join(filter(None, prompts)) or None), messages[count:]

@@ -1,24 +1,31 @@
-"""What a context is made of, and why: the builder's account of itself."""
+"""The report of a context: what is sent, what stays out, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from convokit.context.strategy import Item
+from convokit.context.summary import CountedSummary, remove_heading
+from convokit.context.window import Window
+from convokit.domain.message import extract_text
+
 PartKind = Literal["developer_prompt", "tools", "response_format", "message", "summary"]
+_EXCERPT_CHARS = 60
 
 
 @dataclass(slots=True)
 class Part:
-    """One piece of the request, or one that was left out. `key` is a message's seq (its index for plain dicts).
+    """One part of the request, or one that was left out. `key` is a message's seq (its index for plain dicts).
 
-    A `summary` has the seq of the message that holds its text; None for one that would be made, or could not be.
-
-    A plain dataclass: a turn makes one for every message of its window.
+    A `summary` has the seq of the message that holds its text; None for one that would be made, or could not be made.
     """
+
+    # A plain dataclass: every turn makes one for each message of its window.
 
     kind: PartKind
     role: str = ""
@@ -30,17 +37,17 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """What the request before this one on the path sent of its messages: those from key `first` to key `last`."""
+class PreviousRequest:
+    """The messages that the previous request on the path sent: those from key `first` to key `last`."""
 
     first: int
     last: int
 
 
 class LastCall(BaseModel):
-    """What the newest call of a path that brought a reply cost. `expected_tokens` is its report's `stable_tokens`.
+    """The cost of the path's newest call that brought a reply. `expected_tokens` is its report's `stable_tokens`.
 
-    `prompt_tokens` and `cached_tokens` are the server's own counts; None where it did not say.
+    `prompt_tokens` and `cached_tokens` are the server's own counts; None where it reported none.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -55,13 +62,13 @@ class Report(BaseModel):
 
     `available` is what the history and this turn may take: the window less the reply's reserve and the fixed parts.
     `start` is the key of the first message sent; everything before it, `dropped_tokens` in all, stayed out.
-    `moves_in_tokens` is how many more tokens of messages the path may grow by with `start` where it is, settings and pins being
-    the same; None where the strategy does not say (every strategy but `StepWindow`). One token more and `start` moves.
-    `stable_tokens` is the beginning of the prompt that the request before this one on the path had too, which is what a cache
-    of prompts can serve: the fixed parts, and, where `start` is the same as then, the messages up to the last that was sent
-    then. 0 where there was no such request, or where model, counter, step or strategy were others. It takes developer prompt,
-    tools and pins to be what they were; a server that caches in blocks, from a least length on, serves less of it.
-    `last_call` is set by `chat.context()` alone: what the path's last call took from the cache, beside what was expected.
+    `moves_in_tokens` is how many more tokens of messages fit before `start` moves, settings and pins being the same; None for
+    every strategy but `StepWindow`.
+    `stable_tokens` is the beginning of the prompt that the previous request on the path had too. A provider's prompt cache can
+    serve it: the fixed parts and, if `start` is the same, the messages up to the last one sent then. It is 0 without a previous
+    request, or if model, counter, step or strategy changed. It assumes that developer prompt, tools and pins are the same. A
+    server that caches in blocks, from a minimum length on, serves less.
+    `last_call` is set by `chat.context()` only.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -90,35 +97,89 @@ class Report(BaseModel):
 
     @property
     def dropped(self) -> list[Part]:
-        """The parts that were read and left out. What lies before the read window is in `dropped_tokens` only."""
+        """The parts that were read and left out. Messages before those that were read are in `dropped_tokens` only."""
         return [part for part in self.parts if not part.included]
 
 
-def stable_tokens(fixed_tokens: int, parts: Iterable[Part], start: int | None, earlier: Earlier | None) -> int:
-    """Return `Report.stable_tokens`; `fixed_tokens` are those that come before the messages."""
-    if earlier is None:
-        return 0
-    if start != earlier.first:
-        return fixed_tokens
-    sent = (
-        part
-        for part in parts
-        if part.key is not None and part.included and (part.key <= earlier.last or part.kind == "summary")
-    )
-    return fixed_tokens + sum(part.tokens for part in sent)
-
-
 class Context(BaseModel):
-    """A `messages` array and the report of how it came about."""
+    """A `messages` array and the report that explains it."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     messages: list[dict[str, Any]]
     report: Report
 
-    def noted(self, part: Part | None) -> Context:
+    def with_part(self, part: Part | None) -> Context:
         """Return the context with one more part in its report."""
         if part is None:
             return self
         report = self.report.model_copy(update={"parts": (*self.report.parts, part)})
         return self.model_copy(update={"report": report})
+
+
+def count_stable_tokens(
+    fixed_tokens: int, parts: Iterable[Part], start: int | None, previous: PreviousRequest | None
+) -> int:
+    """Return `Report.stable_tokens`; `fixed_tokens` are those that come before the messages."""
+    if previous is None:
+        return 0
+    if start != previous.first:
+        return fixed_tokens
+    sent = (
+        part
+        for part in parts
+        if part.key is not None and part.included and (part.key <= previous.last or part.kind == "summary")
+    )
+    return fixed_tokens + sum(part.tokens for part in sent)
+
+
+def list_message_parts(
+    items: Sequence[Item], passages: Sequence[Item], window: Window, pins: Sequence[Item], left_out: Mapping[int, str]
+) -> list[Part]:
+    """Return a part for each message that was read, in order, and one for the summary."""
+    first = items[window.start].key
+    singles, pinned = {item.key for item in window.singles}, {item.key for item in pins}
+    earlier = [item for item in pins if item.key < items[0].key]
+    parts = []
+    for item in (*earlier, *insert_passages(passages, items)):
+        rule, included = "", True
+        if item.key in left_out:
+            rule, included = left_out[item.key], False
+        elif item.is_passage:
+            rule = "passage for this turn"
+        elif item.key in singles:
+            rule = "pinned" if item.key in pinned else f"selected ({window.rule})"
+        elif item.key < first:
+            rule = "pinned, but does not fit" if item.key in pinned else f"before the window ({window.rule})"
+            included = False
+        excerpt = make_excerpt(extract_text(item.shape.get("content")))
+        parts.append(Part("message", item.shape["role"], item.key, item.tokens, included, rule, excerpt))
+    summary = window.summary or window.unfit_summary
+    if summary is not None:
+        parts.insert(len(earlier) + window.start, _summary_part(summary, fits=window.summary is not None))
+    return parts
+
+
+def _summary_part(summary: CountedSummary, *, fits: bool) -> Part:
+    item = summary.item
+    rule = f"of messages {summary.first} to {summary.last}" + ("" if fits else ", but does not fit")
+    excerpt = make_excerpt(remove_heading(extract_text(item.shape["content"])))
+    return Part("summary", item.shape["role"], item.key, item.tokens, fits, rule, excerpt)
+
+
+def insert_passages(passages: Sequence[Item], items: Sequence[Item]) -> list[Item]:
+    """Return the items with the passages right before the question of the current turn."""
+    turns = [index for index, item in enumerate(items) if item.starts_turn] if passages else []
+    question = turns[-1] if turns else 0
+    return [*items[:question], *passages, *items[question:]]
+
+
+def make_excerpt(text: str) -> str:
+    """Return the beginning of a text on one line, at most 60 characters."""
+    return _shorten(text[: _EXCERPT_CHARS * 2])
+
+
+@lru_cache(maxsize=4096)  # nearly every message of a window was in the window of the turn before
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _EXCERPT_CHARS else line[: _EXCERPT_CHARS - 1] + "…"

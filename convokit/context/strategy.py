@@ -1,39 +1,37 @@
-"""Strategies: which part of a path is sent.
+"""Strategies choose the part of a conversation that a request sends.
 
-A strategy only selects. What it selects is then made valid (`repair`) and held within the budget by the builder, and the
-current turn is always in it; so no strategy, also none of a user's own, can make an invalid or an overflowing request, or
-change what is stored.
+A strategy only chooses. `window.py` then keeps the choice within the budget, and `arrange.py` makes it valid. So no
+strategy, not even a user's own, can make an invalid or an overflowing request, or change what is stored.
 
-Where the window begins.
-
-T(i) is the cumulative tokens of the path before message i. While the whole path fits, all of it is sent. Past that, the start
-is the first turn boundary whose T reaches k * step, for the smallest k that fits, and never before the start that the
-previous reply had. So the start depends on the path alone, moves in big steps, and the prompt's beginning stays the same for
-many turns: that is what a provider's prompt cache can serve. A window that slides with every turn changes it every time.
-"""
+The step window. T(i) is the sum of the tokens of the path before message i. While the whole path fits, all of it is
+sent. Later, the window starts at the first turn whose T reaches k * step, for the smallest k that fits, and never
+before the start that the previous reply had. So the start depends on the path alone and moves in big steps. The
+beginning of the prompt stays the same for many turns, and a provider's prompt cache can serve it. A window that slides
+with every turn changes it every time."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from convokit.domain.message import PASSAGE, SUMMARY, USER
 from convokit.errors import ContextOverflow, SettingsError
 
-Rule = Literal["everything fits", "step window", "held from the last turn", "only this turn fits"]
-
 
 @dataclass(slots=True)
 class Item:
-    """A message that may be sent: `key` is its seq (or index), `before` its T, `tokens` what it costs as rendered."""
+    """A message that may be sent.
+
+    `key` is its seq (its index for plain dicts), `tokens` its cost as sent, `tokens_before` the cost of the path before it.
+    """
 
     key: int
     shape: dict[str, Any]
     tokens: int
-    before: int
+    tokens_before: int
     status: str = "complete"
 
     @property
@@ -45,119 +43,48 @@ class Item:
         return self.status == PASSAGE
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The outcome: items from `start` on are sent, `tokens` in all."""
-
-    start: int
-    rule: Rule
-    tokens: int
-
-
-def compute_window_rule(model: str, counter: str, step_tokens: int, strategy: str) -> int:
-    """Return the checksum of all that a window's start depends on besides the path."""
-    return zlib.crc32(f"{model}\x00{counter}\x00{step_tokens}\x00{strategy}".encode())
-
-
-def choose(
-    items: Sequence[Item],
-    turns: Sequence[int],
-    suffix: Sequence[int],
-    *,
-    available: int,
-    step: int,
-    complete: bool,
-    floor: int | None,
-    counter: str = "",
-) -> Window:
-    """Return where the window begins. `turns` are the indexes at which turns begin, `suffix` is `suffix_sums(items)`.
-
-    `complete` says that `items` begin at the path's root; `floor` is the key before which the window may not begin.
-    Raises: ContextOverflow when the last turn alone is over `available` tokens.
-    """
-    first = _first_at(items, floor)
-    if complete and first == 0 and suffix[0] <= available:
-        return Window(0, "everything fits", suffix[0])
-    boundaries = [index for index in turns if index >= first]
-    for index in _step_starts(items, boundaries, step, complete=complete, held=first if floor is not None else None):
-        if suffix[index] <= available:
-            held = floor is not None and index == first
-            return Window(index, "held from the last turn" if held else "step window", suffix[index])
-    for index in boundaries:
-        if suffix[index] <= available:
-            return Window(index, "only this turn fits" if index == boundaries[-1] else "step window", suffix[index])
-    needed = suffix[boundaries[-1]] if boundaries else suffix[0]
-    if not boundaries and needed <= available:
-        return Window(0, "everything fits", needed)
-    raise ContextOverflow(needed, max(available, 0), counter=counter)
-
-
-def suffix_sums(items: Sequence[Item]) -> list[int]:
-    """Return what the items from each index on cost together, and 0 behind the last."""
-    sums = [0] * (len(items) + 1)
-    for index in range(len(items) - 1, -1, -1):
-        sums[index] = sums[index + 1] + items[index].tokens
-    return sums
-
-
-def _first_at(items: Sequence[Item], floor: int | None) -> int:
-    if floor is None:
-        return 0
-    return next((index for index, item in enumerate(items) if item.key >= floor), len(items) - 1)
-
-
-def _step_starts(
-    items: Sequence[Item], boundaries: list[int], step: int, *, complete: bool, held: int | None
-) -> list[int]:
-    """Return the places where a window may begin: where it began last, and the first boundary past each multiple."""
-    starts = []
-    if held is not None:
-        starts.append(held)
-    elif complete:
-        starts.append(0)
-    previous = items[starts[0]].before // step if starts else None
-    for index in boundaries:
-        multiple = items[index].before // step
-        if previous is not None and multiple > previous:
-            starts.append(index)
-        previous = multiple
-    return starts
-
-
-@dataclass(frozen=True)  # without slots: what is asked again and again is kept beside the fields
+@dataclass(frozen=True)  # without slots: cached_property needs a __dict__
 class View:
-    """What a strategy chooses from.
+    """The messages that a strategy chooses from.
 
-    `items` are the end of the path, oldest first; `complete` says that they begin at its root. `available` tokens may be taken
-    by them. `step` is the budget's step; `floor` is the key of the message that the last reply's window began with, where
-    strategy, model, counter and step are still the same.
+    `items` are the end of the path, oldest first. `complete` says that they start at its first message. They may take
+    `available` tokens. `step` is the budget's step. `held_start` is the key of the message that the window of the last reply
+    started with, if strategy, model, counter and step are still the same.
     """
 
     items: Sequence[Item]
     available: int
     step: int
     complete: bool
-    floor: int | None = None
+    held_start: int | None = None
     counter: str = ""
 
     @cached_property
     def turns(self) -> list[int]:
-        """The indexes at which turns begin, the current one last."""
+        """The indexes at which turns start, the current one last."""
         return [index for index, item in enumerate(self.items) if item.starts_turn]
 
     @cached_property
+    def current(self) -> int:
+        """The index at which the current turn starts."""
+        return self.turns[-1] if self.turns else 0
+
+    @cached_property
     def sums(self) -> list[int]:
-        """What the items from each index on cost together, and 0 behind the last."""
-        return suffix_sums(self.items)
+        """The tokens of the items from each index on, and 0 for the end."""
+        sums = [0] * (len(self.items) + 1)
+        for index in range(len(self.items) - 1, -1, -1):
+            sums[index] = sums[index + 1] + self.items[index].tokens
+        return sums
 
     def tokens_from(self, index: int) -> int:
-        """Return what the items from `index` on cost together."""
+        """Return the tokens of the items from `index` on."""
         return self.sums[index]
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is sent: the items from index `start` on, and those at the indexes of `also` before it; `rule` is the reason."""
+    """A choice: the items from index `start` on, and those at the indexes of `also` before it. `rule` is the reason."""
 
     start: int
     rule: str
@@ -165,10 +92,11 @@ class Selection:
 
 
 class Strategy(Protocol):
-    """Selects what is sent.
+    """Chooses what is sent.
 
     `name` is stored, as a checksum, beside each reply: a window keeps its start only under the strategy that chose it.
-    `most_turns` is how many turns it ever selects, None where only the budget bounds it: it says how much is read.
+    `most_turns` is the largest number of turns that it ever chooses, None where only the budget limits it. It bounds how much
+    is read.
     """
 
     @property
@@ -181,9 +109,9 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepWindow:
-    """Everything while it fits; past that a window whose start moves in big steps and never back.
+    """Everything while it fits; later a window whose start moves in big steps and never back.
 
-    The prompt's beginning stays the same for many turns, which is what a provider's prompt cache can serve.
+    The beginning of the prompt stays the same for many turns, so a provider's prompt cache can serve it.
     """
 
     @property
@@ -195,18 +123,42 @@ class StepWindow:
         return None
 
     def select(self, view: View) -> Selection:
-        """Return the first turn boundary past the next multiple of the step that fits. Raises: ContextOverflow."""
-        window = choose(
-            view.items,
-            view.turns,
-            view.sums,
-            available=view.available,
-            step=view.step,
-            complete=view.complete,
-            floor=view.floor,
-            counter=view.counter,
-        )
-        return Selection(window.start, window.rule)
+        """Return the first turn past the next multiple of the step that fits. Raises: ContextOverflow."""
+        first = _find_held(view)
+        if view.complete and first == 0 and view.sums[0] <= view.available:
+            return Selection(0, "everything fits")
+        turns = [index for index in view.turns if index >= first]
+        for index in _list_step_starts(view, turns, first):
+            if view.sums[index] <= view.available:
+                is_held = view.held_start is not None and index == first
+                return Selection(index, "held from the last turn" if is_held else "step window")
+        for index in turns:
+            if view.sums[index] <= view.available:
+                return Selection(index, "only this turn fits" if index == turns[-1] else "step window")
+        needed = view.sums[turns[-1]] if turns else view.sums[0]
+        if not turns and needed <= view.available:
+            return Selection(0, "everything fits")
+        raise ContextOverflow(needed, max(view.available, 0), counter=view.counter)
+
+
+def _find_held(view: View) -> int:
+    """Return the index of the start that the window is held at, 0 if it is not held."""
+    if view.held_start is None:
+        return 0
+    keys = (index for index, item in enumerate(view.items) if item.key >= view.held_start)
+    return next(keys, len(view.items) - 1)
+
+
+def _list_step_starts(view: View, turns: Sequence[int], first: int) -> list[int]:
+    """Return the indexes at which a window may start: the held one, and the first turn past each multiple of the step."""
+    starts = [first] if view.held_start is not None else [0] if view.complete else []
+    previous = view.items[starts[0]].tokens_before // view.step if starts else None
+    for index in turns:
+        multiple = view.items[index].tokens_before // view.step
+        if previous is not None and multiple > previous:
+            starts.append(index)
+        previous = multiple
+    return starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,11 +174,10 @@ class Everything:
         return None
 
     def select(self, view: View) -> Selection:
-        """Return the earliest turn boundary from which all fits."""
-        sums = view.sums
-        if view.complete and sums[0] <= view.available:
+        """Return the earliest turn from which everything fits."""
+        if view.complete and view.sums[0] <= view.available:
             return Selection(0, "everything fits")
-        start = next((index for index in view.turns if sums[index] <= view.available), len(view.items) - 1)
+        start = next((index for index in view.turns if view.sums[index] <= view.available), len(view.items) - 1)
         return Selection(start, self.name)
 
 
@@ -249,84 +200,14 @@ class LastTurns:
         return self.turns
 
     def select(self, view: View) -> Selection:
-        """Return where the last turns begin."""
+        """Return the start of the last turns."""
         newest = view.turns[-self.turns :]
         if len(newest) < self.turns and view.complete:
             newest = [0, *newest]
-        sums = view.sums
-        start = next((index for index in newest if sums[index] <= view.available), len(view.items) - 1)
+        start = next((index for index in newest if view.sums[index] <= view.available), len(view.items) - 1)
         return Selection(start, self.name)
 
 
-def fitting(pinned: Sequence[Item], view: View) -> list[Item]:
-    """Return the pins that fit beside the current turn, the newest first to be kept: another takes no room from history."""
-    turns = view.turns
-    current = turns[-1] if turns else 0
-    room = view.available - view.tokens_from(current)
-    kept = []
-    for item in sorted(pinned, key=lambda item: item.key, reverse=True):
-        cost = item.tokens if item.key < view.items[current].key else 0
-        if cost <= room:
-            kept.append(item)
-            room -= cost
-    return kept[::-1]
-
-
-def selected(strategy: Strategy, view: View, pinned: Sequence[Item]) -> Selection:
-    """Return what the strategy selects; where not even the current turn fits, that turn alone.
-
-    `view.available` is for pins too. A pin costs more than the window only where it lies before it: so the strategy is asked
-    again for as long as its window leaves out pins that it was given room for.
-    """
-    turns = view.turns
-    current = turns[-1] if turns else 0
-    beside = 0
-    while True:
-        try:
-            selection = strategy.select(replace(view, available=view.available - beside) if beside else view)
-        except ContextOverflow:
-            return Selection(current, "only this turn fits")
-        left = pins_before(pinned, view.items[min(max(selection.start, 0), current)])
-        if left <= beside:
-            return selection
-        beside = left
-
-
-def pins_before(pinned: Sequence[Item], first: Item) -> int:
-    """Return what the pins before the window's first item cost."""
-    return sum(item.tokens for item in pinned if item.key < first.key)
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What is sent of a path: single messages from before the window, then the window from index `start` on."""
-
-    start: int
-    rule: str
-    also: tuple[Item, ...]
-
-
-def within(selection: Selection, view: View, pinned: Sequence[Item], available: int, passages: int = 0) -> Sent:
-    """Return the selection as it may be sent: the current turn whole, pinned messages in it, nothing over the budget.
-
-    `passages` is what the current turn's passages cost, which come on top of its items.
-    The oldest turns make room first, then single messages, the oldest first; indexes that are not there select nothing.
-    Raises: ContextOverflow, from the last turn alone.
-    """
-    items, turns, sums = view.items, view.turns, view.sums
-    current = turns[-1] if turns else 0
-    start = min(max(selection.start, 0), current)
-    also_there = [items[index] for index in selection.also if 0 <= index < len(items)]
-    singles = {item.key: item for item in (*pinned, *also_there)}
-    rule = selection.rule
-    while True:
-        also = [singles[key] for key in sorted(singles) if key < items[start].key]
-        needed = sums[start] + sum(item.tokens for item in also) + passages
-        if needed <= available:
-            return Sent(start, rule, tuple(also))
-        if start < current:
-            start, rule = next(index for index in turns if index > start), f"{selection.rule}, cut to fit"
-        elif also:
-            del singles[also[0].key]
-        else:
-            raise ContextOverflow(needed, max(available, 0), counter=view.counter)
+def compute_window_rule(model: str, counter: str, step_tokens: int, strategy: str) -> int:
+    """Return the checksum of everything that a window's start depends on besides the path."""
+    return zlib.crc32(f"{model}\x00{counter}\x00{step_tokens}\x00{strategy}".encode())

@@ -1,12 +1,8 @@
-"""Making any history a valid array, by leaving out and reordering, never by inventing text.
+"""Check the rules of the API for a `messages` array, and select the messages that satisfy them.
 
-The API demands that an assistant message with tool calls is followed at once by one answer per call, that no answer stands
-alone, and that content is null only beside tool calls. A crash, an import or a cut can leave anything; what cannot be sent is
-left out here, and stays as it is in storage.
-
-The rules the API enforces on a `messages` array, as a check that anyone may run alone.
-
-What a message looks like, read without trusting it.
+The API requires that an assistant message with tool calls is followed at once by one result for each call, that no
+result stands alone, and that content is null only beside tool calls. A crash, an import or a cut can break these rules.
+Messages that cannot be sent are left out of the array; they stay as they are in the database. No text is ever invented.
 """
 
 from __future__ import annotations
@@ -19,10 +15,10 @@ from convokit.context.strategy import Item
 from convokit.domain.message import ASSISTANT, ROLES, TOOL
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What a participant, a function or a tool may be called."""
+"""The names that the API allows for participants, functions and tools."""
 PartialPolicy = Literal["include", "mark", "leave_out"]
 MARK = "\n[cut off]"
-"""What is put behind a partial reply that is sent marked."""
+"""The text after a partial reply that is sent marked."""
 
 
 def list_call_ids(message: Mapping[str, Any]) -> list[str]:
@@ -41,32 +37,32 @@ def call_name(call: Mapping[str, Any]) -> object:
 
 
 def select_sendable(items: Sequence[Item], *, partial: PartialPolicy) -> tuple[list[Item], dict[int, str]]:
-    """Return the items that may be sent, in a valid order, and why each other one was left out (by key)."""
+    """Return the items that may be sent, in a valid order, and why each other item was left out, by key."""
     left_out: dict[int, str] = {}
     results = [item for item in items if item.shape["role"] == TOOL]
-    answers = _answers(items) if results else {}
+    answers = _match_results(items) if results else {}
     used: set[int] = set()
     result: list[Item] = []
     for item in items:
         role = item.shape["role"]
         if role == TOOL:
             continue
-        reason = _unsendable(item, partial)
+        reason = _find_reason(item, partial)
         if reason is not None:
             left_out[item.key] = reason
         elif role == ASSISTANT and item.shape.get("tool_calls"):
-            result += _with_answers(item, answers, used, left_out)
+            result += _keep_answered_calls(item, answers, used, left_out)
         else:
             result.append(item)
     left_out.update({item.key: "a tool result without its call" for item in results if item.key not in used})
     return result, left_out
 
 
-def _answers(items: Sequence[Item]) -> dict[tuple[int, str], Item]:
-    """Return the result of each asker's calls: some servers number their calls afresh in every reply.
+def _match_results(items: Sequence[Item]) -> dict[tuple[int, str], Item]:
+    """Return the result of each call, by the key of the asking message and the call's id.
 
-    A result belongs to the nearest call of its id before it that has none yet.
-    """
+    Some servers number their calls from the start again in every reply. A result belongs to the nearest call with its
+    id before it that has no result yet."""
     waiting: dict[str, list[int]] = {}
     found: dict[tuple[int, str], Item] = {}
     for item in items:
@@ -81,11 +77,11 @@ def _answers(items: Sequence[Item]) -> dict[tuple[int, str], Item]:
 
 
 def mark_partial(shape: dict[str, Any]) -> dict[str, Any]:
-    """Return a partial reply with the mark that says so: the model must not take it for a whole one."""
+    """Return a partial reply with a mark, so that the model does not take it for a whole one."""
     return {**shape, "content": shape["content"] + MARK} if isinstance(shape.get("content"), str) else shape
 
 
-def _unsendable(item: Item, partial: PartialPolicy) -> str | None:
+def _find_reason(item: Item, partial: PartialPolicy) -> str | None:
     if item.status == "redacted":
         return "redacted"
     if item.status == "late":
@@ -95,11 +91,11 @@ def _unsendable(item: Item, partial: PartialPolicy) -> str | None:
     shape = item.shape
     if _has_content(shape.get("content")):
         return None
-    return None if _says_otherwise(shape) or (shape["role"] == ASSISTANT and shape.get("tool_calls")) else "empty"
+    return None if _has_other_content(shape) or (shape["role"] == ASSISTANT and shape.get("tool_calls")) else "empty"
 
 
-def _says_otherwise(shape: dict[str, Any]) -> bool:
-    """Whether an assistant message without content says something all the same."""
+def _has_other_content(shape: dict[str, Any]) -> bool:
+    """Return whether an assistant message without content has a refusal, audio or a function call."""
     return shape["role"] == ASSISTANT and any(shape.get(key) for key in ("refusal", "audio", "function_call"))
 
 
@@ -109,10 +105,10 @@ def _has_content(content: Any) -> bool:
     return any(part.get("type") != "text" or part.get("text") for part in content or ())
 
 
-def _with_answers(
+def _keep_answered_calls(
     item: Item, answers: dict[tuple[int, str], Item], used: set[int], left_out: dict[int, str]
 ) -> list[Item]:
-    """Return the message with only its answered calls, and the answers in the calls' order right behind it."""
+    """Return the message with its answered calls only, and after it the results in the order of the calls."""
     kept, behind = [], []
     for call in item.shape["tool_calls"]:
         answer = answers.get((item.key, str(call.get("id"))))
@@ -125,17 +121,17 @@ def _with_answers(
     shape = {key: value for key, value in item.shape.items() if key != "tool_calls"}
     if kept:
         shape["tool_calls"] = kept
-    elif not (_has_content(shape.get("content")) or _says_otherwise(shape)):
+    elif not (_has_content(shape.get("content")) or _has_other_content(shape)):
         left_out[item.key] = "tool calls without results"
         return []
-    return [Item(item.key, shape, item.tokens, item.before, item.status), *behind]
+    return [Item(item.key, shape, item.tokens, item.tokens_before, item.status), *behind]
 
 
 def find_problems(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return every reason why a Chat Completions server would refuse this array; an empty list means none."""
+    """Return every reason why a Chat Completions server would refuse this array; an empty list if it is valid."""
     found: list[str] = []
     if not messages:
-        return ["messages: must hold at least one message"]
+        return ["messages: must have at least one message"]
     waiting: list[str] = []
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
@@ -153,18 +149,18 @@ def find_problems(messages: Sequence[Mapping[str, Any]]) -> list[str]:
         elif waiting:
             found.append(f"{where}: these tool calls have no answer: {', '.join(waiting)}")
             waiting = []
-        found += _content_problems(where, message)
+        found += _check_content(where, message)
         if message.get("name") is not None:
-            found += _name_problems(f"{where}.name", message["name"])
+            found += _check_name(f"{where}.name", message["name"])
         if "tool_calls" in message:
-            found += _call_problems(f"{where}.tool_calls", message)
+            found += _check_calls(f"{where}.tool_calls", message)
             waiting = list_call_ids(message)
     if waiting:
         found.append(f"messages[{len(messages) - 1}]: these tool calls have no answer: {', '.join(waiting)}")
     return found
 
 
-def _content_problems(where: str, message: Mapping[str, Any]) -> list[str]:
+def _check_content(where: str, message: Mapping[str, Any]) -> list[str]:
     content = message.get("content")
     if content is None:
         other = any(message.get(key) for key in ("tool_calls", "function_call", "refusal", "audio"))
@@ -175,7 +171,7 @@ def _content_problems(where: str, message: Mapping[str, Any]) -> list[str]:
     if not isinstance(content, list | tuple):
         return [f"{where}.content: must be text or a list of parts, not {type(content).__name__}"]
     if not content:
-        return [f"{where}.content: must hold at least one part"]
+        return [f"{where}.content: must have at least one part"]
     return [
         f"{where}.content[{number}]: must be an object with a type"
         for number, part in enumerate(content)
@@ -183,13 +179,13 @@ def _content_problems(where: str, message: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _name_problems(where: str, name: object) -> list[str]:
+def _check_name(where: str, name: object) -> list[str]:
     if isinstance(name, str) and NAME.fullmatch(name):
         return []
     return [f"{where}: {name!r} is not 1 to 64 of A-Z a-z 0-9 _ and -"]
 
 
-def _call_problems(where: str, message: Mapping[str, Any]) -> list[str]:
+def _check_calls(where: str, message: Mapping[str, Any]) -> list[str]:
     calls = message["tool_calls"]
     if message.get("role") != ASSISTANT:
         return [f"{where}: only an assistant message calls tools"]
@@ -201,5 +197,5 @@ def _call_problems(where: str, message: Mapping[str, Any]) -> list[str]:
         found.append(f"{where}: two calls have the same id")
     for number, call in enumerate(calls):
         if isinstance(call, Mapping):
-            found += _name_problems(f"{where}[{number}].name", call_name(call))
+            found += _check_name(f"{where}[{number}].name", call_name(call))
     return found

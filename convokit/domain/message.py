@@ -6,7 +6,8 @@ A row is immutable once written. `covered()` names every column the chain commit
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
@@ -77,6 +78,11 @@ class MessageRow:
         """
         return self.status == PASSAGE or (self.status == "redacted" and self.role == USER and self.tokens == 0)
 
+    @property
+    def is_question(self) -> bool:
+        """Whether a turn answers this message."""
+        return self.role == USER and self.status != SUMMARY and not self.is_passage
+
     def as_wire(self) -> dict[str, Any]:
         """Return the message in the API's own shape, with `extra` beside it for the provider that sent it."""
         shape: dict[str, Any] = {"role": self.role}
@@ -139,6 +145,37 @@ class Message(BaseModel):
             tokens=row.tokens,
             created_at=to_datetime(row.created_at),
         )
+
+
+def place_rows(rows: Sequence[MessageRow], last_seq: int, parent: MessageRow | None, *, chained: bool = True) -> None:
+    """Give new rows their position behind the conversation's last message.
+
+    The first row follows `parent`. The others follow each other if `chained`, else all follow `parent` (choices of one call).
+    """
+    for number, row in enumerate(rows, 1):
+        row.seq = last_seq + number
+        row.parent_seq = None if parent is None else parent.seq
+        follows_directly = parent is not None and parent.seq == row.seq - 1
+        row.run_start_seq = parent.run_start_seq if parent is not None and follows_directly else row.seq
+        if chained:
+            parent = row
+
+
+def shift_rows(rows: Sequence[MessageRow], by: int) -> list[MessageRow]:
+    """Return copies of placed new rows that moved back by `by`, because other branches wrote messages before them."""
+    if not by:
+        return list(rows)
+    new = {row.seq: row for row in rows}
+    shifted: dict[int, MessageRow] = {}
+    for row in rows:
+        copy = replace(row, seq=row.seq + by, run_start_seq=row.seq + by)
+        if row.parent_seq in new:
+            parent = shifted[row.parent_seq]
+            copy.parent_seq = parent.seq
+            if parent.seq == copy.seq - 1:
+                copy.run_start_seq = parent.run_start_seq
+        shifted[row.seq] = copy
+    return list(shifted.values())
 
 
 def extract_text(content: str | list[dict[str, Any]] | None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, cast
 from uuid import UUID
@@ -85,6 +85,17 @@ class Manifest:
         if any(not 1 <= first <= end <= last for first, end in self.window):
             raise ValueError("it names messages that are not there")
         return [seq for first, end in self.window for seq in range(first, end + 1)]
+
+    def shifted(self, after: int, by: int) -> Manifest:
+        """Return the manifest of the same request, its messages behind seq `after` moved back by `by`."""
+        window: list[list[int]] = []
+        for first, last in self.window:
+            if first <= after < last:
+                window += [[first, after], [after + 1 + by, last + by]]
+            else:
+                window.append([first, last] if last <= after else [first + by, last + by])
+        start = self.start if self.start is None or self.start <= after else self.start + by
+        return replace(self, window=window, start=start)
 
     def to_json(self) -> str:
         """Return it as it is stored."""

@@ -1,4 +1,4 @@
-"""Branches, pins, and pages of messages."""
+"""Branches, pins, copies, and pages of messages and turns."""
 
 from typing import TYPE_CHECKING
 
@@ -7,11 +7,13 @@ from convokit._lazy import opened_on_use
 if TYPE_CHECKING:
     from convokit.history import branches as branches
     from convokit.history import copies as copies
-    from convokit.history import queries as queries
+    from convokit.history import pages as pages
+    from convokit.history import pins as pins
 else:
     __getattr__ = opened_on_use(
         __name__,
         "branches",
         "copies",
-        "queries",
+        "pages",
+        "pins",
     )

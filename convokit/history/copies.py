@@ -1,8 +1,7 @@
-"""A path written again as a conversation of its own: new places, fresh salts, its own chain, the same words.
+"""Copy the path to a message into a conversation of its own.
 
-The chain begins with an entry that names the conversation, and the head of its chain, that it was copied from. Rows are read
-and written in batches, so memory does not grow with the path; the transaction is one.
-"""
+The copy has new seqs, new salts and a chain of its own, whose first entry names the source and the head of the source's
+chain. Rows are read and written in batches, so memory does not grow with the path. All of it is one transaction."""
 
 from __future__ import annotations
 
@@ -10,30 +9,34 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain as joined
+from itertools import chain as concat
 from itertools import islice
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, literal, select
 from sqlalchemy.exc import IntegrityError
 
-from convokit.domain import hashchain as chains
+from convokit.completion.anchor import MessageLike, find_anchor_message, resolve_seq_flow
+from convokit.completion.effects import Flow
+from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
+from convokit.completion.write_retry import START_S, write_with_retry_flow
+from convokit.domain import hashchain
 from convokit.domain.content import blob_digests
 from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import MessageRow
 from convokit.domain.removal import RemovalRow
-from convokit.store import chain, conversations, messages, removal_records, summaries
+from convokit.errors import InvalidInput, NotFound
+from convokit.store import branches, chain, conversations, messages, removal_records, summaries
 from convokit.store.dialects import dialect_of
 from convokit.store.schema import blob
-from convokit.transfer import sql as transfer_sql
 
 BATCH = 500
-_COPIED = "redacted in the conversation this is a copy of"
+_REASON = "redacted in the conversation that this is a copy of"
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """A conversation to be: under which id and key, and with which message its path ends in the old one."""
+class NewConversation:
+    """The conversation that a copy makes; its path ends with the copy of message `head_seq`."""
 
     id: UUID
     key: str | None
@@ -43,8 +46,42 @@ class Copy:
     at: int
 
 
-class _Places:
-    """Which place a message of the path has in the copy: 1, 2, 3 … by the path's runs, however many messages there are."""
+def copy_flow(kit: KitState, chat: ChatRef, message: MessageLike | None, into: ChatRef) -> Flow[ChatRef]:
+    """Copy the path to a message into a conversation of its own, and return a chat on it. Raises: NotFound, InvalidInput."""
+    conversation_id = yield from identify_flow(kit, chat)
+    seq = None if message is None else (yield from resolve_seq_flow(kit, chat, message))
+    new_id = yield from identify_flow(kit, into)
+    at = kit.clock.now_us()
+
+    def write(connection: Connection) -> bool:
+        conversations.lock(connection, conversation_id)  # an erasure at the same time must not be copied half
+        row = conversations.find(connection, kit.tenant, conversation_id)
+        if row is None:
+            return False
+        head = branches.read_head(connection, row, chat.branch) if seq is None else seq
+        if head is None:
+            raise NotFound("message", "to copy", "the conversation has no message yet")
+        find_anchor_message(connection, conversation_id, head)
+        new = NewConversation(new_id, into.key, into.subject or row.subject, into.title or row.title, head, at)
+        if not write_copy(connection, row, new):
+            raise InvalidInput("key", f"there is a conversation under {into.key!r} already: use another key")
+        return True
+
+    found = yield from write_with_retry_flow(
+        kit,
+        conversation_id,
+        write,
+        lambda connection: find_copy(connection, kit.tenant, conversation_id, new_id, at),
+        patience_s=START_S,
+        only_transient=True,
+    )
+    if not found:
+        raise not_found(chat)
+    return into
+
+
+class _SeqMap:
+    """Maps the seqs of a path to 1, 2, 3 … in the copy, by the runs of the path: its size does not grow with the messages."""
 
     def __init__(self, runs: Sequence[tuple[int, int]]) -> None:
         self._runs = runs
@@ -53,8 +90,8 @@ class _Places:
         for first, last in runs:
             self._before.append(self._before[-1] + last - first + 1)
 
-    def of(self, seq: int | None) -> int | None:
-        """Return the new place of a message, None where it is not on the path."""
+    def find(self, seq: int | None) -> int | None:
+        """Return the seq of a message's copy, None if the message is not on the path."""
         if seq is None:
             return None
         run = bisect_right(self._firsts, seq) - 1
@@ -62,131 +99,131 @@ class _Places:
             return None
         return self._before[run] + seq - self._firsts[run] + 1
 
-    def old(self) -> Iterator[int]:
-        """Yield the path's messages by their old place."""
-        return joined.from_iterable(range(first, last + 1) for first, last in self._runs)
+    def list_old(self) -> Iterator[int]:
+        """Yield the seqs of the path."""
+        return concat.from_iterable(range(first, last + 1) for first, last in self._runs)
 
 
-def write(connection: Connection, row: ConversationRow, copy: Copy) -> bool:
-    """Write the copy; False, and nothing written, when there is a conversation under its id already."""
-    if conversations.find(connection, row.tenant, copy.id) is not None:
+def write_copy(connection: Connection, row: ConversationRow, new: NewConversation) -> bool:
+    """Write the copy. Return False, and write nothing, if a conversation with its id exists."""
+    if conversations.find(connection, row.tenant, new.id) is not None:
         return False
-    places = _Places(messages.list_runs(connection, row.id, copy.head_seq))
-    made = _conversation(row, copy, places)
+    seqs = _SeqMap(messages.list_runs(connection, row.id, new.head_seq))
+    created = _new_row(row, new, seqs)
     try:
-        conversations.create(connection, made)
-    except IntegrityError:  # by another process, since we looked
+        conversations.create(connection, created)
+    except IntegrityError:  # another process created it since we looked
         return False
     ref = f"{row.id}:{row.last_entry}:{bytes(row.chain_hash).hex()}"
-    entries = chains.extend_chain(
-        0, made.chain_hash, [chains.HashInput("import", ref, chains.compute_commitment(b"", [ref]))]
-    )
-    seq = 0
-    tombs: list[int] = []
-    left = places.old()
+    source = hashchain.HashInput("import", ref, hashchain.compute_commitment(b"", [ref]))
+    entries = hashchain.extend_chain(0, created.chain_hash, [source])
+    last_seq = 0
+    redacted: list[int] = []
+    left = seqs.list_old()
     while batch := list(islice(left, BATCH)):
-        rows = [_again(each, places) for each in sorted(messages.read_many(connection, row.id, batch), key=_seq)]
-        leaves = [each.hash_input() for each in rows]
+        old = sorted(messages.read_many(connection, row.id, batch), key=lambda each: each.seq)
+        rows = [_copy_row(each, seqs) for each in old]
+        inputs = [each.hash_input() for each in rows]
         for each in rows:
             if each.status == "redacted":
                 each.salt = None
-                tombs.append(each.seq)
-        _keep_blobs(connection, row.id, copy.id, rows)
-        chain.append_entries(connection, copy.id, entries)
-        messages.append(connection, copy.id, rows)
-        entries = chains.extend_chain(entries[-1].number, entries[-1].hash, leaves)
-        seq = rows[-1].seq
-    chain.append_entries(connection, copy.id, entries)
-    entries = _bury(connection, copy, entries[-1], tombs) or entries
-    summing = _sum_up(connection, row.id, copy, places, seq)
-    if summing:
-        entries = chains.extend_chain(entries[-1].number, entries[-1].hash, [each.hash_input() for each in summing])
-        chain.append_entries(connection, copy.id, entries)
-    last = seq + len(summing)
-    moved = replace(made, last_seq=last, last_entry=entries[-1].number, chain_hash=entries[-1].hash)
-    return conversations.advance(connection, made, moved, seq)
+                redacted.append(each.seq)
+        _copy_blobs(connection, row.id, new.id, rows)
+        chain.append_entries(connection, new.id, entries)
+        messages.append(connection, new.id, rows)
+        entries = hashchain.extend_chain(entries[-1].number, entries[-1].hash, inputs)
+        last_seq = rows[-1].seq
+    chain.append_entries(connection, new.id, entries)
+    entries = _write_removals(connection, new, entries[-1], redacted) or entries
+    copied = _copy_summaries(connection, row.id, new, seqs, last_seq)
+    if copied:
+        entries = hashchain.extend_chain(entries[-1].number, entries[-1].hash, [each.hash_input() for each in copied])
+        chain.append_entries(connection, new.id, entries)
+    last = last_seq + len(copied)
+    moved = replace(created, last_seq=last, last_entry=entries[-1].number, chain_hash=entries[-1].hash)
+    return conversations.advance(connection, created, moved, last_seq)
 
 
-def _sum_up(connection: Connection, source: UUID, copy: Copy, places: _Places, last: int) -> list[MessageRow]:
-    """Write the path's summaries again behind its messages, where the window leaves out what they stand for here, too."""
-    made: list[MessageRow] = []
-    for each in reversed(summaries.list_path_summaries(connection, source, copy.head_seq)):
-        first, end = places.of(each.row.from_seq), places.of(each.row.to_seq)
+def _copy_summaries(
+    connection: Connection, source: UUID, new: NewConversation, seqs: _SeqMap, last_seq: int
+) -> list[MessageRow]:
+    """Copy the path's summaries behind its messages."""
+    copied: list[MessageRow] = []
+    for each in reversed(summaries.list_path_summaries(connection, source, new.head_seq)):
+        first, end = seqs.find(each.row.from_seq), seqs.find(each.row.to_seq)
         if first is not None and end is not None:
-            seq = last + len(made) + 1
-            text = replace(each.message, seq=seq, parent_seq=end, run_start_seq=seq, salt=chains.new_salt())
-            messages.append(connection, copy.id, [text])
-            summaries.insert_summary(connection, copy.id, SummaryRow(first, end, each.row.created_at, message_seq=seq))
-            made.append(text)
-    return made
+            seq = last_seq + len(copied) + 1
+            row = replace(each.message, seq=seq, parent_seq=end, run_start_seq=seq, salt=hashchain.new_salt())
+            messages.append(connection, new.id, [row])
+            summaries.insert_summary(connection, new.id, SummaryRow(first, end, each.row.created_at, message_seq=seq))
+            copied.append(row)
+    return copied
 
 
-def written(connection: Connection, tenant: str, source: UUID, copy: UUID, at: int) -> bool | None:
-    """Return True if the copy that `write` was to write is there: of this source, and of this very microsecond."""
+def find_copy(connection: Connection, tenant: str, source: UUID, copy: UUID, at: int) -> bool | None:
+    """Return True if `write_copy` wrote this copy: of this source, in this very microsecond. Else None."""
     row = conversations.find(connection, tenant, copy)
     if row is None or row.created_at != at:
         return None
-    first = transfer_sql.entry_at(connection, copy, 1)
-    return True if first is not None and first[0] == "import" and first[1].startswith(f"{source}:") else None
+    first = chain.find_entry(connection, copy, 1)
+    return True if first is not None and first.kind == "import" and first.ref.startswith(f"{source}:") else None
 
 
-def _bury(connection: Connection, copy: Copy, last: chains.Entry, seqs: Sequence[int]) -> list[chains.Entry]:
-    """Enter what was redacted in the source as redacted here, too: a tombstone without its removal proves nothing."""
+def _write_removals(
+    connection: Connection, new: NewConversation, last: hashchain.Entry, seqs: Sequence[int]
+) -> list[hashchain.Entry]:
+    """Record the redactions of the source: a redacted row without its removal would look like tampering."""
     if not seqs:
         return []
-    found = [
-        RemovalRow(number, f"message:{seq}", None, _COPIED, chains.new_salt(), copy.at)
+    rows = [
+        RemovalRow(number, f"message:{seq}", None, _REASON, hashchain.new_salt(), new.at)
         for number, seq in enumerate(seqs, last.number + 1)
     ]
-    entries = chains.extend_chain(last.number, last.hash, [each.leaf() for each in found])
-    removal_records.insert_removals(connection, copy.id, found)
-    chain.append_entries(connection, copy.id, entries)
+    entries = hashchain.extend_chain(last.number, last.hash, [each.leaf() for each in rows])
+    removal_records.insert_removals(connection, new.id, rows)
+    chain.append_entries(connection, new.id, entries)
     return entries
 
 
-def _seq(row: MessageRow) -> int:
-    return row.seq
-
-
-def _conversation(row: ConversationRow, copy: Copy, places: _Places) -> ConversationRow:
-    pins = [place for seq in row.pinned if (place := places.of(seq)) is not None]
+def _new_row(row: ConversationRow, new: NewConversation, seqs: _SeqMap) -> ConversationRow:
+    pins = [seq for pin in row.pinned if (seq := seqs.find(pin)) is not None]
     return replace(
         row,
-        id=copy.id,
-        key=copy.key,
-        subject=copy.subject,
-        title=copy.title,
+        id=new.id,
+        key=new.key,
+        subject=new.subject,
+        title=new.title,
         head_seq=None,
         last_seq=0,
         last_entry=0,
-        chain_hash=chains.genesis_hash(copy.id),
-        created_at=copy.at,
-        updated_at=max(copy.at, row.updated_at),
+        chain_hash=hashchain.genesis_hash(new.id),
+        created_at=new.at,
+        updated_at=max(new.at, row.updated_at),
         archived_at=None,
         pins=json.dumps(pins) if pins else None,
     )
 
 
-def _again(row: MessageRow, places: _Places) -> MessageRow:
-    seq = places.of(row.seq)
+def _copy_row(row: MessageRow, seqs: _SeqMap) -> MessageRow:
+    seq = seqs.find(row.seq)
     assert seq is not None
-    parent, window = seq - 1 or None, places.of(row.window_from_seq)
-    return replace(row, seq=seq, parent_seq=parent, run_start_seq=1, window_from_seq=window, salt=chains.new_salt())
+    parent, window = seq - 1 or None, seqs.find(row.window_from_seq)
+    return replace(row, seq=seq, parent_seq=parent, run_start_seq=1, window_from_seq=window, salt=hashchain.new_salt())
 
 
-def _keep_blobs(connection: Connection, source: UUID, copy: UUID, rows: Sequence[MessageRow]) -> None:
-    """Give the copy the binaries that these messages refer to, without bringing them here."""
-    wanted = {
+def _copy_blobs(connection: Connection, source: UUID, copy: UUID, rows: Sequence[MessageRow]) -> None:
+    """Copy the blobs that these messages refer to inside the database."""
+    digests = {
         digest for row in rows for text in (row.parts, row.extra) if text is not None for digest in blob_digests(text)
     }
-    if wanted:
+    if digests:
         statement = (
             dialect_of(connection)
             .insert_or_ignore(blob)
             .from_select(
                 ["conversation_id", "digest", "media_type", "data"],
                 select(literal(copy, blob.c.conversation_id.type), blob.c.digest, blob.c.media_type, blob.c.data).where(
-                    blob.c.conversation_id == bindparam("source"), blob.c.digest.in_(list(wanted))
+                    blob.c.conversation_id == bindparam("source"), blob.c.digest.in_(list(digests))
                 ),
             )
         )

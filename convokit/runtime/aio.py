@@ -1,9 +1,7 @@
-"""The asynchronous driver: the same flows, awaited.
+"""The asynchronous driver: performs the effects of a flow without blocking the event loop.
 
-SQL runs as one hop an effect. On PostgreSQL that is the async engine; SQLite has no asynchronous access, only slower detours,
-so its transactions run in one writer thread and a few reader threads over the sync engine. A hop that writes is never
-abandoned: a task cancelled during it learns of the cancellation right after, when it is known what was committed.
-"""
+A write is never abandoned. A task that is cancelled during a write learns of the cancellation right after it, when it
+is known what was committed."""
 
 from __future__ import annotations
 
@@ -11,13 +9,10 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 
 from convokit.completion.effects import (
@@ -33,126 +28,51 @@ from convokit.completion.effects import (
     Stopped,
 )
 from convokit.domain.events import Started, StreamEvent
-from convokit.errors import ConvokitError, KitClosed
-from convokit.runtime import process
+from convokit.errors import ConvokitError
+from convokit.runtime.async_store import AsyncStore, open_store
 from convokit.runtime.background import Background
-from convokit.runtime.http_client import AsyncAnswer, AsyncClient
-from convokit.runtime.sync import SyncStore
+from convokit.runtime.config import OnDisconnect, finishes_without_reader
+from convokit.runtime.http_client import AsyncAnswer, AsyncClient, AsyncHttpxClient, validate_client
+from convokit.runtime.sync_store import migrate
 from convokit.runtime.tools import arun_functions
-from convokit.store.dialects import dialect_of_url
-from convokit.store.engine import (
-    WRITE,
-    Durability,
-    open_async_engine,
-    open_engine,
-    translate_error,
-    validate_durability,
-)
-from convokit.store.fast_execute import fast_connection
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+from convokit.store.engine import Durability
 
 Result = TypeVar("Result")
-_READERS = 4
 
 
-class AsyncStore(Protocol):
-    """Runs a function over a connection in a transaction of its own."""
+class AsyncRuntime:
+    """The connections of a kit: its database, its HTTP client, and the replies that finish without a reader."""
 
-    async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result: ...
-    async def close(self) -> None: ...
+    def __init__(
+        self, url: URL, name: str, durability: Durability, http_client: AsyncClient | None, *, search: bool
+    ) -> None:
+        self._url, self._name = url, name
+        self._store = open_store(url, name, durability, search=search)
+        self._client = validate_client(http_client) or AsyncHttpxClient()
+        self._background = Background()
 
+    async def migrate(self) -> None:
+        """Bring the tables up to date. Raises: StoreError."""
+        await asyncio.to_thread(migrate, self._url, self._name)
 
-class ThreadedStore:
-    """SQLite: one writer thread, a few readers."""
+    async def run(self, flow: Flow[Result]) -> Result:
+        """Perform a flow and return its result."""
+        return await AsyncDriver(self._store, self._client).run(flow)
 
-    def __init__(self, engine: Engine, name: str) -> None:
-        self._store = SyncStore(engine, name)
-        self._writer = ThreadPoolExecutor(1, "convokit-writer")
-        self._readers = ThreadPoolExecutor(_READERS, "convokit-reader")
-        self._closed = False
-        process.watch(self)
-
-    def forked(self) -> None:
-        """Start threads anew, in a child process: a fork copies none."""
-        self._writer = ThreadPoolExecutor(1, "convokit-writer")
-        self._readers = ThreadPoolExecutor(_READERS, "convokit-reader")
-
-    async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
-        """Run `call` in a thread. Raises: StoreError."""
-        if self._closed:
-            raise KitClosed(self._store.name)
-        loop = asyncio.get_running_loop()
-        pool = self._writer if write else self._readers
-        return await loop.run_in_executor(pool, lambda: self._store.run(call, write=write))
+    def open_stream(self, flow: Flow[Result], on_disconnect: OnDisconnect = "stop") -> AsyncStream[Result]:
+        """Return a stream over the events of a flow. Raises: SettingsError."""
+        background = self._background if finishes_without_reader(on_disconnect) else None
+        return AsyncStream(AsyncDriver(self._store, self._client), flow, background=background)
 
     async def close(self) -> None:
-        """End the threads and close the connections. Nothing runs any more."""
-        self._closed = True
-        for pool in (self._writer, self._readers):
-            await asyncio.to_thread(pool.shutdown)
-        self._store.close()
+        """Wait for replies in the background, then close all connections. A client that was passed in stays open."""
+        await self._background.finished()
+        await self._client.close()
+        await self._store.close()
 
 
-class AsyncEngineStore:
-    """PostgreSQL: the async engine, each hop through `run_sync`."""
-
-    def __init__(self, url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> None:
-        self._dialect = dialect_of_url(url)
-        self._dialect.require_driver()
-        self._durability: Durability = validate_durability(durability)
-        self._search = search
-        self._url = url
-        self._name = name
-        self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncEngine, AsyncEngine]]
-        self._engines = WeakKeyDictionary()
-        """A connection belongs to the event loop that made it: `asyncio.run` may be called again and again."""
-        self._closed = False
-        process.watch(self)
-
-    def forked(self) -> None:
-        """Leave the parent's connections alone, in a child process."""
-        for engine, _ in self._engines.values():
-            engine.sync_engine.dispose(close=False)
-        self._engines = WeakKeyDictionary()
-
-    async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
-        """Run `call` in a transaction. Raises: StoreError."""
-        if self._closed:
-            raise KitClosed(self._name)
-        try:
-            async with self._engine(write=write).begin() as connection:
-                return await connection.run_sync(lambda connection: call(fast_connection(connection)))
-        except self._dialect.errors as error:
-            raise translate_error(self._dialect, self._name, error) from None
-
-    def _engine(self, *, write: bool) -> AsyncEngine:
-        loop = asyncio.get_running_loop()
-        if loop not in self._engines:
-            engine = open_async_engine(self._url, durability=self._durability, search=self._search)
-            reader = engine.execution_options(**self._dialect.read_options)
-            self._engines[loop] = (engine.execution_options(**{WRITE: True}), reader)
-        return self._engines[loop][0 if write else 1]
-
-    async def close(self) -> None:
-        """Close the connections. Nothing runs any more."""
-        self._closed = True
-        engines = self._engines.pop(asyncio.get_running_loop(), None)
-        if engines is not None:
-            await engines[0].dispose()
-        self._engines.clear()
-
-
-def open_store(url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> AsyncStore:
-    """Return the store for a database; nothing is connected yet."""
-    if dialect_of_url(url).has_async_driver:
-        return AsyncEngineStore(url, name, durability, search=search)
-    return ThreadedStore(open_engine(url, durability=durability, search=search), name)
-
-
-class _LeftAfter(BaseException):
-    """The task was cancelled during work that was finished all the same: its answer, and the cancellation."""
+class _CancelledAfter(BaseException):
+    """The task was cancelled during work that was finished all the same: the answer of the work, and the cancellation."""
 
     def __init__(self, answer: Any, cancelled: asyncio.CancelledError) -> None:
         self.answer = answer
@@ -170,17 +90,17 @@ class AsyncDriver:
         self._sleep = sleep
         self._answer: AsyncAnswer | None = None
         self.result: Any = None
-        """What the last flow returned: an async generator has no return value."""
+        """The result of the last flow: an async generator has no return value."""
 
     async def run(self, flow: Flow[Result]) -> Result:
-        """Run a flow to its end and return what it returns; its events go nowhere."""
+        """Perform a flow to its end and return its result. Its events are dropped."""
         async for _ in self.steps(flow):
             pass
         result: Result = self.result
         return result
 
     async def steps(self, flow: Flow[Any]) -> AsyncGenerator[list[StreamEvent]]:
-        """Run a flow, yielding its events as they come; its result is then in `result`."""
+        """Perform a flow and yield its events as they come. Its result is then in `result`."""
         answer: Any = None
         error: Exception | None = None
         try:
@@ -198,30 +118,30 @@ class AsyncDriver:
                         answer = await self._perform(effect)
                 except Exception as raised:
                     error = raised
-                except _LeftAfter as left:
-                    await self._finished(self._stop(flow, left.answer, None))
-                    raise left.cancelled from None
+                except _CancelledAfter as finished:
+                    await self._wait_for(self._stop(flow, finished.answer, None))
+                    raise finished.cancelled from None
                 except BaseException:
-                    await self._finished(self._stop(flow, None, Stopped()))
+                    await self._wait_for(self._stop(flow, None, Stopped()))
                     raise
         finally:
-            await self._let_go()
+            await self._close_response()
 
     async def _stop(self, flow: Flow[Any], answer: Any, error: Exception | None) -> None:
-        """Let the flow save what it has, now that its caller is leaving.
+        """Let the flow save what it has, because its caller is leaving.
 
-        After a hop that was finished though its task was cancelled, the flow hears of its answer first, then that it must stop.
+        After a write that was finished although its task was cancelled, the flow gets its answer first, and `Stopped` next.
         """
-        await self._let_go()
-        told = error is not None
+        await self._close_response()
+        stop_sent = error is not None
         while True:
             try:
                 effect = flow.send(answer) if error is None else flow.throw(error)
             except (StopIteration, Stopped, ConvokitError):
                 return
             answer = error = None
-            if not told:
-                told, error = True, Stopped()
+            if not stop_sent:
+                stop_sent, error = True, Stopped()
                 continue
             try:
                 if isinstance(effect, Sql):
@@ -237,21 +157,21 @@ class AsyncDriver:
                 assert self._answer is not None
                 return await self._answer.read(timeout_s)
             case Sql(call, write):
-                return await self._shielded(self._store.run(call, write=write))
+                return await self._shield(self._store.run(call, write=write))
             case OpenRequest():
-                await self._let_go()
+                await self._close_response()
                 self._answer = await self._client.open(effect)
                 return self._answer.head
             case CloseResponse():
-                await self._let_go()
+                await self._close_response()
             case Sleep(seconds):
                 await self._sleep(seconds)
             case RunTools(calls):
                 return await arun_functions(calls)
         return None
 
-    async def _shielded(self, work: Awaitable[Result]) -> Result:
-        """Wait for `work` to its end even if this task is cancelled meanwhile; then let the cancellation through."""
+    async def _shield(self, work: Awaitable[Result]) -> Result:
+        """Wait for the end of `work` even if this task is cancelled meanwhile. The cancellation is raised afterwards."""
         task = asyncio.ensure_future(work)
         try:
             return await asyncio.shield(task)
@@ -263,31 +183,31 @@ class AsyncDriver:
                     continue
             if task.cancelled() or task.exception() is not None:
                 raise
-            raise _LeftAfter(task.result(), cancelled) from None
+            raise _CancelledAfter(task.result(), cancelled) from None
 
-    async def _finished(self, saving: Awaitable[None]) -> None:
-        """Wait for the last saves; the cancellation that brought us here is raised anyway."""
-        with contextlib.suppress(_LeftAfter):
-            await self._shielded(saving)
+    async def _wait_for(self, saving: Awaitable[None]) -> None:
+        """Wait for the last saves. The caller raises its own cancellation afterwards."""
+        with contextlib.suppress(_CancelledAfter):
+            await self._shield(saving)
 
-    async def _let_go(self) -> None:
+    async def _close_response(self) -> None:
         answer, self._answer = self._answer, None
         if answer is not None:
             await answer.close()
 
 
 class AsyncStream(Generic[Result]):
-    """A reply on its way: `async for` over its events, then read `.reply`. Leaving early keeps what came.
+    """A reply that is coming: `async for` over its events, then read `.reply`.
 
-    With `background` the flow runs in a task of its own there, and comes to its end whether anybody reads it or not.
-    """
+    Use it as an async context manager. Leaving early stops the reply and keeps the text that came; with
+    `on_disconnect="finish"` the reply comes to its end in a task of its own."""
 
     def __init__(self, driver: AsyncDriver, flow: Flow[Result], *, background: Background | None = None) -> None:
         self._driver = driver
         self._steps = driver.steps(flow) if background is None else background.steps(driver, flow)
         self._events: deque[StreamEvent] = deque()
         self._turn_id: UUID | None = None
-        self._left = False
+        self._closed = False
 
     async def __aenter__(self) -> AsyncStream[Result]:
         return self
@@ -299,7 +219,7 @@ class AsyncStream(Generic[Result]):
 
     async def __aiter__(self) -> AsyncIterator[StreamEvent]:
         while True:
-            while self._events:  # a loop that was left takes up where it stopped
+            while self._events:  # a loop that was left continues where it stopped
                 yield self._events.popleft()
             try:
                 events = await anext(self._steps)
@@ -307,7 +227,7 @@ class AsyncStream(Generic[Result]):
                 return
             if type(events[0]) is Started:
                 self._turn_id = events[0].turn_id
-            if self._left:  # closed by another task meanwhile
+            if self._closed:  # by another task meanwhile
                 await self._steps.aclose()
                 return
             self._events.extend(events)
@@ -327,8 +247,8 @@ class AsyncStream(Generic[Result]):
 
     async def close(self) -> None:
         """Leave the reply if it is still coming. From another task, it is left at its reader's next event."""
-        self._left = True
+        self._closed = True
         try:
             await self._steps.aclose()
-        except RuntimeError:  # it is being read in another task at this moment
+        except RuntimeError:  # another task is reading the stream at this moment
             return

@@ -1,6 +1,6 @@
-"""Replies that come to their end though their reader left: a task per reply, held until it is done.
+"""Finish replies whose reader has left, each in a task of its own.
 
-Asynchronous only: a synchronous reader that leaves is the thread that would have to go on, and does.
+Asynchronous only: a synchronous reader that leaves is itself the thread that goes on.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from convokit.errors import ConvokitError
 
 log = logging.getLogger(__name__)
 _AHEAD = 64
-"""How many batches of events a reply may be ahead of its reader before it waits for it."""
+"""The number of batches of events that a reply may be ahead of its reader."""
 Batch = list[StreamEvent]
 
 
-class Runs(Protocol):
-    """Runs flows: `AsyncDriver`."""
+class Driver(Protocol):
+    """Performs flows: `AsyncDriver`."""
 
     def steps(self, flow: Flow[Any]) -> AsyncGenerator[Batch]: ...
 
 
 class _Mailbox:
-    """Between the task that makes a reply and whoever reads it."""
+    """The queue between the task that makes a reply and its reader."""
 
     def __init__(self) -> None:
         self.batches: asyncio.Queue[Batch | None] = asyncio.Queue(_AHEAD)
@@ -39,22 +39,22 @@ class _Mailbox:
             await self.batches.put(batch)
 
     def leave(self) -> None:
-        """Let the task go on without a reader: nobody takes anything any more, so it never waits again."""
+        """Let the task go on without a reader: it must never wait for one again."""
         self.left = True
         while not self.batches.empty():
             self.batches.get_nowait()
 
 
 class Background:
-    """The replies of one kit that are on their way by themselves."""
+    """The replies of one kit that are being made in tasks of their own."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def steps(self, driver: Runs, flow: Flow[Any]) -> AsyncGenerator[Batch]:
-        """Run a flow in a task of its own and yield its events, for as long as somebody asks for them."""
+    async def steps(self, driver: Driver, flow: Flow[Any]) -> AsyncGenerator[Batch]:
+        """Perform a flow in a task of its own, and yield its events while there is a reader."""
         mailbox = _Mailbox()
-        task = asyncio.create_task(_make(driver, flow, mailbox))
+        task = asyncio.create_task(_fill_mailbox(driver, flow, mailbox))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -66,14 +66,14 @@ class Background:
             mailbox.leave()
 
     async def finished(self) -> None:
-        """Wait until every reply of this event loop has come to its end."""
+        """Wait for the end of every reply of this event loop."""
         loop = asyncio.get_running_loop()
         own = [task for task in self._tasks if task.get_loop() is loop]
         if own:
             await asyncio.wait(own)
 
 
-async def _make(driver: Runs, flow: Flow[Any], mailbox: _Mailbox) -> None:
+async def _fill_mailbox(driver: Driver, flow: Flow[Any], mailbox: _Mailbox) -> None:
     try:
         async for batch in driver.steps(flow):
             await mailbox.put(batch)

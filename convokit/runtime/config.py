@@ -1,4 +1,4 @@
-"""From what a user passes to a kit, and what the environment says, to the scope that flows work in."""
+"""Turn the arguments of a kit or chat, and the environment, into the state that flows work with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OnDisconnect = Literal["stop", "finish"]
 ApiKey = str | Callable[[], str | None] | None
 
 
-def scope_of(
+def make_kit_state(
     database: str | Path | None,
     options: Options,
     *,
@@ -34,11 +34,11 @@ def scope_of(
     limits: Limits | None,
     search: bool = True,
 ) -> tuple[URL, KitState]:
-    """Return the database's URL and the kit's scope. Raises: SettingsError, InvalidInput."""
+    """Return the database's URL and the kit's state. Raises: SettingsError, InvalidInput."""
     environment = Environment.read()
     given = database if database is not None else environment.database_url
     if given is None:
-        raise SettingsError("database", 'none was named: pass "sqlite:///chat.db" or set CONVOKIT_DATABASE_URL')
+        raise SettingsError("database", 'no database was given: pass "sqlite:///chat.db" or set CONVOKIT_DATABASE_URL')
     if options.model is UNSET and environment.model is not None:
         options = replace(options, model=environment.model)
     url = parse_database_url(given)
@@ -50,11 +50,11 @@ def scope_of(
     if not isinstance(search, bool):
         raise SettingsError("search", f"must be True or False, not {search!r}")
     bounds = limits or Limits()
-    scope = KitState(
-        tenant=_tenant(tenant, bounds),
+    state = KitState(
+        tenant=_check_tenant(tenant, bounds),
         database=Database(describe_url(url)),
         base_url=server,
-        api_key=_key(api_key, environment.api_key if base_url is None else None),
+        api_key=_make_key_source(api_key, environment.api_key if base_url is None else None),
         options=options,
         limits=bounds,
         owner=owner,
@@ -62,59 +62,59 @@ def scope_of(
         search=search,
         running=running,
     )
-    return url, scope
+    return url, state
 
 
-def scope_for(scope: KitState, tenant: str) -> KitState:
-    """Return the scope bound to another tenant. Raises: InvalidInput."""
-    return replace(scope, tenant=_tenant(tenant, scope.limits))
+def with_tenant(state: KitState, tenant: str) -> KitState:
+    """Return the state of the same kit for another tenant. Raises: InvalidInput."""
+    return replace(state, tenant=_check_tenant(tenant, state.limits))
 
 
-def _tenant(given: str, limits: Limits) -> str:
+def _check_tenant(given: str, limits: Limits) -> str:
     validate_text("tenant", given, limit=limits.key_chars * 4, setting="Limits.key_chars")
     if not given:
         raise InvalidInput("tenant", "is empty")
     return given
 
 
-def check_on_disconnect(given: str) -> bool:
-    """Return whether a reply goes on without its reader. Raises: SettingsError unless it is one of the two."""
-    if given not in ("stop", "finish"):
-        raise SettingsError("on_disconnect", f'must be "stop" or "finish", not {given!r}')
-    return given == "finish"
+def finishes_without_reader(on_disconnect: str) -> bool:
+    """Return whether a reply goes on after its reader left. Raises: SettingsError unless "stop" or "finish"."""
+    if on_disconnect not in ("stop", "finish"):
+        raise SettingsError("on_disconnect", f'must be "stop" or "finish", not {on_disconnect!r}')
+    return on_disconnect == "finish"
 
 
-def _key(given: ApiKey, from_environment: str | None) -> Callable[[], str | None]:
-    """Return what gives the key, anew for each call: keys rotate. A key of the environment goes only to its own host."""
+def _make_key_source(given: ApiKey, from_environment: str | None) -> Callable[[], str | None]:
+    """Return a function that returns the key for each call: keys rotate. A key of the environment goes only to its own host."""
     if callable(given):
-        return lambda: _fit(given())
-    key = _fit(given if given is not None else from_environment)
+        return lambda: _check_key(given())
+    key = _check_key(given if given is not None else from_environment)
     return lambda: key
 
 
-def _fit(key: object) -> str | None:
-    """Return a key that can be a header's value. Raises: SettingsError, which does not show it."""
+def _check_key(key: object) -> str | None:
+    """Return a key that can be sent in a header. Raises: SettingsError, which does not show the key."""
     if key is None:
         return None
     if not isinstance(key, str):
         raise SettingsError("api_key", f"must be text or a function that returns text, not {type(key).__name__}")
     if not key.isascii() or not key.isprintable() or key != key.strip():
-        raise SettingsError("api_key", "holds blanks at an end, line ends or characters that no header can carry")
+        raise SettingsError("api_key", "contains whitespace at an end, control characters or non-ASCII characters")
     return key
 
 
-def _branch(scope: KitState, branch: object) -> int | str | None:
-    """Return the branch to look for, None for the main one. Raises: InvalidInput."""
+def _check_branch(limits: Limits, branch: object) -> int | str | None:
+    """Return the branch to look up, None for the main branch. Raises: InvalidInput."""
     number = isinstance(branch, int) and not isinstance(branch, bool) and 0 <= branch <= MAX_SEQ
     if not number and (not isinstance(branch, str) or not branch):
-        raise InvalidInput("branch", f"must be a branch's number or name, not {branch!r}")
+        raise InvalidInput("branch", f"must be the number or name of a branch, not {branch!r}")
     if isinstance(branch, str):
-        validate_text("branch", branch, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
+        validate_text("branch", branch, limit=limits.key_chars * 4, setting="Limits.key_chars")
     return None if branch in (0, MAIN) else cast("int | str", branch)
 
 
-def target_of(
-    scope: KitState,
+def make_chat_ref(
+    state: KitState,
     key: str | None,
     id: object,
     *,
@@ -124,10 +124,10 @@ def target_of(
     options: Options,
     branch: object = 0,
 ) -> ChatRef:
-    """Return a chat's target. Raises: InvalidInput for a key, subject or metadata that cannot be stored."""
-    limits = scope.limits
+    """Return the reference of a chat. Raises: InvalidInput for a key, subject or metadata that cannot be stored."""
+    limits = state.limits
     if key is not None and id is not None:
-        raise InvalidInput("key", "give a key or an id, not both")
+        raise InvalidInput("key", "pass a key or an id, not both")
     for name, value in (("key", key), ("subject", subject), ("title", title)):
         if value is None:
             continue
@@ -138,14 +138,14 @@ def target_of(
             raise TooLarge(name, len(value), limits.key_chars, setting="Limits.key_chars", unit="characters")
     encoded = None
     if metadata is not None:
-        encoded = validate_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # checked there
+        encoded = validate_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # validated there
     return ChatRef(
         key=key,
-        id=new_id() if id is None and key is None else None if id is None else parse_id(id),  # type: ignore[arg-type]  # checked there
+        id=new_id() if id is None and key is None else None if id is None else parse_id(id),  # type: ignore[arg-type]  # validated there
         subject=subject,
         title=title,
         metadata=encoded,
         options=NO_OPTIONS if options == NO_OPTIONS else options,
         must_exist=id is not None,
-        wanted=_branch(scope, branch),
+        unresolved_branch=_check_branch(limits, branch),
     )

@@ -1,9 +1,8 @@
-"""HTTP, behind a protocol of two methods a side; everything of httpx stays in this file and `http_errors`.
+"""Send requests over httpx. Only this module and `http_errors.py` know httpx (ADR 0003).
 
-Clients are sharded: one httpx client's pool walks all its connections at the start and end of every request, so hundreds at
-once collapse it (measured: 59 requests a second through one client, 1,129 through fifty). Redirects are never followed: a key
-must not travel to another host.
-"""
+Clients are sharded: the pool of one httpx client walks all its connections at the start and end of every request, so
+hundreds of requests at once make it slow (measured: 59 requests a second through one client, 1,129 through fifty).
+Redirects are never followed: an API key must not reach another host."""
 
 from __future__ import annotations
 
@@ -21,20 +20,20 @@ import httpx
 from convokit.completion.effects import OpenRequest, ResponseHead
 from convokit.errors import SettingsError
 from convokit.runtime import process
-from convokit.runtime.http_errors import fail, late_head
+from convokit.runtime.http_errors import head_timeout_error, raise_model_error
 
 PER_SHARD = 8
-"""Requests at once on one httpx client."""
+"""The number of requests at once on one httpx client."""
 KEEPALIVE_S = 4.0
-"""Shorter than servers keep idle connections, so that we close first."""
+"""Shorter than servers keep idle connections, so that the client closes first."""
 
 
 _parents: list[object] = []
-"""Clients of a parent process: kept from being collected, because closing them would end the parent's TLS sessions."""
+"""Clients of the parent process. They must not be collected: that would close the parent's TLS sessions."""
 
 
 class Answer(Protocol):
-    """An answer whose body is still to come."""
+    """An answer whose body is not read yet."""
 
     head: ResponseHead
 
@@ -68,8 +67,8 @@ class AsyncClient(Protocol):
 Pooled = TypeVar("Pooled")
 
 
-def checked_client(given: Any) -> Any:
-    """Return a client that was passed in. Raises: SettingsError when it has no `open` and `close`."""
+def validate_client(given: Any) -> Any:
+    """Return a client that was passed in. Raises: SettingsError if it has no `open` and `close`."""
     if given is not None and not (callable(getattr(given, "open", None)) and callable(getattr(given, "close", None))):
         name = "AsyncHttpxClient" if isinstance(given, httpx.AsyncClient) else "HttpxClient"
         raise SettingsError("http_client", f"must have `open` and `close`; wrap it: convokit.{name}(...)")
@@ -77,7 +76,7 @@ def checked_client(given: Any) -> Any:
 
 
 class _Shards(Generic[Pooled]):
-    """httpx clients, each carrying a few requests at once; made when they are needed."""
+    """A pool of httpx clients, each with a few requests at once."""
 
     def __init__(self, make: Callable[[], Pooled]) -> None:
         self._make = make
@@ -94,7 +93,7 @@ class _Shards(Generic[Pooled]):
             self.load[client] = 1
             return client
 
-    def give_back(self, client: Pooled) -> None:
+    def release(self, client: Pooled) -> None:
         with self._lock:
             if client in self.load:
                 self.load[client] -= 1
@@ -105,14 +104,14 @@ def _limits() -> dict[str, Any]:
     return {"limits": limits, "follow_redirects": False, "timeout": None}
 
 
-def _is_here(url: str) -> bool:
-    """Return whether the host is this machine: then no proxy of the environment is asked for it."""
+def _is_loopback(url: str) -> bool:
+    """Return whether the host is this machine: no proxy of the environment is used for it."""
     host = urlsplit(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class _Tls:
-    """One TLS context for all shards: loading the certificates takes longer than a call."""
+    """One TLS context for all shards: loading the certificates takes longer than a request."""
 
     def __init__(self) -> None:
         self.context: ssl.SSLContext | None = None
@@ -125,8 +124,8 @@ class _Tls:
         return self.context
 
 
-class _Connected:
-    """Notes whether a request opened its connection: an old one may have been closed by the server unseen."""
+class _ConnectionTrace:
+    """Records whether a request opened its connection. A kept connection may have been closed by the server unseen."""
 
     def __init__(self) -> None:
         self.fresh = False
@@ -140,7 +139,7 @@ class _Connected:
 
 
 class HttpxClient:
-    """The client that convokit uses when none is given. `client` is an httpx.Client of your own (proxies, certificates)."""
+    """Sends requests with httpx. `client` is an `httpx.Client` of your own, for proxies or certificates; default: new ones."""
 
     def __init__(self, client: httpx.Client | None = None) -> None:
         self._tls = _Tls()
@@ -155,24 +154,24 @@ class HttpxClient:
         self._shards = {}
 
     def open(self, request: OpenRequest) -> Answer:
-        """Send, and wait for the head."""
+        """Send the request and wait for the head of the answer. Raises: ModelError."""
         shards = self._for(request.url)
         client = shards.take()
-        noted = _Connected()
+        trace = _ConnectionTrace()
         timeout = _timeout(request)
         try:
-            built = _built(request, client, own=self._own, timeout=timeout, trace=noted.note)
+            built = _build_request(request, client, own=self._own, timeout=timeout, trace=trace.note)
             response = client.send(built, stream=True, follow_redirects=False, auth=None)
         except httpx.HTTPError as error:
-            shards.give_back(client)
-            fail(error, began=False, fresh=noted.fresh, url=request.url)
+            shards.release(client)
+            raise_model_error(error, body_started=False, fresh=trace.fresh, url=request.url)
         except BaseException:
-            shards.give_back(client)
+            shards.release(client)
             raise
-        return _HttpxAnswer(response, timeout, lambda: shards.give_back(client))
+        return _HttpxAnswer(response, timeout, lambda: shards.release(client))
 
     def _for(self, url: str) -> _Shards[httpx.Client]:
-        kind = (urlsplit(url).scheme, _is_here(url))
+        kind = (urlsplit(url).scheme, _is_loopback(url))
         if kind not in self._shards:
             verify, given = self._tls.verify(url), self._given
             self._shards[kind] = _Shards(
@@ -181,7 +180,7 @@ class HttpxClient:
         return self._shards[kind]
 
     def close(self) -> None:
-        """Close the connections that were opened here; a client that was given stays open."""
+        """Close the connections. A client of your own stays open."""
         for shards in self._shards.values():
             for client in shards.load:
                 if self._own:
@@ -190,15 +189,14 @@ class HttpxClient:
 
 
 class AsyncHttpxClient:
-    """As `HttpxClient`, awaited."""
+    """Sends requests with httpx, asynchronously. `client` is an `httpx.AsyncClient` of your own; default: new ones."""
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
         self._tls = _Tls()
         self._own = client is None
         self._given = client
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, bool], _Shards[httpx.AsyncClient]]]
-        self._loops = WeakKeyDictionary()
-        """A connection belongs to the event loop that made it: `asyncio.run` may be called again and again."""
+        self._loops = WeakKeyDictionary()  # a connection belongs to the event loop that made it
         process.watch(self)
 
     def forked(self) -> None:
@@ -207,36 +205,36 @@ class AsyncHttpxClient:
         self._loops = WeakKeyDictionary()
 
     async def open(self, request: OpenRequest) -> AsyncAnswer:
-        """Send, and wait for the head."""
+        """Send the request and wait for the head of the answer. Raises: ModelError."""
         shards = self._for(request.url)
         client = shards.take()
-        noted = _Connected()
+        trace = _ConnectionTrace()
         timeout = _timeout(request)
         try:
-            built = _built(request, client, own=self._own, timeout=timeout, trace=noted.anote)
-            async with asyncio.timeout(request.first_byte_s):  # httpx times each read of the head, not the head
+            built = _build_request(request, client, own=self._own, timeout=timeout, trace=trace.anote)
+            async with asyncio.timeout(request.first_byte_s):  # httpx limits each read of the head, not the whole head
                 response = await client.send(built, stream=True, follow_redirects=False, auth=None)
         except TimeoutError:
-            shards.give_back(client)
-            raise late_head() from None
+            shards.release(client)
+            raise head_timeout_error() from None
         except httpx.HTTPError as error:
-            shards.give_back(client)
-            fail(error, began=False, fresh=noted.fresh, url=request.url)
+            shards.release(client)
+            raise_model_error(error, body_started=False, fresh=trace.fresh, url=request.url)
         except BaseException:
-            shards.give_back(client)
+            shards.release(client)
             raise
-        return _AsyncHttpxAnswer(response, timeout, lambda: shards.give_back(client))
+        return _AsyncHttpxAnswer(response, timeout, lambda: shards.release(client))
 
     def _for(self, url: str) -> _Shards[httpx.AsyncClient]:
         kinds = self._loops.setdefault(asyncio.get_running_loop(), {})
-        kind = (urlsplit(url).scheme, _is_here(url))
+        kind = (urlsplit(url).scheme, _is_loopback(url))
         if kind not in kinds:
             verify, given = self._tls.verify(url), self._given
             kinds[kind] = _Shards(lambda: given or httpx.AsyncClient(verify=verify, trust_env=not kind[1], **_limits()))
         return kinds[kind]
 
     async def close(self) -> None:
-        """Close the connections that were opened here; a client that was given stays open."""
+        """Close the connections. A client of your own stays open."""
         for shards in self._loops.pop(asyncio.get_running_loop(), {}).values():
             for client in shards.load:
                 if self._own:
@@ -246,25 +244,25 @@ class AsyncHttpxClient:
 
 class _HttpxAnswer:
     def __init__(self, response: httpx.Response, timeout: dict[str, float], done: Callable[[], None]) -> None:
-        self.head = _head(response)
+        self.head = _read_head(response)
         self._response = response
         self._timeout = timeout
         self._done = done
-        self._pieces: Iterator[bytes] | None = None
+        self._chunks: Iterator[bytes] | None = None
 
     def read(self, timeout_s: float) -> bytes:
-        """Return the next piece, empty at the end."""
-        if self._pieces is None:
-            self._timeout["read"] = timeout_s  # httpcore looks once, when the body begins
+        """Return the next bytes of the body; empty at its end. Raises: ModelError."""
+        if self._chunks is None:
+            self._timeout["read"] = timeout_s  # httpcore reads the timeout once, when the body starts
             encoded = "content-encoding" in self.head.headers
-            self._pieces = self._response.iter_bytes() if encoded else self._response.iter_raw()
+            self._chunks = self._response.iter_bytes() if encoded else self._response.iter_raw()
         try:
-            return next(self._pieces, b"")
+            return next(self._chunks, b"")
         except httpx.HTTPError as error:
-            fail(error, began=True, fresh=True)
+            raise_model_error(error, body_started=True, fresh=True)
 
     def close(self) -> None:
-        """Let go of the connection; one with an unread answer is closed."""
+        """Release the connection. A connection with an unread answer is closed."""
         try:
             self._response.close()
         finally:
@@ -273,25 +271,25 @@ class _HttpxAnswer:
 
 class _AsyncHttpxAnswer:
     def __init__(self, response: httpx.Response, timeout: dict[str, float], done: Callable[[], None]) -> None:
-        self.head = _head(response)
+        self.head = _read_head(response)
         self._response = response
         self._timeout = timeout
         self._done = done
-        self._pieces: AsyncIterator[bytes] | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
 
     async def read(self, timeout_s: float) -> bytes:
-        """Return the next piece, empty at the end."""
-        if self._pieces is None:
+        """Return the next bytes of the body; empty at its end. Raises: ModelError."""
+        if self._chunks is None:
             self._timeout["read"] = timeout_s
             encoded = "content-encoding" in self.head.headers
-            self._pieces = self._response.aiter_bytes() if encoded else self._response.aiter_raw()
+            self._chunks = self._response.aiter_bytes() if encoded else self._response.aiter_raw()
         try:
-            return await anext(self._pieces, b"")
+            return await anext(self._chunks, b"")
         except httpx.HTTPError as error:
-            fail(error, began=True, fresh=True)
+            raise_model_error(error, body_started=True, fresh=True)
 
     async def close(self) -> None:
-        """Let go of the connection; one with an unread answer is closed."""
+        """Release the connection. A connection with an unread answer is closed."""
         try:
             await self._response.aclose()
         finally:
@@ -303,7 +301,7 @@ def _timeout(request: OpenRequest) -> dict[str, float]:
     return {"connect": connect, "read": first, "write": first, "pool": first}
 
 
-def _built(
+def _build_request(
     request: OpenRequest,
     client: httpx.Client | httpx.AsyncClient,
     *,
@@ -311,20 +309,20 @@ def _built(
     timeout: dict[str, float],
     trace: Callable[[str, object], object],
 ) -> httpx.Request:
-    """Return the request as httpx sends it. A client that was given adds what is set on it; ours has nothing but defaults."""
+    """Return the request for httpx. A client of the user's own adds its headers and cookies; ours has only defaults."""
     more = {"timeout": timeout, "trace": trace}
     if not own:
         made = client.build_request("POST", request.url, content=request.data, headers=request.headers)
         made.extensions = more
         return made
     headers = {"Accept-Encoding": client.headers["Accept-Encoding"], "Connection": "keep-alive", **request.headers}
-    return httpx.Request("POST", _parsed(request.url), headers=headers, content=request.data, extensions=more)
+    return httpx.Request("POST", _parse_url(request.url), headers=headers, content=request.data, extensions=more)
 
 
 @functools.lru_cache(maxsize=64)
-def _parsed(url: str) -> httpx.URL:
+def _parse_url(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
-def _head(response: httpx.Response) -> ResponseHead:
+def _read_head(response: httpx.Response) -> ResponseHead:
     return ResponseHead(response.status_code, {name.lower(): value for name, value in response.headers.items()})

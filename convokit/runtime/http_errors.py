@@ -1,4 +1,4 @@
-"""What httpx's errors mean: was anything sent, may it have been processed, did the answer begin?"""
+"""Translate errors of httpx: whether the request was sent, may have been processed, and the answer had started."""
 
 from __future__ import annotations
 
@@ -10,30 +10,33 @@ import httpx
 from convokit.errors import Interrupted, ModelError, TimedOut, Unreachable
 
 
-def fail(error: httpx.HTTPError, *, began: bool, fresh: bool, url: str = "") -> NoReturn:
-    """Raise what an httpx error means. `began` says that the answer had, `fresh` that the connection was opened for it."""
-    raise _meaning(error, began=began, fresh=fresh, host=urlsplit(url).netloc) from None
+def raise_model_error(error: httpx.HTTPError, *, body_started: bool, fresh: bool, url: str = "") -> NoReturn:
+    """Raise the ModelError for an error of httpx.
+
+    `body_started` means that the head of the answer was there already, `fresh` that the connection was opened for this request.
+    """
+    raise _to_model_error(error, body_started=body_started, fresh=fresh, host=urlsplit(url).netloc) from None
 
 
-def late_head() -> TimedOut:
-    """Return the error of an answer whose head did not come in time."""
+def head_timeout_error() -> TimedOut:
+    """Return the error for an answer whose head did not come in time."""
     return TimedOut("no answer within Timeouts.first_byte_s", phase="first_byte")
 
 
-def _meaning(error: httpx.HTTPError, *, began: bool, fresh: bool, host: str) -> ModelError:
-    said = str(error) or type(error).__name__
+def _to_model_error(error: httpx.HTTPError, *, body_started: bool, fresh: bool, host: str) -> ModelError:
+    detail = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectTimeout):
         return TimedOut(f"no connection to {host} within Timeouts.connect_s", phase="connect")
     if isinstance(error, httpx.PoolTimeout):
-        return TimedOut("no free connection in time", phase="connect")
+        return TimedOut("no free connection within Timeouts.first_byte_s", phase="connect")
     if isinstance(error, httpx.TimeoutException):
-        if began:
-            return TimedOut("nothing came for Timeouts.stall_s", phase="stall")
-        return late_head()
+        if body_started:
+            return TimedOut("no data for Timeouts.stall_s", phase="stall")
+        return head_timeout_error()
     if isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol | httpx.ProxyError):
-        return Unreachable(f"cannot connect to {host}: {said}")
-    if began:
-        return Interrupted(f"the connection broke off in the middle of the answer ({said})")
+        return Unreachable(f"cannot connect to {host}: {detail}")
+    if body_started:
+        return Interrupted(f"the connection broke off in the middle of the answer ({detail})")
     if not fresh:
-        return Unreachable(f"a kept connection was closed by the server ({said})")
-    return Interrupted(f"the connection broke off before the answer began ({said})")
+        return Unreachable(f"the server had closed a kept connection ({detail})")
+    return Interrupted(f"the connection broke off before the answer began ({detail})")

@@ -1,7 +1,7 @@
-"""Who holds a turn: host, boot, process and its start, so that a dead owner on this host is known at once.
+"""Name this process as the owner of turns, and find out whether another owner is dead.
 
-After a fork the child starts with connections of its own: two processes on one socket read each other's answers.
-"""
+The name has host, boot, process id and process start, so a dead owner on this host is recognized at once. After a fork,
+the child opens connections of its own: two processes on one socket would read each other's answers."""
 
 from __future__ import annotations
 
@@ -15,60 +15,62 @@ from uuid import UUID
 from weakref import WeakSet
 
 _HOST_NAMESPACE = "pid:[4026531836]"
-"""The process namespace that Linux starts with: outside of containers."""
+"""The initial process namespace of Linux: processes outside of containers are in it."""
 running: set[UUID] = set()
 """The turns that this process is running."""
 
 
-class Forked(Protocol):
-    """Holds something that must not cross a fork."""
+class ForkAware(Protocol):
+    """Holds connections or threads that a child process must not use."""
 
     def forked(self) -> None:
-        """Let go of it, in the child, without touching what the parent still uses."""
+        """Drop them in the child, without closing what the parent still uses."""
 
 
-_holders: WeakSet[Forked] = WeakSet()
+_holders: WeakSet[ForkAware] = WeakSet()
 
 
-def watch(holder: Forked) -> None:
-    """Have `holder.forked()` called in every child process."""
+def watch(holder: ForkAware) -> None:
+    """Call `holder.forked()` in every child process."""
     _holders.add(holder)
 
 
-def _in_child() -> None:
+def _after_fork() -> None:
     running.clear()
     for holder in list(_holders):
         holder.forked()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def owner() -> str:
-    """Return this process's name as an owner. Right after a fork too: it is read once for each process."""
-    return _name(os.getpid())
+    """Return the name of this process as an owner."""
+    return _make_name(os.getpid())
 
 
-@lru_cache(maxsize=1)
-def _name(pid: int) -> str:
-    return json.dumps([_machine(), _boot() + _namespace(), pid, _started(pid)], separators=(",", ":"))
+@lru_cache(maxsize=1)  # by pid: right after a fork the name is another one
+def _make_name(pid: int) -> str:
+    return json.dumps([_read_machine(), _read_boot() + _read_namespace(), pid, _read_start(pid)], separators=(",", ":"))
 
 
 def is_dead(name: str, turn_id: UUID) -> bool:
-    """Return True only if the turn's owner is known to be gone: a process of this host that runs no more, or this very one
-    when the turn was torn away from it (an interrupt in the wrong moment, a generator that was thrown away)."""
+    """Return True only if the owner of a turn is known to be gone.
+
+    The owner is a process of this host that has ended, or the current process, if it is no longer running the turn (for
+    example after KeyboardInterrupt)."""
     if name == owner():
         return turn_id not in running
     try:
         machine, boot, pid, started = json.loads(name)
     except (ValueError, TypeError):
         return False
-    if machine != _machine():
+    if machine != _read_machine():
         return False
-    if boot != _boot() + _namespace():
-        return _rebooted(machine, str(boot))
-    if os.name == "nt":  # where signal 0 is Ctrl-C: there the lease decides
+    if boot != _read_boot() + _read_namespace():
+        return _is_boot_over(machine, str(boot))
+    if os.name == "nt":  # signal 0 is Ctrl-C on Windows, so only the lease decides
         return False
     try:
         os.kill(pid, 0)
@@ -76,20 +78,22 @@ def is_dead(name: str, turn_id: UUID) -> bool:
         return True
     except (PermissionError, OSError, TypeError):
         pass
-    now = _started(pid)
+    now = _read_start(pid)
     return bool(started and now and started != now)
 
 
-def _rebooted(machine: str, boot: str) -> bool:
-    """Return whether that boot of this machine is over. In a container nobody knows: its neighbours have names like its own,
-    and processes that cannot be seen from here."""
-    here = _boot()
-    in_container = _namespace() != _HOST_NAMESPACE or not boot.endswith(_HOST_NAMESPACE)
+def _is_boot_over(machine: str, boot: str) -> bool:
+    """Return whether that boot of this machine is over.
+
+    In a container nobody knows: neighbours may have the same host name, and processes that cannot be seen from here.
+    """
+    here = _read_boot()
+    in_container = _read_namespace() != _HOST_NAMESPACE or not boot.endswith(_HOST_NAMESPACE)
     return bool(here) and not in_container and "/" in machine and not boot.startswith(here)
 
 
-def _machine() -> str:
-    """Return the host's name and, where it has one, its machine id: names like `localhost` are many machines'."""
+def _read_machine() -> str:
+    """Return the host's name and its machine id, if it has one: many machines are called `localhost`."""
     try:
         number = Path("/etc/machine-id").read_text().strip()
     except OSError:
@@ -97,23 +101,23 @@ def _machine() -> str:
     return f"{platform.node()}/{number}" if number else platform.node()
 
 
-def _boot() -> str:
+def _read_boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
 
-def _namespace() -> str:
-    """Return the process namespace's name: containers may share a host's name and see none of each other's processes."""
+def _read_namespace() -> str:
+    """Return the name of the process namespace: containers may share a host name without seeing each other's processes."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
 
-def _started(pid: int) -> str:
-    """Return the process's start in clock ticks since boot, or nothing where /proc is not there."""
+def _read_start(pid: int) -> str:
+    """Return the start of a process in clock ticks since boot; empty on systems without /proc."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,10 +1,9 @@
-"""The synchronous driver: performs a flow's effects one after the other, in the caller's thread."""
+"""The synchronous driver: performs the effects of a flow one after the other, in the caller's thread."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -12,7 +11,6 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 
 from convokit.completion.effects import (
@@ -28,67 +26,43 @@ from convokit.completion.effects import (
     Stopped,
 )
 from convokit.domain.events import Started, StreamEvent
-from convokit.errors import ConvokitError, KitClosed
-from convokit.runtime import process
-from convokit.runtime.http_client import Answer, Client
+from convokit.errors import ConvokitError
+from convokit.runtime.config import OnDisconnect, finishes_without_reader
+from convokit.runtime.http_client import Answer, Client, HttpxClient, validate_client
+from convokit.runtime.sync_store import SyncStore, migrate, open_store
 from convokit.runtime.tools import run_functions
-from convokit.store import migrations
-from convokit.store.dialects import dialect_of
-from convokit.store.engine import WRITE, open_engine, translate_error
-from convokit.store.fast_execute import fast_connection
+from convokit.store.engine import Durability
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class SyncStore:
-    """Transactions on one engine. On SQLite one writer at a time per process: its own waiting is not fair."""
+class Runtime:
+    """The connections of a kit: its database and its HTTP client. `run` performs a flow."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
-        self.engine = engine
-        self.name = name
-        self._dialect = dialect_of(engine)
-        self._writer = engine.execution_options(**{WRITE: True})
-        self._reader = engine.execution_options(**self._dialect.read_options)
-        self._lock = threading.Lock() if self._dialect.has_single_writer else None
-        self._closed = False
-        process.watch(self)
+    def __init__(
+        self, url: URL, name: str, durability: Durability, http_client: Client | None, *, search: bool
+    ) -> None:
+        self._url, self._name = url, name
+        self._store = open_store(url, name, durability, search=search)
+        self._client = validate_client(http_client) or HttpxClient()
 
-    def forked(self) -> None:
-        """Leave the parent's connections alone, in a child process."""
-        self.engine.dispose(close=False)
-        self._lock = threading.Lock() if self._lock is not None else None
+    def migrate(self) -> None:
+        """Bring the tables up to date. Raises: StoreError."""
+        migrate(self._url, self._name)
 
-    def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
-        """Run `call` in a transaction of its own. Raises: StoreError."""
-        if self._closed:
-            raise KitClosed(self.name)
-        try:
-            if not write:
-                with self._reader.begin() as connection:
-                    return call(fast_connection(connection))
-            if self._lock is None:
-                with self._writer.begin() as connection:
-                    return call(fast_connection(connection))
-            with self._lock, self._writer.begin() as connection:
-                return call(fast_connection(connection))
-        except self._dialect.errors as error:
-            raise translate_error(self._dialect, self.name, error) from None
+    def run(self, flow: Flow[Result]) -> Result:
+        """Perform a flow and return its result."""
+        return SyncDriver(self._store, self._client).run(flow)
+
+    def open_stream(self, flow: Flow[Result], on_disconnect: OnDisconnect = "stop") -> Stream[Result]:
+        """Return a stream over the events of a flow. Raises: SettingsError."""
+        return Stream(SyncDriver(self._store, self._client), flow, finish=finishes_without_reader(on_disconnect))
 
     def close(self) -> None:
-        """Close the connections. Nothing runs any more."""
-        self._closed = True
-        self.engine.dispose()
-
-
-def migrate_once(url: URL, name: str) -> None:
-    """Bring the tables up to date over a connection of its own. Raises: StoreError."""
-    engine = open_engine(url, create=True)
-    store = SyncStore(engine, name)
-    try:
-        store.run(migrations.upgrade, write=True)
-    finally:
-        store.close()
+        """Close all connections. A client that was passed in stays open."""
+        self._client.close()
+        self._store.close()
 
 
 class SyncDriver:
@@ -101,7 +75,7 @@ class SyncDriver:
         self._answer: Answer | None = None
 
     def run(self, flow: Flow[Result]) -> Result:
-        """Run a flow to its end and return what it returns; its events go nowhere."""
+        """Perform a flow to its end and return its result. Its events are dropped."""
         steps = self.steps(flow)
         while True:
             try:
@@ -111,9 +85,9 @@ class SyncDriver:
                 return result
 
     def steps(self, flow: Flow[Result], *, finish: bool = False) -> Generator[list[StreamEvent], None, Result]:
-        """Run a flow, yielding its events as they come; the iterator's return value is the flow's.
+        """Perform a flow and yield its events as they come. The iterator's return value is the flow's.
 
-        When its reader leaves, the flow saves what it has; with `finish` it runs to its end first, in the reader's thread.
+        When its reader leaves, the flow saves what it has. With `finish` it runs to its end first, in the reader's thread.
         """
         answer: Any = None
         error: Exception | None = None
@@ -142,35 +116,35 @@ class SyncDriver:
                     self._stop(flow, effect)
                     raise
         finally:
-            self._let_go()
+            self._close_response()
 
     def _finish(self, flow: Flow[Any]) -> None:
-        """Run the flow to its end, though nobody reads its events any more."""
+        """Perform the flow to its end, without a reader of its events."""
         try:
             self.run(flow)
         except ConvokitError as error:
             log.warning("a reply whose reader had left ended in %s", type(error).__name__)
 
     def _stop(self, flow: Flow[Any], effect: Effect) -> None:
-        """Let the flow save what it has, now that its caller is leaving; nothing else is done for it any more.
+        """Let the flow save what it has, because its caller is leaving. Other effects are not performed any more.
 
-        After a write that was done though we were interrupted, the flow hears of its answer first, then that it must stop.
+        A write may have been committed although it was interrupted. Then the flow gets its answer first, and `Stopped` next.
         """
-        self._let_go()
+        self._close_response()
         answer: Any = None
         if isinstance(effect, Sql) and effect.find_committed is not None:
             with contextlib.suppress(ConvokitError):
                 answer = self._store.run(effect.find_committed, write=False)
         error: Exception | None = Stopped() if answer is None else None
-        told = error is not None
+        stop_sent = error is not None
         while True:
             try:
                 effect = flow.send(answer) if error is None else flow.throw(error)
             except (StopIteration, Stopped, ConvokitError):
                 return
             answer = error = None
-            if not told:
-                told, error = True, Stopped()
+            if not stop_sent:
+                stop_sent, error = True, Stopped()
                 continue
             try:
                 answer = self._perform(effect) if isinstance(effect, Sql | Sleep) else None
@@ -185,35 +159,35 @@ class SyncDriver:
             case Sql(call, write):
                 return self._store.run(call, write=write)
             case OpenRequest():
-                self._let_go()
+                self._close_response()
                 self._answer = self._client.open(effect)
                 return self._answer.head
             case CloseResponse():
-                self._let_go()
+                self._close_response()
             case Sleep(seconds):
                 self._sleep(seconds)
             case RunTools(calls):
                 return run_functions(calls)
         return None
 
-    def _let_go(self) -> None:
+    def _close_response(self) -> None:
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.close()
 
 
 class Stream(Generic[Result]):
-    """A reply on its way: iterate over its events, then read `.reply`.
+    """A reply that is coming: iterate over its events, then read `.reply`.
 
-    Use it as a context manager: leaving early stops the reply and keeps what came; with `finish` it comes to its end first.
-    """
+    Use it as a context manager. Leaving early stops the reply and keeps the text that came; with
+    `on_disconnect="finish"` the reply comes to its end first."""
 
     def __init__(self, driver: SyncDriver, flow: Flow[Result], *, finish: bool = False) -> None:
         self._steps = driver.steps(flow, finish=finish)
         self._events: deque[StreamEvent] = deque()
         self._reply: Result | None = None
         self._turn_id: UUID | None = None
-        self._left = False
+        self._closed = False
 
     def __enter__(self) -> Stream[Result]:
         return self
@@ -225,7 +199,7 @@ class Stream(Generic[Result]):
 
     def __iter__(self) -> Iterator[StreamEvent]:
         while True:
-            while self._events:  # a loop that was left takes up where it stopped
+            while self._events:  # a loop that was left continues where it stopped
                 yield self._events.popleft()
             try:
                 events = next(self._steps)
@@ -235,7 +209,7 @@ class Stream(Generic[Result]):
                 return
             if type(events[0]) is Started:
                 self._turn_id = events[0].turn_id
-            if self._left:  # closed by another thread meanwhile
+            if self._closed:  # by another thread meanwhile
                 self._steps.close()
                 return
             self._events.extend(events)
@@ -254,8 +228,8 @@ class Stream(Generic[Result]):
 
     def close(self) -> None:
         """Leave the reply if it is still coming. From another thread, it is left at its reader's next event."""
-        self._left = True
+        self._closed = True
         try:
             self._steps.close()
-        except ValueError:  # it is being read in another thread at this moment
+        except ValueError:  # another thread is reading the stream at this moment
             return

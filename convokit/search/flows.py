@@ -30,7 +30,7 @@ _BLOCK = 256
 
 
 def search_flow(
-    state: KitState,
+    kit: KitState,
     query: str,
     *,
     role: str | None = None,
@@ -48,7 +48,7 @@ def search_flow(
     Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
     """
     parsed = parse_search(
-        state.limits,
+        kit.limits,
         query,
         role=role,
         key=key,
@@ -60,21 +60,21 @@ def search_flow(
         limit=limit,
         before=before,
     )
-    require_search(state)
-    yield from check_schema_flow(state)
-    return (yield from read_flow(run_search, state.tenant, parsed))
+    require_search(kit)
+    yield from check_schema_flow(kit)
+    return (yield from read_flow(run_search, kit.tenant, parsed))
 
 
-def reindex_flow(state: KitState, progress: Callable[[int], object] | None) -> Flow[int]:
+def reindex_flow(kit: KitState, progress: Callable[[int], object] | None) -> Flow[int]:
     """Index the tenant's messages that are not indexed, some hundred in each transaction. Return how many were indexed.
 
     An interrupted call keeps what it has indexed. `progress` receives the number of messages so far.
     """
-    require_search(state)
-    yield from check_schema_flow(state)
+    require_search(kit)
+    yield from check_schema_flow(kit)
     after, total = None, 0
     while True:
-        after, count = yield from write_once_flow(search_index.index_missing, state.tenant, after)
+        after, count = yield from write_once_flow(search_index.index_missing, kit.tenant, after)
         total += count
         if progress is not None:
             progress(total)

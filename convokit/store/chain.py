@@ -39,3 +39,10 @@ def read_entry_pages(connection: Connection, conversation_id: UUID) -> Iterator[
         if len(rows) < PAGE:
             return
         after = rows[-1][0]
+
+
+def find_entry(connection: Connection, conversation_id: UUID, number: int) -> Entry | None:
+    """Return one entry, or None."""
+    values = {"id": conversation_id, "after": number - 1, "limit": 1}
+    row = connection.execute(_SELECT_PAGE, values).first()
+    return None if row is None or row[0] != number else Entry(row[0], cast("Kind", row[1]), *row[2:])

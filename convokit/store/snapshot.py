@@ -1,4 +1,4 @@
-"""Everything a turn reads, at once."""
+"""Read all data that a turn needs in one transaction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convokit.store import blobs, branches, conversations, messages, summaries, 
 
 @dataclass(slots=True, repr=False)
 class Snapshot:
-    """What a turn reads, from one transaction."""
+    """The data that a turn reads, from one transaction."""
 
     conversation: ConversationRow | None
     head: int | None = None
@@ -26,9 +26,9 @@ class Snapshot:
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     """The binaries that the messages of the path refer to."""
     pinned: list[MessageRow] = field(default_factory=list)
-    """Pinned messages of the path from before what was read."""
+    """Pinned messages of the path, from before the rows that were read."""
     summaries: list[StoredSummary] = field(default_factory=list)
-    """The path's summaries, the newest first, where they were asked for."""
+    """The path's summaries, the newest first, if they were asked for."""
 
 
 def read_snapshot(
@@ -36,27 +36,25 @@ def read_snapshot(
     tenant: str,
     conversation_id: UUID,
     branch: int,
-    enough: Callable[[ConversationRow, list[MessageRow]], int],
+    rows_needed: Callable[[ConversationRow, list[MessageRow]], int],
     at: int | None = None,
     *,
-    summarised: bool = False,
+    with_summaries: bool = False,
 ) -> Snapshot:
-    """Read the conversation, the end of the branch's path as far as `enough` asks, and whether a turn is open on it.
+    """Read the conversation, the end of its path, and the turn that is open on the branch.
 
-    `at` reads the path that ends there instead of the branch's own, 0 the one before every message; `summarised` reads its
-    summaries as well.
-    """
+    `rows_needed` is shown the rows read so far, newest first, and returns how many more to read; 0 ends the reading.
+    `at` reads the path that ends with that seq instead of the branch's own; 0 is the path before every message."""
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return Snapshot(None)
-    found = row
     head = branches.read_head(connection, row, branch)
     end = head if at is None else at or None
-    path = messages.read_backwards(connection, row.id, end, lambda rows: enough(found, rows))
+    path = messages.read_backwards(connection, row.id, end, lambda rows: rows_needed(row, rows))
     pinned = _pinned(connection, row, path)
     wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in blob_digests(each.parts)}
     found_blobs = blobs.read_blobs(connection, row.id, wanted) if wanted else {}
-    stored = summaries.list_path_summaries(connection, row.id, end) if summarised else []
+    stored = summaries.list_path_summaries(connection, row.id, end) if with_summaries else []
     return Snapshot(row, head, path, turns.find_open(connection, row.id, branch), found_blobs, pinned, stored)
 
 

@@ -59,9 +59,9 @@ class WriteBatch:
     was: int | None = None
     """Where the branch's head was when it was read, for a turn that begins."""
     opened: Mapping[str, Any] | None = None
-    """The turn that begins, as `turns.opening` gives it."""
+    """The turn that begins, as `turns.build_open_values` gives it."""
     ended: Mapping[str, Any] | None = None
-    """The turn that ends, as `turns.ending` gives it: where it is not open any more, nothing is written."""
+    """The turn that ends, as `turns.build_end_values` gives it: where it is not open any more, nothing is written."""
     begun_call: CallRow | None = None
     ended_call: CallRow | None = None
 

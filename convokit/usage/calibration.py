@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from convokit.context.builder import ContextBuilder
+from convokit.context.builder import ContextBuilder, ContextInput
 from convokit.context.strategy import Item
 from convokit.domain.profiles import Profile
 from convokit.errors import ContextOverflow, InvalidInput
@@ -55,12 +55,10 @@ def _counted(connection: Connection, tenant: str, counter: Counter, call: api_ca
         for row in sorted(rows, key=lambda row: row.seq)
     ]
     try:
-        context = ContextBuilder(budget=_EVERYTHING, profile=profile, counter=count).assemble(
-            items,
-            developer_prompt=texts["prompt"],
-            tools=json.loads(texts["tools"] or "[]"),
-            response_format=_response_format(manifest),
-        )
+        builder = ContextBuilder(budget=_EVERYTHING, profile=profile, counter=count)
+        tools = json.loads(texts["tools"] or "[]")
+        fixed = builder.count_fixed(texts["prompt"], tools, _response_format(manifest))
+        context = builder.assemble(ContextInput(items=items, fixed=fixed))
     except (ContextOverflow, InvalidInput):  # no request that could be sent again: nothing to learn from it
         return None
     return context.report.tokens

@@ -66,7 +66,7 @@ def write(database: str, server: LoopbackServer) -> Histories:
         rich = _rich(kit, server)
         erased = kit.chat("erased")
         for number in range(4):
-            erased.send(f"secret {number}", context=["a passage"])
+            erased.send(f"secret {number}", passages=["a passage"])
         server.script(failure(500, "secret"), answer("at last"))
         erased.send("secret 4")
         assert erased.id
@@ -92,7 +92,7 @@ def _rich(kit: Convokit, server: LoopbackServer) -> UUID:
     chat = kit.chat("rich", subject="a person", title="題名", metadata={"a": 1})
     chat.send("hello", idempotency_key="once")
     chat.send(IMAGE)
-    chat.send("with passages", context=["first passage", "second passage"])
+    chat.send("with passages", passages=["first passage", "second passage"])
     server.script(_calls("Osaka", "Kyoto"), answer("it rains in both"))
     chat.send("weather?", tools=[weather])
     server.script(stream(["half ", "a "], finish=None, done=False))
@@ -107,11 +107,11 @@ def _rich(kit: Convokit, server: LoopbackServer) -> UUID:
     server.script(Script([json.dumps(several).encode()]))
     chat.send("choose", n=2)
     assert chat.id
-    with kit._store.engine.execution_options(**{WRITE: True}).begin() as connection:
+    with kit._runtime._store.engine.execution_options(**{WRITE: True}).begin() as connection:
         values = {"conversation_id": chat.id, "number": 1, "name": "other", "head_seq": 4, "created_at": 1}
         connection.execute(insert(branch), values)
     other = kit.chat("rich")
-    other._target.branch = 1
+    other._ref.branch = 1
     other.send("on another branch", tools=[])
     other.send("further on it")
     chat.send("on the main branch")

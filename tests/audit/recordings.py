@@ -104,7 +104,7 @@ def tools(stage: Stage) -> None:
     chat = stage.kit(developer_prompt="Use tools.").chat("k", tools=[lookup])
     asked = [("c1", "lookup", '{"port": 80}'), ("c2", "lookup", "{not json"), ("c3", "functions.look up", "{}")]
     stage.server.script(calls(*asked), calls(("c1", "検索", '{"語": "港"}')), answered("nginx"))
-    stage.do(chat.send("who?", context=["Port 80 is HTTP."]))
+    stage.do(chat.send("who?", passages=["Port 80 is HTTP."]))
     stage.server.script(calls(("d1", "lookup", '{"port": 443}'), streamed=True))
     stage.streamed(chat.stream("and there?", tool_choice="auto", parallel_tool_calls=False))
     asks = {"id": "x1", "type": "custom", "custom": {"name": "grep", "input": "80"}}
@@ -134,7 +134,7 @@ def windows(stage: Stage) -> None:
     """Move the window, with pins and by several strategies."""
     chat = stage.kit(budget=SMALL).chat("k", developer_prompt="短く")
     for number in range(8):
-        stage.do(chat.send(f"turn {number}", context=[f"passage {number}"]))
+        stage.do(chat.send(f"turn {number}", passages=[f"passage {number}"]))
     stage.do(chat.pin(2))
     stage.do(chat.pin(8))
     for number in range(4):
@@ -155,7 +155,7 @@ def templates(stage: Stage) -> None:
         chat = stage.kit(profile=profile, developer_prompt="Be brief.").chat(name)
         stage.server.script(failure(500))
         stage.fails(chat.send, "hello", retry=ONCE)
-        stage.do(chat.send("what?", context=["一", "二"]))
+        stage.do(chat.send("what?", passages=["一", "二"]))
         stage.do(chat.send([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": GIF}}]))
 
 
@@ -179,7 +179,7 @@ def spoken(stage: Stage) -> None:
     now = 1_800_000_000.0
     clock = Clock(time=lambda: now)
     kit = stage.kit()
-    kit._scope = replace(kit._scope, clock=clock)
+    kit._state = replace(kit._state, clock=clock)
     chat = kit.chat("k")
     audio = {"id": "audio-1", "data": SOUND, "transcript": "はい", "expires_at": now + 100}
     stage.server.script(answered(None, audio=audio))
@@ -199,7 +199,7 @@ def expiring(stage: Stage) -> None:
     """Have the spoken reply expire while a call waits to be made again: the retry sends the same bytes, named by its id."""
     now = 1_800_000_000.0
     kit = stage.kit(retry=Retry(attempts=2, initial_s=0.0))
-    kit._scope = replace(kit._scope, clock=Clock(time=lambda: now))
+    kit._state = replace(kit._state, clock=Clock(time=lambda: now))
     chat = kit.chat("k")
     audio = {"id": "audio-1", "data": SOUND, "transcript": "はい", "expires_at": now + 100}
     stage.server.script(answered(None, audio=audio))
@@ -265,9 +265,9 @@ def coming_back(stage: Stage) -> None:
     stage.do(chat.send("first"))
     stage.do(chat.send("second"))
     stage.server.script(failure(500))
-    stage.fails(chat.send, "third", context=["p"], retry=ONCE, idempotency_key="1")
+    stage.fails(chat.send, "third", passages=["p"], retry=ONCE, idempotency_key="1")
     stage.do(chat.send("never mind"))
-    stage.do(chat.send("third", context=["p"], retry=ONCE, idempotency_key="1"))
+    stage.do(chat.send("third", passages=["p"], retry=ONCE, idempotency_key="1"))
     stage.do(stage.kit(profile=Profile(provider="q", refusal_part=False)).chat("k").send("fourth"))
 
 
@@ -305,7 +305,7 @@ def moving(stage: Stage) -> None:
 
     chat = stage.kit(api_key=api_key).chat("k")
     stage.do(chat.send("hello"))
-    stage.do(chat.send("go", context=["p"]))
+    stage.do(chat.send("go", passages=["p"]))
     assert others == 2
     assert len(stage.server.requests) == 4
 
@@ -320,9 +320,9 @@ def branches(stage: Stage) -> None:
     """Edit questions, ask for other replies, fork and go back: every way to another path."""
     chat = stage.kit(developer_prompt="短く").chat("k", tools=[lookup])
     for number in range(3):
-        stage.do(chat.send(f"turn {number}", context=[f"passage {number}"]))
+        stage.do(chat.send(f"turn {number}", passages=[f"passage {number}"]))
     stage.do(chat.regenerate(temperature=0.5))
-    stage.do(chat.edit(2, "turn zero", context=["他の出典"]))
+    stage.do(chat.edit(2, "turn zero", passages=["他の出典"]))
     stage.server.script(calls(("c1", "lookup", '{"port": 80}')))
     stage.do(chat.send("go on"))
     stage.do(chat.regenerate())

@@ -110,13 +110,13 @@ def _partial(stage: Stage) -> Diff:
 
 def _passages(stage: Stage) -> Diff:
     chat = stage.kit().chat("k")
-    stage.do(chat.send("who?", context=["一"]))
+    stage.do(chat.send("who?", passages=["一"]))
     return _turns(stage, stage.kit())
 
 
 def _audio(stage: Stage) -> Diff:
     now, kit = 1_800_000_000.0, stage.kit()
-    kit._scope = replace(kit._scope, clock=Clock(time=lambda: now))
+    kit._state = replace(kit._state, clock=Clock(time=lambda: now))
     audio = {"id": "audio-1", "data": SOUND, "transcript": "はい", "expires_at": now + 100}
     stage.server.script(answered(None, audio=audio))
     stage.do(kit.chat("k").send("speak"))

@@ -29,10 +29,14 @@ from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
+from convokit.domain.profiles import Profile
+from convokit.domain.replay import Manifest
 from convokit.domain.turn import CallRow
-from convokit.runtime.sync import SyncStore
-from convokit.store import conversations, schema, turn_changes, turn_writes
+from convokit.runtime.sync_store import SyncStore
+from convokit.store import conversations, schema
 from convokit.store.engine import open_engine, parse_database_url
+from convokit.store.turn_end import TurnEnd
+from convokit.store.turn_start import Conflict, TurnStart, Written
 from tests.benchmarks.hand import Run, found_on_postgresql, found_on_sqlite
 from tests.support.databases import Files, Postgres
 
@@ -110,7 +114,7 @@ class PostgresByHand:
 
 
 class Ours:
-    """`steps.begin` and `steps.settle`, each in its transaction."""
+    """The start and the end of a turn, each in its transaction."""
 
     def __init__(self, url: str) -> None:
         self.store = SyncStore(open_engine(parse_database_url(url)), "benchmark")
@@ -130,26 +134,35 @@ class Ours:
 
         return once
 
-    def turn(self, place: UUID, row: ConversationRow | None, branch: int, head: int | None) -> turn_changes.Written:
+    def turn(self, place: UUID, row: ConversationRow | None, branch: int, head: int | None) -> Written:
         """Store one turn; read the conversation again where somebody came between."""
         call = CallRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
         while True:
             row = row or self.store.run(lambda connection: conversations.find(connection, "bench", place), write=False)
             assert row is not None
             question = message(row.last_seq + 1, call.turn_id, "user")
-            beginning = turn_changes.TurnStart(row, False, branch, question, call, "bench", 60_000_000, 1, head=head)
+            manifest = Manifest(1, [], Profile())
+            start = TurnStart(
+                row, branch, head, question, [question], call, manifest, "bench", 60_000_000, 1, movable=False
+            )
             try:
-                row = self.store.run(partial(turn_writes.begin, beginning=beginning), write=True)
+                row = self.store.run(start.write, write=True).conversation
                 break
-            except turn_changes.Conflict:
+            except Conflict:
                 row = None
         ended = CallRow(call.turn_id, 1, "ok", "{}", b"s" * 16, b"d" * 32, "m", 1, ended_at=2, salt=b"s" * 16)
-
-        def rows(fresh: ConversationRow) -> list[MessageRow]:
-            return [message(fresh.last_seq + 1, call.turn_id, "assistant")]
-
-        settlement = turn_changes.TurnEnd(row, branch, call.turn_id, 1, "completed", rows, ended, 2, pieces=False)
-        settled = self.store.run(partial(turn_writes.settle, settlement=settlement), write=True)
+        end = TurnEnd(
+            conversation=row,
+            branch=branch,
+            turn_id=call.turn_id,
+            at=2,
+            rows=[message(row.last_seq + 1, call.turn_id, "assistant")],
+            call=ended,
+            epoch=1,
+            state="completed",
+            has_chunks=False,
+        )
+        settled = self.store.run(end.write, write=True)
         assert settled is not None
         return settled
 

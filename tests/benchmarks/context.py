@@ -36,7 +36,7 @@ class Statements:
 
     def __init__(self, kit: Convokit) -> None:
         self.count = 0
-        event.listen(kit._store.engine, "before_cursor_execute", self._statement)
+        event.listen(kit._runtime._store.engine, "before_cursor_execute", self._statement)
 
     def _statement(self, *given: Any) -> None:
         self.count += not given[2].startswith("BEGIN")

@@ -130,14 +130,21 @@ def simulate(contender: Contender, reserve: Callable[[int], int] = constant, tur
         first = floor or 0 if contender.held else max(0, question.key - _READ_BACK)
         available = WINDOW - reserve(turn) - fixed
         path = items[first : question.key + 1]
-        view = View(path, available, contender.step, complete=first == 0, floor=floor, counter="tokens")
+        view = View(path, available, contender.step, complete=first == 0, held_start=floor, counter="tokens")
         start = path[contender.strategy.select(view).start]
-        end = question.before + question.tokens
+        end = question.tokens_before + question.tokens
         # An earlier prompt that began at the same message is a beginning of this one; any other shares the fixed part.
-        common = sent[start.key] - start.before if start.key in sent else 0
+        common = sent[start.key] - start.tokens_before if start.key in sent else 0
         shared = fixed if sent else 0
         with_last = shared + (common if start.key == last else 0)
-        prompts.append(Prompt(fixed + end - start.before, shared + common, with_last, question.before - start.before))
+        prompts.append(
+            Prompt(
+                fixed + end - start.tokens_before,
+                shared + common,
+                with_last,
+                question.tokens_before - start.tokens_before,
+            )
+        )
         sent[start.key], last = end, start.key
         floor = start.key if contender.held else None
     return prompts

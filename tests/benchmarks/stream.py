@@ -99,8 +99,8 @@ class Nothing:
 def unsaved(url: str) -> Convokit:
     """Return a kit whose turns are kept nowhere."""
     kit = Convokit("sqlite:///none.db", model="bench", base_url=url)
-    kit._store = Nothing()  # type: ignore[assignment]
-    kit._scope.database.id = new_id()
+    kit._runtime._store = Nothing()  # type: ignore[assignment]
+    kit._state.database.id = new_id()
     return kit
 
 

@@ -31,7 +31,7 @@ from convokit.domain.conversation import ConversationRow, Verified
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow
-from convokit.runtime.sync import SyncStore
+from convokit.runtime.sync_store import SyncStore
 from convokit.store import conversations, schema
 from convokit.store.engine import open_engine, parse_database_url
 from tests.benchmarks import page

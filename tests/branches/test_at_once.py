@@ -23,7 +23,7 @@ def other(database: str, server: LoopbackServer) -> Iterator[Any]:
 
 def _meanwhile(face: Face, kit: Any, act: Callable[[], object], work: Callable[[], Any]) -> tuple[Any, int]:
     """Do `work`, and `act` right before its first write. Return its answer, and how often it read."""
-    store, writes, reads = kit._store, 0, 0
+    store, writes, reads = kit._runtime._store, 0, 0
 
     def before(write: bool) -> None:
         nonlocal writes, reads
@@ -31,16 +31,16 @@ def _meanwhile(face: Face, kit: Any, act: Callable[[], object], work: Callable[[
         if write and writes == 1:
             act()
 
-    kit._store = Watched(store, before)
+    kit._runtime._store = Watched(store, before)
     try:
         return face.settle(work()), reads
     finally:
-        kit._store = store
+        kit._runtime._store = store
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {
     "send": lambda chat: chat.send("two"),
-    "passages": lambda chat: chat.send("two", context=["a passage", "another"]),
+    "passages": lambda chat: chat.send("two", passages=["a passage", "another"]),
     "edit": lambda chat: chat.edit(1, "uno"),
     "regenerate": lambda chat: chat.regenerate(),
 }

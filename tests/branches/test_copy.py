@@ -58,7 +58,7 @@ def test_its_first_entry_names_where_it_came_from(face: Face, kit: Any, database
 def test_only_the_path_to_a_message_is_copied(face: Face, kit: Any, database: str) -> None:
     """With its passages, pins and windows under their new places; turns, calls and other branches stay where they are."""
     chat = kit.chat("k")
-    face.settle(chat.send("one", context=["passage"]))
+    face.settle(chat.send("one", passages=["passage"]))
     face.settle(chat.send("two"))
     face.settle(chat.edit(4, "zwei"))
     face.settle(chat.send("drei"))
@@ -89,9 +89,9 @@ def test_only_the_path_to_a_message_is_copied(face: Face, kit: Any, database: st
 def test_a_copy_goes_on_where_it_was(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Its next request is the one the old conversation would have sent; a reply can be made again, an open end finished."""
     chat = kit.chat("k")
-    face.settle(chat.send("one", context=["passage"]))
+    face.settle(chat.send("one", passages=["passage"]))
     server.script(tool_calls(("c1", "f", "{}")), completion("done"))
-    face.settle(chat.send([{"type": "text", "text": "look"}, IMAGE], tools=[_tool], context=["another"]))
+    face.settle(chat.send([{"type": "text", "text": "look"}, IMAGE], tools=[_tool], passages=["another"]))
     other = face.settle(chat.copy("c"))
     face.settle(chat.send("and now?"))
     face.settle(other.send("and now?"))
@@ -130,7 +130,7 @@ def test_binaries_are_copied_for_themselves(face: Face, kit: Any, database: str,
 def test_a_key_that_exists_is_refused(face: Face, kit: Any, database: str) -> None:
     """Its own key, another's, one that cannot be a key, a message that is not there: typed errors, and nothing is written."""
     chat = kit.chat("k")
-    face.settle(chat.send("one", context=["passage"]))
+    face.settle(chat.send("one", passages=["passage"]))
     face.settle(kit.chat("taken").send("x"))
     before = counts(database)
     for wrong in ("k", "taken", "", "a\x00b"):

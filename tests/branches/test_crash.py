@@ -55,7 +55,7 @@ def chat(face: Face, kit: Any) -> Any:
     """A chat with two turns, the second with a passage."""
     made = kit.chat("k")
     face.settle(made.send("one"))
-    face.settle(made.send("two", context=["passage"]))
+    face.settle(made.send("two", passages=["passage"]))
     return made
 
 

@@ -51,8 +51,8 @@ def test_passages_come_with_a_version_of_a_question_and_go_with_it(
     """An edited question follows what came before the old one's passages; its own passages are sent with it."""
     chat = kit.chat("k")
     face.settle(chat.send("one"))
-    face.settle(chat.send("two", context=["old passage", "old, too"]))
-    face.settle(chat.edit(5, "two, better", context=["new passage"]))
+    face.settle(chat.send("two", passages=["old passage", "old, too"]))
+    face.settle(chat.edit(5, "two, better", passages=["new passage"]))
     assert sent(server) == ["one", "1: one", "new passage", "two, better"]
     face.settle(chat.edit(8, "two, best"))
     assert sent(server) == ["one", "1: one", "two, best"]
@@ -105,7 +105,7 @@ def test_what_is_no_question_cannot_be_edited(face: Face, kit: Any, database: st
     other = kit.chat("other")
     elsewhere = face.settle(other.send("elsewhere"))
     chat = kit.chat("k")
-    face.settle(chat.send("one", context=["passage"]))
+    face.settle(chat.send("one", passages=["passage"]))
     face.settle(chat.send("two"))
     change(
         database,

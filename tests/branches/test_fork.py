@@ -154,7 +154,7 @@ def test_where_a_path_cannot_end_nothing_moves(face: Face, kit: Any, database: s
     """A passage, another conversation's message, one that is not there: a typed error, before anything is written."""
     elsewhere = face.settle(kit.chat("other").send("elsewhere"))
     chat = kit.chat("k")
-    face.settle(chat.send("one", context=["passage"]))
+    face.settle(chat.send("one", passages=["passage"]))
     for method in (chat.checkout, chat.fork, chat.siblings):
         for wrong in (1, elsewhere.message, "nonsense"):
             with pytest.raises(InvalidInput):

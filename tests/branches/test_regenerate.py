@@ -56,7 +56,7 @@ def test_any_reply_or_question_can_be_named(face: Face, kit: Any, server: Loopba
 def test_its_passages_are_sent_again(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Passages belong to the question: every reply to it sees them, also when its call is made again; later turns do not."""
     chat = kit.chat("k")
-    face.settle(chat.send("one", context=["passage"] * 40))
+    face.settle(chat.send("one", passages=["passage"] * 40))
     face.settle(chat.regenerate())
     assert sent(server) == [*["passage"] * 40, "one"]
     server.script(failure(500))
@@ -71,7 +71,7 @@ def test_its_passages_are_sent_when_it_broke_off(face: Face, kit: Any, server: L
     """Resumed behind a partial reply of the new turn, whose window began at the question, it has all of its passages."""
     chat = kit.chat("k", budget=Budget(context_tokens=700, reply_tokens=50, step_tokens=100))
     face.settle(chat.send("zero " * 100))
-    face.settle(chat.send("one", context=["passage"] * 40))
+    face.settle(chat.send("one", passages=["passage"] * 40))
     assert sent(server) == [*["passage"] * 40, "one"]
     broken = Script([chunk({"content": "broken"}), None], headers={"content-type": "text/event-stream"})
     server.script(broken)
@@ -147,7 +147,7 @@ def test_what_has_no_question_cannot_be_answered_again(
     chat = kit.chat("k")
     with pytest.raises(NotFound):
         face.settle(chat.regenerate())
-    face.settle(chat.send("one", context=["passage"]))
+    face.settle(chat.send("one", passages=["passage"]))
     face.settle(chat.send("two"))
     change(database, "UPDATE convokit_message SET status = 'redacted', content = NULL WHERE content = 'two'")
     before = counts(database)

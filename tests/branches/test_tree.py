@@ -56,7 +56,7 @@ def test_leaves_are_what_nothing_follows(face: Face, kit: Any) -> None:
 def test_the_log_is_everything_in_the_order_of_writing(face: Face, kit: Any) -> None:
     """All branches, passages too, oldest first and page by page, whatever the chat's own path is."""
     chat = kit.chat("k")
-    face.settle(chat.send("one", context=["passage"]))
+    face.settle(chat.send("one", passages=["passage"]))
     face.settle(chat.edit(2, "uno"))
     assert [each.text for each in face.settle(chat.log())] == ["passage", "one", "1: one", "uno", "2: uno"]
     assert seqs(face.settle(chat.log(limit=2))) == [4, 5]
@@ -103,7 +103,7 @@ def test_the_tree_is_found_by_its_partings(database: str, server: LoopbackServer
         chat.regenerate(2)
         _grow(database)
         seen: list[tuple[str, Any]] = []
-        engine = kit._store.engine
+        engine = kit._runtime._store.engine
         event.listen(engine, "before_cursor_execute", lambda *given: seen.append((given[2], given[3])))
         chat.siblings(2) if look == "siblings" else chat.leaves()
         with open_engine(parse_database_url(database)).connect() as connection:

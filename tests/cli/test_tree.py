@@ -18,7 +18,7 @@ def _branched(cli: CommandLine, *, deep: int = 0) -> None:
     """Say something, another version of it, and something on a fork; with `deep`, forks of forks."""
     with Convokit(cli.database, model="loop-1", base_url=cli.base_url) as kit:
         chat = kit.chat("k")
-        chat.send("one", context=["a passage"])
+        chat.send("one", passages=["a passage"])
         chat.send(LONG)
         chat.regenerate()
         fork = chat.fork(3, name="試し書き")

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import pytest
 
-from convokit.completion import turn
 from convokit.completion.effects import (
     Clock,
     CloseResponse,
@@ -22,12 +21,15 @@ from convokit.completion.effects import (
     Sql,
     Stopped,
 )
-from convokit.completion.options import Options
+from convokit.completion.options import NO_OPTIONS, Options
+from convokit.completion.send import SendRequest, send_flow
 from convokit.completion.state import ChatRef, Database, KitState
 from convokit.domain.conversation import ConversationRow
 from convokit.errors import ConversationBusy, Rejected, ServerFailed, Unreachable
 from convokit.settings import Limits, Retry
-from convokit.store import snapshot, turn_changes, turn_writes
+from convokit.store import snapshot
+from convokit.store.turn_end import TurnEnd, TurnUpdate
+from convokit.store.turn_start import Conflict, TurnStart, Written
 
 BODY = {
     "id": "x",
@@ -39,7 +41,7 @@ BODY = {
 
 
 class Outside:
-    """Plays the outside world: scripted answers to Open and Read, nothing behind Sql but what a store would say."""
+    """Performs effects: scripted answers to OpenRequest and ReadBody, and for Sql what a store would return."""
 
     def __init__(self, *answers: tuple[int, Any] | Exception) -> None:
         self.answers = list(answers)
@@ -71,25 +73,20 @@ class Outside:
         return None
 
     def _sql(self, call: Callable[[Any], Any], write: bool) -> Any:
-        arguments = [cell.cell_contents for cell in call.__closure__ or ()]
-        function = next(each for each in arguments if callable(each))
-        given = next((each for each in arguments if isinstance(each, tuple)), None)
-        given = (next(each for each in arguments if not callable(each)),) if given is None else given
-        self.log[-1] = f"{'write' if write else 'read'} {function.__name__}"
-        self.written.append(given)
-        if function is snapshot.read_snapshot:
+        step = getattr(call, "__self__", None)
+        if step is None:
+            cells = [cell.cell_contents for cell in call.__closure__ or ()]
+            function = next(cell for cell in cells if callable(cell))
+            self.log[-1] = f"read {function.__name__}"
             self._head += self.moves_head
             return snapshot.Snapshot(self.conversation, self._head)
-        if function is turn_writes.begin and self.conflicts:
+        self.log[-1] = f"{'write' if write else 'read'} {type(step).__name__}"
+        self.written.append(step)
+        if isinstance(step, TurnStart) and self.conflicts:
             self.conflicts -= 1
-            raise turn_changes.Conflict
-        if function is turn_writes.settle:
-            row = given[0].conversation
-            return turn_changes.Written(row, given[0].rows(row))
-        if function is turn_writes.record:
-            row = given[0].conversation
-            return turn_changes.Written(row, given[0].rows(row))
-        return given[0].conversation
+            raise Conflict
+        assert isinstance(step, TurnStart | TurnUpdate | TurnEnd)
+        return Written(step.conversation, step.rows)
 
     def run(self, flow: Flow[Any]) -> Any:
         answer: Any = None
@@ -106,7 +103,7 @@ class Outside:
                 error = raised
 
 
-def _scope(**options: Any) -> KitState:
+def _kit_state(**options: Any) -> KitState:
     return KitState(
         tenant="t",
         database=Database("db", UUID(int=1)),
@@ -120,26 +117,34 @@ def _scope(**options: Any) -> KitState:
     )
 
 
+def _send(kit: KitState, text: str, *, stream: bool) -> Flow[Any]:
+    return send_flow(kit, ChatRef(key="k"), SendRequest(text, (), NO_OPTIONS, "raise"), stream=stream)
+
+
 def test_a_plain_turn_in_effects() -> None:
     """One read, the question durable before the first byte, the call, one write that closes the turn."""
     outside = Outside((200, BODY))
-    reply = outside.run(turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=False))
+    reply = outside.run(_send(_kit_state(), "hello", stream=False))
     assert reply.text == "hi"
-    assert outside.log == ["read snapshot", "write begin", "open hello", "read", "read", "close", "write settle"]
+    assert outside.log == [
+        *("read read_snapshot", "write TurnStart"),
+        *("openrequest hello", "readbody", "readbody", "closeresponse"),
+        "write TurnEnd",
+    ]
 
 
 def test_a_retried_turn_in_effects() -> None:
     """Each call has its row before its first byte; the wait lies between the two, with no transaction open."""
     outside = Outside(Unreachable("no"), (500, {"error": {"message": "oops"}}), (200, BODY))
     retry = Retry(attempts=3, initial_s=1.0)
-    reply = outside.run(turn.send(_scope(retry=retry), ChatRef(key="k"), "hello", Options(), stream=False))
+    reply = outside.run(_send(_kit_state(retry=retry), "hello", stream=False))
     assert reply.attempts == 3
-    kept = [each for each in outside.log if each not in ("read", "close")]
+    kept = [each for each in outside.log if each not in ("readbody", "closeresponse")]
     assert kept == [
-        "read snapshot", "write begin",
-        "open hello", "write record", "emit", "sleep 0.5",
-        "open hello", "write record", "emit", "sleep 1",
-        "open hello", "write settle",
+        "read read_snapshot", "write TurnStart",
+        "openrequest hello", "write TurnUpdate", "emit", "sleep 0.5",
+        "openrequest hello", "write TurnUpdate", "emit", "sleep 1",
+        "openrequest hello", "write TurnEnd",
     ]  # fmt: skip
 
 
@@ -147,17 +152,17 @@ def test_a_rejected_turn_closes_as_failed() -> None:
     """A 400 is not tried again; the turn is closed as failed and the error names its turn."""
     outside = Outside((400, {"error": {"message": "bad"}}))
     with pytest.raises(Rejected) as caught:
-        outside.run(turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=False))
-    settlement = outside.written[-1][0]
-    assert (settlement.state, settlement.completion.state) == ("failed", "error")
-    assert caught.value.turn_id == str(settlement.turn_id)
+        outside.run(_send(_kit_state(), "hello", stream=False))
+    end = outside.written[-1]
+    assert (end.state, end.call.state) == ("failed", "error")
+    assert caught.value.turn_id == str(end.turn_id)
 
 
 def test_a_call_that_fails_for_good_raises_its_last_error() -> None:
     """After the last attempt there is no wait, and the error is the last one."""
     outside = Outside((500, {}), (500, {}))
     with pytest.raises(ServerFailed):
-        outside.run(turn.send(_scope(retry=Retry(attempts=2)), ChatRef(key="k"), "x", Options(), stream=False))
+        outside.run(_send(_kit_state(retry=Retry(attempts=2)), "x", stream=False))
     assert len([each for each in outside.log if each.startswith("sleep")]) == 1
 
 
@@ -165,7 +170,7 @@ def test_a_call_that_fails_for_good_raises_its_last_error() -> None:
 def test_a_caller_who_leaves_closes_the_turn(kind: type) -> None:
     """Stopped, thrown at whatever effect, lets the flow close the turn as interrupted, and comes out again."""
     outside = Outside((200, BODY))
-    flow = turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=True)
+    flow = _send(_kit_state(), "hello", stream=True)
     effect = next(flow)
     while not isinstance(effect, kind):
         effect = flow.send(outside.perform(effect))
@@ -173,7 +178,7 @@ def test_a_caller_who_leaves_closes_the_turn(kind: type) -> None:
     assert isinstance(effect, Sql)
     with pytest.raises(Stopped):
         flow.send(outside.perform(effect))
-    assert outside.written[-1][0].state == "interrupted"
+    assert outside.written[-1].state == "interrupted"
 
 
 def _conversation() -> ConversationRow:
@@ -188,8 +193,8 @@ def test_a_branch_that_keeps_moving_is_busy() -> None:
     outside.conversation = _conversation()
     outside.conflicts, outside.moves_head = 10, True
     with pytest.raises(ConversationBusy):
-        outside.run(turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=False))
-    assert outside.log == ["read snapshot", "write begin"] * 4
+        outside.run(_send(_kit_state(), "hello", stream=False))
+    assert outside.log == ["read read_snapshot", "write TurnStart"] * 4
 
 
 def test_other_branches_may_move_as_often_as_they_like() -> None:
@@ -197,9 +202,9 @@ def test_other_branches_may_move_as_often_as_they_like() -> None:
     outside = Outside((200, BODY))
     outside.conversation = _conversation()
     outside.conflicts = 10
-    reply = outside.run(turn.send(_scope(), ChatRef(key="k"), "hello", Options(), stream=False))
+    reply = outside.run(_send(_kit_state(), "hello", stream=False))
     assert reply.text == "hi"
-    assert outside.log.count("write begin") == 11
+    assert outside.log.count("write TurnStart") == 11
 
 
 def test_only_events_and_no_text_leave_a_flow_in_logs() -> None:

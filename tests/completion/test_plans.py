@@ -1,4 +1,4 @@
-"""What a call, its chat and its kit set is put together once."""
+"""Options of call, chat and kit are resolved once."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from typing import Any
 
 import pytest
 
-from convokit.completion import options, state
+from convokit.completion import resolved_options, state
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
 
 
 @pytest.fixture
-def settled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every plan that is settled from here on."""
-    made: list[Any] = []
-    settle = options.settle
+def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect all options that are resolved from here on."""
+    collected: list[Any] = []
+    resolve = resolved_options.resolve
 
-    def noted(*given: Any) -> Any:
-        made.append(settle(*given))
-        return made[-1]
+    def collect(*given: Any) -> Any:
+        collected.append(resolve(*given))
+        return collected[-1]
 
-    monkeypatch.setattr(state, "settle", noted)
-    return made
+    monkeypatch.setattr(state, "resolve", collect)
+    return collected
 
 
-def test_handles_that_set_nothing_share_a_plan(face: Face, kit: Any, settled: list[Any]) -> None:
-    """A web server makes a handle for each request: the kit settles its plan once, whatever the chat."""
+def test_handles_that_set_nothing_share_their_options(face: Face, kit: Any, resolved: list[Any]) -> None:
+    """A web server makes a handle for each request: the kit resolves its options once for all chats."""
     for key in ("a", "b", "a"):
         face.settle(kit.chat(key).send("hello"))
-    assert len(settled) == 1
+    assert len(resolved) == 1
 
 
-def test_what_a_chat_sets_is_its_own(face: Face, kit: Any, server: LoopbackServer, settled: list[Any]) -> None:
-    """A chat that stores a prompt has a plan of its own, which no other chat gets, and every later handle on it does."""
+def test_what_a_chat_sets_is_its_own(face: Face, kit: Any, server: LoopbackServer, resolved: list[Any]) -> None:
+    """A chat that stores a prompt has options of its own: no other chat gets them, and every later handle on it does."""
     server.script(*(completion("done") for _ in range(4)))
     face.settle(kit.chat("a").send("hello"))
     face.settle(kit.chat("b", developer_prompt="Be brief.").send("hello"))

@@ -7,14 +7,17 @@ with words has its own mark in them (`<m3>`), so a test can tell which ones are 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from convokit import Profile
-from convokit.context.strategy import Everything, LastTurns, Selection, StepWindow, Strategy, View
+from convokit import ContextBuilder, Profile
+from convokit.context.builder import ContextInput
+from convokit.context.report import Context
+from convokit.context.strategy import Everything, Item, LastTurns, Selection, StepWindow, Strategy, View
 from convokit.tokens.calibrate import Calibrated
 from convokit.tokens.counter import Counter
 from convokit.tokens.estimate import CharacterEstimate
@@ -201,3 +204,16 @@ def _with_marks(messages: list[Message]) -> list[Message]:
 def marks(messages: list[Message]) -> list[str]:
     """Return the marks in an array, in order."""
     return re.findall(r"<m\d+>", "".join(str(message.get("content")) for message in messages))
+
+
+def assemble(
+    builder: ContextBuilder,
+    items: Sequence[Item],
+    *,
+    developer_prompt: str | None = None,
+    pins: Sequence[Item] = (),
+    **given: Any,
+) -> Context:
+    """Return the context that a builder assembles from counted items."""
+    fixed = builder.count_fixed(developer_prompt)
+    return builder.assemble(ContextInput(items=items, fixed=fixed, pins=pins, **given))

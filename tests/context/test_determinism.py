@@ -139,13 +139,13 @@ class World:
     def chat(self, send: Send) -> Chat:
         budget = Budget(context_tokens=send.window, reply_tokens=30, step_tokens=self.rule.step)
         chat = self.kits[self.rule.counter].chat(self.key, budget=budget, strategy=self.rule.strategy)
-        chat._target.branch = send.branch if self.forked else 0
+        chat._ref.branch = send.branch if self.forked else 0
         return chat
 
     def path(self, number: int) -> list[MessageRow]:
         """Return the whole path of a branch, from its root on."""
         kit = self.kits["words"]
-        with kit._store.engine.connect() as connection:
+        with kit._runtime._store.engine.connect() as connection:
             row = conversations.find_by_key(connection, "default", self.key)
             if row is None:
                 return []
@@ -153,12 +153,12 @@ class World:
             return messages.read_backwards(connection, row.id, head, lambda rows: 1000).rows
 
     def write(self, statement: Any) -> None:
-        with self.kits["words"]._store.engine.execution_options(**{WRITE: True}).begin() as connection:
+        with self.kits["words"]._runtime._store.engine.execution_options(**{WRITE: True}).begin() as connection:
             connection.execute(statement)
 
     @property
     def id(self) -> Any:
-        with self.kits["words"]._store.engine.connect() as connection:
+        with self.kits["words"]._runtime._store.engine.connect() as connection:
             row = conversations.find_by_key(connection, "default", self.key)
         return None if row is None else row.id
 
@@ -304,7 +304,7 @@ def _can_be_sent(path: list[MessageRow], at: int) -> bool:
 
 def _expected(world: World, path: list[MessageRow], report: Report, text: str) -> int:
     """Return where the window has to begin, worked out from the whole path."""
-    counter = world.kits[world.rule.counter]._scope.options.counter
+    counter = world.kits[world.rule.counter]._state.options.counter
     assert isinstance(counter, Words | Letters)
     question = count_message(counter, {"role": "user", "content": text})
     costs = [row.tokens if row.counter == counter.name else count_message(counter, row.as_wire()) for row in path]

@@ -144,7 +144,7 @@ def test_whatever_a_conversation_holds_it_goes_on(
 
 def _store(kit: Convokit, key: str, shapes: list[Message]) -> None:
     """Put messages behind the conversation's head as if they had been stored in the course of it."""
-    with kit._store.engine.execution_options(**{WRITE: True}).begin() as connection:
+    with kit._runtime._store.engine.execution_options(**{WRITE: True}).begin() as connection:
         conversation = conversations.find_by_key(connection, "default", key)
         assert conversation is not None
         head = messages.find(connection, conversation.id, 2)

@@ -14,13 +14,14 @@ from convokit.context.builder import ContextBuilder
 from convokit.context.strategy import Everything, Item, LastTurns, Strategy
 from convokit.domain.profiles import Profile
 from convokit.tokens.counter import choose_counter, count_message
+from tests.context.histories import assemble
 from tests.support.server import LoopbackServer, completion
 
 _COUNTER = choose_counter(Profile())
 
 
 def _report(builder: ContextBuilder, items: list[Item], floor: int | None, pins: list[Item]) -> Report:
-    return builder.assemble(items, developer_prompt="Be brief.", floor=floor, pinned=pins).report
+    return assemble(builder, items, developer_prompt="Be brief.", held_start=floor, pins=pins).report
 
 
 @settings(max_examples=300, deadline=None)
@@ -35,7 +36,7 @@ def test_the_start_moves_when_the_report_says_so(sizes: list[int], step: int, pi
     items: list[Item] = []
     last: Report | None = None
     for index, tokens in enumerate(sizes):
-        before = items[-1].before + items[-1].tokens if items else 0
+        before = items[-1].tokens_before + items[-1].tokens if items else 0
         items.append(Item(index, {"role": "user", "content": "x"}, tokens, before))
         if index not in (0, *range(6)):
             report = _report(builder, items, last.start if last else None, [items[each] for each in sorted(pinned)])

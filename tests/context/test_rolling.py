@@ -16,7 +16,7 @@ from convokit.context.summary import HEADING, CountedSummary, add_heading, forma
 from convokit.domain.message import SUMMARY
 from convokit.errors import ContextOverflow
 from convokit.tokens.counter import count_message
-from tests.context.histories import Words, examples
+from tests.context.histories import Words, assemble, examples
 from tests.context.oracle import refusals
 
 COUNTER = Words()
@@ -56,13 +56,14 @@ def _built(
         strategy=strategy,
         profile=profile,
     )
-    return builder.assemble(
+    return assemble(
+        builder,
         items,
         developer_prompt="be brief",
-        pinned=pinned or [],
+        pins=pinned or [],
         summaries=summaries or [],
-        kept_free=kept_free,
-        floor=floor,
+        summary_reserve=kept_free,
+        held_start=floor,
     )
 
 

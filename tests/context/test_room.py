@@ -14,7 +14,7 @@ from convokit.context.validity import PartialPolicy
 from convokit.errors import InvalidInput
 from convokit.tokens.counter import REPLY_PRIMER, count_message
 from convokit.tokens.estimate import CharacterEstimate
-from tests.context.histories import Anything, Message, Words, call_of, careless, examples
+from tests.context.histories import Anything, Message, Words, assemble, call_of, careless, examples
 from tests.context.oracle import refusals
 
 STRATEGIES = pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def _built(
     budget = Budget(context_tokens=tokens, reply_tokens=20, step_tokens=step)
     builder = ContextBuilder(budget=budget, counter=Words(), strategy=strategy, partial=partial)
     pinned = [item for item in items if item.key in (pins or ())]
-    return builder.assemble(items, developer_prompt=None, pinned=pinned, floor=floor)
+    return assemble(builder, items, pins=pinned, held_start=floor)
 
 
 @STRATEGIES
@@ -117,7 +117,7 @@ def test_a_start_held_amid_a_turn_moves_to_the_next_step() -> None:
     assert (held.start, held.rule) == (3, "held from the last turn")
     step = 50
     starts = [item.key for item in items if item.starts_turn and item.key > 3]
-    expected = next(key for key in starts if items[key].before // step > items[3].before // step)
+    expected = next(key for key in starts if items[key].tokens_before // step > items[3].tokens_before // step)
     room = sum(item.tokens for item in items[4:]) + REPLY_PRIMER + 20
     assert _built(items, room, floor=3, step=step).report.start == expected
 

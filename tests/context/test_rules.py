@@ -15,7 +15,7 @@ from convokit.errors import ContextOverflow, SettingsError
 from convokit.store.engine import WRITE
 from convokit.store.schema import message
 from convokit.tokens.counter import REPLY_PRIMER
-from tests.context.histories import Message, Words, call_of
+from tests.context.histories import Message, Words, assemble, call_of
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, failure
 
@@ -88,7 +88,7 @@ def test_the_order_is_that_of_the_places_not_of_the_clock(face: Face, sqlite_fil
     assert [each["content"] for each in before[:3]] == ["turn 0", "echo: turn 0", "turn 1"]
     with Convokit(sqlite_file, model="m") as other:
         for time in (1, 1000 - message.c.seq):
-            with other._store.engine.execution_options(**{WRITE: True}).begin() as connection:
+            with other._runtime._store.engine.execution_options(**{WRITE: True}).begin() as connection:
                 connection.execute(update(message).values(created_at=time))
             assert face.settle(kit.chat("k").context("next")).messages == before
 
@@ -156,7 +156,7 @@ def test_what_did_not_become_a_reply_is_left_out() -> None:
     shapes = [user(text) if text in ("q", "r") else assistant(text) for text, _ in said]
     items = [Item(at, shape, 6, 6 * at, said[at][1]) for at, shape in enumerate(shapes)]
     for policy, sent in (("include", ["q", "half a", "r"]), ("leave_out", ["q", "r"])):
-        context = ContextBuilder(partial=policy).assemble(items, developer_prompt=None)  # type: ignore[arg-type]
+        context = assemble(ContextBuilder(partial=policy), items)  # type: ignore[arg-type]
         assert [each["content"] for each in context.messages] == sent
         reasons = {part.key: part.rule for part in context.report.dropped}
         assert (reasons[2], reasons[3]) == ("empty", "came after its turn was over")

@@ -25,6 +25,7 @@ from tests.context.histories import (
     WORDS,
     Message,
     Words,
+    assemble,
     careless,
     conversations,
     examples,
@@ -145,7 +146,7 @@ def _rows(draw: st.DrawFn) -> list[Item]:
         items.append(Item(first + at, shape, tokens, before, status))
         before += tokens
     asked = [at for at, item in enumerate(items) if item.starts_turn]
-    items[asked[-1]] = Item(items[asked[-1]].key, {"role": "user", "content": "so?"}, 6, items[asked[-1]].before)
+    items[asked[-1]] = Item(items[asked[-1]].key, {"role": "user", "content": "so?"}, 6, items[asked[-1]].tokens_before)
     return items[draw(st.integers(0, asked[-1])) :]
 
 
@@ -186,8 +187,14 @@ def test_every_stored_state_gives_a_valid_array(
     pinned = [*behind, *(item for item in items if item.key in pins)]
     before = copy.deepcopy(items)
     context = _outcome(
-        lambda: builder.assemble(
-            items, developer_prompt=PROMPT, complete=complete, floor=floor, pinned=pinned, reply_tokens=reply
+        lambda: assemble(
+            builder,
+            items,
+            developer_prompt=PROMPT,
+            complete=complete,
+            held_start=floor,
+            pins=pinned,
+            reply_tokens=reply,
         )
     )
     assert items == before

@@ -26,8 +26,12 @@ from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
+from convokit.domain.profiles import Profile
+from convokit.domain.replay import Manifest
 from convokit.domain.turn import CallRow
-from convokit.store import conversations, engine, turn_changes, turn_writes
+from convokit.store import conversations, engine
+from convokit.store.turn_end import TurnEnd
+from convokit.store.turn_start import Conflict, TurnStart
 
 
 @dataclass
@@ -144,7 +148,7 @@ def _rows(order: Order, made: Engine, worker: str, append: Callable[[Engine, str
         while True:
             try:
                 seq = append(made, name)
-            except turn_changes.Conflict:
+            except Conflict:
                 continue
             except SQLAlchemyError as error:
                 tell(error=f"{type(error).__name__}: {error.args[0] if error.args else ''}", name=name)
@@ -161,24 +165,23 @@ def _append(made: Engine, name: str) -> int:
         turn_id = new_id()
         call = CallRow(turn_id, 1, "sending", "{}", None, b"", "m", 1)
         question = _message(found, found.head_seq, "user", name, turn_id)
-        moved = turn_writes.begin(
-            connection,
-            turn_changes.TurnStart(found, False, 0, question, call, owner="", lease_us=60_000_000, at=1),
+        manifest = Manifest(1, [], Profile())
+        start = TurnStart(
+            found, 0, found.head_seq, question, [question], call, manifest, "", 60_000_000, 1, movable=False
         )
+        moved = start.write(connection).conversation
         call.state, call.ended_at, call.salt = "ok", 2, hashchain.new_salt()
-        settled = turn_writes.settle(
-            connection,
-            turn_changes.TurnEnd(
-                moved,
-                0,
-                turn_id,
-                1,
-                "completed",
-                lambda row: [_message(row, question.seq, "assistant", f"echo: {name}", turn_id)],
-                call,
-                at=2,
-            ),
+        end = TurnEnd(
+            conversation=moved,
+            branch=0,
+            turn_id=turn_id,
+            at=2,
+            rows=[_message(moved, question.seq, "assistant", f"echo: {name}", turn_id)],
+            call=call,
+            epoch=1,
+            state="completed",
         )
+        settled = end.write(connection)
         assert settled is not None
         values = {"name": name, "seq": settled.rows[0].seq}
         connection.execute(sql("INSERT INTO app_log (seq, name) VALUES (:seq, :name)"), values)

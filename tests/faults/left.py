@@ -37,7 +37,7 @@ class Watched:
 
 def leave(face: Face, kit: Any, key: str, text: str, *, after: int = 2) -> None:
     """Stream a turn and die before its `after` + 1st write: the question, and a piece of the reply, is all there is."""
-    store, writes = kit._store, 0
+    store, writes = kit._runtime._store, 0
 
     def die(write: bool) -> None:
         nonlocal writes
@@ -45,11 +45,11 @@ def leave(face: Face, kit: Any, key: str, text: str, *, after: int = 2) -> None:
         if writes > after:
             raise Dead
 
-    kit._store = Watched(store, die)
+    kit._runtime._store = Watched(store, die)
     try:
         streaming = kit.chat(key).stream(text)
     finally:
-        kit._store = store
+        kit._runtime._store = store
     with pytest.raises(Dead):
         face.collect(streaming)
-    kit._scope.running.clear()  # what a dead process runs
+    kit._state.running.clear()  # what a dead process runs

@@ -102,5 +102,5 @@ def until(holds: Callable[[], object], what: str) -> None:
 
 def hurried(kit: Any) -> Any:
     """Have a kit's own patience end thirty times sooner: a full disk is waited for as long as a database that restarts."""
-    kit._scope = replace(kit._scope, clock=Clock(monotonic=lambda: time.monotonic() * 30))
+    kit._state = replace(kit._state, clock=Clock(monotonic=lambda: time.monotonic() * 30))
     return kit

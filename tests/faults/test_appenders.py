@@ -135,7 +135,7 @@ def test_branches_grow_side_by_side(database: str, server: LoopbackServer) -> No
                     values,
                 )
         for number, chat in enumerate(chats):
-            chat._target.branch = number
+            chat._ref.branch = number
         said = _at_once(
             [lambda number=number, chat=chat: _talk(chat, f"b{number}") for number, chat in enumerate(chats)]
         )

@@ -97,13 +97,13 @@ async def left_at(chat: Any, way: str, name: str, at: int, again: int | None = N
 
 def stranger_to(kit: Any) -> Any:
     """Have a kit see other workers' turns as a process on another host sees them: it cannot tell who is dead."""
-    kit._scope = replace(kit._scope, is_dead=lambda owner, turn: False)
+    kit._state = replace(kit._state, is_dead=lambda owner, turn: False)
     return kit
 
 
 def in_use(kit: Any) -> int:
     """Return how many connections of a kit are checked out."""
-    store = kit._store
+    store = kit._runtime._store
     engines = [pair[0].sync_engine for pair in getattr(store, "_engines", {}).values()]
     pools = [each.pool for each in engines or [getattr(store, "_store", store).engine]]
     loops = getattr(kit._client, "_loops", {0: getattr(kit._client, "_shards", {})})

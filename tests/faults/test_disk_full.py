@@ -39,7 +39,7 @@ class Room:
     def __init__(self, kit: Any, database: str) -> None:
         self.pages: int | None = None
         self._database = database
-        event.listen(getattr(kit._store, "_store", kit._store).engine, "checkout", self._set)
+        event.listen(getattr(kit._runtime._store, "_store", kit._runtime._store).engine, "checkout", self._set)
 
     def _set(self, connection: Any, record: object, proxy: object) -> None:
         connection.execute(f"PRAGMA max_page_count = {self.pages or 2**30}").fetchall()

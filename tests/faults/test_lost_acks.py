@@ -17,10 +17,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from convokit import Convokit, Retry
-from convokit.completion import effects, write_once
+from convokit.completion import effects, write_retry
 from convokit.domain.turn import LATE_CALL_OFFSET
 from convokit.errors import Interrupted, InvalidInput, ServerFailed
-from convokit.store import turn_writes
+from convokit.store.turn_end import LateReply
 from tests.faults.left import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face
@@ -50,7 +50,7 @@ def proxy(postgres: Postgres) -> Iterator[Proxy]:
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection can be made again at once: what is waited in between proves nothing here."""
     monkeypatch.setattr(effects, "READ_WAITS_S", (0.01,) * 6)
-    monkeypatch.setattr(write_once, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(write_retry, "_FIRST_WAIT_S", 0.01)
 
 
 def _nothing(turns: Turns, key: str) -> None:
@@ -242,16 +242,16 @@ def test_a_lost_acknowledgement_during_recover(turns: Turns) -> None:
 
 def test_a_redaction_before_a_late_reply_is_looked_for(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     """A late reply whose acknowledgement is lost is found again though its request's salt was redacted meanwhile."""
-    append_late, tries = turn_writes.append_late, 0
+    write_late, tries = LateReply.write, 0
 
     def losing(*given: Any) -> Any:
         nonlocal tries
         tries += 1
         turns.proxy.lose(1)
-        return append_late(*given)
+        return write_late(*given)
 
-    monkeypatch.setattr(turn_writes, "append_late", losing)
-    monkeypatch.setattr(write_once, "_FIRST_WAIT_S", 1.0)  # as long as the redaction may take
+    monkeypatch.setattr(LateReply, "write", losing)
+    monkeypatch.setattr(write_retry, "_FIRST_WAIT_S", 1.0)  # as long as the redaction may take
     chat = turns.direct.chat("k")
     turns.face.settle(chat.send("hello"))
     turns.server.script(stream(["late "] * 40, pause_s=0.02))

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from convokit.completion import effects, turn, write_once
+from convokit.completion import effects, turn, write_retry
 from convokit.errors import StoreUnavailable
 from tests.faults.left import Dead, Watched, leave
 from tests.support.faces import Face
@@ -39,9 +39,9 @@ def kit(face: Face, postgres: RestartingPostgres, server: LoopbackServer, reques
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon: how long a server may be away is not what is tested."""
     monkeypatch.setattr(effects, "READ_WAITS_S", (0.01, 0.01))
-    monkeypatch.setattr(write_once, "_FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(turn._settle, "__kwdefaults__", {"patience_s": 0.1})
-    monkeypatch.setattr("convokit.completion.write_once.BEGIN_S", 0.1)
+    monkeypatch.setattr(write_retry, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(turn._finish_flow, "__kwdefaults__", {"patience_s": 0.1})
+    monkeypatch.setattr("convokit.completion.begin.START_S", 0.1)
 
 
 def _send(face: Face, chat: Any) -> Any:
@@ -72,7 +72,7 @@ def test_a_turn_outlives_a_fault_before_and_inside_any_transaction(
 ) -> None:
     """Whenever the server goes, between a turn's transactions or inside one: one question, the whole reply, one call."""
     send, answer, text = KINDS[kind]
-    store, seen = kit._store, 0
+    store, seen = kit._runtime._store, 0
 
     def when(at: int) -> Callable[[bool], None]:
         def strike(write: bool) -> None:
@@ -95,17 +95,17 @@ def test_a_turn_outlives_a_fault_before_and_inside_any_transaction(
         face.settle(kit.chat(key).verify())
 
     face.settle(kit.chat("warm").send("up"))
-    kit._store = Watched(store, when(0))
+    kit._runtime._store = Watched(store, when(0))
     run("whole")
     transactions = seen - 2  # less the two that looked at it afterwards
     assert transactions == {"plain": 3, "streamed": 5}[kind]
     for at in range(1, transactions + 1):
         for place in ("before", "inside"):
             seen = 0
-            kit._store = Watched(store, **{"before": lambda write: None, place: when(at)})
+            kit._runtime._store = Watched(store, **{"before": lambda write: None, place: when(at)})
             run(f"{place} {at}")
             assert seen >= at
-    kit._store = store
+    kit._runtime._store = store
 
 
 def test_a_restart_while_the_model_thinks(
@@ -131,7 +131,7 @@ def test_between_two_turns(
     face.settle(kit.chat("k").send("one"))
     FAULTS[fault](postgres)
     monkeypatch.setattr(effects, "READ_WAITS_S", ())
-    monkeypatch.setattr("convokit.completion.write_once.BEGIN_S", 0.0)
+    monkeypatch.setattr("convokit.completion.begin.START_S", 0.0)
     assert face.settle(kit.chat("k").send("two")).text == "echo: two"
 
 
@@ -144,7 +144,7 @@ def test_a_restart_during_recover(
     for key in keys:
         server.script(stream([LONG, "lost", LONG]))
         leave(face, kit, key, "count")
-    store, writes = kit._store, 0
+    store, writes = kit._runtime._store, 0
 
     def strike(write: bool) -> None:
         nonlocal writes
@@ -155,14 +155,14 @@ def test_a_restart_during_recover(
                 raise Dead
 
     place = {"lives": "inside", "dies": "before"}[worker]
-    kit._store = Watched(store, **{"before": lambda write: None, place: strike})
+    kit._runtime._store = Watched(store, **{"before": lambda write: None, place: strike})
     found: list[Any] = []
     if worker == "lives":
         found += face.settle(kit.recover())
     else:
         with pytest.raises(Dead):
             face.settle(kit.recover())
-    kit._store = store
+    kit._runtime._store = store
     again = face.settle(kit.recover())
     assert sorted(each.key for each in found + again) == (keys if worker == "lives" else ["c", "d"])
     assert not (worker == "lives" and again)

@@ -242,7 +242,7 @@ def test_a_password_is_shown_nowhere(face: Face, logs: pytest.LogCaptureFixture)
             face.settle(call())
         error = caught.value
         searched({"errors": f"{error!r} {error} {vars(error)!r} {error.__cause__!r}"}, PASSWORD, KEY, QUESTION)
-    searched({"logs": _logged(logs), "reprs": f"{kit!r} {kit._scope!r}"}, PASSWORD, KEY, QUESTION)
+    searched({"logs": _logged(logs), "reprs": f"{kit!r} {kit._state!r}"}, PASSWORD, KEY, QUESTION)
 
 
 @pytest.mark.parametrize(

@@ -369,7 +369,7 @@ TENANT = {
     "store.search_query.find_sort_key": lambda connection, wanted: search_query.find_sort_key(
         connection, "rival", (wanted, 1)
     ),
-    "history.copies.written": lambda connection, wanted: copies.written(connection, "rival", wanted, wanted, 0),
+    "history.copies.find_copy": lambda connection, wanted: copies.find_copy(connection, "rival", wanted, wanted, 0),
     "store.search_index.index_missing": lambda connection, wanted: search_index.index_missing(
         connection, "rival", None
     ),
@@ -389,18 +389,15 @@ ROW = {
     "store.branches.set_head",
     "store.branches.list_branches",
     "store.branches.list_leaves",
-    "history.copies.write",
+    "history.copies.write_copy",
     "store.conversations.update_description",
-    "store.turn_writes.begin",
-    "store.turn_writes.reopen",
-    "store.turn_writes.settle",
-    "store.turn_writes.append_late",
-    "store.turn_writes.record",
+    "store.turn_start.lock_and_read",
+    "store.turn_start.is_call_stored",
+    "store.turn_pages.read_turns_page",
     "store.write_batch.write",
     "store.turns.end",
     "store.conversations.set_pins",
     "transfer.sql.create",
-    *(f"store.committed.{name}" for name in ("begun", "reopened", "recorded", "settled", "kept_late")),
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {

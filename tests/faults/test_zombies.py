@@ -261,7 +261,7 @@ def test_a_clock_that_jumps_changes_no_order(database: str, server: LoopbackServ
         Convokit(database, model="m", base_url=server.url) as kit,
         Convokit(database, model="m", base_url=server.url) as wrong,
     ):
-        wrong._scope = replace(wrong._scope, clock=Clock(time=lambda: time.time() + shift_s))
+        wrong._state = replace(wrong._state, clock=Clock(time=lambda: time.time() + shift_s))
         with kit.chat("k").stream("first") as events:
             next(iter(events))
             with pytest.raises(ConversationBusy):

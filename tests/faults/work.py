@@ -20,7 +20,8 @@ from convokit.completion.effects import Effect, OpenRequest, ReadBody, Sql
 from convokit.errors import ConvokitError
 from convokit.runtime.aio import AsyncDriver
 from convokit.runtime.sync import SyncDriver
-from convokit.store import turn_changes, turn_writes
+from convokit.store.turn_end import TurnEnd
+from convokit.store.turn_start import TurnStart, Written
 from tests.faults.nursery import say
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Request, Script, chunk, completion, echo, event, failure
@@ -93,7 +94,7 @@ def warm(face: str, url: str, server: str) -> None:
     asker = Asker(made, kit, "warm", tell=lambda **facts: None)
     for question in TURNS:
         asker.ask(question)
-    store = getattr(kit._store, "_store", kit._store)
+    store = getattr(kit._runtime._store, "_store", kit._runtime._store)
     if hasattr(store, "engine"):
         store.engine.dispose()
     _warm[face, url] = kit
@@ -165,15 +166,15 @@ def all_turns(url: str, server: str, chat: str, early: bool = False) -> None:
 
 
 def _tell_before_commit() -> None:
-    settle = turn_writes.settle
+    write_end = TurnEnd.write
 
-    def told(connection: Any, settlement: turn_changes.TurnEnd) -> turn_changes.Written | None:
-        settled = settle(connection, settlement)
-        for row in settled.rows if settled is not None else []:
+    def told(end: TurnEnd, connection: Any) -> Written | None:
+        written = write_end(end, connection)
+        for row in written.rows if written is not None else []:
             say(reply=row.content)
-        return settled
+        return written
 
-    turn_writes.settle = told  # a child's own copy of the module
+    TurnEnd.write = told  # type: ignore[method-assign, assignment]  # a child's own copy of the class
 
 
 def one_action(face: str, url: str, server: str, chat: str, action: str, die_at: str | None, lost_begin: bool) -> None:
@@ -181,7 +182,7 @@ def one_action(face: str, url: str, server: str, chat: str, action: str, die_at:
 
     An action is a question, or "resume", or "recover". `lost_begin` is the negative control: what `begin` wrote is rolled back.
     """
-    calls.PIECE_S = 0.0  # every piece of a stream is stored
+    calls.CHUNK_S = 0.0  # every chunk of a stream is stored
     points = Points(die_at)
     points.watch()
     if lost_begin:
@@ -201,16 +202,15 @@ def one_action(face: str, url: str, server: str, chat: str, action: str, die_at:
 
 
 def _roll_back_begin() -> None:
-    begin = turn_writes.begin
+    write_start = TurnStart.write
 
-    def lost(connection: Any, beginning: turn_changes.TurnStart) -> Any:
-        made = begin(connection, beginning)
+    def lost(start: TurnStart, connection: Any) -> Written:
+        written = write_start(start, connection)
         connection.exec_driver_sql("ROLLBACK")
         connection.exec_driver_sql("BEGIN")
-        return made
+        return written
 
-    lost.__name__ = "begin"
-    turn_writes.begin = lost  # a child's own copy of the module
+    TurnStart.write = lost  # type: ignore[method-assign, assignment]  # a child's own copy of the class
 
 
 class Points:
@@ -258,8 +258,9 @@ class Points:
         if not isinstance(effect, Sql):
             self.reach(f"before {type(effect).__name__}")
             return effect
-        held = [cell.cell_contents for cell in effect.call.__closure__ or ()]
-        name = next(each.__name__ for each in held if inspect.isfunction(each))
+        held = [effect.call, *(cell.cell_contents for cell in getattr(effect.call, "__closure__", None) or ())]
+        steps = [type(each.__self__).__name__ for each in held if inspect.ismethod(each)]
+        name = steps[0] if steps else next(each.__name__ for each in held[1:] if inspect.isfunction(each))
         self.reach(f"before {name}")
         if not effect.write:
             return effect

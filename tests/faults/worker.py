@@ -22,7 +22,9 @@ from convokit import AsyncConvokit, Convokit, Retry, Timeouts
 from convokit.completion import call as calls
 from convokit.completion.effects import Clock
 from convokit.errors import ConvokitError
-from convokit.store import schema, turn_changes, turn_writes, turns
+from convokit.store import schema, turns
+from convokit.store.turn_end import TurnEnd
+from convokit.store.turn_start import Written
 
 TIMEOUTS = Timeouts(first_byte_s=60, stall_s=60, total_s=120)
 
@@ -53,7 +55,7 @@ def main() -> None:
     """Make the turn."""
     order = Order(**json.loads(sys.argv[1]))
     calls.LEASE_MARGIN_S = order.lease_s - (TIMEOUTS.first_byte_s + TIMEOUTS.stall_s if order.stream else 120)
-    calls.PIECE_S = 0.1
+    calls.CHUNK_S = 0.1
     if order.stream:  # a lease is renewed for one silence between two pieces, and begins with two
         calls.lease_us = lambda longest_silence_s: int(order.lease_s * 1_000_000)
     if order.unfenced:
@@ -73,7 +75,7 @@ def _settings(order: Order) -> dict[str, Any]:
 
 
 def _shifted(kit: Any) -> Any:
-    kit._scope = replace(kit._scope, clock=Clock(time=time.time))
+    kit._state = replace(kit._state, clock=Clock(time=time.time))
     return kit
 
 
@@ -114,17 +116,17 @@ def _take_out_the_fence() -> None:
 
         return write
 
-    settle = turn_writes.settle
+    write_end = TurnEnd.write
 
-    def unfenced_settle(connection: Connection, settlement: turn_changes.TurnEnd) -> turn_changes.Written | None:
-        found = turns.find(connection, settlement.conversation.id, settlement.turn_id)
+    def unfenced_write(end: TurnEnd, connection: Connection) -> Written | None:
+        found = turns.find(connection, end.conversation.id, end.turn_id)
         assert found is not None
-        held = (schema.turn.c.conversation_id == settlement.conversation.id, schema.turn.c.id == settlement.turn_id)
+        held = (schema.turn.c.conversation_id == end.conversation.id, schema.turn.c.id == end.turn_id)
         connection.execute(update(schema.turn).where(*held).values(state="open"))
-        settlement.epoch = found.epoch
-        return settle(connection, settlement)
+        end.epoch = found.epoch
+        return write_end(end, connection)
 
-    turn_writes.settle = unfenced_settle
+    TurnEnd.write = unfenced_write  # type: ignore[method-assign, assignment]
     turns.renew_lease = unfenced(turns.renew_lease)
 
 

@@ -36,7 +36,7 @@ def _slow(kit: Any, outcomes: list[Any], text: str = "slow") -> threading.Thread
 
 
 def _open_turns(kit: Any) -> int:
-    with kit._store.engine.connect() as connection:
+    with kit._runtime._store.engine.connect() as connection:
         return int(connection.execute(sql("SELECT count(*) FROM convokit_turn WHERE state = 'open'")).scalar_one())
 
 
@@ -95,7 +95,7 @@ def test_a_superseded_turns_reply_is_kept_off_the_path(database: str, slow_serve
         assert isinstance(outcomes[0], Interrupted)
         assert outcomes[0].partial == "the slow answer"
         assert [message.text for message in kit.chat("k").messages()] == ["slow", "quick", "echo: quick"]
-        with kit._store.engine.connect() as connection:
+        with kit._runtime._store.engine.connect() as connection:
             late = connection.execute(
                 sql("SELECT content, parent_seq FROM convokit_message WHERE status = 'late'")
             ).all()

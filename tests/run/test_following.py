@@ -134,7 +134,7 @@ def test_following_a_turn_whose_worker_is_gone_closes_it(face: Face, kit: Any, d
 
 def _leave_open(kit: Any) -> None:
     """Make the last turn look like one that a worker of another host left, its lease run out."""
-    with kit._store._writer.begin() as connection:
+    with kit._runtime._store._writer.begin() as connection:
         connection.execute(
             sql(
                 "UPDATE convokit_turn SET state = 'open', claim = 0, owner = :owner, lease_until = 5,"
@@ -169,7 +169,7 @@ def test_what_came_after_the_cancel_is_kept_off_the_path(database: str, slow: Lo
     running = Running(database, slow)
     assert running.kit.chat("k").cancel()
     running.end()
-    with Convokit(database, model="m") as kit, kit._store.engine.connect() as connection:
+    with Convokit(database, model="m") as kit, kit._runtime._store.engine.connect() as connection:
         late = connection.execute(sql("SELECT content FROM convokit_message WHERE status = 'late'")).scalars().all()
         states = connection.execute(sql("SELECT state FROM convokit_completion ORDER BY number")).scalars().all()
     assert len(late) == 1
@@ -321,7 +321,7 @@ def test_a_plain_reply_that_was_cancelled_is_kept_as_late(database: str, server:
         thread.join(10)
         assert [str(getattr(each, "code", "")) for each in errors] == ["cancelled"]
         assert errors[0].partial == "the slow answer"  # type: ignore[attr-defined]
-        with kit._store.engine.connect() as connection:
+        with kit._runtime._store.engine.connect() as connection:
             late = connection.execute(sql("SELECT content FROM convokit_message WHERE status = 'late'")).scalars().all()
         assert late == ["the slow answer"]
         kit.chat("k").verify()

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from convokit import AsyncConvokit, Convokit
-from convokit.completion import turn
 from convokit.completion.effects import OpenRequest
-from convokit.completion.options import Options
+from convokit.completion.options import NO_OPTIONS
+from convokit.completion.send import SendRequest, send_flow
 from convokit.errors import ConversationBusy
+from convokit.runtime.sync import SyncDriver
 from tests.support.server import LoopbackServer, completion, stream
 
 KILLED = """
@@ -97,8 +98,8 @@ def test_ctrl_c_keeps_what_came(sqlite_file: str, server: LoopbackServer) -> Non
 def test_a_turn_torn_away_from_this_process_is_taken_over_at_once(database: str, server: LoopbackServer) -> None:
     """A flow that was thrown away without a chance to save does not keep the chat busy until its lease ends."""
     with Convokit(database, model="m", base_url=server.url) as kit:
-        flow = turn.send(kit._scope, kit.chat("k")._target, "hello", Options(), stream=True)
-        driver = kit._driver()
+        flow = send_flow(kit._state, kit.chat("k")._ref, SendRequest("hello", (), NO_OPTIONS, "raise"), stream=True)
+        driver = SyncDriver(kit._runtime._store, kit._runtime._client)
         effect = next(flow)
         while not isinstance(effect, OpenRequest):
             effect = flow.send(driver._perform(effect))

@@ -27,15 +27,15 @@ def test_the_counter_asks_once_a_text(server: LoopbackServer) -> None:
     counter.close()
 
 
-def test_what_is_remembered_is_bounded(server: LoopbackServer) -> None:
+def test_what_is_cached_is_bounded(server: LoopbackServer) -> None:
     """A text longer than the bound is asked for each time: memory stays below number times length."""
     server.answer = lambda body: Script([TOKENS])
     counter = TokenizeCounter(server.url)
     for _ in range(2):
-        counter.count("x" * (tokenizer._LONGEST_REMEMBERED + 1))
-        counter.count("x" * tokenizer._LONGEST_REMEMBERED)
+        counter.count("x" * (tokenizer._LONGEST_CACHED_CHARS + 1))
+        counter.count("x" * tokenizer._LONGEST_CACHED_CHARS)
     assert len(server.requests) == 3
-    assert counter._remembered.cache_info().maxsize == tokenizer._REMEMBERED
+    assert counter._cached.cache_info().maxsize == tokenizer._CACHED_TEXTS
     counter.close()
 
 
@@ -86,7 +86,7 @@ def test_nobody_there_is_unreachable() -> None:
     with pytest.raises(Unreachable, match="does not answer"):
         TokenizeCounter("http://127.0.0.1:1/v1").count("a")
     for address in ("127.0.0.1:1", "ftp://host/", ""):
-        with pytest.raises(SettingsError, match="address of a server"):
+        with pytest.raises(SettingsError, match="URL of a server"):
             TokenizeCounter(address)
 
 

@@ -14,9 +14,13 @@ from convokit.domain import hashchain as chains
 from convokit.domain.conversation import BranchRow, ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
+from convokit.domain.profiles import Profile
+from convokit.domain.replay import Manifest
 from convokit.domain.turn import CallRow, IdempotencyKey
-from convokit.store import api_calls, branches, conversations, schema, turn_changes, turn_writes, turns, write_batch
+from convokit.store import api_calls, branches, conversations, schema, turns, write_batch
 from convokit.store.engine import WRITE, open_engine, parse_database_url
+from convokit.store.turn_end import TurnEnd
+from convokit.store.turn_start import Conflict, TurnStart, Written
 
 TABLES = (schema.conversation, schema.message, schema.turn, schema.completion, schema.entry)
 
@@ -45,18 +49,39 @@ def _message(seq: int, role: str, parent: int | None) -> MessageRow:
     return MessageRow(seq, parent, 1, None, role, "complete", 1, "none", seq, 1, content=f"no. {seq}", salt=b"s" * 16)
 
 
-def _beginning(row: ConversationRow, *, key: IdempotencyKey | None = None, branch: int = 0) -> turn_changes.TurnStart:
+def _beginning(row: ConversationRow, *, key: IdempotencyKey | None = None, branch: int = 0) -> TurnStart:
     completion = CallRow(new_id(), 1, "sending", "{}", b"s" * 16, b"d" * 32, "m", 1)
     question = _message(row.last_seq + 1, "user", row.head_seq)
-    return turn_changes.TurnStart(row, row.last_seq == 0, branch, question, completion, "me", 60_000_000, 1, key=key)
+    return TurnStart(
+        row,
+        branch,
+        None,
+        question,
+        [question],
+        completion,
+        Manifest(1, [], Profile()),
+        "me",
+        60_000_000,
+        1,
+        created=row.last_seq == 0,
+        movable=False,
+        key=key,
+    )
 
 
-def _settlement(row: ConversationRow, completion: CallRow, replies: int = 1) -> turn_changes.TurnEnd:
-    def rows(fresh: ConversationRow) -> list[MessageRow]:
-        return [_message(fresh.last_seq + n, "assistant", row.last_seq) for n in range(1, replies + 1)]
-
+def _settlement(row: ConversationRow, completion: CallRow, replies: int = 1) -> TurnEnd:
+    rows = [_message(row.last_seq + n, "assistant", row.last_seq) for n in range(1, replies + 1)]
     ended = replace(completion, state="ok", ended_at=2, salt=b"c" * 16)
-    return turn_changes.TurnEnd(row, 0, completion.turn_id, 1, "completed", rows, ended, 2)
+    return TurnEnd(
+        conversation=row,
+        branch=0,
+        turn_id=completion.turn_id,
+        at=2,
+        rows=rows,
+        call=ended,
+        epoch=1,
+        state="completed",
+    )
 
 
 def _stored(engine: Engine) -> list[list[Any]]:
@@ -64,9 +89,9 @@ def _stored(engine: Engine) -> list[list[Any]]:
         return [sorted(map(repr, connection.execute(select(table)))) for table in TABLES]
 
 
-def _begun(engine: Engine, beginning: turn_changes.TurnStart) -> ConversationRow:
+def _begun(engine: Engine, beginning: TurnStart) -> ConversationRow:
     with engine.begin() as connection:
-        return turn_writes.begin(connection, beginning)
+        return beginning.write(connection).conversation
 
 
 @pytest.mark.parametrize("replies", [0, 1, 3, write_batch.MANY + 1])
@@ -75,9 +100,9 @@ def test_a_turn_is_stored_completely(engine: Engine, replies: int) -> None:
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
-        settled = turn_writes.settle(connection, _settlement(row, beginning.completion, replies))
-        found = turns.find(connection, row.id, beginning.completion.turn_id)
-        call = api_calls.find_call(connection, row.id, beginning.completion.turn_id, 1)
+        settled = _settlement(row, beginning.call, replies).write(connection)
+        found = turns.find(connection, row.id, beginning.call.turn_id)
+        call = api_calls.find_call(connection, row.id, beginning.call.turn_id, 1)
         stored = conversations.find(connection, "t", row.id)
         entries = connection.execute(select(schema.entry.c.hash).order_by(schema.entry.c.number)).scalars().all()
         contents = connection.execute(select(schema.message.c.content).order_by(schema.message.c.seq)).scalars().all()
@@ -106,7 +131,7 @@ def test_a_rejected_turn_start_writes_nothing(engine: Engine, taken: str) -> Non
         "created": lambda: _beginning(first),
         "foreign": lambda: _beginning(replace(row, tenant="other"), branch=1),
     }[taken]()
-    with pytest.raises(turn_changes.Conflict):
+    with pytest.raises(Conflict):
         _begun(engine, beginning)
     assert _stored(engine) == before
 
@@ -115,15 +140,15 @@ def test_a_rejected_turn_start_writes_nothing(engine: Engine, taken: str) -> Non
 def test_a_lost_turn_is_not_changed(engine: Engine, lost: str) -> None:
     """If the epoch differs or the turn was ended, the write returns None and changes nothing."""
     beginning = _beginning(_conversation(new_id()))
-    settlement = _settlement(_begun(engine, beginning), beginning.completion)
+    settlement = _settlement(_begun(engine, beginning), beginning.call)
     with engine.begin() as connection:
         if lost == "closed":
-            assert turn_writes.settle(connection, settlement) is not None
+            assert settlement.write(connection) is not None
         else:
             settlement.epoch = 2
     before = _stored(engine)
     with engine.begin() as connection:
-        assert turn_writes.settle(connection, settlement) is None
+        assert settlement.write(connection) is None
     assert _stored(engine) == before
 
 
@@ -135,14 +160,14 @@ def test_a_reply_gets_the_next_seq_when_another_branch_wrote_first(engine: Engin
         branches.create_branch(connection, row.id, BranchRow(0, None, 1, 1))
     other = _begun(engine, replace(_beginning(row, branch=1), head=1))
     with engine.begin() as connection:
-        settled = turn_writes.settle(connection, _settlement(row, beginning.completion))
-        found = turns.find(connection, row.id, beginning.completion.turn_id)
+        settled = _settlement(row, beginning.call).write(connection)
+        found = turns.find(connection, row.id, beginning.call.turn_id)
         _check(connection, settled, other.last_seq + 1)
     assert found is not None
     assert (found.state, found.reply_seq) == ("completed", other.last_seq + 1)
 
 
-def _check(connection: Connection, settled: turn_changes.Written | None, seq: int) -> None:
+def _check(connection: Connection, settled: Written | None, seq: int) -> None:
     assert settled is not None
     assert [row.seq for row in settled.rows] == [seq]
     stored = connection.execute(select(schema.message.c.seq).order_by(schema.message.c.seq)).scalars().all()

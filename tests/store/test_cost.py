@@ -25,7 +25,7 @@ class Traffic:
         """Of each transaction, its kind and how many statements it had, BEGIN and COMMIT apart."""
         self._fresh = 0
         self.rows = 0
-        engine = kit._store.engine
+        engine = kit._runtime._store.engine
         event.listen(engine, "before_cursor_execute", self._statement)
         event.listen(engine, "commit", self._commit)
 

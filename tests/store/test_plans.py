@@ -100,7 +100,7 @@ def _everything(kit: Convokit, chat: Chat) -> None:
         for _ in followed:
             pass
     chat.regenerate()
-    chat.edit(found[-2].seq, "hello again", context=["a passage"])
+    chat.edit(found[-2].seq, "hello again", passages=["a passage"])
     chat.siblings(found[-2].seq)
     chat.resume()
     forked = chat.fork(found[-1].seq, name="other")
@@ -119,7 +119,7 @@ def test_no_statement_scans_a_table(long: Convokit, database: str, run: int | No
     """Turns and listings find their rows by an index, in a long and in a branched conversation."""
     identity = _grown(long, database, "k", 5000, run)
     _change(database, lambda connection: fill(connection, identity, 3000))
-    statements = Statements(long._store.engine)
+    statements = Statements(long._runtime._store.engine)
     _everything(long, long.chat("k"))
     assert len(statements.seen) > 15
     engine = open_engine(parse_database_url(database))
@@ -139,7 +139,7 @@ def _read(kit: Convokit, key: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int
         read += 1
         original(self, *args, **kwargs)
 
-    statements = Statements(kit._store.engine)
+    statements = Statements(kit._runtime._store.engine)
     with monkeypatch.context() as patched:
         patched.setattr(MessageRow, "__init__", counting)
         chat = kit.chat(key)
@@ -172,7 +172,7 @@ def test_a_path_over_many_branches_takes_one_more_statement_for_each_page(long: 
     counts = []
     for key in ("branched", "straight"):
         chat = long.chat(key)
-        statements = Statements(long._store.engine)
+        statements = Statements(long._runtime._store.engine)
         found = chat.messages(limit=900)
         counts.append(statements.count)
         assert len(found) == 900
@@ -193,7 +193,7 @@ def _grown(kit: Convokit, database: str, key: str, count: int, run: int | None) 
 def test_usage_reads_only_conversations_used_since(long: Convokit, database: str) -> None:
     """The index by last use gives the conversations, and their key gives the calls."""
     _grown(long, database, "long", 10, None)
-    statements = Statements(long._store.engine)
+    statements = Statements(long._runtime._store.engine)
     identity = long.chat("long")
     identity.send("and now?")
     assert identity.id is not None

@@ -234,7 +234,7 @@ def _plans(engine: Engine, kit: Convokit, *searches: dict[str, Any]) -> list[str
         if statement.startswith(("SELECT", "WITH")):
             seen.append((statement, values))
 
-    event.listen(kit._store.engine, "before_cursor_execute", take)
+    event.listen(kit._runtime._store.engine, "before_cursor_execute", take)
     for given in searches:
         kit.search(**given)
     plans = []
@@ -283,12 +283,14 @@ def test_a_search_uses_the_index(engine: Engine, kit: Convokit, monkeypatch: pyt
 def test_statements_of_a_turn_with_and_without_search(database: str, kit: Convokit) -> None:
     """The index adds no statement on PostgreSQL, and two for each write on SQLite."""
     counts = {}
-    with Convokit(database, model="loop-1", base_url=kit._scope.base_url, search=False) as plain:
+    with Convokit(database, model="loop-1", base_url=kit._state.base_url, search=False) as plain:
         for name, each in (("with", kit), ("without", plain)):
             chat = each.chat(name)
             chat.send("warm up")
             seen: list[str] = []
-            event.listen(each._store.engine, "before_cursor_execute", lambda *given, seen=seen: seen.append(given[2]))
+            event.listen(
+                each._runtime._store.engine, "before_cursor_execute", lambda *given, seen=seen: seen.append(given[2])
+            )
             chat.send("hello")
             counts[name] = len(seen)
-    assert counts["with"] - counts["without"] == (0 if kit._store.engine.dialect.name == "postgresql" else 4)
+    assert counts["with"] - counts["without"] == (0 if kit._runtime._store.engine.dialect.name == "postgresql" else 4)

@@ -15,7 +15,7 @@ from tests.support.server import LoopbackServer
 
 PROGRAM = """
 import convokit, pathlib, sys
-from convokit.store.migrations import scripts
+from convokit.store.migrations import find_scripts
 kit = convokit.Convokit("sqlite:///" + sys.argv[1], model="loop-1", base_url=sys.argv[2])
 kit.migrate()
 assert kit.chat("k").send("hello").text == "echo: hello"

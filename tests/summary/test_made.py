@@ -211,7 +211,7 @@ def test_what_falls_out_in_the_middle_of_a_turn_is_summed_up_by_the_next(
 def test_passages_and_what_says_nothing_are_not_summed_up(face: Face, summed: Any, server: LoopbackServer) -> None:
     """A passage was for its turn alone: it is in no summary."""
     chat = summed.chat("k")
-    face.settle(chat.send("first", context=["a secret passage"]))
+    face.settle(chat.send("first", passages=["a secret passage"]))
     talk_until(face, server, chat)
     seen = server.requests[-2].body["messages"][1]["content"]
     assert seen.startswith("user: first\n\nassistant: echo: first")

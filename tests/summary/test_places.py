@@ -40,7 +40,7 @@ def test_branches_use_what_covers_their_own_past(
             f" VALUES ('{conversation}', {branch}, {at}, 1)",
         )
     below, above = summed.chat("k"), summed.chat("k")
-    below._target.branch, above._target.branch = 1, 2
+    below._ref.branch, above._ref.branch = 1, 2
     assert face.settle(below.context("so?")).messages[1]["content"] == HEADING + "so far 1"
     shown = face.settle(above.context("so?", budget=Budget(context_tokens=160, reply_tokens=50, step_tokens=20)))
     assert shown.report.start > 1

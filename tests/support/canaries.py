@@ -66,7 +66,7 @@ def fill(
     given = {"subject": SUBJECT, "title": TITLE, "metadata": {"home": METADATA}, **settings}
     chat = kit.chat(key, developer_prompt=PROMPT, tools=[lookup], stop=[PARAM], **given)
     server.script(asking(), completion(REPLY, reasoning_content=REASONING))
-    face.settle(chat.send(QUESTION, context=[PASSAGE], idempotency_key=ONCE))
+    face.settle(chat.send(QUESTION, passages=[PASSAGE], idempotency_key=ONCE))
     data = f"data:application/pdf;base64,{base64.b64encode(BINARY).decode()}"
     server.script(completion("I have read it."))
     face.settle(chat.send([{"type": "file", "file": {"filename": FILENAME, "file_data": data}}]))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.completion.retry import delay_s
+from convokit.completion.retry import find_delay_s
 from convokit.errors import (
     BadReply,
     ContentFiltered,
@@ -29,7 +29,7 @@ def wait(
     error: BaseException, attempt: int = 1, drawn: float = 0.5, remaining_s: float = 1e9, **retry: Any
 ) -> float | None:
     """The delay, with jitter that always draws the same."""
-    return delay_s(error, attempt=attempt, retry=Retry(**retry), random=lambda: drawn, remaining_s=remaining_s)
+    return find_delay_s(error, attempt=attempt, retry=Retry(**retry), random=lambda: drawn, remaining_s=remaining_s)
 
 
 def should(error: ModelError, wish: bool) -> ModelError:

@@ -16,7 +16,7 @@ from convokit.cli import options
 from convokit.cli.connect import Place, opened
 from convokit.cli.output import lasted, note, one_line, out, print_json, table, waiting
 from convokit.domain.turn import Recovered
-from convokit.runtime.sync import SyncStore
+from convokit.runtime.sync_store import SyncStore
 from convokit.store import indexes, migrations, turns
 from convokit.store.engine import describe_url, open_engine
 from convokit.store.schema import REVISION

@@ -1,0 +1,173 @@
+"""Read pages of messages, turns, branches and conversations."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.completion.anchor import (
+    MessageLike,
+    find_anchor_message,
+    find_seq_before_passages,
+    resolve_seq_flow,
+)
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.recovery import close_turn_flow, find_open_turn, is_worker_gone, resolve_counter
+from convokit.completion.state import (
+    ChatRef,
+    KitState,
+    check_schema_flow,
+    find_conversation_flow,
+    identify_flow,
+    not_found,
+)
+from convokit.domain.conversation import Branch, Conversation, ConversationRow, Page
+from convokit.domain.ids import MAX_SEQ, parse_id, parse_message_seq
+from convokit.domain.message import Message, MessageRow
+from convokit.domain.paging import validate_limit
+from convokit.domain.text import validate_text
+from convokit.domain.turn import Turn
+from convokit.errors import InvalidInput, NotFound
+from convokit.store import branches, conversations, messages
+from convokit.store.turn_pages import read_turns_page
+
+
+def list_messages_flow(
+    kit: KitState, chat: ChatRef, *, limit: int, before: str | int | None, passages: bool
+) -> Flow[list[Message]]:
+    """Return the newest `limit` messages of the chat's path, oldest first; `before` goes further back."""
+
+    def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
+        last = branches.read_head(connection, row, chat.branch)
+        if before_seq is not None:
+            message = messages.find(connection, row.id, before_seq)
+            last = None if message is None else message.parent_seq
+        return messages.read_page(connection, row.id, last, limit, passages=passages)
+
+    validate_limit(limit)
+    before_seq = None if before is None else parse_message_seq((yield from identify_flow(kit, chat)), before)
+    return (yield from _read_messages_flow(kit, chat, read))
+
+
+def list_log_flow(kit: KitState, chat: ChatRef, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
+    """Return the newest messages of all branches, in the order of writing."""
+
+    def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
+        return messages.list_newest(connection, row.id, end, limit)
+
+    validate_limit(limit)
+    end = MAX_SEQ if before is None else parse_message_seq((yield from identify_flow(kit, chat)), before)
+    return (yield from _read_messages_flow(kit, chat, read))
+
+
+def list_leaves_flow(kit: KitState, chat: ChatRef, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
+    """Return the newest messages that no message follows, newest first."""
+
+    def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
+        return branches.list_leaves(connection, row, end, limit)
+
+    validate_limit(limit)
+    end = MAX_SEQ if before is None else parse_message_seq((yield from identify_flow(kit, chat)), before)
+    return (yield from _read_messages_flow(kit, chat, read))
+
+
+def list_siblings_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow[list[Message]]:
+    """Return the messages that follow the same message as this one, in the order of writing, this one among them."""
+    seq = yield from resolve_seq_flow(kit, chat, message)
+
+    def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
+        anchor = find_anchor_message(connection, row.id, seq)
+        parent = find_seq_before_passages(connection, row.id, anchor)
+        children = branches.list_children(connection, row.id, parent)
+        questions = (_skip_passages(connection, row.id, child) for child in children)
+        return [question for question in questions if question is not None]
+
+    return (yield from _read_messages_flow(kit, chat, read))
+
+
+def _skip_passages(connection: Connection, conversation_id: UUID, row: MessageRow) -> MessageRow | None:
+    """Return the question that a passage belongs to; any other message as it is."""
+    while row.is_passage:
+        after = branches.list_children(connection, conversation_id, row.seq)
+        if not after:
+            return None
+        row = after[0]
+    return row
+
+
+def _read_messages_flow(
+    kit: KitState, chat: ChatRef, read: Callable[[Connection, ConversationRow], Sequence[MessageRow]]
+) -> Flow[list[Message]]:
+    """Read messages of the chat's conversation in one transaction. Raises: NotFound."""
+
+    def read_conversation(connection: Connection) -> list[Message] | None:
+        row = conversations.find(connection, kit.tenant, conversation_id)
+        return None if row is None else [Message.of(row.id, each) for each in read(connection, row)]
+
+    conversation_id = yield from identify_flow(kit, chat)
+    found = yield from read_flow(read_conversation)
+    if found is None:
+        raise not_found(chat)
+    return found
+
+
+def list_turns_flow(kit: KitState, chat: ChatRef, *, limit: int, before: UUID | str | None) -> Flow[list[Turn]]:
+    """Return the newest `limit` turns of the chat's path, oldest first. A turn whose worker is gone is closed first."""
+    validate_limit(limit)
+    last = None if before is None else parse_id(before, "before")
+    conversation = yield from find_conversation_flow(kit, chat)
+    found = yield from read_flow(find_open_turn, conversation.id, chat.branch, None)
+    if found is not None and is_worker_gone(kit, found[1]):
+        counter = resolve_counter(kit, conversation)
+        yield from close_turn_flow(kit, conversation, *found, counter, "abandoned")
+        conversation = yield from find_conversation_flow(kit, chat)
+    rows = yield from read_flow(read_turns_page, conversation, chat.branch, limit, last)
+    if rows is None:
+        raise NotFound("turn", last)
+    return [Turn.of(conversation.id, row) for row in rows]
+
+
+def list_branches_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[Branch]]:
+    """Return the conversation's newest branches, by number."""
+    validate_limit(limit)
+    if before is not None and (isinstance(before, bool) or not isinstance(before, int) or not 0 < before <= MAX_SEQ):
+        raise InvalidInput("before", f"must be the number of a branch, 1 or more, not {before!r}")
+    conversation = yield from find_conversation_flow(kit, chat)
+    end = MAX_SEQ if before is None else before
+    rows = yield from read_flow(branches.list_branches, conversation, end, limit)
+    return [Branch.of(conversation.id, row) for row in rows]
+
+
+def list_conversations_flow(
+    kit: KitState, *, subject: str | None, limit: int, before: str | None
+) -> Flow[Page[Conversation]]:
+    """Return a page of the tenant's conversations, the last used first."""
+    validate_limit(limit)
+    cursor = None if before is None else _decode_cursor(before)
+    if subject is not None:
+        validate_text("subject", subject, limit=kit.limits.key_chars * 4, setting="Limits.key_chars")
+    yield from check_schema_flow(kit)
+    rows = yield from read_flow(conversations.list_recent, kit.tenant, subject=subject, limit=limit + 1, before=cursor)
+    items = [Conversation.of(row) for row in rows[:limit]]
+    has_more = len(rows) > limit
+    following = _encode_cursor(rows[limit - 1].updated_at, rows[limit - 1].id) if has_more else None
+    return Page[Conversation].model_construct(items=items, next=following)
+
+
+def _encode_cursor(updated_at: int, conversation_id: UUID) -> str:
+    return base64.urlsafe_b64encode(f"{updated_at}:{conversation_id}".encode()).decode()
+
+
+def _decode_cursor(text: str) -> tuple[int, UUID]:
+    try:
+        updated_at, _, conversation_id = base64.urlsafe_b64decode(text.encode()).decode().partition(":")
+        cursor = int(updated_at), UUID(conversation_id)
+        if not 0 <= cursor[0] < 2**63:
+            raise ValueError(updated_at)
+        return cursor
+    except (ValueError, binascii.Error, AttributeError):
+        raise InvalidInput("before", "is not a cursor of this listing: pass the page's `next`") from None

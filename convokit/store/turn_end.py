@@ -1,0 +1,258 @@
+"""Update and finish turns: replies, tool results and the calls that made them.
+
+Each write starts by comparing the epoch of the turn. A worker that lost its turn finds no row, writes nothing and gets None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.domain import hashchain
+from convokit.domain.content import Blob
+from convokit.domain.conversation import ConversationRow, SummaryRow
+from convokit.domain.message import MessageRow, shift_rows
+from convokit.domain.replay import Manifest
+from convokit.domain.turn import CallRow, ToolCallRow
+from convokit.store import (
+    blobs,
+    chunks,
+    conversations,
+    messages,
+    removal_records,
+    summaries,
+    tool_calls,
+    turns,
+    write_batch,
+)
+from convokit.store.turn_start import Written, is_call_stored, lock_and_read
+
+
+@dataclass(slots=True, repr=False, kw_only=True)
+class _TurnWrite:
+    """The fields that every write of a running turn has. `conversation` is the row that `rows` were placed behind."""
+
+    conversation: ConversationRow
+    branch: int
+    turn_id: UUID
+    at: int
+    rows: list[MessageRow]
+    call: CallRow | None
+    """The call that ended; its outcome enters the hash chain."""
+    moves_head: bool = True
+    """False where later messages follow the question already: the reply is then a branch of its own."""
+    blobs: Sequence[Blob] = ()
+
+    def _append(
+        self,
+        connection: Connection,
+        *,
+        ended: Mapping[str, Any] | None = None,
+        ended_call: CallRow | None = None,
+        next_call: CallRow | None = None,
+        next_manifest: Manifest | None = None,
+    ) -> Written | None:
+        """Append rows and chain entries. Return None, and write nothing, when the turn to be `ended` is no longer ours."""
+        row, rows = self.conversation, self.rows
+        call = [self.call.hash_input()] if self.call is not None else []
+        while True:
+            entries = hashchain.extend_chain(
+                row.last_entry, row.chain_hash, [*(each.hash_input() for each in rows), *call]
+            )
+            head = _new_head(rows) if rows and self.moves_head and rows[0].status != "late" else None
+            last = rows[-1].seq if rows else row.last_seq
+            moved = write_batch.advance_row(row, self.branch, head, last, entries, self.at)
+            batch = write_batch.WriteBatch(row, moved, self.branch, head, entries, rows)
+            batch.ended, batch.ended_call, batch.begun_call = ended, ended_call, next_call
+            outcome = write_batch.write(connection, batch)
+            if outcome == "all":
+                break
+            if ended is not None and outcome == "nothing":
+                return None
+            # Another branch wrote meanwhile. A paid reply must not starve: lock, and append behind the other messages.
+            ended = None
+            row = lock_and_read(connection, row)
+            by = row.last_seq - self.conversation.last_seq
+            rows = shift_rows(self.rows, by)
+            if next_call is not None and next_manifest is not None:
+                shifted = next_manifest.shifted(self.conversation.last_seq, by)
+                next_call = replace(next_call, manifest=shifted.to_json())
+        referenced = "".join(each.extra or "" for each in rows)  # of a reply that broke off, perhaps no row is kept
+        blobs.insert_blobs(connection, row.id, [each for each in self.blobs if each.url in referenced])
+        return Written(moved, rows)
+
+    def _find_rows(self, connection: Connection) -> list[MessageRow]:
+        """Return the messages that an earlier try of this write committed."""
+        row = self.conversation
+        return messages.list_turn_messages(connection, row.id, self.turn_id, after=row.last_seq, limit=len(self.rows))
+
+    def _reread(self, connection: Connection, rows: list[MessageRow]) -> Written | None:
+        fresh = conversations.find(connection, self.conversation.tenant, self.conversation.id)
+        return None if fresh is None else Written(fresh, rows)
+
+
+@dataclass(slots=True, repr=False, kw_only=True)
+class TurnEnd(_TurnWrite):
+    """The end of a turn: its state, its reply and the call that made the reply."""
+
+    epoch: int
+    state: str
+    error: str | None = None
+    first_token_at: int | None = None
+    takeover: bool = False
+    has_chunks: bool = True
+    """Whether chunks of the reply may be stored."""
+    tools_from_seq: int | None = None
+    """The seq from which the turn's tool calls start, when some may have been interrupted while they ran."""
+
+    def write(self, connection: Connection) -> Written | None:
+        """Finish the turn. Return None, and write nothing, when it is no longer open under this epoch."""
+        row = self.conversation
+        reply_seq = self.rows[0].seq if self.rows else None
+        ended = turns.build_end_values(
+            row.id,
+            self.turn_id,
+            self.epoch,
+            state=self.state,
+            reply_seq=reply_seq,
+            error=self.error,
+            first_token_at=self.first_token_at,
+            at=self.at,
+            takeover=self.takeover,
+        )
+        written = self._append(connection, ended=ended, ended_call=self.call)
+        if written is None:
+            return None
+        if self.tools_from_seq is not None:
+            tool_calls.close_interrupted(connection, row.id, self.turn_id, self.tools_from_seq, self.at)
+        if self.has_chunks:
+            chunks.delete_chunks(connection, row.id, self.turn_id)
+        if written.rows and written.rows[0].seq != reply_seq:
+            turns.correct_reply_seq(connection, row.id, self.turn_id, written.rows[0].seq)
+        return written
+
+    def find_written(self, connection: Connection) -> Written | None:
+        """Return what an earlier `write` committed. A turn that another worker closed has another epoch."""
+        found = turns.find(connection, self.conversation.id, self.turn_id)
+        if found is None or found.state == "open" or found.epoch != self.epoch + self.takeover:
+            return None
+        return self._reread(connection, self._find_rows(connection))
+
+
+@dataclass(slots=True, repr=False, kw_only=True)
+class TurnUpdate(_TurnWrite):
+    """A step of a turn that stays open: how a call ended, the messages it made, and the call that follows."""
+
+    epoch: int
+    lease_us: int
+    next_call: CallRow | None = None
+    next_manifest: Manifest | None = None
+    """The manifest of `next_call`, which names the messages of `rows`."""
+    prompts: Sequence[tuple[bytes, str]] = ()
+    started_tools: Sequence[ToolCallRow] = ()
+    """Tool calls that are about to run; `rows` holds the message that asks for them."""
+    finished_tools: Sequence[ToolCallRow] = ()
+    """Tool calls that ran; `rows` holds their results in the same order."""
+    summary: SummaryRow | None = None
+    """The messages that the one message of `rows` summarizes."""
+
+    def write(self, connection: Connection) -> Written | None:
+        """Write the step. Return None, and write nothing, when the turn is no longer ours."""
+        row = self.conversation
+        ours = turns.renew_lease(
+            connection, row.id, self.turn_id, self.epoch, lease_us=self.lease_us, first_token_at=None
+        )
+        if not ours:
+            return None
+        written = self._append(
+            connection, ended_call=self.call, next_call=self.next_call, next_manifest=self.next_manifest
+        )
+        assert written is not None
+        if self.call is not None:
+            chunks.delete_chunks(connection, row.id, self.turn_id)
+        for digest, body in self.prompts:
+            blobs.insert_prompt(connection, row.tenant, digest, body)
+        if self.summary is not None:
+            self.summary.message_seq = written.rows[0].seq
+            summaries.insert_summary(connection, row.id, self.summary)
+        for tool_call in self._numbered_tools(written.rows):
+            tool_calls.insert_tool_call(connection, row.id, self.turn_id, tool_call)
+        for tool_call, result in zip(self.finished_tools, written.rows, strict=False):
+            tool_call.result_seq = result.seq
+            tool_calls.finish_tool_call(connection, row.id, tool_call)
+        return written
+
+    def find_written(self, connection: Connection) -> Written | None:
+        """Return what an earlier `write` committed, None if it committed nothing."""
+        rows, call = self._find_rows(connection), self.next_call
+        is_written = bool(rows) if call is None else is_call_stored(connection, self.conversation, call)
+        if not is_written:
+            return None
+        self._numbered_tools(rows)
+        return self._reread(connection, rows)
+
+    def _numbered_tools(self, rows: Sequence[MessageRow]) -> Sequence[ToolCallRow]:
+        """Return the tool calls that are about to run, with the seq of the asking message and their position in it."""
+        for position, tool_call in enumerate(self.started_tools):
+            tool_call.message_seq, tool_call.position = rows[0].seq, position
+        return self.started_tools
+
+
+@dataclass(slots=True, repr=False, kw_only=True)
+class LateReply(_TurnWrite):
+    """A paid reply whose turn was closed by another worker. It is stored off the path; no turn, claim or head changes."""
+
+    def write(self, connection: Connection) -> Written | None:
+        """Store the reply. Return None, and write nothing, when its question was erased meanwhile."""
+        conversations.lock(connection, self.conversation.id)
+        fresh = conversations.find(connection, self.conversation.tenant, self.conversation.id)
+        if fresh is None:
+            return None
+        if removal_records.has_removals_since(connection, fresh.id, self.conversation.last_entry):
+            turn = turns.find(connection, fresh.id, self.turn_id)
+            question = None if turn is None else messages.find(connection, fresh.id, turn.question_seq)
+            if question is None or question.status == "redacted":
+                return None
+            if self.call is not None:
+                self.call.body_salt = None  # the request may have held removed text: its digest must prove nothing
+        self.rows = shift_rows(self.rows, fresh.last_seq - self.conversation.last_seq)
+        self.conversation = fresh
+        return self._append(connection, next_call=self.call)
+
+    def find_written(self, connection: Connection) -> Written | None:
+        """Return what an earlier `write` committed, None if it committed nothing."""
+        if self.call is None or not is_call_stored(connection, self.conversation, self.call):
+            return None
+        return self._reread(connection, self._find_rows(connection))
+
+
+def save_chunk(
+    connection: Connection,
+    conversation_id: UUID,
+    call: CallRow,
+    epoch: int,
+    number: int,
+    text: str,
+    *,
+    lease_us: int,
+    first_token_at: int,
+) -> bool:
+    """Store a chunk of the reply and renew the lease. Return False when the turn is no longer ours: stop reading then."""
+    turn_id = call.turn_id
+    if not turns.renew_lease(
+        connection, conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at
+    ):
+        return False
+    if text:
+        chunks.append_chunk(connection, conversation_id, turn_id, call.number, number, text)
+    return True
+
+
+def _new_head(rows: Sequence[MessageRow]) -> int:
+    """Return the new branch head: the first of several choices, the last of messages that follow each other."""
+    are_choices = rows[-1].parent_seq == rows[0].parent_seq
+    return rows[0].seq if are_choices else rows[-1].seq

@@ -1,0 +1,53 @@
+"""Read the turns of a path, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import TypeGuard
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.domain.conversation import ConversationRow
+from convokit.domain.message import USER, MessageRow
+from convokit.domain.turn import TurnRow
+from convokit.store import branches, messages, turns
+
+
+def read_turns_page(
+    connection: Connection, conversation: ConversationRow, branch: int, limit: int, before: UUID | None
+) -> list[TurnRow] | None:
+    """Return the newest turns of the branch's path, oldest first; None if the turn `before` does not exist."""
+    head = branches.read_head(connection, conversation, branch)
+    if before is not None:
+        turn = turns.find(connection, conversation.id, before)
+        question = None if turn is None else messages.find(connection, conversation.id, turn.question_seq)
+        if question is None:
+            return None
+        head = question.parent_seq
+
+    def rows_needed(rows: list[MessageRow]) -> int:
+        return 0 if len(set(_list_turn_ids(rows[::-1], {}))) >= limit else len(rows)
+
+    path = messages.read_backwards(connection, conversation.id, head, rows_needed)
+    waiting = [row.seq for row, after in pairwise([*path.rows, None]) if _is_waiting(row, after)]
+    again = turns.find_regenerations(connection, conversation.id, branch, waiting) if waiting else {}
+    ids = list(dict.fromkeys(_list_turn_ids(path.rows, again)))[-limit:]
+    rows = {row.id: row for row in turns.read_many(connection, conversation.id, ids)}
+    return [rows[each] for each in ids if each in rows]
+
+
+def _is_waiting(row: MessageRow | None, after: MessageRow | None) -> TypeGuard[MessageRow]:
+    """Return whether a message is a question that no reply follows on its path."""
+    return row is not None and row.is_question and (after is None or after.role == USER)
+
+
+def _list_turn_ids(rows: Sequence[MessageRow], again: Mapping[int, TurnRow]) -> Iterator[UUID]:
+    """Yield the turns of a path: for a question, the turn whose reply follows it, else the newest turn that answers it."""
+    for row, after in pairwise([*rows, None]):
+        assert row is not None
+        is_answered = row.is_question and not _is_waiting(row, after)
+        turn_id = again[row.seq].id if row.seq in again else row.turn_id
+        if turn_id is not None and not row.is_passage and not is_answered:
+            yield turn_id

@@ -1,0 +1,182 @@
+"""Start and reopen turns.
+
+A turn starts in one transaction: the question, the turn and its first call are committed before a byte is sent to the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from convokit.domain import hashchain
+from convokit.domain.content import Blob
+from convokit.domain.conversation import ConversationRow
+from convokit.domain.message import MessageRow, shift_rows
+from convokit.domain.replay import Manifest
+from convokit.domain.turn import CallRow, IdempotencyKey, TurnRow
+from convokit.store import api_calls, blobs, branches, conversations, messages, removal_records, turns, write_batch
+
+
+class Conflict(Exception):  # never reaches a user: the flow reads again and tries once more
+    """Another process changed the conversation since it was read. Nothing was written."""
+
+
+@dataclass(slots=True, repr=False)
+class Written:
+    """The conversation after a write, and the new messages under the seqs they got."""
+
+    conversation: ConversationRow
+    rows: list[MessageRow]
+
+
+@dataclass(slots=True, repr=False)
+class TurnStart:
+    """A turn with its question and its first call. `conversation` is the row that the request was built from."""
+
+    conversation: ConversationRow
+    branch: int
+    head: int | None
+    """The branch head when it was read."""
+    question: MessageRow
+    rows: list[MessageRow]
+    """The new messages in order: passages, then the question. Empty where the question is stored already."""
+    call: CallRow
+    manifest: Manifest
+    owner: str
+    lease_us: int
+    at: int
+    created: bool = False
+    """Whether the conversation itself is new."""
+    redescribed: bool = False
+    """Whether settings, subject, title or metadata of the conversation changed."""
+    movable: bool = True
+    """Whether the turn may start behind messages that other branches wrote since the conversation was read."""
+    key: IdempotencyKey | None = None
+    prompts: Sequence[tuple[bytes, str]] = ()
+    blobs: Sequence[Blob] = ()
+
+    def write(self, connection: Connection) -> Written:
+        """Write the turn. Raises: Conflict.
+
+        A conflict means that the branch moved, that another turn is open on it, or that another process created the
+        conversation.
+        """
+        try:
+            written = self._write_behind(connection, self.conversation) or self._write_moved(connection)
+        except IntegrityError:  # a unique index: an open turn on the branch, the idempotency key, the conversation's id
+            raise Conflict from None
+        moved = written.conversation
+        if self.redescribed:
+            conversations.update_description(connection, moved)
+        _insert_prompts(connection, moved.tenant, self.prompts)
+        blobs.insert_blobs(connection, moved.id, self.blobs)
+        return written
+
+    def _write_behind(self, connection: Connection, row: ConversationRow) -> Written | None:
+        """Write behind the last message of `row`; None if the conversation is not at `row` any more."""
+        by = row.last_seq - self.conversation.last_seq
+        rows, call = shift_rows(self.rows, by), self.call
+        if by:
+            call = replace(call, manifest=self.manifest.shifted(self.conversation.last_seq, by).to_json())
+        question = rows[-1] if rows else self.question
+        entries = hashchain.extend_chain(row.last_entry, row.chain_hash, [each.hash_input() for each in rows])
+        last = question.seq if rows else row.last_seq
+        moved = write_batch.advance_row(row, self.branch, question.seq, last, entries, self.at)
+        opened = turns.build_open_values(
+            call.turn_id,
+            branch=self.branch,
+            question_seq=question.seq,
+            owner=self.owner,
+            lease_us=self.lease_us,
+            at=self.at,
+            key=self.key,
+            after=None if rows else row,
+        )
+        batch = write_batch.WriteBatch(row, moved, self.branch, question.seq, entries, rows, was=self.head)
+        batch.created, batch.opened, batch.begun_call = self.created, opened, call
+        return Written(moved, rows) if write_batch.write(connection, batch) == "all" else None
+
+    def _write_moved(self, connection: Connection) -> Written:
+        """Write behind messages of other branches, if the path that the request was built from is still the same."""
+        was = self.conversation
+        if not self.movable:
+            raise Conflict
+        row = lock_and_read(connection, was)
+        path = row.settings, row.pins, branches.read_head(connection, row, self.branch)
+        changed = path != (was.settings, was.pins, self.head)
+        if changed or turns.find_open(connection, row.id, self.branch) is not None:
+            raise Conflict
+        if removal_records.has_removals_since(connection, row.id, was.last_entry):
+            raise Conflict
+        written = self._write_behind(connection, row)
+        assert written is not None, "the row is locked"
+        return written
+
+    def find_written(self, connection: Connection) -> Written | None:
+        """Return what an earlier `write` committed, None if it committed nothing."""
+        row = self.conversation
+        if turns.find(connection, row.id, self.call.turn_id) is None:
+            return None
+        fresh = conversations.find(connection, row.tenant, row.id)
+        if fresh is None:
+            return None
+        limit = len(self.rows)
+        return Written(
+            fresh, messages.list_turn_messages(connection, row.id, self.call.turn_id, after=row.last_seq, limit=limit)
+        )
+
+
+@dataclass(slots=True, repr=False)
+class TurnReopen:
+    """Another call of a turn that ended without a whole reply."""
+
+    conversation: ConversationRow
+    turn: TurnRow
+    call: CallRow
+    owner: str
+    lease_us: int
+    prompts: Sequence[tuple[bytes, str]] = ()
+
+    def write(self, connection: Connection) -> bool:
+        """Open the turn again. Raises: Conflict if another process did, or if another turn is open on the branch."""
+        row, turn = self.conversation, self.turn
+        conversations.lock(connection, row.id)
+        if removal_records.has_removals_since(connection, row.id, row.last_entry):
+            raise Conflict  # the request holds text that is removed now
+        try:
+            opened = turns.reopen(connection, row.id, turn.id, turn.epoch, owner=self.owner, lease_us=self.lease_us)
+        except IntegrityError:  # the index on open turns
+            raise Conflict from None
+        if not opened:
+            raise Conflict
+        api_calls.insert_call(connection, row.id, self.call)
+        _insert_prompts(connection, row.tenant, self.prompts)
+        return True
+
+    def find_written(self, connection: Connection) -> bool | None:
+        """Return True if an earlier `write` was committed, else None."""
+        return True if is_call_stored(connection, self.conversation, self.call) else None
+
+
+def lock_and_read(connection: Connection, row: ConversationRow) -> ConversationRow:
+    """Lock the conversation and return its row as it is now. Raises: Conflict if it is gone."""
+    conversations.lock(connection, row.id)
+    fresh = conversations.find(connection, row.tenant, row.id)
+    if fresh is None:
+        raise Conflict
+    return fresh
+
+
+def is_call_stored(connection: Connection, row: ConversationRow, call: CallRow) -> bool:
+    """Return whether this very call is stored."""
+    stored = api_calls.find_call(connection, row.id, call.turn_id, call.number)
+    # The digest identifies the call, and is as random as its salt. The salt itself may be gone after a redaction.
+    return stored is not None and stored.body_digest == call.body_digest
+
+
+def _insert_prompts(connection: Connection, tenant: str, prompts: Sequence[tuple[bytes, str]]) -> None:
+    for digest, body in prompts:
+        blobs.insert_prompt(connection, tenant, digest, body)
