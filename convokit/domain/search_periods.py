@@ -1,4 +1,4 @@
-"""Group times into periods, so that a search can read the newest messages first.
+"""Group times into periods for the search index.
 
 PostgreSQL's index returns every message that contains the words, in no order. A search therefore also asks for the newest
 periods of some length. A word that stands in half of a million messages then returns some hundred rows. Every message is

@@ -1,4 +1,4 @@
-"""Search a tenant's messages, and index messages that were written without the index.
+"""Search messages, and index messages that are not indexed.
 
 Candidates come from the index in blocks of 256, newest first. Each candidate's text is checked and ranked. A page shows the
 best hits of the newest block first, then those of the next block. A word that is in every message therefore costs as much as a

@@ -1,7 +1,7 @@
-"""Parse the text of a search query, and rank and excerpt texts that match it.
+"""Parse search queries, and rank and excerpt matching texts.
 
-A text matches if it contains every word of the query, in any order. Words in double quotes must follow each other. There is
-no other syntax: operators of search engines are plain words, or signs between words.
+A text matches if it contains every word of the query, in any order. Words in double quotes must follow each other. There is no
+other syntax: operators of search engines are plain words, or signs between words.
 """
 
 from __future__ import annotations

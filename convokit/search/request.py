@@ -1,4 +1,4 @@
-"""Validate the parameters of a search, and encode the cursors of its pages."""
+"""Validate search parameters and encode page cursors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read and write API calls, and the usage that servers reported of them."""
+"""Read and write API calls and their reported usage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Store binaries, developer prompts and tool sets once, under the digest of their content.
+"""Store binaries, prompts and tool sets once under their digest.
 
 Binaries belong to a conversation. Prompts and tool sets belong to a tenant, because its conversations share them.
 """

@@ -1,4 +1,4 @@
-"""Store the chunks of a reply that is being received, until its final message is written."""
+"""Store the chunks of a reply until its final message is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define the indexes of the tables, and compare the tables with a database.
+"""Define the indexes, and compare the tables with a database.
 
 Only migrations, `db check` and the documentation load this module. An index with options of a database makes SQLAlchemy load
 that database's dialect, so users of SQLite would load PostgreSQL's too.

@@ -1,4 +1,7 @@
-"""Read and insert the removals of a conversation: the redactions and erasures that its chain records."""
+"""Read and insert the removals of a conversation.
+
+A removal is a redaction or an erasure. The chain has an entry for it.
+"""
 
 from __future__ import annotations
 

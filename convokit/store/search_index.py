@@ -1,7 +1,8 @@
-"""Write the search index: one row for each message with text, in the transaction that writes the message.
+"""Write the search index.
 
-`domain.search_words` defines the keys of a message; the database's `SearchDialect` stores them. Two further keys name the
-tenant and the conversation, so that a search does not read the rows of others.
+Each message with text has one row, which is written in the transaction of the message. `domain.search_words` defines the keys
+of a message; the database's `SearchDialect` stores them. Two further keys name the tenant and the conversation, so that a
+search does not read the rows of others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find messages in the search index that are likely to match, newest first.
+"""Find likely matches in the search index, newest first.
 
 Tenant, role, time and conversation are conditions of the same statement. The keys of an index are not exact on PostgreSQL, so
 the caller checks the text of each candidate.

@@ -1,7 +1,8 @@
-"""Find the dialect of a database: the object that holds everything in which databases differ.
+"""Find the dialect object of a database.
 
-A new database needs a module here that defines `DIALECT`, an entry in `_MODULES`, and its columns in the migrations. The rest
-of the package asks the dialect and never compares a database's name.
+The object holds everything in which SQLite and PostgreSQL differ. A new database needs a module here that defines `DIALECT`, an
+entry in `_MODULES`, and its columns in the migrations. The rest of the package asks the dialect and never compares a database's
+name.
 """
 
 from __future__ import annotations

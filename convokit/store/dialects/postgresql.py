@@ -1,4 +1,4 @@
-"""Open PostgreSQL databases, translate their errors and build statements that only PostgreSQL has."""
+"""Open PostgreSQL databases and translate their errors."""
 
 from __future__ import annotations
 

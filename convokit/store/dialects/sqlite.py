@@ -1,4 +1,4 @@
-"""Open SQLite files, translate their errors and build statements that only SQLite has.
+"""Open SQLite files and translate their errors.
 
 Every writing transaction begins with BEGIN IMMEDIATE. A deferred transaction that reads and then writes fails at once with
 SQLITE_BUSY_SNAPSHOT if another writer committed in between; no timeout waits for that. The transaction control of Python's
