@@ -74,7 +74,8 @@ _SELECT_CHILDREN = union_all(
 
 
 def _build_select_leaves() -> Any:
-    # A path ends at the last message or at a message before a parting, unless another message follows there.
+    # A path ends at the last message or at a message before a parting, unless another message follows there. Before the first
+    # message is seq 0, which is not a message.
     child = message.alias("child")
     before_partings = select((message.c.seq - 1).label("seq")).where(_MESSAGE_IN_CONVERSATION, _PARTS)
     ends = union(before_partings, select(bindparam("last", type_=Integer).label("seq"))).cte("ends")

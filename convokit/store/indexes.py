@@ -30,6 +30,7 @@ WITHOUT_ROWID = (
 
 
 def _add_index(table: Table[Any], name: str, *columns: str, unique: bool = False, where: str | None = None) -> None:
+    # SQLAlchemy has one option for each database.
     partial: dict[str, Any] = {} if where is None else {"sqlite_where": text(where), "postgresql_where": text(where)}
     Index(f"{table.name}_{name}", *(table.c[each] for each in columns), unique=unique, **partial)
 

@@ -71,6 +71,7 @@ def _build_config(connection: Connection) -> Any:
     from alembic.config import Config  # noqa: PLC0415  # only a process that migrates loads Alembic
 
     config = Config()
+    # Alembic's ConfigParser interpolates "%".
     config.set_main_option("script_location", str(find_scripts()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
@@ -99,7 +100,7 @@ def check_schema(connection: Connection, database: str) -> UUID:
     revision = read_revision(connection)
     if revision is None:
         raise SchemaOutdated(database, has=None, needs=REVISION, action=_UPGRADE + _describe_other_tables(connection))
-    if revision < REVISION:
+    if revision < REVISION:  # revisions are numbers of four digits, in order
         raise SchemaOutdated(database, has=revision, needs=REVISION, action=_UPGRADE)
     row = connection.execute(select(schema_.c.oldest_code, schema_.c.database_id)).one()
     if row.oldest_code > GENERATION:

@@ -219,6 +219,7 @@ class SearchColumns(_OfConversation):
     seq = Column(Integer, nullable=False)
     role = Column(Text, nullable=False)
     created_at = Column(BigInteger, nullable=False)
+    # The only column whose type differs between the databases.
     words: Named[Any] = Column(ARRAY(SmallInteger).with_variant(Integer, "sqlite"), nullable=True)
     """PostgreSQL: 16-bit hashes of the message's keys. SQLite: a checksum of the keys. Null after the words were removed."""
 

@@ -74,6 +74,7 @@ def _read_candidates(
             matches = matches.where(compare(tuple_(*order), tuple_(*bound)))
     found = matches.order_by(*(each.desc() for each in order)).limit(limit).subquery("likely")
     ordered = [found.c[each.name] for each in order]
+    # Only the indexed part of the text: a message may be many megabytes long.
     text = func.substr(message.c.content, 1, MAX_INDEXED_CHARS), message.c.parts, message.c.refusal
     is_same = (message.c.conversation_id == found.c.conversation_id) & (message.c.seq == found.c.seq)
     statement = select(found, *text).join_from(found, message, is_same).order_by(*(each.desc() for each in ordered))

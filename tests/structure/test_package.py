@@ -19,7 +19,7 @@ from convokit.store.migrations import find_scripts
 kit = convokit.Convokit("sqlite:///" + sys.argv[1], model="loop-1", base_url=sys.argv[2])
 kit.migrate()
 assert kit.chat("k").send("hello").text == "echo: hello"
-assert "site-packages" in str(scripts()), scripts()
+assert "site-packages" in str(find_scripts()), find_scripts()
 """
 
 

@@ -35,6 +35,7 @@ class PostgresqlDialect(Dialect):
     """PostgreSQL with psycopg 3, which serves the sync and the async API."""
 
     search = PostgresqlSearch()
+    # Not clock_timestamp(): a distributed PostgreSQL requires a value that is constant within an UPDATE.
     now_us_sql = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)"
     has_async_driver = True
     has_single_writer = False
@@ -154,9 +155,9 @@ def _get_driver_connection(connection: Any) -> Any:
 
 
 ENGINE_OPTIONS: dict[str, Any] = {
-    "hide_parameters": True,
+    "hide_parameters": True,  # an error must not contain users' text
     "paramstyle": "numeric_dollar",
-    "use_native_hstore": False,
+    "use_native_hstore": False,  # saves a query on the first connection
     "pool_size": 16,
     "max_overflow": 16,
     "pool_events": [

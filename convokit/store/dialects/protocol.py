@@ -125,7 +125,7 @@ class Dialect(Protocol):
 
     search: SearchDialect
     now_us_sql: str
-    """The clock in microseconds since 1970, as SQL. A distributed PostgreSQL needs it constant within a statement."""
+    """The clock in microseconds since 1970, as SQL."""
     has_async_driver: bool
     """True if statements run on the event loop; False if they run in threads."""
     has_single_writer: bool

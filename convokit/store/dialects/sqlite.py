@@ -43,6 +43,7 @@ class SqliteDialect(Dialect):
     """SQLite with Python's own driver. SQL has no asynchronous access: the async API runs it in threads."""
 
     search = SqliteSearch()
+    # SQLite's clock counts milliseconds, and a day as a float holds no more.
     now_us_sql = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
     has_async_driver = False
     has_single_writer = True
@@ -131,6 +132,7 @@ def _create_engine(path: str, *, create: bool, synchronous: str) -> Engine:
 
     def connect() -> sqlite3.Connection:
         _check_file(path, create=create)
+        # The pool gives a connection to several threads, one after the other.
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
         connection.isolation_level = None
         try:
@@ -213,6 +215,7 @@ def _set_pragmas(connection: sqlite3.Connection, path: str, *, create: bool, syn
     try:
         # The journal mode is stored in the file. Only `migrate` sets it, because a file may belong to another program.
         mode = _set_wal(connection) if create else connection.execute("PRAGMA journal_mode").fetchone()[0]
+        # secure_delete: the bytes of deleted rows must not stay in free pages of the file.
         for pragma in (f"synchronous={synchronous}", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
     except sqlite3.DatabaseError as error:
