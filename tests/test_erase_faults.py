@@ -248,7 +248,7 @@ def test_pieces_are_looked_for_as_they_may_be_written(text: str) -> None:
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "PIECE_S", 0.05)
+    monkeypatch.setattr(calls, "CHUNK_S", 0.05)
 
 
 @pytest.mark.usefixtures("running")
@@ -311,7 +311,7 @@ def test_a_request_that_was_built_before_a_redaction_is_built_again(
         server.script(failure(400, "no"))
         with pytest.raises(ConvokitError):
             face.settle(chat.send("and?"))
-    module, name = (turn, "prepare") if how == "send" else (resume, "prepare_again")
+    module, name = (turn, "prepare") if how == "send" else (resume, "prepare_stored")
     original = getattr(module, name)
     done: list[bool] = []
 

@@ -183,7 +183,7 @@ def test_context_shows_what_send_would_send(face: Face, kit: Any, server: Loopba
     assert shown.report.model_copy(update={"last_call": None}) == reply.context
     after = [each["content"] for each in face.settle(chat.context()).messages]
     assert after == ["hello", "echo: hello", ONE, TWO, "what?", "echo: what?"]
-    with pytest.raises(InvalidInput, match="context"):
+    with pytest.raises(InvalidInput, match="passages"):
         face.settle(chat.context(passages=[ONE]))
 
 

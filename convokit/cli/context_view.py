@@ -28,8 +28,8 @@ def print_context(context: Context, title: str) -> None:
     wrapped(console, Text(_legend(report), style="dim"))
     console.print()
     rules = any(part.rule for part in report.parts)
-    columns = ("#", "role", "tokens", "sent", "excerpt", *(("why",) if rules else ()))
-    listing = table(*columns, right=("#", "tokens"), cut=("excerpt", "why"))
+    columns = ("#", "role", "tokens", "sent", "excerpt", *(("explanation",) if rules else ()))
+    listing = table(*columns, right=("#", "tokens"), cut=("excerpt", "explanation"))
     for part in report.parts:
         row: list[str | Text] = [
             "" if part.key is None else str(part.key),

@@ -34,7 +34,7 @@ def start_turn_flow(
     Raises: Conflict if the conversation changed since it was read.
     """
     now = kit.clock.now_us()
-    snapshot = request.snapshot
+    snapshot, first = request.snapshot, request.first
     path_end = snapshot.path.rows[-1] if snapshot.path.rows else None
     row = snapshot.conversation
     redescribed = row is not None and _update_description(row, chat)
@@ -43,7 +43,7 @@ def start_turn_flow(
     place_rows(rows, conversation.last_seq, path_end)
     question = rows[-1] if rows else path_end
     assert question is not None
-    call = new_call_row(request.first, turn_id, now)
+    call = new_call_row(first, turn_id, now)
     start = TurnStart(
         conversation=conversation,
         branch=chat.branch,
@@ -51,15 +51,15 @@ def start_turn_flow(
         question=question,
         rows=rows,
         call=call,
-        manifest=request.first.record.manifest,
+        manifest=first.record.manifest,
         owner=kit.owner(),
-        lease_us=lease_us(longest_silence_s(request.first)),
+        lease_us=lease_us(longest_silence_s(first)),
         at=now,
         created=row is None,
         redescribed=redescribed,
         movable=row is not None and not redescribed and request.summary_request is None,
         key=key,
-        prompts=request.first.record.prompts,
+        prompts=first.record.prompts,
         blobs=() if content is None else content.blobs,
     )
     written = yield from write_step_flow(kit, start, patience_s=START_S, only_transient=True)

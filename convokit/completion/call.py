@@ -30,7 +30,7 @@ from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Retrying, StreamEvent
 from convokit.domain.message import MessageRow
-from convokit.domain.reply import Usage
+from convokit.domain.reply import ParsedReply, Usage
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import CallRow
 from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, TimedOut
@@ -65,6 +65,8 @@ class ActiveCall:
     deadline: float
     stream: bool
     reader: ReplyReader | None = None
+    reply: ParsedReply | None = None
+    """The reply, once it is complete."""
     head: ResponseHead | None = None
     first_token_at: int | None = None
     chunks: int = 0
@@ -88,6 +90,12 @@ class ActiveCall:
         """The reply so far, as it may be stored."""
         return repair_text(self.reader.text) if self.reader is not None else ""
 
+    def parse_reply(self) -> ParsedReply:
+        """Return the reply so far."""
+        if self.reply is not None:
+            return self.reply
+        return self.reader.completion() if self.reader is not None else ParsedReply([])
+
     def mask_key(self, text: str) -> str:
         """Return a text of the server without the API key: some servers send it back."""
         return text.replace(self.key, "[key]") if self.key else text
@@ -97,7 +105,7 @@ class ActiveCall:
         if written is None:
             raise LeaseLost
         self.conversation, self.request, self.row = written.conversation, request, next_call
-        self.reader, self.head, self.recorded = None, None, False
+        self.reader, self.reply, self.head, self.recorded = None, None, None, False
         self.stored_chars = self.chunks = 0
         self.attempts += 1
 
@@ -173,7 +181,7 @@ def _exchange_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
             yield from _emit_and_store_flow(kit, call, events, now)
             call.content_at = max(call.content_at, kit.clock.monotonic())  # a slow reader is not a silent server
     yield CloseResponse()
-    reply = reader.completion()
+    reply = call.reply = reader.completion()
     call.spent.append(reply.usage)
     for choice in reply.choices[:1]:
         error = errors.error_from_choice(choice, reply)

@@ -11,14 +11,15 @@ from convokit.context.strategy import Item
 from convokit.context.summary import CountedSummary
 from convokit.context.validity import mark_partial
 from convokit.domain.content import Content
-from convokit.domain.message import PASSAGE, USER, MessageRow
+from convokit.domain.message import INSTRUCTION_ROLES, PASSAGE, USER, MessageRow
 from convokit.store.snapshot import Snapshot
 from convokit.tokens.counter import count_message
 
 
 def history_items(options: ResolvedOptions, snapshot: Snapshot) -> list[Item]:
     """Return the path for a new question: without passages, which belonged to earlier questions."""
-    return [to_item(options, row) for row in snapshot.path.rows if not row.is_passage]
+    rows = [row for row in snapshot.path.rows if not row.is_passage]
+    return [to_item(options, row) for row in rows]
 
 
 def turn_items(options: ResolvedOptions, snapshot: Snapshot) -> list[Item]:
@@ -26,7 +27,8 @@ def turn_items(options: ResolvedOptions, snapshot: Snapshot) -> list[Item]:
     rows = snapshot.path.rows
     question = next((row for row in reversed(rows) if row.role == USER and not row.is_passage), None)
     turn_id = None if question is None else question.turn_id
-    return [to_item(options, row) for row in rows if not row.is_passage or row.turn_id == turn_id]
+    rows = [row for row in rows if not row.is_passage or row.turn_id == turn_id]
+    return [to_item(options, row) for row in rows]
 
 
 def question_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) -> list[Item]:
@@ -64,9 +66,9 @@ def to_item(options: ResolvedOptions, row: MessageRow) -> Item:
     shape, is_counted = row.as_wire(), row.counter == options.counter.name
     if row.status == "partial" and options.builder.partial == "mark":
         shape, is_counted = mark_partial(shape), False
-    sent = as_sent(shape, options.profile)
+    sent = as_sent(shape, options.profile) if row.role in INSTRUCTION_ROLES else shape
     tokens = row.tokens if is_counted and sent is shape else count_message(options.counter, sent)
-    before = row.path_tokens - (row.tokens if not row.is_passage else 0)
+    before = row.path_tokens - (row.tokens if row.status != PASSAGE else 0)  # a redacted passage has 0 tokens
     return Item(row.seq, shape, tokens, before, row.status)
 
 

@@ -88,7 +88,7 @@ def end_error(turn: TurnRow, partial: str = "", more: str = "") -> Interrupted:
 
 def make_reply_rows(call: ActiveCall, outcome: Outcome, now: int) -> list[MessageRow]:
     """Write the outcome into the call's row, and return the reply's rows, placed behind the conversation's last message."""
-    reply = call.reader.completion() if call.reader is not None else ParsedReply([])
+    reply = call.parse_reply()
     record_outcome(call, reply, outcome, now)
     choices = [choice for choice in reply.choices if outcome.is_ok or _has_text(choice)]
     rows = [_make_row(call, choice, outcome.status, now) for choice in choices]
@@ -161,8 +161,7 @@ def _split_audio(choice: ReplyChoice) -> tuple[dict[str, Any], list[Blob]]:
 
 def list_audio_blobs(call: ActiveCall) -> list[Blob]:
     """Return the sounds of the call's reply."""
-    choices = call.reader.completion().choices if call.reader is not None else []
-    return [blob for choice in choices if choice.audio for blob in _split_audio(choice)[1]]
+    return [blob for choice in call.parse_reply().choices if choice.audio for blob in _split_audio(choice)[1]]
 
 
 def record_outcome(call: ActiveCall, reply: ParsedReply, outcome: Outcome, now: int) -> None:
@@ -238,8 +237,7 @@ def make_reply(call: ActiveCall, written: Written) -> Reply:
     """Return the reply of a finished turn. Raises: ParseFailed if a structure was asked for and the text does not hold it."""
     if not written.rows:
         raise ConvokitError("the server's answer has no choice")
-    assert call.reader is not None
-    parsed_reply, request = call.reader.completion(), call.request
+    parsed_reply, request = call.parse_reply(), call.request
     choice = parsed_reply.choices[0]
     saved = [Message.of(written.conversation.id, row) for row in written.rows]
     return Reply.model_construct(

@@ -33,7 +33,6 @@ from convokit.domain import hashchain
 from convokit.domain.conversation import StoredSummary, SummaryRow
 from convokit.domain.message import PASSAGE, SUMMARY, USER, MessageRow
 from convokit.domain.params import RequestParams
-from convokit.domain.reply import ParsedReply
 from convokit.domain.text import repair_text
 from convokit.errors import BadReply, ContextOverflow, ModelError
 from convokit.settings import Summary
@@ -187,16 +186,14 @@ def make_summary_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
     finally:
         call.conversation, call.row, call.attempts = summary_call.conversation, summary_call.row, summary_call.attempts
     now = kit.clock.now_us()
-    reply = summary_call.reader.completion() if summary_call.reader is not None else ParsedReply([])
     outcome = Outcome("open", "complete" if error is None else "partial", error)
-    record_outcome(summary_call, reply, outcome, now)
+    record_outcome(summary_call, summary_call.parse_reply(), outcome, now)
     yield from _record_summary_flow(kit, call, work, text, error, now)
 
 
 def _read_summary(call: ActiveCall) -> str:
     """Return the text of the summary. Raises: BadReply if there is none."""
-    assert call.reader is not None
-    choices = call.reader.completion().choices
+    choices = call.parse_reply().choices
     text = repair_text(choices[0].content or "").strip() if choices and not choices[0].refusal else ""
     if not text:
         refused = choices and choices[0].refusal

@@ -33,8 +33,7 @@ BoundCall = tuple[Callable[..., Any], dict[str, Any]]
 
 def list_tool_calls_to_run(call: ActiveCall) -> list[ToolCall]:
     """Return the tool calls of the reply, or none if one of them is for the caller to run."""
-    assert call.reader is not None
-    options, choices = call.request.options, call.reader.completion().choices
+    options, choices = call.request.options, call.parse_reply().choices
     tool_calls: list[ToolCall] = choices[0].tool_calls if choices else []
     if options.max_tool_rounds == 0 or not options.tools:
         return []

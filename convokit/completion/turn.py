@@ -36,6 +36,7 @@ from convokit.store.turn_start import Conflict, Written
 
 _MAX_REBUILDS = 3
 _YIELD_S = 0.05
+_DEFAULT_TIMEOUTS = Timeouts()
 
 
 def ask_flow(
@@ -106,7 +107,7 @@ def check_on_busy(on_busy: str) -> None:
 def find_timeouts(kit: KitState, chat: ChatRef, call_options: Options) -> Timeouts:
     """Return the timeouts that apply before the conversation is read: a conversation stores none."""
     timeouts = find_option(kit, chat, call_options, "timeouts")
-    return Timeouts() if timeouts is UNSET else timeouts
+    return _DEFAULT_TIMEOUTS if timeouts is UNSET else timeouts
 
 
 @contextmanager
@@ -121,7 +122,8 @@ def running_turn(kit: KitState, turn_id: UUID) -> Iterator[UUID]:
 
 def check_api_key(kit: KitState, request: PreparedRequest) -> None:
     """Raise SettingsError if the server needs an API key and there is none."""
-    if request.options.profile.needs_key and not kit.api_key():
+    key = kit.api_key()  # asked for in any case: a bad key raises before anything is written
+    if request.options.profile.needs_key and not key:
         raise SettingsError("api_key", f"{kit.base_url} needs a key: pass api_key=... or set OPENAI_API_KEY")
 
 
@@ -141,7 +143,7 @@ def run_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Reply]:
             rounds += 1
             yield from run_round_flow(kit, call, tool_calls, rounds)
     except Stopped:
-        is_whole = call.reader is not None and call.reader.completion().done and not list_tool_calls_to_run(call)
+        is_whole = call.reader is not None and call.parse_reply().done and not list_tool_calls_to_run(call)
         outcome = Outcome("completed", "complete") if is_whole else Outcome("interrupted", "partial")
         yield from _finish_or_keep_flow(kit, call, outcome, patience_s=LEAVING_S)
         raise

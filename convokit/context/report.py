@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from convokit.context.strategy import Item
 from convokit.context.summary import CountedSummary, remove_heading
 from convokit.context.window import Window
-from convokit.domain.message import extract_text
+from convokit.domain.message import PASSAGE, extract_text
 
 PartKind = Literal["developer_prompt", "tools", "response_format", "message", "summary"]
 _EXCERPT_CHARS = 60
@@ -140,19 +140,20 @@ def list_message_parts(
     first = items[window.start].key
     singles, pinned = {item.key for item in window.singles}, {item.key for item in pins}
     earlier = [item for item in pins if item.key < items[0].key]
+    shown = [*earlier, *insert_passages(passages, items)]
+    excerpts = make_excerpts([item.shape.get("content") for item in shown])
     parts = []
-    for item in (*earlier, *insert_passages(passages, items)):
+    for item, excerpt in zip(shown, excerpts, strict=True):
         rule, included = "", True
         if item.key in left_out:
             rule, included = left_out[item.key], False
-        elif item.is_passage:
+        elif item.status == PASSAGE:
             rule = "passage for this turn"
         elif item.key in singles:
             rule = "pinned" if item.key in pinned else f"selected ({window.rule})"
         elif item.key < first:
             rule = "pinned, but does not fit" if item.key in pinned else f"before the window ({window.rule})"
             included = False
-        excerpt = make_excerpt(extract_text(item.shape.get("content")))
         parts.append(Part("message", item.shape["role"], item.key, item.tokens, included, rule, excerpt))
     summary = window.summary or window.unfit_summary
     if summary is not None:
@@ -172,6 +173,12 @@ def insert_passages(passages: Sequence[Item], items: Sequence[Item]) -> list[Ite
     turns = [index for index, item in enumerate(items) if item.starts_turn] if passages else []
     question = turns[-1] if turns else 0
     return [*items[:question], *passages, *items[question:]]
+
+
+def make_excerpts(contents: Iterable[Any]) -> list[str]:
+    """Return the beginning of the text of each message content."""
+    texts = [extract_text(content) for content in contents]
+    return [make_excerpt(text) for text in texts]
 
 
 def make_excerpt(text: str) -> str:

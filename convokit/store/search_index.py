@@ -114,18 +114,13 @@ def index_missing(connection: Connection, tenant: str, after: MessageRef | None)
     `after` is None in the first call, then the message that the previous call returned. Return the message after which the
     next call continues, or None at the end, and the number of messages that were indexed.
     """
-    if after is None:
-        first: Any = connection.execute(
-            _NEXT_CONVERSATION, {"tenant": tenant, "after": UUID(int=0)}
-        ).scalar_one_or_none()
-        return (None, 0) if first is None else ((first, -1), 0)
-    conversation_id, seq = after
-    found = [
-        MessageRow(*row) for row in connection.execute(_MESSAGES_WITHOUT_ROW, {"id": conversation_id, "after": seq})
-    ]
+    conversation_id, seq = (UUID(int=0), 0) if after is None else after
+    values = {"id": conversation_id, "after": seq}
+    found = [MessageRow(*row) for row in connection.execute(_MESSAGES_WITHOUT_ROW, values)] if after is not None else []
     if not found:
-        values = {"tenant": tenant, "after": conversation_id}
-        following = connection.execute(_NEXT_CONVERSATION, values).scalar_one_or_none()
+        following: Any = connection.execute(
+            _NEXT_CONVERSATION, {"tenant": tenant, "after": conversation_id}
+        ).scalar_one_or_none()
         return None if following is None else (following, -1), 0
     index = dialect_of(connection).search
     if rows := build_rows(index, tenant, conversation_id, found):

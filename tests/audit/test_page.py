@@ -22,13 +22,13 @@ def shown() -> str:
 
 
 def test_the_page_says_what_the_program_says(checkout: Path) -> None:
-    """The table of columns in docs/why/audit.md is the one that the code and the attack test go by."""
-    page = (checkout / "docs" / "why" / "audit.md").read_text("utf-8")
+    """The table of columns in docs/explanation/audit.md is the one that the code and the attack test go by."""
+    page = (checkout / "docs" / "explanation" / "audit.md").read_text("utf-8")
     assert between(page, "coverage") == shown(), "python -m tests.audit.test_page writes it"
 
 
 if __name__ == "__main__":
-    path = Path("docs/why/audit.md")
+    path = Path("docs/explanation/audit.md")
     text = path.read_text("utf-8")
     start, end = "<!-- coverage -->", "<!-- /coverage -->"
     before, _, rest = text.partition(start)

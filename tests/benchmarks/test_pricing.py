@@ -1,4 +1,4 @@
-"""The simulation that docs/why/cache-stable-window.md shows: its direction, and that the page shows what it says."""
+"""The simulation that docs/explanation/cache-stable-window.md shows: its direction, and that the page shows what it says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.benchmarks import page, pricing
 from tests.benchmarks.pricing import HALF, LOOSE, QUARTER, SLIDING, Contender, Rule, alternating, bill, simulate
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/why/cache-stable-window.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/cache-stable-window.md"
 
 
 @pytest.mark.parametrize("contender", [QUARTER, HALF], ids=lambda each: each.name)

@@ -21,7 +21,7 @@ CHILD = """
 import os, signal, sys
 from convokit import Convokit
 from convokit.completion import call
-call.PIECE_S = 0.0
+call.CHUNK_S = 0.0
 def look(what: str) -> str:
     "Look it up."
     if dies == "in a tool":

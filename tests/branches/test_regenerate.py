@@ -163,7 +163,7 @@ def test_what_has_no_question_cannot_be_answered_again(
 @pytest.fixture
 def running(kit: Any, face: Face, database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A regeneration on its way in another kit: half a second of words."""
-    monkeypatch.setattr(calls, "PIECE_S", 0.05)
+    monkeypatch.setattr(calls, "CHUNK_S", 0.05)
     face.settle(kit.chat("k").send("one"))
     server.script(stream([f"word{number} " for number in range(30)], pause_s=0.03))
     made = Running(database, server, ask=Chat.stream_regenerate)

@@ -17,7 +17,7 @@ else; the version table is `convokit_alembic_version`.
   set and compared by the database's own clock.
 - JSON is text that the library serialises itself ([why](../adr/0007-json-as-text.md)).
 - A message's public id is its place, `<conversation id>:<seq>`; no column holds it
-  ([why](../adr/0005-message-ids-are-places.md)).
+  ([why](../adr/0005-message-ids-are-positions.md)).
 - Every table below a conversation leads its key with `conversation_id`, and a deleted conversation takes them along.
 """
 
@@ -134,7 +134,7 @@ WORDS = {
     "convokit_entry.ref": "The row: a message's `seq`, or a call's `turn id:number`.",
     "convokit_entry.commitment": "Salted digest of the row as it became final.",
     "convokit_entry.hash": "Hash over the entry and the hash before it, which no column repeats "
-    "([why](../adr/0006-no-stored-prev-hash.md)).",
+    "([why](../adr/0006-no-stored-previous-hash.md)).",
     "convokit_prompt.tenant": "Whose it is.",
     "convokit_prompt.digest": "The first 16 bytes of the text's SHA-256.",
     "convokit_prompt.body": "The text.",

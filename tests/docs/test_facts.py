@@ -112,7 +112,7 @@ def test_the_page_of_the_environment_names_what_is_read() -> None:
     assert sorted(re.findall(r"^\| `([A-Z_]+)`", page, flags=re.MULTILINE)) == sorted(asked)
 
 
-def test_the_picture_of_the_floors_is_the_one_that_is_enforced() -> None:
+def test_the_picture_of_the_layers_is_the_enforced_one() -> None:
     """Every layer of the import contract stands in docs/architecture.md, in that order."""
     contract = (CHECKOUT / "pyproject.toml").read_text("utf-8").partition("layers = [")[2].partition("]")[0]
     layers = [re.findall(r"convokit\.([\w.]+)", line) for line in contract.splitlines() if "convokit." in line]

@@ -26,7 +26,7 @@ TEXT = "".join(WORDS)
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces are stored more often, so that a test sees many of them in little time."""
-    monkeypatch.setattr(calls, "PIECE_S", 0.05)
+    monkeypatch.setattr(calls, "CHUNK_S", 0.05)
 
 
 @pytest.fixture

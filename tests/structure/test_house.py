@@ -33,6 +33,7 @@ from convokit.store import indexes
 
 MAX_LINES = 350
 MAX_FUNCTION = 80
+API_CLASSES = ("kit.py", "async_kit.py", "chat.py", "async_chat.py")
 # Where a feature's package holds its own statements.
 SQL_OF_FEATURES = {
     *(f"{package}/sql.py" for package in ("audit", "erasure", "transfer", "usage")),
@@ -52,10 +53,10 @@ def test_all_is_sorted_and_complete(package: ModuleType) -> None:
 
 
 def test_no_file_outgrows_its_room(checkout: Path) -> None:
-    """A file holds at most 350 lines, a function at most 80."""
+    """A file has at most 350 lines, but for the API classes with their docstrings; a function has at most 80."""
     for path in _files(checkout):
         text = path.read_text("utf-8")
-        assert text.count("\n") <= MAX_LINES, path
+        assert text.count("\n") <= MAX_LINES or path.name in API_CLASSES, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION, f"{path}: {node.name}"

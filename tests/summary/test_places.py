@@ -142,7 +142,7 @@ def test_an_emptied_summary_is_no_place_either(face: Face, summed: Any, server: 
             assert [found.seq for found in face.settle(chat.siblings(each.to_seq + 1))] == [each.to_seq + 1]
     assert fetched(database, "SELECT number FROM convokit_summary") == []
     for each in (first, second):
-        with pytest.raises(InvalidInput, match="summary and is emptied"):
+        with pytest.raises(InvalidInput, match="summary and is erased"):
             face.settle(chat.fork(each.message_seq))
     face.settle(chat.send("go on"))
     assert "so far" not in json.dumps(server.requests[-1].body["messages"])

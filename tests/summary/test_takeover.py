@@ -23,7 +23,7 @@ import os, signal, sys
 from convokit import Convokit
 from convokit.completion import call
 from tests.summary.talk import BUDGET, SUMMARY
-call.PIECE_S = 0.0
+call.CHUNK_S = 0.0
 database, url, text = sys.argv[1:]
 with Convokit(database, model="m", base_url=url, budget=BUDGET, summary=SUMMARY, developer_prompt="Brief.") as kit:
     heard = 0

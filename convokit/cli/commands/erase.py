@@ -188,7 +188,7 @@ def _print(receipt: Receipt) -> None:
         "conversations": f"{receipt.conversations:,}",
         "when": receipt.at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
         "by": receipt.author,
-        "why": receipt.reason,
+        "explanation": receipt.reason,
         "rows read again": None if receipt.remaining is None else f"{receipt.remaining:,} still hold something",
         "history": receipt.chain,
         "bytes": _BYTES[receipt.bytes],
