@@ -61,9 +61,13 @@ def build_rows(
     index: SearchDialect, tenant: str, conversation_id: UUID, messages: Iterable[MessageRow]
 ) -> list[IndexRow]:
     """Return the index rows of new messages. Passages and messages without words have none."""
-    owner_keys = build_owner_keys(tenant, conversation_id)
-    texts = ((row, extract_row_text(row.content, row.parts, row.refusal)) for row in messages if row.status != PASSAGE)
-    return [index.build_row(row, keys, owner_keys) for row, text in texts if (keys := build_keys(text))]
+    rows = []
+    for row in messages:
+        if row.status == PASSAGE:
+            continue
+        if keys := build_keys(extract_row_text(row.content, row.parts, row.refusal)):
+            rows.append(index.build_row(row, keys, build_owner_keys(tenant, conversation_id)))
+    return rows
 
 
 def add_messages(

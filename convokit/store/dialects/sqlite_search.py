@@ -80,10 +80,9 @@ class SqliteSearch(SearchDialect):
         values = [
             {"conversation_id": conversation_id, **{name: getattr(row, name) for name in INDEX_COLUMNS}} for row in rows
         ]
+        keys = [{"b_id": conversation_id, "b_seq": row.seq, "b_keys": row.keys} for row in rows]
         connection.execute(_INSERT_ROW, values)
-        connection.execute(
-            _INSERT_KEYS, [{"b_id": conversation_id, "b_seq": row.seq, "b_keys": row.keys} for row in rows]
-        )
+        connection.execute(_INSERT_KEYS, keys)
 
     def remove_keys(self, connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> None:
         tenant = connection.execute(_TENANT_OF_CONVERSATION, {"id": conversation_id}).scalar_one_or_none() or ""
