@@ -12,7 +12,7 @@ from convokit.completion import follow, preview, recovery, resume
 from convokit.completion.options import CallOptions, PartLike, to_options
 from convokit.completion.recovery import OnBusy
 from convokit.completion.send import SendRequest, send_flow
-from convokit.completion.state import ChatRef, KitState, read_branch_flow, read_conversation_flow
+from convokit.completion.state import ChatRef, KitState
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch, Checkpoint, Verified
 from convokit.domain.message import Message
@@ -323,13 +323,11 @@ class AsyncChat:
 
         Raises: NotFound.
         """
-        flow = read_branch_flow(self._state, self._ref, audit.replay.replay(audit.replay.place(turn, call)))
-        return await self._runtime.run(flow)
+        return await self._runtime.run(audit.replay.replay_flow(self._state, self._ref, turn, call))
 
     async def diff(self, a: TurnLike, b: TurnLike) -> Diff:
         """Return where the request of `b` first differs from that of `a` (turns or replays), and why."""
-        found = audit.diff.diff(audit.replay.place(a), audit.replay.place(b))
-        return await self._runtime.run(read_conversation_flow(self._state, self._ref, found))
+        return await self._runtime.run(audit.diff.diff_flow(self._state, self._ref, a, b))
 
     async def verify(
         self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None
@@ -342,8 +340,7 @@ class AsyncChat:
 
         Raises: ChainBroken, naming the first row that differs; CheckpointError for a checkpoint that proves nothing here.
         """
-        known = audit.checkpoint.known(against, key)
-        return await self._runtime.run(audit.flows.one(self._state, self._ref, audit.verify.verify, known))
+        return await self._runtime.run(audit.flows.verify_flow(self._state, self._ref, against=against, key=key))
 
     async def redact(
         self,

@@ -14,7 +14,6 @@ from convokit import audit, erasure, history, search, transfer, usage
 from convokit.async_chat import AsyncChat
 from convokit.completion import recovery
 from convokit.completion.options import Options, to_tools
-from convokit.completion.state import read_tenant_flow
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
 from convokit.domain.conversation import Checkpoint, Conversation, Page, VerifiedAll
@@ -226,10 +225,10 @@ class AsyncConvokit:
         meaning its beginning in UTC; `key` keeps to one conversation, `subject` to a person's. What the server said a call cost
         counts first, then `prices` by model name, then the lists of the `prices` extra. Raises: InvalidInput, NotFound.
         """
-        answer = usage.report.question(
-            self._state.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices
+        flow = usage.report.usage_flow(
+            self._state, by=by, since=since, until=until, key=key, subject=subject, prices=prices
         )
-        return await self._runtime.run(read_tenant_flow(self._state, answer))
+        return await self._runtime.run(flow)
 
     async def export(
         self,
@@ -247,9 +246,8 @@ class AsyncConvokit:
         restores it), "openai" is fine-tuning data (the complete turns of each path), "markdown" is for people. `progress` is
         called with the messages done, and all there are if that is known. Raises: NotFound, TransferFailed.
         """
-        writer = transfer.export.Writer(to, format)
-        flow = transfer.flows.export(
-            self._state, writer, key=key, conversations=conversations, subject=subject, progress=progress
+        flow = transfer.flows.export_flow(
+            self._state, to, format=format, key=key, conversations=conversations, subject=subject, progress=progress
         )
         return await self._runtime.run(flow)
 
@@ -270,9 +268,10 @@ class AsyncConvokit:
         `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
-        counter = recovery.resolve_counter(self._state, None)
-        found = transfer.flows.reader(source, format, key=key, limits=self._state.limits, counter=counter)
-        return await self._runtime.run(transfer.flows.import_(self._state, found, on_error=on_error, progress=progress))
+        flow = transfer.flows.import_flow(
+            self._state, source, format=format, key=key, on_error=on_error, progress=progress
+        )
+        return await self._runtime.run(flow)
 
     async def verify(
         self,
@@ -288,9 +287,7 @@ class AsyncConvokit:
         Against a checkpoint, a conversation that it knows and that is not there is one of these; later ones are no fault.
         `progress` is called with how many are done, and how many there are. Raises: CheckpointError.
         """
-        flow = audit.flows.every(
-            self._state, audit.verify.verify, audit.checkpoint.known(against, key), broken, progress
-        )
+        flow = audit.flows.verify_all_flow(self._state, against=against, key=key, broken=broken, progress=progress)
         return await self._runtime.run(flow)
 
     async def checkpoint(self, *, key: str | bytes, to: str | Path | IO[str] | None = None) -> Checkpoint:
@@ -300,7 +297,7 @@ class AsyncConvokit:
         it is written to, a line for each conversation; else it is kept in memory, as the result's `text`. Raises:
         CheckpointError when the file cannot be written, SettingsError.
         """
-        return await self._runtime.run(audit.flows.checkpoint(self._state, audit.checkpoint.Signing(key, to)))
+        return await self._runtime.run(audit.flows.checkpoint_flow(self._state, key=key, to=to))
 
     async def recover(self) -> list[Recovered]:
         """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.

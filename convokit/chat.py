@@ -13,7 +13,7 @@ from convokit.completion import follow, preview, recovery, resume
 from convokit.completion.options import CallOptions, PartLike, to_options
 from convokit.completion.recovery import OnBusy
 from convokit.completion.send import SendRequest, send_flow
-from convokit.completion.state import ChatRef, KitState, read_branch_flow, read_conversation_flow
+from convokit.completion.state import ChatRef, KitState
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch, Checkpoint, Verified
 from convokit.domain.message import Message
@@ -322,13 +322,11 @@ class Chat:
 
         Raises: NotFound.
         """
-        flow = read_branch_flow(self._state, self._ref, audit.replay.replay(audit.replay.place(turn, call)))
-        return self._runtime.run(flow)
+        return self._runtime.run(audit.replay.replay_flow(self._state, self._ref, turn, call))
 
     def diff(self, a: TurnLike, b: TurnLike) -> Diff:
         """Return where the request of `b` first differs from that of `a` (turns or replays), and why."""
-        found = audit.diff.diff(audit.replay.place(a), audit.replay.place(b))
-        return self._runtime.run(read_conversation_flow(self._state, self._ref, found))
+        return self._runtime.run(audit.diff.diff_flow(self._state, self._ref, a, b))
 
     def verify(self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None) -> Verified:
         """Recompute the conversation's hash chain from its rows.
@@ -339,8 +337,7 @@ class Chat:
 
         Raises: ChainBroken, naming the first row that differs; CheckpointError for a checkpoint that proves nothing here.
         """
-        known = audit.checkpoint.known(against, key)
-        return self._runtime.run(audit.flows.one(self._state, self._ref, audit.verify.verify, known))
+        return self._runtime.run(audit.flows.verify_flow(self._state, self._ref, against=against, key=key))
 
     def redact(
         self,

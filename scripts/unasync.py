@@ -1,7 +1,7 @@
 """Generate the synchronous classes from the asynchronous ones: `python scripts/unasync.py [--check]`.
 
-`convokit/async_kit.py` and `convokit/async_chat.py` are written by hand. This script replaces their tokens and writes `kit.py` and
-`chat.py`. With `--check` it writes nothing and fails if a generated file is not current, or if a rule is never used.
+`convokit/async_kit.py` and `convokit/async_chat.py` are written by hand. This script replaces their tokens and writes `kit.py`
+and `chat.py`. With `--check` it writes nothing and fails if a generated file is not current, or if a rule is never used.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def convert(source: str) -> str:
             used.add(text)
             text = NAMES[text]
         elif token.type == tokenize.STRING:
-            for old in TEXTS:
+            for old, new in TEXTS.items():
                 if old in text:
                     used.add(old)
-                    text = text.replace(old, TEXTS[old])
+                    text = text.replace(old, new)
         tokens.append((token, text))
     return _join(source, tokens)
 

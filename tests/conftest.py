@@ -1,4 +1,4 @@
-"""Fixtures: both databases, both faces, and a server to talk to."""
+"""Options that select tests, and fixtures: both databases, both APIs, and a model server on a loopback port."""
 
 from __future__ import annotations
 
@@ -10,32 +10,38 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import selection
 from tests.support.databases import Files, Postgres
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
+from tests.support.statements import share_compiled
+
+for _name, _count in (("dev", 50), ("ci", 300)):
+    settings.register_profile(_name, max_examples=_count, deadline=None)
+settings.register_profile("soak", max_examples=40_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--soak", action="store_true", help="also run the long soaks, and each property on 40,000 examples"
-    )
+    selection.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, where no Ctrl-C could be tested
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if config.getoption("--soak"):
-        settings.register_profile("soak", max_examples=40_000, deadline=None, suppress_health_check=list(HealthCheck))
-        settings.load_profile("soak")
+    if not config.getoption("--matrix"):
+        share_compiled()
+    if not config.getoption("--hypothesis-profile", None):
+        settings.load_profile("soak" if config.getoption("--soak") else "ci" if config.getoption("--matrix") else "dev")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--soak"):
-        return
-    skip = pytest.mark.skip(reason="a soak: runs with --soak")
-    for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(skip)
+    selection.select(config, items)
+
+
+@pytest.fixture(scope="session")
+def effort(pytestconfig: pytest.Config) -> selection.Effort:
+    """How much a test tries that has many points or rounds: "quick", with --soak-sample "sample", with --soak "soak"."""
+    return selection.effort(pytestconfig)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +93,7 @@ def _database(backend: str, request: pytest.FixtureRequest, state: str) -> Itera
     server: Postgres = request.getfixturevalue("postgres")
     url = server.empty() if state == "empty" else server.migrated()
     yield url
-    server.drop(url)
+    server.release(url)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Check what is stored: the hash chain, checkpoints, and whether a request can be shown again."""
+"""Verify histories, sign checkpoints, replay requests and compare them."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,6 @@ from convokit._lazy import opened_on_use
 
 if TYPE_CHECKING:
     from convokit.audit import checkpoint as checkpoint
-    from convokit.audit import column_coverage as column_coverage
     from convokit.audit import consistency as consistency
     from convokit.audit import diff as diff
     from convokit.audit import flows as flows
@@ -19,7 +18,6 @@ else:
     __getattr__ = opened_on_use(
         __name__,
         "checkpoint",
-        "column_coverage",
         "consistency",
         "diff",
         "flows",

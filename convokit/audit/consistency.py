@@ -1,14 +1,12 @@
-"""Rows that contradict each other: one statement for each rule, which finds the first row that breaks it.
+"""Find rows that contradict each other, with one SQL statement for each rule.
 
-The chain commits to messages and to ended API calls. Everything else of a conversation must agree with these, and these with
-each other. A statement reads the rows of one table once, and looks others up by their key.
+The chain commits to messages and to ended API calls. All other rows of a conversation must agree with these. Each statement
+reads the rows of one table once, and finds rows of other tables by their key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
-from uuid import UUID
+from typing import Any, NamedTuple, cast, get_args
 
 from sqlalchemy import (
     BindParameter,
@@ -26,210 +24,209 @@ from sqlalchemy import (
     select,
 )
 
+from convokit.audit.sql import find_entry_number
+from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import ASSISTANT, PASSAGE, TOOL, USER
-from convokit.domain.turn import LATE_CALL_OFFSET
+from convokit.domain.turn import LATE_CALL_OFFSET, TurnState
+from convokit.errors import ChainBroken
 from convokit.store.schema import branch, chunk, completion, conversation, message, summary, tool_call, turn
 
 _ID: BindParameter[Any] = bindparam("id")
-_LAST: BindParameter[Any] = bindparam("last")
+_LAST_SEQ: BindParameter[Any] = bindparam("last")
 _IMPORTED: BindParameter[bool] = bindparam("imported", type_=Boolean)
-"""Whether messages were brought here from another conversation: their turns may have stayed there, with all their calls."""
-_LEFT = "abandoned"
-"""A call that was running when its conversation was exported came here as that, without an end."""
-_STATES = ("open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded")
-
-
-class Contradiction(NamedTuple):
-    """A row that another one contradicts: of which table, its name there, the message it is about, and what is wrong."""
-
-    table: str
-    name: str
-    seq: int | None
-    problem: str
+"""Whether messages were copied or imported: then the source conversation may have kept their turns and calls."""
+# An import writes this for a call that was running at the export. Such a call has no `ended_at`.
+_ABANDONED = "abandoned"
+_SUBJECTS = {"chunk": "chunk of turn", "completion": "API call"}  # in error messages, instead of the table's name
 
 
 class _Rule(NamedTuple):
+    """`statement` selects the first row of `table` that breaks the rule: its key, and for a turn the seq of its question."""
+
     table: str
     problem: str
     statement: Executable
 
 
-def _of(table: Any) -> ColumnElement[bool]:
+def _in_conversation(table: Any) -> ColumnElement[bool]:
     return cast("ColumnElement[bool]", table.c.conversation_id == _ID)
 
 
-def _there_is(table: Any, *conditions: ColumnElement[bool]) -> Exists:
-    return exists().where(_of(table), *conditions)
+def _has_row(table: Any, *conditions: ColumnElement[bool]) -> Exists:
+    return exists().where(_in_conversation(table), *conditions)
 
 
-_other, _parent, _reply = message.alias("other"), message.alias("parent"), message.alias("reply")
-_held, _later = completion.alias("held"), completion.alias("later")
+_question, _parent, _reply = message.alias("question"), message.alias("parent"), message.alias("reply")
+_call_of_turn, _later_call = completion.alias("call_of_turn"), completion.alias("later_call")
 _is_open = turn.c.state == "open"
-_of_message = turn.c.id == message.c.turn_id
-_of_call = turn.c.id == completion.c.turn_id
-_at_question = _other.c.seq == turn.c.question_seq
+_turn_of_message = turn.c.id == message.c.turn_id
+_turn_of_call = turn.c.id == completion.c.turn_id
+_at_question = _question.c.seq == turn.c.question_seq
 
 
-def _message(problem: str, *conditions: ColumnElement[bool]) -> _Rule:
-    found = select(message.c.seq, message.c.seq).where(_of(message), *conditions)
+def _message_rule(problem: str, *conditions: ColumnElement[bool]) -> _Rule:
+    found = select(message.c.seq, message.c.seq).where(_in_conversation(message), *conditions)
     return _Rule("message", problem, found.order_by(message.c.seq).limit(1))
 
 
-def _turn(problem: str, *conditions: ColumnElement[bool]) -> _Rule:
-    found = select(turn.c.id, turn.c.question_seq).where(_of(turn), *conditions)
+def _turn_rule(problem: str, *conditions: ColumnElement[bool]) -> _Rule:
+    found = select(turn.c.id, turn.c.question_seq).where(_in_conversation(turn), *conditions)
     return _Rule("turn", problem, found.order_by(turn.c.question_seq, turn.c.id).limit(1))
 
 
-def _call(problem: str, *conditions: ColumnElement[bool]) -> _Rule:
-    found = select(completion.c.turn_id, completion.c.number).where(_of(completion), *conditions)
+def _call_rule(problem: str, *conditions: ColumnElement[bool]) -> _Rule:
+    found = select(completion.c.turn_id, completion.c.number).where(_in_conversation(completion), *conditions)
     return _Rule("completion", problem, found.order_by(completion.c.turn_id, completion.c.number).limit(1))
 
 
-def _outside(seq: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Whether there is no such message: they are numbered without gaps."""
-    return or_(seq < 1, seq > _LAST)
+def _is_missing(seq: ColumnElement[Any]) -> ColumnElement[bool]:
+    return or_(seq < 1, seq > _LAST_SEQ)  # messages are numbered without gaps
 
 
-_OF_MESSAGES = (
-    _message(
+_MESSAGE_RULES = (
+    _message_rule(
         "belongs to a turn that is missing",
         message.c.turn_id.is_not(None),
-        not_(_there_is(turn, _of_message)),
-        or_(not_(_IMPORTED), _there_is(_held, _held.c.turn_id == message.c.turn_id)),
+        not_(_has_row(turn, _turn_of_message)),
+        or_(not_(_IMPORTED), _has_row(_call_of_turn, _call_of_turn.c.turn_id == message.c.turn_id)),
     ),
-    _message(
+    _message_rule(
         "is not the question that its turn names",
         message.c.role == USER,
-        _there_is(
+        _has_row(
             turn,
-            _of_message,
+            _turn_of_message,
             or_(
                 and_(message.c.status == "complete", message.c.seq != turn.c.question_seq),
                 and_(message.c.status == PASSAGE, message.c.seq > turn.c.question_seq),
             ),
         ),
     ),
-    _message(
+    _message_rule(
         "does not answer the question that its turn names",
         message.c.role == ASSISTANT,
-        _there_is(turn, _of_message, turn.c.question_seq != message.c.parent_seq),
-        _there_is(
+        _has_row(turn, _turn_of_message, turn.c.question_seq != message.c.parent_seq),
+        _has_row(
             _parent,
             _parent.c.seq == message.c.parent_seq,
             _parent.c.turn_id == message.c.turn_id,
             _parent.c.role == USER,
         ),
     ),
-    _message(
-        "does not follow its own turn",
+    _message_rule(
+        "does not follow a message of its turn",
         message.c.role.in_((ASSISTANT, TOOL)),
         message.c.status.in_(("complete", "partial", "late")),
-        _there_is(turn, _of_message),
-        not_(_there_is(_parent, _parent.c.seq == message.c.parent_seq, _parent.c.turn_id == message.c.turn_id)),
-        not_(_there_is(turn, _of_message, turn.c.question_seq == message.c.parent_seq)),
+        _has_row(turn, _turn_of_message),
+        not_(_has_row(_parent, _parent.c.seq == message.c.parent_seq, _parent.c.turn_id == message.c.turn_id)),
+        not_(_has_row(turn, _turn_of_message, turn.c.question_seq == message.c.parent_seq)),
     ),
-    _message(
-        "is a whole reply that its turn does not name",
+    _message_rule(
+        "is a complete reply that its turn does not name",
         message.c.role == ASSISTANT,
         message.c.status == "complete",
-        not_(_there_is(tool_call, tool_call.c.message_seq == message.c.seq)),
-        _there_is(
+        not_(_has_row(tool_call, tool_call.c.message_seq == message.c.seq)),
+        _has_row(
             turn,
-            _of_message,
+            _turn_of_message,
             or_(turn.c.state != "completed", turn.c.reply_seq.is_(None), turn.c.reply_seq > message.c.seq),
         ),
     ),
 )
-_OF_TURNS = (
-    _turn(
-        "is no turn of this conversation: nothing was asked or called in it",
-        not_(_there_is(_held, _held.c.turn_id == turn.c.id)),
-        not_(_there_is(_other, _at_question, _other.c.turn_id == turn.c.id)),
+_TURN_RULES = (
+    _turn_rule(
+        "has neither a question nor an API call in this conversation",
+        not_(_has_row(_call_of_turn, _call_of_turn.c.turn_id == turn.c.id)),
+        not_(_has_row(_question, _at_question, _question.c.turn_id == turn.c.id)),
     ),
-    _turn(
-        "names a question that is none",
-        not_(_there_is(_other, _at_question, _other.c.role == USER, _other.c.status != PASSAGE)),
+    _turn_rule(
+        "names a question that is not a user message",
+        not_(_has_row(_question, _at_question, _question.c.role == USER, _question.c.status != PASSAGE)),
     ),
-    _turn(
-        "is not as open, or as closed, as its state says",
+    _turn_rule(
+        "has columns that contradict its state",
         or_(
-            turn.c.state.not_in(_STATES),
+            turn.c.state.not_in(get_args(TurnState)),
             _is_open & or_(turn.c.claim.is_(None), turn.c.claim != turn.c.branch),
             _is_open & or_(turn.c.ended_at.is_not(None), turn.c.reply_seq.is_not(None)),
             not_(_is_open) & turn.c.claim.is_not(None),
             not_(_is_open) & turn.c.ended_at.is_(None),
         ),
     ),
-    _turn(
+    _turn_rule(
         "is on a branch that is missing",
         turn.c.branch != 0,
-        not_(_there_is(branch, branch.c.number == turn.c.branch)),
+        not_(_has_row(branch, branch.c.number == turn.c.branch)),
     ),
-    _turn(
-        "names a reply that is not its own",
+    _turn_rule(
+        "names a reply that belongs elsewhere",
         turn.c.reply_seq.is_not(None),
         not_(
-            _there_is(
+            _has_row(
                 _reply,
                 _reply.c.seq == turn.c.reply_seq,
                 _reply.c.turn_id == turn.c.id,
                 _reply.c.role == ASSISTANT,
                 _reply.c.status.in_(("redacted", case((turn.c.state == "completed", "complete"), else_="partial"))),
-                not_(_there_is(tool_call, tool_call.c.message_seq == _reply.c.seq)),
+                not_(_has_row(tool_call, tool_call.c.message_seq == _reply.c.seq)),
             )
         ),
     ),
 )
-_OF_CALLS = (
-    _call("belongs to a turn that is missing", not_(_there_is(turn, _of_call))),
-    _call(
-        "is still running, and its turn is over",
+_CALL_RULES = (
+    _call_rule("belongs to a turn that is missing", not_(_has_row(turn, _turn_of_call))),
+    _call_rule(
+        "has not ended, and its turn has",
         completion.c.ended_at.is_(None),
-        completion.c.state != _LEFT,
-        not_(_there_is(turn, _of_call, _is_open)),
+        completion.c.state != _ABANDONED,
+        not_(_has_row(turn, _turn_of_call, _is_open)),
     ),
-    _call(
+    _call_rule(
         "failed, and its turn is completed",
         completion.c.state != "ok",
         completion.c.number < LATE_CALL_OFFSET,
-        _there_is(turn, _of_call, turn.c.state == "completed"),
-        not_(_there_is(_later, _later.c.turn_id == completion.c.turn_id, _later.c.number > completion.c.number)),
+        _has_row(turn, _turn_of_call, turn.c.state == "completed"),
+        not_(
+            _has_row(
+                _later_call, _later_call.c.turn_id == completion.c.turn_id, _later_call.c.number > completion.c.number
+            )
+        ),
     ),
 )
-_OF_OTHERS = (
+_OTHER_RULES = (
     _Rule(
         "chunk",
-        "is no piece of an open turn's reply",
+        "belongs to no open turn",
         select(chunk.c.turn_id, chunk.c.number)
-        .where(_of(chunk), not_(_there_is(turn, turn.c.id == chunk.c.turn_id, _is_open)))
+        .where(_in_conversation(chunk), not_(_has_row(turn, turn.c.id == chunk.c.turn_id, _is_open)))
         .order_by(chunk.c.turn_id, chunk.c.completion, chunk.c.number)
         .limit(1),
     ),
     _Rule(
         "branch",
-        "does not end at a message of this conversation",
+        "ends at a message that does not exist",
         select(branch.c.number, branch.c.head_seq)
-        .where(_of(branch), or_(branch.c.number < 1, _outside(branch.c.head_seq)))
+        .where(_in_conversation(branch), or_(branch.c.number < 1, _is_missing(branch.c.head_seq)))
         .order_by(branch.c.number)
         .limit(1),
     ),
     _Rule(
         "conversation",
-        "does not end at a message of its own",
+        "ends at a message that does not exist",
         select(conversation.c.id, conversation.c.head_seq).where(
-            conversation.c.id == _ID, _outside(conversation.c.head_seq)
+            conversation.c.id == _ID, _is_missing(conversation.c.head_seq)
         ),
     ),
     _Rule(
         "summary",
-        "stands for messages that are not there",
+        "names messages that do not exist",
         select(summary.c.number, summary.c.message_seq)
         .where(
-            _of(summary),
+            _in_conversation(summary),
             or_(
-                _outside(summary.c.from_seq),
-                _outside(summary.c.to_seq),
-                _outside(summary.c.message_seq),
+                _is_missing(summary.c.from_seq),
+                _is_missing(summary.c.to_seq),
+                _is_missing(summary.c.message_seq),
                 summary.c.from_seq > summary.c.to_seq,
             ),
         )
@@ -237,16 +234,21 @@ _OF_OTHERS = (
         .limit(1),
     ),
 )
-RULES = (*_OF_MESSAGES, *_OF_TURNS, *_OF_CALLS, *_OF_OTHERS)
+RULES = (*_MESSAGE_RULES, *_TURN_RULES, *_CALL_RULES, *_OTHER_RULES)
 
 
-def find(
-    connection: Connection, conversation_id: UUID, last_seq: int, *, imported: bool = False
-) -> Iterator[Contradiction]:
-    """Yield, for each rule that is broken, the first row that breaks it. There are `last_seq` messages."""
+def check_consistency(connection: Connection, row: ConversationRow, last_entry: int, *, imported: bool) -> None:
+    """Raise ChainBroken for the first row that breaks a rule. `imported`: the chain starts with a copy or an import."""
+    values = {"id": row.id, "last": row.last_seq, "imported": imported}
     for rule in RULES:
-        values = {"id": conversation_id, "last": last_seq, "imported": imported}
         found = connection.execute(rule.statement, values).first()
-        if found is not None:
-            name = f"{found[0]}:{found[1]}" if rule.table == "completion" else str(found[0])
-            yield Contradiction(rule.table, name, found[1] if rule.table in ("message", "turn") else None, rule.problem)
+        if found is None:
+            continue
+        key = f"{found[0]}:{found[1]}" if rule.table == "completion" else str(found[0])
+        entry, name = 0, f"{rule.table}:{key}"
+        if rule.table in ("message", "completion"):
+            entry, name = find_entry_number(connection, row.id, rule.table, key), key
+        elif rule.table == "turn":
+            entry = find_entry_number(connection, row.id, "message", str(found[1]))
+        subject = _SUBJECTS.get(rule.table, rule.table)
+        raise ChainBroken(row.id, entry or last_entry, name, f"{subject} {key} {rule.problem}")

@@ -1,221 +1,234 @@
-"""What tells two requests apart, and why the second could not be served from what a server had cached of the first.
+"""Find the first difference between two requests, and the reason for it.
 
-A cache of prompts serves a common beginning: tools and schema, then the messages. So the first difference is what matters, and
-its reason is looked for in what the requests are made of, not in their text.
+A server's prompt cache serves the common beginning of two prompts: tools and response schema, then the messages. So the first
+difference decides. Its reason follows from the rows that the requests are made of, not from their text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.audit.replay import Place, Rebuilt, find_call, rebuilt
+from convokit.audit.replay import CallSelector, RebuiltRequest, find_selected_call, rebuild_request, select_call
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, MessageRow
-from convokit.domain.replay import Diff, Reason
+from convokit.domain.replay import Diff, Reason, TurnLike
 from convokit.domain.text import dump_json
 from convokit.errors import InvalidInput
 from convokit.store import conversations, messages
 from convokit.tokens.counter import choose_counter, count_message, count_schema, count_tools
 
-_BEFORE_MESSAGES = ("tools", "response_format")
-"""What servers put into the prompt before the messages."""
-_EXCERPT = 160
-_LEAD = 40
-_MISSING = object()
+_BEFORE_MESSAGES = ("tools", "response_format")  # servers put these into the prompt before the messages
+_EXCERPT_CHARS = 160
+_CHARS_BEFORE_DIFFERENCE = 40
+_ABSENT = object()
 
 
 @dataclass(slots=True)
-class _Found:
+class _Difference:
     reason: Reason
     why: str
     place: str | None = None
     index: int | None = None
-    values: tuple[Any, Any] = (_MISSING, _MISSING)
+    values: tuple[Any, Any] = (_ABSENT, _ABSENT)
 
 
-def diff(a: Place, b: Place) -> Callable[[Connection, str, UUID], Diff | None]:
-    """Return the function that compares two calls of a conversation. Raises: InvalidInput when one of them is not named."""
-    if a[0] is None or b[0] is None:
+def diff_flow(kit: KitState, chat: ChatRef, a: TurnLike, b: TurnLike) -> Flow[Diff]:
+    """Compare the requests of two calls of a conversation. Raises: InvalidInput, NotFound."""
+    selectors = select_call(a), select_call(b)
+    if any(selector.turn_id is None for selector in selectors):
         raise InvalidInput("diff", "takes two turns, or two replays")
-    return partial(_diff, a, b)
+    conversation_id = yield from identify_flow(kit, chat)
+    diff = yield from read_flow(_read_diff, kit.tenant, conversation_id, *selectors)
+    if diff is None:
+        raise not_found(chat)
+    return diff
 
 
-def _diff(a: Place, b: Place, connection: Connection, tenant: str, conversation_id: UUID) -> Diff | None:
+def _read_diff(
+    connection: Connection, tenant: str, conversation_id: UUID, a: CallSelector, b: CallSelector
+) -> Diff | None:
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    one, other = (rebuilt(connection, row, find_call(connection, row, 0, meant)) for meant in (a, b))
-    common = _common(one.messages, other.messages)
-    found = _first(connection, row, one, other, common)
-    values = _shortened(*found.values)
+    first = rebuild_request(connection, row, find_selected_call(connection, row, 0, a))
+    second = rebuild_request(connection, row, find_selected_call(connection, row, 0, b))
+    common = _count_common_messages(first.messages, second.messages)
+    difference = _find_difference(connection, row, first, second, common)
+    excerpts = _shorten(*difference.values)
     return Diff.model_construct(
-        reason=found.reason,
-        why=found.why,
-        turns=(one.call.turn_id, other.call.turn_id),
-        calls=(one.call.number, other.call.number),
-        place=found.place,
-        index=found.index,
-        a=values[0],
-        b=values[1],
+        reason=difference.reason,
+        why=difference.why,
+        turns=(first.call.turn_id, second.call.turn_id),
+        calls=(first.call.number, second.call.number),
+        place=difference.place,
+        index=difference.index,
+        a=excerpts[0],
+        b=excerpts[1],
         common_messages=common,
-        common_tokens=_tokens(one, found, common),
+        common_tokens=_count_common_tokens(first, difference, common),
     )
 
 
-def _common(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> int:
-    """Return how many messages both begin with."""
-    alike = (_same(x, y) for x, y in zip(a, b, strict=False))
-    return next((index for index, same in enumerate(alike) if not same), min(len(a), len(b)))
+def _count_common_messages(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> int:
+    same = (_is_same(x, y) for x, y in zip(a, b, strict=False))
+    return next((index for index, is_same in enumerate(same) if not is_same), min(len(a), len(b)))
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Whether two values are sent as the same bytes: Python takes 1, 1.0 and True for equal."""
-    return a is b or (a is not _MISSING and b is not _MISSING and dump_json(a) == dump_json(b))
+def _is_same(a: Any, b: Any) -> bool:
+    # Compares what is sent: 1, 1.0 and True are equal in Python, and different in JSON.
+    return a is b or (a is not _ABSENT and b is not _ABSENT and dump_json(a) == dump_json(b))
 
 
-def _first(connection: Connection, row: ConversationRow, a: Rebuilt, b: Rebuilt, common: int) -> _Found:
-    """Return the first difference, in the order in which things reach the prompt."""
-    for made in (a, b):
-        if not made.messages:
-            return _Found("altered", f"the request of turn {made.call.turn_id} can no longer be put together")
+def _find_difference(
+    connection: Connection, row: ConversationRow, a: RebuiltRequest, b: RebuiltRequest, common: int
+) -> _Difference:
+    """Return the first difference, in the order in which a server builds its prompt."""
+    for request in (a, b):
+        if not request.messages:
+            return _Difference("altered", f"the request of turn {request.call.turn_id} can no longer be rebuilt")
     models = a.call.requested_model, b.call.requested_model
     if models[0] != models[1]:
-        return _Found("model", f"another model: {models[0]}, then {models[1]}", "model", values=models)
+        return _Difference("model", f"another model: {models[0]}, then {models[1]}", "model", values=models)
     for name in _BEFORE_MESSAGES:
-        values = a.parameters.get(name, _MISSING), b.parameters.get(name, _MISSING)
-        if not _same(*values):
-            what = "the tools" if name == "tools" else "the response's schema"
-            return _Found(name, f"{what} changed, which servers put before the messages", name, values=values)  # type: ignore[arg-type]
+        values = a.parameters.get(name, _ABSENT), b.parameters.get(name, _ABSENT)
+        if not _is_same(*values):
+            subject = "the tools" if name == "tools" else "the response's schema"
+            why = f"{subject} changed, which servers put before the messages"
+            return _Difference(name, why, name, values=values)  # type: ignore[arg-type]
     if common < min(len(a.messages), len(b.messages)):
-        return _of_messages(connection, row, a, b, common)
-    names = dict.fromkeys((*a.parameters, *b.parameters))
-    for name in names:
-        values = a.parameters.get(name, _MISSING), b.parameters.get(name, _MISSING)
-        if not _same(*values):
-            return _Found("parameter", f"the messages begin alike; the parameter {name} differs", name, values=values)
+        return _compare_messages(connection, row, a, b, common)
+    for name in dict.fromkeys((*a.parameters, *b.parameters)):
+        values = a.parameters.get(name, _ABSENT), b.parameters.get(name, _ABSENT)
+        if not _is_same(*values):
+            why = f"the messages begin alike; the parameter {name} differs"
+            return _Difference("parameter", why, name, values=values)
     if len(a.messages) == len(b.messages):
-        return _Found("identical", "both requests are the same")
+        return _Difference("identical", "both requests are the same")
     more = max(a.messages, b.messages, key=len)[common]
-    values = (more, _MISSING) if len(a.messages) > len(b.messages) else (_MISSING, more)
+    values = (more, _ABSENT) if len(a.messages) > len(b.messages) else (_ABSENT, more)
     why = "one request has all messages of the other, and more behind them"
-    return _Found("continued", why, f"messages[{common}]", common, values)
+    return _Difference("continued", why, f"messages[{common}]", common, values)
 
 
-def _of_messages(connection: Connection, row: ConversationRow, a: Rebuilt, b: Rebuilt, index: int) -> _Found:
-    reason, why = _reason(connection, row, a, b)
+def _compare_messages(
+    connection: Connection, row: ConversationRow, a: RebuiltRequest, b: RebuiltRequest, index: int
+) -> _Difference:
+    reason, why = _explain_messages(connection, row, a, b)
     one, other = a.messages[index], b.messages[index]
-    keys = [key for key in dict.fromkeys((*one, *other)) if not _same(one.get(key, _MISSING), other.get(key, _MISSING))]
+    keys = [
+        key for key in dict.fromkeys((*one, *other)) if not _is_same(one.get(key, _ABSENT), other.get(key, _ABSENT))
+    ]
     place = f"messages[{index}]"
     if len(keys) == 1:
-        place += f".{keys[0]}"
-        return _Found(reason, why, place, index, (one.get(keys[0], _MISSING), other.get(keys[0], _MISSING)))
-    return _Found(reason, why, place, index, (one, other))
+        values = one.get(keys[0], _ABSENT), other.get(keys[0], _ABSENT)
+        return _Difference(reason, why, f"{place}.{keys[0]}", index, values)
+    return _Difference(reason, why, place, index, (one, other))
 
 
-def _reason(connection: Connection, row: ConversationRow, a: Rebuilt, b: Rebuilt) -> tuple[Reason, str]:
-    """Return why the messages differ, by what they are made of."""
+def _explain_messages(
+    connection: Connection, row: ConversationRow, a: RebuiltRequest, b: RebuiltRequest
+) -> tuple[Reason, str]:
+    """Return why the messages differ, from the rows and settings that they are made of."""
     assert a.manifest is not None
     assert b.manifest is not None
     if a.prompt != b.prompt:
         return "developer_prompt", "the developer prompt changed"
-    sent, also = ({each.seq: each for each in made.rows} for made in (a, b))
     for one, other in zip(a.rows, b.rows, strict=False):
         if one.seq != other.seq:
-            return _other_row(connection, row, a, b, one, other, set(sent), set(also))
+            return _explain_other_message(connection, row, a, b, one, other)
         if one.status == "redacted":
             return "redacted", f"message {one.seq} was redacted"
         if one.status == "partial" and a.manifest.partial != b.manifest.partial:
-            return "partial", f"the policy about replies that broke off changed, and message {one.seq} did"
-        if a.manifest.profile == b.manifest.profile and one.extra and '"audio"' in one.extra and _by_id(a) != _by_id(b):
-            return "audio", "a spoken reply could no longer be named by its id, and is sent in words"
+            return "partial", f"the policy about replies that broke off changed, and message {one.seq} broke off"
+        has_audio = a.manifest.profile == b.manifest.profile and one.extra and '"audio"' in one.extra
+        if has_audio and _list_audio_ids(a) != _list_audio_ids(b):
+            return "audio", "a spoken reply expired at the server, so its transcript is sent instead of its id"
     if a.manifest.profile != b.manifest.profile or a.manifest.unsupported != b.manifest.unsupported:
-        return "profile", "the server is spoken to in another way: its profile changed"
+        return "profile", "the server's profile changed, so the same messages are sent in another form"
     return "altered", "the same messages are sent in another form"
 
 
-def _by_id(made: Rebuilt) -> list[Any]:
-    return [message["audio"] for message in made.messages if "audio" in message]
+def _list_audio_ids(request: RebuiltRequest) -> list[Any]:
+    return [message["audio"] for message in request.messages if "audio" in message]
 
 
-def _other_row(
+def _explain_other_message(
     connection: Connection,
     row: ConversationRow,
-    a: Rebuilt,
-    b: Rebuilt,
+    a: RebuiltRequest,
+    b: RebuiltRequest,
     one: MessageRow,
     other: MessageRow,
-    sent: set[int],
-    also: set[int],
 ) -> tuple[Reason, str]:
-    """Return why another message stands in the same place."""
-    for each, there, made in ((one, also, b), (other, sent, a)):
-        assert made.manifest is not None
-        if each.seq in there:
+    """Return why `a` sends message `one` where `b` sends message `other`."""
+    for message, elsewhere in ((one, b), (other, a)):
+        assert elsewhere.manifest is not None
+        if any(each.seq == message.seq for each in elsewhere.rows):
             continue
-        if each.status == PASSAGE:
-            return "passages", f"message {each.seq} is a passage: it is sent with its own turn only"
-        if each.status == "redacted":
-            return "redacted", f"message {each.seq} was redacted, and is not sent any more"
-        if each.status == "partial" and made.manifest.partial == "leave_out":
-            return "partial", f"message {each.seq} broke off, and the policy leaves such replies out"
+        if message.status == PASSAGE:
+            return "passages", f"message {message.seq} is a passage: it is sent with its own turn only"
+        if message.status == "redacted":
+            return "redacted", f"message {message.seq} was redacted, and is not sent any more"
+        if message.status == "partial" and elsewhere.manifest.partial == "leave_out":
+            return "partial", f"message {message.seq} broke off, and the policy leaves such replies out"
+    # Two requests of one path: the last message of the earlier one is on the path of the later one.
     earlier, later = sorted((a.rows[-1].seq, b.rows[-1].seq))
     if not messages.filter_on_path(connection, row.id, later, [earlier]):
-        for each, made in ((one, b), (other, a)):
-            if not messages.filter_on_path(connection, row.id, made.rows[-1].seq, [each.seq]):
-                return "branch", f"another branch: the paths part before message {each.seq}"
-    starts = _start(a), _start(b)
+        for message, elsewhere in ((one, b), (other, a)):
+            if not messages.filter_on_path(connection, row.id, elsewhere.rows[-1].seq, [message.seq]):
+                return "branch", f"another branch: the paths part before message {message.seq}"
+    starts = _find_window_start(a), _find_window_start(b)
+    seq = min(one.seq, other.seq)
     if one.seq < starts[0] or other.seq < starts[1]:
-        single = min(one.seq, other.seq)
-        return (
-            "selection",
-            f"message {single} is sent from before the window by one of the two only: a pin, or a strategy",
-        )
+        why = f"message {seq} is sent from before the window by only one of the two: a pin, or a strategy"
+        return "selection", why
     if starts[0] != starts[1]:
         return "window", f"the window's start moved from message {starts[0]} to message {starts[1]}"
-    return "selection", f"message {min(one.seq, other.seq)} is sent by one of the two only"
+    return "selection", f"message {seq} is sent by only one of the two"
 
 
-def _start(made: Rebuilt) -> int:
-    assert made.manifest is not None
-    return made.rows[0].seq if made.manifest.start is None else made.manifest.start
+def _find_window_start(request: RebuiltRequest) -> int:
+    assert request.manifest is not None
+    return request.rows[0].seq if request.manifest.start is None else request.manifest.start
 
 
-def _tokens(made: Rebuilt, found: _Found, common: int) -> int:
-    """Return what both prompts begin with, counted the way a request is counted before it is sent."""
-    if found.reason in ("model", *_BEFORE_MESSAGES) or made.manifest is None:
+def _count_common_tokens(request: RebuiltRequest, difference: _Difference, common: int) -> int:
+    """Return the tokens of the common beginning, as they are counted before a request is sent."""
+    if difference.reason in ("model", *_BEFORE_MESSAGES) or request.manifest is None:
         return 0
-    counter = choose_counter(made.manifest.profile)
-    fixed = count_tools(counter, made.tools) + count_schema(counter, made.parameters.get("response_format"))
-    return fixed + sum(count_message(counter, message) for message in made.messages[:common])
+    counter = choose_counter(request.manifest.profile)
+    fixed = count_tools(counter, request.tools) + count_schema(counter, request.parameters.get("response_format"))
+    return fixed + sum(count_message(counter, message) for message in request.messages[:common])
 
 
-def _shortened(a: Any, b: Any) -> tuple[str | None, str | None]:
-    """Return two values as text, cut to a little around where they begin to differ."""
-    one, other = _words(a), _words(b)
-    at = 0
+def _shorten(a: Any, b: Any) -> tuple[str | None, str | None]:
+    """Return two values as text, cut to the characters around their first difference."""
+    one, other = _to_text(a), _to_text(b)
+    start = 0
     if one is not None and other is not None:
         pairs = zip(one, other, strict=False)
-        at = next((index for index, (x, y) in enumerate(pairs) if x != y), min(len(one), len(other)))
-    return _excerpt(one, at), _excerpt(other, at)
+        start = next((index for index, (x, y) in enumerate(pairs) if x != y), min(len(one), len(other)))
+    return _cut(one, start), _cut(other, start)
 
 
-def _words(value: Any) -> str | None:
-    if value is _MISSING:
+def _to_text(value: Any) -> str | None:
+    if value is _ABSENT:
         return None
     if isinstance(value, Mapping) and isinstance(value.get("content"), str) and set(value) <= {"role", "content"}:
         return f"{value['role']}: {value['content']}"
     return value if isinstance(value, str) else dump_json(value)
 
 
-def _excerpt(text: str | None, at: int) -> str | None:
-    if text is None or len(text) <= _EXCERPT:
+def _cut(text: str | None, difference: int) -> str | None:
+    if text is None or len(text) <= _EXCERPT_CHARS:
         return text
-    first = max(at - _LEAD, 0)
-    end = first + _EXCERPT
+    first = max(difference - _CHARS_BEFORE_DIFFERENCE, 0)
+    end = first + _EXCERPT_CHARS
     return f"{'…' if first else ''}{text[first:end]}{'…' if end < len(text) else ''}"

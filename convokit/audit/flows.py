@@ -1,156 +1,151 @@
-"""The flows of proof: verifying one history or all of them, alone or against a checkpoint; making a checkpoint.
+"""Verify one conversation or all conversations of a tenant, and make checkpoints.
 
-One conversation is one reading transaction, a page of heads is another: a tenant of any size takes time, not memory. Files are
-read and written as functions of their own, off the event loop.
+Each conversation is verified in one read transaction, and each page of heads is read in another. So a large tenant takes
+more time, and the same memory. Files are read and written in a thread, to keep an event loop free.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from convokit.audit import sql
+from convokit.audit.checkpoint import CheckpointReader, CheckpointSource, CheckpointWriter, open_checkpoint
+from convokit.audit.verify import verify_conversation
 from convokit.completion.effects import Flow, read_flow, thread_flow
 from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found
 from convokit.domain.conversation import Checkpoint, CheckpointHead, Verified, VerifiedAll
 from convokit.errors import ChainBroken
 
 PAGE = 1000
-Result = TypeVar("Result")
-Progress = Callable[[int, int], object]
-"""Called with how many are done, and how many there are."""
-Verify = Callable[[Connection, str, UUID, CheckpointHead | None], Verified | None]
 
 
-class Known(Protocol):
-    """A checkpoint, as it is read."""
-
-    created_at: str
-
-    def find(self, database_id: UUID, tenant: str, conversation_id: UUID | None) -> CheckpointHead | None: ...
-    def more(self, database_id: UUID, tenant: str) -> list[CheckpointHead]: ...
-
-
-class Signing(Protocol):
-    """A checkpoint, as it is written."""
-
-    def begin(self, database_id: UUID, tenant: str) -> None: ...
-    def add(self, heads: Sequence[CheckpointHead]) -> None: ...
-    def finish(self) -> Checkpoint: ...
-    def close(self) -> None: ...
-
-
-def one(scope: KitState, target: ChatRef, verify: Verify, known: Known | None) -> Flow[Verified]:
-    """Verify a chat's history. Raises: ChainBroken, CheckpointError, NotFound."""
-    database_id = yield from check_schema_flow(scope)
-    conversation_id = yield from identify_flow(scope, target)
+def verify_flow(
+    kit: KitState, chat: ChatRef, *, against: CheckpointSource | None, key: str | bytes | None
+) -> Flow[Verified]:
+    """Verify one conversation. Raises: ChainBroken, CheckpointError, NotFound, SettingsError."""
+    checkpoint = open_checkpoint(against, key)
+    database_id = yield from check_schema_flow(kit)
+    conversation_id = yield from identify_flow(kit, chat)
     head = None
-    if known is not None:
-        wanted = {"database_id": database_id, "tenant": scope.tenant, "conversation_id": conversation_id}
-        head = yield from thread_flow(known.find, **wanted)
-    found = yield from read_flow(verify, scope.tenant, conversation_id, head)
-    if found is not None:
-        return found
-    raise not_found(target) if head is None else _gone(head)
+    if checkpoint is not None:
+        wanted = {"database_id": database_id, "tenant": kit.tenant, "conversation_id": conversation_id}
+        head = yield from thread_flow(checkpoint.find_head, **wanted)
+    verified = yield from read_flow(verify_conversation, kit.tenant, conversation_id, head)
+    if verified is None:
+        raise not_found(chat) if head is None else _missing_conversation(head)
+    return verified
 
 
-def _gone(head: CheckpointHead) -> ChainBroken:
-    problem = f"is missing: the checkpoint of {head.of} knows it with {head.entries} entries; it was deleted, or purged"
-    return ChainBroken(head.conversation_id, 0, "conversation", problem)
-
-
-class _Heads:
-    """The heads of a checkpoint, in the order of their ids, read as they are needed."""
-
-    def __init__(self, known: Known, database_id: UUID, tenant: str) -> None:
-        self._known = known
-        self._whose = {"database_id": database_id, "tenant": tenant}
-        self._read: list[CheckpointHead] = []
-        self._ended = False
-
-    def before(self, conversation_id: UUID | None) -> Flow[list[CheckpointHead]]:
-        """Take the next heads of lower ids, a page of them at most; with None, of any. Empty when there is none left."""
-        if not self._read and not self._ended:
-            self._read = (yield from thread_flow(self._known.more, **self._whose))[::-1]
-            self._ended = not self._read
-        taken = []
-        while self._read and (conversation_id is None or self._read[-1].conversation_id.int < conversation_id.int):
-            taken.append(self._read.pop())
-        return taken
-
-    def of(self, conversation_id: UUID) -> CheckpointHead | None:
-        """Take the head of this conversation, once those before it are taken."""
-        mine = bool(self._read) and self._read[-1].conversation_id == conversation_id
-        return self._read.pop() if mine else None
-
-
-def every(
-    scope: KitState,
-    verify: Verify,
-    known: Known | None,
+def verify_all_flow(
+    kit: KitState,
+    *,
+    against: CheckpointSource | None,
+    key: str | bytes | None,
     broken: Callable[[ChainBroken], object] | None,
-    progress: Progress | None,
+    progress: Callable[[int, int], object] | None,
 ) -> Flow[VerifiedAll]:
-    """Verify the tenant's histories in the order of their ids. Raises: ChainBroken at the first, unless `broken` takes it."""
-    database_id = yield from check_schema_flow(scope)
-    heads = None
-    if known is not None:
-        yield from thread_flow(known.find, database_id=database_id, tenant=scope.tenant, conversation_id=None)
-        heads = _Heads(known, database_id, scope.tenant)
-    total = yield from read_flow(sql.count_conversations, scope.tenant)
-    done, entries, rows, failed = 0, 0, 0, 0
+    """Verify the tenant's conversations in the order of their ids.
 
-    def tell(error: ChainBroken) -> None:
-        nonlocal failed
+    `broken` is called with each failure; without it, the first failure raises ChainBroken. `progress` is called with the
+    number of verified conversations and the number of all. Raises: CheckpointError, SettingsError.
+    """
+    checkpoint = open_checkpoint(against, key)
+    database_id = yield from check_schema_flow(kit)
+    heads = _HeadCursor(checkpoint, database_id, kit.tenant)
+    yield from heads.check_flow()
+    total = yield from read_flow(sql.count_conversations, kit.tenant)
+    conversations, entries, rows, failures = 0, 0, 0, 0
+
+    def report(error: ChainBroken) -> None:
+        nonlocal failures
         if broken is None:
             raise error
-        failed += 1
+        failures += 1
         broken(error)
 
     after = UUID(int=0)
     while True:
-        page = yield from read_flow(sql.heads, scope.tenant, after, PAGE)
+        page = yield from read_flow(sql.read_heads, kit.tenant, after, PAGE)
         for each in page:
-            head = None
-            if heads is not None:
-                while gone := (yield from heads.before(each.conversation_id)):
-                    for lost in gone:
-                        tell(_gone(lost))
-                head = heads.of(each.conversation_id)
+            after = each.conversation_id
+            while missing := (yield from heads.take_before_flow(after)):
+                for head in missing:
+                    report(_missing_conversation(head))
+            known = heads.take(after)
             try:
-                found = yield from read_flow(verify, scope.tenant, each.conversation_id, head)
-                if found is None and head is not None:
-                    raise _gone(head)
-                if found is not None:
-                    entries, rows = entries + found.entries, rows + found.rows
+                verified = yield from read_flow(verify_conversation, kit.tenant, after, known)
+                if verified is None and known is not None:  # deleted after the page was read
+                    raise _missing_conversation(known)
+                if verified is not None:
+                    entries, rows = entries + verified.entries, rows + verified.rows
             except ChainBroken as error:
-                tell(error)
-            done += 1
-            if progress is not None:
-                progress(done, max(total, done))
+                report(error)
+            conversations += 1
+            if progress is not None:  # conversations may have been created since they were counted
+                progress(conversations, max(total, conversations))
         if len(page) < PAGE:
             break
-        after = page[-1].conversation_id
-    while heads is not None and (gone := (yield from heads.before(None))):
-        for lost in gone:
-            tell(_gone(lost))
-    return VerifiedAll(conversations=done, entries=entries, rows=rows, broken=failed)
+    while missing := (yield from heads.take_before_flow(None)):
+        for head in missing:
+            report(_missing_conversation(head))
+    return VerifiedAll(conversations=conversations, entries=entries, rows=rows, broken=failures)
 
 
-def checkpoint(scope: KitState, signing: Signing) -> Flow[Checkpoint]:
-    """Write and sign the heads of the tenant's conversations. Raises: CheckpointError when the file cannot be written."""
-    database_id = yield from check_schema_flow(scope)
+def _missing_conversation(head: CheckpointHead) -> ChainBroken:
+    problem = (
+        f"the conversation is missing: the checkpoint of {head.checkpoint_created_at} has it with {head.entries} entries; "
+        "it was deleted or purged"
+    )
+    return ChainBroken(head.conversation_id, 0, "conversation", problem)
+
+
+class _HeadCursor:
+    """Reads the heads of a checkpoint in the order of the conversations' ids. Without a checkpoint there are none."""
+
+    def __init__(self, checkpoint: CheckpointReader | None, database_id: UUID, tenant: str) -> None:
+        self._checkpoint = checkpoint
+        self._owner = {"database_id": database_id, "tenant": tenant}
+        self._page: list[CheckpointHead] = []
+        """The heads that were read and not taken, last first."""
+        self._at_end = checkpoint is None
+
+    def check_flow(self) -> Flow[None]:
+        """Check the whole checkpoint. Raises: CheckpointError."""
+        # The signature is the last line, so all lines are read before the first head is compared.
+        if self._checkpoint is not None:
+            yield from thread_flow(self._checkpoint.check, **self._owner)
+
+    def take_before_flow(self, conversation_id: UUID | None) -> Flow[list[CheckpointHead]]:
+        """Take the next heads with lower ids, at most a page; all ids for None. Empty when no such head is left."""
+        if not self._page and not self._at_end and self._checkpoint is not None:
+            self._page = (yield from thread_flow(self._checkpoint.read_page, **self._owner))[::-1]
+            self._at_end = not self._page
+        taken = []
+        while self._page and (conversation_id is None or self._page[-1].conversation_id.int < conversation_id.int):
+            taken.append(self._page.pop())
+        return taken
+
+    def take(self, conversation_id: UUID) -> CheckpointHead | None:
+        """Take the head of this conversation. Call it after all heads with lower ids were taken."""
+        matches = bool(self._page) and self._page[-1].conversation_id == conversation_id
+        return self._page.pop() if matches else None
+
+
+def checkpoint_flow(kit: KitState, *, key: str | bytes, to: str | Path | IO[str] | None) -> Flow[Checkpoint]:
+    """Write and sign the heads of the tenant's conversations. Raises: CheckpointError, SettingsError."""
+    writer = CheckpointWriter(key, to)
+    database_id = yield from check_schema_flow(kit)
     try:
-        yield from thread_flow(signing.begin, database_id=database_id, tenant=scope.tenant)
+        yield from thread_flow(writer.start, database_id=database_id, tenant=kit.tenant)
         after = UUID(int=0)
         while True:
-            page = yield from read_flow(sql.heads, scope.tenant, after, PAGE)
-            yield from thread_flow(signing.add, heads=page)
+            page = yield from read_flow(sql.read_heads, kit.tenant, after, PAGE)
+            yield from thread_flow(writer.add, heads=page)
             if len(page) < PAGE:
-                return (yield from thread_flow(signing.finish))
+                return (yield from thread_flow(writer.finish))
             after = page[-1].conversation_id
     finally:
-        signing.close()
+        writer.close()

@@ -1,7 +1,7 @@
-"""What was lawfully removed, while a chain is walked.
+"""Check the removals of a conversation against their entries in the chain.
 
-A removal row claims that a row was emptied; its entry in the chain, which comes later than the row's own, proves the claim. So
-the claims are read first, and by the walk's end each has been proven by its entry.
+A removal row claims that rows were redacted. The claims are read before the chain. The walk reaches the entry of a removal
+after the entries of the rows that it redacted; that entry proves the claim.
 """
 
 from __future__ import annotations
@@ -11,58 +11,58 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.audit import references, sql
-from convokit.domain import hashchain as chains
+from convokit.domain.hashchain import Entry
+from convokit.domain.removal import EVERYTHING, RemovalRow
 from convokit.errors import ChainBroken
 
-EVERYTHING = "*"
 
+class RemovalChecker:
+    """Knows the claimed removals of one conversation, and checks them in the order of their entries.
 
-class Removals:
-    """The removals of one conversation. Held: one number for each since its last erasure, which covers all before it."""
+    An erasure covers all entries before it. So memory holds one number for each single redaction since the last erasure.
+    """
 
     def __init__(self, connection: Connection, conversation_id: UUID) -> None:
-        self._connection = connection
         self._conversation_id = conversation_id
-        self._named: dict[str, int] = {}
-        self._erasure = 0
-        self._claims = sql.removals(connection, conversation_id)
-        self.count = 0
-        for row in sql.removals(connection, conversation_id):
+        self._redactions: dict[str, int] = {}
+        self._last_erasure = 0
+        self._unchecked = sql.read_removals(connection, conversation_id)
+        self.checked_count = 0
+        for row in sql.read_removals(connection, conversation_id):
             if row.ref == EVERYTHING:
-                self._erasure, self._named = row.number, {}
+                self._last_erasure, self._redactions = row.number, {}
             else:
-                self._named.setdefault(row.ref, row.number)
+                self._redactions.setdefault(row.ref, row.number)  # the first one emptied the row
 
-    def explain(self, kind: str, entry: chains.Entry) -> int:
-        """Return the number of a removal that covers a row, 0 where there is none."""
-        named = self._named.get(f"{kind}:{entry.ref}", 0)
-        if named > entry.number:
-            return named
-        return self._erasure if self._erasure > entry.number else 0
+    def find_removal(self, entry: Entry) -> int:
+        """Return the number of a claimed removal that covers the row of an entry, 0 when there is none."""
+        redaction = self._redactions.get(f"{entry.kind}:{entry.ref}", 0)
+        if redaction > entry.number:
+            return redaction
+        return self._last_erasure if self._last_erasure > entry.number else 0
 
-    def check(self, entry: chains.Entry, messages: int) -> None:
-        """Check a removal's entry, behind so many `messages`, against its row. Raises: ChainBroken."""
-        problem = None
-        row = next(self._claims, None)
-        kind = "erasure" if entry.ref == EVERYTHING else "redaction"
-        if entry.kind != kind:
-            problem = f"{entry.ref!r} is not what an entry of kind {entry.kind} names"
-        elif not references.is_removal(entry.ref, messages):
-            problem = f"{entry.ref!r} names nothing that was there to be removed"
-        elif row is None or row.number > entry.number:
-            problem = f"the record of {entry.kind} {entry.number} is missing"
-        elif row.number < entry.number:
-            problem = f"the record of removal {row.number} was never entered"
-        elif row.ref != entry.ref or chains.compute_commitment(bytes(row.salt), row.covered()) != bytes(
-            entry.commitment
-        ):
-            problem = f"the record of {entry.kind} {entry.number} is not what was written"
+    def check_entry(self, entry: Entry, last_seq: int) -> None:
+        """Check the entry of a removal, which follows `last_seq` messages. Raises: ChainBroken."""
+        problem = self._find_problem(entry, next(self._unchecked, None), last_seq)
         if problem is not None:
             raise ChainBroken(self._conversation_id, entry.number, entry.ref, problem)
-        self.count += 1
+        self.checked_count += 1
 
-    def check_end(self, last: int) -> None:
-        """Check that every claim was entered. Raises: ChainBroken."""
-        for row in self._claims:
-            problem = f"the record of removal {row.number} was never entered"
-            raise ChainBroken(self._conversation_id, last, f"removal:{row.number}", problem)
+    def _find_problem(self, entry: Entry, row: RemovalRow | None, last_seq: int) -> str | None:
+        if entry.kind != ("erasure" if entry.ref == EVERYTHING else "redaction"):
+            return f"an entry of kind {entry.kind!r} cannot name {entry.ref!r}"
+        if not references.is_removal_ref(entry.ref, last_seq):
+            return f"{entry.ref!r} names no row that can be removed"
+        if row is None or row.number > entry.number:
+            return f"the record of {entry.kind} {entry.number} is missing"
+        if row.number < entry.number:
+            return f"the record of removal {row.number} has no entry in the chain"
+        if row.ref != entry.ref or row.hash_input().commitment != bytes(entry.commitment):
+            return f"the record of {entry.kind} {entry.number} is not what was written"
+        return None
+
+    def check_end(self, last_entry: int) -> None:
+        """Check that every claim had its entry. Raises: ChainBroken."""
+        for row in self._unchecked:
+            problem = f"the record of removal {row.number} has no entry in the chain"
+            raise ChainBroken(self._conversation_id, last_entry, f"removal:{row.number}", problem)

@@ -1,6 +1,6 @@
-"""What `verify` reads of the rows that the chain commits to, and of those beside it: by pages, in the order of their keys.
+"""Read the rows that `verify` checks: in pages, in the order of their keys.
 
-Nothing here is read while a conversation is being talked in. A long conversation takes longer, not more memory.
+A turn runs none of these statements. A long history takes more time, and the same memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sqlalchemy import BindParameter, Connection, and_, bindparam, exists, func,
 from convokit.domain.content import Blob
 from convokit.domain.conversation import CheckpointHead
 from convokit.domain.message import TOOL, MessageRow
+from convokit.domain.removal import RemovalRow
 from convokit.domain.turn import CallRow
 from convokit.store.schema import (
     blob,
@@ -29,11 +30,19 @@ from convokit.store.schema import (
 )
 
 PAGE = 500
-_BLOBS = 8
-"""Binaries are read so many at a time: each may be as large as `Limits.attachment_bytes` allows."""
+_BLOB_PAGE = 8  # a binary may be as large as `Limits.attachment_bytes` allows
+LOWEST_INT = -(2**31)
+"""The lowest number of the columns: a page behind it also has the inserted rows that are numbered below 1."""
 _ID: BindParameter[Any] = bindparam("id")
 _AFTER: BindParameter[Any] = bindparam("after")
 _LIMIT: BindParameter[Any] = bindparam("limit")
+_HEADS = (
+    select(conversation.c.id, conversation.c.last_entry, conversation.c.chain_hash)
+    .where(conversation.c.tenant == bindparam("tenant"), conversation.c.id > _AFTER)
+    .order_by(conversation.c.id)
+    .limit(_LIMIT)
+)
+_COUNT = select(func.count()).select_from(conversation).where(conversation.c.tenant == bindparam("tenant"))
 _MESSAGES = (
     select(*(message.c[name] for name in MessageRow.__slots__))
     .where(message.c.conversation_id == _ID, message.c.seq > _AFTER)
@@ -48,45 +57,71 @@ _PROMPTS = select(prompt.c.digest, prompt.c.body).where(
     prompt.c.tenant == bindparam("tenant"), prompt.c.digest.in_(bindparam("digests", expanding=True))
 )
 _REMOVALS = (
-    select(removal.c.number, removal.c.ref, removal.c.author, removal.c.reason, removal.c.created_at, removal.c.salt)
+    select(*(removal.c[name] for name in RemovalRow.__slots__))
     .where(removal.c.conversation_id == _ID, removal.c.number > _AFTER)
     .order_by(removal.c.number)
     .limit(_LIMIT)
 )
-_STORED_BLOBS = (
+_BLOBS = (
     select(blob.c.digest, blob.c.media_type, blob.c.data)
     .where(blob.c.conversation_id == _ID, blob.c.digest >= _AFTER)
     .order_by(blob.c.digest)
     .limit(_LIMIT)
 )
-
-
-_HEADS = (
-    select(conversation.c.id, conversation.c.last_entry, conversation.c.chain_hash)
-    .where(conversation.c.tenant == bindparam("tenant"), conversation.c.id > _AFTER)
-    .order_by(conversation.c.id)
+_asking, _result = message.alias("asking"), message.alias("result")
+_TOOL_CALLS = (
+    select(
+        tool_call.c.turn_id,
+        tool_call.c.message_seq,
+        tool_call.c.position,
+        tool_call.c.call_id,
+        tool_call.c.name,
+        tool_call.c.state,
+        tool_call.c.result_seq,
+        _asking.c.turn_id,
+        _asking.c.role,
+        _asking.c.status,
+        _asking.c.tool_calls,
+        _result.c.turn_id,
+        _result.c.role,
+        _result.c.parent_seq,
+        _result.c.tool_call_id,
+    )
+    .outerjoin(_asking, and_(_asking.c.conversation_id == _ID, _asking.c.seq == tool_call.c.message_seq))
+    .outerjoin(_result, and_(_result.c.conversation_id == _ID, _result.c.seq == tool_call.c.result_seq))
+    .where(
+        tool_call.c.conversation_id == _ID,
+        tuple_(tool_call.c.message_seq, tool_call.c.position)
+        > tuple_(bindparam("after_seq"), bindparam("after_position")),
+    )
+    .order_by(tool_call.c.message_seq, tool_call.c.position)
     .limit(_LIMIT)
 )
-_COUNT = select(func.count()).select_from(conversation).where(conversation.c.tenant == bindparam("tenant"))
+_TOOL_RESULTS = select(message.c.seq).where(
+    message.c.conversation_id == _ID,
+    message.c.role == TOOL,
+    # An imported message may have no turn here, and then no tool call either.
+    exists().where(turn.c.conversation_id == _ID, turn.c.id == message.c.turn_id),
+)
+_NAMED_RESULTS = select(tool_call.c.result_seq).where(
+    tool_call.c.conversation_id == _ID, tool_call.c.result_seq.is_not(None)
+)
+_ENDED_CALLS = (
+    select(completion.c.turn_id, completion.c.number)
+    .where(completion.c.conversation_id == _ID, completion.c.ended_at.is_not(None))
+    .order_by(completion.c.turn_id, completion.c.number)
+)
+_REFS = select(entry.c.ref).where(entry.c.conversation_id == _ID, entry.c.kind == bindparam("kind"))
+_ENTRY_NUMBER = select(func.min(entry.c.number)).where(
+    entry.c.conversation_id == _ID, entry.c.kind == bindparam("kind"), entry.c.ref == bindparam("ref")
+)
 
 
-class RemovalRow(NamedTuple):
-    """A row of the removal table."""
+class LinkedToolCall(NamedTuple):
+    """A tool call, joined with the message that asked for it and the message that holds its result.
 
-    number: int
-    ref: str
-    author: str | None
-    reason: str | None
-    created_at: int
-    salt: bytes
-
-    def covered(self) -> list[object]:
-        """Return the values the chain commits to, in a fixed order."""
-        return [self.number, self.ref, self.author, self.reason, self.created_at]
-
-
-class ToolCallSeen(NamedTuple):
-    """A tool call, the message that asked for it and the one that answers it: None where there is no such message."""
+    The columns of a message that does not exist are None.
+    """
 
     turn_id: UUID
     message_seq: int
@@ -95,14 +130,14 @@ class ToolCallSeen(NamedTuple):
     name: str
     state: str
     result_seq: int | None
-    asker_turn: UUID | None
-    asker_role: str | None
-    asker_status: str | None
-    asked: str | None
-    answer_turn: UUID | None
-    answer_role: str | None
-    answer_parent: int | None
-    answers: str | None
+    asking_turn_id: UUID | None
+    asking_role: str | None
+    asking_status: str | None
+    asking_tool_calls: str | None
+    result_turn_id: UUID | None
+    result_role: str | None
+    result_parent_seq: int | None
+    result_call_id: str | None
 
 
 def count_conversations(connection: Connection, tenant: str) -> int:
@@ -110,22 +145,22 @@ def count_conversations(connection: Connection, tenant: str) -> int:
     return int(connection.execute(_COUNT, {"tenant": tenant}).scalar_one())
 
 
-def heads(connection: Connection, tenant: str, after: UUID, limit: int) -> list[CheckpointHead]:
+def read_heads(connection: Connection, tenant: str, after: UUID, limit: int) -> list[CheckpointHead]:
     """Return the heads of the tenant's next conversations, in the order of their ids."""
     rows = connection.execute(_HEADS, {"tenant": tenant, "after": after, "limit": limit})
     return [CheckpointHead(cast("UUID", row[0]), row[1], bytes(row[2]).hex()) for row in rows]
 
 
-def messages(connection: Connection, conversation_id: UUID, after: int, limit: int) -> list[MessageRow]:
-    """Return the `limit` messages behind a seq, in order."""
+def read_messages(connection: Connection, conversation_id: UUID, after: int, limit: int) -> list[MessageRow]:
+    """Return the next messages behind seq `after`, at most `limit`."""
     values = {"id": conversation_id, "after": after, "limit": limit}
     return [MessageRow(*row) for row in connection.execute(_MESSAGES, values)]
 
 
-def calls(
+def read_calls(
     connection: Connection, conversation_id: UUID, keys: Iterable[tuple[UUID, int]]
 ) -> dict[tuple[UUID, int], CallRow]:
-    """Return these API calls by turn and number, as many of them as there are."""
+    """Return those API calls that exist, by turn and number."""
     wanted = list(keys)
     if not wanted:
         return {}
@@ -133,8 +168,8 @@ def calls(
     return {(row.turn_id, row.number): row for row in rows}
 
 
-def prompts(connection: Connection, tenant: str, digests: Iterable[bytes]) -> dict[bytes, str]:
-    """Return these prompts and tool sets, as many of them as there are."""
+def read_prompts(connection: Connection, tenant: str, digests: Iterable[bytes]) -> dict[bytes, str]:
+    """Return those developer prompts and tool sets that exist, by digest."""
     wanted = list(digests)
     if not wanted:
         return {}
@@ -142,9 +177,9 @@ def prompts(connection: Connection, tenant: str, digests: Iterable[bytes]) -> di
     return {bytes(digest): body for digest, body in rows}
 
 
-def removals(connection: Connection, conversation_id: UUID) -> Iterator[RemovalRow]:
-    """Yield every removal in order, read by pages."""
-    after = -(2**31)
+def read_removals(connection: Connection, conversation_id: UUID) -> Iterator[RemovalRow]:
+    """Yield every removal in order."""
+    after = LOWEST_INT
     while True:
         rows = connection.execute(_REMOVALS, {"id": conversation_id, "after": after, "limit": PAGE}).all()
         yield from (RemovalRow(*row) for row in rows)
@@ -153,110 +188,62 @@ def removals(connection: Connection, conversation_id: UUID) -> Iterator[RemovalR
         after = rows[-1][0]
 
 
-def stored_blobs(connection: Connection, conversation_id: UUID) -> Iterator[Blob]:
-    """Yield every binary as it is stored, a few at a time."""
+def read_all_blobs(connection: Connection, conversation_id: UUID) -> Iterator[Blob]:
+    """Yield every binary as it is stored; its digest is the stored one."""
     after = b""
     while True:
-        values = {"id": conversation_id, "after": after, "limit": _BLOBS}
-        rows = connection.execute(_STORED_BLOBS, values).all()
+        values = {"id": conversation_id, "after": after, "limit": _BLOB_PAGE}
+        rows = connection.execute(_BLOBS, values).all()
         yield from (Blob(bytes(digest), media_type, bytes(data)) for digest, media_type, data in rows)
-        if len(rows) < _BLOBS:
+        if len(rows) < _BLOB_PAGE:
             return
         after = bytes(rows[-1][0]) + b"\x00"  # the lowest digest behind it
 
 
-def _tool_calls() -> Any:
-    asker, answer = message.alias("asker"), message.alias("answer")
-    return (
-        select(
-            tool_call.c.turn_id,
-            tool_call.c.message_seq,
-            tool_call.c.position,
-            tool_call.c.call_id,
-            tool_call.c.name,
-            tool_call.c.state,
-            tool_call.c.result_seq,
-            asker.c.turn_id,
-            asker.c.role,
-            asker.c.status,
-            asker.c.tool_calls,
-            answer.c.turn_id,
-            answer.c.role,
-            answer.c.parent_seq,
-            answer.c.tool_call_id,
-        )
-        .outerjoin(asker, and_(asker.c.conversation_id == _ID, asker.c.seq == tool_call.c.message_seq))
-        .outerjoin(answer, and_(answer.c.conversation_id == _ID, answer.c.seq == tool_call.c.result_seq))
-        .where(
-            tool_call.c.conversation_id == _ID,
-            tuple_(tool_call.c.message_seq, tool_call.c.position)
-            > tuple_(bindparam("after_seq"), bindparam("after_position")),
-        )
-        .order_by(tool_call.c.message_seq, tool_call.c.position)
-        .limit(_LIMIT)
-    )
-
-
-_TOOL_CALLS = _tool_calls()
-
-
-def tool_calls(connection: Connection, conversation_id: UUID) -> Iterator[ToolCallSeen]:
-    """Yield every tool call with what asked for it and what answers it, in order, read by pages."""
-    after = (-(2**31), -(2**31))
+def read_tool_calls(connection: Connection, conversation_id: UUID) -> Iterator[LinkedToolCall]:
+    """Yield every tool call in the order of message and position."""
+    after = (LOWEST_INT, LOWEST_INT)
     while True:
         values = {"id": conversation_id, "after_seq": after[0], "after_position": after[1], "limit": PAGE}
         rows: list[Any] = list(connection.execute(_TOOL_CALLS, values))
-        yield from (ToolCallSeen(*row) for row in rows)
+        yield from (LinkedToolCall(*row) for row in rows)
         if len(rows) < PAGE:
             return
         after = (rows[-1][1], rows[-1][2])
 
 
-_ANSWERS = select(message.c.seq).where(
-    message.c.conversation_id == _ID,
-    message.c.role == TOOL,
-    exists().where(turn.c.conversation_id == _ID, turn.c.id == message.c.turn_id),
-)
-_ANSWERED = select(tool_call.c.result_seq).where(
-    tool_call.c.conversation_id == _ID, tool_call.c.result_seq.is_not(None)
-)
-_ENDED = (
-    select(completion.c.turn_id, completion.c.number)
-    .where(completion.c.conversation_id == _ID, completion.c.ended_at.is_not(None))
-    .order_by(completion.c.turn_id, completion.c.number)
-)
-_ENTERED = select(entry.c.ref).where(entry.c.conversation_id == _ID, entry.c.kind == bindparam("kind"))
-_PLACE = select(func.min(entry.c.number)).where(
-    entry.c.conversation_id == _ID, entry.c.kind == bindparam("kind"), entry.c.ref == bindparam("ref")
-)
-
-
-def count_answers(connection: Connection, conversation_id: UUID) -> int:
-    """Return how many messages are results of tools that were run here."""
-    counted = select(func.count()).select_from(_ANSWERS.subquery())
+def count_tool_results(connection: Connection, conversation_id: UUID) -> int:
+    """Return how many tool messages belong to a turn of this conversation."""
+    counted = select(func.count()).select_from(_TOOL_RESULTS.subquery())
     return int(connection.execute(counted, {"id": conversation_id}).scalar_one())
 
 
-def unanswered(connection: Connection, conversation_id: UUID) -> int | None:
-    """Return the first result of a tool that no tool call names. For naming it only: holds all their seqs at once."""
-    named = set(connection.execute(_ANSWERED, {"id": conversation_id}).scalars())
-    rows = connection.execute(_ANSWERS.order_by(message.c.seq), {"id": conversation_id}).scalars()
-    return next((seq for seq in rows if seq not in named), None)
+def find_unnamed_result(connection: Connection, conversation_id: UUID) -> int | None:
+    """Return the seq of the first tool message that no tool call names as its result.
+
+    It reads the seqs of all tool messages into memory. Call it only to name a fault that was found.
+    """
+    named = set(connection.execute(_NAMED_RESULTS, {"id": conversation_id}).scalars())
+    seqs = connection.execute(_TOOL_RESULTS.order_by(message.c.seq), {"id": conversation_id}).scalars()
+    return next((seq for seq in seqs if seq not in named), None)
 
 
-def never_entered(connection: Connection, conversation_id: UUID) -> tuple[UUID, int] | None:
-    """Return the first ended API call that the chain does not name. For naming it only: holds all their names at once."""
-    named = set(connection.execute(_ENTERED, {"id": conversation_id, "kind": "completion"}).scalars())
-    rows = connection.execute(_ENDED, {"id": conversation_id})
-    return next(((cast("UUID", row[0]), row[1]) for row in rows if f"{row[0]}:{row[1]}" not in named), None)
+def find_unchained_call(connection: Connection, conversation_id: UUID) -> str | None:
+    """Return the ref of the first ended API call that has no entry.
+
+    It reads the refs of all calls into memory. Call it only to name a fault that was found.
+    """
+    entered = set(connection.execute(_REFS, {"id": conversation_id, "kind": "completion"}).scalars())
+    refs = (f"{turn_id}:{number}" for turn_id, number in connection.execute(_ENDED_CALLS, {"id": conversation_id}))
+    return next((ref for ref in refs if ref not in entered), None)
 
 
-def place(connection: Connection, conversation_id: UUID, kind: str, ref: str) -> int:
-    """Return the number of a row's entry, 0 where it has none."""
+def find_entry_number(connection: Connection, conversation_id: UUID, kind: str, ref: str) -> int:
+    """Return the number of a row's entry, 0 when the row has none."""
     values = {"id": conversation_id, "kind": kind, "ref": ref}
-    return connection.execute(_PLACE, values).scalar_one() or 0
+    return connection.execute(_ENTRY_NUMBER, values).scalar_one() or 0
 
 
-def database_id(connection: Connection) -> UUID:
-    """Return the database's id."""
+def read_database_id(connection: Connection) -> UUID:
+    """Return the id of this database."""
     return cast("UUID", connection.execute(select(schema_.c.database_id)).scalar_one())

@@ -1,9 +1,10 @@
-"""Verifying a conversation's chain against its rows.
+"""Verify the hash chain of a conversation against its rows.
 
-Every entry is linked to the one before it, and commits to a row as it was when it became final. So an altered, missing,
-inserted or reordered row shows, with the first place that differs; what the chain does not name itself (turns, tool calls,
-binaries, prompts …) must agree with what it names. `coverage.COVERAGE` says it of every column. What it cannot show alone is a
-history that was cut off or rewritten whole by someone who can write every table: that needs a head kept elsewhere.
+Every entry is linked to the entry before it, and commits to the final state of a row. So a row that was changed, deleted,
+inserted or moved is found, with the first entry that differs. Rows without an entry (turns, tool calls, binaries,
+prompts) must agree with the rows that have one. `docs/why/audit.md` lists what is proven of every column.
+
+Not found: a history that somebody who can write every table cut off or wrote again. A checkpoint shows that.
 """
 
 from __future__ import annotations
@@ -14,224 +15,233 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.audit import references as audit_references
-from convokit.audit import sql
-from convokit.audit.column_coverage import EMPTIED, EMPTIED_CALL
-from convokit.audit.references import check_rest
-from convokit.audit.removal_checks import Removals
-from convokit.domain import hashchain as chains
+from convokit.audit import consistency, references, sql
+from convokit.audit.removal_checks import RemovalChecker
+from convokit.domain import hashchain
 from convokit.domain.content import blob_references
 from convokit.domain.conversation import CheckpointHead, ConversationRow, Verified
+from convokit.domain.hashchain import Entry
 from convokit.domain.message import MessageRow
+from convokit.domain.replay import compute_prompt_digest
 from convokit.domain.turn import CallRow
 from convokit.errors import ChainBroken
 from convokit.store import api_calls, chain, conversations
 
+# The columns that a redaction sets to NULL. The salt goes too, so that nobody can guess a short text from the commitment.
+CLEARED_MESSAGE_COLUMNS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
+CLEARED_CALL_COLUMNS = ("details", "error", "salt")
 
-def verify(
+
+def verify_conversation(
     connection: Connection, tenant: str, conversation_id: UUID, known: CheckpointHead | None = None
 ) -> Verified | None:
-    """Return what was found whole, or None when there is no such conversation. Raises: ChainBroken.
+    """Verify all rows of a conversation; return None when the conversation does not exist. Raises: ChainBroken.
 
-    `known` is what a checkpoint knows of it: the chain must still hold that entry with that hash.
+    `known` is its head in a checkpoint: the chain must still have that entry, with that hash.
     """
     row = conversations.find(connection, tenant, conversation_id)
-    return None if row is None else Walk(connection, row, known).walk()
+    return None if row is None else ChainVerifier(connection, row, known).verify()
 
 
 @dataclass(slots=True, repr=False)
-class Walk:
-    """A walk along one conversation's chain: what has been seen so far."""
+class ChainVerifier:
+    """Walks along the chain of one conversation, a page of entries at a time. The fields say how far it is."""
 
     connection: Connection
     row: ConversationRow
     known: CheckpointHead | None
-    last: int = 0
-    """The last entry that was checked."""
-    seq: int = 0
-    """The last message that was checked."""
+    last_entry: int = 0
+    last_seq: int = 0
     run_start: int = 0
+    """The `run_start_seq` that the last message has: its path has no gap in the seqs from there on."""
     calls: int = 0
     imported: bool = False
-    blobs: dict[bytes, int] = field(default_factory=dict)
-    """Every binary that a message refers to, and the first entry that does."""
-    prompts: set[bytes] = field(default_factory=set)
-    """Prompts found whole: those of this page and the one before."""
+    """Whether the chain starts with the entry of a copy or an import."""
+    referring: dict[bytes, int] = field(default_factory=dict)
+    """The digest of every binary that a message refers to, and the first entry whose message does."""
+    checked_prompts: set[bytes] = field(default_factory=set)
+    """Digests of the prompts that this page and the page before name: most calls name the same ones."""
 
-    def walk(self) -> Verified:
+    def verify(self) -> Verified:
         """Check everything. Raises: ChainBroken."""
         row = self.row
-        removals = Removals(self.connection, row.id)
-        previous = chains.genesis_hash(row.id)
+        removals = RemovalChecker(self.connection, row.id)
+        previous = hashchain.genesis_hash(row.id)
         for page in chain.read_entry_pages(self.connection, row.id):
-            rows, calls = self._messages_of(page), self._calls_of(page)
+            messages, calls = self._read_messages(page), self._read_calls(page)
             for entry in page:
                 self._check_link(entry, previous)
-                previous = bytes(entry.hash)
+                previous = bytes(entry.hash)  # some drivers return a memoryview
                 if entry.kind == "message":
-                    self._check_message(entry, rows, removals)
+                    self._check_message(entry, messages, removals)
                 elif entry.kind == "completion":
                     self._check_call(entry, calls, removals)
                 elif entry.kind == "import":
                     self._check_import(entry)
                 else:
-                    removals.check(entry, self.seq)
+                    removals.check_entry(entry, self.last_seq)
                 self._check_known(entry)
             self._check_prompts(page, calls, removals)
-        audit_references.check_identity(self.connection, row, imported=self.imported)
+        # The checks below report a row by its entry, so they need a chain that is known to be whole.
+        references.check_identity(self.connection, row, imported=self.imported)
         self._check_end(previous, removals)
-        checked = check_rest(self.connection, row, self.last, self.blobs, imported=self.imported)
+        references.check_blobs(self.connection, row, self.last_entry, self.referring)
+        tool_calls = references.check_tool_calls(self.connection, row, self.last_entry)
+        consistency.check_consistency(self.connection, row, self.last_entry, imported=self.imported)
         return Verified(
             conversation_id=row.id,
-            entries=self.last,
-            rows=self.seq + self.calls + removals.count,
-            messages=self.seq,
+            entries=self.last_entry,
+            rows=self.last_seq + self.calls + removals.checked_count,
+            messages=self.last_seq,
             calls=self.calls,
-            removals=removals.count,
-            tool_calls=checked.tool_calls,
-            blobs=len(self.blobs),
+            removals=removals.checked_count,
+            tool_calls=tool_calls,
+            blobs=len(self.referring),
             head=previous.hex(),
         )
 
-    def _broken(self, entry: chains.Entry, problem: str) -> NoReturn:
+    def _raise_broken(self, entry: Entry, problem: str) -> NoReturn:
         raise ChainBroken(self.row.id, entry.number, entry.ref, problem)
 
-    def _messages_of(self, page: list[chains.Entry]) -> list[MessageRow]:
-        """Return the messages that the page's entries name, last first: the chain names them in the order of seq."""
+    def _read_messages(self, page: list[Entry]) -> list[MessageRow]:
+        """Return the messages that the page's entries name, last first: entries name messages in the order of seq."""
         count = sum(entry.kind == "message" for entry in page)
-        return sql.messages(self.connection, self.row.id, self.seq, count)[::-1] if count else []
+        return sql.read_messages(self.connection, self.row.id, self.last_seq, count)[::-1] if count else []
 
-    def _calls_of(self, page: list[chains.Entry]) -> dict[int, CallRow]:
-        """Return the API calls that the page's entries name, by the entry's number."""
-        keys = {entry.number: audit_references.call_key(entry.ref) for entry in page if entry.kind == "completion"}
-        found = sql.calls(self.connection, self.row.id, [key for key in keys.values() if key is not None])
-        return {number: found[key] for number, key in keys.items() if key in found}
+    def _read_calls(self, page: list[Entry]) -> dict[int, CallRow]:
+        """Return the API calls that the page's entries name, by the number of the entry."""
+        keys = {entry.number: references.parse_call_ref(entry.ref) for entry in page if entry.kind == "completion"}
+        calls = sql.read_calls(self.connection, self.row.id, [key for key in keys.values() if key is not None])
+        return {number: calls[key] for number, key in keys.items() if key in calls}
 
-    def _check_link(self, entry: chains.Entry, previous: bytes) -> None:
-        self.last += 1
-        if entry.number != self.last:
-            problem = f"entry {self.last} is missing (next is {entry.number})"
-            if entry.number < self.last:
-                problem = f"entry {entry.number} is none: they are numbered from 1"
-            raise ChainBroken(self.row.id, self.last, entry.ref, problem)
-        linked = chains.compute_entry_hash(previous, entry.number, entry.kind, entry.ref, bytes(entry.commitment))
+    def _check_link(self, entry: Entry, previous: bytes) -> None:
+        self.last_entry += 1
+        if entry.number != self.last_entry:
+            problem = f"entry {self.last_entry} is missing (next is {entry.number})"
+            if entry.number < self.last_entry:
+                problem = f"unexpected entry number {entry.number}: entries are numbered from 1"
+            raise ChainBroken(self.row.id, self.last_entry, entry.ref, problem)
+        commitment = bytes(entry.commitment)
+        linked = hashchain.compute_entry_hash(previous, entry.number, entry.kind, entry.ref, commitment)
         if linked != bytes(entry.hash):
-            self._broken(entry, "the entry was altered, or one before it")
+            self._raise_broken(entry, "this entry or the one before it was altered")
 
-    def _check_message(self, entry: chains.Entry, rows: list[MessageRow], removals: Removals) -> None:
-        self.seq += 1
-        found = rows.pop() if rows else None
-        if entry.ref != str(self.seq):
-            self._broken(entry, f"message {self.seq} was to be entered next")
-        if found is None or found.seq > self.seq:
-            self._broken(entry, f"message {entry.ref} is missing")
-        if found.seq < self.seq:
-            problem = f"message {found.seq} was never entered"
-            raise ChainBroken(self.row.id, entry.number, str(found.seq), problem)
-        removed = removals.explain("message", entry)
-        if found.status == "redacted":
-            self._check_redacted(entry, found, removed=removed)
-        elif removed:
-            self._broken(entry, f"message {entry.ref} was removed by entry {removed}, and is there again")
-        elif found.salt is None:
-            self._broken(entry, f"message {entry.ref} lost its salt, and no removal says why")
-        elif found.hash_input().commitment != bytes(entry.commitment):
-            self._broken(entry, f"message {entry.ref} is not what was written")
-        self._check_place(entry, found)
-        for digest in blob_references(found.parts, found.extra):
-            self.blobs.setdefault(digest, entry.number)
+    def _check_message(self, entry: Entry, rows: list[MessageRow], removals: RemovalChecker) -> None:
+        self.last_seq += 1
+        row = rows.pop() if rows else None
+        if entry.ref != str(self.last_seq):
+            self._raise_broken(entry, f"the entry should name message {self.last_seq}")
+        if row is None or row.seq > self.last_seq:
+            self._raise_broken(entry, f"message {entry.ref} is missing")
+        if row.seq < self.last_seq:
+            raise ChainBroken(self.row.id, entry.number, str(row.seq), f"message {row.seq} has no entry in the chain")
+        removal = removals.find_removal(entry)
+        if row.status == "redacted":
+            self._check_redacted(entry, row, removal=removal)
+        elif removal:
+            self._raise_broken(entry, f"message {entry.ref} was removed by entry {removal}, and has its text again")
+        elif row.salt is None:
+            self._raise_broken(entry, f"message {entry.ref} has no salt, and no removal explains it")
+        elif row.hash_input().commitment != bytes(entry.commitment):
+            self._raise_broken(entry, f"message {entry.ref} is not what was written")
+        self._check_position(entry, row)
+        if row.parts is not None or row.extra is not None:
+            for digest in blob_references(row.parts, row.extra):
+                self.referring.setdefault(digest, entry.number)
 
-    def _check_redacted(self, entry: chains.Entry, found: MessageRow, *, removed: int) -> None:
-        if not removed:
-            self._broken(entry, f"message {entry.ref} was emptied, and no removal says why")
-        left = [name for name in EMPTIED if getattr(found, name) is not None]
+    def _check_redacted(self, entry: Entry, row: MessageRow, *, removal: int) -> None:
+        if not removal:
+            self._raise_broken(entry, f"message {entry.ref} is marked as redacted, and no removal explains it")
+        left = [name for name in CLEARED_MESSAGE_COLUMNS if getattr(row, name) is not None]
         if left:
-            self._broken(entry, f"message {entry.ref} is marked as removed, and still has its {', '.join(left)}")
+            self._raise_broken(entry, f"message {entry.ref} was removed, and still has its {', '.join(left)}")
 
-    def _check_place(self, entry: chains.Entry, found: MessageRow) -> None:
-        """Check what the commitment covers too, but a redacted message has none any more."""
-        if found.parent_seq is not None and not 0 < found.parent_seq < found.seq:
-            self._broken(entry, f"message {entry.ref} follows {found.parent_seq}, which is not before it")
-        follows = found.parent_seq is not None and found.parent_seq == found.seq - 1
-        self.run_start = self.run_start if follows else found.seq
-        if found.run_start_seq != self.run_start:
-            problem = (
-                f"the path to message {entry.ref} has no gap from {self.run_start}, not from {found.run_start_seq}"
-            )
-            self._broken(entry, problem)
+    def _check_position(self, entry: Entry, row: MessageRow) -> None:
+        # The commitment covers these columns as well, but a redacted message has lost the salt of its commitment.
+        if row.parent_seq is not None and not 0 < row.parent_seq < row.seq:
+            self._raise_broken(entry, f"message {entry.ref} follows {row.parent_seq}, which is not before it")
+        follows = row.parent_seq is not None and row.parent_seq == row.seq - 1
+        self.run_start = self.run_start if follows else row.seq
+        if row.run_start_seq != self.run_start:
+            problem = f"run_start_seq of message {entry.ref} is {row.run_start_seq}, expected {self.run_start}"
+            self._raise_broken(entry, problem)
 
-    def _check_call(self, entry: chains.Entry, calls: dict[int, CallRow], removals: Removals) -> None:
-        found = calls.get(entry.number)
-        if found is None:
-            self._broken(entry, f"completion {entry.ref} is missing")
+    def _check_call(self, entry: Entry, calls: dict[int, CallRow], removals: RemovalChecker) -> None:
+        row = calls.get(entry.number)
+        if row is None:
+            self._raise_broken(entry, f"API call {entry.ref} is missing")
         self.calls += 1
-        removed = removals.explain("completion", entry)
-        left = [name for name in EMPTIED_CALL if getattr(found, name) is not None and name != "salt"]
-        if removed and left:
-            self._broken(
-                entry, f"completion {entry.ref} was removed from by entry {removed}, and has its {', '.join(left)}"
-            )
-        if found.salt is None:
-            if not removed:
-                self._broken(entry, f"completion {entry.ref} lost its salt, and no removal says why")
-        elif found.hash_input().commitment != bytes(entry.commitment):
-            self._broken(entry, f"completion {entry.ref} is not what was written")
+        removal = removals.find_removal(entry)
+        # A removed call may keep its salt: then its commitment is checked below.
+        left = [name for name in CLEARED_CALL_COLUMNS if getattr(row, name) is not None and name != "salt"]
+        if removal and left:
+            problem = f"API call {entry.ref} was redacted by entry {removal}, and still has its {', '.join(left)}"
+            self._raise_broken(entry, problem)
+        if row.salt is None:
+            if not removal:
+                self._raise_broken(entry, f"API call {entry.ref} has no salt, and no removal explains it")
+        elif row.hash_input().commitment != bytes(entry.commitment):
+            self._raise_broken(entry, f"API call {entry.ref} is not what was written")
 
-    def _check_import(self, entry: chains.Entry) -> None:
-        if not audit_references.is_import(entry.ref) or chains.compute_commitment(b"", [entry.ref]) != bytes(
-            entry.commitment
-        ):
-            self._broken(entry, "names no chain that was copied or restored")
-        self.imported = self.imported or not self.seq  # what follows came from there
+    def _check_import(self, entry: Entry) -> None:
+        commitment = hashchain.compute_commitment(b"", [entry.ref])
+        if not references.is_import_ref(entry.ref) or commitment != bytes(entry.commitment):
+            self._raise_broken(entry, "the entry names no chain that was copied or imported")
+        self.imported = self.imported or not self.last_seq  # behind a message, it says nothing of those before
 
-    def _check_known(self, entry: chains.Entry) -> None:
+    def _check_known(self, entry: Entry) -> None:
         known = self.known
         if known is not None and entry.number == known.entries and bytes(entry.hash).hex() != known.head:
-            self._broken(entry, f"is not the entry that the checkpoint of {known.of} knows: the history was rewritten")
+            problem = (
+                f"the checkpoint of {known.checkpoint_created_at} has another hash here: the history was rewritten"
+            )
+            self._raise_broken(entry, problem)
 
-    def _check_prompts(self, page: list[chains.Entry], calls: dict[int, CallRow], removals: Removals) -> None:
-        """Check the prompts and tool sets that the page's calls were made with."""
-        named: dict[bytes, tuple[chains.Entry, bool]] = {}
+    def _check_prompts(self, page: list[Entry], calls: dict[int, CallRow], removals: RemovalChecker) -> None:
+        """Check the developer prompts and tool sets that the page's calls name."""
+        named: dict[bytes, tuple[Entry, bool]] = {}
         for entry in page:
             if entry.kind == "completion":
-                removed = bool(removals.explain("completion", entry))
-                for digest in audit_references.prompts_of(calls[entry.number].manifest):
-                    before = named.get(digest)
-                    named[digest] = (entry, removed) if before is None or before[1] else before
-        unseen = [digest for digest in named if digest not in self.prompts]
-        found = sql.prompts(self.connection, self.row.tenant, unseen)
-        for digest in unseen:
+                removed = bool(removals.find_removal(entry))
+                for digest in references.find_prompt_digests(calls[entry.number].manifest):
+                    first = named.get(digest)
+                    # A prompt may be missing only if a removal covers every call on the page that names it.
+                    named[digest] = (entry, removed) if first is None or first[1] else first
+        unchecked = [digest for digest in named if digest not in self.checked_prompts]
+        bodies = sql.read_prompts(self.connection, self.row.tenant, unchecked)
+        for digest in unchecked:
             entry, removed = named[digest]
-            name, body = f"prompt:{digest.hex()}", found.get(digest)
-            if body is not None and audit_references.prompt_digest(body) != digest:
-                raise ChainBroken(self.row.id, entry.number, name, "the prompt is not what was sent")
+            name, body = f"prompt:{digest.hex()}", bodies.get(digest)
+            if body is not None and compute_prompt_digest(body) != digest:
+                raise ChainBroken(self.row.id, entry.number, name, "the prompt does not match its digest")
             if body is None and not removed:
-                raise ChainBroken(self.row.id, entry.number, name, "the prompt is missing, and no removal says why")
-        self.prompts = {digest for digest in named if digest in self.prompts or digest in found}
+                raise ChainBroken(self.row.id, entry.number, name, "the prompt is missing, and no removal explains it")
+        self.checked_prompts = {digest for digest in named if digest in self.checked_prompts or digest in bodies}
 
-    def _check_end(self, previous: bytes, removals: Removals) -> None:
-        row, last = self.row, self.last
+    def _check_end(self, previous: bytes, removals: RemovalChecker) -> None:
+        """Check that the chain ends where the conversation says, and that no row is left over."""
+        row, last = self.row, self.last_entry
         known = self.known
         if known is not None and known.entries > last:
-            problem = (
-                f"the chain ends at entry {last}, the checkpoint of {known.of} knows {known.entries}: it was cut off"
-            )
+            time = known.checkpoint_created_at
+            problem = f"the chain has {last} entries, {known.entries} in the checkpoint of {time}: its end was cut off"
             raise ChainBroken(row.id, last, "head", problem)
-        if last != row.last_entry or previous != bytes(row.chain_hash):
-            problem = f"the chain ends at entry {last}, the conversation says {row.last_entry}"
-            if last == row.last_entry:
-                problem = "the chain does not end with the hash that the conversation says"
+        if last != row.last_entry:
+            problem = f"the chain ends with entry {last}, the conversation's last_entry is {row.last_entry}"
             raise ChainBroken(row.id, last, "head", problem)
-        for extra in sql.messages(self.connection, row.id, self.seq, 1):
-            raise ChainBroken(row.id, last, str(extra.seq), f"message {extra.seq} was never entered")
-        for extra in sql.messages(self.connection, row.id, -(2**31), 1):
+        if previous != bytes(row.chain_hash):
+            raise ChainBroken(row.id, last, "head", "the hash of the last entry is not the conversation's chain_hash")
+        # A message behind the last one, or before the first one, has no entry.
+        for extra in sql.read_messages(self.connection, row.id, self.last_seq, 1):
+            raise ChainBroken(row.id, last, str(extra.seq), f"message {extra.seq} has no entry in the chain")
+        for extra in sql.read_messages(self.connection, row.id, sql.LOWEST_INT, 1):
             if extra.seq < 1:
-                raise ChainBroken(row.id, last, str(extra.seq), f"message {extra.seq} was never entered")
-        if row.last_seq != self.seq:
-            raise ChainBroken(row.id, last, "last_seq", f"last_seq is {row.last_seq}, {self.seq} messages are stored")
+                raise ChainBroken(row.id, last, str(extra.seq), f"message {extra.seq} has no entry in the chain")
+        if row.last_seq != self.last_seq:
+            problem = f"the conversation's last_seq is {row.last_seq}, it has {self.last_seq} messages"
+            raise ChainBroken(row.id, last, "last_seq", problem)
         if api_calls.count_ended_calls(self.connection, row.id) != self.calls:
-            stray = sql.never_entered(self.connection, row.id)
-            name = "completions" if stray is None else f"{stray[0]}:{stray[1]}"
-            problem = "a completion is entered twice" if stray is None else f"completion {name} was never entered"
-            raise ChainBroken(row.id, last, name, problem)
+            ref = sql.find_unchained_call(self.connection, row.id)
+            problem = "an API call has two entries" if ref is None else f"API call {ref} has no entry in the chain"
+            raise ChainBroken(row.id, last, "completions" if ref is None else ref, problem)
         removals.check_end(last)

@@ -36,7 +36,7 @@ from convokit.domain.turn import CallRow
 from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, TimedOut
 from convokit.store.turn_end import TurnUpdate, save_chunk
 from convokit.store.turn_start import Written
-from convokit.wire import errors, headers
+from convokit.wire import error_mapping, headers
 from convokit.wire.response import ReplyReader
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class ActiveCall:
         """Return the reply so far."""
         if self.reply is not None:
             return self.reply
-        return self.reader.completion() if self.reader is not None else ParsedReply([])
+        return self.reader.build_reply() if self.reader is not None else ParsedReply([])
 
     def mask_key(self, text: str) -> str:
         """Return a text of the server without the API key: some servers send it back."""
@@ -181,10 +181,10 @@ def _exchange_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
             yield from _emit_and_store_flow(kit, call, events, now)
             call.content_at = max(call.content_at, kit.clock.monotonic())  # a slow reader is not a silent server
     yield CloseResponse()
-    reply = call.reply = reader.completion()
+    reply = call.reply = reader.build_reply()
     call.spent.append(reply.usage)
     for choice in reply.choices[:1]:
-        error = errors.error_from_choice(choice, reply)
+        error = error_mapping.find_filter_error(choice, reply)
         if error is not None:
             raise error
 
@@ -231,7 +231,7 @@ def _read_error_flow(kit: KitState, call: ActiveCall, head: ResponseHead) -> Flo
         body += data
     yield CloseResponse()
     secrets = (call.key,) if call.key else ()
-    return errors.error_from_response(
+    return error_mapping.build_response_error(
         head.status, head.headers, body, retry_after_now=kit.clock.time(), secrets=secrets
     )
 

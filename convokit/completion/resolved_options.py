@@ -19,7 +19,7 @@ from convokit.settings import Budget, Retry, Summary, Timeouts, Unset
 from convokit.tokens.counter import Counter
 from convokit.wire.messages import Unsupported
 from convokit.wire.request import Mode
-from convokit.wire.structured import build_response_format
+from convokit.wire.structured_output import build_response_format
 
 Value = TypeVar("Value")
 DEFAULT_TOOL_ROUNDS = 8

@@ -21,8 +21,8 @@ from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
 from convokit.store import api_calls, messages
 from convokit.store.turn_start import Written
 from convokit.tokens.counter import count_message
-from convokit.wire import headers, structured
-from convokit.wire.values import reported_cost
+from convokit.wire import headers, structured_output
+from convokit.wire.token_usage import parse_cost_nanousd
 
 _END_MESSAGES = {
     "interrupted": "the reply broke off",
@@ -174,7 +174,7 @@ def record_outcome(call: ActiveCall, reply: ParsedReply, outcome: Outcome, now: 
     row.response_id = _mask(call, reply.response_id)
     row.finish_reason = _mask(call, reply.choices[0].finish_reason) if reply.choices else None
     row.service_tier = _mask(call, reply.service_tier)
-    row.cost_nanousd = reported_cost(reply.usage_details, call.head.headers if call.head is not None else {})
+    row.cost_nanousd = parse_cost_nanousd(reply.usage_details, call.head.headers if call.head is not None else {})
     row.details = _mask(call, _encode_details(reply))
     _write_usage(row, _find_usage(call, reply))
     row.salt = hashchain.new_salt()
@@ -215,7 +215,7 @@ def _parse(call: ActiveCall, choice: ReplyChoice) -> Any:
     model = call.request.options.response_model
     if model is None or choice.tool_calls:
         return None
-    return structured.parse_structured(
+    return structured_output.parse_structured(
         model, choice.content, finish_reason=choice.finish_reason, refusal=choice.refusal
     )
 

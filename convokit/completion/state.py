@@ -17,7 +17,7 @@ from convokit.domain.ids import derive_conversation_id
 from convokit.errors import NotFound, SettingsError
 from convokit.settings import UNSET, Limits
 from convokit.store import branches, conversations, migrations
-from convokit.wire.headers import endpoint_url
+from convokit.wire.headers import build_endpoint_url
 
 Result = TypeVar("Result")
 ResolvedCache = dict[str | None, ResolvedOptions]
@@ -58,7 +58,7 @@ class KitState:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", endpoint_url(self.base_url))
+        object.__setattr__(self, "url", build_endpoint_url(self.base_url))
 
 
 @dataclass(slots=True)
@@ -165,28 +165,6 @@ def require_search(kit: KitState) -> None:
         raise SettingsError(
             "search", "this kit was made with search=False and has no search index: make one without it"
         )
-
-
-def read_conversation_flow(
-    kit: KitState, chat: ChatRef, read: Callable[[Connection, str, UUID], Result | None]
-) -> Flow[Result]:
-    """Run a reading function over the chat's conversation. Raises: NotFound if it returns None."""
-    conversation_id = yield from identify_flow(kit, chat)
-    found = yield from read_flow(read, kit.tenant, conversation_id)
-    if found is None:
-        raise not_found(chat)
-    return found
-
-
-def read_branch_flow(
-    kit: KitState, chat: ChatRef, read: Callable[[Connection, str, UUID, int], Result | None]
-) -> Flow[Result]:
-    """Run a reading function over the chat's conversation and branch. Raises: NotFound if it returns None."""
-    conversation_id = yield from identify_flow(kit, chat)
-    found = yield from read_flow(read, kit.tenant, conversation_id, chat.branch)
-    if found is None:
-        raise not_found(chat)
-    return found
 
 
 def read_tenant_flow(kit: KitState, read: Callable[[Connection, str], Result]) -> Flow[Result]:

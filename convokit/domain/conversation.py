@@ -138,7 +138,7 @@ class CheckpointHead:
     conversation_id: UUID
     entries: int
     head: str
-    of: str = ""
+    checkpoint_created_at: str = ""
     """When the checkpoint was made, for people."""
 
 

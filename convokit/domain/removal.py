@@ -36,7 +36,7 @@ class RemovalRow:
     salt: bytes
     created_at: int
 
-    def leaf(self) -> hashchain.HashInput:
+    def hash_input(self) -> hashchain.HashInput:
         """Return this row's entry to be."""
         covered = [self.number, self.ref, self.author, self.reason, self.created_at]
         kind: hashchain.Kind = "erasure" if self.ref == EVERYTHING else "redaction"

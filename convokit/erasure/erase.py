@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.audit.verify import verify
+from convokit.audit.verify import verify_conversation
 from convokit.domain import hashchain as chains
 from convokit.domain.content import blob_digests
 from convokit.domain.conversation import ConversationRow
@@ -113,7 +113,7 @@ def check(connection: Connection, tenant: str, conversation_id: UUID, seqs: Sequ
     """Return how many rows still hold something of what was removed, read again, and what `verify` says of the chain."""
     left = sql.remaining(connection, conversation_id, seqs)
     try:
-        verify(connection, tenant, conversation_id)
+        verify_conversation(connection, tenant, conversation_id)
     except ChainBroken as error:
         return left, str(error)
     return left, "whole"
@@ -198,7 +198,7 @@ def _enter(connection: Connection, row: ConversationRow, order: Order, refs: Seq
         RemovalRow(number, ref, order.author, order.reason, chains.new_salt(), order.at)
         for number, ref in enumerate(refs, row.last_entry + 1)
     ]
-    entries = chains.extend_chain(row.last_entry, row.chain_hash, [each.leaf() for each in rows])
+    entries = chains.extend_chain(row.last_entry, row.chain_hash, [each.hash_input() for each in rows])
     removal_records.insert_removals(connection, row.id, rows)
     chain.append_entries(connection, row.id, entries)
     moved = replace(row, last_entry=entries[-1].number, chain_hash=entries[-1].hash)

@@ -179,7 +179,7 @@ def _write_removals(
         RemovalRow(number, f"message:{seq}", None, _REASON, hashchain.new_salt(), new.at)
         for number, seq in enumerate(seqs, last.number + 1)
     ]
-    entries = hashchain.extend_chain(last.number, last.hash, [each.leaf() for each in rows])
+    entries = hashchain.extend_chain(last.number, last.hash, [each.hash_input() for each in rows])
     removal_records.insert_removals(connection, new.id, rows)
     chain.append_entries(connection, new.id, entries)
     return entries

@@ -17,9 +17,9 @@ from pydantic.fields import FieldInfo
 
 from convokit.domain.tool import Tool
 from convokit.errors import BadArguments
-from convokit.wire.strict_schema import json_type
-from convokit.wire.structured import places
-from convokit.wire.values import mend_all
+from convokit.wire.json_text import repair_json
+from convokit.wire.schema_violations import name_json_type
+from convokit.wire.structured_output import list_validation_problems
 
 _MAX_PROBLEMS = 5
 
@@ -57,7 +57,7 @@ def bind_arguments(tool: Tool, raw: str) -> dict[str, Any]:
     try:  # as JSON: what a type takes from JSON text (dates, enums, bytes) it need not take from Python values
         value = model.model_validate_json(json.dumps(given))
     except ValidationError as error:
-        found = places(error)
+        found = list_validation_problems(error)
         more = f"; and {len(found) - _MAX_PROBLEMS} more" if len(found) > _MAX_PROBLEMS else ""
         raise BadArguments(tool.name, "; ".join(found[:_MAX_PROBLEMS]) + more) from None
     except Exception as error:  # a validator of the tool's own that the model's value was too much for
@@ -85,7 +85,7 @@ def _object(tool: Tool, raw: str) -> dict[str, Any]:
     if not raw.strip():
         return {}
     try:
-        value = mend_all(_DECODER.decode(raw))
+        value = repair_json(_DECODER.decode(raw))
     except json.JSONDecodeError as error:
         raise BadArguments(tool.name, f"the arguments are not JSON: {error.msg} (character {error.pos})") from None
     except _Unfit as error:
@@ -95,7 +95,7 @@ def _object(tool: Tool, raw: str) -> dict[str, Any]:
     except RecursionError:
         raise BadArguments(tool.name, "the arguments are nested too deeply") from None
     if not isinstance(value, dict):
-        raise BadArguments(tool.name, f"the arguments must be one JSON object, not {json_type(value)}")
+        raise BadArguments(tool.name, f"the arguments must be one JSON object, not {name_json_type(value)}")
     return value
 
 

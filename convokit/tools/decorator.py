@@ -24,8 +24,8 @@ from convokit.errors import SettingsError
 from convokit.tools import docstrings
 from convokit.tools.arguments import LEFT_OUT, Signature, admits_null, bind_arguments
 from convokit.tools.results import format_error, format_result
-from convokit.wire.strict_schema import list_violations
-from convokit.wire.structured import to_plain_schema, to_strict_schema
+from convokit.wire.schema_violations import list_violations
+from convokit.wire.strict_schema import to_plain_schema, to_strict_schema
 
 __all__ = ["ToolLike", "bind_arguments", "format_error", "format_result", "to_tools", "tool"]
 

@@ -1,4 +1,4 @@
-"""Report tokens and prices."""
+"""Report tokens and cost of API calls."""
 
 from typing import TYPE_CHECKING
 

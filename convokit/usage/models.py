@@ -1,7 +1,7 @@
-"""What calls cost: rows of a usage report, and prices.
+"""Define usage reports and prices.
 
-Tokens are counts of what was sent and came back. Money is US dollars, exact (`Decimal`). What nobody knows is None or counted
-apart, never a zero and never a guess.
+Money is US dollars, as an exact `Decimal`. An unknown cost is None, and unknown calls are counted separately. Neither is ever 0
+or a guess.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _PerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 
 
 class Price(BaseModel):
-    """What a model costs: US dollars for a million tokens. Pass texts or Decimals where cents of cents matter.
+    """The price of a model, in US dollars for a million tokens. Pass text or a Decimal for an exact price.
 
-    `cached` and `cache_write` are for the parts of a prompt that were read from the provider's cache and written to it (as
-    `prompt`, when not given), `reasoning` for the part of a reply that nobody sees (as `completion`). `above` names the prices
-    of calls whose prompt is longer than so many tokens: they hold for the whole call.
+    `cached` and `cache_write` price the prompt tokens that the provider's cache served and stored (default: `prompt`).
+    `reasoning` prices the reasoning tokens of a reply (default: `completion`). `above` maps a number of prompt tokens to the
+    price of calls with a longer prompt, for all their tokens.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
@@ -37,20 +37,20 @@ class Price(BaseModel):
 
 
 class Spending(BaseModel):
-    """Sums over API calls; every retry and every round of tools is a call of its own.
+    """Sums over API calls. Every retry and every tool round is one call.
 
-    `cost` is None while the price of a call in it is not known; `known_cost` is then what the others cost, and
-    `unpriced_calls` says how many there are. `cached_tokens` and `cache_write_tokens` are parts of `prompt_tokens`,
-    `reasoning_tokens` of `completion_tokens`; they are None when no server spoke of them.
+    `cost` is None when the price of a call is unknown: then `known_cost` is the cost of the other calls, and `unpriced_calls`
+    the number of those without a price. `cached_tokens` and `cache_write_tokens` are part of `prompt_tokens`,
+    `reasoning_tokens` of `completion_tokens`; they are None when no server reported them.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     calls: int = 0
     estimated_calls: int = 0
-    """Calls that were counted here, because they broke off or because the server reported nothing."""
+    """Calls whose tokens convokit counted, because the call broke off or the server reported no usage."""
     uncounted_calls: int = 0
-    """Calls without figures: refused, failed before anything came back, or on their way. No cost holds anything of them."""
+    """Calls without token counts: refused, failed before the first byte, or still running. No cost includes them."""
     unpriced_calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -58,14 +58,14 @@ class Spending(BaseModel):
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     estimated_tokens: int = 0
-    """Of both, how many belong to calls that were counted here."""
+    """The prompt and completion tokens of the estimated calls."""
     cost: Decimal | None = Decimal(0)
     known_cost: Decimal = Decimal(0)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def cached_share(self) -> float | None:
-        """How much of the prompts came from the provider's cache, 0 to 1."""
+        """The share of prompt tokens that the provider's cache served, 0 to 1."""
         return (
             self.cached_tokens / self.prompt_tokens if self.cached_tokens is not None and self.prompt_tokens else None
         )
@@ -73,13 +73,13 @@ class Spending(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def estimated_share(self) -> float:
-        """How much of all tokens is estimated, 0 to 1."""
+        """The share of all tokens that is estimated, 0 to 1."""
         tokens = self.prompt_tokens + self.completion_tokens
         return self.estimated_tokens / tokens if tokens else 0.0
 
 
 class UsageRow(Spending):
-    """One line of a report: of a day (UTC), of a model as the server named it, or of a conversation."""
+    """One row of a report: a day (UTC), a model by the name that the server reported, or a conversation."""
 
     day: date | None = None
     model: str | None = None
@@ -88,10 +88,10 @@ class UsageRow(Spending):
 
 
 class UsageReport(BaseModel):
-    """What a tenant's calls took and cost. Days come oldest first, models and conversations the costliest first.
+    """Tokens and cost of a tenant's calls. Days are sorted by date, models and conversations by cost, highest first.
 
-    `total` is over all rows, also over those that are not listed (`unlisted`): a report lists at most 1,000 conversations.
-    `unknown_models` are those whose price is not known; `prices` says whose prices were taken.
+    A report lists at most 1,000 conversations; `unlisted` is the number of the others. `total` includes all of them.
+    `unknown_models` are the models without a known price. `prices` names the source of the prices.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -108,24 +108,28 @@ class UsageReport(BaseModel):
 
 @runtime_checkable
 class Prices(Protocol):
-    """Knows what calls cost. Prices are taken to stay the same within a half hour."""
+    """Protocol of a source of prices. A price must not change within a half hour (UTC)."""
 
     @property
     def name(self) -> str:
-        """Whose prices they are, for people."""
+        """The name of the source, for people."""
         ...
 
     @property
     def sizes(self) -> Sequence[int]:
-        """The prompt sizes in tokens above which some price is another, ascending."""
+        """The numbers of prompt tokens above which some price changes, ascending."""
         ...
 
     def price(
         self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
     ) -> Price | None:
-        """Return a call's price, None when the model's is not known.
+        """Return the price of a call, None when the model's price is unknown.
 
-        `provider` is a name (`openai`) or a host's (`api.groq.com`), `tier` what the server said; the prompt is longer than
-        `longer_than` tokens, which is one of `sizes` or 0, and not than the next size.
+        Args:
+            model: the model's name, as served or as requested.
+            provider: a provider's name (`openai`) or a host name (`api.groq.com`).
+            tier: the service tier that the server reported.
+            at: the time of the call.
+            longer_than: one of `sizes`, or 0: the prompt is longer than this, and not longer than the next size.
         """
         ...

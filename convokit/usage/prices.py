@@ -1,7 +1,6 @@
-"""What a call costs, from whoever knows: a table of the caller's own, or the price lists that the `prices` extra brings.
+"""Find the price of an API call: in a table that the caller gives, or in the price lists of the `prices` extra.
 
-Vendors price a call by its model, its tier, the time it was made, and by how long its prompt is. Whoever does not know the
-model says None.
+Vendors price a call by its model, its tier, its time and the length of its prompt.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 from convokit.errors import InvalidInput
 from convokit.usage.models import Price, Prices
 
-_UNCOUNTED = ("requests_kcount", "output_citation_mtok")
-"""Listed prices of what no usage tells: where one holds, the cost is not known."""
-_STANDARD = (None, "default", "auto", "standard")
+_UNREPORTED = ("requests_kcount", "output_citation_mtok")
+"""Prices per request and per citation token. Servers report neither count, so the cost of such a model is unknown."""
+_STANDARD_TIERS = (None, "default", "auto", "standard")
 
 
 class NoPrices:
-    """Knows no price."""
+    """Has no price for any model."""
 
     name = "none"
     sizes: Sequence[int] = ()
@@ -32,78 +31,79 @@ class NoPrices:
     def price(
         self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
     ) -> Price | None:
-        """Return None."""
         return None
 
 
 class TablePrices:
-    """Prices of a table by model, the same at any time and at every provider; what is not in it is asked of `beyond`."""
+    """Prices by model name, for every time and provider. A model that is not in the table is looked up in `fallback`."""
 
-    def __init__(self, table: Mapping[str, Price], beyond: Prices) -> None:
+    def __init__(self, table: Mapping[str, Price], fallback: Prices) -> None:
         self._table = table
-        self._beyond = beyond
-        self.name = f"given, then {beyond.name}" if not isinstance(beyond, NoPrices) else "given"
-        self.sizes = sorted({*beyond.sizes, *(size for price in table.values() for size in price.above)})
+        self._fallback = fallback
+        self.name = f"given, then {fallback.name}" if not isinstance(fallback, NoPrices) else "given"
+        self.sizes = sorted({*fallback.sizes, *(size for price in table.values() for size in price.above)})
 
     def price(
         self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
     ) -> Price | None:
-        """Return what the table says."""
-        found = self._table.get(model)
-        if found is None:
-            return self._beyond.price(model=model, provider=provider, tier=tier, at=at, longer_than=longer_than)
-        reached = [size for size in found.above if size <= longer_than]
-        return found.above[max(reached)] if reached else found
+        price = self._table.get(model)
+        if price is None:
+            return self._fallback.price(model=model, provider=provider, tier=tier, at=at, longer_than=longer_than)
+        sizes = [size for size in price.above if size <= longer_than]
+        return price.above[max(sizes)] if sizes else price
 
 
 class ListedPrices:
-    """The price lists of genai-prices: by provider, with their dates, tiers and sizes. Nothing is fetched."""
+    """The price lists of the genai-prices package: by provider, date, tier and prompt size. It makes no network request."""
 
     def __init__(self) -> None:
         package = importlib.import_module("genai_prices")
         self._lists: Any = importlib.import_module("genai_prices.data_snapshot").get_snapshot()
         self._tiered: Any = importlib.import_module("genai_prices.types").TieredPrices
         self._providers = {provider.id for provider in self._lists.providers}
-        self._found: dict[tuple[str, str | None], Any] = {}
-        self._made: dict[tuple[int, int], tuple[Any, Price | None]] = {}
+        self._entries: dict[tuple[str, str | None], Any] = {}
+        self._prices: dict[tuple[int, int], tuple[Any, Price | None]] = {}
         self.name = f"genai-prices {package.__version__}"
-        self.sizes = sorted(self._all_sizes())
+        self.sizes = sorted(self._list_sizes())
 
     def price(
         self, *, model: str, provider: str | None, tier: str | None, at: datetime, longer_than: int
     ) -> Price | None:
-        """Return what the lists say. A model is looked for at its provider only: elsewhere it has another price."""
-        listed = self._listed(model, provider)
-        if listed is None:
+        entry = self._find_entry(model, provider)
+        if entry is None:
             return None
-        if tier not in _STANDARD:
-            return self._price(listed.get_prices(at, {"service_tier": tier}), longer_than)
-        found = listed.get_prices(at)
-        key = (id(found), longer_than)
-        if key not in self._made:
-            self._made[key] = (found, self._price(found, longer_than))  # holding it keeps its id its own
-        return self._made[key][1]
+        if tier not in _STANDARD_TIERS:
+            return self._convert(entry.get_prices(at, {"service_tier": tier}), longer_than)
+        listed = entry.get_prices(at)
+        key = (id(listed), longer_than)
+        if key not in self._prices:
+            self._prices[key] = (
+                listed,
+                self._convert(listed, longer_than),
+            )  # keeps `listed`, so that its id stays taken
+        return self._prices[key][1]
 
-    def _listed(self, model: str, provider: str | None) -> Any:
-        """Return the model's entry, None where it is not listed: that is remembered too, for it takes a search."""
-        if (model, provider) not in self._found:
+    def _find_entry(self, model: str, provider: str | None) -> Any:
+        """Return the model's entry at its provider, None when it has none. Other providers have other prices."""
+        if (model, provider) not in self._entries:  # a search takes long, also for a model without an entry
+            # genai-prices finds a provider by its id or by the URL of its API.
             where = (provider, None) if provider in self._providers else (None, f"https://{provider}/")
             try:
-                self._found[model, provider] = self._lists.find_provider_model(model, None, *where)[1]
+                self._entries[model, provider] = self._lists.find_provider_model(model, None, *where)[1]
             except LookupError:
-                self._found[model, provider] = None
-        return self._found[model, provider]
+                self._entries[model, provider] = None
+        return self._entries[model, provider]
 
-    def _price(self, listed: Any, longer_than: int) -> Price | None:
+    def _convert(self, listed: Any, longer_than: int) -> Price | None:
         def usd(name: str) -> Decimal | None:
-            found: Any = getattr(listed, name, None)
-            if not isinstance(found, self._tiered):
-                return cast("Decimal | None", found)
-            reached = [tier.price for tier in found.tiers if tier.start <= longer_than]
-            return cast("Decimal", reached[-1] if reached else found.base)
+            price: Any = getattr(listed, name, None)
+            if not isinstance(price, self._tiered):
+                return cast("Decimal | None", price)
+            reached = [tier.price for tier in price.tiers if tier.start <= longer_than]
+            return cast("Decimal", reached[-1] if reached else price.base)
 
         prompt, completion = usd("input_mtok"), usd("output_mtok")
-        if prompt is None or completion is None or any(usd(name) for name in _UNCOUNTED):
+        if prompt is None or completion is None or any(usd(name) for name in _UNREPORTED):
             return None
         return Price(
             prompt=prompt,
@@ -113,27 +113,30 @@ class ListedPrices:
             reasoning=usd("output_reasoning_mtok"),
         )
 
-    def _all_sizes(self) -> set[int]:
-        found: set[int] = set()
+    def _list_sizes(self) -> set[int]:
+        sizes: set[int] = set()
         for model in (model for provider in self._lists.providers for model in provider.models):
             listed = model.prices if isinstance(model.prices, list) else [model]
             for each in (*listed, *(model.price_variants or ())):
                 for price in vars(each.prices).values():
                     if isinstance(price, self._tiered):
-                        found.update(tier.start for tier in price.tiers)
-        return found
+                        sizes.update(tier.start for tier in price.tiers)
+        return sizes
 
 
-def is_installed() -> bool:
-    """Return whether the `prices` extra is there."""
+def has_price_lists() -> bool:
+    """Return whether the `prices` extra is installed."""
     return find_spec("genai_prices") is not None
 
 
-def prices_from(given: Mapping[str, Price] | Prices | None) -> Prices:
-    """Return who is asked for prices: what was given, a table before the lists of the `prices` extra. Raises: InvalidInput."""
+def resolve_prices(given: Mapping[str, Price] | Prices | None) -> Prices:
+    """Return the prices to use: the given ones, a given table before the price lists, or the price lists.
+
+    Raises: InvalidInput.
+    """
     if isinstance(given, Prices):
         return given
-    listed: Prices = ListedPrices() if is_installed() else NoPrices()
+    listed: Prices = ListedPrices() if has_price_lists() else NoPrices()
     if given is None:
         return listed
     try:

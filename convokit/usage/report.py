@@ -1,25 +1,29 @@
-"""What a tenant's calls took and cost. The database sums; what is priced here are sums of calls that cost alike."""
+"""Build usage reports: tokens and cost of a tenant's API calls.
+
+The database sums calls that have the same price. This module prices the sums and adds them up to rows.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from functools import partial
 from itertools import groupby
 from typing import Any, get_args
 
 from sqlalchemy import Connection
 
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.state import KitState, check_schema_flow
 from convokit.domain.text import validate_text
 from convokit.errors import InvalidInput, NotFound
 from convokit.settings import Limits
 from convokit.store import conversations
 from convokit.usage.models import Price, Prices, Spending, UsageBy, UsageReport, UsageRow
-from convokit.usage.prices import prices_from
-from convokit.usage.sql import HALF_HOUR_US, Spent, spent
+from convokit.usage.prices import resolve_prices
+from convokit.usage.sql import HALF_HOUR_US, CallGroup, sum_calls
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HALF_HOUR = timedelta(microseconds=HALF_HOUR_US)
@@ -28,8 +32,8 @@ _SUMMED = ("calls", "prompt_tokens", "completion_tokens", "cached_tokens", "cach
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What was asked, checked."""
+class UsageQuery:
+    """The validated arguments of a report. Times are UTC."""
 
     by: UsageBy
     since: datetime | None
@@ -39,7 +43,23 @@ class Question:
     prices: Prices
 
 
-def question(
+def usage_flow(
+    kit: KitState,
+    *,
+    by: UsageBy,
+    since: datetime | date | None,
+    until: datetime | date | None,
+    key: str | None,
+    subject: str | None,
+    prices: Mapping[str, Price] | Prices | None,
+) -> Flow[UsageReport]:
+    """Report the usage of the tenant's calls. Raises: InvalidInput, NotFound."""
+    query = _parse_query(kit.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices)
+    yield from check_schema_flow(kit)
+    return (yield from read_flow(_read_report, kit.tenant, query))
+
+
+def _parse_query(
     limits: Limits,
     *,
     by: UsageBy,
@@ -48,60 +68,58 @@ def question(
     key: str | None,
     subject: str | None,
     prices: Mapping[str, Price] | Prices | None,
-) -> Callable[[Connection, str], UsageReport]:
-    """Return what answers it for a tenant over a connection. Raises: InvalidInput."""
+) -> UsageQuery:
     if by not in get_args(UsageBy):
         raise InvalidInput("by", f"must be one of {', '.join(get_args(UsageBy))}, not {by!r}")
     for name, value in (("key", key), ("subject", subject)):
         if value is not None:
             validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
-    start, end = _moment("since", since), _moment("until", until)
+    start, end = _parse_time("since", since), _parse_time("until", until)
     if start is not None and end is not None and end <= start:
         raise InvalidInput("until", f"must be after since ({start:%Y-%m-%d %H:%M} UTC)")
-    return partial(report, asked=Question(by, start, end, key, subject, prices_from(prices)))
+    return UsageQuery(by, start, end, key, subject, resolve_prices(prices))
 
 
-def _moment(name: str, value: object) -> datetime | None:
-    """Return the time a value means: a day means its beginning, in UTC."""
+def _parse_time(name: str, value: object) -> datetime | None:
+    """Return a time in UTC; a date is its first moment in UTC."""
     if value is None:
         return None
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise InvalidInput(name, f"must say its time zone, as datetime.now(UTC) does: {value}")
+            raise InvalidInput(name, f"has no time zone: {value}; datetime.now(UTC) has one")
         return value.astimezone(UTC)
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC)
     raise InvalidInput(name, f"must be a date or a datetime, not {type(value).__name__}")
 
 
-def report(connection: Connection, tenant: str, asked: Question) -> UsageReport:
-    """Return the report. Raises: NotFound when the conversation asked for is not there."""
-    one = None
-    if asked.key is not None:
-        row = conversations.find_by_key(connection, tenant, asked.key)
+def _read_report(connection: Connection, tenant: str, query: UsageQuery) -> UsageReport:
+    conversation_id = None
+    if query.key is not None:
+        row = conversations.find_by_key(connection, tenant, query.key)
         if row is None:
-            raise NotFound("conversation", asked.key, "it is created by its first send")
-        one = row.id
-    groups = spent(
+            raise NotFound("conversation", query.key, "it is created by its first send")
+        conversation_id = row.id
+    groups = sum_calls(
         connection,
         tenant,
-        by_conversation=asked.by == "conversation",
-        since=_us(asked.since),
-        until=_us(asked.until),
-        one=one,
-        subject=asked.subject,
-        sizes=asked.prices.sizes,
+        by_conversation=query.by == "conversation",
+        since_us=_to_us(query.since),
+        until_us=_to_us(query.until),
+        conversation_id=conversation_id,
+        subject=query.subject,
+        sizes=query.prices.sizes,
     )
-    return _Adding(asked).up(groups)
+    return _ReportBuilder(query).build(groups)
 
 
-def _us(moment: datetime | None) -> int | None:
+def _to_us(moment: datetime | None) -> int | None:
     return None if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
-class _Sums:
-    """A row on its way."""
+class _Totals:
+    """Sums of one row of the report. `label` holds the columns that name the row."""
 
     label: dict[str, Any]
     counts: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(_SUMMED))
@@ -111,14 +129,14 @@ class _Sums:
     unpriced_calls: int = 0
     cost: Decimal = Decimal(0)
 
-    def add(self, group: Spent, cost: Decimal | None) -> None:
+    def add(self, group: CallGroup, cost: Decimal | None) -> None:
         for name in _SUMMED:
             value = getattr(group, name)
             if value is not None:
                 self.counts[name] = (self.counts[name] or 0) + value
-        self.estimated_calls += group.estimated_calls if group.kind != "open" else 0
+        self.estimated_calls += group.estimated_calls if group.kind != "uncounted" else 0
         self.estimated_tokens += group.estimated_tokens
-        if group.kind == "open":
+        if group.kind == "uncounted":
             self.uncounted_calls += group.calls
         elif cost is None:
             self.unpriced_calls += group.calls
@@ -135,113 +153,116 @@ class _Sums:
             "estimated_tokens": self.estimated_tokens,
             "uncounted_calls": self.uncounted_calls,
             "unpriced_calls": self.unpriced_calls,
-            "cost": None if self.unpriced_calls else _plain(self.cost),
-            "known_cost": _plain(self.cost),
+            "cost": None if self.unpriced_calls else _strip_zeros(self.cost),
+            "known_cost": _strip_zeros(self.cost),
         }
 
     @property
-    def weight(self) -> tuple[Decimal, int]:
+    def sort_key(self) -> tuple[Decimal, int]:
+        """By cost, then by tokens."""
         return self.cost, (self.counts["prompt_tokens"] or 0) + (self.counts["completion_tokens"] or 0)
 
 
-class _Adding:
-    """Adds groups up to rows and a total."""
+class _ReportBuilder:
+    """Prices groups of calls, and adds them up to rows and a total."""
 
-    def __init__(self, asked: Question) -> None:
-        self._asked = asked
-        self._total = _Sums({})
-        self._unknown: set[str] = set()
+    def __init__(self, query: UsageQuery) -> None:
+        self._query = query
+        self._total = _Totals({})
+        self._unknown_models: set[str] = set()
 
-    def up(self, groups: Iterable[Spent]) -> UsageReport:
-        asked = self._asked
-        rows, unlisted = self._by_conversation(groups) if asked.by == "conversation" else (self._together(groups), 0)
+    def build(self, groups: Iterable[CallGroup]) -> UsageReport:
+        query = self._query
+        if query.by == "conversation":
+            rows, unlisted = self._build_conversation_rows(groups)
+        else:
+            rows, unlisted = self._build_rows(groups), 0
         return UsageReport(
-            by=asked.by,
-            since=asked.since,
-            until=asked.until,
+            by=query.by,
+            since=query.since,
+            until=query.until,
             rows=[UsageRow(**row.label, **row.values()) for row in rows],
             unlisted=unlisted,
             total=Spending(**self._total.values()),
-            unknown_models=tuple(sorted(self._unknown)),
-            prices=asked.prices.name,
+            unknown_models=tuple(sorted(self._unknown_models)),
+            prices=query.prices.name,
         )
 
-    def _together(self, groups: Iterable[Spent]) -> list[_Sums]:
-        found: dict[Any, _Sums] = {}
+    def _build_rows(self, groups: Iterable[CallGroup]) -> list[_Totals]:
+        rows: dict[Any, _Totals] = {}
         for group in groups:
-            label = _day(group) if self._asked.by == "day" else group.served_model or group.requested_model
-            if label not in found:
-                found[label] = _Sums({self._asked.by: label})
-            self._count(found[label], group)
-        if self._asked.by == "day":
-            return [found[day] for day in sorted(found)]
-        return sorted(found.values(), key=lambda row: row.weight, reverse=True)
+            label = _get_day(group) if self._query.by == "day" else group.served_model or group.requested_model
+            if label not in rows:
+                rows[label] = _Totals({self._query.by: label})
+            self._add(rows[label], group)
+        if self._query.by == "day":
+            return [rows[day] for day in sorted(rows)]
+        return sorted(rows.values(), key=lambda row: row.sort_key, reverse=True)
 
-    def _by_conversation(self, groups: Iterable[Spent]) -> tuple[list[_Sums], int]:
-        """Return the costliest conversations, holding no more than those, and how many more there are."""
-        costliest: list[tuple[tuple[Decimal, int], int, _Sums]] = []
+    def _build_conversation_rows(self, groups: Iterable[CallGroup]) -> tuple[list[_Totals], int]:
+        """Return the conversations with the highest cost, and the number of the others. Memory holds only those."""
+        heap: list[tuple[tuple[Decimal, int], int, _Totals]] = []
         number = 0
-        for number, (whose, own) in enumerate(groupby(groups, lambda group: (group.conversation_id, group.key)), 1):
-            row = _Sums({"conversation_id": whose[0], "key": whose[1]})
-            for group in own:
-                self._count(row, group)
-            (heapq.heappushpop if len(costliest) == MAX_CONVERSATIONS else _push)(costliest, (row.weight, number, row))
-        return [row for _, _, row in sorted(costliest, key=lambda each: each[:2], reverse=True)], number - len(
-            costliest
-        )
+        by_conversation = groupby(groups, lambda group: (group.conversation_id, group.key))
+        for number, ((conversation_id, key), own_groups) in enumerate(by_conversation, 1):
+            row = _Totals({"conversation_id": conversation_id, "key": key})
+            for group in own_groups:
+                self._add(row, group)
+            heapq.heappush(heap, (row.sort_key, number, row))  # `number` is unique: rows are never compared
+            if len(heap) > MAX_CONVERSATIONS:
+                heapq.heappop(heap)
+        rows = [row for _, _, row in sorted(heap, key=lambda each: each[:2], reverse=True)]
+        return rows, number - len(rows)
 
-    def _count(self, row: _Sums, group: Spent) -> None:
-        cost = self._cost(group)
-        if cost is None and group.kind != "open":
-            self._unknown.add(group.served_model or group.requested_model)
+    def _add(self, row: _Totals, group: CallGroup) -> None:
+        cost = self._compute_cost(group)
+        if cost is None and group.kind != "uncounted":
+            self._unknown_models.add(group.served_model or group.requested_model)
         row.add(group, cost)
         self._total.add(group, cost)
 
-    def _cost(self, group: Spent) -> Decimal | None:
-        """Return what the calls of a group cost together: what the server said, else the price of the average call of them."""
+    def _compute_cost(self, group: CallGroup) -> Decimal | None:
+        """Return the US dollars of a group: as the server reported them, otherwise from the prices. None: unknown."""
         if group.cost_nanousd is not None:
             return Decimal(group.cost_nanousd) / 1_000_000_000
-        if group.kind == "open":
+        if group.kind == "uncounted":
             return None
-        prices = self._asked.prices
-        at = _EPOCH + (group.half_hour + 0.5) * _HALF_HOUR
-        over = prices.sizes[group.size - 1] if group.size else 0
-        for model in _names(group):
-            price = prices.price(model=model, provider=group.provider, tier=group.service_tier, at=at, longer_than=over)
+        prices = self._query.prices
+        at = _EPOCH + (group.half_hour + 0.5) * _HALF_HOUR  # the middle: a price may change at either end
+        longer_than = prices.sizes[group.size_index - 1] if group.size_index else 0
+        for model in _list_model_names(group):
+            price = prices.price(
+                model=model, provider=group.provider, tier=group.service_tier, at=at, longer_than=longer_than
+            )
             if price is not None:
-                return _priced(group, price)
+                return _apply_price(group, price)
         return None
 
 
-def _plain(cost: Decimal) -> Decimal:
-    """Return an amount without zeros behind it."""
+def _strip_zeros(cost: Decimal) -> Decimal:
     shorter = cost.normalize()
     return shorter if int(shorter.as_tuple().exponent) <= 0 else shorter.quantize(Decimal(1))
 
 
-def _push(heap: list[Any], item: Any) -> None:
-    heapq.heappush(heap, item)
+def _list_model_names(group: CallGroup) -> list[str]:
+    """Return the names to look for in price lists."""
+    requested, served = group.requested_model, group.served_model
+    if served is None or served == requested:
+        return [requested]
+    # A served name like gpt-4o-2024-08-06 is a version of the requested gpt-4o. Any other name is another model.
+    return [served, requested] if served.startswith(requested) else [served]
 
 
-def _names(group: Spent) -> list[str]:
-    """Return the names a price may be known under: what the server said, and what was asked for if that is a version of it."""
-    asked, served = group.requested_model, group.served_model
-    if served is None or served == asked:
-        return [asked]
-    return [served, asked] if served.startswith(asked) else [served]
-
-
-def _priced(group: Spent, price: Price) -> Decimal:
-    """Return the US dollars of calls of one price."""
+def _apply_price(group: CallGroup, price: Price) -> Decimal:
     prompt, completion = group.prompt_tokens or 0, group.completion_tokens or 0
-    cached, thought = group.cached_tokens or 0, group.reasoning_tokens or 0
-    written = min(group.cache_write_tokens or 0, prompt - cached)
-    cost = (prompt - cached - written) * price.prompt + (completion - thought) * price.completion
+    cached, reasoning = group.cached_tokens or 0, group.reasoning_tokens or 0
+    cache_write = min(group.cache_write_tokens or 0, prompt - cached)  # no prompt token is priced twice
+    cost = (prompt - cached - cache_write) * price.prompt + (completion - reasoning) * price.completion
     cost += cached * (price.prompt if price.cached is None else price.cached)
-    cost += written * (price.prompt if price.cache_write is None else price.cache_write)
-    cost += thought * (price.completion if price.reasoning is None else price.reasoning)
+    cost += cache_write * (price.prompt if price.cache_write is None else price.cache_write)
+    cost += reasoning * (price.completion if price.reasoning is None else price.reasoning)
     return cost / 1_000_000
 
 
-def _day(group: Spent) -> date:
+def _get_day(group: CallGroup) -> date:
     return (_EPOCH + group.half_hour * _HALF_HOUR).date()

@@ -1,8 +1,8 @@
-"""The many shapes of an error answer, read into one: `Fault`.
+"""Parse the error in a response body, in any vendor's shape.
 
-An object or a text under `error`, the same flat, FastAPI's `detail`, a gateway's `message`, HTML from a proxy, nothing at all.
-A fault's texts are fit for a message or a log: one line, cut short, and without anything that looks like a key, because
-servers echo the key they refuse. What a validator quotes of the request is never taken over.
+Known shapes: an object or a text under `error`; the same keys without `error`; FastAPI's `detail`; a gateway's `message`;
+HTML from a proxy; an empty body. Texts of the result fit a message or a log: one short line without API keys, because servers
+echo the key that they refuse. The part of the request that a validator quotes (`input`) is left out.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convokit.errors import BadReply
-from convokit.wire.values import describe, excerpt, loads
+from convokit.wire.json_text import describe_json, parse_json, shorten
 
 _READ_BYTES = 64 * 1024
+_MAX_DEPTH = 4
 _HTML_TAG = re.compile(r"<(?:script|style)\b[^<]*</(?:script|style)>|<[^<>]*>", re.IGNORECASE)
+# In this order: a named key, a vendor's prefix, a JSON web token, a long run of hex digits or letters.
 _SECRET = re.compile(
     r"(?i)(?P<named>\bbearer\s+(?=[^\s\"',;]*[0-9._~+/=-])|\bapi[-_ ]?key(?:\s+provided)?\s*[:=]\s*[\"']?)"
     r"[^\s\"',;]+[^\s\"',;.]"
@@ -24,31 +26,24 @@ _SECRET = re.compile(
     r"|\beyJ[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)*"
     r"|(?<![\w-])(?:[0-9a-f]{32}|[A-Za-z0-9]{40,})(?![\w-])"
 )
-_CUT = "[key]"
+_REPLACEMENT = "[key]"
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """What an error answer says. `error` is the error object itself, for what only one vendor knows."""
+class ErrorBody:
+    """An error as the server reports it. Empty or None stands for what it does not report."""
 
     message: str = ""
     type: str | None = None
     code: str | None = None
     param: str | None = None
     status: int | None = None
-    error: dict[str, Any] = field(default_factory=dict)
+    raw: dict[str, Any] = field(default_factory=dict)
+    """The error object itself, with the keys that only one vendor has."""
 
 
-def clean(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return the text on one line of 500 characters at most, without keys."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, _CUT)
-    return excerpt(_SECRET.sub(lambda found: (found["named"] or "") + _CUT, text[:4096]))
-
-
-def is_error(payload: dict[str, Any]) -> bool:
-    """Whether an object that should be a reply, or a chunk of one, is an error instead."""
+def is_error_payload(payload: dict[str, Any]) -> bool:
+    """Whether an object received in place of a reply, or of a chunk, is an error."""
     if payload.get("error") or payload.get("object") in ("error", "Error"):
         return True
     if "choices" in payload or "usage" in payload:
@@ -60,94 +55,105 @@ def is_error(payload: dict[str, Any]) -> bool:
     )
 
 
-def from_body(body: bytes, secrets: Iterable[str] = ()) -> Fault:
-    """Return the fault in the body of an answer that failed."""
+def parse_error_body(body: bytes, secrets: Iterable[str] = ()) -> ErrorBody:
+    """Return the error in a body of any kind. `secrets` are removed from its texts."""
     text = body[:_READ_BYTES].decode("utf-8-sig", "replace").strip()
     if not text:
-        return Fault()
+        return ErrorBody()
     if text[0] in "{[":
         try:
-            return from_payload(loads(text), secrets)
+            return parse_error_payload(parse_json(text), secrets)
         except BadReply:
-            return Fault(message=clean(text, secrets))
-    return Fault(message=clean(_HTML_TAG.sub(" ", text[:4096]) if text[0] == "<" else text, secrets))
+            return ErrorBody(message=sanitize(text, secrets))
+    return ErrorBody(message=sanitize(_HTML_TAG.sub(" ", text[:4096]) if text[0] == "<" else text, secrets))
 
 
-def from_payload(payload: Any, secrets: Iterable[str] = ()) -> Fault:
-    """Return the fault in an error answer that is JSON."""
+def parse_error_payload(payload: Any, secrets: Iterable[str] = ()) -> ErrorBody:
+    """Return the error in a JSON value. `secrets` are removed from its texts."""
     if isinstance(payload, list) and payload:
         payload = payload[0]
     if not isinstance(payload, dict):
-        return Fault(message=clean(payload if isinstance(payload, str) else describe(payload), secrets))
+        return ErrorBody(message=sanitize(payload if isinstance(payload, str) else describe_json(payload), secrets))
     error = payload.get("error")
     if isinstance(error, list) and error:
         error = error[0]
     if not isinstance(error, dict):
         error = {**payload, "message": payload.get("message") or error} if error else payload
     detail = next((error[key] for key in ("message", "detail", "errors", "msg", "error") if error.get(key)), None)
-    message, param = _sentence(detail)
-    upstream = _upstream(error)
+    message, param = _parse_detail(detail)
+    upstream = _parse_upstream_message(error)
     if upstream and upstream not in message:
         message = f"{message}: {upstream}" if message else upstream
-    code = _word(error.get("code"), secrets) or _word(_inner(error, "detail").get("code"), secrets)
-    kind = _word(error.get("type"), secrets) or _word(_inner(error, "metadata").get("error_type"), secrets)
-    return Fault(
-        message=clean(message or describe(payload), secrets),
-        type=kind or (_word(error.get("status"), secrets) if not _status(error.get("status")) else None),
+    code = _parse_word(error.get("code"), secrets) or _parse_word(_get_object(error, "detail").get("code"), secrets)
+    kind = _parse_word(error.get("type"), secrets) or _parse_word(
+        _get_object(error, "metadata").get("error_type"), secrets
+    )
+    if kind is None and _parse_status(error.get("status")) is None:
+        kind = _parse_word(error.get("status"), secrets)  # Google's status is a word: INVALID_ARGUMENT
+    statuses = map(_parse_status, (error.get("status"), code, payload.get("statusCode"), payload.get("status")))
+    return ErrorBody(
+        message=sanitize(message or describe_json(payload), secrets),
+        type=kind,
         code=code,
-        param=_word(error.get("param"), secrets) or _word(param, secrets),
-        status=next(
-            filter(None, map(_status, (error.get("status"), code, payload.get("statusCode"), payload.get("status")))),
-            None,
-        ),
-        error=error,
+        param=_parse_word(error.get("param"), secrets) or _parse_word(param, secrets),
+        status=next((status for status in statuses if status is not None), None),
+        raw=error,
     )
 
 
-def _sentence(detail: Any, depth: int = 0) -> tuple[str, str]:
-    """Return the sentence in a message, and the parameter it is about. FastAPI lists places and problems; `input`, which
-    quotes the request, is left out."""
+def sanitize(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return a server's text on one line of at most 500 characters. API keys and `secrets` are replaced."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, _REPLACEMENT)
+    return shorten(_SECRET.sub(lambda match: (match["named"] or "") + _REPLACEMENT, text[:4096]))
+
+
+def _parse_detail(detail: Any, depth: int = 0) -> tuple[str, str]:
+    """Return the message in a text, object or list, and the parameter that it names.
+
+    FastAPI lists objects with `loc` (the path of the parameter), `msg` and `input` (a quote of the request).
+    """
     if isinstance(detail, str):
         return detail, ""
-    if isinstance(detail, dict) and depth < 4:
+    if isinstance(detail, dict) and depth < _MAX_DEPTH:
         inner = next((detail[key] for key in ("msg", "message", "detail", "error") if detail.get(key)), "")
-        place = detail.get("loc")
-        steps = [str(step) for step in place if step != "body"] if isinstance(place, list) else []
-        text, param = _sentence(inner, depth + 1)
+        path = detail.get("loc")
+        steps = [str(step) for step in path if step != "body"] if isinstance(path, list) else []
+        text, param = _parse_detail(inner, depth + 1)
         name = ".".join(steps)
         return (f"{name}: {text}" if name else text), name or param
-    if isinstance(detail, list) and depth < 4:
-        found = [_sentence(item, depth + 1) for item in detail[:5]]
-        return "; ".join(text for text, _ in found if text), next((param for _, param in found if param), "")
+    if isinstance(detail, list) and depth < _MAX_DEPTH:
+        items = [_parse_detail(item, depth + 1) for item in detail[:5]]
+        return "; ".join(text for text, _ in items if text), next((param for _, param in items if param), "")
     return "", ""
 
 
-def _upstream(error: dict[str, Any]) -> str:
-    """Return what the provider behind OpenRouter said, which its own message does not."""
-    raw = _inner(error, "metadata").get("raw")
+def _parse_upstream_message(error: dict[str, Any]) -> str:
+    """Return the message of the provider behind OpenRouter, whose own message does not repeat it."""
+    raw = _get_object(error, "metadata").get("raw")
     if isinstance(raw, str) and raw[:1] in ("{", "["):
         try:
-            raw = loads(raw)
+            raw = parse_json(raw)
         except BadReply:
             return raw
     if isinstance(raw, dict):
-        inner = raw.get("error", raw)
-        return _sentence(inner)[0]
+        return _parse_detail(raw.get("error", raw))[0]
     return raw if isinstance(raw, str) else ""
 
 
-def _inner(error: dict[str, Any], key: str) -> dict[str, Any]:
+def _get_object(error: dict[str, Any], key: str) -> dict[str, Any]:
     value = error.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def _word(value: Any, secrets: Iterable[str]) -> str | None:
+def _parse_word(value: Any, secrets: Iterable[str]) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
-    return clean(str(value), secrets)[:120] or None
+    return sanitize(str(value), secrets)[:120] or None
 
 
-def _status(value: Any) -> int | None:
+def _parse_status(value: Any) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == 3:
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600 else None

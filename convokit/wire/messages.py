@@ -1,8 +1,8 @@
-"""Messages as they are stored, made fit for one server.
+"""Convert stored messages to the messages that a server accepts.
 
-Stored is OpenAI's shape; a profile says what this server takes of it. What only an answer has (annotations, parsed, audio data)
-never goes back, a vendor's own keys only to the vendor that sent them. Roles, order and which messages go at all were decided
-before. The input is never changed, and the same input always gives the same output.
+Messages are stored in OpenAI's shape. The profile decides which of their parts this server accepts. Keys that only a reply has
+(annotations, parsed values, audio data) are never sent. A vendor's own keys are sent only to the vendor that sent them. The
+choice of the messages, their roles and their order belong to the context builder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -23,11 +23,12 @@ from convokit.errors import InvalidInput, SettingsError
 Unsupported = Literal["raise", "placeholder"]
 MessageLike = Mapping[str, Any] | BaseModel
 
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_ID_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# The usual lengths come first; of those that a pattern accepts, the first one is used.
 _ID_LENGTHS: tuple[int, ...] = (9, 24, 32, 40, 16, 12, *range(1, 65))
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
-_KINDS = {"image_url": "image", "input_audio": "audio", "file": "file"}
+_PART_NAMES = {"image_url": "image", "input_audio": "audio", "file": "file"}
 _AUDIO_MARGIN_S = 60.0
 
 
@@ -39,167 +40,176 @@ def to_wire_messages(
     now: float | None = None,
     send_names: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return the messages as the server of `profile` accepts them.
+    """Return the messages in the shape that the server accepts. The same arguments always give the same result.
 
-    A content part it does not take raises InvalidInput, or becomes a text that says what was left out ("placeholder"). `now`
-    (Unix time) decides whether a spoken answer can still be named by its id; without it, its transcript is sent. `name` is sent
-    only with `send_names`, cut down to the characters the API allows.
+    Args:
+        messages: Messages in OpenAI's shape, as mappings or pydantic models.
+        profile: The known properties of the model and its server.
+        unsupported: The treatment of a content part that the server does not accept: "raise" raises InvalidInput,
+            "placeholder" sends a text in its place.
+        now: Unix time in seconds. A spoken reply is sent as its id until it expires, and as its transcript after that. None
+            sends the transcript.
+        send_names: Whether `name` is sent, in the characters that the API allows.
     """
-    fit = _Fitting(profile, unsupported, now, send_names)
-    return [fit.message(_mapping(message), f"messages[{number}]") for number, message in enumerate(messages)]
+    converter = _MessageConverter(profile, unsupported, now, send_names)
+    return [converter.convert(_to_mapping(message), f"messages[{index}]") for index, message in enumerate(messages)]
 
 
-class _Fitting:
-    """One pass over the messages of a request."""
+class _MessageConverter:
+    """Convert the messages of one request. `field` is the path of a value, for errors."""
 
     def __init__(self, profile: Profile, unsupported: Unsupported, now: float | None, send_names: bool) -> None:
         self.profile = profile
         self.unsupported = unsupported
         self.now = now
         self.send_names = send_names
-        pattern = profile.tool_call_id_pattern
-        self.call_id: Callable[[str], str] = _same if pattern is None else functools.partial(mapped_id, pattern)
 
-    def message(self, message: Mapping[str, Any], place: str) -> dict[str, Any]:
+    def convert(self, message: Mapping[str, Any], field: str) -> dict[str, Any]:
         role = message.get("role")
         if not isinstance(role, str):
-            raise InvalidInput(f"{place}.role", "is missing")
-        out: dict[str, Any] = {"role": role, "content": self.content(message.get("content"), role, place)}
+            raise InvalidInput(f"{field}.role", "is missing")
+        out: dict[str, Any] = {"role": role, "content": self.convert_content(message.get("content"), role, field)}
         if role == ASSISTANT:
-            self.assistant(message, out)
+            self.add_assistant_keys(message, out)
         elif role == TOOL:
-            out["tool_call_id"] = self.call_id(str(message.get("tool_call_id", "")))
-        if out["content"] is None and not (role == ASSISTANT and self.profile.null_content and _calls(out)):
+            out["tool_call_id"] = self.convert_call_id(message.get("tool_call_id", ""))
+        # Null content is valid only beside a call, and some servers refuse it even there.
+        if out["content"] is None and not (role == ASSISTANT and self.profile.null_content and _has_call(out)):
             out["content"] = ""
         name = message.get("name")
         if role == FUNCTION:
             out["name"] = name
         elif self.send_names and isinstance(name, str) and role != TOOL:
-            slug = slugged(name)
+            slug = slugify_name(name)
             if slug:
                 out["name"] = slug
         return out
 
-    def content(self, content: Any, role: str, place: str) -> Any:
+    def convert_content(self, content: Any, role: str, field: str) -> Any:
         if not isinstance(content, (list, tuple)):
             return content
-        parts = [self.part(_mapping(part), role, f"{place}.content[{number}]") for number, part in enumerate(content)]
+        parts = [self.convert_part(_to_mapping(part), role, f"{field}.content[{n}]") for n, part in enumerate(content)]
         if parts and self.profile.parts == {"text"} and all(part.get("type") == "text" for part in parts):
-            return "\n".join(
-                str(part.get("text", "")) for part in parts
-            )  # a server of text alone takes no arrays either
+            # A server that accepts only text does not accept a list of parts either.
+            return "\n".join(str(part.get("text", "")) for part in parts)
         return parts
 
-    def part(self, part: Mapping[str, Any], role: str, place: str) -> dict[str, Any]:
+    def convert_part(self, part: Mapping[str, Any], role: str, field: str) -> dict[str, Any]:
         kind = str(part.get("type"))
         if kind == "refusal" and role == ASSISTANT:
             return dict(part) if self.profile.refusal_part else {"type": "text", "text": part.get("refusal", "")}
         if kind != "text" and kind not in self.profile.parts:
-            return self.without(place, kind, f"{self.profile.name} takes no {_KINDS.get(kind, kind)} parts")
+            problem = f"{self.profile.name} does not accept {_PART_NAMES.get(kind, kind)} parts"
+            return self.replace_part(field, kind, problem)
         inner = part.get(kind)
-        if kind == "image_url" and self.profile.inline_images_only and not _inline(inner):
-            return self.without(place, "image_url", f"{self.profile.name} takes images as data: URLs only")
+        if kind == "image_url" and self.profile.inline_images_only and not _is_data_url(inner):
+            return self.replace_part(field, kind, f"{self.profile.name} accepts images only as data: URLs")
         out = {key: value for key, value in part.items() if value is not None}
         if isinstance(inner, Mapping):
             out[kind] = {key: value for key, value in inner.items() if value is not None}
         return out
 
-    def without(self, place: str, kind: str, problem: str) -> dict[str, Any]:
+    def replace_part(self, field: str, kind: str, problem: str) -> dict[str, Any]:
         if self.unsupported == "raise":
-            raise InvalidInput(place, problem)
-        return {"type": "text", "text": f"[{_KINDS.get(kind, kind)} left out]"}
+            raise InvalidInput(field, problem)
+        return {"type": "text", "text": f"[{_PART_NAMES.get(kind, kind)} left out]"}
 
-    def assistant(self, message: Mapping[str, Any], out: dict[str, Any]) -> None:
+    def add_assistant_keys(self, message: Mapping[str, Any], out: dict[str, Any]) -> None:
         extra = message.get("extra")
-        ours = isinstance(extra, Mapping) and extra.get("provider") == self.profile.provider
+        same_provider = isinstance(extra, Mapping) and extra.get("provider") == self.profile.provider
         refusal = message.get("refusal")
         if isinstance(refusal, str) and refusal and not out["content"]:
             out["content"] = [{"type": "refusal", "refusal": refusal}] if self.profile.refusal_part else refusal
         calls = message.get("tool_calls")
         if calls:
-            out["tool_calls"] = [self.call(_mapping(call), ours=ours) for call in calls]
+            out["tool_calls"] = [self.convert_call(_to_mapping(call), same_provider=same_provider) for call in calls]
         if message.get("function_call"):
-            out["function_call"] = dict(_mapping(message["function_call"]))
+            out["function_call"] = dict(_to_mapping(message["function_call"]))
         audio = message.get("audio")
         if isinstance(audio, Mapping):
-            self.audio(audio, out, foreign=isinstance(extra, Mapping) and not ours)
-        keys = extra.get("keys") if ours and isinstance(extra, Mapping) else None
+            self.add_audio(audio, out, other_provider=isinstance(extra, Mapping) and not same_provider)
+        # Some providers need their own keys back, such as DeepSeek its reasoning_content.
+        keys = extra.get("keys") if same_provider and isinstance(extra, Mapping) else None
         if isinstance(keys, Mapping):
             out |= {key: keys[key] for key in sorted(self.profile.replay_keys) if key in keys and key not in out}
 
-    def call(self, call: Mapping[str, Any], *, ours: bool) -> dict[str, Any]:
+    def convert_call(self, call: Mapping[str, Any], *, same_provider: bool) -> dict[str, Any]:
         kind = str(call.get("type") or "function")
-        body = _mapping(call.get(kind) or {})
+        body = _to_mapping(call.get(kind) or {})
         if kind == "custom":
-            inner = {"name": _called(body.get("name")), "input": body.get("input") or ""}
+            inner = {"name": _repair_tool_name(body.get("name")), "input": body.get("input") or ""}
         else:
-            inner = {"name": _called(body.get("name")), "arguments": body.get("arguments") or "{}"}
-        out = {"id": self.call_id(str(call.get("id", ""))), "type": kind, kind: inner}
-        if ours and call.get("extra_content") is not None:
+            inner = {"name": _repair_tool_name(body.get("name")), "arguments": body.get("arguments") or "{}"}
+        out = {"id": self.convert_call_id(call.get("id", "")), "type": kind, kind: inner}
+        if same_provider and call.get("extra_content") is not None:
             out["extra_content"] = call["extra_content"]
         return out
 
-    def audio(self, audio: Mapping[str, Any], out: dict[str, Any], *, foreign: bool) -> None:
-        """Name a spoken answer while its provider still has it; say it in words after that."""
-        known, expires = audio.get("id"), audio.get("expires_at")
-        fresh = self.now is not None and isinstance(expires, (int, float)) and self.now < expires - _AUDIO_MARGIN_S
-        if known and fresh and not foreign and "input_audio" in self.profile.parts:
-            out["audio"] = {"id": known}
+    def convert_call_id(self, id: Any) -> str:
+        pattern = self.profile.tool_call_id_pattern
+        return str(id) if pattern is None else map_tool_call_id(pattern, str(id))
+
+    def add_audio(self, audio: Mapping[str, Any], out: dict[str, Any], *, other_provider: bool) -> None:
+        audio_id, expires_at = audio.get("id"), audio.get("expires_at")
+        is_stored = (
+            self.now is not None
+            and isinstance(expires_at, (int, float))
+            # The margin covers the time until the server reads the request.
+            and self.now < expires_at - _AUDIO_MARGIN_S
+        )
+        if audio_id and is_stored and not other_provider and "input_audio" in self.profile.parts:
+            out["audio"] = {"id": audio_id}
         elif not out["content"]:
             out["content"] = audio.get("transcript") or ""
 
 
-def mapped_id(pattern: str, id: str) -> str:
-    """Return the id itself if it matches the pattern, else one that does and is always the same for this id."""
+def map_tool_call_id(pattern: str, id: str) -> str:
+    """Return the id itself if it matches the pattern; else one that does, and that is always the same for this id."""
     if re.fullmatch(pattern, id):
         return id
     number = int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest())
     digits = ""
     while len(digits) < 64:
-        number, digit = divmod(number, len(_ALPHABET))
-        digits += _ALPHABET[digit]
+        number, digit = divmod(number, len(_ID_ALPHABET))
+        digits += _ID_ALPHABET[digit]
         if not number:
             number = int.from_bytes(hashlib.sha256(digits.encode()).digest())
-    length = _id_length(pattern)
+    length = _find_id_length(pattern)
     return digits[:length]
 
 
 @functools.cache
-def _id_length(pattern: str) -> int:
+def _find_id_length(pattern: str) -> int:
     for length in _ID_LENGTHS:
         if re.fullmatch(pattern, ("Aa0z9Z" * 11)[:length]):
             return length
     raise SettingsError("Profile.tool_call_id_pattern", f"{pattern!r} matches no id of letters and digits")
 
 
-def slugged(name: str) -> str:
-    """Return a name in the characters the API allows, at most 64 of them; empty when nothing of it is left."""
+def slugify_name(name: str) -> str:
+    """Return a name in the characters that the API allows, 64 at most. It is empty if none of its characters is left."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
     return _NOT_IN_NAMES.sub("_", plain).strip("_")[:64]
 
 
-def _called(name: Any) -> str:
-    """Return the name of what a model called as the API takes it back: models make up names that it refuses."""
+def _repair_tool_name(name: Any) -> str:
+    # Models invent tool names with characters that the API refuses when they are sent back.
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
-    return slugged(name if isinstance(name, str) else "") or "unnamed"
+    return slugify_name(name if isinstance(name, str) else "") or "unnamed"
 
 
-def _same(id: str) -> str:
-    return id
-
-
-def _calls(out: Mapping[str, Any]) -> bool:
+def _has_call(out: Mapping[str, Any]) -> bool:
     return "tool_calls" in out or "function_call" in out or "audio" in out
 
 
-def _inline(image: Any) -> bool:
+def _is_data_url(image: Any) -> bool:
     url = image.get("url") if isinstance(image, Mapping) else image
     return isinstance(url, str) and url[:5].lower() == "data:"
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    """Return a message, part or call as a mapping: another library's model object is as good as a dict."""
+def _to_mapping(value: Any) -> Mapping[str, Any]:
+    """Return a message, part or call as a mapping. Other libraries give pydantic models."""
     if type(value) is dict:
         return value
     if isinstance(value, BaseModel):

@@ -1,8 +1,7 @@
-"""A reply from the bytes of an answer, streamed or not.
+"""Read a response body, streamed or whole, into a reply.
 
-What it is decides its first byte, not its header: `{`, `[` and `<` begin a whole body even where a stream was asked for. A
-stream is complete when every choice has its finish reason, with or without `[DONE]`; a stream that ends before is Interrupted
-with its text, an answer that is something else a BadReply with an excerpt. Errors inside a stream are raised as they come.
+The first byte decides what a body is, because content types are often wrong: `{`, `[` and `<` start a whole body even where a
+stream was requested. A stream is complete when every choice has its finish reason, with or without `[DONE]`.
 """
 
 from __future__ import annotations
@@ -11,196 +10,190 @@ from convokit.domain.events import StreamEvent
 from convokit.domain.reply import ParsedReply
 from convokit.errors import BadReply, Interrupted, ModelError
 from convokit.settings import Limits
-from convokit.wire import error_body
-from convokit.wire.accumulate import Accumulator
+from convokit.wire.error_body import parse_error_body
+from convokit.wire.json_text import parse_json
+from convokit.wire.reply_parser import ReplyParser
 from convokit.wire.sse import SseDecoder
-from convokit.wire.template import Template
-from convokit.wire.values import loads
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _EXCERPT_BYTES = 1024
 
 
 class ReplyReader:
-    """Read one answer: `feed` its bytes, then `end`, then take `completion()`.
+    """Read one response: `feed` its bytes, call `end`, then `build_reply`.
 
-    `finished` says that nothing more is worth waiting for, `content_seen` that the last feed carried data and not only
-    keep-alives. After a failure `text` still holds what came of choice 0. Every ModelError carries it as `partial`.
+    `content_seen` is true if the last `feed` brought data, and not only keep-alive comments or blanks. After an error, `text`
+    is what was received of choice 0. Every ModelError carries it as `partial`.
+
+    Args:
+        content_type: The response's content type, for error messages.
+        streaming: Whether the request asked for a stream.
+        limits: `reply_bytes` bounds the reply in memory, `event_bytes` one event of a stream.
     """
 
     def __init__(self, *, content_type: str, streaming: bool, limits: Limits) -> None:
         self.content_seen = False
         self._content_type = content_type.partition(";")[0].strip().lower()
-        self._limit = limits.reply_bytes
-        self._accumulator = Accumulator()
-        self._template = Template()
+        self._limits = limits
+        self._parser = ReplyParser()
         self._decoder = SseDecoder(limits.event_bytes)
         self._body: bytearray | None = None if streaming else bytearray()
-        self._undecided = streaming
-        self._read_any = False
+        self._first_byte_missing = streaming
+        self._parsed_any = False
         self._head = b""
-        self._bytes = 0
+        self._stream_bytes = 0
         self._ended = False
-        self._whole: ParsedReply | None = None
+        self._reply: ParsedReply | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether the answer is complete: `[DONE]` came after every finish reason, or `end` found everything there."""
+        """Whether the reply is complete: `[DONE]` followed every finish reason, or `end` returned."""
         return self._decoder.done or self._ended
 
     @property
     def text(self) -> str:
-        """The text of choice 0 so far."""
-        return self._accumulator.text
+        """The content of choice 0 so far."""
+        return self._parser.text
 
     @property
     def text_chars(self) -> int:
-        """How many characters `text` has, without making it."""
-        return self._accumulator.text_chars
+        """The length of `text`, without joining it."""
+        return self._parser.text_chars
 
     def text_after(self, chars: int) -> str:
-        """Return `text` without its first `chars` characters, at the cost of what is returned."""
-        return self._accumulator.text_after(chars)
+        """Return `text` without its first `chars` characters, without joining what precedes them."""
+        return self._parser.text_after(chars)
 
-    def completion(self) -> ParsedReply:
-        """Return the completion as far as it came."""
+    def build_reply(self) -> ParsedReply:
+        """Return the reply as far as it was received."""
         if not self.finished:
-            return self._accumulator.completion()
-        if self._whole is None:
-            self._whole = self._accumulator.completion()
-        return self._whole
+            return self._parser.build_reply()
+        if self._reply is None:
+            self._reply = self._parser.build_reply()
+        return self._reply
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        """Take the next bytes and say what they brought.
+        """Read the next bytes and return the events in them. A whole body has its events in `end`.
 
-        Raises: the ModelError that a stream carries; BadReply for what is no stream; Interrupted past `Limits.reply_bytes`.
+        Raises: the ModelError that a stream reports; BadReply if the bytes are not a reply; Interrupted if the stream ends too
+            early, or exceeds `Limits.reply_bytes`.
         """
         self.content_seen = False
-        if self._undecided:
-            data = data.lstrip(_BLANK)  # keep-alives before the first event, and a byte order mark
+        if self._first_byte_missing:
+            data = data.lstrip(_BLANK)  # some servers send blanks as keep-alive before the first event
             if not data:
                 return []
-            self._undecided = False
+            self._first_byte_missing = False
             if data[:1] in (b"{", b"[", b"<"):
                 self._body = bytearray()
-        if self._body is not None:
-            return self._collect(self._body, data)
-        if not self._read_any and len(self._head) < _EXCERPT_BYTES:
-            self._head += data[:_EXCERPT_BYTES]
-        self._bytes += len(data)
         try:
-            events = self._read(self._decoder.feed(data))
-            if self._decoder.done:
-                self._judge()
-            return events
+            return self._feed_stream(data) if self._body is None else self._feed_body(self._body, data)
         except ModelError as error:
-            self._tell(error)
+            self._complete_error(error)
             raise
 
     def end(self) -> list[StreamEvent]:
-        """Say that no more bytes come, and take what only the end completes: a whole body, or a last event without its blank
-        line.
+        """Read the end of the body. Return the events of a whole body, or of a last event without its blank line.
 
-        Raises: Interrupted when the reply broke off, BadReply when it is none, and what `feed` raises.
+        Raises: Interrupted if the body ends too early, BadReply if it is not a reply, and all errors of `feed`.
         """
         if self._ended:
             return []
         try:
             events = self._end_stream() if self._body is None else self._end_body(bytes(self._body))
         except ModelError as error:
-            self._tell(error)
+            self._complete_error(error)
             raise
         self._ended = True
         return events
 
-    def _collect(self, body: bytearray, data: bytes) -> list[StreamEvent]:
-        if len(body) + len(data) > self._limit:
-            raise BadReply(f"the answer is over the limit of {self._limit:,} bytes (Limits.reply_bytes)", status=200)
-        body += data
-        self.content_seen = bool(data.strip())
-        return []
-
-    def _read(self, payloads: list[str]) -> list[StreamEvent]:
+    def _feed_stream(self, data: bytes) -> list[StreamEvent]:
+        if not self._parsed_any and len(self._head) < _EXCERPT_BYTES:
+            self._head += data[:_EXCERPT_BYTES]
+        self._stream_bytes += len(data)
         events: list[StreamEvent] = []
-        accumulator, template = self._accumulator, self._template
+        payloads = self._decoder.feed(data)
         for payload in payloads:
-            text = template.read(payload)
-            if text is None:
-                chunk = loads(payload)
-                events += accumulator.feed(chunk)
-                template.learn(payload, chunk)
-                self._read_any = True
-            else:
-                events += accumulator.feed_text(text, template.index)
+            events += self._parser.feed(parse_json(payload))
+            self._parsed_any = True
         if payloads:
             self.content_seen = True
-            if self._bytes > self._limit and accumulator.size > self._limit:  # what is held is less than what came
-                raise Interrupted(f"the reply is over the limit of {self._limit:,} bytes (Limits.reply_bytes)")
+            # The parser counts content, not JSON, so it is asked only when the stream itself is over the limit.
+            if self._stream_bytes > self._limits.reply_bytes and self._parser.size_chars > self._limits.reply_bytes:
+                raise Interrupted(
+                    f"the reply is over the limit of {self._limits.reply_bytes:,} bytes (Limits.reply_bytes)"
+                )
         if self._decoder.too_large:
-            raise self._decoder.refusal()
+            limit = f"{self._limits.event_bytes:,} bytes (Limits.event_bytes)"
+            raise BadReply(f"an event of the stream is over the limit of {limit}")
+        if self._decoder.done:
+            self._check_complete()
         return events
 
     def _end_stream(self) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         for payload in self._decoder.end():
             try:
-                chunk = loads(payload)
+                chunk = parse_json(payload)
             except BadReply:
-                if not self._read_any and not payload.startswith("{"):
+                if not self._parsed_any and not payload.startswith("{"):
                     raise
-                continue  # the stream was cut inside its last event: what is missing is judged below
-            self._read_any = True
-            events += self._accumulator.feed(chunk)
-        self._judge()
+                continue  # the stream was cut inside its last event; _check_complete decides whether that matters
+            self._parsed_any = True
+            events += self._parser.feed(chunk)
+        self._check_complete()
         return events
 
-    def _judge(self) -> None:
-        """Raise unless the stream, which has ended, was a whole reply."""
-        choices = self._accumulator.choices
-        if self._accumulator.done:
+    def _check_complete(self) -> None:
+        """Raise an error if a stream that has ended is not a whole reply."""
+        if self._parser.done:
             return
-        if self._decoder.done and not choices:
-            raise BadReply(
-                "the stream ended without a reply; some servers do so when the request holds too many tokens"
-            )
-        if (
-            not self._read_any
-            and self._head.strip()
-            and not self._head.lstrip().startswith((b":", b"data", b"event", b"id"))
-        ):
-            raise BadReply(f"the answer is {self._what()} and no stream: {_shown(self._head)}")
-        came = "before its finish reason" if choices else "before anything came"
-        raise Interrupted(f"the stream ended {came}")
+        if self._decoder.done and not self._parser.choices:
+            # LM Studio does this.
+            raise BadReply("the stream ended without a choice; some servers do this if the request has too many tokens")
+        is_stream = self._parsed_any or self._head.lstrip().startswith((b":", b"data", b"event", b"id"))
+        if not is_stream and self._head.strip():
+            raise BadReply(f"expected an event stream, got {self._describe_type()}: {_extract_message(self._head)}")
+        missing = "its finish reason" if self._parser.choices else "the first chunk"
+        raise Interrupted(f"the stream ended before {missing}")
+
+    def _feed_body(self, body: bytearray, data: bytes) -> list[StreamEvent]:
+        if len(body) + len(data) > self._limits.reply_bytes:
+            message = f"the response body is over the limit of {self._limits.reply_bytes:,} bytes (Limits.reply_bytes)"
+            raise BadReply(message, status=200)
+        body += data
+        self.content_seen = bool(data.strip())
+        return []
 
     def _end_body(self, body: bytes) -> list[StreamEvent]:
         text = body.decode("utf-8-sig", "replace").strip()
         if not text:
-            raise BadReply(f"the answer is empty ({self._what()})")
+            raise BadReply(f"the response body is empty ({self._describe_type()})")
         if text[0] not in "{[":
-            raise BadReply(f"the answer is {self._what()} and not a completion: {_shown(body)}")
+            raise BadReply(f"expected a JSON reply, got {self._describe_type()}: {_extract_message(body)}")
         try:
-            value = loads(text)
+            value = parse_json(text)
         except BadReply:
             if text[-1] in "}]":
                 raise
-            raise Interrupted(f"the answer broke off after {len(body):,} bytes: {_shown(body)}") from None
+            message = f"the response body ended too early, after {len(body):,} bytes: {_extract_message(body)}"
+            raise Interrupted(message) from None
         if isinstance(value, list) and len(value) == 1:
-            value = value[0]  # some gateways wrap an error so
-        events = self._accumulator.feed(value)
-        if not self._accumulator.choices:
-            raise BadReply(f"the answer holds no choices: {_shown(body)}")
+            value = value[0]  # some gateways wrap an error in a list
+        events = self._parser.feed(value)
+        if not self._parser.choices:
+            raise BadReply(f"the reply has no choices: {_extract_message(body)}")
         return events
 
-    def _what(self) -> str:
-        return self._content_type or "of no content type"
+    def _describe_type(self) -> str:
+        return self._content_type or "a body without a content type"
 
-    def _tell(self, error: ModelError) -> None:
-        """Add what only the reader knows. Where a stream had begun, trying again is the caller's decision alone."""
+    def _complete_error(self, error: ModelError) -> None:
         error.partial = error.partial or self.text
         error.status = error.status or 200
         if self._body is None:
-            error.should_retry = False
+            error.should_retry = False  # text of a stream may be shown already, so only the caller can decide
 
 
-def _shown(body: bytes) -> str:
-    return error_body.from_body(body[: 4 * _EXCERPT_BYTES]).message
+def _extract_message(body: bytes) -> str:
+    return parse_error_body(body[: 4 * _EXCERPT_BYTES]).message

@@ -1,8 +1,8 @@
-"""Server-sent events from bytes, as servers really send them.
+"""Parse server-sent events.
 
-Lines end in LF, CRLF or CR wherever the packets were cut, and at nothing else: U+2028 or U+0085 inside an event is text.
-Comments and blocks without data are skipped, the last event counts even without its blank line, and nothing after `[DONE]`
-is read. The buffer holds one unfinished event at most, never more than its limit.
+The format is the "text/event-stream" of the HTML standard, section 9.2. Line ends are LF, CRLF or CR and nothing else: U+2028
+and U+0085 are text. Two rules differ from the standard: the last event counts without its blank line, and `[DONE]` ends the
+stream.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 
 from convokit.errors import BadReply
-from convokit.wire.values import loads
+from convokit.wire.json_text import parse_json
 
 _BOM = b"\xef\xbb\xbf"
 _LF = 10
@@ -18,51 +18,53 @@ _CR = 13
 
 
 class SseDecoder:
-    """Cut a stream of bytes into the payloads of its events; `done` says that `[DONE]` came.
+    """Decode bytes into the payloads (`data`) of events.
 
-    An event over `max_event_bytes` raises BadReply, after the events before it were handed out (`too_large` is set then).
+    `done` is true after `[DONE]`, `too_large` after an event over `max_event_bytes`. Nothing behind either is decoded. The
+    buffer never holds more than one unfinished event.
     """
 
-    __slots__ = ("_after_cr", "_at_start", "_buffer", "_limit", "done", "too_large")
+    __slots__ = ("_after_cr", "_at_start", "_buffer", "_max_event_bytes", "done", "too_large")
 
     def __init__(self, max_event_bytes: int) -> None:
         self._buffer = bytearray()
-        self._limit = max_event_bytes
+        self._max_event_bytes = max_event_bytes
         self._at_start = True
         self._after_cr = False
-        self.done = False
         self.too_large = False
+        self.done = False
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the payloads that are complete with this piece."""
-        if self.done or not data:
+        """Return the payloads of the events that these bytes complete, also of those in front of one that is too large."""
+        if self.done or self.too_large or not data:
             return []
         if self._at_start or self._after_cr or _CR in data:
-            data = self._line_feeds(data)
+            data = self._normalize_line_ends(data)
         buffer = self._buffer
         if not buffer and data[-2:] == b"\n\n":
             head = data[:-2]
         else:
+            # The search starts where the last one ended, so a long event costs no more than its length.
             searched = max(len(buffer) - 1, 0)
             buffer += data
             cut = buffer.rfind(b"\n\n", searched)
             if cut < 0:
-                self._check(len(buffer), [])
+                self._check_limit(len(buffer))
                 return []
             head = bytes(buffer[:cut])
             del buffer[: cut + 2]
-        if len(head) > self._limit or len(buffer) > self._limit:
-            return self._within_limit(head)
-        return self._payloads(head)
+        if len(head) > self._max_event_bytes or len(buffer) > self._max_event_bytes:
+            return self._parse_events_within_limit(head)
+        return self._parse_events(head)
 
     def end(self) -> list[str]:
-        """Return what is left at the end of the stream: an event that lacks its blank line."""
+        """Return the payload of a last event without its blank line."""
         head = bytes(self._buffer)
         self._buffer.clear()
-        return [] if self.done else self._payloads(head)
+        return [] if self.done else self._parse_events(head)
 
-    def _line_feeds(self, data: bytes) -> bytes:
-        """Turn every line end into LF. The LF of a CRLF cut in two is dropped when it arrives, so no event waits for it."""
+    def _normalize_line_ends(self, data: bytes) -> bytes:
+        # A CR at the end of the data counts at once, so its event need not wait. An LF that follows it is dropped.
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
             self._after_cr = False
@@ -73,83 +75,73 @@ class SseDecoder:
             data = bytes(self._buffer) + data
             self._buffer.clear()
             if len(data) < len(_BOM) and _BOM.startswith(data):
-                self._buffer += data  # perhaps a byte order mark, perhaps not: wait for the rest of it
+                self._buffer += data  # possibly the start of a byte order mark: wait for the rest
                 return b""
             data = data.removeprefix(_BOM)
             self._at_start = False
         return data
 
-    def _payloads(self, head: bytes) -> list[str]:
-        """Return the payloads of whole events. Searching for one line feed is several times cheaper than for two, so the usual
-        forms, one event or lines that alternate with blank ones, are told by that."""
+    def _parse_events(self, head: bytes) -> list[str]:
+        # Fast paths for one event, and for single lines with a blank line after each: a search for one LF is several times
+        # cheaper than a search for two.
         if _LF not in head and head.startswith(b"data: {"):
             return [head[6:].decode("utf-8", "replace")]
         text = head.decode("utf-8", "replace")
-        lines = text.split("\n")
-        if any(lines[1::2]):
-            lines = text.split("\n\n")
+        events = text.split("\n")
+        if any(events[1::2]):
+            events = text.split("\n\n")
         else:
-            del lines[1::2]
-        return self._read_blocks(lines)
-
-    def _read_blocks(self, blocks: list[str]) -> list[str]:
-        out: list[str] = []
-        for block in blocks:
-            if block.startswith("data: {") and "\n" not in block:
-                out.append(block[6:])
-            elif block:
-                self._read_block(block, out)
+            del events[1::2]
+        payloads: list[str] = []
+        for event in events:
+            if event.startswith("data: {") and "\n" not in event:
+                payloads.append(event[6:])
+            elif event:
+                self._parse_event(event, payloads)
                 if self.done:
                     self._buffer.clear()
                     break
-        return out
+        return payloads
 
-    def _read_block(self, block: str, out: list[str]) -> None:
-        lines: list[str] = []
-        event = ""
-        for line in block.split("\n"):
+    def _parse_event(self, event: str, payloads: list[str]) -> None:
+        data: list[str] = []
+        name = ""
+        for line in event.split("\n"):
             field, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if field == "data":
-                lines.append(value)
+                data.append(value)
             elif field == "event":
-                event = value
-            elif field == "error":  # llama.cpp up to 2025-09 sends errors as a field of this name
-                out.append(_as_error(value))
-        payload = "\n".join(lines)
+                name = value
+            elif field == "error":  # llama.cpp up to 2025-09 sends errors in a field of this name
+                payloads.append(_format_error(value))
+        payload = "\n".join(data)
         bare = payload.strip()
         if bare == "[DONE]":
             self.done = True
         elif bare:
-            out.append(_as_error(payload) if event == "error" else payload)
+            payloads.append(_format_error(payload) if name == "error" else payload)
 
-    def _within_limit(self, head: bytes) -> list[str]:
-        out: list[str] = []
-        for block in head.split(b"\n\n"):
-            self._check(len(block), out)
+    def _parse_events_within_limit(self, head: bytes) -> list[str]:
+        payloads: list[str] = []
+        for event in head.split(b"\n\n"):
+            self._check_limit(len(event))
             if self.too_large or self.done:
-                return out
-            out += self._payloads(block)
-        self._check(len(self._buffer), out)
-        return out
+                return payloads
+            payloads += self._parse_events(event)
+        self._check_limit(len(self._buffer))
+        return payloads
 
-    def _check(self, size: int, before: list[str]) -> None:
-        if size <= self._limit or self.done:
-            return
-        self.too_large = True
-        self._buffer.clear()
-        if not before:
-            raise self.refusal()
-
-    def refusal(self) -> BadReply:
-        """Say that an event is over the limit."""
-        return BadReply(f"an event of the stream is over the limit of {self._limit:,} bytes (Limits.event_bytes)")
+    def _check_limit(self, size_bytes: int) -> None:
+        if size_bytes > self._max_event_bytes and not self.done:
+            self.too_large = True
+            self._buffer.clear()
 
 
-def _as_error(value: str) -> str:
-    """Return an error that came outside of `data` in the form of one that came inside."""
+def _format_error(value: str) -> str:
+    """Return an error from outside `data` in the form that errors have inside it."""
     try:
-        parsed = loads(value)
+        parsed = parse_json(value)
     except BadReply:
         parsed = value
     if isinstance(parsed, dict) and parsed.get("error"):

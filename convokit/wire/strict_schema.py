@@ -1,208 +1,175 @@
-"""The strict subset of JSON Schema: what the API takes with `strict: true`, and where a schema leaves it.
+"""Convert a type's JSON schema to the subset that the API accepts with `strict: true`.
 
-Said once, as the API's documentation and its refusals say it: the root is a closed object, every object closed with every
-property required, every value typed, few keywords, and limits on how much of it all. A level of nesting is an object or an
-array inside another, through references too; a recursive reference counts once.
+A constraint that the subset lacks moves into the description: the model reads it there, and the reply is validated against it.
+`schema_violations` lists what no conversion can express. The result is part of the request's bytes: a change of it raises
+`request.RENDERER`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-MAX_PROPERTIES = 5_000
-MAX_LEVELS = 10
-MAX_CHARS = 120_000
-MAX_ENUM_VALUES = 1_000
-LONG_ENUM = 250
-MAX_LONG_ENUM_CHARS = 15_000
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 
-ROOT = "$: the root must be an object"
-"""How the one violation begins that no server forgives: a reply is an object, with a schema or without."""
-FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
-_TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
-_ANNOTATIONS = {"title", "description", "$schema", "$id", "$defs", "definitions"}
-_SHAPES = {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const", "$ref"}
-_BOUNDS = {"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems"}
-_KEYWORDS = frozenset({*_ANNOTATIONS, *_SHAPES, *_BOUNDS, "pattern", "format"})
-_INSTEAD = {
-    "oneOf": "use anyOf",
-    "allOf": "write its parts as one schema",
-    "prefixItems": "a tuple has no place here: use an object with named properties, or a list of one type",
-    "patternProperties": "name the properties, or use a list of pairs",
-    "propertyNames": "name the properties, or use a list of pairs",
-    "default": "leave it out",
-}
-_SAYS_TYPE = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf"})
-_LOOKAROUND = ("(?=", "(?!", "(?<=", "(?<!")
+from convokit.domain.text import dump_json
+from convokit.wire.schema_violations import FORMATS, has_lookaround, name_json_type
+
+_DROPPED = frozenset(
+    {"title", "default", "examples", "deprecated", "readOnly", "writeOnly", "discriminator", "contentSchema"}
+)
+_MOVED_TO_DESCRIPTION = frozenset(
+    {"minLength", "maxLength", "uniqueItems", "minProperties", "maxProperties", "contentMediaType"}
+)
+# The keywords whose value is a schema, a list of schemas, or schemas by name.
+_SCHEMA_KEYWORDS = ("items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
+_LIST_KEYWORDS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_MAP_KEYWORDS = ("properties", "$defs", "patternProperties", "dependentSchemas")
 
 
-def list_violations(schema: Mapping[str, Any]) -> list[str]:
-    """Return each place where a schema leaves the strict subset, as `path: what is wrong`; an empty list when it does not."""
-    check = _Check(schema)
-    try:
-        check.root()
-    except RecursionError:
-        return ["$: is nested far too deeply"]
-    return check.problems
+def to_strict_schema(model: Any) -> dict[str, Any]:
+    """Return the strict schema of a type or TypeAdapter.
+
+    Objects are closed, and all their properties required. Raises: pydantic's errors for a type without a JSON schema.
+    """
+    generated = _generate_schema(model)
+    definitions = generated.pop("$defs", {})
+    converter = _StrictConverter(definitions)
+    root: dict[str, Any] = converter.convert(generated)
+    name = _get_ref_name(root)
+    if name in definitions:  # a recursive type: pydantic makes even the root a reference
+        root = converter.convert(definitions[name], (name,))
+    converted = {name: converter.convert(definition) for name, definition in definitions.items()}
+    # A definition that is inlined everywhere is not sent.
+    used, pending = set[str](), [root]
+    while pending:
+        new = _find_ref_names(pending.pop()) - used
+        used |= new
+        pending += [converted[name] for name in sorted(new) if name in converted]
+    kept = {name: definition for name, definition in converted.items() if name in used}
+    return {**root, "$defs": kept} if kept else root
 
 
-def json_type(value: Any) -> str:
-    """Return JSON's name for the type of a value."""
-    kinds = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", list: "array"}
-    return kinds.get(type(value), "object")
+def to_plain_schema(model: Any) -> dict[str, Any]:
+    """Return pydantic's schema of a type or TypeAdapter without titles, which only repeat the names."""
+    schema: dict[str, Any] = _drop_titles(_generate_schema(model))
+    return schema
 
 
-def looks_around(pattern: str) -> bool:
-    """Whether a regular expression looks ahead or behind, which the API answers with an error (500, in part)."""
-    plain = pattern.replace("\\\\", "").replace("\\(", "")
-    return any(token in plain for token in _LOOKAROUND)
+class _SchemaGenerator(GenerateJsonSchema):
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own attribute
 
 
-class _Check:
-    """One walk over a schema: the problems found, and what is counted on the way."""
-
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        self.schema = schema
-        self.problems: list[str] = []
-        self.properties = 0
-        self.chars = 0
-        self.enum_values = 0
-        self.levels: dict[str, int] = {}
-
-    def root(self) -> None:
-        kind = self.schema.get("type")
-        if kind != "object" or "anyOf" in self.schema:
-            met = next((key for key in ("anyOf", "oneOf", "allOf", "$ref") if key in self.schema), repr(kind))
-            self.problems.append(f"{ROOT}, not {met}: make that a property of one")
-        self.node(self.schema, "$")
-        for name, count, limit in (
-            ("properties", self.properties, MAX_PROPERTIES),
-            ("levels of nesting", self.nesting(self.schema), MAX_LEVELS),
-            ("characters of names and values", self.chars, MAX_CHARS),
-            ("enum values", self.enum_values, MAX_ENUM_VALUES),
-        ):
-            if count > limit:
-                self.found("$", f"has {count:,} {name}, {limit:,} are allowed")
-
-    def found(self, path: str, problem: str) -> None:
-        self.problems.append(f"{path}: {problem}")
-
-    def node(self, node: Any, path: str) -> None:
-        if not isinstance(node, Mapping):
-            return self.found(path, "must be a schema that says its type (not Any)")
-        for key in node:
-            if key not in _KEYWORDS:
-                instead = f": {_INSTEAD[key]}" if key in _INSTEAD else ""
-                self.found(path, f"{key!r} is not allowed{instead}")
-        if _SAYS_TYPE.isdisjoint(node):
-            self.found(path, "must say its type (not Any)")
-        self.type_of(node, path)
-        self.reference(node, path)
-        self.values(node, path)
-        for step, child in _children(node):
-            self.node(child, path + step)
-        return None
-
-    def type_of(self, node: Mapping[str, Any], path: str) -> None:
-        kinds = _types(node)
-        for kind in kinds:
-            if kind not in _TYPES:
-                self.found(path, f"there is no type {kind!r}")
-        if "object" in kinds or "properties" in node:
-            self.object(node, path)
-        if "array" in kinds and "items" not in node:
-            self.found(path, "must say what its items are")
-
-    def object(self, node: Mapping[str, Any], path: str) -> None:
-        properties = node.get("properties")
-        names = list(properties) if isinstance(properties, Mapping) else []
-        self.properties += len(names)
-        self.chars += sum(len(str(name)) for name in names)
-        free = node.get("additionalProperties")
-        if not names and free not in (None, False):
-            return self.found(path, "is an object with free keys: name its properties, or use a list of pairs")
-        if free is not False:
-            self.found(path, "additionalProperties must be false")
-        required = node.get("required")
-        listed = required if isinstance(required, list) else []
-        missing = [name for name in names if name not in listed]
-        if missing:
-            self.found(path, f"required must name every property; {', '.join(map(str, missing))} not named")
-        return None
-
-    def reference(self, node: Mapping[str, Any], path: str) -> None:
-        ref = node.get("$ref")
-        if ref is None:
-            return
-        beside = sorted(map(str, node.keys() - {"$ref", "title", "description", "$defs", "definitions"}))
-        if beside:
-            self.found(path, f"a $ref stands alone, without {', '.join(beside)}")
-        if self.target(ref) is None:
-            self.found(path, f"there is no {ref}")
-
-    def values(self, node: Mapping[str, Any], path: str) -> None:
-        if "format" in node and str(node["format"]) not in FORMATS:
-            self.found(path, f"format {node['format']!r} is not allowed; {', '.join(sorted(FORMATS))} are")
-        if looks_around(str(node.get("pattern", ""))):
-            self.found(path, "pattern may not look ahead or behind")
-        if "const" in node:
-            self.chars += len(str(node["const"]))
-        values = node.get("enum")
-        if isinstance(values, list):
-            size = sum(len(str(value)) for value in values)
-            self.chars += size
-            self.enum_values += len(values)
-            if len(values) > LONG_ENUM and size > MAX_LONG_ENUM_CHARS:
-                limit = f"{MAX_LONG_ENUM_CHARS:,} characters are allowed for more than {LONG_ENUM}"
-                self.found(path, f"its {len(values)} enum values have {size:,} characters, {limit}")
-        for key in ("$defs", "definitions"):
-            if isinstance(node.get(key), Mapping):
-                self.chars += sum(len(str(name)) for name in node[key])
-
-    def target(self, ref: Any) -> Any:
-        """Return what a reference refers to; None when there is nothing."""
-        if ref == "#":
-            return self.schema
-        if not isinstance(ref, str) or not ref.startswith("#/"):
-            return None
-        found: Any = self.schema
-        for step in ref[2:].split("/"):
-            if not isinstance(found, Mapping):
-                return None
-            found = found.get(step.replace("~1", "/").replace("~0", "~"))
-        return found
-
-    def nesting(self, node: Any) -> int:
-        """Return how many objects and arrays lie inside one another from here on."""
-        if not isinstance(node, Mapping):
-            return 0
-        ref = node.get("$ref")
-        if isinstance(ref, str):
-            if ref not in self.levels:
-                self.levels[ref] = 0  # so that a recursive reference ends
-                self.levels[ref] = self.nesting(self.target(ref))
-            return self.levels[ref]
-        own = not {"object", "array"}.isdisjoint(_types(node))
-        inner = (
-            self.nesting(child) for step, child in _children(node) if not step.startswith((".$defs", ".definitions"))
-        )
-        return own + max(inner, default=0)
+def _generate_schema(model: Any) -> dict[str, Any]:
+    adapter: TypeAdapter[Any] = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
+    return adapter.json_schema(schema_generator=_SchemaGenerator)
 
 
-def _types(node: Mapping[str, Any]) -> list[str]:
-    kinds = node.get("type", [])
-    return [str(kind) for kind in kinds] if isinstance(kinds, list) else [str(kinds)]
+class _StrictConverter:
+    """Convert schemas. `inside` names the definitions that are being inlined: a recursive one stays a reference."""
+
+    def __init__(self, definitions: Mapping[str, Any]) -> None:
+        self.definitions = definitions
+
+    def convert(self, node: Any, inside: tuple[str, ...] = ()) -> Any:
+        if not isinstance(node, dict):
+            return node
+        node = {key: value for key, value in _merge_single_all_of(node).items() if key not in _DROPPED}
+        if "$ref" in node and len(node) > 1:  # the API accepts no key beside $ref
+            return self.convert(self.inline_reference(node, inside), (*inside, _get_ref_name(node)))
+        node = _map_children(node, lambda child: self.convert(child, inside))
+        # The API accepts only anyOf. A reply that fits two of the schemas is refused when it is validated.
+        if "oneOf" in node and "anyOf" not in node:
+            node["anyOf"] = node.pop("oneOf")
+        return _close_object(_add_type(_move_constraints(node)))
+
+    def inline_reference(self, node: dict[str, Any], inside: tuple[str, ...]) -> dict[str, Any]:
+        name = _get_ref_name(node)
+        beside = {key: value for key, value in node.items() if key != "$ref"}
+        if name in self.definitions and name not in inside:
+            return {**self.definitions[name], **beside}
+        return {**beside, "anyOf": [{"$ref": node["$ref"]}]}
 
 
-def _children(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the schemas directly below one, each with its step of the path."""
-    for key in ("properties", "$defs", "definitions"):
-        if isinstance(node.get(key), Mapping):
-            for name, child in node[key].items():
-                yield f".{key}.{name}", child
-    if "items" in node:
-        yield ".items", node["items"]
-    if isinstance(node.get("anyOf"), list):
-        for index, child in enumerate(node["anyOf"]):
-            yield f".anyOf[{index}]", child
+def _merge_single_all_of(node: dict[str, Any]) -> dict[str, Any]:
+    """Merge an `allOf` of one schema into its node, unless both have the same keyword."""
+    inner = node.get("allOf")
+    if not isinstance(inner, list) or len(inner) != 1 or not isinstance(inner[0], dict):
+        return node
+    outer = {key: value for key, value in node.items() if key != "allOf"}
+    both = (inner[0].keys() & outer.keys()) - _DROPPED - {"description"}
+    return node if both else _merge_single_all_of({**inner[0], **outer})
+
+
+def _move_constraints(node: dict[str, Any]) -> dict[str, Any]:
+    """Move the constraints that the subset lacks into the description."""
+    moved = {
+        key: value
+        for key, value in node.items()
+        if key in _MOVED_TO_DESCRIPTION
+        or (key == "format" and value not in FORMATS)
+        or (key == "pattern" and has_lookaround(str(value)))
+    }
+    if not moved:
+        return node
+    note = ", ".join(f"{key}: {value if isinstance(value, str) else dump_json(value)}" for key, value in moved.items())
+    kept = {key: value for key, value in node.items() if key not in moved}
+    return {**kept, "description": f"{node['description']} ({note})" if node.get("description") else note}
+
+
+def _add_type(node: dict[str, Any]) -> dict[str, Any]:
+    """Add the type of a constant or enumeration. Values of several types become one enumeration for each type."""
+    if "type" in node:
+        return node
+    if "const" in node:
+        return {**node, "type": name_json_type(node["const"])}
+    values = node.get("enum")
+    if not isinstance(values, list) or "anyOf" in node:
+        return node
+    by_type: dict[str, list[Any]] = {}
+    for value in values:
+        by_type.setdefault(name_json_type(value), []).append(value)
+    typed = [{"type": kind} if kind == "null" else {"type": kind, "enum": of} for kind, of in by_type.items()]
+    rest = {key: value for key, value in node.items() if key != "enum"}
+    return {**rest, **typed[0]} if len(typed) == 1 else {**rest, "anyOf": typed}
+
+
+def _close_object(node: dict[str, Any]) -> dict[str, Any]:
+    """Close an object and require all its properties. An object with free keys stays as it is: it is a violation."""
+    if node.get("type") != "object" and "properties" not in node:
+        return node
+    if not node.get("properties") and node.get("additionalProperties", False) is not False:
+        return node
+    properties = node.get("properties", {})
+    return {**node, "properties": properties, "additionalProperties": False, "required": list(properties)}
+
+
+def _map_children(node: dict[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a copy of a node with `convert` applied to every schema directly below it."""
+    converted = dict(node)
+    for key, value in node.items():
+        if key in _SCHEMA_KEYWORDS:
+            converted[key] = convert(value)
+        elif key in _LIST_KEYWORDS and isinstance(value, list):
+            converted[key] = [convert(item) for item in value]
+        elif key in _MAP_KEYWORDS and isinstance(value, dict):
+            converted[key] = {name: convert(item) for name, item in value.items()}
+    return converted
+
+
+def _drop_titles(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return _map_children({key: value for key, value in node.items() if key != "title"}, _drop_titles)
+
+
+def _get_ref_name(node: Mapping[str, Any]) -> str:
+    return str(node.get("$ref", "")).removeprefix("#/$defs/")
+
+
+def _find_ref_names(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        own = {_get_ref_name(node)} if isinstance(node.get("$ref"), str) else set[str]()
+        return own.union(*map(_find_ref_names, node.values()))
+    return set[str]().union(*map(_find_ref_names, node)) if isinstance(node, list) else set()

@@ -1,23 +1,70 @@
-"""Tool calls from their pieces.
+"""Merge the deltas of tool calls into whole calls.
 
-A piece belongs to the call at its `index`; without one, to the call with its `id`; without either, to the last call, unless it
-names a function after that one's arguments are complete. A different id at an index in use is a new call: some servers send
-them all at index 0. Names and ids are set once however often they are repeated; arguments are kept as they came, valid or not.
+A delta belongs to the call at its `index`; without one, to the call with its `id`; without both, to the last call. Servers
+break these rules in three ways:
+
+- Some send every call at index 0: another id at the same index starts another call.
+- Some send neither index nor id: a name after complete arguments starts another call.
+- Some repeat id, type and name in each delta: the first one counts, and only arguments are joined.
+
+Arguments are stored as they came, valid JSON or not.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import uuid
 from typing import Any
 
 from convokit.domain.events import ToolCallDelta
 from convokit.domain.text import repair_text
-from convokit.wire.values import mend, mend_all
+from convokit.wire.json_text import repair_surrogates
 
 
-class Call:
-    """One tool call on its way."""
+class PartialToolCalls:
+    """The tool calls of one choice, in the order in which they started."""
+
+    __slots__ = ("_by_id", "_by_index", "all")
+
+    def __init__(self) -> None:
+        self.all: list[PartialToolCall] = []
+        self._by_index: dict[int, PartialToolCall] = {}
+        self._by_id: dict[str, PartialToolCall] = {}
+
+    def feed(self, delta: dict[str, Any], choice: int, *, whole: bool) -> ToolCallDelta:
+        """Merge a delta. `whole`: it is a call of a whole reply, and each of those is a call of its own."""
+        call = self._start_call() if whole else self._find_call(delta)
+        added = call.merge(delta)
+        if call.id:
+            self._by_id.setdefault(call.id, call)
+        return ToolCallDelta(call.position, call.id, call.name, added, choice)
+
+    def _find_call(self, delta: dict[str, Any]) -> PartialToolCall:
+        index, call_id = delta.get("index"), _text_or_empty(delta.get("id"))
+        same_id = self._by_id.get(call_id) if call_id else None
+        if not isinstance(index, int):
+            last = self.all[-1] if self.all else None
+            if same_id is not None:
+                return same_id
+            return self._start_call() if call_id or last is None or _starts_another(last, delta) else last
+        call = self._by_index.get(index)
+        if call is not None and call_id and call.id and call.id != call_id:
+            call = same_id  # the index is used again: by a new call, or by an earlier one that goes on
+        elif call is not None and not call_id and _starts_another(call, delta):
+            call = None
+        if call is None:
+            call = self._start_call()
+        self._by_index[index] = call
+        return call
+
+    def _start_call(self) -> PartialToolCall:
+        call = PartialToolCall(len(self.all))
+        self.all.append(call)
+        return call
+
+
+class PartialToolCall:
+    """One tool call while its deltas arrive."""
 
     __slots__ = ("arguments", "extra", "function_extra", "id", "kind", "name", "position")
 
@@ -30,39 +77,36 @@ class Call:
         self.extra: dict[str, Any] = {}
         self.function_extra: dict[str, Any] = {}
 
-    def add(self, piece: dict[str, Any]) -> str:
-        """Take a piece; return what it adds to the arguments."""
+    def merge(self, delta: dict[str, Any]) -> str:
+        """Merge a delta and return what it adds to the arguments."""
         added = ""
-        for key, value in piece.items():
+        for key, value in delta.items():
             if key in ("function", "custom") and isinstance(value, dict):
                 if key == "custom":
                     self.kind = self.kind or "custom"
-                added += self.add_function(value)
+                added += self.merge_function(value)
             elif key == "id":
-                self.id = self.id or _text(value)
+                self.id = self.id or _text_or_empty(value)
             elif key == "type":
-                self.kind = self.kind or _text(value)
+                self.kind = self.kind or _text_or_empty(value)
             elif key != "index" and value is not None:
                 self.extra[key] = value
         return added
 
-    def add_function(self, piece: dict[str, Any]) -> str:
-        """Take a piece of the function (or custom tool) itself."""
+    def merge_function(self, delta: dict[str, Any]) -> str:
+        """Merge the object under `function` or `custom`, and return what it adds to the arguments."""
         added = ""
-        for key, value in piece.items():
+        for key, value in delta.items():
             if key in ("arguments", "input"):
-                added = (
-                    value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-                )
+                added = value if isinstance(value, str) else _dump_arguments(value)
                 self.arguments.append(added)
             elif key == "name":
-                self.name = self.name or _text(value)
+                self.name = self.name or _text_or_empty(value)
             elif value is not None:
                 self.function_extra[key] = value
         return added
 
-    def complete(self) -> bool:
-        """Whether the arguments are a whole JSON object, so that a name with more of them begins another call."""
+    def has_complete_arguments(self) -> bool:
         text = "".join(self.arguments)
         if not text.endswith("}"):
             return False
@@ -71,77 +115,40 @@ class Call:
         except (ValueError, RecursionError):
             return False
 
-    def function(self) -> dict[str, Any]:
-        """Return the function as it is stored; nothing at all for arguments means that there are none."""
-        arguments = mend("".join(self.arguments))
-        return {"name": mend(self.name), "arguments": arguments or "{}", **mend_all(self.function_extra)}
+    def build_function(self) -> dict[str, Any]:
+        """Return the function as it is stored. Empty arguments become an empty object."""
+        return {"name": self.name, "arguments": "".join(self.arguments) or "{}", **self.function_extra}
 
-    def value(self, new_id: Callable[[], str]) -> dict[str, Any]:
-        """Return the whole call as it is stored; `new_id` names one that its server did not."""
-        self.id = self.id or new_id()
+    def build(self) -> dict[str, Any]:
+        """Return the call as it is stored. A call without an id gets one, and keeps it."""
+        self.id = self.id or f"call_{uuid.uuid4().hex}"
         kind = self.kind or "function"
         if kind == "custom":
-            text = mend("".join(self.arguments))
-            body = {"name": mend(self.name), "input": text, **mend_all(self.function_extra)}
+            body = {"name": self.name, "input": "".join(self.arguments), **self.function_extra}
         else:
-            body = self.function()
+            body = self.build_function()
         return {
-            "id": repair_text(mend(self.id)),
+            "id": repair_text(repair_surrogates(self.id)),
             "type": kind,
             kind if kind == "custom" else "function": body,
-            **mend_all(self.extra),
+            **self.extra,
         }
 
 
-class Calls:
-    """The tool calls of one choice, in the order in which they began."""
-
-    __slots__ = ("_by_id", "_by_index", "all")
-
-    def __init__(self) -> None:
-        self.all: list[Call] = []
-        self._by_index: dict[int, Call] = {}
-        self._by_id: dict[str, Call] = {}
-
-    def add(self, piece: dict[str, Any], choice: int, *, whole: bool) -> ToolCallDelta:
-        """Take a piece (`whole`: a call of a reply that was not streamed) and say what it added."""
-        call = self._new() if whole else self._call(piece)
-        added = call.add(piece)
-        if call.id:
-            self._by_id.setdefault(call.id, call)
-        return ToolCallDelta(call.position, call.id, call.name, added, choice)
-
-    def _call(self, piece: dict[str, Any]) -> Call:
-        index, name = piece.get("index"), _text(piece.get("id"))
-        known = self._by_id.get(name) if name else None
-        if not isinstance(index, int):
-            last = self.all[-1] if self.all else None
-            if known is not None:
-                return known
-            return self._new() if name or last is None or _begins_another(last, piece) else last
-        call = self._by_index.get(index)
-        if call is not None and name and call.id and call.id != name:
-            call = known  # index used again: another call, or one seen before that goes on
-        elif call is not None and not name and _begins_another(call, piece):
-            call = None
-        if call is None:
-            call = self._new()
-        self._by_index[index] = call
-        return call
-
-    def _new(self) -> Call:
-        call = Call(len(self.all))
-        self.all.append(call)
-        return call
-
-
-def _begins_another(call: Call, piece: dict[str, Any]) -> bool:
-    function = piece.get("function")
+def _starts_another(call: PartialToolCall, delta: dict[str, Any]) -> bool:
+    """Whether a delta without an id names a function although the arguments of `call` are complete."""
+    function = delta.get("function")
     if not isinstance(function, dict) or not function.get("name"):
         return False
     arguments = function.get("arguments")
-    return bool(arguments) and (not isinstance(arguments, str) or bool(arguments.strip())) and call.complete()
+    has_arguments = bool(arguments) and (not isinstance(arguments, str) or bool(arguments.strip()))
+    return has_arguments and call.has_complete_arguments()
 
 
-def _text(value: Any) -> str:
+def _dump_arguments(value: Any) -> str:
+    # Some servers send the arguments as an object.
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _text_or_empty(value: Any) -> str:
     return value if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Conversations to tamper with."""
+"""Fixtures: conversations for the tampering tests."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.audit import histories as written
-from tests.audit.histories import Histories
+from tests.audit.histories import Histories, write_histories
 from tests.support.databases import Files, Postgres
 from tests.support.server import LoopbackServer
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def told(request: pytest.FixtureRequest) -> Iterator[Histories]:
-    """Conversations that hold everything, on each database: each test leaves them as they were."""
+def histories(request: pytest.FixtureRequest) -> Iterator[Histories]:
+    """Conversations with rows in every table, on each database. Tests must leave them unchanged."""
     held: Files | Postgres = request.getfixturevalue("files" if request.param == "sqlite" else "postgres")
     database, server = held.migrated(), LoopbackServer().start()
-    made = written.write(database, server)
+    made = write_histories(database, server)
     yield made
     made.engine.dispose()
     server.stop()
     if isinstance(held, Postgres):
-        held.drop(database)
+        held.release(database)

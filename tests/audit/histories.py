@@ -1,4 +1,4 @@
-"""Conversations that hold everything there is to hold, and a writer of lawful removals."""
+"""Write conversations with rows in every table, and lawful removals."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ def _calls(*cities: str) -> Script:
     return answer(None, tool_calls=calls)
 
 
-def write(database: str, server: LoopbackServer) -> Histories:
-    """Write the conversations."""
+def write_histories(database: str, server: LoopbackServer) -> Histories:
     settings: dict[str, Any] = {
         "model": "loop-1",
         "base_url": server.url,

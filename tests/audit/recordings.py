@@ -1,4 +1,4 @@
-"""Conversations that send everything a kit can send, and what is compared of them: each plays against the loopback server."""
+"""Record conversations that use every feature of a request, to compare with their replays."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from convokit.errors import ConvokitError
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import completion, conversation, message, removal
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, Script, chunk, failure, stream
+from tests.support.server import LoopbackServer, Script, calls, chunk, failure, stream
 from tests.support.server import completion as answered
-from tests.test_tools import calls
 
 GIF = "data:image/gif;base64," + base64.b64encode(b"GIF87a\x40\x01\xf0\x00 pixels").decode()
 SOUND = base64.b64encode(b"RIFF sound").decode()

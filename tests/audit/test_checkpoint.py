@@ -1,4 +1,4 @@
-"""Checkpoints: what a chain alone cannot show, and that a checkpoint which proves nothing here is told as such."""
+"""Test checkpoints: changes that only a checkpoint shows, and checkpoints that must be refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from convokit.errors import ChainBroken, CheckpointError, NotFound, SettingsErro
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import completion, conversation, entry, message, turn
 from tests.audit import histories
-from tests.audit.tampering import rewritten
+from tests.audit.tampering import rewrite_chain
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
@@ -28,7 +28,7 @@ KEY = "a secret of the auditor's own"
 
 
 @pytest.fixture
-def talked(face: Face, kit: Any) -> Any:
+def kit_with_history(face: Face, kit: Any) -> Any:
     """A kit with three conversations, the first of which has four turns."""
     for number in range(4):
         face.settle(kit.chat("long").send(f"question {number}"))
@@ -37,7 +37,7 @@ def talked(face: Face, kit: Any) -> Any:
     return kit
 
 
-def _change(database: str, *work: Any) -> None:
+def _write_rows(database: str, *work: Any) -> None:
     engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         for each in work:
@@ -52,7 +52,7 @@ def _id(face: Face, kit: Any, key: str) -> UUID:
     return found
 
 
-def _cut(conversation_id: UUID) -> Any:
+def _delete_last_turn(conversation_id: UUID) -> Any:
     """Return the change that takes the last turn away, and leaves everything as if it had never been."""
 
     def change(connection: Any) -> None:
@@ -88,78 +88,80 @@ def _cut(conversation_id: UUID) -> Any:
     return change
 
 
-def test_a_tail_that_was_cut_off(face: Face, talked: Any, database: str) -> None:
-    """Taken away with every trace, the last turn is missed only by who knows from elsewhere that it was there."""
-    made = face.settle(talked.checkpoint(key=KEY))
-    long = talked.chat("long")
+def test_checkpoint_shows_a_deleted_last_turn(face: Face, kit_with_history: Any, database: str) -> None:
+    """A last turn that was deleted with its entries leaves a valid chain. Only the checkpoint shows that it is missing."""
+    made = face.settle(kit_with_history.checkpoint(key=KEY))
+    long = kit_with_history.chat("long")
     whole = face.settle(long.verify(against=made, key=KEY))
-    _change(database, _cut(long.id))
+    _write_rows(database, _delete_last_turn(long.id))
     assert face.settle(long.verify()).entries < whole.entries
     with pytest.raises(ChainBroken, match="cut off") as caught:
         face.settle(long.verify(against=made, key=KEY))
     assert (caught.value.entry, caught.value.ref) == (whole.entries - 3, "head")
     with pytest.raises(ChainBroken, match="cut off"):
-        face.settle(talked.verify(against=made, key=KEY))
+        face.settle(kit_with_history.verify(against=made, key=KEY))
 
 
-def test_a_history_that_was_made_anew(face: Face, talked: Any, database: str) -> None:
-    """Rewritten from its first word on, with every hash made anew, it is whole in itself, and not what it was."""
-    made = face.settle(talked.checkpoint(key=KEY))
-    long = talked.chat("long")
+def test_checkpoint_shows_a_rewritten_chain(face: Face, kit_with_history: Any, database: str) -> None:
+    """A history that was rewritten with new hashes is a valid chain. Only the checkpoint shows that it is another one."""
+    made = face.settle(kit_with_history.checkpoint(key=KEY))
+    long = kit_with_history.chat("long")
     entries = face.settle(long.verify()).entries
-    _change(database, lambda connection: rewritten(connection, long.id))
+    _write_rows(database, lambda connection: rewrite_chain(connection, long.id))
     face.settle(long.verify())
     with pytest.raises(ChainBroken, match="rewritten") as caught:
         face.settle(long.verify(against=made, key=KEY))
     assert caught.value.entry == entries
 
 
-def test_a_conversation_that_is_gone(face: Face, talked: Any, database: str) -> None:
-    """A conversation that the checkpoint knows and the database does not is told as missing, wherever it stood in the list."""
-    made = face.settle(talked.checkpoint(key=KEY))
-    ids = [_id(face, talked, key) for key in ("long", "second", "第三")]
-    _change(database, lambda connection: connection.execute(delete(conversation)))
+def test_checkpoint_shows_deleted_conversations(face: Face, kit_with_history: Any, database: str) -> None:
+    """A deleted conversation is reported as missing, at any position in the checkpoint."""
+    made = face.settle(kit_with_history.checkpoint(key=KEY))
+    ids = [_id(face, kit_with_history, key) for key in ("long", "second", "第三")]
+    _write_rows(database, lambda connection: connection.execute(delete(conversation)))
     seen: list[ChainBroken] = []
-    found = face.settle(talked.verify(against=made, key=KEY, broken=seen.append))
+    found = face.settle(kit_with_history.verify(against=made, key=KEY, broken=seen.append))
     assert (found.conversations, found.broken) == (0, 3)
     assert [each.conversation for each in seen] == [str(each) for each in sorted(ids)]
     for each in ids:
         with pytest.raises(ChainBroken, match="missing"):
-            face.settle(talked.chat(id=each).verify(against=made, key=KEY))
+            face.settle(kit_with_history.chat(id=each).verify(against=made, key=KEY))
         with pytest.raises(NotFound):
-            face.settle(talked.chat(id=each).verify())
+            face.settle(kit_with_history.chat(id=each).verify())
 
 
-def test_what_came_later_is_no_fault(face: Face, talked: Any, database: str) -> None:
-    """Later turns, later conversations and a lawful erasure extend the chain: an older checkpoint still holds."""
-    made = face.settle(talked.checkpoint(key=KEY))
-    face.settle(talked.chat("long").send("one more"))
-    face.settle(talked.chat("new").send("hello"))
-    _change(database, lambda connection: histories.remove(connection, _id(face, talked, "second"), "*"))
-    told: list[tuple[int, int]] = []
-    found = face.settle(talked.verify(against=made, key=KEY, progress=lambda *each: told.append(each)))
+def test_checkpoint_accepts_later_turns_and_erasures(face: Face, kit_with_history: Any, database: str) -> None:
+    """Later turns, later conversations and a lawful erasure extend the chain: an older checkpoint still matches."""
+    made = face.settle(kit_with_history.checkpoint(key=KEY))
+    face.settle(kit_with_history.chat("long").send("one more"))
+    face.settle(kit_with_history.chat("new").send("hello"))
+    _write_rows(database, lambda connection: histories.remove(connection, _id(face, kit_with_history, "second"), "*"))
+    reported: list[tuple[int, int]] = []
+    found = face.settle(kit_with_history.verify(against=made, key=KEY, progress=lambda *each: reported.append(each)))
     assert (found.conversations, found.broken) == (4, 0)
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert face.settle(talked.chat("second").verify(against=made, key=KEY)).removals == 1
+    assert reported == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert face.settle(kit_with_history.chat("second").verify(against=made, key=KEY)).removals == 1
 
 
-def test_every_broken_one_is_told(face: Face, talked: Any, database: str) -> None:
-    """Without anybody to tell, verifying all stops at the first; with somebody, it goes through all of them."""
-    _change(
+def test_verify_all_raises_at_the_first_failure_or_reports_each(
+    face: Face, kit_with_history: Any, database: str
+) -> None:
+    """Without `broken`, verification stops at the first failure. With it, verification reports every failure."""
+    _write_rows(
         database, lambda connection: connection.execute(update(message).where(message.c.seq == 1).values(content="x"))
     )
     with pytest.raises(ChainBroken):
-        face.settle(talked.verify())
+        face.settle(kit_with_history.verify())
     seen: list[ChainBroken] = []
-    found = face.settle(talked.verify(broken=seen.append))
+    found = face.settle(kit_with_history.verify(broken=seen.append))
     assert (found.conversations, found.broken, len(seen)) == (3, 3, 3)
     assert {each.ref for each in seen} == {"1"}
 
 
-def test_a_file_of_lines(face: Face, talked: Any, tmp_path: Path) -> None:
-    """Written to a file it is a line for each conversation in the order of ids; the same list is kept in memory without one."""
+def test_checkpoint_file_has_one_line_for_each_conversation(face: Face, kit_with_history: Any, tmp_path: Path) -> None:
+    """The lines are in the order of the ids. A path, an open file and memory get the same lines."""
     path = tmp_path / "頭.checkpoint"
-    made = face.settle(talked.checkpoint(key=KEY, to=path))
+    made = face.settle(kit_with_history.checkpoint(key=KEY, to=path))
     assert (made.path, made.text, made.conversations) == (str(path), None, 3)
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     assert lines[0]["tenant"] == "default"
@@ -168,38 +170,40 @@ def test_a_file_of_lines(face: Face, talked: Any, tmp_path: Path) -> None:
     assert sum(line["entries"] for line in lines[1:-1]) == made.entries
     assert lines[-1] == {"conversations": 3, "hmac_sha256": made.signature}
     for against in (made, path, str(path)):
-        assert face.settle(talked.verify(against=against, key=KEY.encode())).conversations == 3
+        assert face.settle(kit_with_history.verify(against=against, key=KEY.encode())).conversations == 3
     opened = io.StringIO()
-    face.settle(talked.checkpoint(key=KEY, to=opened))
-    held = face.settle(talked.checkpoint(key=KEY))
+    face.settle(kit_with_history.checkpoint(key=KEY, to=opened))
+    held = face.settle(kit_with_history.checkpoint(key=KEY))
     assert opened.getvalue().splitlines()[1:-1] == held.text.splitlines()[1:-1]
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_it_is_read_and_written_by_pages(
-    face: Face, talked: Any, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_checkpoint_pages_cover_every_conversation_once(
+    face: Face, kit_with_history: Any, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However small the pages: every conversation is in the list once, and every one is held against its own head."""
+    """With small pages, every conversation has one line, and is compared with its own head."""
     for number in range(7):
-        face.settle(talked.chat(f"more {number}").send("x"))
+        face.settle(kit_with_history.chat(f"more {number}").send("x"))
     monkeypatch.setattr(audit_flows, "PAGE", 2)
     monkeypatch.setattr(checkpoints, "PAGE", 3)
     path = tmp_path / "c"
-    assert face.settle(talked.checkpoint(key=KEY, to=path)).conversations == 10
-    gone = [_id(face, talked, f"more {number}") for number in (0, 3, 6)]
-    _change(database, lambda connection: connection.execute(delete(conversation).where(conversation.c.id.in_(gone))))
-    _change(database, _cut(_id(face, talked, "long")))
+    assert face.settle(kit_with_history.checkpoint(key=KEY, to=path)).conversations == 10
+    gone = [_id(face, kit_with_history, f"more {number}") for number in (0, 3, 6)]
+    _write_rows(
+        database, lambda connection: connection.execute(delete(conversation).where(conversation.c.id.in_(gone)))
+    )
+    _write_rows(database, _delete_last_turn(_id(face, kit_with_history, "long")))
     seen: list[ChainBroken] = []
-    found = face.settle(talked.verify(against=path, key=KEY, broken=seen.append))
+    found = face.settle(kit_with_history.verify(against=path, key=KEY, broken=seen.append))
     assert (found.conversations, found.broken) == (7, 4)
-    assert {each.conversation for each in seen} == {str(each) for each in (*gone, _id(face, talked, "long"))}
+    assert {each.conversation for each in seen} == {str(each) for each in (*gone, _id(face, kit_with_history, "long"))}
 
 
 def _lines(text: str) -> list[str]:
     return text.splitlines(keepends=True)
 
 
-SPOILT: dict[str, Callable[[str], str]] = {
+ALTERATIONS: dict[str, Callable[[str], str]] = {
     "a head changed": lambda text: text.replace('"entries":', '"entries":1', 1),
     "a line taken out": lambda text: "".join([*_lines(text)[:1], *_lines(text)[2:]]),
     "a line twice": lambda text: "".join([*_lines(text)[:2], *_lines(text)[1:]]),
@@ -218,80 +222,86 @@ SPOILT: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILT)
-def test_a_checkpoint_that_was_altered(face: Face, talked: Any, tmp_path: Path, name: str) -> None:
-    """Whatever was done to the file, it proves nothing any more, and that is what is said: the history is not blamed."""
-    whole = face.settle(talked.checkpoint(key=KEY)).text
+@pytest.mark.once
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_altered_checkpoint_raises_checkpoint_error(
+    face: Face, kit_with_history: Any, tmp_path: Path, name: str
+) -> None:
+    """An altered file raises CheckpointError, not ChainBroken: it says nothing about the history."""
+    whole = face.settle(kit_with_history.checkpoint(key=KEY)).text
     path = tmp_path / "c"
-    path.write_text(SPOILT[name](whole), "utf-8")
+    path.write_text(ALTERATIONS[name](whole), "utf-8")
     assert path.read_text("utf-8") != whole
-    for verify in (talked.verify, talked.chat("long").verify):
+    for verify in (kit_with_history.verify, kit_with_history.chat("long").verify):
         with pytest.raises(CheckpointError) as caught:
             face.settle(verify(against=path, key=KEY))
         assert caught.value.reason in ("signature", "format")
         assert str(path) in str(caught.value)
 
 
-def test_a_checkpoint_of_something_else(
-    face: Face, talked: Any, files: Any, server: LoopbackServer, tmp_path: Path
+def test_checkpoint_of_another_key_database_or_tenant_is_refused(
+    face: Face, kit_with_history: Any, files: Any, server: LoopbackServer, tmp_path: Path
 ) -> None:
-    """Another key, another database, another tenant, no file: told apart, as reasons a program can read."""
-    made = face.settle(talked.checkpoint(key=KEY))
+    """`reason` names the mismatch: signature, database, tenant or file."""
+    made = face.settle(kit_with_history.checkpoint(key=KEY))
     other = face.kit(files.empty(), model="m", base_url=server.url)
     face.settle(other.migrate())
     face.settle(other.chat("long").send("x"))
-    foreign, rival = face.settle(other.checkpoint(key=KEY)), face.settle(talked.tenant("rival").checkpoint(key=KEY))
+    foreign, rival = (
+        face.settle(other.checkpoint(key=KEY)),
+        face.settle(kit_with_history.tenant("rival").checkpoint(key=KEY)),
+    )
     cases = [(made, KEY + "!", "signature"), (foreign, KEY, "database"), (rival, KEY, "tenant")]
     cases += [(tmp_path / "missing", KEY, "file"), (tmp_path, KEY, "file"), ("a\x00b", KEY, "file")]
     for against, key, reason in cases:
-        for verify in (talked.verify, talked.chat("long").verify):
+        for verify in (kit_with_history.verify, kit_with_history.chat("long").verify):
             with pytest.raises(CheckpointError) as caught:
                 face.settle(verify(against=against, key=key))
             assert caught.value.reason == reason, against
             assert KEY not in str(caught.value)
 
 
-def test_bad_arguments(face: Face, talked: Any, tmp_path: Path) -> None:
-    """A key that can be guessed, one without a checkpoint, a checkpoint without one: refused before anything is read."""
-    made = face.settle(talked.checkpoint(key=KEY))
+def test_invalid_keys_and_sources_are_refused(face: Face, kit_with_history: Any, tmp_path: Path) -> None:
+    """A short key, a key without a checkpoint and a checkpoint without a key raise before anything is read."""
+    made = face.settle(kit_with_history.checkpoint(key=KEY))
     for key in ("", "short", b"", None, 5, "\ud800" * 16):
         with pytest.raises(SettingsError):
-            face.settle(talked.checkpoint(key=key, to=tmp_path / "c"))
+            face.settle(kit_with_history.checkpoint(key=key, to=tmp_path / "c"))
         with pytest.raises(SettingsError):
-            face.settle(talked.verify(against=made, key=key))
+            face.settle(kit_with_history.verify(against=made, key=key))
     for given in (5, b"path", [made]):
         with pytest.raises(SettingsError):
-            face.settle(talked.verify(against=given, key=KEY))
+            face.settle(kit_with_history.verify(against=given, key=KEY))
     with pytest.raises(SettingsError):
-        face.settle(talked.verify(key=KEY))
+        face.settle(kit_with_history.verify(key=KEY))
     with pytest.raises(CheckpointError) as caught:
-        face.settle(talked.checkpoint(key=KEY, to=tmp_path / "no folder" / "c"))
+        face.settle(kit_with_history.checkpoint(key=KEY, to=tmp_path / "no folder" / "c"))
     assert caught.value.reason == "file"
     assert not list(tmp_path.iterdir())
     with pytest.raises(CheckpointError):
-        face.settle(talked.verify(against=made.model_copy(update={"text": None}), key=KEY))
+        face.settle(kit_with_history.verify(against=made.model_copy(update={"text": None}), key=KEY))
 
 
-def test_half_a_checkpoint_is_left_nowhere(
-    face: Face, talked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_failed_checkpoint_keeps_the_old_file(
+    face: Face, kit_with_history: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it fails in the middle, the file that was there before is still the one that is there."""
+    """A failure in the middle leaves the earlier file as it was, and no temporary file."""
     path = tmp_path / "c"
-    first = face.settle(talked.checkpoint(key=KEY, to=path))
+    first = face.settle(kit_with_history.checkpoint(key=KEY, to=path))
 
     def fail(*values: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(audit_sql, "heads", fail)
+    monkeypatch.setattr(audit_sql, "read_heads", fail)
     with pytest.raises(ZeroDivisionError):
-        face.settle(talked.checkpoint(key=KEY, to=path))
+        face.settle(kit_with_history.checkpoint(key=KEY, to=path))
     assert [each.name for each in tmp_path.iterdir()] == ["c"]
     assert json.loads(path.read_text("utf-8").splitlines()[-1])["hmac_sha256"] == first.signature
 
 
-def test_a_checkpoint_says_what_it_is(face: Face, talked: Any) -> None:
-    """Its value holds the counts, the time and the signature; none of it is anybody's words."""
-    made = face.settle(talked.checkpoint(key=KEY))
+def test_checkpoint_value_has_counts_time_and_signature(face: Face, kit_with_history: Any) -> None:
+    """The value contains no message text."""
+    made = face.settle(kit_with_history.checkpoint(key=KEY))
     assert isinstance(made, Checkpoint)
     assert made.tenant == "default"
     assert made.created_at.tzinfo is not None

@@ -1,4 +1,4 @@
-"""Diff: the first place where two requests differ, and the reason for it."""
+"""Test that `diff` finds the first difference of two requests, and its reason."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def stage(face: Face, database: str, server: LoopbackServer) -> Stage:
     return Stage(face, database, server)
 
 
-def _turns(stage: Stage, *kits: Any, **options: Any) -> Diff:
-    """Send a turn with each kit, and return what tells the last two apart."""
+def _diff_last_turns(stage: Stage, *kits: Any, **options: Any) -> Diff:
+    """Send a turn with each kit, and return the diff of the last two."""
     last: Any = None
     for kit in kits:
         last = stage.do(kit.chat("k").send("問い", **(options if kit is kits[-1] else {})))
@@ -38,25 +38,25 @@ def _turns(stage: Stage, *kits: Any, **options: Any) -> Diff:
 
 
 def _model(stage: Stage) -> Diff:
-    return _turns(stage, stage.kit(), stage.kit(model="loop-2"))
+    return _diff_last_turns(stage, stage.kit(), stage.kit(model="loop-2"))
 
 
 def _tools(stage: Stage) -> Diff:
-    return _turns(stage, stage.kit(), stage.kit(tools=[lookup]))
+    return _diff_last_turns(stage, stage.kit(), stage.kit(tools=[lookup]))
 
 
 def _schema(stage: Stage) -> Diff:
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
-    return _turns(stage, stage.kit(), stage.kit(), response_format=form)
+    return _diff_last_turns(stage, stage.kit(), stage.kit(), response_format=form)
 
 
 def _prompt(stage: Stage) -> Diff:
-    return _turns(stage, stage.kit(developer_prompt="短く"), stage.kit(developer_prompt="長く"))
+    return _diff_last_turns(stage, stage.kit(developer_prompt="短く"), stage.kit(developer_prompt="長く"))
 
 
 def _profile(stage: Stage) -> Diff:
     prompt = {"developer_prompt": "短く"}
-    return _turns(stage, stage.kit(**prompt), stage.kit(profile=Profile(instructions="developer"), **prompt))
+    return _diff_last_turns(stage, stage.kit(**prompt), stage.kit(profile=Profile(instructions="developer"), **prompt))
 
 
 def _window(stage: Stage) -> Diff:
@@ -80,12 +80,12 @@ def _selection(stage: Stage) -> Diff:
         def select(self, view: Any) -> Any:
             return replace(LastTurns(1).select(view), also=tuple(range(0, len(view.items) - 1, 2)))
 
-    assert _turns(stage, stage.kit(), stage.kit(), stage.kit(strategy=Odd())).reason == "selection"
+    assert _diff_last_turns(stage, stage.kit(), stage.kit(), stage.kit(strategy=Odd())).reason == "selection"
     kit = stage.kit(budget=SMALL)
     for number in range(20):
         stage.do(kit.chat("k").send(f"turn {number}"))
     stage.do(kit.chat("k").pin(1))
-    return _turns(stage, kit)
+    return _diff_last_turns(stage, kit)
 
 
 def _redacted(stage: Stage) -> Diff:
@@ -103,15 +103,15 @@ def _partial(stage: Stage) -> Diff:
     chat = stage.kit().chat("k")
     stage.server.script(Script([chunk({"content": "半分"}), None], headers=STREAMING))
     stage.streamed(chat.stream("go"))
-    left_out = _turns(stage, stage.kit(), stage.kit(partial="leave_out"))
+    left_out = _diff_last_turns(stage, stage.kit(), stage.kit(partial="leave_out"))
     assert left_out.reason == "partial"
-    return _turns(stage, stage.kit(), stage.kit(partial="mark"))
+    return _diff_last_turns(stage, stage.kit(), stage.kit(partial="mark"))
 
 
 def _passages(stage: Stage) -> Diff:
     chat = stage.kit().chat("k")
     stage.do(chat.send("who?", passages=["一"]))
-    return _turns(stage, stage.kit())
+    return _diff_last_turns(stage, stage.kit())
 
 
 def _audio(stage: Stage) -> Diff:
@@ -122,7 +122,7 @@ def _audio(stage: Stage) -> Diff:
     stage.do(kit.chat("k").send("speak"))
     stage.do(kit.chat("k").send("again"))
     now += 1000
-    return _turns(stage, kit)
+    return _diff_last_turns(stage, kit)
 
 
 def _branch(stage: Stage) -> Diff:
@@ -146,11 +146,11 @@ def _altered(stage: Stage) -> Diff:
 
 
 def _parameter(stage: Stage) -> Diff:
-    return _turns(stage, stage.kit(), stage.kit(), temperature=0.5)
+    return _diff_last_turns(stage, stage.kit(), stage.kit(), temperature=0.5)
 
 
 def _continued(stage: Stage) -> Diff:
-    return _turns(stage, stage.kit(developer_prompt="短く"), stage.kit(developer_prompt="短く"))
+    return _diff_last_turns(stage, stage.kit(developer_prompt="短く"), stage.kit(developer_prompt="短く"))
 
 
 def _identical(stage: Stage) -> Diff:
@@ -174,7 +174,7 @@ CASES: dict[str, tuple[Case, str | None, str]] = {
     "passages": (_passages, "messages[0].content", "message 1 is a passage"),
     "audio": (_audio, "messages[1]", "a spoken reply"),
     "branch": (_branch, "messages[2].content", "another branch: the paths part before message"),
-    "altered": (_altered, None, "can no longer be put together"),
+    "altered": (_altered, None, "can no longer be rebuilt"),
     "parameter": (_parameter, "temperature", "the parameter temperature differs"),
     "continued": (_continued, "messages[2]", "one request has all messages of the other"),
     "identical": (_identical, None, "both requests are the same"),
@@ -182,13 +182,12 @@ CASES: dict[str, tuple[Case, str | None, str]] = {
 
 
 def test_every_reason_has_a_case() -> None:
-    """There is a conversation here for each reason that a diff may give."""
     assert set(CASES) == set(get_args(Reason))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("reason", CASES)
-def test_the_first_difference_has_its_reason(stage: Stage, reason: str) -> None:
-    """The reason, the place and the sentence for people are those of what was done to the conversation."""
+def test_diff_names_reason_place_and_sentence(stage: Stage, reason: str) -> None:
     case, place, why = CASES[reason]
     found = case(stage)
     assert (found.reason, found.place) == (reason, place)
@@ -196,20 +195,22 @@ def test_the_first_difference_has_its_reason(stage: Stage, reason: str) -> None:
     assert (found.index is not None) == (place is not None and place.startswith("messages"))
 
 
-def test_both_values_are_cut_to_where_they_differ(stage: Stage) -> None:
-    """A long text is shown around the first character that differs, in both; what is not there at all is None."""
+def test_values_are_cut_around_their_first_difference(stage: Stage) -> None:
+    """Both values show the first different character. An absent value is None."""
     same = "同じ文。" * 100
-    found = _turns(stage, stage.kit(developer_prompt=f"{same}A{same}"), stage.kit(developer_prompt=f"{same}B{same}"))
+    found = _diff_last_turns(
+        stage, stage.kit(developer_prompt=f"{same}A{same}"), stage.kit(developer_prompt=f"{same}B{same}")
+    )
     assert found.a is not None
     assert found.b is not None
     assert [text.strip("…")[40] for text in (found.a, found.b)] == ["A", "B"]
     assert all(text[0] == text[-1] == "…" and len(text) < 200 for text in (found.a, found.b))
-    given = _turns(stage, stage.kit(), stage.kit(), seed=7)
+    given = _diff_last_turns(stage, stage.kit(), stage.kit(), seed=7)
     assert (given.a, given.b) == (None, "7")
 
 
-def test_what_both_begin_with_is_counted(stage: Stage) -> None:
-    """Common messages are counted from the front, with their tokens; another set of tools leaves nothing in common."""
+def test_common_messages_and_tokens_are_counted(stage: Stage) -> None:
+    """Another set of tools leaves no common tokens."""
     kit = stage.kit(developer_prompt="短く", tools=[lookup])
     chat = kit.chat("k")
     first, second = (stage.do(chat.send(text)) for text in ("one", "two"))
@@ -222,8 +223,8 @@ def test_what_both_begin_with_is_counted(stage: Stage) -> None:
     assert stage.do(chat.diff(second, third)).common_tokens == 0
 
 
-def test_any_two_calls_can_be_compared(stage: Stage) -> None:
-    """Replays name calls: two of one turn, in either order; a turn that is not there is NotFound, none at all refused."""
+def test_two_calls_of_one_turn_can_be_compared(stage: Stage) -> None:
+    """Replays name calls, in either order. An unknown turn raises NotFound, an invalid one InvalidInput."""
     chat = stage.kit().chat("k")
     stage.server.script(answered(None, tool_calls=[_call("lookup")]))
     reply = stage.do(chat.send("who?", tools=[lookup]))

@@ -1,4 +1,4 @@
-"""Replay: every call can be shown again, byte for byte, from what is stored of it."""
+"""Test that `replay` rebuilds every request from the stored rows, byte for byte."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from convokit.errors import InvalidInput, NotFound
 from convokit.store.schema import blob, completion, message, prompt
 from tests.audit.recordings import GIF, SCENES, Stage, changed, every_call, lookup, redacted
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, failure
-from tests.test_tools import calls
+from tests.support.server import LoopbackServer, calls, failure
 
 
 @pytest.fixture
@@ -25,8 +24,8 @@ def stage(face: Face, database: str, server: LoopbackServer) -> Stage:
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: str(scene.__name__))
-def test_every_request_is_shown_again_exactly(stage: Stage, scene: Callable[[Stage], None]) -> None:
-    """Whatever a request was made with, a kit with none of its settings shows the very bytes that the server received."""
+def test_every_request_is_replayed_byte_for_byte(stage: Stage, scene: Callable[[Stage], None]) -> None:
+    """A kit with other settings rebuilds the bytes that the server received."""
     scene(stage)
     kit: Any = stage.face.kit(stage.database, model="another", developer_prompt="Something else.", partial="mark")
     bodies: Counter[bytes] = Counter()
@@ -39,8 +38,8 @@ def test_every_request_is_shown_again_exactly(stage: Stage, scene: Callable[[Sta
     assert bodies == Counter(request.raw for request in stage.server.requests)
 
 
-def _told(stage: Stage) -> Any:
-    """Have a conversation with a developer prompt, tools and an image, and return its chat."""
+def _create_chat(stage: Stage) -> Any:
+    """Return a chat with a developer prompt, tools and an image."""
     chat = stage.kit(developer_prompt="簡潔に", tools=[lookup]).chat("k")
     stage.do(chat.send([{"type": "text", "text": "図"}, {"type": "image_url", "image_url": {"url": GIF}}]))
     stage.server.script(calls(("c1", "lookup", '{"port": 80}')))
@@ -49,9 +48,9 @@ def _told(stage: Stage) -> Any:
     return chat
 
 
-def test_a_turn_is_named_in_any_way(stage: Stage) -> None:
-    """A turn's id, as text too, a `Turn`, a `Reply` or a `Replay` name it; without one it is the newest of the chat's path."""
-    chat = _told(stage)
+def test_replay_accepts_ids_turns_replies_and_replays(stage: Stage) -> None:
+    """Without a turn, the newest turn of the chat's path is replayed."""
+    chat = _create_chat(stage)
     turns = stage.do(chat.turns())
     reply = stage.do(chat.send("last"))
     assert stage.do(chat.replay()).turn_id == reply.turn_id == stage.do(chat.replay(reply)).turn_id
@@ -63,8 +62,8 @@ def test_a_turn_is_named_in_any_way(stage: Stage) -> None:
     assert (first.call, stage.do(chat.replay(first)), stage.do(chat.replay(turns[1])).call) == (1, first, 2)
 
 
-def test_the_newest_turn_is_the_branchs_own(stage: Stage) -> None:
-    """Without a turn, a chat on a branch shows what was sent there last, also through a handle that has not been used yet."""
+def test_replay_defaults_to_the_newest_turn_of_the_branch(stage: Stage) -> None:
+    """A handle that was not used yet finds the branch as well."""
     chat = stage.kit().chat("k")
     stage.do(chat.send("one"))
     there = stage.do(stage.do(chat.fork(name="枝")).send("two"))
@@ -74,9 +73,8 @@ def test_the_newest_turn_is_the_branchs_own(stage: Stage) -> None:
     assert stage.do(chat.replay(there)).status == "exact"
 
 
-def test_a_replay_says_what_was_sent(stage: Stage) -> None:
-    """Besides its bytes it has the messages, the parameters with the tools, the model and when the call was made."""
-    chat = _told(stage)
+def test_replay_has_messages_parameters_model_and_time(stage: Stage) -> None:
+    chat = _create_chat(stage)
     shown = stage.do(chat.replay())
     body = stage.server.requests[-1].body
     assert json.loads(shown.body) == body
@@ -88,8 +86,8 @@ def test_a_replay_says_what_was_sent(stage: Stage) -> None:
     assert "秘密" not in repr(shown)
 
 
-def test_the_last_call_that_was_answered_is_shown(stage: Stage) -> None:
-    """Of a turn that was tried again it is the call that brought the reply; of one that only failed, the last one made."""
+def test_replay_defaults_to_the_last_answered_call(stage: Stage) -> None:
+    """A turn whose calls all failed shows the last one."""
     chat = stage.kit(retry=Retry(attempts=2, initial_s=0.0)).chat("k")
     stage.server.script(failure(500))
     assert stage.do(chat.replay(stage.do(chat.send("hello")))).call == 2
@@ -104,8 +102,8 @@ def test_the_last_call_that_was_answered_is_shown(stage: Stage) -> None:
     assert stage.do(chat.replay()).call == 4
 
 
-def test_what_is_not_there_cannot_be_replayed(stage: Stage) -> None:
-    """An unknown conversation, turn or call is NotFound, which names it; what names none is InvalidInput."""
+def test_unknown_turns_and_calls_raise_not_found(stage: Stage) -> None:
+    """An unknown conversation, turn or call raises NotFound. An invalid id or number raises InvalidInput."""
     with pytest.raises(NotFound, match="conversation"):
         stage.do(stage.kit().chat("nothing").replay())
     chat = stage.kit().chat("k")
@@ -122,9 +120,9 @@ def test_what_is_not_there_cannot_be_replayed(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("seq", "role"), [(1, "user"), (4, "assistant"), (5, "tool"), (7, "user")])
-def test_a_redacted_message_is_named_in_its_place(stage: Stage, seq: int, role: str) -> None:
-    """The rest is shown as it was, with the place named; the bytes are not given, since nobody can tell that they are exact."""
-    chat = _told(stage)
+def test_redacted_message_has_a_placeholder(stage: Stage, seq: int, role: str) -> None:
+    """All other messages are as they were sent. `body` is None: nobody can check the bytes."""
+    chat = _create_chat(stage)
     before = stage.do(chat.replay())
     redacted(stage.database, seq)
     shown = stage.do(chat.replay())
@@ -138,9 +136,9 @@ def test_a_redacted_message_is_named_in_its_place(stage: Stage, seq: int, role: 
     assert shown.parameters == before.parameters
 
 
-def test_what_was_erased_beside_the_messages_is_named(stage: Stage) -> None:
-    """An erased developer prompt, set of tools, or salt of the digest makes a replay redacted, and says which."""
-    chat = _told(stage)
+def test_erased_prompt_tools_or_salt_make_the_replay_redacted(stage: Stage) -> None:
+    """The problem names what was erased."""
+    chat = _create_chat(stage)
     before = stage.do(chat.replay())
     changed(stage.database, completion, body_salt=None)
     shown = stage.do(chat.replay())
@@ -165,7 +163,7 @@ ALTERED: dict[str, tuple[Table, Any, dict[str, Any], str]] = {
         message,
         message.c.seq == 3,
         {"content": None, "salt": None, "status": "redacted"},
-        "message 3 looks redacted, but no redaction of it was entered",
+        "message 3 is marked as redacted, but the chain has no redaction of it",
     ),
     "parts that are no JSON": (message, message.c.seq == 1, {"parts": "{"}, "no request that could be sent"),
     "a missing message": (message, message.c.seq == 3, {}, "message 3 is missing"),
@@ -173,8 +171,8 @@ ALTERED: dict[str, tuple[Table, Any, dict[str, Any], str]] = {
     "the tools": (prompt, prompt.c.body.like("[%"), {"body": "[]"}, "the set of tools of this request is not"),
     "an image": (blob, None, {"data": b"GIF89a"}, "an attachment of message 1 is not what was sent"),
     "a missing image": (blob, None, {}, "an attachment of message 1 is missing"),
-    "the model": (completion, None, {"requested_model": "loop-2"}, "completion"),
-    "the digest": (completion, None, {"body_digest": bytes(32)}, "completion"),
+    "the model": (completion, None, {"requested_model": "loop-2"}, "API call"),
+    "the digest": (completion, None, {"body_digest": bytes(32)}, "API call"),
     "a manifest that is no JSON": (completion, None, {"manifest": "{"}, "manifest cannot be read"),
     "a manifest of something else": (completion, None, {"manifest": "[]"}, "manifest cannot be read"),
     "a manifest without a profile": (completion, None, {"manifest": '{"v":1,"window":[[1,1]]}'}, "manifest cannot"),
@@ -194,10 +192,11 @@ ALTERED: dict[str, tuple[Table, Any, dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("what", ALTERED)
-def test_what_was_altered_is_a_mismatch(stage: Stage, what: str) -> None:
-    """Rows that were changed without a redaction never pass for what was sent, never raise, and the problem says where."""
-    chat = _told(stage)
+def test_altered_rows_make_the_replay_a_mismatch(stage: Stage, what: str) -> None:
+    """Altered rows never raise and never pass as exact. The problem names the row."""
+    chat = _create_chat(stage)
     table, condition, values, problem = ALTERED[what]
     changed(stage.database, table, condition, **values)
     shown = stage.do(chat.replay())

@@ -1,4 +1,4 @@
-"""Replay, for conversations that nobody thought of."""
+"""Test `replay` with generated conversations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from convokit import Budget, Convokit, Profile, Retry
 from convokit.context.strategy import Everything, LastTurns
 from tests.audit.recordings import GIF, SMALL, STREAMING, Questions, Stage, every_call, lookup
-from tests.context.histories import examples
 from tests.support.databases import Files
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, Script, chunk, failure
+from tests.support.selection import examples
+from tests.support.server import LoopbackServer, Script, calls, chunk, failure
 from tests.support.server import completion as answered
-from tests.test_tools import calls
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 PROFILES = st.builds(
@@ -65,7 +64,7 @@ KITS = st.fixed_dictionaries(
 TURNS = st.fixed_dictionaries(
     {
         "content": WORDS | st.just([{"type": "text", "text": "図"}, {"type": "image_url", "image_url": {"url": GIF}}]),
-        "context": st.lists(WORDS, max_size=2),
+        "passages": st.lists(WORDS, max_size=2),
         "params": PARAMS,
         "tools": st.booleans(),
         "stream": st.booleans(),
@@ -94,9 +93,9 @@ def played(files: Files) -> Iterator[Stage]:
 
 
 @given(kits=st.tuples(KITS, KITS), turns=st.lists(TURNS, min_size=1, max_size=4))
-@examples(40)
-def test_whatever_was_sent_is_shown_again(played: Stage, kits: tuple[Any, Any], turns: list[Any]) -> None:
-    """Whatever the settings, the turns and what the server makes of them: every request is shown again, and nothing else."""
+@examples(cost=8)
+def test_any_request_is_replayed_exactly(played: Stage, kits: tuple[Any, Any], turns: list[Any]) -> None:
+    """For any settings, turns and answers, every request is replayed, and no other."""
     played.server.requests.clear()
     opened = [_kit(played, values) for values in kits]
     key = f"k{next(_numbers)}"
@@ -104,7 +103,7 @@ def test_whatever_was_sent_is_shown_again(played: Stage, kits: tuple[Any, Any], 
     for turn in turns:
         chat = opened[0].chat(key)
         played.server._scripted = [ANSWERS[name] for name in turn["answers"]]
-        options = {"context": turn["context"], "tools": [lookup] if turn["tools"] else [], **turn["params"]}
+        options = {"passages": turn["passages"], "tools": [lookup] if turn["tools"] else [], **turn["params"]}
         if turn["stream"]:
             played.streamed(chat.stream(turn["content"], **options))
         else:

@@ -247,10 +247,10 @@ def main(turns: int = 2000, spread: int = 2000, rounds: int = 5) -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = Files(Path(folder)).migrated()
         report("SQLite", measure(url, SqliteByHand(url), turns, spread, rounds), turns)
-    with closing(Postgres()) as server:
+    with closing(Postgres(durable=True)) as server:
         url = server.migrated()
         report("PostgreSQL", measure(url, PostgresByHand(url), turns, spread, rounds), turns)
-        server.drop(url)
+        server.release(url)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.benchmarks import page
 from tests.benchmarks.verify import seconds
 from tests.support.databases import Files, Postgres
-from tests.support.growing import grow
+from tests.support.large_databases import grow
 from tests.support.server import LoopbackServer
 
 SIZES = (1_000, 100_000, 1_000_000)
@@ -49,7 +49,7 @@ def databases() -> Iterator[dict[str, str]]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-bench-"))
         found = {"SQLite": Files(Path(folder)).migrated()}
         try:
-            server = Postgres()
+            server = Postgres(durable=True)
         except (ImportError, OSError) as error:
             print(f"no PostgreSQL: {error}", file=sys.stderr)
         else:

@@ -111,7 +111,7 @@ def main(count: int = 200, turns: int = 3, rounds: int = 3) -> str:
     """Print the table and return it."""
     with running(1) as fast, running(1, DELAY_S) as slow, ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-bench-"))
-        server = Postgres()
+        server = Postgres(durable=True)
         stack.callback(server.close)
         makers = {"SQLite": Files(Path(folder)).migrated, "PostgreSQL": server.migrated}
         lines = [measure(kind, make, (fast, slow), count, turns, rounds) for kind, make in makers.items()]

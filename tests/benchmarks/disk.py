@@ -58,7 +58,7 @@ def main(turns: int = 2000) -> str:
     lines = []
     with running(1) as url, ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-bench-"))
-        server = Postgres()
+        server = Postgres(durable=True)
         stack.callback(server.close)
         files = Files(Path(folder))
         for name, migrated, sizes in (

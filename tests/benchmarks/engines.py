@@ -19,7 +19,7 @@ def makers(only: str | None = None) -> Iterator[dict[str, Callable[[], str]]]:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-bench-"))
             made["sqlite"] = Files(Path(folder)).migrated
         if only != "sqlite":
-            server = Postgres()
+            server = Postgres(durable=True)
             stack.callback(server.close)
             made["postgresql"] = server.migrated
         yield made

@@ -75,7 +75,7 @@ def measure(held: Files | Postgres, source: Path, rounds: int) -> tuple[int, int
             rows = read_raw(urls[0])
         if isinstance(held, Postgres):
             for url in urls:
-                held.drop(url)
+                held.release(url)
     medians = {name: [statistics.median(each) for each in zip(*times, strict=True)] for name, times in taken.items()}
     return rows, path.stat().st_size, medians
 
@@ -83,7 +83,7 @@ def measure(held: Files | Postgres, source: Path, rounds: int) -> tuple[int, int
 def main(count: int = 20_000, each: int = 100, rounds: int = 3) -> str:
     """Print the table and return it."""
     head, lines, size = [""], dict[str, list[str]](), ""
-    with tempfile.TemporaryDirectory() as folder, closing(Postgres()) as server:
+    with tempfile.TemporaryDirectory() as folder, closing(Postgres(durable=True)) as server:
         source = Path(folder) / "m.jsonl"
         write(source, count, each)
         for name, held in (("SQLite", Files(Path(folder))), ("PostgreSQL", server)):

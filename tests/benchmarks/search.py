@@ -202,7 +202,7 @@ def sizes(held: Files | Postgres, said: list[str], name: str) -> None:
 def main(count: int = 20_000, among: int = 100) -> str:
     """Print the tables and return them."""
     said, parts = list(texts(count)), []
-    with tempfile.TemporaryDirectory() as folder, closing(Postgres()) as server:
+    with tempfile.TemporaryDirectory() as folder, closing(Postgres(durable=True)) as server:
         for held, name in ((Files(Path(folder)), "SQLite"), (server, "PostgreSQL")):
             parts.append(measure(name, held.migrated(), said, among))
             print(parts[-1], end="\n\n", flush=True)

@@ -29,7 +29,7 @@ from tests.benchmarks import engines, page
 from tests.benchmarks.expert import Expert
 from tests.benchmarks.hand import PostgresByHand, SqliteByHand
 from tests.benchmarks.server import REPLY, running
-from tests.support.growing import fill, grow
+from tests.support.large_databases import fill, grow
 
 SIZES = (10, 1_000, 100_000)
 MILLION = 1_000_000

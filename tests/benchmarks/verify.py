@@ -25,7 +25,7 @@ import psycopg
 from sqlalchemy import Connection, insert
 from sqlalchemy.engine import make_url
 
-from convokit.audit.verify import verify
+from convokit.audit.verify import verify_conversation
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow, Verified
 from convokit.domain.ids import new_id
@@ -126,7 +126,7 @@ def measure(url: str, count: int, rounds: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def verified() -> None:
-        found = store.run(lambda connection: verify(connection, "bench", place), write=False)
+        found = store.run(lambda connection: verify_conversation(connection, "bench", place), write=False)
         assert isinstance(found, Verified)
         assert found.messages == 2 * (count // 2)
 
@@ -150,7 +150,7 @@ def seconds(call: Callable[[], Any]) -> tuple[float, float]:
 def main(count: int = 20_000, rounds: int = 3) -> str:
     """Print the table and return it."""
     lines = []
-    with tempfile.TemporaryDirectory() as folder, closing(Postgres()) as server:
+    with tempfile.TemporaryDirectory() as folder, closing(Postgres(durable=True)) as server:
         for name, url in (("SQLite", Files(Path(folder)).migrated()), ("PostgreSQL", server.migrated())):
             found = measure(url, count, rounds)
             bare_s, own_s = found["bare"], found["verify"]

@@ -50,6 +50,7 @@ def test_ctrl_c_in_the_middle_of_a_reply_keeps_what_came(
     cli("verify", "k")
 
 
+@pytest.mark.soak(sample=True)
 def test_ctrl_c_before_the_first_word_keeps_the_question(
     terminal: Open, cli: CommandLine, server: LoopbackServer
 ) -> None:
@@ -99,6 +100,7 @@ def test_commands_of_the_talk(terminal: Open, cli: CommandLine) -> None:
     assert [message["role"] for message in cli.json("show")["messages"]] == ["user", "assistant"] * 2
 
 
+@pytest.mark.soak(sample=True)
 def test_an_error_does_not_end_the_talk(terminal: Open, cli: CommandLine, server: LoopbackServer) -> None:
     """It is one line, and the next question is asked."""
     server.script(stream(["a"], finish=None, done=False))
@@ -111,6 +113,7 @@ def test_an_error_does_not_end_the_talk(terminal: Open, cli: CommandLine, server
     talk.wait_for("echo: two")
 
 
+@pytest.mark.soak(sample=True)
 def test_history_holds_this_conversations_questions(terminal: Open, cli: CommandLine) -> None:
     """Arrow up brings back what was asked before, in an earlier process too."""
     cli.chat("--key", "k", "最初の質問")
@@ -134,6 +137,7 @@ def test_a_stopped_command_exits_with_130(cli: CommandLine, server: LoopbackServ
     assert cli.json("show")["messages"][1]["status"] == "partial"
 
 
+@pytest.mark.soak(sample=True)
 def test_a_reader_that_leaves_is_no_fault(cli: CommandLine) -> None:
     """`convokit show | head -1` ends quietly."""
     with Convokit(cli.database, model="m", base_url=cli.base_url, budget=Budget(context_tokens=10**6)) as kit:
@@ -149,6 +153,7 @@ def test_a_reader_that_leaves_is_no_fault(cli: CommandLine) -> None:
     ran.wait()
 
 
+@pytest.mark.soak(sample=True)
 def test_a_terminal_that_is_not_utf8_replaces_what_it_lacks(cli: CommandLine) -> None:
     """The rest of the text is printed; JSON stays exact."""
     cli.chat("--key", "k", "日本 ok")

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from convokit import ContextBuilder, Profile
@@ -38,16 +37,6 @@ class Words:
 
     def count(self, text: str) -> int:
         return len(text.split())
-
-
-def examples(count: int, *, shrink: bool = True) -> settings:
-    """Return the settings of a property that is tried on `count` examples, and on forty times as many in a soak."""
-    soak = settings().max_examples > 100  # Hypothesis's own default
-    unhealthy = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-    phases = [phase for phase in Phase if shrink or phase is not Phase.shrink]
-    return settings(
-        max_examples=count * (40 if soak else 1), deadline=None, phases=phases, suppress_health_check=unhealthy
-    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from convokit import Budget, Context, ContextBuilder, Profile
@@ -68,7 +68,6 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
     return [*messages, user("the question")]
 
 
-@settings(max_examples=1000, deadline=None)
 @given(
     history=histories(),
     window=st.integers(60, 4000),

@@ -23,8 +23,9 @@ from convokit.store.engine import WRITE
 from convokit.store.schema import branch, message
 from convokit.tokens.counter import count_message
 from convokit.wire.messages import to_wire_messages
-from tests.context.histories import Words, examples
+from tests.context.histories import Words
 from tests.context.oracle import refusals
+from tests.support.selection import examples
 from tests.support.server import LoopbackServer, completion, failure
 
 _keys = itertools.count(1)
@@ -175,7 +176,7 @@ def kits(sqlite_file: str, server: LoopbackServer) -> Iterator[dict[str, Convoki
         kit.close()
 
 
-@examples(8, shrink=False)  # every example is a conversation of some forty turns
+@examples(cost=40, shrink=False)  # every example is a conversation of some forty turns
 @given(parts=SEQUENCES)
 def test_a_window_depends_on_the_path_and_moves_in_steps(
     kits: dict[str, Convokit], server: LoopbackServer, parts: list[list[Send | Redact | Fork | Rule]]

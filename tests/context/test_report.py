@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from convokit import Budget, Convokit, Report
@@ -24,7 +24,6 @@ def _report(builder: ContextBuilder, items: list[Item], floor: int | None, pins:
     return assemble(builder, items, developer_prompt="Be brief.", held_start=floor, pins=pins).report
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=3, max_size=60),
     step=st.integers(1, 200),

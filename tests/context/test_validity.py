@@ -28,12 +28,12 @@ from tests.context.histories import (
     assemble,
     careless,
     conversations,
-    examples,
     histories,
     marks,
     turn_on_its_way,
 )
 from tests.context.oracle import alternation, refusals
+from tests.support.selection import examples
 
 PROMPT = "be brief"
 BUDGETS = st.builds(
@@ -89,7 +89,7 @@ def _hold(builder: ContextBuilder, context: Context, prompt: str, **fixed: Any) 
         assert alternation(context.messages) == []
 
 
-@examples(700)
+@examples()
 @given(
     history=histories(),
     budget=BUDGETS,
@@ -154,7 +154,7 @@ def _without_words(shape: Message) -> Message:
     return {key: value for key, value in shape.items() if key in ("tool_calls", "tool_call_id")}
 
 
-@examples(400)
+@examples()
 @given(
     items=_rows(),
     budget=BUDGETS,
@@ -216,7 +216,7 @@ def _fixed(builder: ContextBuilder) -> int:
     return count_message(builder.counter, prompt) + REPLY_PRIMER
 
 
-@examples(400)
+@examples()
 @given(st.one_of(histories(), conversations(), careless()), st.integers(0, 60), st.booleans())
 def test_the_validator_sees_what_the_servers_see(history: list[Message], at: int, cut: bool) -> None:
     """The public check and the one written from the servers' error texts agree on any array, good or bad."""
@@ -224,7 +224,7 @@ def test_the_validator_sees_what_the_servers_see(history: list[Message], at: int
     assert bool(find_problems(array)) == bool(refusals(array)), (find_problems(array), refusals(array))
 
 
-@examples(200)
+@examples(cost=2)
 @given(
     st.lists(
         st.recursive(

@@ -52,4 +52,4 @@ def test_every_block_of_a_page_runs(
             if str(getattr(sys.modules[module], "__file__", "")).startswith(str(Path.cwd())):
                 del sys.modules[module]
         for url in databases:
-            request.getfixturevalue("postgres").drop(url)
+            request.getfixturevalue("postgres").release(url)

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.faults.nursery import Nursery, Outcome
+from tests.faults.fork_server import ForkServer, Outcome
 
 CALLS = ("pwrite64", "fdatasync", "ftruncate", "unlink")
 """How SQLite changes a file. strace counts each of them by itself."""
@@ -21,9 +21,11 @@ Point = tuple[str, int]
 """A call, and which one of its kind."""
 
 
-def run(nursery: Nursery, file: Path, fault: str | None, at: Point | None, job: str, **arguments: Any) -> Outcome:
+def run(
+    fork_server: ForkServer, file: Path, fault: str | None, at: Point | None, job: str, **arguments: Any
+) -> Outcome:
     """Run a job; with `fault` (strace's own notation) done to it `at` one of its writes to `file` or that one's log."""
-    child = nursery.start(job, held=True, **arguments)
+    child = fork_server.start(job, held=True, **arguments)
     command = ["strace", "-f", "-p", str(child.pid), "-o", str(_log(file)), "-P", str(file), "-P", f"{file}-wal"]
     command += ["-e", f"trace={','.join(CALLS)}", "-e", "signal=none"]
     if fault is not None and at is not None:

@@ -13,7 +13,7 @@ import pytest
 from convokit import Budget
 from convokit.domain.ids import MAX_SEQ
 from convokit.errors import InvalidInput, NotFound, TooLarge
-from tests.faults.stage import Stage, staged
+from tests.faults.shared_kit import Stage, staged
 
 stage = staged(developer_prompt="Be brief.")
 ROOMY = Budget(context_tokens=10_000_000)
@@ -95,6 +95,7 @@ WAYS: dict[str, Callable[[Stage, Any, Any], Any]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in CONTENT])
 def test_content_that_cannot_be_kept(stage: Stage, given: Any, problem: str) -> None:
     """Content that no backend, or no socket, could take is InvalidInput by every way in, before anything happens."""
@@ -119,6 +120,7 @@ NAMES: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("field", ["key", "subject", "title"])
 @pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in NAMES])
 def test_names_that_cannot_be_kept(stage: Stage, field: str, given: Any, problem: str) -> None:
@@ -128,6 +130,7 @@ def test_names_that_cannot_be_kept(stage: Stage, field: str, given: Any, problem
     assert caught.value.field == field
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in NAMES[1:7]])
 def test_filters_and_idempotency_keys_that_cannot_be(stage: Stage, given: Any, problem: str) -> None:
     """A subject to look for, and an idempotency key, are checked like what is stored."""
@@ -138,6 +141,7 @@ def test_filters_and_idempotency_keys_that_cannot_be(stage: Stage, given: Any, p
             stage.settle(stage.chat().send("x", idempotency_key=given))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("given", [5, [], b"x", "", "nonsense", "\ud800", "0" * 33, "../../x", "' OR 1=1 --", 1.5])
 def test_ids_that_are_none(stage: Stage, given: Any) -> None:
     """An id is a UUID; what is none is refused when the chat is made, in words that can be printed."""
@@ -146,6 +150,7 @@ def test_ids_that_are_none(stage: Stage, given: Any) -> None:
     str(caught.value).encode()
 
 
+@pytest.mark.once
 def test_a_key_and_an_id_are_two_names(stage: Stage) -> None:
     """A chat has one name: key and id together are refused."""
     with stage.untouched(), pytest.raises(InvalidInput, match="not both"):
@@ -255,6 +260,7 @@ def test_places_that_are_none(stage: Stage, before: Any) -> None:
             stage.settle(stage.kit.conversations(before=before))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("limit", [0, -1, 1001, 10**30, 1.5, math.nan, math.inf, True, None, "5", []])
 def test_page_sizes(stage: Stage, limit: Any) -> None:
     """A page holds 1 to 1,000 items."""
@@ -266,6 +272,7 @@ def test_page_sizes(stage: Stage, limit: Any) -> None:
                 stage.settle(listing(limit=limit))
 
 
+@pytest.mark.once
 def test_an_unknown_filter_is_an_error(stage: Stage) -> None:
     """I12: a filter or keyword that nobody knows is never ignored."""
     chat = stage.chat()
@@ -286,6 +293,7 @@ def test_reading_what_is_not_there(stage: Stage) -> None:
                 stage.settle(call())
 
 
+@pytest.mark.once
 def test_ten_megabytes_of_text(stage: Stage) -> None:
     """Text over the limit names both sizes and the setting that raises it."""
     with stage.untouched(), pytest.raises(TooLarge, match=r"Limits\.message_bytes") as caught:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from convokit.errors import InvalidInput
-from tests.faults.stage import EACH_ONCE, Stage, circle, nested, staged
+from tests.faults.shared_kit import EACH_ONCE, Stage, circle, nested, staged
 
 stage = staged(EACH_ONCE)
 METADATA: list[tuple[str, Any, str]] = [
@@ -43,6 +43,7 @@ METADATA: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in METADATA])
 def test_metadata_that_cannot_be_kept(stage: Stage, given: Any, problem: str) -> None:
     """Metadata must be JSON that means the same on every backend; what does not fit is named, in words that can be printed."""

@@ -9,8 +9,8 @@ import pytest
 
 from convokit import Budget, Limits
 from convokit.errors import BadReply, ContextOverflow, ConvokitError, Interrupted, ModelError
-from tests.faults.replies import SSE, USAGE, asks, body_of, goes_on, raw
-from tests.faults.stage import EACH_ONCE, Stage, staged
+from tests.faults.malformed_replies import SSE, USAGE, asks, body_of, goes_on, raw
+from tests.faults.shared_kit import EACH_ONCE, Stage, staged
 from tests.support.server import Script, chunk, completion, event, failure
 
 stage = staged(EACH_ONCE)

@@ -17,7 +17,7 @@ import pytest
 
 from convokit import Budget, Limits, Retry, Timeouts
 from convokit.errors import ContextOverflow, InvalidInput, NotFound, SettingsError, StoreUnavailable, Unreachable
-from tests.faults.stage import EACH_ONCE, Stage, circle, nested, staged
+from tests.faults.shared_kit import EACH_ONCE, Stage, circle, nested, staged
 from tests.faults.test_bad_input import NAMES
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
@@ -108,6 +108,7 @@ PARAMS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("named", "given"), PARAMS)
 def test_a_setting_of_a_call_that_cannot_be(stage: Stage, named: str, given: dict[str, Any]) -> None:
     """A setting out of range, unknown, no JSON, or at odds with another is named, by every way in; nothing happens."""
@@ -176,6 +177,7 @@ def test_every_field_of_every_group_is_in_the_table() -> None:
             made(unknown=1)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in NAMES[:7]])
 def test_tenants_that_cannot_be(stage: Stage, given: Any, problem: str) -> None:
     """A tenant is a short text that every backend can hold."""
@@ -183,6 +185,7 @@ def test_tenants_that_cannot_be(stage: Stage, given: Any, problem: str) -> None:
         stage.face.kit(stage.database, model="m", tenant=given)
 
 
+@pytest.mark.once
 def test_no_model(face: Face, database: str, server: LoopbackServer) -> None:
     """Without a model anywhere the error names the setting; nothing is written."""
     kit = face.kit(database, base_url=server.url)
@@ -192,6 +195,7 @@ def test_no_model(face: Face, database: str, server: LoopbackServer) -> None:
         face.settle(kit.chat("k").messages())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("key", [None, "", "a b\n", "ä", 5, b"key"])
 def test_a_key_that_no_header_can_carry(stage: Stage, key: Any) -> None:
     """No key for a host that wants one, or a key that is no header, given or fetched, is refused at once and not shown."""
@@ -272,6 +276,7 @@ DATABASES = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("database", DATABASES)
 def test_a_database_that_cannot_work(face: Face, database: Any) -> None:
     """What is no URL, another engine, or a database in memory is refused when the kit is made."""
@@ -283,6 +288,7 @@ def test_a_database_that_cannot_work(face: Face, database: Any) -> None:
 URLS = ["ftp://host/v1", "file:///etc", "nothing", "http://user:pass@host/v1", "http://h:99999/v1", "http://h\n/v1"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("url", [*URLS, "http://h\x00/v1", "http://\ud800/v1", "http:///v1", 5])
 def test_a_base_url_that_cannot_work(face: Face, url: Any) -> None:
     """A base URL must be http or https and carry no password."""

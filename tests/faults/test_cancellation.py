@@ -20,10 +20,12 @@ from convokit import AsyncConvokit, Convokit
 from convokit.completion.effects import Effect, Emit
 from convokit.runtime.sync import SyncDriver
 from tests.faults import oracles
-from tests.support.server import LoopbackServer, Script, completion, stream
-from tests.test_tools import calls
+from tests.support.selection import Effort
+from tests.support.server import LoopbackServer, Script, calls, completion, stream
 
 WAYS = ["plain", "streamed", "tools"]
+STEP: dict[Effort, int] = {"quick": 5, "sample": 1, "soak": 1}
+"""How far apart the moments are that are tried."""
 
 
 def double(number: int) -> int:
@@ -127,7 +129,7 @@ def run_clean(main: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_task_cancelled_at_any_await(database: str, server: LoopbackServer, way: str) -> None:
+def test_a_task_cancelled_at_any_await(database: str, server: LoopbackServer, way: str, effort: Effort) -> None:
     """At whichever await a turn's task is cancelled: the next sender goes at once, and the repeat has one answer."""
     server.answer = answer
 
@@ -139,7 +141,7 @@ def test_a_task_cancelled_at_any_await(database: str, server: LoopbackServer, wa
             await ask(kit.chat("warm"), "plain", "warm")
             at, cancelled = 0, True
             while cancelled:
-                at += 1
+                at += STEP[effort]
                 cancelled = await left_at(kit.chat(f"c{at}"), way, "question", at)
                 await _check_free(database, kit, stranger, f"c{at}", way, next_first=bool(at % 2))
             assert at > 10
@@ -159,13 +161,11 @@ async def _check_free(database: str, kit: Any, stranger: Any, key: str, way: str
     oracles.check_once(oracles.check_conversation(database, key), told)
 
 
-def test_a_task_cancelled_twice_at_random(
-    database: str, server: LoopbackServer, request: pytest.FixtureRequest
-) -> None:
+def test_a_task_cancelled_twice_at_random(database: str, server: LoopbackServer, effort: Effort) -> None:
     """Cancelled again while its last saves run, a turn still leaves the conversation as whole and as free."""
     server.answer = answer
     chance = random.Random(20)
-    rounds = 400 if request.config.getoption("--soak") else 24
+    rounds = {"quick": 12, "sample": 24, "soak": 400}[effort]
 
     async def main() -> None:
         async with AsyncConvokit(database, model="m", base_url=server.url) as kit:
@@ -185,6 +185,7 @@ def test_a_task_cancelled_twice_at_random(
     run_clean(main)
 
 
+@pytest.mark.soak(sample=True)
 def test_more_tasks_than_connections_are_cancelled(database: str, server: LoopbackServer) -> None:
     """A hundred turns cancelled at different awaits at the same time leak no connection: as many more go through."""
     server.answer = answer
@@ -236,7 +237,7 @@ def sync_ask(chat: Any, way: str, name: str) -> str:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("way", WAYS)
 def test_ctrl_c_at_any_effect(
-    database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, way: str, after: bool
+    database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, way: str, after: bool, effort: Effort
 ) -> None:
     """Ctrl-C before or right after any effect: the next sender goes at once, and the repeat has one answer."""
     server.answer = answer
@@ -247,7 +248,7 @@ def test_ctrl_c_at_any_effect(
         sync_ask(kit.chat("warm"), "plain", "warm")
         at, interrupted = 0, True
         while interrupted:
-            at += 1
+            at += STEP[effort]
             key = f"c{at}"
             interrupting = Interrupting(at, after=after)
             monkeypatch.setattr(SyncDriver, "_perform", lambda driver, effect, it=interrupting: it(driver, effect))

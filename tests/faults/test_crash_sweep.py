@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.faults import aftermath, oracles, strace, work
-from tests.faults.nursery import Nursery, Outcome
+from tests.faults import jobs, oracles, recovery_checks, strace
+from tests.faults.fork_server import ForkServer, Outcome
+from tests.support.selection import Effort, keep, spread
 
 SEED = 1
 """Fixed: which points are tried without --soak."""
@@ -23,14 +24,14 @@ pytestmark = pytest.mark.skipif(strace.MISSING, reason="strace is not installed"
 class Sweep:
     """Runs all turns under strace on a file that is made anew each time."""
 
-    def __init__(self, nursery: Nursery, file: Path, server: work.Server, *, soak: bool) -> None:
-        self._nursery = nursery
+    def __init__(self, fork_server: ForkServer, file: Path, server: jobs.Server, effort: Effort) -> None:
+        self._fork_server = fork_server
         self._file = file
         self._empty = file.read_bytes()
-        self._soak = soak
+        self._effort = effort
         self._server = server
         self.url = f"sqlite:///{file}"
-        nursery.warm("sync", self.url, server.url)
+        fork_server.warm("sync", self.url, server.url)
 
     def run(self, fault: str | None = None, at: strace.Point | None = None, *, early: bool = False) -> Outcome:
         """Return the outcome of one run on a new file."""
@@ -39,7 +40,7 @@ class Sweep:
             Path(f"{self._file}{suffix}").unlink(missing_ok=True)
         self._file.write_bytes(self._empty)
         arguments = {"url": self.url, "server": self._server.url, "chat": CHAT, "early": early}
-        return strace.run(self._nursery, self._file, fault, at, "all_turns", **arguments).check()
+        return strace.run(self._fork_server, self._file, fault, at, "all_turns", **arguments).check()
 
     def check(self, outcome: Outcome) -> oracles.Found:
         """Check what a run left behind."""
@@ -50,34 +51,40 @@ class Sweep:
         """Check what a run left behind, finish it, and check again."""
         with self._finisher() as finisher:
             finisher.check(CHAT, outcome)
-            finisher.finish(CHAT, work.TURNS, later_first=later_first)
+            finisher.finish(CHAT, jobs.TURNS, later_first=later_first)
 
-    def _finisher(self) -> contextlib.closing[aftermath.Finisher]:
-        return contextlib.closing(aftermath.Finisher("sync", self.url, self._server))
+    def _finisher(self) -> contextlib.closing[recovery_checks.Finisher]:
+        return contextlib.closing(recovery_checks.Finisher("sync", self.url, self._server))
 
     def points(self, every: int) -> list[strace.Point]:
-        """Return where to strike: at each sync, truncation and removal, and at each `every`-th write; at all in a soak."""
+        """Return where to strike: at each sync, truncation and removal, and at each `every`-th write; at all in a soak.
+
+        A quick run strikes at three of them.
+        """
         outcome = self.run()
-        assert outcome.all("reply") == [work.reply_to(each) for each in work.TURNS]
+        assert outcome.all("reply") == [jobs.reply_to(each) for each in jobs.TURNS]
         self.check(outcome)
         found = strace.points(self._file)
         syncs = [each for each in found if each[0] != "pwrite64"]
         assert len(found) > 150, "the turns write less than they used to: is the tracing right?"
         assert len(syncs) > 8, "less than one sync a commit"
-        if self._soak:
+        if self._effort == "soak":
             return found
         writes = [each for each in found if each[0] == "pwrite64"][random.Random(SEED).randrange(every) :: every]
         print(f"seed {SEED}: {len(writes)} of the writes, {len(syncs)} syncs")
-        return [each for each in found if each in syncs or each in writes]
+        chosen = [each for each in found if each in syncs or each in writes]
+        return chosen if self._effort == "sample" else spread(chosen, 5)[1:-1]
 
 
 @pytest.fixture
-def sweep(nursery: Nursery, sqlite_file: str, far_server: work.Server, pytestconfig: pytest.Config) -> Sweep:
+def sweep(fork_server: ForkServer, sqlite_file: str, far_server: jobs.Server, effort: Effort) -> Sweep:
     file = Path(str(make_url(sqlite_file).database))
-    return Sweep(nursery, file, far_server, soak=bool(pytestconfig.getoption("--soak")))
+    return Sweep(fork_server, file, far_server, effort)
 
 
-@pytest.mark.parametrize("later_first", [False, True], ids=["repeats first", "a later question first"])
+@pytest.mark.parametrize(
+    "later_first", keep([False, True], False, sample=True), ids=["repeats first", "a later question first"]
+)
 def test_killed_at_any_write(sweep: Sweep, later_first: bool) -> None:
     """Killed before any write to the file or its log: the file is sound, nothing told is lost, nothing the server saw is
     unrecorded, the next send goes at once, and repeated under their keys all turns are there once with one reply."""
@@ -90,6 +97,7 @@ def test_killed_at_any_write(sweep: Sweep, later_first: bool) -> None:
             raise
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize("refusal", ["EIO", "ENOSPC"])
 def test_refused_at_any_write(sweep: Sweep, refusal: str) -> None:
     """A disk that refuses one write ends in a typed error or in none, never in another; nothing told is lost, the file is
@@ -100,10 +108,11 @@ def test_refused_at_any_write(sweep: Sweep, refusal: str) -> None:
         assert outcome.status == 0, outcome.errors
         assert set(outcome.all("error")) <= {"StoreFull", "StoreUnavailable"}, outcome.said
         refused += bool(outcome.all("error"))
-        oracles.check_once(sweep.check(outcome), {each: work.reply_to(each) for each in work.TURNS})
+        oracles.check_once(sweep.check(outcome), {each: jobs.reply_to(each) for each in jobs.TURNS})
     assert refused > 5
 
 
+@pytest.mark.soak(sample=True)
 def test_the_sweep_sees_what_is_lost(sweep: Sweep) -> None:
     """The control: a reply that is told before it is committed is missed at some point, or the sweep proves nothing."""
     broken: list[str] = []

@@ -22,9 +22,10 @@ from convokit.errors import NotFound, StoreError, StoreFull, StoreUnavailable
 from convokit.store.dialects import sqlite
 from convokit.store.engine import parse_database_url
 from tests.faults import oracles
-from tests.faults.runs import CHECKOUT, Child, hurried, rows
+from tests.faults.child_process import CHECKOUT, Child, hurried, rows
 from tests.support.databases import Files
 from tests.support.faces import Face
+from tests.support.selection import keep
 from tests.support.server import LoopbackServer, completion, stream
 
 
@@ -49,6 +50,7 @@ class Room:
         self.pages = int(rows(self._database, "PRAGMA page_count")[0][0])
 
 
+@pytest.mark.once
 def test_a_full_database_says_so_and_loses_nothing(face: Face, sqlite_file: str, server: LoopbackServer) -> None:
     """Out of pages, a send is `StoreFull`, and no more than that: with room again, all goes on, the failed send too."""
     kit = hurried(face.kit(sqlite_file, model="m", base_url=server.url))
@@ -75,6 +77,7 @@ def test_a_full_database_says_so_and_loses_nothing(face: Face, sqlite_file: str,
     oracles.check_calls([found], [request.raw for request in server.requests])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("streamed", [False, True])
 def test_no_room_for_the_reply(face: Face, sqlite_file: str, server: LoopbackServer, streamed: bool) -> None:
     """A reply that finds no room any more is `StoreFull`; with room again the same send has one question and one reply."""
@@ -100,9 +103,10 @@ def test_no_room_for_the_reply(face: Face, sqlite_file: str, server: LoopbackSer
     oracles.check_once(oracles.check_conversation(sqlite_file, "k"), told)
 
 
+@pytest.mark.soak(sample=True)
 def test_a_file_that_may_not_grow(sqlite_file: str, server: LoopbackServer) -> None:
     """Under a quota, which SQLite reports as a failed write, all that was acknowledged is there, and the rest can follow."""
-    with Child("filling", sqlite_file, server.url) as child:
+    with Child("full_disk_process", sqlite_file, server.url) as child:
         said = child.rest()
     assert [each["error"] for each in said if "error" in each] == ["StoreFull"]
     found = oracles.check_conversation(sqlite_file, "k")
@@ -127,7 +131,7 @@ with Convokit(sys.argv[1], model="m", base_url=sys.argv[3]) as kit:
 """
 
 
-@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("what", keep(["file", "folder"], "file", sample=True))
 def test_what_may_only_be_read(files: Files, server: LoopbackServer, what: str) -> None:
     """A file or folder without the right to write is named as such, and nothing is asked of the model."""
     with tempfile.TemporaryDirectory() as made:
@@ -169,6 +173,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.2)
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("impatient")
 def test_a_lock_that_is_held_too_long(face: Face, sqlite_file: str, server: LoopbackServer) -> None:
     """Another process that writes for longer than we wait is named; nothing is asked of the model; reading goes on."""
@@ -184,6 +189,7 @@ def test_a_lock_that_is_held_too_long(face: Face, sqlite_file: str, server: Loop
     oracles.check_conversation(sqlite_file, "k")
 
 
+@pytest.mark.once
 def test_a_file_that_was_deleted(face: Face, sqlite_file: str, server: LoopbackServer) -> None:
     """A kit whose file was deleted says so, and neither writes where nobody will find it nor makes a new file."""
     kit = face.kit(sqlite_file, model="m", base_url=server.url)
@@ -207,6 +213,7 @@ def replace_file(database: str, other: Path) -> None:
     other.replace(path_of(database))
 
 
+@pytest.mark.once
 def test_a_file_that_was_restored(face: Face, sqlite_file: str, server: LoopbackServer) -> None:
     """A kit whose file was replaced by its backup goes on where the backup ends: what it writes is where others look."""
     kit = face.kit(sqlite_file, model="m", base_url=server.url)
@@ -225,6 +232,7 @@ def test_a_file_that_was_restored(face: Face, sqlite_file: str, server: Loopback
     oracles.check_conversation(sqlite_file, "k")
 
 
+@pytest.mark.once
 def test_a_file_that_was_replaced(face: Face, files: Files, sqlite_file: str, server: LoopbackServer) -> None:
     """A kit whose file became another database refuses it, or keeps its chats where any other kit finds them."""
     other = files.empty()
@@ -243,6 +251,7 @@ def test_a_file_that_was_replaced(face: Face, files: Files, sqlite_file: str, se
         assert [message.text for message in face.settle(fresh.chat("k").messages())] == ["second", "echo: second"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("keep", [0, 0.5], ids=["empty", "half"])
 def test_a_file_that_was_cut_short(face: Face, sqlite_file: str, server: LoopbackServer, keep: float) -> None:
     """A file that lost pages is named as damaged, or as no longer convokit's; nothing is started over in it."""

@@ -11,8 +11,8 @@ from sqlalchemy import select
 from convokit import Budget, Limits
 from convokit.errors import BadReply, ContextOverflow, ModelError, TooLarge
 from convokit.store.schema import turn
-from tests.faults.replies import asks, goes_on
-from tests.faults.stage import EACH_ONCE, Stage, staged
+from tests.faults.malformed_replies import asks, goes_on
+from tests.faults.shared_kit import EACH_ONCE, Stage, staged
 from tests.support.server import Script, chunk, completion, stream
 
 stage = staged(EACH_ONCE)

@@ -21,10 +21,11 @@ from convokit.completion import effects, write_retry
 from convokit.domain.turn import LATE_CALL_OFFSET
 from convokit.errors import Interrupted, InvalidInput, ServerFailed
 from convokit.store.turn_end import LateReply
-from tests.faults.left import leave
+from tests.support.abandoned_turns import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face
 from tests.support.proxy import Proxy
+from tests.support.selection import keep
 from tests.support.server import LoopbackServer, Script, completion, failure, stream
 
 ONCE, AT_ONCE = Retry(attempts=1), Retry(attempts=3, initial_s=0)
@@ -36,7 +37,7 @@ LONG = "x" * 5000
 def url(postgres: Postgres) -> Iterator[str]:
     url = postgres.migrated()
     yield url
-    postgres.drop(url)
+    postgres.release(url)
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", keep(KINDS, "plain", "tool round", sample=True))
 def test_every_lost_acknowledgement_of_a_turn(turns: Turns, kind: str) -> None:
     """Whichever commit's answer is lost, the send returns: one question, one reply, one call, and a repeat has the same."""
     turn = KINDS[kind]
@@ -198,7 +199,7 @@ def test_every_lost_acknowledgement_of_a_turn(turns: Turns, kind: str) -> None:
         assert turns.proxy.lost
 
 
-@pytest.mark.parametrize("kind", ["plain", "streamed", "tool round", "retried", "takeover"])
+@pytest.mark.parametrize("kind", keep(["plain", "streamed", "tool round", "retried", "takeover"], "plain", sample=True))
 def test_without_an_idempotency_key_too(turns: Turns, kind: str) -> None:
     """The library knows its own writes again: no key of the caller's is needed for one question and one reply."""
     turn = KINDS[kind]
@@ -208,7 +209,7 @@ def test_without_an_idempotency_key_too(turns: Turns, kind: str) -> None:
         assert turns.proxy.lost
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", keep(KINDS, "plain", sample=True))
 def test_a_commit_that_is_done_after_its_connection_was_lost(turns: Turns, kind: str) -> None:
     """A commit may still be on its way when its client asks whether it is there: it counts once all the same."""
     turn = KINDS[kind]
@@ -220,6 +221,7 @@ def test_a_commit_that_is_done_after_its_connection_was_lost(turns: Turns, kind:
         assert turns.proxy.lost
 
 
+@pytest.mark.soak(sample=True)
 def test_a_lost_acknowledgement_during_recover(turns: Turns) -> None:
     """Whichever commit of a sweep loses its answer: every orphan is closed, named once, and its text is kept once."""
     kit, face = turns.kit, turns.face
@@ -240,6 +242,7 @@ def test_a_lost_acknowledgement_during_recover(turns: Turns) -> None:
     pytest.fail("a sweep of two takes no more than ten commits")
 
 
+@pytest.mark.soak(sample=True)
 def test_a_redaction_before_a_late_reply_is_looked_for(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     """A late reply whose acknowledgement is lost is found again though its request's salt was redacted meanwhile."""
     write_late, tries = LateReply.write, 0
@@ -276,7 +279,7 @@ def test_a_redaction_before_a_late_reply_is_looked_for(turns: Turns, monkeypatch
     turns.face.settle(chat.verify())
 
 
-@pytest.mark.parametrize("late_s", [0.0, 0.2])
+@pytest.mark.parametrize("late_s", keep([0.0, 0.2], 0.0, sample=True))
 def test_a_lost_acknowledgement_leaves_no_spare_branch_or_copy(turns: Turns, late_s: float) -> None:
     """A fork, and a copy with a key or without, is found again by the next try; another process's fork is not taken for it."""
     face, chat = turns.face, turns.kit.chat("k")
@@ -301,6 +304,7 @@ def _ended(events: Iterator[Any]) -> None:
         list(events)
 
 
+@pytest.mark.soak(sample=True)
 def test_the_harness_sees_doubling(proxy: Proxy, url: str) -> None:
     """A negative control: appends that are repeated blindly after a lost acknowledgement are stored twice."""
     address = make_url(proxy.through(url)).render_as_string(hide_password=False)

@@ -13,7 +13,7 @@ import pytest
 from convokit.errors import StoreUnavailable
 from convokit.store import engine
 from convokit.store.dialects import postgresql
-from tests.faults.left import leave
+from tests.support.abandoned_turns import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face
 from tests.support.pgbouncer import PROGRAM, PgBouncer
@@ -36,7 +36,7 @@ def url(postgres: Postgres) -> Iterator[str]:
     """A migrated database, directly."""
     url = postgres.migrated()
     yield url
-    postgres.drop(url)
+    postgres.release(url)
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def _at_once(face: Face, works: list[Callable[[], Any]]) -> list[Any]:
     return face.loop.run_until_complete(gathered())
 
 
+@pytest.mark.once
 def test_a_whole_life(face: Face, kits: list[Any], server: LoopbackServer) -> None:
     """Turns, streams, tools, repeats, a takeover and reading back, in turns by two kits on one conversation: all as ever."""
     paid: list[str] = []
@@ -85,6 +86,7 @@ def test_a_whole_life(face: Face, kits: list[Any], server: LoopbackServer) -> No
         face.settle(kits[1].chat(key).verify())
 
 
+@pytest.mark.soak(sample=True)
 def test_many_at_once_over_few_connections(face: Face, kits: list[Any], url: str) -> None:
     """Twenty senders share three connections of the server; every turn is there, and no sender saw an error."""
 
@@ -106,6 +108,7 @@ def test_many_at_once_over_few_connections(face: Face, kits: list[Any], url: str
     assert found[0] <= SERVER_CONNECTIONS + 1
 
 
+@pytest.mark.soak(sample=True)
 def test_migrating_through_it(face: Face, pooler: PgBouncer, postgres: Postgres, server: LoopbackServer) -> None:
     """The tables may be made through the pooler too: the lock is one of the transaction."""
     url = postgres.empty()
@@ -113,7 +116,7 @@ def test_migrating_through_it(face: Face, pooler: PgBouncer, postgres: Postgres,
     face.settle(kit.migrate())
     assert face.settle(kit.chat("k").send("hello")).text == "echo: hello"
     face.settle(kit.close())
-    postgres.drop(url)
+    postgres.release(url)
 
 
 def test_statements_are_prepared_only_on_a_direct_connection(pooler: PgBouncer, url: str) -> None:
@@ -126,6 +129,7 @@ def test_statements_are_prepared_only_on_a_direct_connection(pooler: PgBouncer, 
         opened.dispose()
 
 
+@pytest.mark.soak(sample=True)
 def test_the_harness_sees_prepared_statements(
     face: Face, pooler: PgBouncer, url: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from convokit.completion import effects, turn, write_retry
 from convokit.errors import StoreUnavailable
-from tests.faults.left import Dead, Watched, leave
+from tests.support.abandoned_turns import Dead, Watched, leave
 from tests.support.faces import Face
-from tests.support.restarting import PASSWORD, RestartingPostgres
+from tests.support.restarting_postgres import PASSWORD, RestartingPostgres
 from tests.support.server import LoopbackServer, Script, completion, stream
 
 LONG = "x" * 5000
@@ -65,6 +65,7 @@ FAULTS: dict[str, Callable[[RestartingPostgres], None]] = {
 }
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_turn_outlives_a_fault_before_and_inside_any_transaction(
@@ -108,6 +109,7 @@ def test_a_turn_outlives_a_fault_before_and_inside_any_transaction(
     kit._runtime._store = store
 
 
+@pytest.mark.once
 def test_a_restart_while_the_model_thinks(
     face: Face, kit: Any, postgres: RestartingPostgres, server: LoopbackServer
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_restart_while_the_model_thinks(
     face.settle(kit.chat("k").verify())
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_between_two_turns(
     face: Face, kit: Any, postgres: RestartingPostgres, fault: str, monkeypatch: pytest.MonkeyPatch
@@ -135,6 +138,7 @@ def test_between_two_turns(
     assert face.settle(kit.chat("k").send("two")).text == "echo: two"
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize("worker", ["lives", "dies"])
 def test_a_restart_during_recover(
     face: Face, kit: Any, postgres: RestartingPostgres, server: LoopbackServer, worker: str
@@ -173,6 +177,7 @@ def test_a_restart_during_recover(
         assert face.settle(kit.chat(key).send("more")).text == "echo: more"
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.usefixtures("_impatient")
 def test_a_server_that_is_gone_is_named(face: Face, kit: Any, postgres: RestartingPostgres) -> None:
     """Down for good: StoreUnavailable says where and why, and neither it nor what it came from shows the password."""
@@ -188,6 +193,7 @@ def test_a_server_that_is_gone_is_named(face: Face, kit: Any, postgres: Restarti
     face.settle(kit.chat("k").verify())
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("_impatient")
 def test_a_reply_that_cannot_be_saved_is_handed_over(
     face: Face, kit: Any, postgres: RestartingPostgres, server: LoopbackServer
@@ -209,6 +215,7 @@ def test_a_reply_that_cannot_be_saved_is_handed_over(
     face.settle(kit.chat("k").verify())
 
 
+@pytest.mark.soak(sample=True)
 def test_the_harness_sees_what_is_not_tried_again(kit: Any, face: Face, postgres: RestartingPostgres) -> None:
     """A negative control: an application's own transaction, not tried again, is lost in the same restart."""
     with psycopg.connect(postgres.url) as connection:

@@ -25,7 +25,7 @@ from convokit.runtime.aio import AsyncStream
 from convokit.runtime.config import ApiKey
 from convokit.settings import Environment
 from tests.cli.conftest import CommandLine
-from tests.faults.stage import EACH_ONCE, Stage, staged
+from tests.faults.shared_kit import EACH_ONCE, Stage, staged
 from tests.support.faces import Face
 from tests.support.server import Script, chunk, completion, event, failure, stream
 

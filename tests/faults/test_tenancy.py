@@ -34,7 +34,7 @@ from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from convokit.transfer import sql as transfer_sql
 from convokit.usage import sql as usage_sql
-from tests.faults.tenants import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
+from tests.faults.tenant_pair import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
 
 pair = paired()
 spoilt = paired()
@@ -339,8 +339,8 @@ TENANT = {
     "store.api_calls.list_reported_calls": lambda connection, wanted: api_calls.list_reported_calls(
         connection, "rival", "loop-1", 1000
     ),
-    "usage.sql.spent": lambda connection, wanted: list(
-        usage_sql.spent(connection, "rival", one=wanted, by_conversation=True)
+    "usage.sql.sum_calls": lambda connection, wanted: list(
+        usage_sql.sum_calls(connection, "rival", conversation_id=wanted, by_conversation=True)
     ),
     "store.blobs.find_prompt": lambda connection, wanted: any(
         blobs.find_prompt(connection, "rival", digest)
@@ -356,10 +356,12 @@ TENANT = {
     "erasure.sql.purge": lambda connection, wanted: erasure_sql.purge(connection, "nobody", wanted),
     "erasure.residue.unreferenced": lambda connection, wanted: len(residue.unreferenced(connection, "rival", None)),
     "erasure.residue.drop_prompts": lambda connection, wanted: residue.drop_prompts(connection, "nobody", []),
-    "transfer.sql.ids": lambda connection, wanted: transfer_sql.ids(
+    "transfer.sql.list_conversation_ids": lambda connection, wanted: transfer_sql.list_conversation_ids(
         connection, "rival", subject=SUBJECT, after=None, limit=1000
     ),
-    "transfer.sql.total": lambda connection, wanted: transfer_sql.total(connection, "rival", subject=SUBJECT),
+    "transfer.sql.count_messages": lambda connection, wanted: transfer_sql.count_messages(
+        connection, "rival", subject=SUBJECT
+    ),
     "store.search_query.find_candidates": lambda connection, wanted: [
         search_query.find_candidates(
             connection, "rival", SearchFilter(keys=["secret"], conversation_id=each), limit=1000
@@ -374,10 +376,10 @@ TENANT = {
         connection, "rival", None
     ),
     "audit.sql.count_conversations": lambda connection, wanted: audit_sql.count_conversations(connection, "rival"),
-    "audit.sql.heads": lambda connection, wanted: [
-        each.conversation_id for each in audit_sql.heads(connection, "rival", UUID(int=0), 1000)
+    "audit.sql.read_heads": lambda connection, wanted: [
+        each.conversation_id for each in audit_sql.read_heads(connection, "rival", UUID(int=0), 1000)
     ],
-    "audit.sql.prompts": lambda connection, wanted: audit_sql.prompts(
+    "audit.sql.read_prompts": lambda connection, wanted: audit_sql.read_prompts(
         connection, "rival", connection.execute(select(prompt.c.digest)).scalars()
     ),
 }
@@ -397,11 +399,12 @@ ROW = {
     "store.write_batch.write",
     "store.turns.end",
     "store.conversations.set_pins",
-    "transfer.sql.create",
+    "audit.consistency.check_consistency",
+    "transfer.sql.create_conversation",
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
-    "audit.sql.database_id",
+    "audit.sql.read_database_id",
     "store.fast_execute.fast_connection",
     "store.fast_execute.plain_connection",
     "store.search_index.is_indexing",
@@ -412,7 +415,7 @@ NO_TENANT = {
     "store.indexes.list_differences",
     "store.turns.list_tenants_with_open_turns",
     *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
-    "usage.sql.tenants",
+    "usage.sql.list_tenants",
 }
 """Functions about a whole database, for its owner. `read_messages_by_ref` reads what `find_candidates` has found."""
 

@@ -21,7 +21,8 @@ from convokit import Convokit
 from convokit.completion.effects import Clock
 from convokit.errors import ConversationBusy
 from tests.faults import oracles
-from tests.faults.runs import Child, may_write, rows, until
+from tests.faults.child_process import Child, may_write, rows, until
+from tests.support.selection import keep
 from tests.support.server import LoopbackServer, Script, completion, stream
 
 WORDS = [f"w{number} " for number in range(600)]
@@ -48,7 +49,7 @@ def slow(text: str, delay_s: float) -> Script:
 def stopped(database: str, server: LoopbackServer, *, pause_s: float, **order: Any) -> Iterator[Child]:
     """Yield a worker that was stopped in the middle of its call, its lease run out."""
     sent = len(server.requests)
-    with Child("worker", json.dumps({"database": database, "url": server.url, **order})) as worker:
+    with Child("paused_process", json.dumps({"database": database, "url": server.url, **order})) as worker:
         if order.get("stream"):
             worker.said()
             until(lambda: rows(database, "SELECT count(*) FROM convokit_chunk")[0][0], "a stored piece")
@@ -93,11 +94,11 @@ def late(database: str) -> list[Any]:
     return rows(database, "SELECT content, parent_seq FROM convokit_message WHERE status = 'late'")
 
 
-SLOW = pytest.mark.slow
+SAMPLE, SOAK = pytest.mark.soak(sample=True), pytest.mark.soak
 CASES = [
     (1, "sync", False),
-    (2, "async", True),
-    *(pytest.param(seed, face, seed % 2 == 0, marks=SLOW) for seed in range(3, 9) for face in ("sync", "async")),
+    pytest.param(2, "async", True, marks=SAMPLE),
+    *(pytest.param(seed, face, seed % 2 == 0, marks=SOAK) for seed in range(3, 9) for face in ("sync", "async")),
 ]
 
 
@@ -128,7 +129,7 @@ def test_a_zombie_changes_nothing(database: str, server: LoopbackServer, seed: i
         assert [turn["state"] for turn in found.turns] == ["abandoned", "completed"]
 
 
-@pytest.mark.parametrize("streamed", [True, pytest.param(False, marks=SLOW)])
+@pytest.mark.parametrize("streamed", [pytest.param(True, marks=SAMPLE), pytest.param(False, marks=SOAK)])
 def test_a_zombie_wakes_while_the_next_turn_is_open(database: str, server: LoopbackServer, streamed: bool) -> None:
     """The claim is the new turn's: the zombie does not let go of it, and the new turn ends as if there were no zombie."""
     server.script(
@@ -152,7 +153,7 @@ def test_a_zombie_wakes_while_the_next_turn_is_open(database: str, server: Loopb
         oracles.check_conversation(database, "k")
 
 
-@pytest.mark.parametrize("streamed", [True, pytest.param(False, marks=SLOW)])
+@pytest.mark.parametrize("streamed", [pytest.param(True, marks=SAMPLE), pytest.param(False, marks=SOAK)])
 def test_a_zombies_own_turn_is_taken_over(database: str, server: LoopbackServer, streamed: bool) -> None:
     """The same send under its key is answered by another worker: one question, one reply on the path, the zombie's is late."""
     server.script(stream(WORDS, pause_s=0.02) if streamed else slow("the zombie's", 0.5))
@@ -172,6 +173,7 @@ def test_a_zombies_own_turn_is_taken_over(database: str, server: LoopbackServer,
         oracles.check_once(oracles.check_conversation(database, "k"), {"first": "echo: first"})
 
 
+@pytest.mark.soak(sample=True)
 def test_a_zombie_whose_turn_is_open_again_is_fenced_by_its_epoch(database: str, server: LoopbackServer) -> None:
     """The turn's state alone would not tell: another worker holds the very same turn, open, under a later epoch."""
     server.script(slow("the zombie's", 0.5), stream(["new ", "reply"], pause_s=0.5))
@@ -190,6 +192,7 @@ def test_a_zombie_whose_turn_is_open_again_is_fenced_by_its_epoch(database: str,
         oracles.check_once(oracles.check_conversation(database, "k"), {"first": "new reply"})
 
 
+@pytest.mark.soak(sample=True)
 def test_recover_takes_over_too(database: str, server: LoopbackServer) -> None:
     """`recover` closes a stopped worker's turn like any sender; woken, the worker's reply is late, and the chat goes on."""
     server.script(slow("the zombie's", 0.5))
@@ -206,6 +209,7 @@ def test_recover_takes_over_too(database: str, server: LoopbackServer) -> None:
         oracles.check_conversation(database, "k")
 
 
+@pytest.mark.soak(sample=True)
 def test_a_worker_that_nobody_missed_goes_on(database: str, server: LoopbackServer) -> None:
     """A lease that ran out without anybody taking over loses nothing: the woken worker ends its turn as its own."""
     server.script(slow("in time after all", 0.5))
@@ -214,7 +218,7 @@ def test_a_worker_that_nobody_missed_goes_on(database: str, server: LoopbackServ
     oracles.check_once(oracles.check_conversation(database, "k"), {"first": "in time after all"})
 
 
-@pytest.mark.parametrize("streamed", [False, pytest.param(True, marks=SLOW)])
+@pytest.mark.parametrize("streamed", [pytest.param(False, marks=SAMPLE), pytest.param(True, marks=SOAK)])
 def test_without_the_fence_it_would_be_seen(database: str, server: LoopbackServer, streamed: bool) -> None:
     """The control: a worker that does not look at its epoch changes what was taken over, and this harness sees it."""
     server.script(stream(WORDS[:200], pause_s=0.01) if streamed else slow("the zombie's", 0.5))
@@ -233,7 +237,7 @@ def test_without_the_fence_it_would_be_seen(database: str, server: LoopbackServe
 DAY_S = 86_400.0
 
 
-@pytest.mark.parametrize("shift_s", [DAY_S, pytest.param(-DAY_S, marks=SLOW)])
+@pytest.mark.parametrize("shift_s", [pytest.param(DAY_S, marks=SAMPLE), pytest.param(-DAY_S, marks=SOAK)])
 def test_a_wrong_clock_neither_takes_over_nor_holds_on(database: str, server: LoopbackServer, shift_s: float) -> None:
     """Leases are the database's: a worker whose clock is a day off is busy as long as any other, and no longer."""
     server.script(slow("the zombie's", 0.5))
@@ -250,7 +254,7 @@ def test_a_wrong_clock_neither_takes_over_nor_holds_on(database: str, server: Lo
         oracles.check_conversation(database, "k")
 
 
-@pytest.mark.parametrize("shift_s", [DAY_S, -DAY_S])
+@pytest.mark.parametrize("shift_s", keep([DAY_S, -DAY_S], DAY_S, sample=True))
 def test_a_clock_that_jumps_changes_no_order(database: str, server: LoopbackServer, shift_s: float) -> None:
     """For a sender whose clock is a day off, another's turn is as busy as for anybody; order is by seq, whatever the times.
 

@@ -1,4 +1,4 @@
-"""Chunks and what they make."""
+"""Tests of merging chunks into a reply."""
 
 from __future__ import annotations
 
@@ -9,24 +9,16 @@ from typing import Any
 import pytest
 
 from convokit.domain.events import AudioDelta, Finished, ReasoningDelta, RefusalDelta, TextDelta
-from convokit.domain.reply import ParsedReply, ReplyChoice
+from convokit.domain.reply import ReplyChoice
 from convokit.errors import BadReply, ModelError
-from convokit.wire.accumulate import MAX_CHOICES, Accumulator, parse_completion
+from convokit.wire.reply_parser import MAX_CHOICES, ReplyParser
 
-from .vectors import chunk, piece, reply
-
-
-def made(*chunks: dict[str, Any]) -> ParsedReply:
-    """The completion of these chunks."""
-    accumulator = Accumulator(new_id=iter(f"call_{number}" for number in range(99)).__next__)
-    for one in chunks:
-        accumulator.feed(one)
-    return accumulator.completion()
+from .vectors import chunk, parse, piece, reply
 
 
-def answer(*deltas: dict[str, Any], finish: str = "stop") -> ReplyChoice:
-    """The answer of these deltas."""
-    return made(*(chunk(delta) for delta in deltas), chunk({}, finish)).choices[0]
+def parse_choice(*deltas: dict[str, Any], finish: str = "stop") -> ReplyChoice:
+    """Return the choice that these deltas make."""
+    return parse(*(chunk(delta) for delta in deltas), chunk({}, finish)).choices[0]
 
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -45,16 +37,16 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
         {},
     ],
 )
-def test_b53_missing_and_null_are_tolerated(odd: dict[str, Any]) -> None:
-    """Chunks without choices, choices without a delta, and nulls change nothing."""
-    found = made(chunk({"content": "a"}), odd, chunk({"content": "b"}), chunk({}, "stop"), odd)
+def test_b53_missing_and_null_keys_change_nothing(odd: dict[str, Any]) -> None:
+    """Chunks without choices and choices without a delta are accepted."""
+    found = parse(chunk({"content": "a"}), odd, chunk({"content": "b"}), chunk({}, "stop"), odd)
     assert found.choices[0].content == "ab"
     assert found.done
 
 
 @pytest.mark.parametrize("where", ["first", "middle", "finish", "last", "every"])
-def test_b54_usage_is_kept_wherever_it_comes(where: str) -> None:
-    """Usage counts on whichever chunk it is, the last one wins, and null never overwrites it."""
+def test_b54_usage_may_come_on_any_chunk(where: str) -> None:
+    """The last usage counts, and null never overwrites it."""
     chunks = [chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop"), {"choices": []}]
     chunks = [{**one, "usage": None} for one in chunks]
     at = {"first": 0, "middle": 1, "finish": 2, "last": 3}
@@ -63,22 +55,21 @@ def test_b54_usage_is_kept_wherever_it_comes(where: str) -> None:
             one["usage"] = {**USAGE, "completion_tokens": number}
         elif number == at[where]:
             one["usage"] = USAGE
-    found = made(*chunks, {"choices": [], "usage": None})
+    found = parse(*chunks, {"choices": [], "usage": None})
     assert found.usage.prompt_tokens == 1
     assert found.usage.completion_tokens == (3 if where == "every" else 2)
     assert found.usage.source == "reported"
 
 
-def test_b57_choices_accumulate_apart_and_out_of_order() -> None:
-    """With n > 1 every choice is its own, whichever comes first."""
+def test_b57_choices_are_merged_by_index_in_any_order() -> None:
     chunks = [chunk({"content": "b"}, index=1), chunk({"content": "a"}), chunk({"content": "B"}, "stop", 1)]
-    accumulator = Accumulator()
-    events = [event for one in [*chunks, chunk({"content": "A"})] for event in accumulator.feed(one)]
+    parser = ReplyParser()
+    events = [event for one in [*chunks, chunk({"content": "A"})] for event in parser.feed(one)]
     assert TextDelta("b", 1) in events
-    assert accumulator.text == "aA"
-    assert not accumulator.done
-    accumulator.feed(chunk({}, "length"))
-    found = accumulator.completion()
+    assert parser.text == "aA"
+    assert not parser.done
+    parser.feed(chunk({}, "length"))
+    found = parser.build_reply()
     assert [(one.index, one.content, one.finish_reason) for one in found.choices] == [
         (0, "aA", "length"),
         (1, "bB", "stop"),
@@ -88,128 +79,118 @@ def test_b57_choices_accumulate_apart_and_out_of_order() -> None:
 
 @pytest.mark.parametrize(("message", "content"), [({}, None), ({"content": None}, None), ({"content": ""}, "")])
 def test_b58_null_empty_and_absent_content_stay_apart(message: dict[str, Any], content: str | None) -> None:
-    """A turn that only calls tools has content None; content sent empty is ""."""
+    """A reply that only calls tools has content None; content sent empty is ""."""
     tools = piece(0, "a", "f", "{}")
-    assert answer({"role": "assistant", **message}, tools).content == content
-    assert parse_completion(reply({"role": "assistant", **message, **tools})).choices[0].content == content
+    assert parse_choice({"role": "assistant", **message}, tools).content == content
+    assert parse(reply({"role": "assistant", **message, **tools})).choices[0].content == content
 
 
 def test_b59_refusal_is_kept_apart_from_content() -> None:
-    """A refusal is not the reply's text."""
-    accumulator = Accumulator()
-    events = [event for part in ("I can", "not") for event in accumulator.feed(chunk({"refusal": part}))]
+    parser = ReplyParser()
+    events = [event for part in ("I can", "not") for event in parser.feed(chunk({"refusal": part}))]
     assert events == [RefusalDelta("I can"), RefusalDelta("not")]
-    assert accumulator.text == ""
-    found = accumulator.completion().choices[0]
+    assert parser.text == ""
+    found = parser.build_reply().choices[0]
     assert (found.content, found.refusal) == (None, "I cannot")
 
 
-def test_b60_audio_pieces_concatenate_as_data() -> None:
-    """Audio that was encoded piece by piece becomes one valid base64 text; id is said once, the expiry may come last."""
+def test_b60_audio_encoded_in_pieces_becomes_one_base64_text() -> None:
+    """The id counts once, and the expiry may come last."""
     data = [b"one", b"an", b"other"]
     deltas = [{"audio": {"id": "audio_1", "transcript": "He"}}]
     deltas += [{"audio": {"data": base64.b64encode(one).decode()}} for one in data]
     chunks = [chunk(delta) for delta in [*deltas, {"audio": {"id": "audio_1", "transcript": "llo"}}]]
-    audio = made(*chunks, chunk({}, "stop"), chunk({"audio": {"expires_at": 99}})).choices[0].audio
+    audio = parse(*chunks, chunk({}, "stop"), chunk({"audio": {"expires_at": 99}})).choices[0].audio
     assert audio is not None
     assert base64.b64decode(audio["data"]) == b"".join(data)
     assert (audio["id"], audio["transcript"], audio["expires_at"]) == ("audio_1", "Hello", 99)
 
 
-def test_b60_audio_cut_anywhere_is_joined_as_it_came() -> None:
-    """Audio that was encoded as a whole and cut somewhere is simply joined, and each piece is an event."""
+def test_b60_audio_cut_anywhere_is_joined() -> None:
+    """Each piece is an event."""
     whole = base64.b64encode(b"some audio data!").decode()
-    accumulator = Accumulator()
-    events = [event for cut in (whole[:5], whole[5:]) for event in accumulator.feed(chunk({"audio": {"data": cut}}))]
+    parser = ReplyParser()
+    events = [event for cut in (whole[:5], whole[5:]) for event in parser.feed(chunk({"audio": {"data": cut}}))]
     assert events == [AudioDelta(whole[:5], ""), AudioDelta(whole[5:], "")]
-    audio = accumulator.completion().choices[0].audio
+    audio = parser.build_reply().choices[0].audio
     assert audio == {"data": whole}
 
 
 @pytest.mark.parametrize("keys", [("reasoning_content",), ("reasoning",), ("reasoning_content", "reasoning")])
-def test_b61_reasoning_lands_in_one_field_never_in_content(keys: tuple[str, ...]) -> None:
-    """Both names of reasoning fill one field, once; the key it came under is kept for the server that wants it back."""
-    accumulator = Accumulator()
-    events = [
-        e for text in ("Hm", "m") for e in accumulator.feed(chunk({"content": None, **dict.fromkeys(keys, text)}))
-    ]
+def test_b61_reasoning_of_either_key_fills_one_field(keys: tuple[str, ...]) -> None:
+    """Its key is stored for the server that needs it back, and it is never part of the content."""
+    parser = ReplyParser()
+    events = [e for text in ("Hm", "m") for e in parser.feed(chunk({"content": None, **dict.fromkeys(keys, text)}))]
     assert events == [ReasoningDelta("Hm"), ReasoningDelta("m")]
-    found = accumulator.completion().choices[0]
+    found = parser.build_reply().choices[0]
     assert (found.content, found.reasoning) == (None, "Hmm")
     assert found.extra == dict.fromkeys(keys, "Hmm")
 
 
 def test_b61_absent_reasoning_is_none_and_empty_is_empty() -> None:
-    """A null is no reasoning; an empty one is kept, because DeepSeek wants even that back."""
-    assert answer({"content": "a", "reasoning_content": None}).reasoning is None
-    found = answer({"content": "a", "reasoning_content": ""})
+    """Empty reasoning is stored because DeepSeek needs it back."""
+    assert parse_choice({"content": "a", "reasoning_content": None}).reasoning is None
+    found = parse_choice({"content": "a", "reasoning_content": ""})
     assert (found.reasoning, found.extra) == ("", {"reasoning_content": ""})
 
 
-def test_b62_azure_filter_after_the_finish_updates_the_finish_reason() -> None:
-    """A filter that answers late changes the finish reason; a choice without a delta is no accident."""
-    accumulator = Accumulator()
-    accumulator.feed(chunk({"content": "a"}))
-    assert accumulator.feed(chunk({}, "stop")) == [Finished("stop")]
+def test_b62_a_late_filter_changes_the_finish_reason() -> None:
+    """Azure sends it in a choice without a delta."""
+    parser = ReplyParser()
+    parser.feed(chunk({"content": "a"}))
+    assert parser.feed(chunk({}, "stop")) == [Finished("stop")]
     late = {"index": 0, "finish_reason": "content_filter", "content_filter_results": {"hate": {"filtered": True}}}
-    assert accumulator.feed({"choices": [late]}) == [Finished("content_filter")]
-    found = accumulator.completion().choices[0]
+    assert parser.feed({"choices": [late]}) == [Finished("content_filter")]
+    found = parser.build_reply().choices[0]
     assert found.finish_reason == "content_filter"
     assert found.extra["content_filter_results"] == {"hate": {"filtered": True}}
 
 
 def test_b82_missing_usage_is_none_not_zero() -> None:
-    """Counts nobody reported are None."""
-    found = parse_completion(reply())
+    found = parse(reply())
     assert found.usage.source == "absent"
     assert (found.usage.prompt_tokens, found.usage.cached_tokens, found.usage_details) == (None, None, {})
     odd = {"prompt_tokens": "9", "completion_tokens": -1, "total_tokens": True, "prompt_tokens_details": None}
-    strange = parse_completion(reply(usage=odd)).usage
+    strange = parse(reply(usage=odd)).usage
     assert (strange.prompt_tokens, strange.completion_tokens, strange.total_tokens) == (None, None, None)
 
 
 def test_logprobs_are_joined() -> None:
-    """Lists of log probabilities go on from chunk to chunk."""
     chunks = [chunk({"content": text}) for text in "ab"]
     for one, text in zip(chunks, "ab", strict=True):
         one["choices"][0]["logprobs"] = {"content": [{"token": text}], "refusal": None}
-    assert made(*chunks).choices[0].logprobs == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
+    assert parse(*chunks).choices[0].logprobs == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
 
 
 def test_surrogate_pairs_cut_between_chunks_are_joined() -> None:
-    """Half a character waits for its other half; one that never comes is U+FFFD, in events as in what is kept."""
-    accumulator = Accumulator()
+    """A half without its other half becomes U+FFFD, in events and in the reply."""
+    parser = ReplyParser()
     events = [
-        event
-        for text in ("a\ud83d", "\ude00b", "\ude00", "c\ud83d")
-        for event in accumulator.feed(chunk({"content": text}))
+        event for text in ("a\ud83d", "\ude00b", "\ude00", "c\ud83d") for event in parser.feed(chunk({"content": text}))
     ]
     assert [event.text for event in events] == ["a", "😀b", "\ufffd", "c"]
-    assert accumulator.completion().choices[0].content == "a😀b\ufffdc\ufffd"
-    whole = answer(
+    assert parser.build_reply().choices[0].content == "a😀b\ufffdc\ufffd"
+    whole = parse_choice(
         {"reasoning": "\ud83d"}, {"reasoning": "\ude00"}, piece(0, "a", "f", "\ud83d"), piece(0, None, None, "\ude00")
     )
     assert (whole.reasoning, whole.tool_calls[0]["function"]["arguments"]) == ("😀", "😀")
 
 
-def test_a_message_that_sums_up_a_stream_is_not_read_twice() -> None:
-    """A final `message` after deltas repeats them."""
+def test_a_final_message_after_deltas_is_ignored() -> None:
     last = chunk({}, "stop")
     last["choices"][0] |= {"delta": None, "message": {"role": "assistant", "content": "ab"}}
-    assert made(chunk({"content": "a"}), chunk({"content": "b"}), last).choices[0].content == "ab"
+    assert parse(chunk({"content": "a"}), chunk({"content": "b"}), last).choices[0].content == "ab"
 
 
-def test_text_after_gives_the_rest_only() -> None:
-    """What was stored already is not joined again."""
-    accumulator = Accumulator()
+def test_text_after_returns_the_rest() -> None:
+    parser = ReplyParser()
     for text in ("ab", "c", "def"):
-        accumulator.feed(chunk({"content": text}))
-    assert accumulator.text_chars == 6
-    assert [accumulator.text_after(at) for at in range(8)] == ["abcdef", "bcdef", "cdef", "def", "ef", "f", "", ""]
+        parser.feed(chunk({"content": text}))
+    assert parser.text_chars == 6
+    assert [parser.text_after(at) for at in range(8)] == ["abcdef", "bcdef", "cdef", "def", "ef", "f", "", ""]
 
 
-def test_what_is_held_is_counted() -> None:
-    """Every kind of content adds to the size, so that no part of a reply can grow unseen."""
+def test_every_kind_of_content_adds_to_the_size() -> None:
     deltas: Iterator[dict[str, Any]] = iter(
         [
             {"content": "x" * 1000},
@@ -222,98 +203,92 @@ def test_what_is_held_is_counted() -> None:
             {"unknown": {"x": "x" * 1000}},
         ]
     )
-    accumulator = Accumulator()
-    before = accumulator.size
+    parser = ReplyParser()
+    before = parser.size_chars
     for delta in deltas:
-        accumulator.feed(chunk(delta))
-        assert accumulator.size >= before + 1000
-        before = accumulator.size
+        parser.feed(chunk(delta))
+        assert parser.size_chars >= before + 1000
+        before = parser.size_chars
     for _ in range(5):
-        accumulator.feed(chunk({"unknown": {"x": "y" * 1000}}))  # replaced, not added
-    assert accumulator.size < before + 100
+        parser.feed(chunk({"unknown": {"x": "y" * 1000}}))  # replaced, not added
+    assert parser.size_chars < before + 100
 
 
 def test_reasoning_details_are_merged_by_index_and_type() -> None:
-    """OpenRouter's blocks are joined piece by piece, and their signature is kept."""
+    """OpenRouter's blocks are joined, and their signature is stored."""
     first, second = {"index": 0, "type": "reasoning.text"}, {"index": 1, "type": "reasoning.encrypted"}
     parts = [{**first, "text": "a"}, {**second, "data": "x"}, {**first, "text": "b"}, {**first, "signature": "s"}]
-    found = answer(*({"reasoning_details": [part]} for part in parts)).extra["reasoning_details"]
+    found = parse_choice(*({"reasoning_details": [part]} for part in parts)).extra["reasoning_details"]
     assert found == [{**first, "text": "ab", "signature": "s"}, {**second, "data": "x"}]
 
 
-def test_finish_reason_error_is_raised_with_the_partial() -> None:
-    """A choice that ends in error is an error, with what came before it."""
-    accumulator = Accumulator()
-    accumulator.feed(chunk({"content": "half"}))
+def test_finish_reason_error_raises_with_the_partial_text() -> None:
+    parser = ReplyParser()
+    parser.feed(chunk({"content": "half"}))
     with pytest.raises(ModelError) as caught:
-        accumulator.feed(chunk({}, "error"))
+        parser.feed(chunk({}, "error"))
     assert caught.value.partial == "half"
 
 
-def test_nonsense_is_a_bad_reply() -> None:
-    """What is no chunk, or holds more choices than any server gives, is refused."""
+def test_invalid_chunks_are_bad_replies() -> None:
+    """So are too many choices and too many levels of nesting."""
     for value in (None, 1, "x", [], [chunk()]):
         with pytest.raises(BadReply):
-            parse_completion(value)
+            parse(value)
     with pytest.raises(BadReply, match="choices"):
-        parse_completion({"choices": [{"message": {}}] * (MAX_CHOICES + 1)})
+        parse({"choices": [{"message": {}}] * (MAX_CHOICES + 1)})
     deep: Any = "x"
     for _ in range(100):
         deep = [deep]
     with pytest.raises(BadReply, match="nested"):
-        parse_completion(reply({"content": "a", "odd": deep}))
+        parse(reply({"content": "a", "odd": deep}))
 
 
-def test_parts_of_a_filter_result_are_put_together() -> None:
-    """Azure sends what its filter found piece by piece."""
+def test_filter_results_of_several_chunks_are_merged() -> None:
     chunks = [chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop")]
     for one, name in zip(chunks, ("hate", "violence", "hate"), strict=True):
         one["choices"][0]["content_filter_results"] = {name: {"filtered": False}}
-    assert made(*chunks).choices[0].extra["content_filter_results"].keys() == {"hate", "violence"}
+    assert parse(*chunks).choices[0].extra["content_filter_results"].keys() == {"hate", "violence"}
 
 
-def test_reasoning_details_that_are_apart_stay_apart() -> None:
-    """Another type at an index is another block, and blocks of a plain reply are not joined."""
+def test_reasoning_details_of_other_types_and_of_whole_replies_are_not_joined() -> None:
     first, second = (
         {"index": 0, "type": "reasoning.text", "text": "a"},
         {"index": 0, "type": "reasoning.summary", "summary": "b"},
     )
-    assert answer(*({"reasoning_details": [part]} for part in (first, second))).extra["reasoning_details"] == [
+    assert parse_choice(*({"reasoning_details": [part]} for part in (first, second))).extra["reasoning_details"] == [
         first,
         second,
     ]
-    plain = parse_completion(reply({"content": "x", "reasoning_details": [first, first]}))
+    plain = parse(reply({"content": "x", "reasoning_details": [first, first]}))
     assert plain.choices[0].extra["reasoning_details"] == [first, first]
 
 
-def test_id_and_model_are_said_once() -> None:
-    """Empty ids before or after change nothing; tier and fingerprint are the last ones."""
+def test_the_first_id_and_the_last_service_tier_count() -> None:
+    """Empty values change nothing."""
     empty = {"id": "", "model": "", "created": 0, "choices": []}
-    found = made(empty, chunk({"content": "a"}, service_tier="auto"), chunk({}, "stop", service_tier="flex"), empty)
+    found = parse(empty, chunk({"content": "a"}, service_tier="auto"), chunk({}, "stop", service_tier="flex"), empty)
     assert (found.response_id, found.model, found.created, found.service_tier) == ("chatcmpl-1", "m", 1, "flex")
 
 
-def test_every_failure_carries_the_partial() -> None:
-    """Also a chunk that is refused says what came before it."""
-    accumulator = Accumulator()
-    accumulator.feed(chunk({"content": "half"}))
+def test_an_invalid_chunk_carries_the_partial_text() -> None:
+    parser = ReplyParser()
+    parser.feed(chunk({"content": "half"}))
     with pytest.raises(BadReply) as caught:
-        accumulator.feed(["x"])
+        parser.feed(["x"])
     assert caught.value.partial == "half"
 
 
-def test_half_a_character_at_the_end_is_an_event_too() -> None:
-    """What a reader of the stream sees is what is kept, to the last character."""
-    accumulator = Accumulator()
-    assert accumulator.feed(chunk({"content": "a\ud83d"})) == [TextDelta("a")]
-    assert accumulator.feed(chunk({}, "stop")) == [TextDelta("\ufffd"), Finished("stop")]
-    assert accumulator.text == accumulator.completion().choices[0].content == "a\ufffd"
+def test_half_a_surrogate_pair_at_the_end_is_an_event() -> None:
+    parser = ReplyParser()
+    assert parser.feed(chunk({"content": "a\ud83d"})) == [TextDelta("a")]
+    assert parser.feed(chunk({}, "stop")) == [TextDelta("\ufffd"), Finished("stop")]
+    assert parser.text == parser.build_reply().choices[0].content == "a\ufffd"
 
 
 @pytest.mark.parametrize("created", [float("inf"), float("nan"), 1e300, -1, True, "1", [1]])
-def test_a_time_that_is_none_is_none(created: object) -> None:
-    """Whatever stands where a time should, the reply is read."""
-    accumulator = Accumulator()
-    accumulator.feed({"created": created, "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
-    assert accumulator.completion().created is None
-    assert accumulator.text == "x"
+def test_an_invalid_created_time_is_none(created: object) -> None:
+    parser = ReplyParser()
+    parser.feed({"created": created, "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
+    assert parser.build_reply().created is None
+    assert parser.text == "x"

@@ -1,4 +1,4 @@
-"""Content filters, in every vendor's words."""
+"""Tests of errors from content filters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from convokit.domain.reply import ParsedReply, ReplyChoice
 from convokit.errors import ContentFiltered
-from convokit.wire import errors
+from convokit.wire import error_mapping
 
-from .test_failure import openai, told
+from .test_errors import openai, told
 
 AZURE = {
     "error": {
@@ -31,7 +31,6 @@ AZURE = {
 
 
 def test_b72_azure_filter_is_content_filtered_with_categories() -> None:
-    """A filtered prompt names every category and what the filter said of it."""
     error = told(400, AZURE)
     assert isinstance(error, ContentFiltered)
     assert error.categories["hate"] == {"filtered": True, "severity": "high"}
@@ -59,21 +58,21 @@ def test_b72_azure_filter_is_content_filtered_with_categories() -> None:
         ),
     ],
 )
-def test_b72_other_filters_are_content_filtered_too(body: Any, categories: dict[str, Any]) -> None:
-    """OpenAI's policy, OpenRouter's moderation (without the text it quotes) and blocked actions are filters."""
+def test_b72_other_filters_are_content_filtered(body: Any, categories: dict[str, Any]) -> None:
+    """OpenAI's policy, OpenRouter's moderation (without the text that it quotes) and blocked actions."""
     error = told(403, body)
     assert isinstance(error, ContentFiltered)
     assert error.categories == categories
     assert "SECRET" not in str(error)
 
 
-def test_b72_finish_reason_content_filter_is_content_filtered_with_the_partial() -> None:
-    """A reply that a filter cut names the categories of prompt and reply, and keeps what came."""
+def test_b72_finish_reason_content_filter_raises_with_the_partial_text() -> None:
+    """The categories are those of prompt and reply."""
     extra = {"content_filter_results": {"violence": {"filtered": True}}}
     answer = ReplyChoice(content="half", finish_reason="content_filter", extra=extra)
     prompt = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}, None]
-    error = errors.error_from_choice(answer, ParsedReply([answer], extra={"prompt_filter_results": prompt}))
+    error = error_mapping.find_filter_error(answer, ParsedReply([answer], extra={"prompt_filter_results": prompt}))
     assert isinstance(error, ContentFiltered)
     assert error.categories == {"hate": {"filtered": False}, "violence": {"filtered": True}}
     assert error.partial == "half"
-    assert errors.error_from_choice(ReplyChoice(finish_reason="stop"), ParsedReply([])) is None
+    assert error_mapping.find_filter_error(ReplyChoice(finish_reason="stop"), ParsedReply([])) is None

@@ -1,4 +1,4 @@
-"""Stored messages, made fit for a server."""
+"""Tests of converting stored messages for a server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionMessage
 
 from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import InvalidInput, SettingsError
-from convokit.wire.messages import mapped_id, slugged, to_wire_messages
+from convokit.wire.messages import map_tool_call_id, slugify_name, to_wire_messages
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
 INLINE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "high"}}
@@ -23,22 +23,22 @@ TEXT = {"type": "text", "text": "Hi"}
 
 
 def known(name: str) -> Profile:
-    """The profile of a provider by name."""
+    """Return the profile of a provider."""
     return resolve_profile("m", "http://localhost", name=name)
 
 
 def one(message: dict[str, Any], profile: Profile | None = None, **more: Any) -> dict[str, Any]:
-    """One message, made fit."""
+    """Return one message, converted."""
     return to_wire_messages([message], profile or Profile(), **more)[0]
 
 
 def call(id: str = "call_1", **more: Any) -> dict[str, Any]:
-    """A tool call as it is stored."""
+    """Return a tool call as it is stored."""
     return {"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}, **more}
 
 
-def test_plain_messages_pass_as_they_are() -> None:
-    """What every server takes is not touched; what is only ours is not sent."""
+def test_plain_messages_are_not_changed() -> None:
+    """Keys that only convokit has are not sent."""
     messages: list[dict[str, Any]] = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": "Hi", "seq": 4, "status": "complete", "id": "x"},
@@ -56,8 +56,7 @@ def test_plain_messages_pass_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("part", [TEXT, IMAGE, INLINE, AUDIO, FILE])
-def test_b33_content_parts_round_trip(part: dict[str, Any]) -> None:
-    """Text, image, audio and file parts arrive as they were stored."""
+def test_b33_content_parts_are_sent_as_they_were_stored(part: dict[str, Any]) -> None:
     assert one({"role": "user", "content": [part]})["content"] == [part]
 
 
@@ -65,7 +64,7 @@ def test_b33_content_parts_round_trip(part: dict[str, Any]) -> None:
     ("part", "kind"), [(IMAGE, "image"), (AUDIO, "audio"), (FILE, "file"), ({"type": "video_url"}, "video_url")]
 )
 def test_b33_unsupported_parts_are_an_error_or_a_placeholder(part: dict[str, Any], kind: str) -> None:
-    """A part this server does not take raises with its place, or becomes a text that says what was left out."""
+    """The error names the path of the part."""
     profile = Profile(parts=frozenset({"text", "x"}))
     with pytest.raises(InvalidInput, match=kind) as caught:
         to_wire_messages([{"role": "user", "content": "a"}, {"role": "user", "content": [TEXT, part]}], profile)
@@ -74,21 +73,18 @@ def test_b33_unsupported_parts_are_an_error_or_a_placeholder(part: dict[str, Any
     assert found["content"] == [TEXT, {"type": "text", "text": f"[{kind} left out]"}]
 
 
-def test_b33_a_server_of_text_alone_gets_a_string() -> None:
-    """Where only text is taken, arrays are not taken either."""
+def test_b33_a_server_that_accepts_only_text_gets_a_string() -> None:
     found = one({"role": "user", "content": [TEXT, IMAGE]}, known("deepseek"), unsupported="placeholder")
     assert found["content"] == "Hi\n[image left out]"
 
 
-def test_b34_detail_that_was_not_given_is_not_sent() -> None:
-    """No default is made up, and a stored null is no detail."""
+def test_b34_a_missing_or_null_detail_is_not_sent() -> None:
     assert one({"role": "user", "content": [IMAGE]})["content"][0]["image_url"].keys() == {"url"}
     nulled = {"type": "image_url", "image_url": {**IMAGE["image_url"], "detail": None}, "prompt_cache_breakpoint": None}  # type: ignore[dict-item]
     assert one({"role": "user", "content": [nulled]})["content"] == [IMAGE]
 
 
-def test_b34_ollama_takes_inline_images_only() -> None:
-    """A server that fetches nothing is not sent a link."""
+def test_b34_ollama_accepts_only_inline_images() -> None:
     ollama = known("ollama")
     assert one({"role": "user", "content": [INLINE]}, ollama)["content"] == [INLINE]
     with pytest.raises(InvalidInput, match="data: URLs"):
@@ -109,21 +105,20 @@ SPOKEN = {"id": "audio_1", "data": "AAAA", "expires_at": 2000, "transcript": "He
         (None, {"content": "Hello"}),
     ],
 )
-def test_b35_audio_is_named_before_it_expires_and_said_after(now: float | None, sent: dict[str, Any]) -> None:
-    """A spoken answer goes back as its id while the provider has it (with a margin), as its transcript after that."""
+def test_b35_audio_is_sent_as_its_id_until_it_expires(now: float | None, sent: dict[str, Any]) -> None:
+    """After that (with a margin) its transcript is sent."""
     found = one({"role": "assistant", "content": None, "audio": SPOKEN}, now=now)
     assert found == {"role": "assistant", **sent}
 
 
-def test_b35_audio_of_another_provider_is_said() -> None:
-    """An id means nothing to a server that did not give it, nor to one that takes no audio."""
+def test_b35_audio_of_another_provider_is_sent_as_its_transcript() -> None:
+    """So is audio for a server without audio."""
     message = {"role": "assistant", "content": None, "audio": SPOKEN, "extra": {"provider": "azure", "keys": {}}}
     assert one(message, now=1000.0) == {"role": "assistant", "content": "Hello"}
     assert one({**message, "extra": None}, known("deepseek"), now=1000.0)["content"] == "Hello"
 
 
-def test_b36_refusals_go_back_as_the_server_knows_them() -> None:
-    """A refusal is a refusal part, or the message's words where there is no such part."""
+def test_b36_a_refusal_is_a_part_or_the_content() -> None:
     message = {"role": "assistant", "content": None, "refusal": "I cannot."}
     assert one(message) == {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]}
     assert one(message, Profile(refusal_part=False)) == {"role": "assistant", "content": "I cannot."}
@@ -132,8 +127,7 @@ def test_b36_refusals_go_back_as_the_server_knows_them() -> None:
     assert one(part, Profile(refusal_part=False))["content"] == [{"type": "text", "text": "No."}]
 
 
-def test_b37_response_only_fields_never_go_back() -> None:
-    """Annotations, parsed objects, audio data and the like are answers, not questions."""
+def test_b37_keys_of_a_reply_are_never_sent() -> None:
     message = {
         "role": "assistant",
         "content": "Hi",
@@ -148,8 +142,8 @@ def test_b37_response_only_fields_never_go_back() -> None:
     assert one(message) == {"role": "assistant", "content": "Hi", "tool_calls": [call()]}
 
 
-def test_b38_vendor_keys_go_back_only_to_their_vendor() -> None:
-    """What a provider sent beside the API goes back to it alone, and only what it is known to want."""
+def test_b38_a_vendors_keys_are_sent_only_to_that_vendor() -> None:
+    """Only the keys that it is known to need."""
     keys = {"reasoning_content": "Hm", "reasoning_details": [{"type": "x"}], "other": 1}
     message = {"role": "assistant", "content": "Hi", "extra": {"provider": "deepseek", "keys": keys}}
     assert one(message, known("deepseek")) == {"role": "assistant", "content": "Hi", "reasoning_content": "Hm"}
@@ -161,8 +155,7 @@ def test_b38_vendor_keys_go_back_only_to_their_vendor() -> None:
     assert one(empty, known("deepseek"))["reasoning_content"] == ""
 
 
-def test_b38_signatures_of_calls_go_back_only_to_their_vendor() -> None:
-    """`extra_content` of a tool call round-trips to whoever signed it."""
+def test_b38_signatures_of_calls_are_sent_only_to_their_vendor() -> None:
     signed = call(extra_content={"google": {"thought_signature": "c2ln"}})
     message = {
         "role": "assistant",
@@ -175,8 +168,8 @@ def test_b38_signatures_of_calls_go_back_only_to_their_vendor() -> None:
     assert one({**message, "extra": None})["tool_calls"] == [call()]
 
 
-def test_b39_tool_call_ids_are_mapped_alike_in_call_and_answer() -> None:
-    """Mistral wants nine letters and digits: the call and its answer get the same ones, every time."""
+def test_b39_a_call_and_its_result_get_the_same_id() -> None:
+    """Mistral accepts nine letters and digits."""
     messages: list[dict[str, Any]] = [
         {"role": "assistant", "content": None, "tool_calls": [call("call_abc"), call("call_abd"), call("Abcdef123")]},
         {"role": "tool", "tool_call_id": "call_abc", "content": "1"},
@@ -196,40 +189,37 @@ def test_b39_tool_call_ids_are_mapped_alike_in_call_and_answer() -> None:
 
 
 @given(st.text(max_size=40), st.sampled_from(["[A-Za-z0-9]{9}", "[a-zA-Z0-9_-]{1,40}", "[A-Za-z0-9]{32,}"]))
-def test_b39_every_id_is_mapped_to_one_that_fits(id: str, pattern: str) -> None:
-    """Any id becomes one the pattern takes, and one that fits stays."""
-    found = mapped_id(pattern, id)
+def test_b39_every_id_is_mapped_to_one_that_matches_the_pattern(id: str, pattern: str) -> None:
+    """An id that matches it stays."""
+    found = map_tool_call_id(pattern, id)
     assert re.fullmatch(pattern, found)
-    assert mapped_id(pattern, found) == found
+    assert map_tool_call_id(pattern, found) == found
 
 
-def test_b39_a_pattern_that_no_id_fits_is_a_mistake_in_the_profile() -> None:
-    """A pattern we cannot serve is said, not looped over."""
+def test_b39_a_pattern_that_no_id_matches_is_a_settings_error() -> None:
     with pytest.raises(SettingsError, match="tool_call_id_pattern"):
-        mapped_id("tool-[0-9]+", "call_1")
+        map_tool_call_id("tool-[0-9]+", "call_1")
 
 
-def test_b40_name_is_omitted_unless_asked_for() -> None:
-    """Names are personal data and many of them are 400s: they stay here."""
+def test_b40_names_are_sent_only_on_request() -> None:
+    """They are personal data, and the API refuses many of them."""
     message = {"role": "user", "content": "Hi", "name": "Zoë Brontë"}
     assert "name" not in one(message)
     assert one(message, send_names=True)["name"] == "Zoe_Bronte"
 
 
 @pytest.mark.parametrize("name", ["山田太郎", "", "   ", "🙂"])
-def test_b40_a_name_of_which_nothing_is_left_is_omitted(name: str) -> None:
-    """A Japanese name is no 400."""
+def test_b40_a_name_without_valid_characters_is_omitted(name: str) -> None:
     assert "name" not in one({"role": "user", "content": "Hi", "name": name}, send_names=True)
 
 
 @given(st.text())
-def test_b40_every_slug_is_one_the_api_takes(name: str) -> None:
-    """Letters, digits, underscore and hyphen, 64 at most."""
-    assert re.fullmatch("[A-Za-z0-9_-]{0,64}", slugged(name))
+def test_b40_every_slug_is_a_valid_name(name: str) -> None:
+    assert re.fullmatch("[A-Za-z0-9_-]{0,64}", slugify_name(name))
 
 
 def test_null_content_follows_the_profile() -> None:
-    """Null is for messages that call tools, where the server knows it; everything else has at least an empty text."""
+    """Only a message with calls may have it."""
     calling = {"role": "assistant", "content": None, "tool_calls": [call()]}
     assert one(calling)["content"] is None
     assert one(calling, known("ollama"))["content"] == ""
@@ -238,13 +228,13 @@ def test_null_content_follows_the_profile() -> None:
 
 
 def test_b10_empty_tool_calls_are_omitted() -> None:
-    """An empty list of calls is a 400."""
+    """The API answers 400 to an empty list."""
     assert one({"role": "assistant", "content": "Hi", "tool_calls": []}) == {"role": "assistant", "content": "Hi"}
     assert "tool_calls" not in one({"role": "assistant", "content": "Hi", "tool_calls": None})
 
 
 def test_calls_keep_their_arguments_and_their_kind() -> None:
-    """Arguments are sent as they were stored; none at all is an empty object; custom tools have an input instead."""
+    """Empty arguments become an empty object; custom tools have an input."""
     odd = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": tru'}}
     none = {"id": "b", "function": {"name": "f", "arguments": None}}
     custom = {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
@@ -265,21 +255,19 @@ def test_calls_keep_their_arguments_and_their_kind() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["function", "custom"])
-def test_names_of_calls_are_names_the_api_takes(name: str | None, sent: str, kind: str) -> None:
-    """A model may call what it made up; the API refuses other characters, so the name goes back in those it takes."""
+def test_invalid_names_of_calls_are_repaired(name: str | None, sent: str, kind: str) -> None:
+    """A model may invent one, and the API refuses it when it is sent back."""
     asked = {"id": "call_1", "type": kind, kind: {"name": name}}
     assert one({"role": "assistant", "tool_calls": [asked]})["tool_calls"][0][kind]["name"] == sent
 
 
-def test_old_function_messages_still_pass() -> None:
-    """A history from before tools is not lost."""
+def test_function_messages_are_sent() -> None:
     calling = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
     answer = {"role": "function", "name": "f", "content": "42"}
     assert to_wire_messages([calling, answer], Profile()) == [calling, answer]
 
 
-def test_b89_model_objects_are_as_good_as_dicts() -> None:
-    """A message of another library's own type is read as what it says."""
+def test_b89_pydantic_models_are_accepted_as_messages() -> None:
     given = ChatCompletionMessage.model_validate(
         {"role": "assistant", "content": None, "tool_calls": [call()], "annotations": []}
     )
@@ -287,15 +275,14 @@ def test_b89_model_objects_are_as_good_as_dicts() -> None:
 
 
 @pytest.mark.parametrize("message", [{}, {"role": None}, {"role": 1, "content": "x"}])
-def test_a_message_without_a_role_is_refused_with_its_place(message: dict[str, Any]) -> None:
-    """Which message it was is said."""
+def test_a_message_without_a_role_is_refused_with_its_path(message: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=r"messages\[1\].role"):
         to_wire_messages([{"role": "user", "content": "x"}, message], Profile())
 
 
 @pytest.mark.parametrize("name", ["openai", "deepseek", "mistral", "ollama", "gemma", "generic"])
-def test_b41_the_input_is_never_changed(name: str) -> None:
-    """Making messages fit changes nothing in them, not even through what comes out."""
+def test_b41_the_input_is_not_changed(name: str) -> None:
+    """Neither by the conversion nor by a change of the result."""
     extra = {"provider": name, "keys": {"reasoning_content": "Hm"}}
     messages: list[dict[str, Any]] = [
         {"role": "user", "content": [TEXT, INLINE], "name": "Zoë"},

@@ -1,4 +1,4 @@
-"""Requests that are too long, in every vendor's words."""
+"""Tests of context overflows in every vendor's words."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from convokit.errors import ContextOverflow, RateLimited, Rejected
-from convokit.wire import errors
+from convokit.wire import error_mapping
 
-from .test_failure import openai, told
+from .test_errors import openai, told
 
 OVERFLOWS = [
     (
@@ -150,16 +150,17 @@ OVERFLOWS = [
 
 
 @pytest.mark.parametrize(("status", "body", "needed", "available"), OVERFLOWS)
-def test_b71_overflow_of_each_vendor(status: int, body: Any, needed: int | None, available: int | None) -> None:
-    """Every vendor's overflow is one error, with the numbers where the server gives them; also inside a 200."""
-    for error in (told(status, body), errors.from_payload(body)):
+def test_b71_the_overflow_of_each_vendor_is_a_context_overflow(
+    status: int, body: Any, needed: int | None, available: int | None
+) -> None:
+    """With its token counts, and also in a 200."""
+    for error in (told(status, body), error_mapping.build_payload_error(body)):
         assert isinstance(error, ContextOverflow)
         assert (error.needed, error.available) == (needed, available)
         assert error.counter == "the server"
 
 
-def test_b71_other_limits_are_no_overflow() -> None:
-    """Tokens per minute, long strings and missing models are something else."""
+def test_b71_other_limits_are_other_errors() -> None:
     assert isinstance(told(429, openai("Request too large: maximum context length Limit 1, Requested 2")), RateLimited)
     assert isinstance(told(400, openai("string too long", code="string_above_max_length")), Rejected)
     assert isinstance(told(404, openai("no model with maximum context length")), Rejected)

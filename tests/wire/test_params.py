@@ -1,4 +1,4 @@
-"""Ranges and limits of parameters, and what is left out after a refusal."""
+"""Tests of validating request parameters, and of dropping one after an error."""
 
 from __future__ import annotations
 
@@ -38,15 +38,13 @@ from convokit.wire.request import drop_parameter
         ("temprature", 1),
     ],
 )
-def test_b03_ranges_are_checked_locally(name: str, value: Any) -> None:
-    """A value out of its documented range is refused by name, before any call."""
+def test_b03_a_value_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(SettingsError) as caught:
         request_params.validate_params({name: value})
     assert caught.value.setting.startswith(name)
 
 
-def test_b03_top_logprobs_needs_logprobs() -> None:
-    """Parameters that need each other are checked together."""
+def test_b03_parameters_that_need_each_other_are_checked_together() -> None:
     with pytest.raises(SettingsError, match="logprobs"):
         request_params.validate_params({"top_logprobs": 2})
     with pytest.raises(SettingsError, match="modalities"):
@@ -64,8 +62,8 @@ def test_b03_top_logprobs_needs_logprobs() -> None:
         ({"ticket": 42}, "ticket"),
     ],
 )
-def test_b04_metadata_limits_name_the_key(metadata: dict[str, Any], named: str) -> None:
-    """16 pairs, 64 and 512 characters, text to text; the error names the key."""
+def test_b04_metadata_over_a_limit_is_refused_by_its_key(metadata: dict[str, Any], named: str) -> None:
+    """At most 16 pairs, with keys of 64 and values of 512 characters."""
     with pytest.raises(SettingsError, match=named):
         request_params.validate_params({"store": True, "api_metadata": metadata})
 
@@ -87,10 +85,10 @@ def test_b04_metadata_limits_name_the_key(metadata: dict[str, Any], named: str) 
     ],
 )
 @pytest.mark.parametrize("code", ["unsupported_parameter", "unsupported_value"])
-def test_b13_the_parameter_the_server_named_is_left_out(
+def test_b13_the_parameter_that_the_server_names_is_dropped(
     given: dict[str, Any], param: str | None, left: dict[str, Any] | None, code: str
 ) -> None:
-    """What the server names as unsupported can be left out; asking again after that finds nothing more to leave out."""
+    """Once: the same error drops nothing more."""
     params = cast("RequestParams", given)
     error = Rejected("x", status=400, code=code, param=param)
     found = drop_parameter(params, error)
@@ -100,8 +98,7 @@ def test_b13_the_parameter_the_server_named_is_left_out(
         assert drop_parameter(found, error) is None
 
 
-def test_b13_other_refusals_leave_the_parameters_alone() -> None:
-    """Only an unsupported parameter is worth leaving out."""
+def test_b13_other_errors_drop_nothing() -> None:
     params: RequestParams = {"temperature": 1}
     assert drop_parameter(params, Rejected("x", code="decimal_above_max_value", param="temperature")) is None
     assert drop_parameter(params, ModelError("x")) is None

@@ -1,4 +1,4 @@
-"""Parameters that some models and servers refuse."""
+"""Tests of parameters that a model or server refuses."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ SAMPLING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini", "gpt-6-luna", "gpt-6-astra", "o3"])
-def test_b06_reasoning_models_drop_sampling_parameters_and_say_so(model: str) -> None:
-    """The seven sampling parameters and stop are left out, max_tokens is renamed, and all of it is reported."""
+def test_b06_reasoning_models_drop_sampling_parameters_and_report_it(model: str) -> None:
     profile = of_model(model)
     found = made({**SAMPLING, "max_tokens": 5}, profile=profile)
     assert found.body.keys() == {"model", "messages", "max_completion_tokens"}
@@ -34,8 +33,7 @@ def test_b06_reasoning_models_drop_sampling_parameters_and_say_so(model: str) ->
 
 
 @pytest.mark.parametrize("name", [*SAMPLING, "max_tokens"])
-def test_b06_strict_mode_refuses_what_the_model_refuses(name: str) -> None:
-    """In strict mode the first refused parameter is a SettingsError that names it."""
+def test_b06_strict_mode_raises_for_the_first_refused_parameter(name: str) -> None:
     given = {name: {**SAMPLING, "max_tokens": 5}[name]} | ({"logprobs": True} if name == "top_logprobs" else {})
     with pytest.raises(SettingsError) as caught:
         made(given, profile=of_model("gpt-5"), mode="strict")
@@ -43,7 +41,6 @@ def test_b06_strict_mode_refuses_what_the_model_refuses(name: str) -> None:
 
 
 def test_b06_pass_mode_sends_everything() -> None:
-    """In pass mode the server decides."""
     given = {**SAMPLING, "max_tokens": 5}
     found = made(given, profile=of_model("gpt-5"), mode="pass")
     assert {key: found.body[key] for key in given} == given
@@ -52,7 +49,7 @@ def test_b06_pass_mode_sends_everything() -> None:
 
 @pytest.mark.parametrize("given", [{"reasoning_effort": "none"}, {}])
 def test_b07_effort_none_keeps_temperature(given: dict[str, Any]) -> None:
-    """gpt-5.1 takes temperature, top_p and logprobs when its effort is none, also by default."""
+    """gpt-5.1 accepts temperature, top_p and logprobs if its effort is none, also by default."""
     kept = {"temperature": 0.2, "top_p": 0.9, "logprobs": True, "top_logprobs": 2}
     found = made({**kept, **given}, profile=of_model("gpt-5.1"))
     assert {key: found.body[key] for key in kept} == kept
@@ -60,14 +57,12 @@ def test_b07_effort_none_keeps_temperature(given: dict[str, Any]) -> None:
     assert {name for name, _ in changes(dropped)} == set(kept)
 
 
-def test_b07_an_effort_that_nobody_knows_keeps_temperature() -> None:
-    """Where the default effort is not known, the server decides."""
+def test_b07_an_unknown_default_effort_keeps_temperature() -> None:
     assert of_model("gpt-5.4").default_effort is None
     assert sent({"temperature": 0.2}, profile=of_model("gpt-5.4")) == {"temperature": 0.2}
 
 
 def test_b08_reasoning_effort_is_checked_against_the_profile() -> None:
-    """An effort this model does not have is dropped and reported, refused or passed, as the mode says."""
     profile = of_model("gpt-5")
     assert sent({"reasoning_effort": "minimal"}, profile=profile) == {"reasoning_effort": "minimal"}
     found = made({"reasoning_effort": "none"}, profile=profile)
@@ -78,15 +73,13 @@ def test_b08_reasoning_effort_is_checked_against_the_profile() -> None:
     assert changes(made({"reasoning_effort": "low"}, profile=of_model("gpt-4o"))) == [("reasoning_effort", "dropped")]
 
 
-def test_b07_a_dropped_effort_leaves_the_default_one() -> None:
-    """What is allowed depends on the effort that is sent, not on the one that was left out."""
+def test_b07_a_dropped_effort_counts_as_the_default_one() -> None:
     given = {"temperature": 0.2, "reasoning_effort": "max"}
     assert sent(given, profile=of_model("gpt-5.1")) == {"temperature": 0.2}
     assert sent(given, profile=of_model("gpt-5.1"), mode="pass") == given
 
 
-def test_b08_an_unknown_model_passes_untouched() -> None:
-    """What nobody knows is the server's to decide."""
+def test_b08_parameters_of_an_unknown_model_are_not_changed() -> None:
     profile = of_model("gpt-9-nova")
     given = {name: value for name, value in EVERY.items() if name not in ("max_output_tokens", "include_usage")}
     found = made(given, profile=profile, tools=[TOOL])
@@ -95,7 +88,7 @@ def test_b08_an_unknown_model_passes_untouched() -> None:
 
 
 def test_b09_tools_while_reasoning_are_refused_only_in_strict_mode() -> None:
-    """Whether the API still refuses it is not certain, so by default the server says so itself."""
+    """The API may accept them by now, so it decides by default."""
     profile = of_model("gpt-6-luna")
     assert "tools" in sent({}, profile=profile, tools=[TOOL])
     assert "reasoning_effort" not in sent({}, profile=profile, tools=[TOOL])
@@ -128,7 +121,7 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
     ],
 )
 def test_b10_forms_of_tool_choice_follow_the_profile(forms: Any, choice: Any, kept: bool) -> None:
-    """A form this server does not know is not sent to be ignored in silence."""
+    """Some servers ignore a form that they do not know."""
     profile = Profile(tool_choice_forms=forms)
     found = made({"tool_choice": choice}, profile=profile, tools=[TOOL])
     assert ("tool_choice" in found.body) is kept
@@ -142,8 +135,8 @@ def test_b10_forms_of_tool_choice_follow_the_profile(forms: Any, choice: Any, ke
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
 
 
-def test_response_format_falls_back_where_a_server_has_less() -> None:
-    """Without schemas json_object is the next best, if the messages allow it; the change is reported."""
+def test_response_format_falls_back_to_json_object() -> None:
+    """If the messages allow it; the change is reported."""
     deepseek = resolve_profile("deepseek-chat", "https://api.deepseek.com")
     json_messages = [{"role": "user", "content": "JSON"}]
     found = made({"response_format": SCHEMA}, profile=deepseek, messages=json_messages)
@@ -155,12 +148,12 @@ def test_response_format_falls_back_where_a_server_has_less() -> None:
     assert sent({"response_format": SCHEMA}, profile=lmstudio) == {"response_format": SCHEMA}
     with pytest.raises(SettingsError, match="schema"):
         made({"response_format": SCHEMA}, profile=deepseek, mode="strict")
-    with pytest.raises(SettingsError, match="by now"):
+    with pytest.raises(SettingsError, match="API's own object"):
         made({"response_format": int})
 
 
-def test_too_many_choices_for_a_server() -> None:
-    """Ollama ignores n: better said than found out."""
+def test_n_over_the_servers_limit_is_dropped() -> None:
+    """Ollama ignores n."""
     ollama = resolve_profile("m", "http://localhost", name="ollama")
     assert changes(made({"n": 2}, profile=ollama)) == [("n", "dropped")]
     assert sent({"n": 1}, profile=ollama) == {"n": 1}

@@ -1,4 +1,4 @@
-"""What holds for every reply and every stream, not only for the ones somebody thought of."""
+"""Property-based tests of replies and streams."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from convokit.domain.reply import ParsedReply
 from convokit.errors import ConvokitError
-from convokit.wire import errors
-from convokit.wire.accumulate import Accumulator, parse_completion
+from convokit.wire import error_mapping
+from convokit.wire.reply_parser import ReplyParser
+from tests.support.selection import examples
 
-from .vectors import reader, sse
+from .vectors import parse, reader, sse
 
 TEXT = st.text(st.characters(), max_size=12) | st.sampled_from(
     ["日本語 テスト", "👩‍👩‍👧", "\u2028\u0085", '{"a": "\\n"}', "data: [DONE]"]
@@ -62,21 +63,21 @@ FINISH = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
 
 
 def with_ids(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with an id on each of its calls, as a server sends them."""
+    """Give each call of a message an id, as servers do."""
     for number, call in enumerate(message.get("tool_calls", [])):
         call["id"] = f"call_{number}"
     return message
 
 
 def cut(draw: st.DrawFn, text: str) -> list[str]:
-    """The text in some pieces."""
+    """Cut a text into some pieces."""
     ends = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
     return [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True)]
 
 
 @st.composite
 def deltas(draw: st.DrawFn, message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Some way to stream this message: every field cut somewhere, the fields interleaved."""
+    """Draw deltas of a message: every key cut somewhere, the keys interleaved."""
     lanes: list[list[dict[str, Any]]] = []
     for key, value in message.items():
         if isinstance(value, str) and key != "role":
@@ -99,7 +100,7 @@ def deltas(draw: st.DrawFn, message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _call_lane(draw: st.DrawFn, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The calls' pieces: each begins in order, then their arguments come interleaved."""
+    """Draw the deltas of tool calls: they start in order, then their arguments come interleaved."""
     begins = []
     rest: list[list[dict[str, Any]]] = []
     for number, call in enumerate(calls):
@@ -115,17 +116,17 @@ def _call_lane(draw: st.DrawFn, calls: list[dict[str, Any]]) -> list[dict[str, A
 
 
 def kept(completion: ParsedReply) -> dict[str, Any]:
-    """What is kept of a completion, with Usage as plain data."""
+    """Return a reply as plain data."""
     found = asdict(completion)
     found["usage"] = completion.usage.model_dump()
     return found
 
 
+@examples(cost=3)
 @given(st.data(), st.lists(st.tuples(MESSAGE, FINISH), min_size=1, max_size=2), TOP)
 def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
     data: st.DataObject, choices: list[tuple[dict[str, Any], str]], top: dict[str, Any]
 ) -> None:
-    """However a reply is cut into chunks, and the chunks into packets, it is the reply that was not streamed."""
     plain_choices, lanes = [], []
     for index, (drawn, finish) in enumerate(choices):
         message = with_ids(copy.deepcopy(drawn))
@@ -148,8 +149,8 @@ def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
         for event in found.feed(stream[at : at + step]):
             text += event.text if getattr(event, "index", 0) == 0 else ""
     found.end()
-    whole = parse_completion(plain)
-    assert kept(found.completion()) == kept(whole)
+    whole = parse(plain)
+    assert kept(found.build_reply()) == kept(whole)
     assert text == found.text == (whole.choices[0].content or "")
 
 
@@ -170,8 +171,8 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, max_size=5), st.booleans())
-def test_random_json_raises_nothing_but_our_errors(values: list[Any], streaming: bool) -> None:
-    """Whatever JSON a server sends, what comes out is a completion that can be stored, or one of our errors."""
+def test_random_json_raises_only_convokits_errors(values: list[Any], streaming: bool) -> None:
+    """The reply so far can always be stored."""
     found = reader(streaming=streaming)
     try:
         for value in values:
@@ -180,26 +181,26 @@ def test_random_json_raises_nothing_but_our_errors(values: list[Any], streaming:
         found.end()
     except ConvokitError:
         pass
-    json.dumps(kept(found.completion()), allow_nan=False).encode()
+    json.dumps(kept(found.build_reply()), allow_nan=False).encode()
 
 
+@examples(cost=3)
 @given(st.lists(st.dictionaries(KEYS, JSON, max_size=6), max_size=4))
-def test_random_chunks_raise_nothing_but_our_errors(chunks: list[dict[str, Any]]) -> None:
-    """Chunks with the right keys and the wrong values raise nothing else either."""
-    accumulator = Accumulator()
+def test_random_chunks_raise_only_convokits_errors(chunks: list[dict[str, Any]]) -> None:
+    parser = ReplyParser()
     for one in chunks:
         choice = {key: value for key, value in one.items() if key != "error"}
         with contextlib.suppress(ConvokitError):
-            accumulator.feed({**one, "choices": [choice, {"delta": choice}, {"message": choice}]})
-    json.dumps(kept(accumulator.completion()), ensure_ascii=False, default=str).encode()
+            parser.feed({**one, "choices": [choice, {"delta": choice}, {"message": choice}]})
+    json.dumps(kept(parser.build_reply()), ensure_ascii=False, default=str).encode()
 
 
 @given(
     st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()), st.integers(100, 599), st.booleans()
 )
-def test_random_bodies_raise_nothing_but_our_errors(body: bytes, status: int, streaming: bool) -> None:
-    """Any body under any status is an error of ours, with texts that are texts."""
-    error = errors.error_from_response(status, {"retry-after": "x"}, body, retry_after_now=0.0)
+def test_random_bodies_raise_only_convokits_errors(body: bytes, status: int, streaming: bool) -> None:
+    """Under any status."""
+    error = error_mapping.build_response_error(status, {"retry-after": "x"}, body, retry_after_now=0.0)
     assert isinstance(error, ConvokitError)
     assert str(error)
     for name in ("code", "type", "param", "request_id"):

@@ -1,4 +1,4 @@
-"""Requests: what is sent, what is not, and what is said about it."""
+"""Tests of rendering requests."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def made(
     tools: list[dict[str, Any]] | None = None,
     mode: Mode = "drop",
 ) -> RenderedRequest:
-    """The request for these parameters, which are checked as a user's are."""
+    """Return a request with these parameters, validated as a user's are."""
     return render_request(
         model=model,
         messages=HELLO if messages is None else messages,
@@ -78,24 +78,24 @@ def made(
 
 
 def sent(given: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """The body but for model and messages, as it is on the wire."""
+    """Return the body without model and messages."""
     body: dict[str, Any] = json.loads(made(given, **more).data)
     del body["model"], body["messages"]
     return body
 
 
 def changes(found: RenderedRequest) -> list[tuple[str, str]]:
-    """What was changed, without the reasons."""
+    """Return the changes without their reasons."""
     return [(change.parameter, change.action) for change in found.changes]
 
 
 def of_model(model: str) -> Profile:
-    """The profile of a model at OpenAI."""
+    """Return the profile of a model at OpenAI."""
     return resolve_profile(model, OPENAI)
 
 
 def test_b01_unset_parameters_are_absent() -> None:
-    """The documented first request is exactly its model and its messages, byte for byte."""
+    """The API's documented first request, byte for byte."""
     messages = [{"role": "developer", "content": "You are a helpful assistant."}, {"role": "user", "content": "Hello!"}]
     found = made(model="gpt-6-luna", messages=messages, profile=of_model("gpt-6-luna"))
     assert found.data == (
@@ -105,15 +105,13 @@ def test_b01_unset_parameters_are_absent() -> None:
     assert (found.changes, found.headers) == ((), {})
 
 
-def test_b01_no_nulls_are_emitted() -> None:
-    """With everything set there is still no null in the body."""
+def test_b01_a_body_with_every_parameter_has_no_null() -> None:
     found = made(EVERY, stream=True, tools=[TOOL])
     assert b"null" not in found.data
     assert list(found.body) == ["model", "messages", *(key for key in request.ORDER if key in found.body)]
 
 
-def test_every_parameter_has_its_place() -> None:
-    """No parameter that can be set is forgotten when the body is put together."""
+def test_every_parameter_is_sent() -> None:
     assert set(EVERY) | {"max_completion_tokens", "max_tokens", "extra_body", "extra_headers"} == set(
         RequestParams.__annotations__
     )
@@ -125,7 +123,7 @@ def test_every_parameter_has_its_place() -> None:
 
 
 def test_the_same_arguments_give_the_same_bytes() -> None:
-    """The order in which parameters were given does not show, and characters are sent as they are."""
+    """Whatever the order of the parameters. Non-ASCII characters are not escaped."""
     turned = dict(reversed(EVERY.items()))
     messages = [{"role": "user", "content": "日本語 \u2028 👩‍👩‍👧 é"}]
     data = made(EVERY, messages=messages, stream=True, tools=[TOOL]).data
@@ -134,8 +132,7 @@ def test_the_same_arguments_give_the_same_bytes() -> None:
     assert b": " not in data.replace(b"\\", b"")
 
 
-def test_b02_empty_messages_are_refused_before_any_call() -> None:
-    """A request without messages never leaves."""
+def test_b02_empty_messages_are_refused() -> None:
     with pytest.raises(ValueError, match="messages"):
         made(messages=[])
     with pytest.raises(SettingsError, match="model"):
@@ -143,7 +140,6 @@ def test_b02_empty_messages_are_refused_before_any_call() -> None:
 
 
 def test_b04_metadata_is_sent_only_with_store() -> None:
-    """The API takes metadata for stored completions only."""
     assert sent({"store": True, "api_metadata": {"a": "b"}}) == {"store": True, "metadata": {"a": "b"}}
     with pytest.raises(SettingsError, match="store"):
         request_params.validate_params({"api_metadata": {"a": "b"}})
@@ -152,8 +148,8 @@ def test_b04_metadata_is_sent_only_with_store() -> None:
 @pytest.mark.parametrize(
     ("cap", "name"), [("max_completion_tokens", "max_completion_tokens"), ("max_tokens", "max_tokens")]
 )
-def test_b05_one_output_limit_under_the_name_each_server_knows(cap: Any, name: str) -> None:
-    """`max_output_tokens` travels as the server's own name and is no change; another name is renamed and reported."""
+def test_b05_the_output_limit_is_sent_under_the_servers_name(cap: Any, name: str) -> None:
+    """`max_output_tokens` is no change; another server's name is renamed and reported."""
     profile = Profile(output_cap=cap)
     other = "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
     for given in ("max_output_tokens", name):
@@ -168,7 +164,7 @@ def test_b05_one_output_limit_under_the_name_each_server_knows(cap: Any, name: s
 
 
 def test_b05_a_cap_under_the_servers_name_is_never_refused() -> None:
-    """OpenRouter takes max_tokens for models whose own server refuses it."""
+    """OpenRouter accepts max_tokens for models whose own server refuses it."""
     profile = resolve_profile("openai/gpt-6-luna", "https://openrouter.ai/api/v1")
     assert "max_tokens" in profile.rejects
     for mode in ("strict", "drop", "pass"):
@@ -177,14 +173,14 @@ def test_b05_a_cap_under_the_servers_name_is_never_refused() -> None:
 
 @pytest.mark.parametrize("mode", ["strict", "drop", "pass"])
 def test_b10_without_tools_nothing_about_tools_is_sent(mode: Mode) -> None:
-    """An empty list of tools, and a choice among none, are 400s."""
+    """The API answers 400 to an empty list of tools, and to a choice among none."""
     found = made({"tool_choice": "auto", "parallel_tool_calls": True}, tools=[], mode=mode)
     assert found.body.keys() == {"model", "messages"}
     assert sorted(changes(found)) == [("parallel_tool_calls", "dropped"), ("tool_choice", "dropped")]
 
 
-def test_b11_stream_options_only_with_a_stream() -> None:
-    """Usage is asked for by default, can be turned off, and nothing of it is sent without a stream."""
+def test_b11_stream_options_are_sent_only_with_a_stream() -> None:
+    """Usage is requested by default."""
     assert sent({}, stream=True) == {"stream": True, "stream_options": {"include_usage": True}}
     assert sent({"include_usage": False}, stream=True) == {"stream": True}
     assert sent({"include_obfuscation": False, "include_usage": False}, stream=True)["stream_options"] == {
@@ -199,8 +195,7 @@ def test_b11_stream_options_only_with_a_stream() -> None:
     assert sent({"include_usage": True}, stream=True, profile=silent)["stream_options"] == {"include_usage": True}
 
 
-def test_b12_extra_body_merges_last_and_may_override() -> None:
-    """Whatever the API learns tomorrow can be sent today, over everything else."""
+def test_b12_extra_body_replaces_every_other_key() -> None:
     extra = {"temperature": None, "top_k": 40, "metadata": {"a": "b"}}
     found = made({"temperature": 0.2, "extra_body": extra, "extra_headers": {"X-Title": "t"}})
     assert json.loads(found.data) == {"model": "m", "messages": HELLO, **extra}
@@ -219,13 +214,12 @@ def test_b12_extra_body_merges_last_and_may_override() -> None:
     ],
 )
 def test_b14_model_ids_are_free_strings(model: str, name: str) -> None:
-    """A vendor prefix and a date do not hide the family; any other string passes as it is."""
+    """A vendor prefix and a date do not hide the family."""
     assert of_model(model).name == name
     assert made(model=model, profile=of_model(model)).body["model"] == model
 
 
-def test_json_object_needs_the_word_json() -> None:
-    """The API refuses json_object unless the messages speak of JSON; so do we, before the call."""
+def test_json_object_needs_the_word_json_in_the_messages() -> None:
     form = {"response_format": {"type": "json_object"}}
     with pytest.raises(SettingsError, match="JSON"):
         made(form)
@@ -235,8 +229,8 @@ def test_json_object_needs_the_word_json() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, b"x", "\ud800"])
-def test_what_is_no_json_is_refused_by_name(value: Any) -> None:
-    """A value that JSON does not have names its parameter, never itself."""
+def test_a_value_that_is_not_json_is_refused_by_its_key(value: Any) -> None:
+    """The value itself is not shown."""
     with pytest.raises(SettingsError, match="prompt_cache"):
         render_request(
             model="m",
@@ -250,7 +244,7 @@ def test_what_is_no_json_is_refused_by_name(value: Any) -> None:
 
 
 def test_arguments_are_not_changed() -> None:
-    """Rendering changes nothing it was given, not even through the body it returns."""
+    """Neither by the rendering nor by a change of the body that it returns."""
     given = json.loads(json.dumps(EVERY))
     messages, tools = [dict(HELLO[0])], [dict(TOOL)]
     found = render_request(

@@ -1,4 +1,4 @@
-"""One answer from its bytes: what is complete, what broke off, what is no answer."""
+"""Tests of reading a response body, streamed or whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convokit.domain.events import Finished, TextDelta
 from convokit.errors import BadReply, ContextOverflow, Interrupted, ModelError, RateLimited, Rejected, ServerFailed
@@ -22,14 +24,13 @@ GOOD = [
 
 
 def broken(data: bytes, kind: type[Exception] = ModelError, *, streaming: bool = True, content_type: str = "") -> Any:
-    """The error that this answer raises."""
+    """Return the error that a body raises."""
     with pytest.raises(kind) as caught:
         read(data, streaming=streaming, content_type=content_type)
     return caught.value
 
 
-def test_b48_missing_done_with_finish_reason_is_success() -> None:
-    """A finish reason completes a reply, `[DONE]` or not."""
+def test_b48_a_finish_reason_completes_a_reply_without_done() -> None:
     events, completion = read(sse(*GOOD, done=False))
     assert text_of(events) == "Hello"
     assert completion.done
@@ -37,7 +38,6 @@ def test_b48_missing_done_with_finish_reason_is_success() -> None:
 
 
 def test_b48_end_without_finish_reason_is_interrupted_with_the_partial() -> None:
-    """A stream that ends before its finish reason carries what came."""
     for tail in (b"", b": keep-alive\n\n", b'data: {"choices":[{"del'):
         error = broken(sse(*GOOD[:3], done=False) + tail, Interrupted)
         assert error.partial == "Hello"
@@ -45,7 +45,6 @@ def test_b48_end_without_finish_reason_is_interrupted_with_the_partial() -> None
 
 
 def test_b48_done_without_finish_reason_is_interrupted() -> None:
-    """`[DONE]` alone does not make a reply whole."""
     found = reader()
     with pytest.raises(Interrupted) as caught:
         found.feed(sse(*GOOD[:3]))
@@ -53,30 +52,28 @@ def test_b48_done_without_finish_reason_is_interrupted() -> None:
 
 
 def test_b48_one_unfinished_choice_is_interrupted() -> None:
-    """With n > 1 every choice needs its finish reason."""
     error = broken(sse(chunk({"content": "a"}), chunk({"content": "b"}, "stop", 1)), Interrupted)
     assert error.partial == "a"
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b": keep-alive\n\n", sse({"choices": []}, done=False)])
-def test_b48_a_stream_in_which_nothing_came_is_interrupted(data: bytes) -> None:
-    """Nothing but comments, or an empty chunk (Ollama after an error), is no reply."""
+def test_b48_a_stream_without_content_is_interrupted(data: bytes) -> None:
+    """Only comments, or an empty chunk (Ollama after an error)."""
     assert broken(data, Interrupted).partial == ""
 
 
 def test_b48_done_alone_is_a_bad_reply() -> None:
-    """A stream of nothing but `[DONE]` (LM Studio past its window) is no reply either."""
+    """LM Studio sends it if the request has too many tokens."""
     assert "too many tokens" in str(broken(sse(), BadReply))
 
 
 def test_b49_nothing_after_done_is_read() -> None:
-    """`finished` is true with `[DONE]`, and whatever follows changes nothing."""
     found = reader()
     found.feed(sse(*GOOD))
     assert found.finished
     assert found.feed(sse(chunk({"content": "!"}))) == []
     assert found.end() == []
-    assert found.completion().choices[0].content == "Hello"
+    assert found.build_reply().choices[0].content == "Hello"
 
 
 ERRORS = [
@@ -98,8 +95,8 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("step", [None, 1])
-def test_b50_mid_stream_errors_are_raised_with_the_partial(error: bytes, step: int | None) -> None:
-    """Every vendor's way to fail in the middle is a typed error that carries the text before it and is not tried again."""
+def test_b50_errors_in_a_stream_are_raised_with_the_partial_text(error: bytes, step: int | None) -> None:
+    """In every vendor's form; they are not retried."""
     with pytest.raises(ServerFailed, match="boom") as caught:
         read(sse(*GOOD[:3], done=False) + error, step=step)
     assert caught.value.partial == "Hello"
@@ -107,8 +104,7 @@ def test_b50_mid_stream_errors_are_raised_with_the_partial(error: bytes, step: i
     assert caught.value.code is None or isinstance(caught.value.code, str)
 
 
-def test_b50_the_kind_of_a_mid_stream_error_is_told() -> None:
-    """Rate limits, bad requests and overflows inside a stream are what they are outside of it."""
+def test_b50_errors_in_a_stream_have_the_class_of_their_kind() -> None:
     assert isinstance(broken(sse({"error": {"message": "x", "code": 429}})), RateLimited)
     assert isinstance(broken(sse({"error": {"message": "x", "type": "invalid_request_error"}})), Rejected)
     overflow = {"error": {"message": "Trying to keep the first 6000 tokens when context the overflows. x"}}
@@ -116,7 +112,7 @@ def test_b50_the_kind_of_a_mid_stream_error_is_told() -> None:
 
 
 def test_b51_json_error_on_a_stream_request_is_raised() -> None:
-    """A 200 with a JSON error where a stream was asked for is that error, whatever its content type says."""
+    """Whatever its content type."""
     body = json.dumps({"error": {"message": "boom", "type": "server_error", "code": 503}}).encode()
     for content_type in ("application/json; charset=utf-8", "text/event-stream", ""):
         error = broken(body, ServerFailed, content_type=content_type)
@@ -125,50 +121,43 @@ def test_b51_json_error_on_a_stream_request_is_raised() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "text/plain"])
-def test_b51_whole_completion_on_a_stream_request_is_one_result(content_type: str) -> None:
-    """A server that does not stream is read all the same, with its text as one event."""
+def test_b51_a_whole_reply_to_a_stream_request_is_read(content_type: str) -> None:
     events, completion = read(b"\n " + json.dumps(reply()).encode(), content_type=content_type, step=7)
     assert events == [TextDelta("Hi"), Finished("stop")]
     assert completion.choices[0].content == "Hi"
 
 
 def test_b51_stream_under_a_wrong_content_type_is_read() -> None:
-    """What the bytes are counts, not what they are called."""
     events, _ = read(sse(*GOOD), content_type="application/json")
     assert text_of(events) == "Hello"
 
 
-def test_b52_malformed_chunk_is_a_bad_reply_with_an_excerpt() -> None:
-    """Broken JSON in the middle of a stream is our error, and shows what came."""
+def test_b52_invalid_json_in_a_stream_is_a_bad_reply_with_an_excerpt() -> None:
     error = broken(sse(*GOOD[:2], '{"choices": oops}', *GOOD[2:]), BadReply)
     assert "oops" in str(error)
     assert error.partial == "Hel"
 
 
 @pytest.mark.parametrize("payload", ["1", '"x"', "null", "[1]", "[]"])
-def test_b52_a_chunk_that_is_no_object_is_a_bad_reply(payload: str) -> None:
-    """JSON that is no chunk is no chunk."""
+def test_b52_a_chunk_must_be_an_object(payload: str) -> None:
     assert isinstance(broken(sse(*GOOD[:2], payload)), BadReply)
 
 
-def test_b52_hostile_json_is_a_bad_reply() -> None:
-    """Nesting without end and numbers without end are refused, not crashed on."""
+def test_b52_endless_nesting_and_digits_are_bad_replies() -> None:
     for payload in ("[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, '{"created":' + "9" * 6000 + "}"):
         assert isinstance(broken(sse(*GOOD[:2], payload)), BadReply)
         assert isinstance(broken(b'{"x":' + payload.encode() + b"}", streaming=False), ModelError)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_numbers_json_does_not_have_become_none(number: str) -> None:
-    """What no database stores is not kept."""
+def test_infinite_numbers_become_none(number: str) -> None:
     body = json.dumps(reply()).replace('"created": 1', f'"created": 1, "odd": {number}')
     assert read(body.encode(), streaming=False)[1].extra == {}
     nested = body.replace(f'"odd": {number}', f'"odd": [{number}]')
     assert read(nested.encode(), streaming=False)[1].extra == {"odd": [None]}
 
 
-def test_raw_control_characters_in_strings_are_let_through() -> None:
-    """A server that forgets to escape a tab is still understood."""
+def test_raw_control_characters_in_strings_are_accepted() -> None:
     events, _ = read(sse(json.dumps(chunk({"content": "a_b"})).replace("a_b", "a\tb\x1cc"), chunk({}, "stop")))
     assert text_of(events) == "a\tb\x1cc"
 
@@ -177,25 +166,23 @@ def test_raw_control_characters_in_strings_are_let_through() -> None:
     "body", [{"error": {"message": "boom"}}, {"error": "boom"}, {"detail": "boom"}, [{"error": "boom"}]]
 )
 def test_b67_error_in_a_plain_200_is_raised(body: Any) -> None:
-    """A 200 that holds an error is an error."""
     assert "boom" in str(broken(json.dumps(body).encode(), ServerFailed, streaming=False))
 
 
 @pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": None}, {"id": "x", "object": "chat.completion"}])
 def test_b67_missing_or_empty_choices_are_a_bad_reply(body: Any) -> None:
-    """A completion without a choice is none."""
     assert isinstance(broken(json.dumps(body).encode(), streaming=False), BadReply)
 
 
 @pytest.mark.parametrize("before", [b"\n\n\n", b"\r\n \t", b"\xef\xbb\xbf", b""])
 def test_b67_leading_blanks_are_accepted(before: bytes) -> None:
-    """DeepSeek keeps plain connections alive with blank lines."""
+    """DeepSeek keeps connections alive with blank lines."""
     assert read(before + json.dumps(reply()).encode(), streaming=False, step=3)[1].choices[0].content == "Hi"
 
 
 @pytest.mark.parametrize("streaming", [True, False])
 def test_b67_html_is_a_bad_reply_with_an_excerpt(streaming: bool) -> None:
-    """A proxy's page is no reply; what it says is shown without its tags."""
+    """The excerpt has no tags."""
     page = b"<!DOCTYPE html><html><head><style>a{}</style></head><body><h1>502 Bad\nGateway</h1></body></html>"
     error = broken(page, BadReply, streaming=streaming, content_type="text/html")
     assert "502 Bad Gateway" in str(error)
@@ -204,18 +191,16 @@ def test_b67_html_is_a_bad_reply_with_an_excerpt(streaming: bool) -> None:
 
 
 def test_b67_plain_text_on_a_stream_request_is_a_bad_reply() -> None:
-    """Text that is no event at all is shown, not taken for a stream that broke off."""
     assert "upstream connect error" in str(broken(b"upstream connect error", BadReply, content_type="text/plain"))
     assert isinstance(broken(b"", streaming=False), BadReply)
 
 
-def test_a_plain_body_that_breaks_off_is_interrupted() -> None:
-    """Half a JSON body was a reply on its way."""
+def test_an_incomplete_body_is_interrupted() -> None:
     assert isinstance(broken(json.dumps(reply()).encode()[:-20], streaming=False), Interrupted)
 
 
 def test_b65_only_data_counts_as_content() -> None:
-    """Comments and blank lines keep a connection alive, they are no content."""
+    """Comments and blank lines only keep the connection alive."""
     found = reader()
     seen = []
     for data in (
@@ -232,8 +217,7 @@ def test_b65_only_data_counts_as_content() -> None:
     assert seen == [False, False, False, False, True, False, True]
 
 
-def test_a_plain_answer_gives_everything_at_its_end() -> None:
-    """A plain answer has no events before it is whole."""
+def test_a_whole_body_has_its_events_at_the_end() -> None:
     found = reader(streaming=False)
     assert found.feed(json.dumps(reply()).encode()) == []
     assert not found.finished
@@ -241,28 +225,25 @@ def test_a_plain_answer_gives_everything_at_its_end() -> None:
     assert found.finished
 
 
-def test_a_plain_answer_without_a_finish_reason_is_accepted() -> None:
-    """A whole body is whole; the reason is unknown, and the completion says so."""
+def test_a_whole_body_without_a_finish_reason_is_accepted() -> None:
     completion = read(json.dumps(reply(finish=None)).encode(), streaming=False)[1]
     assert (completion.choices[0].finish_reason, completion.done) == (None, False)
 
 
-def test_an_event_without_its_blank_line_is_handed_out_at_the_end() -> None:
-    """What only the end completes is not lost for whoever reads the events."""
+def test_an_event_without_its_blank_line_is_returned_by_end() -> None:
     found = reader()
     data = sse(*GOOD[:2], done=False) + b"data: " + json.dumps(chunk({"content": "lo"}, "stop")).encode()
     events = found.feed(data)
     assert text_of(events) + "|" + text_of(found.end()) == "Hel|lo"
 
 
-def test_a_cut_last_event_after_the_finish_reason_does_no_harm() -> None:
-    """When the reply is complete, half a usage chunk after it is not missed."""
+def test_an_incomplete_event_after_the_finish_reason_is_ignored() -> None:
     assert read(sse(*GOOD, done=False) + b'data: {"choices":[],"usa')[1].done
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_reply_over_the_limit_is_stopped_with_its_partial(streaming: bool) -> None:
-    """A reply never holds more than `Limits.reply_bytes`; a stream's frames do not count, only what is kept."""
+def test_a_reply_over_the_limit_raises_with_the_partial_text(streaming: bool) -> None:
+    """Of a stream, only the content counts."""
     limits = Limits(reply_bytes=2000)
     found = reader(streaming=streaming, limits=limits)
     data = [sse(chunk({"content": "x" * 100}), done=False)] * 100 if streaming else [b"x" * 2001]
@@ -276,10 +257,9 @@ def test_a_reply_over_the_limit_is_stopped_with_its_partial(streaming: bool) -> 
     assert small.text == "x" * 100
 
 
-def test_an_event_over_the_limit_keeps_what_came_before_it() -> None:
-    """The partial holds the events in front of the one that was too large, even of the same packet."""
+def test_an_event_over_the_limit_raises_with_the_text_before_it() -> None:
     found = reader(limits=Limits(event_bytes=500))
-    with pytest.raises(BadReply, match="event_bytes") as caught:
+    with pytest.raises(BadReply, match=r"500 bytes \(Limits.event_bytes\)") as caught:
         found.feed(sse(*GOOD[:3], chunk({"content": "x" * 1000})))
     assert caught.value.partial == "Hello"
 
@@ -288,13 +268,81 @@ def test_an_event_over_the_limit_keeps_what_came_before_it() -> None:
     ("data", "kind"),
     [(b'data: {"id":"x","cho', Interrupted), (b"data: hello", BadReply), (b"data: hello\n\n", BadReply)],
 )
-def test_a_first_event_that_is_cut_is_interrupted_and_one_that_is_no_json_is_not(
+def test_an_incomplete_first_event_is_interrupted_and_an_invalid_one_is_a_bad_reply(
     data: bytes, kind: type[Exception]
 ) -> None:
-    """Half a chunk was a reply on its way; a word was not."""
     assert type(broken(data)) is kind
 
 
-def test_a_plain_body_that_is_whole_but_wrong_is_a_bad_reply() -> None:
-    """Broken JSON that ends as JSON does was not cut."""
+def test_invalid_json_that_ends_as_json_does_is_a_bad_reply() -> None:
     assert isinstance(broken(b'{"choices": oops}', streaming=False), BadReply)
+
+
+def escaped(*chunks: dict[str, Any]) -> bytes:
+    """Return a stream of chunks with every non-ASCII character escaped."""
+    return b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks)
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_chunks_that_differ_in_any_key_are_merged(padding: bool) -> None:
+    """Keys of a choice and keys beside the choices are merged, however alike the chunks are."""
+    more: list[dict[str, Any]] = [{"obfuscation": "x" * number} if padding else {} for number in range(12)]
+    chunks = [
+        chunk({"content": "a"}, **more[0]),
+        chunk({"content": "b"}, **more[1]),
+        chunk({"content": "c"}, index=1, **more[2]),
+        chunk({"content": "d"}, index=1, **more[3]),
+        chunk({"content": "é\u2028"}, **more[4]),
+        chunk({"content": 'q"\\"content":"', "refusal": "R"}, **more[5]),
+        chunk({"content": "e"}, service_tier="flex", **more[6]),
+        chunk({"content": "f", "tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}]}, **more[7]),
+        chunk({"content": "g"}, provider="P", usage={"prompt_tokens": 7}, **more[8]),
+        chunk({"content": "\ud83d"}, **more[9]),
+        chunk({"content": "\ude00"}, "stop", **more[10]),
+        chunk({}, "length", index=1, **more[11]),
+    ]
+    _, completion = read(escaped(*chunks))
+    first, second = completion.choices
+    assert first.content == 'abé\u2028q"\\"content":"efg😀'
+    assert (second.content, second.finish_reason) == ("cd", "length")
+    assert (first.refusal, len(first.tool_calls)) == ("R", 1)
+    assert (completion.service_tier, completion.usage.prompt_tokens, completion.extra["provider"]) == ("flex", 7, "P")
+
+
+def test_keys_that_repeat_in_every_chunk_are_joined_in_a_choice_and_kept_once_beside_it() -> None:
+    chunks = [chunk({"content": text, "refusal": "R"}, provider={"content": "P"}, usage=None) for text in "aaa"]
+    for one in chunks:
+        one["choices"][0]["logprobs"] = {"content": [{"token": "a"}]}
+    completion = read(escaped(*chunks, chunk({}, "stop", usage={"prompt_tokens": 5})))[1]
+    choice = completion.choices[0]
+    assert (choice.content, choice.refusal, choice.logprobs) == ("aaa", "RRR", {"content": [{"token": "a"}] * 3})
+    assert (completion.extra, completion.usage.prompt_tokens) == ({"provider": {"content": "P"}}, 5)
+
+
+@pytest.mark.parametrize("key", ["id", "object", "usage", "provider"])
+def test_a_deeply_nested_key_beside_the_choices_is_a_bad_reply(key: str) -> None:
+    """However often it comes: two such values cannot be compared with each other."""
+    deep = "[" * 300 + "1" + "]" * 300
+    payload = '{"choices":[{"delta":{"content":"c"}}],"' + key + '":{"a":' + deep + "}}"
+    assert broken(sse(*GOOD[:2], payload, payload), BadReply).partial == "Helc"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "é", "日", '"', "\\", "\ud83d", "\ude00", "\ud83d\ude00", "", "content"]), max_size=12
+    )
+)
+def test_every_character_arrives_in_its_order(texts: list[str]) -> None:
+    """Also halves of a character are joined, as text and as events."""
+    events, completion = read(
+        escaped(chunk({"content": ""}), *(chunk({"content": text}) for text in texts), chunk({}, "stop"))
+    )
+    whole = "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert completion.choices[0].content == text_of(events) == whole
+
+
+@pytest.mark.parametrize("index", [True, None, "0", 7, -1, 1.5])
+def test_an_index_that_is_not_a_number_counts_as_the_position(index: Any) -> None:
+    """Any number is a choice of its own."""
+    chunks = [chunk({"content": text}, index=index) for text in "abc"]
+    assert read(escaped(*chunks, chunk({}, "stop", index=index)))[1].choices[0].content == "abc"

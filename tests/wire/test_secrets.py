@@ -1,13 +1,13 @@
-"""Keys stay out of errors, and errors stay on one line."""
+"""Tests that errors contain no API key and no line break."""
 
 from __future__ import annotations
 
 import pytest
 
 from convokit.errors import ModelError
-from convokit.wire import errors
+from convokit.wire import error_mapping
 
-from .test_failure import NOW, openai, told
+from .test_errors import NOW, openai, told
 
 KEYS = [
     "sk-proj-abcDEF123456789_xyz",
@@ -25,8 +25,7 @@ KEYS = [
     "text",
     ["Incorrect API key provided: {}. You can find it", "bad Authorization: Bearer {}", "api_key={} x", "key {} is"],
 )
-def test_b74_keys_that_servers_echo_are_cut_out(text: str, key: str) -> None:
-    """Whatever looks like a key in a server's words is not repeated in ours."""
+def test_b74_keys_in_a_servers_message_are_removed(text: str, key: str) -> None:
     said = text.format(key)
     for body in (
         openai(said, code="invalid_api_key"),
@@ -40,17 +39,15 @@ def test_b74_keys_that_servers_echo_are_cut_out(text: str, key: str) -> None:
         assert key[:12] not in str(error)
 
 
-def test_b74_the_key_itself_is_cut_out_whatever_it_looks_like() -> None:
-    """A key that looks like nothing is known to its owner, who can name it."""
-    error = errors.error_from_response(
+def test_b74_the_callers_key_is_removed_whatever_its_form() -> None:
+    error = error_mapping.build_response_error(
         401, {"x-request-id": "hunter2"}, b"wrong key hunter2", retry_after_now=NOW, secrets=["hunter2", ""]
     )
     assert isinstance(error, ModelError)
     assert "hunter2" not in str(error) + str(error.request_id)
 
 
-def test_ordinary_words_are_not_taken_for_keys() -> None:
-    """Model names, request ids and parameters stay readable."""
+def test_model_names_request_ids_and_parameters_are_not_removed() -> None:
     text = "The model gpt-6-luna-2026-09-01 does not exist; task-based keys, skip-level (req_0123456789abcdef0123456789abcdef)"
     assert text in str(told(404, openai(text)))
 

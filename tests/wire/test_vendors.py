@@ -1,4 +1,4 @@
-"""Every vendor's answers, in the shapes they really have."""
+"""Tests of every vendor's replies, plain and streamed."""
 
 from __future__ import annotations
 
@@ -25,24 +25,22 @@ def _check(vendor: Vendor, completion: ParsedReply, usage: tuple[int | None, int
 
 
 @by_name
-def test_b88_plain_answer_of_each_vendor(vendor: Vendor) -> None:
-    """The plain answer of every vendor is read with no knowledge of who sent it."""
+def test_b88_the_plain_reply_of_each_vendor_is_parsed(vendor: Vendor) -> None:
     _, completion = read(vendor.plain, streaming=False)
     _check(vendor, completion, vendor.usage)
 
 
 @by_name
 @pytest.mark.parametrize("step", [1, 7, 64, 100_000])
-def test_b88_stream_of_each_vendor(vendor: Vendor, step: int) -> None:
-    """The stream of every vendor is read with no knowledge of who sent it, however it is cut into packets."""
+def test_b88_the_stream_of_each_vendor_is_parsed(vendor: Vendor, step: int) -> None:
+    """However it is cut into packets."""
     events, completion = read(vendor.stream, step=step)
     assert text_of(events) == vendor.text
     _check(vendor, completion, vendor.stream_usage)
 
 
 @by_name
-def test_b63_plain_and_streamed_answers_are_kept_alike(vendor: Vendor) -> None:
-    """Streaming changes nothing in what is kept: the same answer comes of both."""
+def test_b63_plain_and_streamed_replies_are_equal(vendor: Vendor) -> None:
     _, plain = read(vendor.plain, streaming=False)
     _, streamed = read(vendor.stream)
     ours, theirs = plain.choices[0], streamed.choices[0]
@@ -56,8 +54,8 @@ def test_b63_plain_and_streamed_answers_are_kept_alike(vendor: Vendor) -> None:
     assert (plain.response_id, plain.model, plain.created) == (streamed.response_id, streamed.model, streamed.created)
 
 
-def test_b80_what_only_one_vendor_says_is_kept() -> None:
-    """Unknown keys of answer and call survive: signatures, native finish reasons, timings, providers, costs."""
+def test_b80_keys_of_one_vendor_are_stored() -> None:
+    """Signatures, native finish reasons, timings, providers and costs."""
     found = {vendor.name: read(vendor.stream)[1] for vendor in VENDORS}
     assert found["openrouter"].extra["provider"] == "Anthropic"
     assert found["openrouter"].usage_details["cost"] == 0.00014

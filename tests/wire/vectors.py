@@ -1,4 +1,4 @@
-"""What answers are made of, and how they are read, for the tests of the wire."""
+"""Builders of chunks, replies and streams for the tests of the codec."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 from convokit.domain.events import StreamEvent
 from convokit.domain.reply import ParsedReply
 from convokit.settings import Limits
+from convokit.wire.reply_parser import ReplyParser
 from convokit.wire.response import ReplyReader
 
 
 def sse(*payloads: Any, done: bool = True) -> bytes:
-    """Chunks as a stream; a str or bytes goes in as it is."""
+    """Return payloads as a stream. Text and bytes are sent as they are."""
     out = b""
     for payload in payloads:
         if isinstance(payload, bytes):
@@ -26,7 +27,7 @@ def sse(*payloads: Any, done: bool = True) -> bytes:
 
 
 def dumps(value: Any) -> str:
-    """JSON text with characters as they are, where they can be."""
+    """Return JSON text, with non-ASCII characters as they are where UTF-8 can encode them."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
@@ -38,7 +39,7 @@ def dumps(value: Any) -> str:
 def chunk(
     delta: dict[str, Any] | None = None, finish: str | None = None, /, index: int = 0, **top: Any
 ) -> dict[str, Any]:
-    """A chunk with one choice, as OpenAI sends it."""
+    """Return a chunk with one choice, as OpenAI sends it."""
     choice: dict[str, Any] = {"index": index, "delta": delta or {}, "logprobs": None, "finish_reason": finish}
     return {
         "id": "chatcmpl-1",
@@ -51,13 +52,13 @@ def chunk(
 
 
 def reply(message: dict[str, Any] | None = None, finish: str | None = "stop", **top: Any) -> dict[str, Any]:
-    """A plain completion with one choice."""
+    """Return a whole reply with one choice."""
     choice = {"index": 0, "message": message or {"role": "assistant", "content": "Hi"}, "finish_reason": finish}
     return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], **top}
 
 
 def reader(*, streaming: bool = True, content_type: str = "", limits: Limits | None = None) -> ReplyReader:
-    """A reader for one answer."""
+    """Return a reader for one response."""
     kind = content_type or ("text/event-stream" if streaming else "application/json")
     return ReplyReader(content_type=kind, streaming=streaming, limits=limits or Limits())
 
@@ -65,13 +66,21 @@ def reader(*, streaming: bool = True, content_type: str = "", limits: Limits | N
 def read(
     data: bytes, *, streaming: bool = True, content_type: str = "", step: int | None = None
 ) -> tuple[list[StreamEvent], ParsedReply]:
-    """Read a whole answer, in pieces of `step` bytes, and return its events and its completion."""
+    """Read a body `step` bytes at a time, and return its events and its reply."""
     found = reader(streaming=streaming, content_type=content_type)
     events: list[StreamEvent] = []
     for piece in pieces(data, step or len(data) or 1):
         events += found.feed(piece)
     events += found.end()
-    return events, found.completion()
+    return events, found.build_reply()
+
+
+def parse(*chunks: Any) -> ParsedReply:
+    """Return the reply that these chunks make. A whole reply is one chunk."""
+    parser = ReplyParser()
+    for each in chunks:
+        parser.feed(each)
+    return parser.build_reply()
 
 
 def pieces(data: bytes, step: int) -> Iterable[bytes]:
@@ -80,14 +89,14 @@ def pieces(data: bytes, step: int) -> Iterable[bytes]:
 
 
 def text_of(events: Iterable[StreamEvent]) -> str:
-    """What a reader of the stream sees."""
+    """Return the text that a reader of the stream sees."""
     return "".join(event.text for event in events)
 
 
 def piece(
     index: int | None = None, id: str | None = None, name: str | None = None, arguments: str = ""
 ) -> dict[str, Any]:
-    """A delta with a piece of one tool call; what is None is absent."""
+    """Return a delta of one tool call. What is None is absent."""
     function: dict[str, Any] = {"arguments": arguments}
     call: dict[str, Any] = {"function": function}
     call |= {key: value for key, value in (("index", index), ("id", id)) if value is not None}

@@ -1,4 +1,4 @@
-"""One answer of each vendor, plain and streamed, in the shape that vendor gives it."""
+"""One reply of each vendor, plain and streamed, in that vendor's shape."""
 
 from __future__ import annotations
 

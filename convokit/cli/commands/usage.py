@@ -20,8 +20,8 @@ from convokit.cli.commands.db import looked_at
 from convokit.cli.connect import Place, opened
 from convokit.cli.output import fitted, note, one_line, out, print_json, table
 from convokit.usage.models import Spending, UsageBy, UsageReport, UsageRow
-from convokit.usage.prices import is_installed
-from convokit.usage.sql import tenants
+from convokit.usage.prices import has_price_lists
+from convokit.usage.sql import list_tenants
 
 By = Literal["day", "model", "conversation", "tenant"]
 _AGO = re.compile(r"(\d{1,5})([hdw])")
@@ -80,7 +80,7 @@ def usage(
     with opened(Place(database, tenant)) as kit:
         names = [tenant]
         if all_tenants:
-            names = looked_at(Place(database), lambda connection: list(tenants(connection)))
+            names = looked_at(Place(database), lambda connection: list(list_tenants(connection)))
         found += [(name, kit.tenant(name).usage(**asked)) for name in names]
     found = [(name, report) for name, report in found if report.total.calls]
     if json:
@@ -266,7 +266,7 @@ def _say(found: Sequence[tuple[str, UsageReport]]) -> None:
         note(f"{unlisted:,} more conversations are in the total only")
     if uncounted:
         note(f"{uncounted:,} calls without figures: refused, failed, or on their way")
-    if unknown and not is_installed():
+    if unknown and not has_price_lists():
         note("prices are not known: pip install 'convokit-sql[prices]'")
     elif unknown:
         names = ", ".join(one_line(name, 60) for name in unknown[:5])

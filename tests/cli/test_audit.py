@@ -1,0 +1,102 @@
+"""`verify` and `audit checkpoint`: what people and programs read of the proof, and what is wrong with a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, update
+
+from convokit.store.engine import WRITE, open_engine, parse_database_url
+from convokit.store.schema import conversation, message
+from tests.cli.conftest import CommandLine
+
+SECRET = "the auditor's own 秘密\n"
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    """A file that holds a secret."""
+    path = tmp_path / "secret"
+    path.write_text(SECRET, "utf-8")
+    return str(path)
+
+
+def _change(cli: CommandLine, statement: Any) -> None:
+    engine = open_engine(parse_database_url(cli.database))
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        connection.execute(statement)
+    engine.dispose()
+
+
+def test_all_of_them(cli: CommandLine) -> None:
+    """--all verifies every conversation: the counts for people, everything for programs, exit code 1 when one is broken."""
+    assert cli("verify", "--all").stdout == "whole: 0 conversations, 0 entries, 0 rows\n"
+    cli.chat("--key", "one", "hello")
+    cli.chat("--key", "二つ目", "こんにちは")
+    assert cli("verify", "--all").stdout == "whole: 2 conversations, 6 entries, 6 rows\n"
+    assert cli.json("verify", "--all") == {"ok": True, "conversations": 2, "entries": 6, "rows": 6, "broken": []}
+    _change(cli, update(message).where(message.c.content == "hello").values(content="x\x1b[31m"))
+    lines = cli("verify", "--all", code=1).stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("(1): message 1 is not what was written")
+    assert lines[1] == "1 broken: 2 conversations, 3 entries, 3 rows"
+    found = cli.json("verify", "--all", code=1)
+    assert (found["ok"], [each["ref"] for each in found["broken"]]) == (False, ["1"])
+
+
+def test_a_checkpoint_and_what_it_finds(cli: CommandLine, key: str, tmp_path: Path) -> None:
+    """Written to a file or to stdout it is the same list; against it a deleted conversation is found."""
+    cli.chat("--key", "one", "hello")
+    cli.chat("--key", "two", "hello")
+    path = str(tmp_path / "heads.jsonl")
+    said = cli("audit", "checkpoint", "--key-file", key, "-o", path)
+    assert said.stdout == ""
+    assert "2 conversations, 6 entries" in said.stderr
+    printed = cli("audit", "checkpoint", "--key-file", key).stdout.splitlines()
+    assert [json.loads(line) for line in printed[1:-1]] == [
+        json.loads(line) for line in Path(path).read_text("utf-8").splitlines()[1:-1]
+    ]
+    held = ("--against", path, "--key-file", key)
+    assert cli("verify", "one", *held).stdout.startswith("whole: 3 entries")
+    assert cli.json("verify", "--all", *held)["conversations"] == 2
+    _change(cli, delete(conversation).where(conversation.c.key == "two"))
+    assert "is missing: the checkpoint of" in cli("verify", "--all", *held, code=1).stdout
+    assert cli("verify", "--all").stdout.startswith("whole: 1 conversations")
+
+
+def test_a_tenant_of_any_script(cli: CommandLine, key: str, tmp_path: Path) -> None:
+    """A checkpoint of a tenant with a Japanese name, through a terminal that has no such letters, is whole."""
+    cli.chat("--key", "k", "hello", "--tenant", "株式会社")
+    printed = cli("audit", "checkpoint", "--key-file", key, "--tenant", "株式会社").stdout
+    assert printed.isascii()
+    path = tmp_path / "c"
+    path.write_text(printed, "utf-8")
+    cli("verify", "--all", "--against", str(path), "--key-file", key, "--tenant", "株式会社")
+    said = cli.mistake("verify", "--all", "--against", str(path), "--key-file", key)
+    assert "belongs to another tenant" in said
+
+
+def test_mistakes(cli: CommandLine, key: str, tmp_path: Path) -> None:
+    """A key that is none, a checkpoint that is none or was altered, options that exclude each other: one clear line each."""
+    cli.chat("--key", "k", "hello")
+    path = tmp_path / "c"
+    cli("audit", "checkpoint", "--key-file", key, "-o", str(path))
+    short = tmp_path / "short"
+    short.write_text("short\n")
+    assert "at least 16 bytes" in cli.mistake("audit", "checkpoint", "--key-file", str(short))
+    assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path / "none"))
+    assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path))
+    assert "cannot be written" in cli.mistake(
+        "audit", "checkpoint", "--key-file", key, "-o", str(tmp_path / "no" / "c")
+    )
+    other = tmp_path / "other"
+    other.write_text(SECRET + "!")
+    assert "another key" in cli.mistake("verify", "k", "--against", str(path), "--key-file", str(other))
+    path.write_text(path.read_text().replace('"entries":', '"entries":1'))
+    assert "its signature does not match" in cli.mistake("verify", "k", "--against", str(path), "--key-file", key)
+    assert "not a checkpoint" in cli.mistake("verify", "k", "--against", key, "--key-file", key)
+    for wrong in (("k", "--all"), ("k", "--against", str(path)), ("k", "--key-file", key)):
+        cli("verify", *wrong, code=2)

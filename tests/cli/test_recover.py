@@ -1,0 +1,53 @@
+"""`recover`: what it finds, whose it is, and what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from convokit import Convokit
+from tests.cli.conftest import CommandLine
+from tests.support.server import LoopbackServer, stream
+
+LEFT = """
+import os, signal, sys
+import pytest
+
+from convokit import Convokit
+kit = Convokit(sys.argv[1], model="m", base_url=sys.argv[2], tenant=sys.argv[3])
+with kit.chat("k").stream("count") as events:
+    for number, event in enumerate(events):
+        if number == 13:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _left(cli: CommandLine, server: LoopbackServer, *tenants: str) -> None:
+    for tenant in tenants:
+        server.script(stream([f"{number} " for number in range(40)], pause_s=0.1))
+        subprocess.run([sys.executable, "-c", LEFT, cli.database, server.url, tenant], check=False)
+
+
+def test_recover_says_what_it_closed(cli: CommandLine, server: LoopbackServer) -> None:
+    """One line a turn: whose conversation, for how long it was open, how much of its reply is kept; then nothing is left."""
+    _left(cli, server, "default")
+    shown = cli("recover").stdout
+    assert "open for" in shown
+    assert "characters" in shown
+    assert cli("recover").stderr.startswith("nothing to recover")
+    assert cli.json("recover") == {"recovered": []}
+
+
+@pytest.mark.soak(sample=True)
+def test_recover_keeps_to_its_tenant_unless_told(cli: CommandLine, server: LoopbackServer) -> None:
+    """Without --all-tenants only the named tenant's turns are closed; with it, everybody's, each under its name."""
+    _left(cli, server, "a", "b")
+    assert cli.json("recover") == {"recovered": []}
+    assert [each["tenant"] for each in cli.json("recover", "--tenant", "a")["recovered"]] == ["a"]
+    found = cli.json("recover", "--all-tenants")["recovered"]
+    assert [(each["tenant"], each["key"]) for each in found] == [("b", "k")]
+    assert found[0]["kept_chars"] > 0
+    with Convokit(cli.database, model="m", tenant="b") as kit:
+        assert kit.chat("k").turns()[0].state == "abandoned"

@@ -1,0 +1,98 @@
+"""Select the tests of a run: pairs or the full product of backend and API, and how many of the soak tests.
+
+The default run takes SQLite with the sync API and PostgreSQL with the async API, and no soak test. `tests/README.md` describes
+the options and the markers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+_BACKENDS = {"sqlite", "postgresql"}
+_APIS = {"sync", "async"}
+_PAIRS = {("sqlite", "sync"), ("postgresql", "async")}
+Effort = Literal["quick", "sample", "soak"]
+Point = TypeVar("Point")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the options that select tests."""
+    group = parser.getgroup("convokit")
+    group.addoption("--matrix", action="store_true", help="run each test on both backends with both APIs, not pairwise")
+    group.addoption(
+        "--soak", action="store_true", help="also run all soak tests, on all points and with 40,000 examples"
+    )
+    group.addoption("--soak-sample", action="store_true", help="also run the soak tests marked with sample=True")
+
+
+def select(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what this run leaves out."""
+    left_out = [item for item in items if not _is_selected(config, item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _is_selected(config, item)]
+
+
+def _is_selected(config: pytest.Config, item: pytest.Item) -> bool:
+    return _is_in_matrix(config, item) and _is_in_soak(config, item)
+
+
+def _is_in_soak(config: pytest.Config, item: pytest.Item) -> bool:
+    marks = list(item.iter_markers("soak"))
+    if not marks or config.getoption("--soak"):
+        return True
+    return bool(config.getoption("--soak-sample")) and all(mark.kwargs.get("sample", False) for mark in marks)
+
+
+def _is_in_matrix(config: pytest.Config, item: pytest.Item) -> bool:
+    if config.getoption("--matrix") or item.get_closest_marker("matrix"):
+        return True
+    backends, apis = _parameters(item, _BACKENDS), _parameters(item, _APIS)
+    if item.get_closest_marker("once"):
+        return backends <= {"sqlite"} and apis <= {"sync"}
+    return not (backends and apis) or (max(backends), max(apis)) in _PAIRS
+
+
+def _parameters(item: pytest.Item, among: set[str]) -> set[str]:
+    """Return the parameters of a test that name a backend or an API, as `among` says."""
+    callspec = getattr(item, "callspec", None)
+    return set() if callspec is None else {each for each in _flat(callspec.params.values()) if each in among}
+
+
+def _flat(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _flat(value)
+        elif isinstance(value, str):
+            yield value
+
+
+def effort(config: pytest.Config) -> Effort:
+    """Return how much a test tries that has many points or rounds."""
+    if config.getoption("--soak"):
+        return "soak"
+    return "sample" if config.getoption("--soak-sample") else "quick"
+
+
+def spread(points: Sequence[Point], count: int) -> list[Point]:
+    """Return `count` of the points, at equal distances: the first, the last, and some between."""
+    last = len(points) - 1
+    return [points[at] for at in sorted({round(number * last / (count - 1)) for number in range(count)})]
+
+
+def keep(values: Iterable[Any], *kept: Any, sample: bool = False) -> list[Any]:
+    """Return parameters of which only the `kept` ones run by default: the others are soak tests."""
+    marks = pytest.mark.soak(sample=sample)
+    return [each if each in kept else pytest.param(each, marks=marks) for each in values]
+
+
+def examples(*, cost: int = 1, shrink: bool = True) -> settings:
+    """Return the settings of a property whose examples cost `cost` times as much as others: it is tried on fewer of them."""
+    count = max(5, settings().max_examples // cost)
+    unhealthy = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    phases = [phase for phase in Phase if shrink or phase is not Phase.shrink]
+    return settings(max_examples=count, phases=phases, suppress_health_check=unhealthy)

