@@ -40,7 +40,7 @@ _DURABLE = {"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}
 
 
 class SqliteDialect(Dialect):
-    """SQLite with Python's own driver. SQL has no asynchronous access: the async API runs it in threads."""
+    """SQLite with Python's own driver, which is synchronous. The async API runs it in threads."""
 
     search = SqliteSearch()
     # SQLite's clock counts milliseconds, and a day as a float holds no more.
