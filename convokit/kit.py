@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TextIO, Unpack
@@ -16,7 +15,6 @@ from convokit import audit, erasure, history, search, transfer, usage
 from convokit.chat import Chat
 from convokit.completion import recovery
 from convokit.completion.options import Options, to_tools
-from convokit.completion.state import read_tenant_flow, require_search
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
 from convokit.domain.conversation import Conversation
@@ -190,8 +188,8 @@ class Convokit:
         `subject` a person's, `metadata` those whose metadata have these values; `since` and `until` (not included) are times
         with a zone. `before` takes a page's `next`. Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
         """
-        given = search.search.asked(
-            self._state.limits,
+        flow = search.flows.search_flow(
+            self._state,
             query,
             role=role,
             key=key,
@@ -203,8 +201,7 @@ class Convokit:
             limit=limit,
             before=before,
         )
-        require_search(self._state)
-        return self._runtime.run(read_tenant_flow(self._state, partial(search.search.find, given=given)))
+        return self._runtime.run(flow)
 
     def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
         """Enter the tenant's messages that were written with search=False into the search index; return how many there were.
@@ -212,7 +209,7 @@ class Convokit:
         Some hundred at a time, each lot in a transaction: what was interrupted goes on where it was. `progress` is called with
         the number so far.
         """
-        return self._runtime.run(search.search.fill(self._state, progress))
+        return self._runtime.run(search.flows.reindex_flow(self._state, progress))
 
     def usage(
         self,

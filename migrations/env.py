@@ -11,7 +11,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from convokit.store.engine import WRITE, open_engine, parse_database_url
-from convokit.store.indexes import compared, metadata
+from convokit.store.indexes import is_compared, metadata
 from convokit.store.schema import VERSION_TABLE
 
 
@@ -21,7 +21,7 @@ def run(connection: Connection) -> None:
         "connection": connection,
         "target_metadata": metadata,
         "version_table": VERSION_TABLE,
-        "include_name": compared,
+        "include_name": is_compared,
         "compare_type": True,
         "transactional_ddl": True,
     }

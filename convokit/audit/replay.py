@@ -30,7 +30,7 @@ from convokit.domain.removal import EVERYTHING
 from convokit.domain.replay import Manifest, Replay, ReplayStatus, TurnLike, compute_prompt_digest
 from convokit.domain.turn import CallRow, Reply, Turn
 from convokit.errors import ChainBroken, ConvokitError, InvalidInput, NotFound
-from convokit.store import blobs, chain, conversations, messages, turns
+from convokit.store import api_calls, blobs, branches, conversations, messages, removal_records, turns
 from convokit.wire.messages import to_wire_messages
 from convokit.wire.request import RENDERER, RenderedRequest, render_request
 
@@ -122,7 +122,7 @@ def find_selected_call(connection: Connection, row: ConversationRow, branch: int
         turn_id = _find_newest_turn(connection, row, branch)
     elif turns.find(connection, row.id, turn_id) is None:
         raise NotFound("turn", turn_id)
-    calls = turns.list_calls(connection, row.id, turn_id)
+    calls = api_calls.list_calls(connection, row.id, turn_id)
     if not calls:
         raise NotFound("API call", f"of turn {turn_id}", "the turn made no call, or the call is no longer stored")
     if number is None:  # the call that brought the reply, rather than a failed one
@@ -138,7 +138,7 @@ def _find_newest_turn(connection: Connection, row: ConversationRow, branch: int)
     def rows_still_needed(rows: list[MessageRow]) -> int:
         return 0 if any(each.turn_id is not None for each in rows) else len(rows)
 
-    head = conversations.read_head(connection, row, branch)
+    head = branches.read_head(connection, row, branch)
     path = messages.read_backwards(connection, row.id, head, rows_still_needed)
     for each in reversed(path.rows):
         if each.turn_id is not None:
@@ -191,7 +191,7 @@ def _read_parts(connection: Connection, row: ConversationRow, request: RebuiltRe
 
 def _check_redactions(connection: Connection, conversation_id: UUID, request: RebuiltRequest) -> None:
     seqs = [each.seq for each in request.rows if each.status == "redacted"]
-    refs = chain.removed(connection, conversation_id) if seqs else set()
+    refs = removal_records.read_removed_refs(connection, conversation_id) if seqs else set()
     for seq in seqs:
         if EVERYTHING in refs or f"message:{seq}" in refs:
             request.removals.append(f"message {seq} was redacted")
@@ -204,7 +204,7 @@ def _read_prompt(
 ) -> str | None:
     if digest is None:
         return None
-    text = chain.find_prompt(connection, tenant, digest)
+    text = blobs.find_prompt(connection, tenant, digest)
     if text is None:
         request.removals.append(f"{name} of this request was erased")
     elif compute_prompt_digest(text) != digest:

@@ -26,7 +26,7 @@ from convokit.domain.replay import compute_prompt_digest
 from convokit.domain.turn import CallRow
 from convokit.domain.verification import CheckpointHead, Verified
 from convokit.errors import ChainBroken
-from convokit.store import chain, conversations, turns
+from convokit.store import api_calls, chain, conversations
 
 # The columns that a redaction sets to NULL. The salt goes too, so that nobody can guess a short text from the commitment.
 CLEARED_MESSAGE_COLUMNS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
@@ -241,7 +241,7 @@ class ChainVerifier:
         if row.last_seq != self.last_seq:
             problem = f"the conversation's last_seq is {row.last_seq}, it has {self.last_seq} messages"
             raise ChainBroken(row.id, last, "last_seq", problem)
-        if turns.count_ended_calls(self.connection, row.id) != self.calls:
+        if api_calls.count_ended_calls(self.connection, row.id) != self.calls:
             ref = sql.find_unchained_call(self.connection, row.id)
             problem = "an API call has two entries" if ref is None else f"API call {ref} has no entry in the chain"
             raise ChainBroken(row.id, last, "completions" if ref is None else ref, problem)

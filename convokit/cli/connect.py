@@ -18,6 +18,7 @@ from convokit import Budget, Chat, Convokit
 from convokit.cli.local_model import serve_local_model
 from convokit.errors import NotFound
 from convokit.runtime.sync_store import open_store
+from convokit.store.dialects import dialect_of_url
 from convokit.store.engine import describe_url, parse_database_url
 
 LOCAL_REPLY_TOKENS = 512
@@ -44,14 +45,9 @@ class Database:
     @property
     def is_new_file(self) -> bool:
         """True for a SQLite file that does not exist yet in a folder that does."""
-        url = self.url
-        file = str(url.database)
+        file = dialect_of_url(self.url).file_of_url(self.url)
         # os.path returns False for a folder without read permission; Path.exists raises there.
-        return (
-            url.get_backend_name() == "sqlite"
-            and not os.path.exists(file)
-            and os.path.isdir(os.path.dirname(file) or ".")
-        )
+        return file is not None and not os.path.exists(file) and os.path.isdir(os.path.dirname(file) or ".")
 
 
 @dataclass(frozen=True, slots=True)

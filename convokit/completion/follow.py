@@ -120,7 +120,7 @@ def _read_progress(
 
 def _list_replies(connection: Connection, conversation_id: UUID, turn: TurnRow) -> list[MessageRow]:
     """Return the turn's replies, one for each call: no late ones, and of broken ones only the turn's last."""
-    rows = messages.list_of_turn(connection, conversation_id, turn.id, after=turn.from_seq, limit=_MAX_ROWS)
+    rows = messages.list_turn_messages(connection, conversation_id, turn.id, after=turn.from_seq, limit=_MAX_ROWS)
     replies: dict[int | None, MessageRow] = {}
     for row in rows:
         is_replaced = row.status == "partial" and (turn.state == "open" or row.seq != turn.reply_seq)

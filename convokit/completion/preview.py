@@ -14,7 +14,7 @@ from convokit.completion.summarize import announce_summary
 from convokit.context.report import Context, LastCall, Report
 from convokit.domain.content import Content, validate_passages, validate_question
 from convokit.errors import InvalidInput
-from convokit.store import call_usage
+from convokit.store import api_calls
 
 
 def preview_flow(
@@ -34,11 +34,11 @@ def preview_flow(
     reply = find_last_reply(reversed(snapshot.path.rows))
     if snapshot.conversation is None or reply is None or reply.turn_id is None:
         return context
-    call = yield from read_flow(call_usage.find_last_call, snapshot.conversation.id, reply.turn_id)
+    call = yield from read_flow(api_calls.find_last_answered_call, snapshot.conversation.id, reply.turn_id)
     return context if call is None else context.model_copy(update={"report": _add_last_call(context.report, call)})
 
 
-def _add_last_call(report: Report, call: call_usage.AnsweredCall) -> Report:
+def _add_last_call(report: Report, call: api_calls.AnsweredCall) -> Report:
     """Return the report with the tokens that the path's last call took from the cache, as the server counted them."""
     is_reported = call.usage_source == "reported"
     last_call = LastCall(

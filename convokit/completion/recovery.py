@@ -27,7 +27,7 @@ from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, MessageRow, place_rows
 from convokit.domain.turn import CallRow, OpenTurn, Recovered
 from convokit.errors import ConversationBusy, NotFound, SettingsError
-from convokit.store import chunks, conversations, messages, turns
+from convokit.store import api_calls, branches, chunks, conversations, messages, turns
 from convokit.store.snapshot import Snapshot
 from convokit.store.turn_end import TurnEnd
 from convokit.store.turn_start import Written
@@ -113,7 +113,7 @@ def close_turn_flow(
 
 
 def _read_remains(connection: Connection, conversation: ConversationRow, branch: int, turn: OpenTurn) -> _Remains:
-    head = conversations.read_head(connection, conversation, branch)
+    head = branches.read_head(connection, conversation, branch)
     tail = None if head is None else messages.find(connection, conversation.id, head)
     at_head = tail is not None and (tail.turn_id == turn.id or tail.seq == turn.question_seq)
     if tail is None or not at_head or tail.status == "partial":
@@ -123,7 +123,7 @@ def _read_remains(connection: Connection, conversation: ConversationRow, branch:
         text=chunks.read_partial_text(connection, conversation.id, turn.id),
         tail=tail,
         at_head=at_head,
-        call=turns.find_call(connection, conversation.id, turn.id, turn.calls),
+        call=api_calls.find_call(connection, conversation.id, turn.id, turn.calls),
     )
 
 

@@ -18,7 +18,7 @@ from convokit.domain.reply import ParsedReply, ReplyChoice, Usage, UsageSource
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import LATE_CALL_OFFSET, CallRow, Reply, TurnRow
 from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
-from convokit.store import messages, turns
+from convokit.store import api_calls, messages
 from convokit.store.turn_start import Written
 from convokit.tokens.counter import count_message
 from convokit.wire import headers, structured_output
@@ -54,7 +54,7 @@ class Outcome:
 def read_reply(connection: Connection, conversation_id: UUID, turn: TurnRow) -> Reply:
     """Return the stored reply of a completed turn. Raises: NotFound, Redacted."""
     row = None if turn.reply_seq is None else messages.find(connection, conversation_id, turn.reply_seq)
-    call = turns.find_call(connection, conversation_id, turn.id, turn.calls)
+    call = api_calls.find_call(connection, conversation_id, turn.id, turn.calls)
     if row is None or call is None:
         raise NotFound("reply of turn", turn.id)
     if row.status == "redacted":

@@ -65,7 +65,7 @@ def _send_once_flow(
     key = IdempotencyKey.from_request(key_text, fingerprint)
     conversation_id = yield from identify_flow(kit, chat)
     for _ in range(MAX_TRIES):
-        turn = yield from read_flow(turns.find_by_key, kit.tenant, conversation_id, key.hash)
+        turn = yield from read_flow(turns.find_by_idempotency_key, kit.tenant, conversation_id, key.hash)
         if turn is not None:
             if turn.fingerprint_salt is None:  # erased together with the question or a passage
                 raise Redacted(conversation_id, f"the question of turn {turn.id}")
@@ -86,7 +86,7 @@ def _send_once_flow(
             continue
         except ConversationBusy:
             # The open turn may be one under this very key, started since we looked.
-            if (yield from read_flow(turns.find_by_key, kit.tenant, conversation_id, key.hash)) is None:
+            if (yield from read_flow(turns.find_by_idempotency_key, kit.tenant, conversation_id, key.hash)) is None:
                 raise
     raise ConversationBusy(chat.name, "several", None)
 

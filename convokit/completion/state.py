@@ -16,7 +16,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
 from convokit.errors import NotFound, SettingsError
 from convokit.settings import UNSET, Limits
-from convokit.store import conversations, migrations
+from convokit.store import branches, conversations, migrations
 from convokit.wire.headers import build_endpoint_url
 
 Result = TypeVar("Result")
@@ -108,7 +108,7 @@ def identify_flow(kit: KitState, chat: ChatRef) -> Flow[UUID]:
 
 def _find_branch(connection: Connection, tenant: str, conversation_id: UUID, name: int | str) -> int | None:
     row = conversations.find(connection, tenant, conversation_id)
-    return None if row is None else conversations.find_branch_number(connection, row.id, name)
+    return None if row is None else branches.find_branch_number(connection, row.id, name)
 
 
 def find_conversation_flow(kit: KitState, chat: ChatRef) -> Flow[ConversationRow]:

@@ -81,7 +81,7 @@ def ask_flow(
                 assert chat.id is not None
                 if (
                     key is not None
-                    and (yield from read_flow(turns.find_by_key, kit.tenant, chat.id, key.hash)) is not None
+                    and (yield from read_flow(turns.find_by_idempotency_key, kit.tenant, chat.id, key.hash)) is not None
                 ):
                     raise
                 if conflicts and snapshot.conversation is None:  # another tenant has this id

@@ -181,6 +181,11 @@ def extract_text(content: str | list[dict[str, Any]] | None) -> str:
     return "".join(str(part.get("text", "")) for part in content or () if part.get("type") == "text")
 
 
+def extract_row_text(content: str | None, parts: str | None, refusal: str | None) -> str:
+    """Return the text of a message from these columns of its row. The search indexes this text."""
+    return extract_text(json.loads(parts) if parts is not None else content) or refusal or ""
+
+
 def to_datetime(microseconds: int) -> datetime:
     """Convert microseconds since 1970 to a UTC datetime."""
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

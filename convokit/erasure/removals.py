@@ -93,7 +93,7 @@ def redact_message(
     )
     if not request.dry_run:
         # The SQLite index finds the words to delete through the text of the messages.
-        search_index.forget(connection, conversation.id, seqs)
+        search_index.remove_messages(connection, conversation.id, seqs)
         sql.blank_messages(connection, conversation.id, seqs)
         sql.clear_body_salts(connection, conversation.id, calls.with_body_salt)
         sql.clear_call_details(connection, conversation.id, calls.with_details)
@@ -134,7 +134,7 @@ def erase_conversation(
             sql.strip_manifests(connection, conversation.id, page)
     result.prompts = frozenset(prompts)
     if not request.dry_run:
-        search_index.forget_conversation(connection, conversation.id)
+        search_index.remove_conversation(connection, conversation.id)
         sql.clear_conversation(connection, conversation.id)
         conversation.subject = conversation.title = conversation.metadata = conversation.settings = None
         conversations.update_description(connection, conversation)

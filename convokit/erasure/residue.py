@@ -22,6 +22,7 @@ from convokit.domain.content import find_blob_digests
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.store import blobs, messages
+from convokit.store.dialects import dialect_of
 from convokit.store.schema import completion, conversation, metadata, prompt
 
 MAX_SAMPLES = 32
@@ -96,8 +97,7 @@ def delete_unreferenced_prompts(connection: Connection, tenant: str, among: Coll
     """
     # A starting turn writes its call first and its prompt afterwards. The lock makes it wait in between, so that it sees the
     # deletion and stores the prompt again. SQLite has only one writer.
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("LOCK TABLE convokit_completion IN SHARE MODE")
+    dialect_of(connection).lock_prompts(connection)
     unreferenced = find_unreferenced_prompts(connection, tenant, among)
     if not unreferenced:
         return 0
@@ -185,9 +185,7 @@ def is_text_in_other_row(connection: Connection, sample: bytes) -> bool:
 
 def find_database_file(connection: Connection) -> str | None:
     """Return the path of a SQLite database, None for a server."""
-    if connection.dialect.name != "sqlite":
-        return None
-    return str(connection.exec_driver_sql("PRAGMA database_list").all()[0][2])
+    return dialect_of(connection).file_of(connection)
 
 
 def truncate_and_search(path: str, samples: Sequence[bytes]) -> list[bytes] | None:

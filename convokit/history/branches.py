@@ -30,7 +30,7 @@ from convokit.domain.conversation import MAIN, BranchRow
 from convokit.domain.text import validate_text
 from convokit.domain.turn import OpenTurn, Reply
 from convokit.errors import ConversationBusy, InvalidInput, NotFound
-from convokit.store import conversations, turns
+from convokit.store import branches, conversations, turns
 from convokit.store.turn_start import Conflict
 
 
@@ -75,7 +75,7 @@ def fork_flow(kit: KitState, chat: ChatRef, message: MessageLike | None, name: s
         kit,
         conversation_id,
         lambda connection: _write_fork(connection, kit.tenant, conversation_id, chat.branch, branch),
-        lambda connection: conversations.find_created_branch(connection, conversation_id, branch),
+        lambda connection: branches.find_created_branch(connection, conversation_id, branch),
         patience_s=START_S,
         only_transient=True,
     )
@@ -93,14 +93,14 @@ def _write_fork(
     if row is None:
         return None
     if branch.head_seq is None:
-        branch.head_seq = conversations.read_head(connection, row, number)
+        branch.head_seq = branches.read_head(connection, row, number)
     if branch.head_seq is None:
         raise NotFound("message", "to fork from", "the conversation has no message yet")
     find_anchor_message(connection, conversation_id, branch.head_seq)
     name = branch.name
-    if name is not None and conversations.find_branch_number(connection, conversation_id, name) is not None:
+    if name is not None and branches.find_branch_number(connection, conversation_id, name) is not None:
         raise InvalidInput("name", f"there is a branch named {name!r} already: open it, or use another name")
-    conversations.create_branch(connection, conversation_id, branch)
+    branches.create_branch(connection, conversation_id, branch)
     return branch.number
 
 
@@ -136,5 +136,5 @@ def _write_head(connection: Connection, tenant: str, conversation_id: UUID, bran
     find_anchor_message(connection, conversation_id, seq)
     turn = turns.find_open(connection, conversation_id, branch)
     if turn is None:
-        conversations.set_head(connection, row, branch, seq)
+        branches.set_head(connection, row, branch, seq)
     return turn

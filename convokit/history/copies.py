@@ -26,8 +26,8 @@ from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import MessageRow
 from convokit.domain.removal import RemovalRow
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import chain, conversations, messages, removal_records, summaries
-from convokit.store.dialects import insert_new
+from convokit.store import branches, chain, conversations, messages, removal_records, summaries
+from convokit.store.dialects import dialect_of
 from convokit.store.schema import blob
 
 BATCH = 500
@@ -58,7 +58,7 @@ def copy_flow(kit: KitState, chat: ChatRef, message: MessageLike | None, into: C
         row = conversations.find(connection, kit.tenant, conversation_id)
         if row is None:
             return False
-        head = conversations.read_head(connection, row, chat.branch) if seq is None else seq
+        head = branches.read_head(connection, row, chat.branch) if seq is None else seq
         if head is None:
             raise NotFound("message", "to copy", "the conversation has no message yet")
         find_anchor_message(connection, conversation_id, head)
@@ -221,10 +221,14 @@ def _copy_blobs(connection: Connection, source: UUID, copy: UUID, rows: Sequence
         for digest in find_blob_digests(text)
     }
     if digests:
-        statement = insert_new(connection.dialect.name, blob).from_select(
-            ["conversation_id", "digest", "media_type", "data"],
-            select(literal(copy, blob.c.conversation_id.type), blob.c.digest, blob.c.media_type, blob.c.data).where(
-                blob.c.conversation_id == bindparam("source"), blob.c.digest.in_(list(digests))
-            ),
+        statement = (
+            dialect_of(connection)
+            .insert_or_ignore(blob)
+            .from_select(
+                ["conversation_id", "digest", "media_type", "data"],
+                select(literal(copy, blob.c.conversation_id.type), blob.c.digest, blob.c.media_type, blob.c.data).where(
+                    blob.c.conversation_id == bindparam("source"), blob.c.digest.in_(list(digests))
+                ),
+            )
         )
         connection.execute(statement, {"source": source})

@@ -6,7 +6,6 @@ writer thread and a few reader threads over the sync engine."""
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -14,20 +13,16 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from convokit.errors import KitClosed
 from convokit.runtime import process
 from convokit.runtime.sync_store import SyncStore
-from convokit.store.dialects import POSTGRES, try_before_use
+from convokit.store.dialects import dialect_of_url
 from convokit.store.engine import (
-    SEARCH,
-    SNAPSHOT,
     WRITE,
     Durability,
+    open_async_engine,
     open_engine,
-    require_driver,
-    set_durability,
     translate_error,
     validate_durability,
 )
@@ -82,7 +77,8 @@ class AsyncEngineStore:
     """PostgreSQL: the async engine, each transaction through `run_sync`."""
 
     def __init__(self, url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> None:
-        require_driver()
+        self._dialect = dialect_of_url(url)
+        self._dialect.require_driver()
         self._durability: Durability = validate_durability(durability)
         self._search = search
         self._url = url
@@ -106,19 +102,15 @@ class AsyncEngineStore:
         try:
             async with self._engine(write=write).begin() as connection:
                 return await connection.run_sync(lambda connection: call(fast_connection(connection)))
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise translate_error(self._name, error) from None
+        except self._dialect.errors as error:
+            raise translate_error(self._dialect, self._name, error) from None
 
     def _engine(self, *, write: bool) -> AsyncEngine:
         loop = asyncio.get_running_loop()
         if loop not in self._engines:
-            from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # imports the whole ORM
-
-            writer = create_async_engine(self._url, **POSTGRES, execution_options={SEARCH: self._search})
-            try_before_use(writer.sync_engine)
-            set_durability(writer.sync_engine, self._durability)
-            reader = writer.execution_options(isolation_level=SNAPSHOT)
-            self._engines[loop] = (writer.execution_options(**{WRITE: True}), reader)
+            engine = open_async_engine(self._url, durability=self._durability, search=self._search)
+            reader = engine.execution_options(**self._dialect.read_options)
+            self._engines[loop] = (engine.execution_options(**{WRITE: True}), reader)
         return self._engines[loop][0 if write else 1]
 
     async def close(self) -> None:
@@ -132,6 +124,6 @@ class AsyncEngineStore:
 
 def open_store(url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> AsyncStore:
     """Return the store for a database. Nothing is connected yet. Raises: SettingsError."""
-    if url.get_backend_name() == "sqlite":
-        return ThreadedStore(open_engine(url, durability=durability, search=search), name)
-    return AsyncEngineStore(url, name, durability, search=search)
+    if dialect_of_url(url).has_async_driver:
+        return AsyncEngineStore(url, name, durability, search=search)
+    return ThreadedStore(open_engine(url, durability=durability, search=search), name)

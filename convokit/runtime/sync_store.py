@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from convokit.errors import KitClosed
 from convokit.runtime import process
 from convokit.store import migrations
-from convokit.store.engine import SNAPSHOT, WRITE, Durability, open_engine, translate_error
+from convokit.store.dialects import dialect_of
+from convokit.store.engine import WRITE, Durability, open_engine, translate_error
 from convokit.store.fast_execute import fast_connection
 
 Result = TypeVar("Result")
@@ -29,9 +28,10 @@ class SyncStore:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
+        self._dialect = dialect_of(engine)
         self._writer = engine.execution_options(**{WRITE: True})
-        self._reader = engine.execution_options(isolation_level=SNAPSHOT) if _is_postgres(engine) else engine
-        self._lock = threading.Lock() if engine.dialect.name == "sqlite" else None
+        self._reader = engine.execution_options(**self._dialect.read_options)
+        self._lock = threading.Lock() if self._dialect.has_single_writer else None
         self._closed = False
         process.watch(self)
 
@@ -53,17 +53,13 @@ class SyncStore:
                     return call(fast_connection(connection))
             with self._lock, self._writer.begin() as connection:
                 return call(fast_connection(connection))
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise translate_error(self.name, error) from None
+        except self._dialect.errors as error:
+            raise translate_error(self._dialect, self.name, error) from None
 
     def close(self) -> None:
         """Close the connections. Later calls raise KitClosed."""
         self._closed = True
         self.engine.dispose()
-
-
-def _is_postgres(engine: Engine) -> bool:
-    return engine.dialect.name == "postgresql"
 
 
 def open_store(url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> SyncStore:

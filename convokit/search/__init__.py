@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from convokit._lazy import opened_on_use
 
 if TYPE_CHECKING:
+    from convokit.search import flows as flows
     from convokit.search import query as query
-    from convokit.search import search as search
 else:
     __getattr__ = opened_on_use(
         __name__,
+        "flows",
         "query",
-        "search",
     )

@@ -1,9 +1,7 @@
-"""What is asked of a search, and whether a text answers it.
+"""Parse search queries, and rank and excerpt matching texts.
 
-Every word must be there, in any order. Words in double quotes must follow each other. Nothing else in a query means anything:
-operators of search engines are words, or signs between words.
-
-What a search finds: a message, and where in it the words are.
+A text matches if it contains every word of the query, in any order. Words in double quotes must follow each other. There is no
+other syntax: operators of search engines are plain words, or signs between words.
 """
 
 from __future__ import annotations
@@ -15,25 +13,25 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from convokit.domain import search_words
 from convokit.domain.message import Message
+from convokit.domain.search_words import MAX_INDEXED_CHARS, Word, build_pattern, fold, fold_with_positions, split_words
 from convokit.errors import InvalidInput
 
-MOST_WORDS = 32
-MOST_CHARS = 1_000
+MAX_WORDS = 32
+MAX_CHARS = 1_000
 SNIPPET_CHARS = 120
-_BEFORE = 40
-"""So much of the snippet stands before the first word."""
-_MANY = 2.0
-_LONG_CHARS = 1_000
-"""Occurrences, and a length, that are neither few nor many."""
+_LEAD_CHARS = 40
+"""Characters of a snippet before the first match."""
+_TYPICAL_COUNT = 2.0
+_TYPICAL_CHARS = 1_000
+"""A word that occurs `_TYPICAL_COUNT` times in a text of `_TYPICAL_CHARS` / 2 characters gets half of the highest score."""
 
 
 class Hit(BaseModel):
-    """A message that holds what was looked for.
+    """A message that matches a search.
 
-    `snippet` is a piece of its text, with `…` where it was cut; `marks` are the places of the words in the snippet, each from a
-    character up to another. `rank` is between 0 and 1, the best first.
+    `snippet` is a part of its text, with `…` where it was cut. `marks` are the start and end positions of the query's words in
+    the snippet. `rank` is between 0 and 1; 1 is best.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -46,104 +44,111 @@ class Hit(BaseModel):
     rank: float
 
     def highlighted(self, before: str = "**", after: str = "**") -> str:
-        """Return the snippet with signs around each of the words."""
-        made, last = [], 0
+        """Return the snippet with `before` and `after` around each word."""
+        parts, last = [], 0
         for start, end in self.marks:
-            made += [self.snippet[last:start], before, self.snippet[start:end], after]
+            parts += [self.snippet[last:start], before, self.snippet[start:end], after]
             last = end
-        return "".join([*made, self.snippet[last:]])
+        return "".join([*parts, self.snippet[last:]])
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """A query: the keys a row must have, and patterns its folded text must match.
+class TextQuery:
+    """The parsed text of a query.
 
-    A row with all `keys` has the `characters` as well: they help an index whose keys are not exact.
+    Every message with all `keys` also has `characters`, which help an index whose keys are not exact. A text matches if it
+    matches each of `patterns` after folding. `phrase` matches all words in sequence.
     """
 
     text: str
     keys: tuple[str, ...]
     characters: tuple[str, ...]
     patterns: tuple[re.Pattern[str], ...]
-    whole: re.Pattern[str]
-    """All its words, one after the other."""
+    phrase: re.Pattern[str]
 
     @classmethod
-    def of(cls, given: object) -> Query:
-        """Return a query. Raises: InvalidInput when it is no text, has no word, or too many."""
+    def parse(cls, given: object) -> TextQuery:
+        """Parse a query. Raises: InvalidInput if it is not text, contains no word, or is too long."""
         if not isinstance(given, str):
             raise InvalidInput("query", f"must be text, not {type(given).__name__}")
-        if len(given) > MOST_CHARS:
-            raise InvalidInput("query", f"{len(given):,} characters are over the limit of {MOST_CHARS:,}")
-        folded = search_words.folded(given)
-        every = list(search_words.words(folded))
-        if not every:
-            raise InvalidInput("query", "holds no word: letters, digits or emoji")
-        if len(every) > MOST_WORDS:
-            raise InvalidInput("query", f"{len(every)} words are over the limit of {MOST_WORDS}")
-        keys = dict.fromkeys(key for word in every for key in word.keys)
-        characters = dict.fromkeys(character for word in every if word.unspaced for character in word.text)
-        together = dict.fromkeys(search_words.pattern(group) for group in _groups(folded))
+        if len(given) > MAX_CHARS:
+            raise InvalidInput("query", f"has {len(given):,} characters; the limit is {MAX_CHARS:,}")
+        folded = fold(given)
+        words = list(split_words(folded))
+        if not words:
+            raise InvalidInput("query", "contains no word; use letters, digits or emoji")
+        if len(words) > MAX_WORDS:
+            raise InvalidInput("query", f"has {len(words)} words; the limit is {MAX_WORDS}")
+        # dict.fromkeys: without duplicates, in order
+        keys = dict.fromkeys(key for word in words for key in word.keys)
+        characters = dict.fromkeys(character for word in words if word.is_unspaced for character in word.text)
+        patterns = dict.fromkeys(build_pattern(group) for group in _split_groups(folded))
         return cls(
             folded,
             tuple(keys),
             tuple(characters),
-            tuple(map(re.compile, together)),
-            re.compile(search_words.pattern(every)),
+            tuple(map(re.compile, patterns)),
+            re.compile(build_pattern(words)),
         )
 
     def rank(self, text: str) -> float | None:
-        """Return how well a text answers, 0 to 1, or None where it does not.
+        """Return the score of a text, 0 to 1; None if it does not match.
 
-        The more often it holds each word the better, and the shorter it is; best where the words stand together as asked.
+        Words that occur often and short texts score higher. A text that contains all words in sequence scores highest.
         """
-        text = search_words.folded(text[: search_words.MOST_CHARS])[: search_words.MOST_CHARS]
-        length = _MANY * (0.5 + len(text) / _LONG_CHARS)
+        text = fold(text[:MAX_INDEXED_CHARS])[:MAX_INDEXED_CHARS]
+        # Saturating word frequency with a penalty for length, as in BM25, but without statistics of other messages.
+        saturation = _TYPICAL_COUNT * (0.5 + len(text) / _TYPICAL_CHARS)
         total = 0.0
         for pattern in self.patterns:
             count = sum(1 for _ in pattern.finditer(text))
             if not count:
                 return None
-            total += count / (count + length)
-        together = len(self.patterns) == 1 or self.whole.search(text) is not None
-        return round((total / len(self.patterns) + together) / 2, 6)
+            total += count / (count + saturation)
+        has_phrase = len(self.patterns) == 1 or self.phrase.search(text) is not None
+        return round((total / len(self.patterns) + has_phrase) / 2, 6)
 
     def excerpt(self, text: str) -> tuple[str, list[tuple[int, int]]]:
-        """Return the piece of a text around its first match, on one line, and where in it the words are."""
-        text = text[: search_words.MOST_CHARS]
-        folded, places = search_words.folded_places(text)
-        found = self.whole.search(folded)
-        first = min((each.start() for each in self._found(folded)), default=0) if found is None else found.start()
-        start = max(places[first] - _BEFORE, 0)
+        """Return the part of a text around its first match, on one line, and the positions of the words in it."""
+        text = text[:MAX_INDEXED_CHARS]
+        folded, positions = fold_with_positions(text)
+        phrase = self.phrase.search(folded)
+        first = (
+            min((each.start() for each in self._find_words(folded)), default=0) if phrase is None else phrase.start()
+        )
+        start = max(positions[first] - _LEAD_CHARS, 0)
         end = min(start + SNIPPET_CHARS, len(text))
         start = max(end - SNIPPET_CHARS, 0)
-        piece = text[start:end]
-        folded, places = search_words.folded_places(piece)
-        marks = sorted((places[each.start()], places[each.end()]) for each in self._found(folded))
-        return _cut(piece, marks, start > 0, end < len(text))
+        part = text[start:end]
+        folded, positions = fold_with_positions(part)
+        marks = sorted((positions[each.start()], positions[each.end()]) for each in self._find_words(folded))
+        return _add_ellipses(part, marks, is_cut_before=start > 0, is_cut_after=end < len(text))
 
-    def _found(self, folded: str) -> Iterator[re.Match[str]]:
+    def _find_words(self, folded: str) -> Iterator[re.Match[str]]:
         for pattern in self.patterns:
             yield from pattern.finditer(folded)
 
 
-def _groups(folded: str) -> Iterator[list[search_words.Word]]:
-    """Yield what must stand together: the words of each quotation, and every other word alone."""
-    for number, piece in enumerate(folded.split('"')):
-        found = list(search_words.words(piece))
-        if number % 2 and found:
-            yield found
+def _split_groups(folded: str) -> Iterator[list[Word]]:
+    """Yield the groups of words that must follow each other: the words of each quotation, and every other word alone."""
+    for number, part in enumerate(folded.split('"')):
+        words = list(split_words(part))
+        if number % 2 and words:
+            yield words
         else:
-            yield from ([each] for each in found)
+            yield from ([word] for word in words)
 
 
-def _cut(piece: str, marks: list[tuple[int, int]], before: bool, after: bool) -> tuple[str, list[tuple[int, int]]]:
+def _add_ellipses(
+    text: str, marks: list[tuple[int, int]], *, is_cut_before: bool, is_cut_after: bool
+) -> tuple[str, list[tuple[int, int]]]:
+    """Return the text on one line with an ellipsis at each cut end, and the marks moved accordingly and merged."""
     merged: list[tuple[int, int]] = []
     for start, end in marks:
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         elif end > start:
             merged.append((start, end))
-    line = re.sub(r"\s", " ", piece)
-    lead = "…" if before else ""
-    return lead + line + ("…" if after else ""), [(start + len(lead), end + len(lead)) for start, end in merged]
+    line = re.sub(r"\s", " ", text)
+    lead = "…" if is_cut_before else ""
+    return lead + line + ("…" if is_cut_after else ""), [(start + len(lead), end + len(lead)) for start, end in merged]

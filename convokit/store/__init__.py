@@ -10,16 +10,16 @@ it keeps messages, turns, calls and the hash chain together.
 from convokit.domain.conversation import BranchRow, ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow, TurnRow
+from convokit.store.api_calls import list_calls
+from convokit.store.branches import list_branches
+from convokit.store.branches import read_head as read_branch_head
 from convokit.store.conversations import find as find_conversation
 from convokit.store.conversations import find_by_key as find_conversation_by_key
-from convokit.store.conversations import list_branches
 from convokit.store.conversations import list_recent as list_conversations
-from convokit.store.conversations import read_head as read_branch_head
 from convokit.store.messages import find as find_message
-from convokit.store.messages import list_of_turn as list_turn_messages
+from convokit.store.messages import list_turn_messages
 from convokit.store.messages import read_page as read_messages
 from convokit.store.turns import find as find_turn
-from convokit.store.turns import list_calls
 
 __all__ = [
     "BranchRow",

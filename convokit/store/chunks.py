@@ -1,50 +1,31 @@
-"""The pieces of a reply on its way, kept until its final row holds them."""
+"""Store the chunks of a reply until its final message is written."""
 
 from __future__ import annotations
 
-import functools
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, delete, select
 
-from convokit.store.dialects import insert_into
+from convokit.store.dialects import dialect_of
 from convokit.store.schema import chunk
 
-_CHUNKS = (
-    select(chunk.c.text)
-    .where(chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
-    .order_by(chunk.c.completion, chunk.c.number)
-)
-_PIECES = (
+_OF_TURN = (chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
+_SELECT_TEXTS = select(chunk.c.text).where(*_OF_TURN).order_by(chunk.c.completion, chunk.c.number)
+_SELECT_SINCE = (
     select(chunk.c.number, chunk.c.text)
-    .where(
-        chunk.c.conversation_id == bindparam("id"),
-        chunk.c.turn_id == bindparam("turn"),
-        chunk.c.completion == bindparam("completion"),
-        chunk.c.number >= bindparam("first"),
-    )
+    .where(*_OF_TURN, chunk.c.completion == bindparam("completion"), chunk.c.number >= bindparam("first"))
     .order_by(chunk.c.number)
 )
-_PRUNE = delete(chunk).where(chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
-
-
-@functools.cache
-def _chunk(dialect: str) -> Any:
-    """Return the INSERT of a piece. One whose commit's acknowledgement was lost is stored again, longer by what came since."""
-    statement = insert_into(dialect, chunk)
-    return statement.on_conflict_do_update(
-        index_elements=[chunk.c.conversation_id, chunk.c.turn_id, chunk.c.completion, chunk.c.number],
-        set_={"text": statement.excluded.text},
-    )
+_DELETE = delete(chunk).where(*_OF_TURN)
 
 
 def append_chunk(
     connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, number: int, text: str
 ) -> None:
-    """Store a piece of the reply on its way, in place of an earlier one under its number."""
+    """Store a chunk of a call's reply, in place of an earlier one with its number."""
+    # If the acknowledgement of a COMMIT was lost, the chunk is stored again, with the text that arrived since.
     connection.execute(
-        _chunk(connection.dialect.name),
+        dialect_of(connection).insert_or_update(chunk, "text"),
         {
             "conversation_id": conversation_id,
             "turn_id": turn_id,
@@ -56,18 +37,18 @@ def append_chunk(
 
 
 def read_partial_text(connection: Connection, conversation_id: UUID, turn_id: UUID) -> str:
-    """Return what was stored of a reply on its way."""
-    return "".join(connection.execute(_CHUNKS, {"id": conversation_id, "turn": turn_id}).scalars())
+    """Return the text of all chunks of a turn."""
+    return "".join(connection.execute(_SELECT_TEXTS, {"id": conversation_id, "turn": turn_id}).scalars())
 
 
 def read_chunks_since(
     connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, first: int
 ) -> list[tuple[int, str]]:
-    """Return the stored pieces of one call, from piece `first` on."""
+    """Return number and text of the chunks of one call, from number `first` on."""
     values = {"id": conversation_id, "turn": turn_id, "completion": completion_number, "first": first}
-    return [(row[0], row[1]) for row in connection.execute(_PIECES, values)]
+    return [(row[0], row[1]) for row in connection.execute(_SELECT_SINCE, values)]
 
 
 def delete_chunks(connection: Connection, conversation_id: UUID, turn_id: UUID) -> None:
-    """Delete the pieces: the final row holds them now."""
-    connection.execute(_PRUNE, {"id": conversation_id, "turn": turn_id})
+    """Delete the chunks of a turn, after its final message is written."""
+    connection.execute(_DELETE, {"id": conversation_id, "turn": turn_id})

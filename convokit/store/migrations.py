@@ -1,50 +1,42 @@
-"""Migrations: Alembic's scripts, run in one transaction under one lock, and the check that code and tables fit.
+"""Run Alembic migrations, and check that the tables match this code.
 
-Nothing here runs by itself. Code refuses a database that is older than it needs, and one whose schema says that this code
-is too old for it; in between, releases may roll.
-
-What an operator asks of a database: its own version, clock and settings, and how many turns are open in it.
-
-Counts only, over all tenants: nothing here tells whose they are.
+Migrations run only on request, in one transaction under one lock. The code refuses a database that is older than it needs. A
+newer database states the oldest code that may use it, so that releases can be rolled out one process at a time.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, Text, column, func, inspect, select, table, text
+from sqlalchemy import Connection, Select, Text, column, inspect, select, table
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from convokit.errors import ConvokitError, SchemaOutdated, StoreError
-from convokit.store.dialects import now_us
+from convokit.store.dialects import dialect_of
 from convokit.store.fast_execute import plain_connection
-from convokit.store.schema import GENERATION, PREFIX, REVISION, VERSION_TABLE, schema_, turn
+from convokit.store.schema import GENERATION, PREFIX, REVISION, VERSION_TABLE, schema_
 
-_ALONE = threading.Lock()
-"""Alembic keeps its state in module globals: one migration at a time in a process, whatever the database."""
-_LOCK = 0x636F6E766F6B6974 >> 1  # "convokit", as an advisory lock's number
-_VERSION: Select[str] = select(column("version_num", Text)).select_from(table(VERSION_TABLE))
+# Alembic keeps its state in module globals, so a process runs one migration at a time, whatever the database.
+_ALEMBIC_LOCK = threading.Lock()
+_SELECT_REVISION: Select[str] = select(column("version_num", Text)).select_from(table(VERSION_TABLE))
 _UPGRADE = "run kit.migrate() or `convokit db upgrade`"
-_PRAGMAS = ("journal_mode", "synchronous", "foreign_keys")
-_OPEN = select(func.count(), func.max(now_us() - turn.c.started_at), func.count().filter(turn.c.lease_until < now_us()))
 
 
-def scripts() -> Path:
-    """Return the folder of the migration scripts: in the installed package, else in the checkout."""
+def find_scripts() -> Path:
+    """Return the folder of the migration scripts: in the installed package, or else in the checkout."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "migrations", package.parent / "migrations"):
         if (folder / "env.py").is_file():
             return folder
-    raise ConvokitError(f"the migration scripts are missing beside {package}: reinstall convokit-sql")
+    raise ConvokitError(f"the migration scripts are missing in {package}; reinstall convokit-sql")
 
 
 def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
-    """Keep autogenerate on one side of the fence: True for convokit's own tables only.
+    """Return whether Alembic's autogenerate compares this name: True for convokit's own tables only.
 
     A host application passes the opposite for tables, and everything else, to its own Alembic:
     `lambda name, kind, parents: kind != "table" or not include_name(name, kind, parents)`.
@@ -55,96 +47,70 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Bring the tables to `revision`, in the caller's transaction. Safe to run from many processes at once."""
-    from alembic import command  # noqa: PLC0415  # only a process that migrates pays for alembic
+    """Upgrade the tables to `revision` in the caller's writing transaction. Safe to run in many processes at once."""
+    from alembic import command  # noqa: PLC0415  # only a process that migrates loads Alembic
 
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    with _ALONE:
-        _check_alone()
-        command.upgrade(_config(plain_connection(connection)), revision)
+    dialect_of(connection).lock_migrations(connection)
+    with _ALEMBIC_LOCK:
+        _check_no_other_migration()
+        command.upgrade(_build_config(plain_connection(connection)), revision)
 
 
-def _check_alone() -> None:
-    """Raise: StoreError inside a migration of a host application: Alembic runs one at a time."""
-    from alembic import context  # noqa: PLC0415
+def _check_no_other_migration() -> None:
+    """Raise StoreError inside a migration of a host application."""
+    from alembic import context  # noqa: PLC0415  # only a process that migrates loads Alembic
 
     try:
         context.get_context()
-    except (NameError, AttributeError):  # no Alembic environment is set up
+    except (NameError, AttributeError):  # no Alembic environment is active
         return
-    raise StoreError("another Alembic migration is running: call kit.migrate() before it or after it, not inside")
+    raise StoreError("another Alembic migration is running; call kit.migrate() before or after it")
 
 
-def _config(connection: Connection) -> Any:
-    from alembic.config import Config  # noqa: PLC0415
+def _build_config(connection: Connection) -> Any:
+    from alembic.config import Config  # noqa: PLC0415  # only a process that migrates loads Alembic
 
     config = Config()
-    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    # Alembic's ConfigParser interpolates "%".
+    config.set_main_option("script_location", str(find_scripts()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
 
 
-def current_revision(connection: Connection) -> str | None:
-    """Return the revision the tables are at, or None when there are none."""
+def read_revision(connection: Connection) -> str | None:
+    """Return the revision of the tables; None if there are none."""
     try:
-        with connection.begin_nested():
-            found = connection.execute(_VERSION).scalar_one_or_none()
+        with connection.begin_nested():  # PostgreSQL aborts a transaction at an error; the savepoint keeps it usable
+            revision = connection.execute(_SELECT_REVISION).scalar_one_or_none()
     except (OperationalError, ProgrammingError):
         return None
-    return None if found is None else str(found)
+    return None if revision is None else str(revision)
 
 
 def check_schema(connection: Connection, database: str) -> UUID:
-    """Return the database's id once code and tables are known to fit.
+    """Check that the tables match this code, and return the database's id.
 
-    Raises: SchemaOutdated with both revisions and what to do.
+    Args:
+        connection: An open connection.
+        database: The database's name for the error message.
+
+    Raises: SchemaOutdated with both revisions and the action to take.
     """
-    has = current_revision(connection)
-    if has is None:
-        others = [
-            name for name in inspect(plain_connection(connection)).get_table_names() if not name.startswith(PREFIX)
-        ]
-        beside = f" (it holds other tables: {', '.join(sorted(others)[:3])}; they are left alone)" if others else ""
-        raise SchemaOutdated(database, has=None, needs=REVISION, action=_UPGRADE + beside)
-    if has < REVISION:
-        raise SchemaOutdated(database, has=has, needs=REVISION, action=_UPGRADE)
+    revision = read_revision(connection)
+    if revision is None:
+        raise SchemaOutdated(database, has=None, needs=REVISION, action=_UPGRADE + _describe_other_tables(connection))
+    if revision < REVISION:  # revisions are numbers of four digits, in order
+        raise SchemaOutdated(database, has=revision, needs=REVISION, action=_UPGRADE)
     row = connection.execute(select(schema_.c.oldest_code, schema_.c.database_id)).one()
     if row.oldest_code > GENERATION:
         raise SchemaOutdated(
-            database, has=has, needs=REVISION, action="upgrade the convokit-sql package: it is too old"
+            database, has=revision, needs=REVISION, action="upgrade the convokit-sql package, which is too old"
         )
     database_id: UUID = row.database_id
     return database_id
 
 
-@dataclass(frozen=True, slots=True)
-class OpenTurns:
-    """How many turns are open, the age of the oldest, and how many outlived their lease."""
-
-    count: int
-    oldest_us: int
-    expired: int
-
-
-def count_open_turns(connection: Connection) -> OpenTurns:
-    """Return what is open now, in the whole database."""
-    count, oldest, expired = connection.execute(_OPEN.where(turn.c.claim.is_not(None))).one()
-    return OpenTurns(count, oldest or 0, expired or 0)
-
-
-def read_clock_us(connection: Connection) -> int:
-    """Return the database's own time, in microseconds since 1970."""
-    return int(connection.execute(select(now_us())).scalar_one())
-
-
-def read_server_version(connection: Connection) -> tuple[int, ...]:
-    """Return the version of SQLite or of the PostgreSQL server."""
-    found = connection.dialect.server_version_info
-    return tuple(part for part in found or () if isinstance(part, int))
-
-
-def read_pragmas(connection: Connection) -> dict[str, str]:
-    """Return the SQLite settings that durability depends on, as this connection has them."""
-    return {name: str(connection.execute(text(f"PRAGMA {name}")).scalar_one()) for name in _PRAGMAS}
+def _describe_other_tables(connection: Connection) -> str:
+    names = [name for name in inspect(plain_connection(connection)).get_table_names() if not name.startswith(PREFIX)]
+    return f" (other tables are not changed: {', '.join(sorted(names)[:3])})" if names else ""

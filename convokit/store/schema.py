@@ -1,9 +1,12 @@
-"""The tables, as typed SQLAlchemy Core; their indexes are in `layout`. The migrations make them; a test holds the two equal.
+"""Define the tables as typed SQLAlchemy Core.
 
-Every child table's key leads with `conversation_id`, and no unique index or foreign key crosses conversations: that is what
-lets the same tables be distributed by conversation. Order is `seq`, never time; times are microseconds since 1970 UTC and
-only for people, except `lease_until`, which is the database's own clock. JSON is text that convokit serialises itself: native
-JSON types reorder keys, lose large integers and refuse NUL escapes, each on another backend.
+`indexes` adds the indexes; the Alembic scripts create everything, and a test compares the two.
+
+The key of every table below a conversation begins with `conversation_id`. No unique index and no foreign key crosses
+conversations, so the tables can be distributed by conversation. Messages are ordered by `seq`, never by time. Times are
+microseconds since 1970 UTC and for people to read, except `lease_until`, which the database's own clock sets and compares.
+JSON is text that convokit serializes: the native types reorder keys, lose large integers or reject NUL escapes, each on
+another database.
 """
 
 from __future__ import annotations
@@ -30,9 +33,9 @@ from sqlalchemy import (
 PREFIX = "convokit_"
 VERSION_TABLE = "convokit_alembic_version"
 REVISION = "0001"
-"""The newest migration this code knows, and needs."""
+"""The newest migration that this code knows. It needs this revision or a later one."""
 GENERATION = 1
-"""What `convokit_schema.oldest_code` is compared with: raised by a release whose older code a migration must shut out."""
+"""Compared with `convokit_schema.oldest_code`. A release raises it so that a migration can exclude the code before it."""
 
 metadata = MetaData()
 
@@ -43,10 +46,10 @@ class _OfConversation(TypedColumns):
 
 class SchemaColumns(TypedColumns):
     only = Column(Integer, primary_key=True, autoincrement=False)
-    """Always 1: this table has one row."""
+    """Always 1: the table has one row."""
     oldest_code: Named[int]
     database_id = Column(Uuid, nullable=False)
-    """Drawn once per database; conversation ids made from keys are derived from it."""
+    """Random, one for each database. Conversation ids are derived from it and the key."""
 
 
 class ConversationColumns(TypedColumns):
@@ -57,18 +60,18 @@ class ConversationColumns(TypedColumns):
     title = Column(Text)
     metadata = Column(Text)
     settings = Column(Text)
-    """Only what was set on this chat: the kit's own values are never copied here."""
+    """JSON: the settings of this chat. The kit's own settings are never copied here."""
     head_seq = Column(Integer)
-    """The last message of the main branch (number 0); None while there is none."""
+    """The last message of the main branch (number 0); null before the first message."""
     last_seq = Column(Integer, nullable=False)
     last_entry = Column(Integer, nullable=False)
-    """Numbers the chain, and is the version that writers compare and swap."""
+    """The number of the last chain entry. Writers compare and swap it as the version of the conversation."""
     chain_hash = Column(LargeBinary, nullable=False)
     created_at = Column(BigInteger, nullable=False)
     updated_at = Column(BigInteger, nullable=False)
     archived_at = Column(BigInteger)
     pins = Column(Text)
-    """JSON array of seqs: messages that are sent also from before the window."""
+    """JSON array of seqs: messages that are sent even if they are older than the window."""
 
 
 class BranchColumns(_OfConversation):
@@ -82,27 +85,27 @@ class MessageColumns(_OfConversation):
     seq = Column(Integer, nullable=False)
     parent_seq = Column(Integer)
     run_start_seq = Column(Integer, nullable=False)
-    """The lowest seq from which the path to this message has no gap: a window is a few range scans, not a walk."""
+    """The first seq of the message's run. The path has no gap from there on, so a range scan reads it."""
     turn_id = Column(Uuid)
     role = Column(Text, nullable=False)
     content = Column(Text)
     parts = Column(Text)
-    """JSON array of content parts when the content is not plain text; binaries are references into `blob`."""
+    """JSON array of content parts if the content is not plain text. Binaries are references to `blob`."""
     tool_calls = Column(Text)
     tool_call_id = Column(Text)
     name = Column(Text)
     refusal = Column(Text)
     extra = Column(Text)
-    """JSON: unknown vendor keys and the provider that sent them."""
+    """JSON: keys outside the API's standard, and the provider that sent them."""
     status = Column(Text, nullable=False)
     tokens = Column(Integer, nullable=False)
     counter = Column(Text, nullable=False)
     path_tokens = Column(BigInteger, nullable=False)
-    """Tokens of the path up to and with this message: selects rows, and is never changed by a redaction."""
+    """Tokens of the path up to and including this message. Selects the rows of a window; a redaction keeps it."""
     window_from_seq = Column(Integer)
-    """On replies: where the window that made it began."""
+    """On replies: the first message of the window that was sent."""
     window_rule = Column(BigInteger)
-    """On replies: a checksum of model, counter and step; the next window starts no earlier while it stays the same."""
+    """On replies: a checksum of model, counter and step. While it stays the same, the next window starts no earlier."""
     salt = Column(LargeBinary)
     created_at = Column(BigInteger, nullable=False)
 
@@ -112,18 +115,18 @@ class TurnColumns(_OfConversation):
     branch = Column(Integer, nullable=False)
     question_seq = Column(Integer, nullable=False)
     after_seq = Column(Integer)
-    """For another reply to a question that was there already: the last message when the turn began. Its own lie behind it."""
+    """If the question existed: the last seq when the turn started. The turn's own messages have higher seqs."""
     after_entry = Column(Integer)
-    """And the chain's last entry then, which orders such turns; both None for the turn that asked its question."""
+    """If the question existed: the last chain entry when the turn started. It orders the turns of a question."""
     reply_seq = Column(Integer)
     idempotency_hash = Column(LargeBinary)
     fingerprint = Column(LargeBinary)
     fingerprint_salt = Column(LargeBinary)
     state = Column(Text, nullable=False)
     claim = Column(Integer)
-    """The branch's number while the turn is open, else None: one open turn per branch."""
+    """The branch's number while the turn is open, else null. A unique index allows one open turn for each branch."""
     epoch = Column(Integer, nullable=False)
-    """Raised by every takeover: a worker whose epoch is old may write nothing any more."""
+    """Raised by every takeover and reopening. Writes under an older epoch match no row."""
     owner = Column(Text)
     lease_until = Column(BigInteger)
     error = Column(Text)
@@ -144,7 +147,7 @@ class CompletionColumns(_OfConversation):
     number = Column(Integer, nullable=False)
     state = Column(Text, nullable=False)
     manifest = Column(Text, nullable=False)
-    """JSON: what the request was made of, by reference."""
+    """JSON: references to everything the request was built from."""
     body_salt = Column(LargeBinary)
     body_digest = Column(LargeBinary, nullable=False)
     requested_model = Column(Text, nullable=False)
@@ -161,9 +164,9 @@ class CompletionColumns(_OfConversation):
     usage_source = Column(Text)
     service_tier = Column(Text)
     cost_nanousd = Column(BigInteger)
-    """What the server said the call cost, in billionths of a US dollar: beats every price list."""
+    """The cost that the server reported, in billionths of a US dollar. It takes precedence over price lists."""
     details = Column(Text)
-    """JSON: what the server said beyond these columns."""
+    """JSON: values that the server reported beyond these columns."""
     error = Column(Text)
     salt = Column(LargeBinary)
     started_at = Column(BigInteger, nullable=False)
@@ -216,49 +219,53 @@ class SearchColumns(_OfConversation):
     seq = Column(Integer, nullable=False)
     role = Column(Text, nullable=False)
     created_at = Column(BigInteger, nullable=False)
+    # The only column whose type differs between the databases.
     words: Named[Any] = Column(ARRAY(SmallInteger).with_variant(Integer, "sqlite"), nullable=True)
-    """PostgreSQL: 16 bits of each key that finds the message. SQLite: a checksum of them. Null once the words are forgotten."""
+    """PostgreSQL: 16-bit hashes of the message's keys. SQLite: a checksum of the keys. Null after the words were removed."""
 
 
 class RemovalColumns(_OfConversation):
     number = Column(Integer, nullable=False)
-    """The entry, of kind redaction or erasure, that commits to this row."""
+    """The chain entry, of kind redaction or erasure, that commits to this row."""
     ref = Column(Text, nullable=False)
-    """What was removed: `message:<seq>`, `completion:<turn>:<number>`, or `*` for everything up to here."""
+    """The removed row: `message:<seq>`, `completion:<turn>:<number>`, or `*` for everything up to this entry."""
     author = Column(Text)
-    """Who removed it, as the caller said."""
+    """Who removed it, as the caller stated."""
     reason = Column(Text)
     salt = Column(LargeBinary, nullable=False)
     created_at = Column(BigInteger, nullable=False)
 
 
-def _key(table: str, *columns: str) -> PrimaryKeyConstraint:
+def _build_key(table: str, *columns: str) -> PrimaryKeyConstraint:
     return PrimaryKeyConstraint(*columns, name=f"{PREFIX}{table}_pk")
 
 
 schema_ = Table("convokit_schema", metadata, SchemaColumns)
 
 conversation = Table("convokit_conversation", metadata, ConversationColumns)
-branch = Table("convokit_branch", metadata, BranchColumns, _key("branch", "conversation_id", "number"))
-message = Table("convokit_message", metadata, MessageColumns, _key("message", "conversation_id", "seq"))
-turn = Table("convokit_turn", metadata, TurnColumns, _key("turn", "conversation_id", "id"))
+branch = Table("convokit_branch", metadata, BranchColumns, _build_key("branch", "conversation_id", "number"))
+message = Table("convokit_message", metadata, MessageColumns, _build_key("message", "conversation_id", "seq"))
+turn = Table("convokit_turn", metadata, TurnColumns, _build_key("turn", "conversation_id", "id"))
 chunk = Table(
-    "convokit_chunk", metadata, ChunkColumns, _key("chunk", "conversation_id", "turn_id", "completion", "number")
+    "convokit_chunk", metadata, ChunkColumns, _build_key("chunk", "conversation_id", "turn_id", "completion", "number")
 )
 completion = Table(
-    "convokit_completion", metadata, CompletionColumns, _key("completion", "conversation_id", "turn_id", "number")
+    "convokit_completion", metadata, CompletionColumns, _build_key("completion", "conversation_id", "turn_id", "number")
 )
 tool_call = Table(
-    "convokit_tool_call", metadata, ToolCallColumns, _key("tool_call", "conversation_id", "message_seq", "position")
+    "convokit_tool_call",
+    metadata,
+    ToolCallColumns,
+    _build_key("tool_call", "conversation_id", "message_seq", "position"),
 )
-entry = Table("convokit_entry", metadata, EntryColumns, _key("entry", "conversation_id", "number"))
-prompt = Table("convokit_prompt", metadata, PromptColumns, _key("prompt", "tenant", "digest"))
-blob = Table("convokit_blob", metadata, BlobColumns, _key("blob", "conversation_id", "digest"))
-summary = Table("convokit_summary", metadata, SummaryColumns, _key("summary", "conversation_id", "number"))
-removal = Table("convokit_removal", metadata, RemovalColumns, _key("removal", "conversation_id", "number"))
-search = Table("convokit_search", metadata, SearchColumns, _key("search", "conversation_id", "seq"))
-"""What search finds: a row for each message with words. Its index on `words`, and SQLite's rowids, only the migration knows."""
+entry = Table("convokit_entry", metadata, EntryColumns, _build_key("entry", "conversation_id", "number"))
+prompt = Table("convokit_prompt", metadata, PromptColumns, _build_key("prompt", "tenant", "digest"))
+blob = Table("convokit_blob", metadata, BlobColumns, _build_key("blob", "conversation_id", "digest"))
+summary = Table("convokit_summary", metadata, SummaryColumns, _build_key("summary", "conversation_id", "number"))
+removal = Table("convokit_removal", metadata, RemovalColumns, _build_key("removal", "conversation_id", "number"))
+search = Table("convokit_search", metadata, SearchColumns, _build_key("search", "conversation_id", "seq"))
+"""The search index: a row for each message with words. Only the migration knows its index on `words` and SQLite's rowids."""
 FTS = "convokit_search_words"
-"""SQLite's FTS5 table; others, made by it, begin with this name."""
-OF_ONE_ENGINE = frozenset({("column", "id"), ("index", "convokit_search_place"), ("index", "convokit_search_found")})
-"""What the table of what search finds has on SQLite, or on PostgreSQL, alone."""
+"""SQLite's FTS5 table. FTS5 creates further tables whose names begin with this name."""
+OF_ONE_DATABASE = frozenset({("column", "id"), ("index", "convokit_search_place"), ("index", "convokit_search_found")})
+"""Columns and indexes of the search index that exist on one database only."""

@@ -12,7 +12,7 @@ from convokit.domain.content import Blob, find_blob_digests
 from convokit.domain.conversation import ConversationRow, StoredSummary
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import OpenTurn
-from convokit.store import blobs, conversations, messages, summaries, turns
+from convokit.store import blobs, branches, conversations, messages, summaries, turns
 
 
 @dataclass(slots=True, repr=False)
@@ -21,7 +21,7 @@ class Snapshot:
 
     conversation: ConversationRow | None
     head: int | None = None
-    path: messages.Path = field(default_factory=lambda: messages.Path([], complete=True))
+    path: messages.MessagePath = field(default_factory=lambda: messages.MessagePath([], complete=True))
     open_turn: OpenTurn | None = None
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     """The binaries that the messages of the path refer to."""
@@ -48,7 +48,7 @@ def read_snapshot(
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return Snapshot(None)
-    head = conversations.read_head(connection, row, branch)
+    head = branches.read_head(connection, row, branch)
     end = head if at is None else at or None
     path = messages.read_backwards(connection, row.id, end, lambda rows: rows_needed(row, rows))
     pinned = _pinned(connection, row, path)
@@ -60,7 +60,7 @@ def read_snapshot(
     return Snapshot(row, head, path, turns.find_open(connection, row.id, branch), found_blobs, pinned, stored)
 
 
-def _pinned(connection: Connection, row: ConversationRow, path: messages.Path) -> list[MessageRow]:
+def _pinned(connection: Connection, row: ConversationRow, path: messages.MessagePath) -> list[MessageRow]:
     """Return the pinned messages that lie on the path before its first row that was read."""
     if row.pins is None or path.complete:
         return []

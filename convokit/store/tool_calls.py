@@ -1,4 +1,4 @@
-"""Tool calls: recorded before they run, and again when they ran."""
+"""Record tool calls before they run and their results afterwards."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sqlalchemy import Connection, bindparam, insert, update
 from convokit.domain.turn import ToolCallRow
 from convokit.store.schema import tool_call
 
-_TOOL_CALL = insert(tool_call)
-_END_TOOL_CALL = (
+_INSERT = insert(tool_call)
+_FINISH = (
     update(tool_call)
     .where(
         tool_call.c.conversation_id == bindparam("b_id"),
@@ -24,7 +24,7 @@ _END_TOOL_CALL = (
         ended_at=bindparam("new_ended_at"),
     )
 )
-_CUT_OFF = (
+_CLOSE_RUNNING = (
     update(tool_call)
     .where(
         tool_call.c.conversation_id == bindparam("b_id"),
@@ -39,11 +39,11 @@ _CUT_OFF = (
 def insert_tool_call(connection: Connection, conversation_id: UUID, turn_id: UUID, row: ToolCallRow) -> None:
     """Record a tool call that is about to run."""
     values = {name: getattr(row, name) for name in row.__slots__}
-    connection.execute(_TOOL_CALL, {"conversation_id": conversation_id, "turn_id": turn_id, **values})
+    connection.execute(_INSERT, {"conversation_id": conversation_id, "turn_id": turn_id, **values})
 
 
 def finish_tool_call(connection: Connection, conversation_id: UUID, row: ToolCallRow) -> None:
-    """Record what came of a tool call."""
+    """Record the outcome of a tool call."""
     values = {
         "b_id": conversation_id,
         "b_seq": row.message_seq,
@@ -53,10 +53,10 @@ def finish_tool_call(connection: Connection, conversation_id: UUID, row: ToolCal
         "new_error": row.error,
         "new_ended_at": row.ended_at,
     }
-    connection.execute(_END_TOOL_CALL, values)
+    connection.execute(_FINISH, values)
 
 
 def close_interrupted(connection: Connection, conversation_id: UUID, turn_id: UUID, first_seq: int, at: int) -> None:
-    """Mark the turn's tool calls that nobody will report on any more: whether they had an effect is unknown."""
+    """Mark the turn's running tool calls from `first_seq` on as unknown: their worker is gone, their effect is not known."""
     values = {"b_id": conversation_id, "b_turn": turn_id, "b_first": first_seq, "new_ended_at": at}
-    connection.execute(_CUT_OFF, values)
+    connection.execute(_CLOSE_RUNNING, values)

@@ -20,7 +20,6 @@ from convokit.domain.replay import Manifest
 from convokit.domain.turn import CallRow, ToolCallRow
 from convokit.store import (
     blobs,
-    chain,
     chunks,
     conversations,
     messages,
@@ -89,7 +88,7 @@ class _TurnWrite:
     def _find_rows(self, connection: Connection) -> list[MessageRow]:
         """Return the messages that an earlier try of this write committed."""
         row = self.conversation
-        return messages.list_of_turn(connection, row.id, self.turn_id, after=row.last_seq, limit=len(self.rows))
+        return messages.list_turn_messages(connection, row.id, self.turn_id, after=row.last_seq, limit=len(self.rows))
 
     def _reread(self, connection: Connection, rows: list[MessageRow]) -> Written | None:
         fresh = conversations.find(connection, self.conversation.tenant, self.conversation.id)
@@ -114,7 +113,7 @@ class TurnEnd(_TurnWrite):
         """Finish the turn. Return None, and write nothing, when it is no longer open under this epoch."""
         row = self.conversation
         reply_seq = self.rows[0].seq if self.rows else None
-        ended = turns.ending(
+        ended = turns.build_end_values(
             row.id,
             self.turn_id,
             self.epoch,
@@ -133,7 +132,7 @@ class TurnEnd(_TurnWrite):
         if self.has_chunks:
             chunks.delete_chunks(connection, row.id, self.turn_id)
         if written.rows and written.rows[0].seq != reply_seq:
-            turns.correct_reply(connection, row.id, self.turn_id, written.rows[0].seq)
+            turns.correct_reply_seq(connection, row.id, self.turn_id, written.rows[0].seq)
         return written
 
     def find_written(self, connection: Connection) -> Written | None:
@@ -164,7 +163,9 @@ class TurnUpdate(_TurnWrite):
     def write(self, connection: Connection) -> Written | None:
         """Write the step. Return None, and write nothing, when the turn is no longer ours."""
         row = self.conversation
-        ours = turns.renew(connection, row.id, self.turn_id, self.epoch, lease_us=self.lease_us, first_token_at=None)
+        ours = turns.renew_lease(
+            connection, row.id, self.turn_id, self.epoch, lease_us=self.lease_us, first_token_at=None
+        )
         if not ours:
             return None
         written = self._append(
@@ -174,7 +175,7 @@ class TurnUpdate(_TurnWrite):
         if self.call is not None:
             chunks.delete_chunks(connection, row.id, self.turn_id)
         for digest, body in self.prompts:
-            chain.insert_prompt(connection, row.tenant, digest, body)
+            blobs.insert_prompt(connection, row.tenant, digest, body)
         if self.summary is not None:
             self.summary.message_seq = written.rows[0].seq
             summaries.insert_summary(connection, row.id, self.summary)
@@ -242,7 +243,9 @@ def save_chunk(
 ) -> bool:
     """Store a chunk of the reply and renew the lease. Return False when the turn is no longer ours: stop reading then."""
     turn_id = call.turn_id
-    if not turns.renew(connection, conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at):
+    if not turns.renew_lease(
+        connection, conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at
+    ):
         return False
     if text:
         chunks.append_chunk(connection, conversation_id, turn_id, call.number, number, text)

@@ -17,7 +17,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow, shift_rows
 from convokit.domain.replay import Manifest
 from convokit.domain.turn import CallRow, IdempotencyKey, TurnRow
-from convokit.store import blobs, chain, conversations, messages, removal_records, turns, write_batch
+from convokit.store import api_calls, blobs, branches, conversations, messages, removal_records, turns, write_batch
 
 
 class Conflict(Exception):  # never reaches a user: the flow reads again and tries once more
@@ -85,7 +85,7 @@ class TurnStart:
         entries = hashchain.extend_chain(row.last_entry, row.chain_hash, [each.hash_input() for each in rows])
         last = question.seq if rows else row.last_seq
         moved = write_batch.advance_row(row, self.branch, question.seq, last, entries, self.at)
-        opened = turns.opening(
+        opened = turns.build_open_values(
             call.turn_id,
             branch=self.branch,
             question_seq=question.seq,
@@ -105,7 +105,7 @@ class TurnStart:
         if not self.movable:
             raise Conflict
         row = lock_and_read(connection, was)
-        path = row.settings, row.pins, conversations.read_head(connection, row, self.branch)
+        path = row.settings, row.pins, branches.read_head(connection, row, self.branch)
         changed = path != (was.settings, was.pins, self.head)
         if changed or turns.find_open(connection, row.id, self.branch) is not None:
             raise Conflict
@@ -125,7 +125,7 @@ class TurnStart:
             return None
         limit = len(self.rows)
         return Written(
-            fresh, messages.list_of_turn(connection, row.id, self.call.turn_id, after=row.last_seq, limit=limit)
+            fresh, messages.list_turn_messages(connection, row.id, self.call.turn_id, after=row.last_seq, limit=limit)
         )
 
 
@@ -152,7 +152,7 @@ class TurnReopen:
             raise Conflict from None
         if not opened:
             raise Conflict
-        turns.insert_call(connection, row.id, self.call)
+        api_calls.insert_call(connection, row.id, self.call)
         _insert_prompts(connection, row.tenant, self.prompts)
         return True
 
@@ -172,11 +172,11 @@ def lock_and_read(connection: Connection, row: ConversationRow) -> ConversationR
 
 def is_call_stored(connection: Connection, row: ConversationRow, call: CallRow) -> bool:
     """Return whether this very call is stored."""
-    stored = turns.find_call(connection, row.id, call.turn_id, call.number)
+    stored = api_calls.find_call(connection, row.id, call.turn_id, call.number)
     # The digest identifies the call, and is as random as its salt. The salt itself may be gone after a redaction.
     return stored is not None and stored.body_digest == call.body_digest
 
 
 def _insert_prompts(connection: Connection, tenant: str, prompts: Sequence[tuple[bytes, str]]) -> None:
     for digest, body in prompts:
-        chain.insert_prompt(connection, tenant, digest, body)
+        blobs.insert_prompt(connection, tenant, digest, body)

@@ -32,7 +32,9 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.hashchain import Entry
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow
-from convokit.store import chain, conversations, messages, search_index, turns
+from convokit.store import api_calls, branches, chain, conversations, messages, search_index, turns
+from convokit.store.dialects import dialect_of
+from convokit.store.dialects.protocol import INDEX_COLUMNS, IndexRow
 from convokit.store.schema import completion, conversation, entry, message, turn
 from convokit.store.schema import search as search_table
 
@@ -57,9 +59,9 @@ class WriteBatch:
     was: int | None = None
     """Where the branch's head was when it was read, for a turn that begins."""
     opened: Mapping[str, Any] | None = None
-    """The turn that begins, as `turns.opening` gives it."""
+    """The turn that begins, as `turns.build_open_values` gives it."""
     ended: Mapping[str, Any] | None = None
-    """The turn that ends, as `turns.ending` gives it: where it is not open any more, nothing is written."""
+    """The turn that ends, as `turns.build_end_values` gives it: where it is not open any more, nothing is written."""
     begun_call: CallRow | None = None
     ended_call: CallRow | None = None
 
@@ -85,7 +87,7 @@ def write(connection: Connection, given: WriteBatch) -> Written:
     Raises: IntegrityError when a key or an index refuses one of its rows.
     """
     few = max(len(given.messages), len(given.entries)) <= MANY
-    return (_at_once if few and connection.dialect.name == "postgresql" else _one_by_one)(connection, given)
+    return (_at_once if few and dialect_of(connection).has_write_batches else _one_by_one)(connection, given)
 
 
 def _one_by_one(connection: Connection, given: WriteBatch) -> Written:
@@ -94,22 +96,22 @@ def _one_by_one(connection: Connection, given: WriteBatch) -> Written:
         return "nothing"
     if given.created:
         conversations.create(connection, given.moved)
-    elif not conversations.advance(connection, row, given.moved, _main_head(given), begins=given.opened is not None):
+    elif not conversations.advance(connection, row, given.moved, _main_head(given), same_head=given.opened is not None):
         return "nothing" if given.ended is None else "turn"
     if given.opened is not None:
         turns.insert_open(connection, row.id, given.opened)
     messages.append(connection, row.id, given.messages, row.tenant)
     chain.append_entries(connection, row.id, given.entries)
     if given.ended_call is not None:
-        turns.end_call(connection, row.id, given.ended_call)
+        api_calls.end_call(connection, row.id, given.ended_call)
     if given.begun_call is not None:
-        turns.insert_call(connection, row.id, given.begun_call)
+        api_calls.insert_call(connection, row.id, given.begun_call)
     return "all" if _move_branch(connection, given) else "nothing"
 
 
 def _at_once(connection: Connection, given: WriteBatch) -> Written:
-    found = search_index.entries("postgresql", given.row.tenant, given.row.id, given.messages)
-    found = found if search_index.wanted_by(connection) else []
+    found = search_index.build_rows(dialect_of(connection).search, given.row.tenant, given.row.id, given.messages)
+    found = found if search_index.is_indexing(connection) else []
     shape = BatchShape(
         created=given.created,
         opens=given.opened is not None,
@@ -134,9 +136,9 @@ def _move_branch(connection: Connection, given: WriteBatch) -> bool:
     """Move the head of a branch that is not the main one. Return False where a turn would begin on a path that is not its."""
     if given.branch and given.opened is not None:
         assert given.head is not None
-        return conversations.move_branch_if_at(connection, given.row.id, given.branch, given.was, given.head)
+        return branches.move_head_from(connection, given.row.id, given.branch, given.was, given.head)
     if given.branch and given.head is not None:
-        conversations.move_branch(connection, given.row.id, given.branch, given.head)
+        branches.move_head(connection, given.row.id, given.branch, given.head)
     return True
 
 
@@ -158,26 +160,26 @@ class BatchShape:
 @lru_cache(maxsize=64)
 def _statement(shape: BatchShape) -> Executable:
     """Return the statement: each part takes its one row from the part that moves the conversation, or finds none there."""
-    ended = turns.END.returning(turn.c.conversation_id).cte("ended") if shape.ends else None
+    ended = turns.END_TURN.returning(turn.c.conversation_id).cte("ended") if shape.ends else None
     if shape.created:
         moved = insert(conversation).values(_bound(conversation, ConversationRow.__slots__, 0))
         source = moved.returning(conversation.c.id).cte("moved")
     else:
         advance = conversations.ADVANCE if ended is None else conversations.ADVANCE.where(select(ended).exists())
         if shape.opens:
-            advance = advance.where(conversations.SAME_HEAD)
+            advance = advance.where(conversations.HEAD_IS_UNCHANGED)
         source = advance.returning(conversation.c.id).cte("moved")
     parts = []
     if shape.opens:
-        parts.append(_inserted(turn, turns.OPENING, source, lease_until=turns.LEASE))
+        parts.append(_inserted(turn, turns.OPEN_TURN_COLUMNS, source, lease_until=turns.NEW_LEASE))
     if shape.messages:
         parts.append(_inserted(message, MessageRow.__slots__, source, shape.messages))
     if shape.found:
-        parts.append(_inserted(search_table, search_index.COLUMNS, source, shape.found))
+        parts.append(_inserted(search_table, INDEX_COLUMNS, source, shape.found))
     if shape.entries:
         parts.append(_inserted(entry, Entry.__slots__, source, shape.entries))
     if shape.ends_call:
-        parts.append(turns.END_CALL.where(select(source).exists()).cte("ended_call"))
+        parts.append(api_calls.END_CALL.where(select(source).exists()).cte("ended_call"))
     if shape.begins_call:
         parts.append(_inserted(completion, CallRow.__slots__, source))
     counts = [_count(ended) if ended is not None else literal(0), _count(source)]
@@ -200,24 +202,24 @@ def _count(part: CTE) -> ColumnElement[int]:
     return select(func.count()).select_from(part).scalar_subquery()
 
 
-def _values(given: WriteBatch, found: Sequence[search_index.Entry]) -> dict[str, Any]:
+def _values(given: WriteBatch, found: Sequence[IndexRow]) -> dict[str, Any]:
     """Return the statement's values, under the names that its parts gave them."""
     row, values = given.row, dict(given.ended or ())
     if given.created:
         values |= _named(conversation, ConversationRow.__slots__, given.moved, 0)
     else:
-        values |= conversations.advance_values(row, given.moved, _main_head(given))
+        values |= conversations.build_advance_values(row, given.moved, _main_head(given))
     if given.opened is not None:
         values |= {f"{turn.name}_{name}_0": value for name, value in given.opened.items()}
         values["lease_us"], values["b_head_seq"] = given.opened["lease_us"], row.head_seq
     for number, each in enumerate(given.messages):
         values |= _named(message, MessageRow.__slots__, each, number)
     for number, indexed in enumerate(found):
-        values |= _named(search_table, search_index.COLUMNS, indexed, number)
+        values |= _named(search_table, INDEX_COLUMNS, indexed, number)
     for number, link in enumerate(given.entries):
         values |= _named(entry, Entry.__slots__, link, number)
     if given.ended_call is not None:
-        values |= turns.ending_call(row.id, given.ended_call)
+        values |= api_calls.build_call_end_values(row.id, given.ended_call)
     if given.begun_call is not None:
         values |= _named(completion, CallRow.__slots__, given.begun_call, 0)
     return values

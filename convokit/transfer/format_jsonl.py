@@ -24,7 +24,7 @@ from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, Uui
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.text import validate_text
 from convokit.errors import InvalidInput
-from convokit.store import chain
+from convokit.store import blobs
 from convokit.store.schema import conversation
 from convokit.transfer import sql
 from convokit.transfer.models import ExportChunk
@@ -89,7 +89,7 @@ def _export_prompts(
         known[digest] = None
         if len(known) > _MAX_KNOWN_PROMPTS:
             del known[next(iter(known))]  # a prompt that occurs twice in a file does no harm
-        body = chain.find_prompt(connection, tenant, bytes.fromhex(digest))
+        body = blobs.find_prompt(connection, tenant, bytes.fromhex(digest))
         if body is not None:
             yield _encode_line("prompt", {"digest": digest, "body": body}), 0
 

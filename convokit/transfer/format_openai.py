@@ -14,7 +14,7 @@ from convokit.domain.content import find_blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import ASSISTANT, DEVELOPER, PASSAGE, USER, MessageRow
 from convokit.domain.text import dump_json
-from convokit.store import blobs, chain
+from convokit.store import blobs
 from convokit.transfer import sql
 from convokit.transfer.models import ExportChunk
 
@@ -52,7 +52,7 @@ def _read_instructions(connection: Connection, row: ConversationRow) -> tuple[st
 
 
 def _find_prompt(connection: Connection, tenant: str, digest: str | None) -> str | None:
-    return None if digest is None else chain.find_prompt(connection, tenant, bytes.fromhex(digest))
+    return None if digest is None else blobs.find_prompt(connection, tenant, bytes.fromhex(digest))
 
 
 def _split_turns(pages: Iterable[list[MessageRow]]) -> Iterator[list[MessageRow]]:

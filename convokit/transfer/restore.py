@@ -186,7 +186,7 @@ def _insert_prompt(connection: Connection, tenant: str, values: Any) -> None:
     computed = hashlib.sha256(text.encode("utf-8")).digest()[:_PROMPT_DIGEST_BYTES]
     if computed.hex() != digest:
         raise InvalidInput("prompt.digest", "does not match the body")
-    chain.insert_prompt(connection, tenant, computed, text)
+    blobs.insert_prompt(connection, tenant, computed, text)
 
 
 class _RowWriter:

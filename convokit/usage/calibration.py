@@ -15,7 +15,7 @@ from convokit.context.strategy import Item
 from convokit.domain.profiles import Profile
 from convokit.errors import ContextOverflow, InvalidInput
 from convokit.settings import Budget
-from convokit.store import call_usage, chain, messages
+from convokit.store import api_calls, blobs, messages
 from convokit.tokens.counter import Counter, choose_counter, count_message
 
 _EVERYTHING = Budget(context_tokens=1_000_000_000, reply_tokens=1)
@@ -30,14 +30,14 @@ def usage_pairs(
     calls: something for the start of a program, not for every turn.
     """
     pairs = []
-    for call in call_usage.list_reported_calls(connection, tenant, model, limit):
+    for call in api_calls.list_reported_calls(connection, tenant, model, limit):
         counted = _counted(connection, tenant, counter, call)
         if counted is not None:
             pairs.append((counted, call.prompt_tokens))
     return pairs
 
 
-def _counted(connection: Connection, tenant: str, counter: Counter, call: call_usage.ReportedCall) -> int | None:
+def _counted(connection: Connection, tenant: str, counter: Counter, call: api_calls.ReportedCall) -> int | None:
     manifest = json.loads(call.manifest)
     if manifest.get("transcript"):  # its messages went as one text
         return None
@@ -65,7 +65,7 @@ def _counted(connection: Connection, tenant: str, counter: Counter, call: call_u
 
 
 def _kept(connection: Connection, tenant: str, digest: str | None) -> str | None:
-    return None if digest is None else chain.find_prompt(connection, tenant, bytes.fromhex(digest))
+    return None if digest is None else blobs.find_prompt(connection, tenant, bytes.fromhex(digest))
 
 
 def _response_format(manifest: dict[str, Any]) -> Any:

@@ -22,8 +22,8 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from convokit.domain.ids import new_id
-from convokit.domain.search_words import keys
-from convokit.store.search_index import numbers
+from convokit.domain.search_words import build_keys
+from convokit.store.dialects.postgresql_search import hash_keys
 from convokit.tokens.estimate import CharacterEstimate
 
 WINDOW = 5800
@@ -59,12 +59,12 @@ Run = Callable[[str, tuple[object, ...]], Any]
 def found_on_sqlite(run: Run, place: object, seq: int, role: str, text: str, now: int) -> None:
     """Have a message found by its words."""
     row = run(PLACE, (place, seq, role, now)).lastrowid
-    run(WORDS, (row, " ".join(keys(text))))
+    run(WORDS, (row, " ".join(build_keys(text))))
 
 
 def found_on_postgresql(run: Run, place: object, seq: int, role: str, text: str, now: int) -> None:
     """Have a message found by its words."""
-    run(FOUND, (place, seq, role, now, sorted(numbers(keys(text)))))
+    run(FOUND, (place, seq, role, now, sorted(hash_keys(build_keys(text)))))
 
 
 @dataclass(slots=True)

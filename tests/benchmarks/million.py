@@ -21,12 +21,14 @@ import psycopg
 from sqlalchemy import Table
 from sqlalchemy.engine import make_url
 
-from convokit.domain import hashchain, search_words
+from convokit.domain import hashchain, search_periods, search_words
 from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import MessageRow
-from convokit.domain.search_words import keys
+from convokit.domain.search_words import build_keys
 from convokit.domain.turn import CallRow
-from convokit.store import migrations, schema, search_index
+from convokit.store import migrations, schema
+from convokit.store.dialects import postgresql_search
+from convokit.store.dialects.protocol import INDEX_COLUMNS
 from convokit.store.engine import open_engine, parse_database_url
 from tests.benchmarks.search import texts
 from tests.benchmarks.verify import DIGEST, PROMPT, turn
@@ -70,7 +72,7 @@ class Rows:
 def said() -> list[tuple[str, set[str]]]:
     """Return texts of 150 (Japanese) and 400 (English) characters, with what they are found by."""
     cut = [each[: 400 if number % 2 else 150] for number, each in enumerate(texts(_KNOWN))]
-    return [(each, keys(each)) for each in cut]
+    return [(each, build_keys(each)) for each in cut]
 
 
 def common() -> tuple[str, str]:
@@ -107,9 +109,9 @@ def batches(talks: Sequence[Talk], sizes: dict[str, int]) -> Iterator[Rows]:
                 ended = (made[2].turn_id, 0, made[0].seq, made[1].seq, "completed", 1, talk.at, talk.at + 1)
                 rows.turns.append((talk.id, *ended))
                 rows.entries += [(talk.id, *_values(each)) for each in links]
-                own = search_index.owners(talk.tenant, talk.id)
+                own = search_words.build_owner_keys(talk.tenant, talk.id)
                 for row, words in (
-                    (made[0], {*found, *(key for word in extra for key in keys(word))}),
+                    (made[0], {*found, *(key for word in extra for key in build_keys(word))}),
                     (made[1], more),
                 ):
                     rows.found.append((talk.id, row.seq, row.role, row.created_at, (*words, *own)))
@@ -170,7 +172,8 @@ _PROMPTS = ("tenant", "digest", "body")
 def _numbers(words: tuple[str, ...], at: int) -> list[int]:
     """Return what PostgreSQL's index holds of a message; the last two words are its owners' keys."""
     return sorted(
-        search_index.numbers(words[:-2]) | set(map(search_index.number, (*words[-2:], *search_words.period_keys(at))))
+        postgresql_search.hash_keys(words[:-2])
+        | set(map(postgresql_search.hash_key, (*words[-2:], *search_periods.build_period_keys(at))))
     )
 
 
@@ -226,7 +229,7 @@ def _postgresql(database: str, talks: Sequence[Talk], sizes: dict[str, int]) -> 
             with connection.transaction():
                 _load(put, rows)
                 found = [(place, seq, role, at, _numbers(words, at)) for place, seq, role, at, words in rows.found]
-                put(schema.search, search_index.COLUMNS, found)
+                put(schema.search, INDEX_COLUMNS, found)
         put(schema.conversation, _OF_CONVERSATION, _conversations(talks))
         put(schema.prompt, _PROMPTS, [(tenant, DIGEST, PROMPT) for tenant in sizes])
         connection.execute("SET maintenance_work_mem = '512MB'")

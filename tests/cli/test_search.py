@@ -47,7 +47,7 @@ def test_search_json_holds_marks_and_the_next_cursor(filled: CommandLine) -> Non
 
 
 def test_search_mistakes_are_one_line(filled: CommandLine) -> None:
-    assert "holds no word" in filled.mistake("search", "***")
+    assert "contains no word" in filled.mistake("search", "***")
     assert "role" in filled.mistake("search", "port", "--role", "boss")
     assert "nobody" in filled.mistake("search", "port", "--key", "nobody")
     for arguments in (["search"], ["search", "port", "--rebuild"]):

@@ -9,8 +9,6 @@ import pytest
 
 from convokit import Budget
 from convokit.errors import ContextOverflow, InvalidInput
-from convokit.store import summaries
-from convokit.store.engine import open_engine, parse_database_url
 from tests.completion.summaries import (
     HEADING,
     Writer,
@@ -62,16 +60,9 @@ def test_branches_use_what_covers_their_own_past(
 
 
 def test_a_redacted_summary_is_not_used(face: Face, summed: Any, server: LoopbackServer, database: str) -> None:
-    """A summary whose text is gone is as if it had never been; the store says which summaries a message may be in."""
+    """A summary whose text is gone is as if it had never been."""
     chat = summed.chat("k")
     talk_until(face, server, chat, until=2)
-    engine = open_engine(parse_database_url(database))
-    with engine.connect() as connection:
-        stands = fetched(database, "SELECT to_seq FROM convokit_summary ORDER BY number")
-        seqs = (1, stands[0].to_seq, stands[0].to_seq + 1, stands[1].to_seq + 1)
-        found = [[each.number for each in summaries.covering(connection, chat.id, seq)] for seq in seqs]
-        assert found == [[1, 2], [1, 2], [2], []]
-    engine.dispose()
     write(
         database,
         "UPDATE convokit_message SET status = 'redacted', content = NULL, salt = NULL WHERE seq ="

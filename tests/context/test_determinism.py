@@ -18,7 +18,7 @@ from convokit.context.report import Report
 from convokit.context.strategy import Everything, LastTurns, StepWindow, Strategy
 from convokit.domain.message import MessageRow
 from convokit.errors import ModelError
-from convokit.store import conversations, messages
+from convokit.store import branches, conversations, messages
 from convokit.store.engine import WRITE
 from convokit.store.schema import branch, message
 from convokit.tokens.counter import count_message
@@ -150,7 +150,7 @@ class World:
             row = conversations.find_by_key(connection, "default", self.key)
             if row is None:
                 return []
-            head = conversations.read_head(connection, row, number)
+            head = branches.read_head(connection, row, number)
             return messages.read_backwards(connection, row.id, head, lambda rows: 1000).rows
 
     def write(self, statement: Any) -> None:

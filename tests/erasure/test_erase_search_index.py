@@ -9,14 +9,14 @@ from sqlalchemy import Connection, select
 
 from convokit import Convokit
 from convokit.domain import search_words
+from convokit.store.dialects.postgresql_search import hash_keys
 from convokit.store.schema import search
-from convokit.store.search_index import numbers
 from tests.support.canaries import change, in_bytes
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
 
 ASKED, TOLD, LOOKED_UP = "Qzvjkrumpel 鸞鳳", "qzvjwimpel ｶﾞﾗｽ靁霆", "qzvjpumpel 鼈甲"
-EVERY = sorted(search_words.keys(" ".join((ASKED, TOLD, LOOKED_UP))))
+EVERY = sorted(search_words.build_keys(" ".join((ASKED, TOLD, LOOKED_UP))))
 VOCABULARY = "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, convokit_search_words, row)"
 
 
@@ -31,7 +31,7 @@ def indexed(database: str) -> dict[str, set[str]]:
     def terms(connection: Connection) -> dict[str, set[str]]:
         if connection.dialect.name == "postgresql":
             kept = {number for row in connection.execute(select(search.c.words)).scalars() for number in row or ()}
-            return {"convokit_search": {key for key in EVERY if kept.intersection(numbers([key]))}}
+            return {"convokit_search": {key for key in EVERY if kept.intersection(hash_keys([key]))}}
         driver: Any = connection.connection.driver_connection
         driver.execute(VOCABULARY)
         known = {term for (term,) in driver.execute("SELECT term FROM temp.vocabulary")}

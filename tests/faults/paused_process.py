@@ -127,7 +127,7 @@ def _take_out_the_fence() -> None:
         return write_end(end, connection)
 
     TurnEnd.write = unfenced_write  # type: ignore[method-assign, assignment]
-    turns.renew = unfenced(turns.renew)
+    turns.renew_lease = unfenced(turns.renew_lease)
 
 
 if __name__ == "__main__":

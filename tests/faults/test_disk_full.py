@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import event
 
 from convokit.errors import NotFound, StoreError, StoreFull, StoreUnavailable
-from convokit.store import engine
+from convokit.store.dialects import sqlite
 from convokit.store.engine import parse_database_url
 from tests.faults import oracles
 from tests.faults.child_process import CHECKOUT, Child, hurried, rows
@@ -170,7 +170,7 @@ def locked(database: str) -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.2)
 
 
 @pytest.mark.once

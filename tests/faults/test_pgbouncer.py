@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from convokit.errors import StoreUnavailable
-from convokit.store import dialects as connections
 from convokit.store import engine
+from convokit.store.dialects import postgresql
 from tests.support.abandoned_turns import leave
 from tests.support.databases import Postgres
 from tests.support.faces import Face
@@ -136,10 +136,10 @@ def test_the_harness_sees_prepared_statements(
     """A negative control: with the driver's prepared statements left on, two kits get into each other's way."""
     events = [
         each
-        for each in connections.POSTGRES["pool_events"]
-        if each[0] is not connections._prepare_nothing_behind_a_pooler
+        for each in postgresql.ENGINE_OPTIONS["pool_events"]
+        if each[0] is not postgresql._disable_prepared_statements_behind_pooler
     ]
-    monkeypatch.setitem(connections.POSTGRES, "pool_events", events)
+    monkeypatch.setitem(postgresql.ENGINE_OPTIONS, "pool_events", events)
     kits = [face.kit(pooler.through(url), model="loop-1", base_url=server.url) for _ in range(2)]
 
     def talk() -> None:

@@ -92,14 +92,14 @@ CALLS = {"eval", "exec", "compile", "__import__", "import_module", "literal_eval
 LITERAL = {"text", "exec_driver_sql", "literal_column"}
 MADE_OF_CONSTANTS = {
     ("convokit/store/indexes.py", "where"),
-    ("convokit/store/migrations.py", "f'PRAGMA {name}'"),
-    ("convokit/store/engine.py", "f'PRAGMA {pragma}'"),
+    ("convokit/store/dialects/sqlite.py", "f'PRAGMA {name}'"),
+    ("convokit/store/dialects/sqlite.py", "f'PRAGMA {pragma}'"),
     ("convokit/usage/sql.py", "str(int(value))"),
 }
 """SQL that is put together, all of it from names that stand in the same module, or from a number."""
 NAMED_IN_CODE = {
     ("convokit/_lazy.py", "f'{floor}.{name}'"),
-    ("convokit/store/dialects.py", "f'sqlalchemy.dialects.{dialect}'"),
+    ("convokit/store/dialects/__init__.py", "_MODULES[name]"),
 }
 """Imports by name: of a floor's own rooms, which it lists, and of the dialect of an engine that is open."""
 

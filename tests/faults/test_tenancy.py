@@ -28,7 +28,8 @@ from convokit.erasure import residue
 from convokit.erasure import sql as erasure_sql
 from convokit.errors import ConvokitError
 from convokit.history import copies
-from convokit.store import call_usage, chain, conversations, migrations, search_index, search_query, snapshot, turns
+from convokit.store import api_calls, blobs, conversations, migrations, search_index, search_query, snapshot, turns
+from convokit.store.dialects.protocol import SearchFilter
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from convokit.transfer import sql as transfer_sql
@@ -298,7 +299,7 @@ def _blind(monkeypatch: pytest.MonkeyPatch) -> None:
     any_tenant = or_(tenant == bindparam("tenant"), tenant != bindparam("tenant"))
     columns = conversations._COLUMNS
     statement = select(*columns).where(conversation.c.id == bindparam("id"), any_tenant)
-    monkeypatch.setattr(conversations, "_BY_ID", statement)
+    monkeypatch.setattr(conversations, "_SELECT_BY_ID", statement)
 
 
 @pytest.mark.parametrize("name", ["Chat.messages", "Chat.context", "Chat.verify"])
@@ -328,24 +329,24 @@ TENANT = {
     "store.conversations.list_recent": lambda connection, wanted: conversations.list_recent(
         connection, "rival", subject=None, limit=1000, before=None
     ),
-    "store.turns.find_by_key": lambda connection, wanted: turns.find_by_key(
+    "store.turns.find_by_idempotency_key": lambda connection, wanted: turns.find_by_idempotency_key(
         connection, "rival", wanted, sha256(ONCE.encode()).digest()
     ),
     "store.turns.list_open": lambda connection, wanted: turns.list_open(connection, "rival"),
     "store.snapshot.read_snapshot": lambda connection, wanted: snapshot.read_snapshot(
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
-    "store.call_usage.list_reported_calls": lambda connection, wanted: call_usage.list_reported_calls(
+    "store.api_calls.list_reported_calls": lambda connection, wanted: api_calls.list_reported_calls(
         connection, "rival", "loop-1", 1000
     ),
     "usage.sql.sum_calls": lambda connection, wanted: list(
         usage_sql.sum_calls(connection, "rival", conversation_id=wanted, by_conversation=True)
     ),
-    "store.chain.find_prompt": lambda connection, wanted: any(
-        chain.find_prompt(connection, "rival", digest)
+    "store.blobs.find_prompt": lambda connection, wanted: any(
+        blobs.find_prompt(connection, "rival", digest)
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
-    "store.chain.insert_prompt": None,
+    "store.blobs.insert_prompt": None,
     "erasure.sql.list_matching": lambda connection, wanted: erasure_sql.list_matching(
         connection, "rival", erasure_sql.ConversationFilter(erased=False), after=None, limit=1000
     ),
@@ -367,15 +368,19 @@ TENANT = {
     "transfer.sql.count_messages": lambda connection, wanted: transfer_sql.count_messages(
         connection, "rival", subject=SUBJECT
     ),
-    "store.search_query.candidates": lambda connection, wanted: [
-        search_query.candidates(
-            connection, "rival", search_query.Wanted(keys=["secret"], conversation_id=each), limit=1000
+    "store.search_query.find_candidates": lambda connection, wanted: [
+        search_query.find_candidates(
+            connection, "rival", SearchFilter(keys=["secret"], conversation_id=each), limit=1000
         )
         for each in (None, wanted)
     ],
-    "store.search_query.stands": lambda connection, wanted: search_query.stands(connection, "rival", (wanted, 1)),
+    "store.search_query.find_sort_key": lambda connection, wanted: search_query.find_sort_key(
+        connection, "rival", (wanted, 1)
+    ),
     "history.copies.find_copy": lambda connection, wanted: copies.find_copy(connection, "rival", wanted, wanted, 0),
-    "store.search_index.fill": lambda connection, wanted: search_index.fill(connection, "rival", None),
+    "store.search_index.index_missing": lambda connection, wanted: search_index.index_missing(
+        connection, "rival", None
+    ),
     "audit.sql.count_conversations": lambda connection, wanted: audit_sql.count_conversations(connection, "rival"),
     "audit.sql.read_heads": lambda connection, wanted: [
         each.conversation_id for each in audit_sql.read_heads(connection, "rival", UUID(int=0), 1000)
@@ -386,12 +391,12 @@ TENANT = {
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
-    "store.conversations.read_head",
+    "store.branches.read_head",
     "store.conversations.create",
     "store.conversations.advance",
-    "store.conversations.set_head",
-    "store.conversations.list_branches",
-    "store.conversations.list_leaves",
+    "store.branches.set_head",
+    "store.branches.list_branches",
+    "store.branches.list_leaves",
     "history.copies.write_copy",
     "store.conversations.update_description",
     "store.turn_start.lock_and_read",
@@ -407,24 +412,20 @@ ROW = {
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
-    "store.dialects.insert_new",
     "audit.sql.read_database_id",
     "store.fast_execute.fast_connection",
     "store.fast_execute.plain_connection",
-    "store.search_index.wanted_by",
+    "store.search_index.is_indexing",
     "store.search_index.optimize",
-    "store.search_query.at",
-    *(
-        f"store.migrations.{name}"
-        for name in ("count_open_turns", "read_clock_us", "read_server_version", "read_pragmas")
-    ),
-    *(f"store.migrations.{name}" for name in ("upgrade", "current_revision", "check_schema")),
-    "store.indexes.differences",
+    "store.search_query.read_messages_by_ref",
+    *(f"store.migrations.{name}" for name in ("upgrade", "read_revision", "check_schema")),
+    "store.turns.count_open_turns",
+    "store.indexes.list_differences",
     "store.turns.list_tenants_with_open_turns",
     *(f"erasure.residue.{name}" for name in ("is_text_in_other_row", "find_database_file")),
     "usage.sql.list_tenants",
 }
-"""Functions about the database as such, for who owns it; and `finding.at`, which is given places that `candidates` found."""
+"""Functions about a whole database, for its owner. `read_messages_by_ref` reads what `find_candidates` has found."""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:

@@ -1,4 +1,4 @@
-"""Search: messages by the words in them, whatever the script, over both databases."""
+"""Test the search through the public API, with words of many scripts."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ QUERIES = {
 
 
 def test_words_of_every_script_are_found(found: Callable[..., list[int]]) -> None:
-    """Japanese, Chinese, Korean and Thai by one, two or more characters that follow each other; any width, case and accent.
+    """Languages without spaces are found by one, two or more neighbouring characters; width, case and accents do not matter.
 
-    Operators are words, or nothing; words in double quotes must follow each other.
+    Operators of search engines are plain words; words in double quotes must follow each other.
     """
     for query, expected in QUERIES.items():
         if expected is None:
-            with pytest.raises(InvalidInput, match="holds no word"):
+            with pytest.raises(InvalidInput, match="contains no word"):
                 found(query)
         else:
             assert found(query) == expected, query
 
 
-def test_what_a_hit_tells(face: Face, kit: Any) -> None:
-    """A hit has its conversation, key, message, and a snippet whose marks are the words as they were written."""
+def test_a_hit_has_message_snippet_and_marks(face: Face, kit: Any) -> None:
+    """The marks are the words as they were written."""
     text = "前置き。" * 60 + "ここに東京ﾀﾜｰがあり、" + "ＴＯＫＹＯ " + "後書き。" * 60
     sent = face.settle(kit.chat("tall", title="x").send(text))
     hit = face.settle(kit.search("東京タワー tokyo", role="user")).items[0]
@@ -84,8 +84,8 @@ def test_what_a_hit_tells(face: Face, kit: Any) -> None:
     assert 0 < hit.rank <= 1
 
 
-def test_the_best_come_first(face: Face, kit: Any) -> None:
-    """Together beats apart, often beats once, short beats long; of two as good as each other the newer comes first."""
+def test_hits_are_ordered_by_rank(face: Face, kit: Any) -> None:
+    """A phrase beats single words, frequent beats rare, short beats long; of equal ranks the newer comes first."""
     said = ["port 80", "port 80 " + "blah " * 400, "80 is the port", "port 80, port 80, port 80", "port 80"]
     for text in said:
         face.settle(kit.chat("k").send(text))
@@ -95,7 +95,7 @@ def test_the_best_come_first(face: Face, kit: Any) -> None:
 
 
 def test_filters(face: Face, kit: Any) -> None:
-    """Role, conversation, subject, time and metadata narrow a search; metadata match by value and by type."""
+    """Role, conversation, subject, time and metadata restrict a search; metadata match by value and type."""
     chats = {
         "one": {"subject": "hanako", "metadata": {"team": "紫", "level": 1, "open": True, "share": 0.5, "none": None}},
         "two": {"subject": "taro", "metadata": {"team": "red", "level": 2, "open": False, 'odd"k.[0]': "x"}},
@@ -130,8 +130,8 @@ def test_filters(face: Face, kit: Any) -> None:
     assert "one" in keys(since=first)
 
 
-def test_bad_input_is_refused_by_name(face: Face, kit: Any) -> None:
-    """What cannot be asked is a typed error that names the parameter; an unknown conversation is not found."""
+def test_invalid_parameters_are_rejected_by_name(face: Face, kit: Any) -> None:
+    """InvalidInput names the parameter; an unknown conversation raises NotFound."""
     face.settle(kit.chat("k").send("word"))
     cursor = face.settle(kit.search("word", limit=1)).next
     for query, given, name in (
@@ -156,8 +156,8 @@ def test_bad_input_is_refused_by_name(face: Face, kit: Any) -> None:
             face.settle(kit.search("word", **missing))
 
 
-def test_another_tenants_words_are_not_there(face: Face, kit: Any) -> None:
-    """A search finds and ranks its own tenant's messages, as if no others were there; a cursor of others is none."""
+def test_other_tenants_are_not_searched(face: Face, kit: Any) -> None:
+    """Results and ranks are as if no other tenant existed; a cursor of another tenant is invalid."""
     other = kit.tenant("other")
     for number in range(3):
         face.settle(kit.chat("k").send(f"共有 secret {number}"))
@@ -173,8 +173,8 @@ def test_another_tenants_words_are_not_there(face: Face, kit: Any) -> None:
         face.settle(other.search("共有", id=mine.items[0].conversation_id))
 
 
-def test_replies_that_failed_and_refusals(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """A question whose call failed is found, and so is a refusal; passages are not, and neither is a developer prompt."""
+def test_questions_of_failed_calls_and_refusals_are_found(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Passages and developer prompts are not found."""
     server.script(failure(400))
     with pytest.raises(Exception, match="400"):
         face.settle(kit.chat("k", developer_prompt="指示だけ").send("失敗した質問"))
@@ -186,7 +186,7 @@ def test_replies_that_failed_and_refusals(face: Face, kit: Any, server: Loopback
 
 
 def test_a_kit_without_search(face: Face, database: str, server: LoopbackServer) -> None:
-    """`search=False` writes no index and refuses to search, saying why; `reindex` of another kit finds what was missed."""
+    """`search=False` writes no index and rejects searches; `reindex` of another kit adds the missing messages."""
     plain = face.kit(database, model="loop-1", base_url=server.url, search=False)
     for number in range(3):
         face.settle(plain.chat(f"k{number}").send("見逃した言葉"))
@@ -204,8 +204,8 @@ def test_a_kit_without_search(face: Face, database: str, server: LoopbackServer)
         face.kit(database, model="m", search="yes")
 
 
-def test_a_megabyte_of_japanese_fails_no_turn(face: Face, database: str, server: LoopbackServer) -> None:
-    """However much is said, the turn is saved; what is indexed of it, the first 65,536 characters, is found."""
+def test_the_index_limits_long_messages(face: Face, database: str, server: LoopbackServer) -> None:
+    """A turn of any length is saved, and its first 65,536 characters are found."""
     large = {"limits": Limits(message_bytes=8 * 1024 * 1024), "budget": Budget(context_tokens=10**8)}
     kit = face.kit(database, model="loop-1", base_url=server.url, **large)
     signs = [chr(code) for code in range(0x4E00, 0x9F00)]

@@ -1,4 +1,4 @@
-"""Statements on their short way to the driver: what comes back, and when they go the usual way."""
+"""Test statements that bypass SQLAlchemy: their results, and when they do not bypass it."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Spy:
         return self._execute(*given, **named)
 
 
-def test_a_constant_goes_to_the_driver_and_brings_the_same(connection: Connection) -> None:
-    """From its third execution on a constant statement passes SQLAlchemy by, and every value comes back as it did before."""
+def test_a_constant_bypasses_sqlalchemy_with_equal_results(connection: Connection) -> None:
+    """A constant statement bypasses SQLAlchemy from its third execution on, and every value stays the same."""
     rows = [
         MessageRow(
             seq,
@@ -95,8 +95,8 @@ def test_a_constant_goes_to_the_driver_and_brings_the_same(connection: Connectio
     ]
 
 
-def test_rows_are_read_by_place_and_by_name(connection: Connection) -> None:
-    """A row of the short way has its columns by place, by name and as a mapping, and counts what a statement changed."""
+def test_rows_give_columns_by_position_and_name(connection: Connection) -> None:
+    """A row gives its columns by position, by name and as a mapping; the result has the row count."""
     fast = fast_connection(connection)
     look = select(conversation.c.id, conversation.c.key).where(conversation.c.id == bindparam("id"))
     change = update(conversation).where(conversation.c.id == bindparam("b_id")).values(title=bindparam("new"))
@@ -110,8 +110,8 @@ def test_rows_are_read_by_place_and_by_name(connection: Connection) -> None:
         assert fast.execute(change, {"b_id": new_id(), "new": "x"}).rowcount == 0
 
 
-def test_what_is_made_as_it_is_needed_goes_the_usual_way(connection: Connection) -> None:
-    """Expanded lists and statements that are built for one execution are SQLAlchemy's own business, and work."""
+def test_dynamic_statements_use_sqlalchemy(connection: Connection) -> None:
+    """Expanded lists and statements that are built for one execution are executed by SQLAlchemy."""
     fast = fast_connection(connection)
     listed = select(conversation.c.id).where(conversation.c.id.in_(bindparam("ids", expanding=True)))
     for _ in range(SECOND):
@@ -122,8 +122,8 @@ def test_what_is_made_as_it_is_needed_goes_the_usual_way(connection: Connection)
     assert plain_connection(connection) is connection
 
 
-def test_errors_are_sqlalchemys(connection: Connection) -> None:
-    """A refused row, a missing value and a table that is not there raise on the short way what they raise on the usual one."""
+def test_errors_equal_those_of_sqlalchemy(connection: Connection) -> None:
+    """A rejected row, a missing value and an unknown table raise the same errors with and without the bypass."""
     fast = fast_connection(connection)
     row = MessageRow(1, None, 1, None, "user", "complete", 5, "c", 5, 7, salt=b"s")
     for seq in range(1, SECOND + 1):
@@ -141,8 +141,8 @@ def test_errors_are_sqlalchemys(connection: Connection) -> None:
             fast.execute(absent)
 
 
-def test_a_lost_connection_is_not_used_again(engine: Engine) -> None:
-    """When the driver says that its connection is gone, SQLAlchemy hears of it: the pool opens another."""
+def test_a_lost_connection_is_invalidated(engine: Engine) -> None:
+    """If the driver reports a lost connection, the pool opens another one."""
     look = select(conversation.c.id).where(conversation.c.id == bindparam("id"))
     with engine.connect() as connection:
         fast = fast_connection(connection)
@@ -158,8 +158,8 @@ def test_a_lost_connection_is_not_used_again(engine: Engine) -> None:
         assert fast_connection(connection).execute(look, {"id": ID}).scalar_one_or_none() is None
 
 
-def test_who_listens_hears_every_statement(engine: Engine) -> None:
-    """While somebody listens to an engine's statements, all of them go the usual way: traces and logs are whole."""
+def test_listeners_receive_every_statement(engine: Engine) -> None:
+    """While a listener observes an engine, SQLAlchemy executes every statement."""
     heard: list[str] = []
     with engine.connect() as connection:
         assert fast_connection(connection) is not connection
@@ -174,8 +174,7 @@ def test_who_listens_hears_every_statement(engine: Engine) -> None:
     assert len(heard) == SECOND
 
 
-def test_several_rows_go_in_one_call(connection: Connection) -> None:
-    """A list of rows is inserted as one, also on the short way."""
+def test_several_rows_are_inserted_by_one_call(connection: Connection) -> None:
     fast, add = fast_connection(connection), insert(message)
     for first in range(1, 3 * SECOND, 2):
         fast.execute(add, [_values(seq) for seq in (first, first + 1)])

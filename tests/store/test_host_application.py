@@ -1,4 +1,4 @@
-"""Inside a host application that has its own SQLAlchemy session, its own tables and its own Alembic."""
+"""Test convokit inside a host application with its own session, tables and Alembic."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def host_url(empty_database: str) -> str:
 def test_two_alembics_share_a_database(
     face: Face, empty_database: str, host_url: str, tmp_path: Path, server: LoopbackServer
 ) -> None:
-    """Host and convokit each migrate and autogenerate over the same database, and neither sees the other's tables."""
+    """Host and convokit migrate and autogenerate in one database; neither sees the tables of the other."""
     host = _host_alembic(tmp_path / "host", host_url)
     kit = face.kit(empty_database, model="loop-1", base_url=server.url)
     face.settle(kit.migrate())
@@ -91,14 +91,13 @@ def test_two_alembics_share_a_database(
     command.check(host)
     engine = create_engine(host_url)
     with engine.connect() as connection:
-        assert indexes.differences(connection) == []
+        assert indexes.list_differences(connection) == []
         assert {"alembic_version", "convokit_alembic_version", "ticket"} <= set(inspect(connection).get_table_names())
     engine.dispose()
     assert face.settle(kit.chat("k").send("hello")).text == "echo: hello"
 
 
-def test_store_functions_work_in_the_hosts_transaction(face: Face, database: str, server: LoopbackServer) -> None:
-    """The functions of `convokit.store` read over the host's connection, in the host's own transaction."""
+def test_store_functions_read_in_the_hosts_transaction(face: Face, database: str, server: LoopbackServer) -> None:
     kit: Any = face.kit(database, model="loop-1", base_url=server.url)
     chat = kit.chat("order-7")
     face.settle(chat.send("where is it?"))

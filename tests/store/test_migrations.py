@@ -1,4 +1,4 @@
-"""Migrations: one way in, safe for many at once, and code that refuses tables it does not fit."""
+"""Test migrations and the check of the schema."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def _run(url: str, statement: str) -> None:
 
 
 def test_migrations_equal_the_tables(database: str) -> None:
-    """A migrated database differs in nothing from what the code expects."""
+    """A migrated database has no difference from the tables in the code."""
     engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
-        assert indexes.differences(connection) == []
-        assert migrations.current_revision(connection) == schema.REVISION
+        assert indexes.list_differences(connection) == []
+        assert migrations.read_revision(connection) == schema.REVISION
     engine.dispose()
 
 
-def test_the_newest_script_is_the_one_the_code_names() -> None:
+def test_revision_is_the_only_head() -> None:
     """`schema.REVISION` is the head of the scripts, and there is one head."""
     config = Config()
-    config.set_main_option("script_location", str(migrations.scripts()))
+    config.set_main_option("script_location", str(migrations.find_scripts()))
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
 
 
 @pytest.mark.soak(sample=True)
-def test_alembic_check_is_clean_for_contributors(checkout: Path, tmp_path: Path) -> None:
-    """`alembic upgrade head` and `alembic check` work with alembic.ini, and autogenerate finds nothing new."""
+def test_alembic_check_finds_no_difference(checkout: Path, tmp_path: Path) -> None:
+    """`alembic upgrade head` and `alembic check` work with alembic.ini."""
     arguments = [
         sys.executable,
         "-m",
@@ -63,7 +63,7 @@ def test_alembic_check_is_clean_for_contributors(checkout: Path, tmp_path: Path)
 
 
 def test_migrating_twice_changes_nothing(face: Face, empty_database: str) -> None:
-    """`migrate` on a database that is up to date does nothing, and the database keeps its id."""
+    """The second `migrate` keeps the id of the database."""
     kit = face.kit(empty_database, model="m")
     face.settle(kit.migrate())
     engine = open_engine(parse_database_url(empty_database))
@@ -75,8 +75,8 @@ def test_migrating_twice_changes_nothing(face: Face, empty_database: str) -> Non
     engine.dispose()
 
 
-def test_eight_at_once_migrate_once(empty_database: str) -> None:
-    """Eight concurrent `migrate` calls leave one schema and no error."""
+def test_concurrent_migrations_create_one_schema(empty_database: str) -> None:
+    """Eight concurrent `migrate` calls leave one schema and raise no error."""
 
     def run(_: int) -> None:
         with Convokit(empty_database, model="m") as kit:
@@ -90,8 +90,8 @@ def test_eight_at_once_migrate_once(empty_database: str) -> None:
     engine.dispose()
 
 
-def test_an_unmigrated_database_is_refused_by_name(face: Face, backend: str, empty_database: str) -> None:
-    """A database without tables gives SchemaOutdated with what to do; a missing file is never created on the way."""
+def test_a_database_without_tables_is_rejected(face: Face, backend: str, empty_database: str) -> None:
+    """SchemaOutdated says what to do, and no missing file is created."""
     kit = face.kit(empty_database, model="m")
     expected = StoreUnavailable if backend == "sqlite" else SchemaOutdated
     with pytest.raises(expected, match="migrate"):
@@ -100,29 +100,29 @@ def test_an_unmigrated_database_is_refused_by_name(face: Face, backend: str, emp
         assert not Path(str(parse_database_url(empty_database).database)).exists()
 
 
-def test_older_tables_are_refused_with_both_revisions(face: Face, database: str) -> None:
-    """Tables older than the code needs: SchemaOutdated says what they are and what is needed."""
+def test_older_tables_are_rejected(face: Face, database: str) -> None:
+    """SchemaOutdated names the revision of the tables and the required one."""
     _run(database, "UPDATE convokit_alembic_version SET version_num = '0000'")
     with pytest.raises(SchemaOutdated, match="revision 0000") as caught:
         face.settle(face.kit(database, model="m").chat("k").messages())
     assert (caught.value.has, caught.value.needs) == ("0000", schema.REVISION)
 
 
-def test_newer_tables_that_still_serve_this_code_are_used(face: Face, database: str) -> None:
-    """A newer revision whose schema still serves this code is no error: releases may roll."""
+def test_newer_tables_are_accepted_if_they_allow_this_code(face: Face, database: str) -> None:
+    """Old and new code may run side by side during a release."""
     _run(database, "UPDATE convokit_alembic_version SET version_num = '9999'")
     assert len(face.settle(face.kit(database, model="m").conversations())) == 0
 
 
-def test_newer_tables_that_shut_this_code_out_are_refused(face: Face, database: str) -> None:
-    """When the schema says that older code must not run, the code refuses and says to upgrade the package."""
+def test_newer_tables_are_rejected_if_they_exclude_this_code(face: Face, database: str) -> None:
+    """The error says to upgrade the package."""
     _run(database, f"UPDATE convokit_schema SET oldest_code = {schema.GENERATION + 1}")
     with pytest.raises(SchemaOutdated, match="upgrade the convokit-sql package"):
         face.settle(face.kit(database, model="m").chat("k").messages())
 
 
-def test_a_foreign_database_keeps_its_tables(face: Face, empty_database: str, backend: str) -> None:
-    """In a database with other tables: the error names them; `migrate` adds ours beside them and touches none."""
+def test_tables_of_other_programs_are_kept(face: Face, empty_database: str, backend: str) -> None:
+    """The error names them, and `migrate` adds the tables of convokit without changing them."""
     engine = open_engine(parse_database_url(empty_database), create=True)
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(text("CREATE TABLE invoices (id INTEGER PRIMARY KEY)"))
@@ -137,8 +137,8 @@ def test_a_foreign_database_keeps_its_tables(face: Face, empty_database: str, ba
 
 
 @pytest.mark.parametrize("content", [b"this is no database at all, but long enough to look like one" * 40])
-def test_a_file_that_is_no_database_says_so(face: Face, tmp_path: Path, content: bytes) -> None:
-    """A file of something else is reported as not a database, and left as it is."""
+def test_a_file_that_is_not_a_database_is_rejected(face: Face, tmp_path: Path, content: bytes) -> None:
+    """The file stays as it is."""
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     kit: Any = face.kit(f"sqlite:///{path}", model="m")

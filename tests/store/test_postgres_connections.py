@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: what is sent over them, and when one is tried before it is used."""
+"""Test connections to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, bindparam, select, text
 
 from convokit.domain.ids import new_id
-from convokit.store import dialects
+from convokit.store.dialects import postgresql
 from convokit.store.engine import open_engine, parse_database_url
 from convokit.store.fast_execute import fast_connection
 from convokit.store.schema import conversation
@@ -49,8 +49,8 @@ def _end(database: str, process: int) -> None:
         connection.execute("SELECT pg_terminate_backend(%s, 10000)", (process,))
 
 
-def test_a_statement_reaches_the_server_as_it_was_compiled(engine: Engine) -> None:
-    """Placeholders are the server's own: nothing is looked for and rewritten at each execution, and it is prepared."""
+def test_statements_use_server_placeholders(engine: Engine) -> None:
+    """The driver rewrites no placeholders and prepares the statement."""
     look = select(conversation.c.id).where(conversation.c.id == bindparam("id"))
     with engine.connect() as connection:
         for _ in range(10):
@@ -60,26 +60,25 @@ def test_a_statement_reaches_the_server_as_it_was_compiled(engine: Engine) -> No
     assert "$1" in str(look.compile(dialect=engine.dialect))
 
 
-def test_a_connection_is_not_tried_when_it_was_used_a_moment_ago(engine: Engine, tried: list[Any]) -> None:
-    """One turn after the other asks the server nothing besides."""
+def test_a_recently_used_connection_is_not_pinged(engine: Engine, tried: list[Any]) -> None:
     assert len({_process(engine) for _ in range(5)}) == 1
     assert tried == []
 
 
-def test_a_connection_is_tried_after_a_pause(engine: Engine, tried: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server whose host is gone says nothing: what lay in the pool for a while is tried first."""
+def test_an_idle_connection_is_pinged(engine: Engine, tried: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose host is gone sends nothing, so an idle connection is tested."""
     first = _process(engine)
-    monkeypatch.setattr(dialects, "UNTRIED_S", 0.0)
+    monkeypatch.setattr(postgresql, "IDLE_TRUSTED_S", 0.0)
     assert _process(engine) == first
     assert len(tried) == 1
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 60.0])
-def test_an_ended_connection_is_noticed_at_once(
+def test_a_closed_connection_is_replaced(
     engine: Engine, database: str, pause_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With or without a pause: who comes next gets a new connection, and no error."""
-    monkeypatch.setattr(dialects, "UNTRIED_S", pause_s)
+    """After any pause, the next user gets a new connection and no error."""
+    monkeypatch.setattr(postgresql, "IDLE_TRUSTED_S", pause_s)
     first = _process(engine)
     _end(database, first)
     assert _process(engine) != first

@@ -1,4 +1,4 @@
-"""What a conversation costs does not grow with it: no statement scans a table, and rows read stay the same."""
+"""Test that statements use indexes and read a constant number of rows."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _everything(kit: Convokit, chat: Chat) -> None:
 
 @pytest.mark.parametrize("run", keep([None, 4], 4, sample=True))
 def test_no_statement_scans_a_table(long: Convokit, database: str, run: int | None) -> None:
-    """Whatever a turn or a listing executes finds its rows by an index, on a long and on a branched conversation."""
+    """Turns and listings find their rows by an index, in a long and in a branched conversation."""
     identity = _grown(long, database, "k", 5000, run)
     _change(database, lambda connection: fill(connection, identity, 3000))
     statements = Statements(long._runtime._store.engine)
@@ -153,10 +153,10 @@ def _read(kit: Convokit, key: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int
 
 @pytest.mark.parametrize("run", keep([None, 4], 4, sample=True))
 @pytest.mark.parametrize("count", keep([20_000, 1_000_000], 20_000))
-def test_the_rows_read_do_not_grow(
+def test_rows_read_do_not_grow(
     long: Convokit, database: str, count: int, run: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A turn and three looks read as many rows in as many statements as with 1,000 messages, on a branched path too."""
+    """A turn and three reads take as many rows and statements as with 1,000 messages, also on a branched path."""
     costs = []
     for key, messages in (("first", 10), ("short", 1000), ("long", count)):
         identity = _grown(long, database, key, messages, run)
@@ -166,8 +166,8 @@ def test_the_rows_read_do_not_grow(
     assert costs[1][0] > costs[0][0]
 
 
-def test_a_path_over_many_branches_is_one_statement_a_page_more(long: Convokit, database: str) -> None:
-    """Runs of one message are read in order and whole; two pages of them are two statements more, however many there are."""
+def test_a_path_over_many_branches_takes_one_more_statement_for_each_page(long: Convokit, database: str) -> None:
+    """Runs of one message are read in order and completely."""
     _grown(long, database, "branched", 2000, 1)
     _grown(long, database, "straight", 2000, None)
     counts = []
@@ -191,8 +191,8 @@ def _grown(kit: Convokit, database: str, key: str, count: int, run: int | None) 
     return identity
 
 
-def test_usage_reads_only_conversations_that_were_used_since(long: Convokit, database: str) -> None:
-    """With `since`, the index by last use leads to conversations and their key to their calls: no table is read whole."""
+def test_usage_reads_only_conversations_used_since(long: Convokit, database: str) -> None:
+    """The index by last use gives the conversations, and their key gives the calls."""
     _grown(long, database, "long", 10, None)
     statements = Statements(long._runtime._store.engine)
     identity = long.chat("long")

@@ -1,4 +1,4 @@
-"""The search index below the kit: what it writes and when, what it reads, and what is left of a word that was forgotten."""
+"""Test how the search index is written, read and cleaned."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from convokit import Convokit
-from convokit.domain import hashchain
+from convokit.domain import hashchain, search_words
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import MessageRow
 from convokit.store import conversations, messages, migrations, search_index, search_query
+from convokit.store.dialects import postgresql_search
+from convokit.store.dialects.protocol import SearchFilter
 from convokit.store.engine import SEARCH, WRITE, open_engine, parse_database_url
 from tests.search.test_search import SAID
 from tests.support.server import LoopbackServer
@@ -56,12 +58,12 @@ def _say(engine: Engine, key: str, said: list[str], tenant: str = "default") -> 
 
 
 @pytest.mark.parametrize("count", [1, 600])
-def test_a_word_is_in_the_index_with_its_message_or_not_at_all(engine: Engine, kit: Convokit, count: int) -> None:
-    """Message and index are one transaction: rolled back together, committed together, few rows or many."""
+def test_index_rows_are_written_with_the_message(engine: Engine, kit: Convokit, count: int) -> None:
+    """Message and index rows are committed or rolled back together, few rows or many."""
     with engine.connect() as connection, connection.begin() as transaction:
         made = _conversation(connection, "k")
         messages.append(connection, made, [_row(seq, f"消えた言葉 {seq}") for seq in range(1, count + 1)])
-        assert len(search_query.candidates(connection, "default", search_query.Wanted(["消え"]), limit=1000)) == count
+        assert len(search_query.find_candidates(connection, "default", SearchFilter(["消え"]), limit=1000)) == count
         transaction.rollback()
     assert len(kit.search("消え")) == 0
     _say(engine, "k", [f"残った言葉 {seq}" for seq in range(1, count + 1)])
@@ -69,14 +71,14 @@ def test_a_word_is_in_the_index_with_its_message_or_not_at_all(engine: Engine, k
     assert len(kit.search("残った")) == min(count, 20)
 
 
-def test_a_connection_may_be_told_to_keep_no_index(engine: Engine, kit: Convokit) -> None:
-    """The execution option switches the index off; `fill` later finds exactly what is missing, lot by lot."""
+def test_a_connection_can_skip_the_index(engine: Engine, kit: Convokit) -> None:
+    """`index_missing` later indexes exactly the missing messages, 200 at a time."""
     _say(engine, "a", ["言葉"] * 3)
     _say(engine.execution_options(**{SEARCH: False}), "b", ["言葉", "", "..."] * 300)
     place, filled = None, []
     for _ in range(4):
         with engine.begin() as connection:
-            place, count = search_index.fill(connection, "default", place)
+            place, count = search_index.index_missing(connection, "default", place)
             filled.append(count)
     assert max(filled) <= 200
     assert sum(filled) + kit.reindex() == 300
@@ -93,8 +95,8 @@ def _all(kit: Convokit, query: str, **given: Any) -> list[tuple[str | None, int]
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100])
-def test_pages_are_whole_and_repeat_nothing(engine: Engine, kit: Convokit, limit: int) -> None:
-    """Pages hold every hit once, past blocks of candidates too, whatever is written and forgotten between them."""
+def test_pages_contain_every_hit_once(engine: Engine, kit: Convokit, limit: int) -> None:
+    """Pages stay complete across blocks of candidates while messages are written and removed between them."""
     count = 700 if limit > 1 else 20
     said = [f"頁 {'頁 ' * (number % 5)}{number}" if number % 7 else f"別 {number}" for number in range(count)]
     made = _say(engine, "k", said)
@@ -109,15 +111,15 @@ def test_pages_are_whole_and_repeat_nothing(engine: Engine, kit: Convokit, limit
             wanted.discard(gone)
             with engine.begin() as connection:
                 messages.append(connection, made, [_row(count + late, "頁 頁 頁 頁 頁 頁 new")])
-                search_index.forget(connection, made, [gone])
+                search_index.remove_messages(connection, made, [gone])
         page = kit.search("頁", limit=limit, before=page.next)
         found += [hit.message.seq for hit in page]
     assert len(found) == len(set(found))
     assert set(found) == wanted
 
 
-def test_others_words_take_no_part(engine: Engine, kit: Convokit) -> None:
-    """Rows, ranks and pages of a tenant are the same whether others have said the same words or not."""
+def test_other_tenants_do_not_change_the_result(engine: Engine, kit: Convokit) -> None:
+    """Hits, ranks and pages stay the same whatever other tenants have written."""
     mine = ["共有の port 80", "共有", "port 80 port 80"]
     _say(engine, "k", mine)
 
@@ -130,60 +132,60 @@ def test_others_words_take_no_part(engine: Engine, kit: Convokit) -> None:
     _say(engine, "k", mine * 200, tenant="other")
     assert seen() == before
     with engine.connect() as connection:
-        assert search_query.stands(connection, "default", (_id_of(connection, "other"), 1)) is None
-        assert len(search_query.candidates(connection, "default", search_query.Wanted(["port"]), limit=1000)) == 2
+        assert search_query.find_sort_key(connection, "default", (_id_of(connection, "other"), 1)) is None
+        assert len(search_query.find_candidates(connection, "default", SearchFilter(["port"]), limit=1000)) == 2
 
 
 def _id_of(connection: Connection, tenant: str) -> UUID:
     return derive_conversation_id(migrations.check_schema(connection, "it"), tenant, "k")
 
 
-def test_a_search_in_one_conversation_asks_for_its_rows_alone(engine: Engine) -> None:
-    """The index is asked for the tenant's key or the conversation's, never for both: the tenant's rows may be a million."""
+def test_a_search_in_a_conversation_matches_its_key_only(engine: Engine) -> None:
+    """The key of the tenant is not matched as well: it may have a million rows."""
     made = _say(engine, "k", SAID)
     asked: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *given: asked.append(str(given[3])))
-    of_tenant, inside = search_index.owners("default", made)
+    of_tenant, inside = search_words.build_owner_keys("default", made)
     if engine.dialect.name == "postgresql":
-        of_tenant, inside = str(search_index.number(of_tenant)), str(search_index.number(inside))
+        of_tenant, inside = str(postgresql_search.hash_key(of_tenant)), str(postgresql_search.hash_key(inside))
     for wanted, key, other in (
-        (search_query.Wanted(["京都"]), of_tenant, inside),
-        (search_query.Wanted(["京都"], conversation_id=made), inside, of_tenant),
+        (SearchFilter(["京都"]), of_tenant, inside),
+        (SearchFilter(["京都"], conversation_id=made), inside, of_tenant),
     ):
         with engine.connect() as connection:
-            assert search_query.candidates(connection, "default", wanted, limit=10)
+            assert search_query.find_candidates(connection, "default", wanted, limit=10)
         assert key in asked[-1]
         assert other not in asked[-1]
 
 
-def test_what_was_forgotten_is_not_found(engine: Engine, kit: Convokit) -> None:
-    """`forget` takes out the words of the messages it names and no others; again, or of nothing, it does nothing."""
+def test_removed_messages_are_not_found(engine: Engine, kit: Convokit) -> None:
+    """`remove_messages` removes the words of these messages only; a second call changes nothing."""
     made = _say(engine, "k", SAID)
     other = _say(engine, "other", SAID)
     with engine.begin() as connection:
-        search_index.forget(connection, made, [1, 2, 99])
+        search_index.remove_messages(connection, made, [1, 2, 99])
     assert sorted(_all(kit, "京都")) == [("other", 1), ("other", 2)]
     with engine.begin() as connection:
-        search_index.forget(connection, made, [1, 2])
-        search_index.forget_conversation(connection, made)
+        search_index.remove_messages(connection, made, [1, 2])
+        search_index.remove_conversation(connection, made)
         search_index.optimize(connection)
     assert {key for key, _ in _all(kit, "北京")} == {"other"}
     assert kit.reindex() == 0, "what was forgotten is not indexed again"
     with engine.begin() as connection:
-        search_index.forget_conversation(connection, other)
+        search_index.remove_conversation(connection, other)
     assert not any(_all(kit, word) for word in ("東京", "tower", "서울", "cafe"))
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("blanked", [False, True])
-def test_no_byte_of_a_forgotten_word_is_left(database: str, engine: Engine, kit: Convokit, blanked: bool) -> None:
-    """After `forget` and `optimize` SQLite's file holds none of the words, even where the message's text was gone before."""
+def test_no_byte_of_a_removed_word_is_left(database: str, engine: Engine, kit: Convokit, blanked: bool) -> None:
+    """After `remove_messages` and `optimize`, the SQLite file contains none of the words, even if the text is gone."""
     _say(engine, "k", [f"ordinary words {number}" for number in range(200)])
     made = _say(engine, "secret", ["plain", "zanzibarcode 秘匿情報", "plain zanzibarish"])
     with engine.begin() as connection:
         if blanked:
             connection.execute(text("UPDATE convokit_message SET content = NULL WHERE content LIKE 'zanzibar%'"))
-        search_index.forget(connection, made, [2])
+        search_index.remove_messages(connection, made, [2])
         if not blanked:
             connection.execute(text("UPDATE convokit_message SET content = NULL WHERE content LIKE 'zanzibar%'"))
     path = Path(str(parse_database_url(database).database))
@@ -209,12 +211,12 @@ def test_no_byte_of_a_forgotten_word_is_left(database: str, engine: Engine, kit:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-def test_vacuum_leaves_every_word_at_its_message(database: str, engine: Engine, kit: Convokit) -> None:
-    """FTS5 knows a message by a number that VACUUM may not change, even where rows before it are gone."""
+def test_vacuum_keeps_the_rowids_of_the_index(database: str, engine: Engine, kit: Convokit) -> None:
+    """FTS5 identifies a message by a rowid that VACUUM must not change, even if rows before it were deleted."""
     gone = _say(engine, "gone", ["消える言葉"] * 50)
     _say(engine, "kept", ["残る言葉", "plain", "京都"])
     with engine.begin() as connection:
-        search_index.forget_conversation(connection, gone)
+        search_index.remove_conversation(connection, gone)
         connection.execute(text("PRAGMA foreign_keys = ON"))
         connection.execute(text("DELETE FROM convokit_search WHERE conversation_id = :id"), {"id": gone.hex})
     driver = sqlite3.connect(str(parse_database_url(database).database))
@@ -244,9 +246,9 @@ def _plans(engine: Engine, kit: Convokit, *searches: dict[str, Any]) -> list[str
     return plans
 
 
-def test_a_search_asks_the_index(engine: Engine, kit: Convokit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No search reads a table of messages from end to end: the index is asked first, and each row is looked up by its key."""
-    monkeypatch.setattr(search_query, "_FEW", 100)
+def test_a_search_uses_the_index(engine: Engine, kit: Convokit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No search scans a table of messages: the index is read first, and each row by its key."""
+    monkeypatch.setattr(postgresql_search, "SORT_AT_ONCE", 100)
     filler = [" ".join(f"w{seq}x{word}" for word in range(80)) for seq in range(30)]
     for number in range(20):
         _say(engine, f"k{number}", [f"{said} {number} {seq} {filler[seq]}" for seq in range(30) for said in SAID])
@@ -278,8 +280,8 @@ def test_a_search_asks_the_index(engine: Engine, kit: Convokit, monkeypatch: pyt
         assert not any(scan in f"{plan}\n" for scan in scans), plan
 
 
-def test_what_a_turn_pays(database: str, kit: Convokit) -> None:
-    """A write of a turn is one statement on PostgreSQL, as without search, and two more on SQLite."""
+def test_statements_of_a_turn_with_and_without_search(database: str, kit: Convokit) -> None:
+    """The index adds no statement on PostgreSQL, and two for each write on SQLite."""
     counts = {}
     with Convokit(database, model="loop-1", base_url=kit._state.base_url, search=False) as plain:
         for name, each in (("with", kit), ("without", plain)):

@@ -1,4 +1,4 @@
-"""What a turn costs the database: counted, not timed."""
+"""Count the statements and rows of a turn."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def sync_kit(database: str, server: LoopbackServer) -> Any:
         yield kit
 
 
-def test_a_plain_turn_is_one_read_and_two_commits(sync_kit: Convokit) -> None:
-    """One reading transaction, two writing ones, and a fixed number of statements."""
+def test_a_plain_turn_takes_one_read_and_two_commits(sync_kit: Convokit) -> None:
+    """The number of statements is fixed."""
     chat = sync_kit.chat("k")
     chat.send("warm up")
     traffic = Traffic(sync_kit)
@@ -90,7 +90,7 @@ def test_a_plain_turn_is_one_read_and_two_commits(sync_kit: Convokit) -> None:
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_each_write_of_a_turn_is_one_statement_on_postgresql(sync_kit: Convokit) -> None:
-    """Over a network every statement is a round trip, and the conversation's row is locked for all of them."""
+    """Each statement is a round trip, and the conversation stays locked for all of them."""
     chat = sync_kit.chat("k")
     chat.send("warm up")
     traffic = Traffic(sync_kit)
@@ -106,10 +106,10 @@ def test_each_write_of_a_turn_is_one_statement_on_postgresql(sync_kit: Convokit)
 
 
 @pytest.mark.parametrize("count", [50, 5000])
-def test_a_turn_reads_the_window_whatever_the_history(
+def test_rows_read_do_not_depend_on_the_history(
     sync_kit: Convokit, database: str, server: LoopbackServer, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows read are at most twice the rows sent and 32, with 50 messages as with 5,000."""
+    """A turn reads at most twice the rows it sends plus 32, with 50 messages as with 5,000."""
     _grow(sync_kit, database, "long", count)
     read = 0
     original = MessageRow.__init__
@@ -129,8 +129,8 @@ def test_a_turn_reads_the_window_whatever_the_history(
         assert read - 2 <= 2 * sent + 32, "rows read, less the two that were written"
 
 
-def test_the_window_holds_its_start_between_turns(sync_kit: Convokit, database: str, server: LoopbackServer) -> None:
-    """Past the budget, the first message sent stays the same for several turns."""
+def test_the_window_keeps_its_start_between_turns(sync_kit: Convokit, database: str, server: LoopbackServer) -> None:
+    """After the budget is reached, several turns send the same first message."""
     _grow(sync_kit, database, "steady", 400)
     chat = sync_kit.chat("steady")
     starts = []
@@ -142,8 +142,8 @@ def test_the_window_holds_its_start_between_turns(sync_kit: Convokit, database: 
     assert starts[0] > 300
 
 
-def test_another_tenants_conversation_is_not_there(database: str, server: LoopbackServer) -> None:
-    """The same key under another tenant is another conversation; its id opens nothing."""
+def test_a_conversation_of_another_tenant_is_not_found(database: str, server: LoopbackServer) -> None:
+    """The same key under another tenant is another conversation, and its id is not found."""
     ours = Convokit(database, model="m", base_url=server.url, tenant="a")
     theirs = Convokit(database, model="m", base_url=server.url, tenant="b")
     chat = ours.chat("k")

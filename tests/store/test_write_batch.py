@@ -1,4 +1,4 @@
-"""What a step writes is written whole or not at all, in one statement or one by one."""
+"""Test that a write of a turn is stored completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convokit.domain.message import MessageRow
 from convokit.domain.profiles import Profile
 from convokit.domain.replay import Manifest
 from convokit.domain.turn import CallRow, IdempotencyKey
-from convokit.store import conversations, schema, turns, write_batch
+from convokit.store import api_calls, branches, conversations, schema, turns, write_batch
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.turn_end import TurnEnd
 from convokit.store.turn_start import Conflict, TurnStart, Written
@@ -95,14 +95,14 @@ def _begun(engine: Engine, beginning: TurnStart) -> ConversationRow:
 
 
 @pytest.mark.parametrize("replies", [0, 1, 3, write_batch.MANY + 1])
-def test_a_turn_is_stored_whole(engine: Engine, replies: int) -> None:
-    """Question, turn, call, replies and chain are all there, whichever way and however many they are."""
+def test_a_turn_is_stored_completely(engine: Engine, replies: int) -> None:
+    """Question, turn, call, replies and chain are stored, in one statement or several, for any number of rows."""
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
         settled = _settlement(row, beginning.call, replies).write(connection)
         found = turns.find(connection, row.id, beginning.call.turn_id)
-        call = turns.find_call(connection, row.id, beginning.call.turn_id, 1)
+        call = api_calls.find_call(connection, row.id, beginning.call.turn_id, 1)
         stored = conversations.find(connection, "t", row.id)
         entries = connection.execute(select(schema.entry.c.hash).order_by(schema.entry.c.number)).scalars().all()
         contents = connection.execute(select(schema.message.c.content).order_by(schema.message.c.seq)).scalars().all()
@@ -118,8 +118,8 @@ def test_a_turn_is_stored_whole(engine: Engine, replies: int) -> None:
 
 
 @pytest.mark.parametrize("taken", ["moved", "claim", "key", "created", "foreign"])
-def test_a_turn_that_may_not_begin_writes_nothing(engine: Engine, taken: str) -> None:
-    """A conversation that moved, an open turn, a used key, an id in use and another tenant's row: Conflict, and no row."""
+def test_a_rejected_turn_start_writes_nothing(engine: Engine, taken: str) -> None:
+    """A moved conversation, an open turn, a used key, a used id and a row of another tenant raise Conflict."""
     key = IdempotencyKey(b"h" * 32, b"s" * 16, b"f" * 32)
     first = _conversation(new_id())
     row = _begun(engine, _beginning(first, key=key))
@@ -137,8 +137,8 @@ def test_a_turn_that_may_not_begin_writes_nothing(engine: Engine, taken: str) ->
 
 
 @pytest.mark.parametrize("lost", ["epoch", "closed"])
-def test_a_turn_that_is_not_ours_any_more_is_left_alone(engine: Engine, lost: str) -> None:
-    """Another epoch, or a turn that someone closed: None, and nothing is written."""
+def test_a_lost_turn_is_not_changed(engine: Engine, lost: str) -> None:
+    """If the epoch differs or the turn was ended, the write returns None and changes nothing."""
     beginning = _beginning(_conversation(new_id()))
     settlement = _settlement(_begun(engine, beginning), beginning.call)
     with engine.begin() as connection:
@@ -152,12 +152,12 @@ def test_a_turn_that_is_not_ours_any_more_is_left_alone(engine: Engine, lost: st
     assert _stored(engine) == before
 
 
-def test_a_reply_is_kept_when_another_branch_came_between(engine: Engine) -> None:
-    """The turn closes once; the reply takes the next free place, and the turn names it."""
+def test_a_reply_gets_the_next_seq_when_another_branch_wrote_first(engine: Engine) -> None:
+    """The turn ends once and its row names the new seq of the reply."""
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
-        conversations.create_branch(connection, row.id, BranchRow(0, None, 1, 1))
+        branches.create_branch(connection, row.id, BranchRow(0, None, 1, 1))
     other = _begun(engine, replace(_beginning(row, branch=1), head=1))
     with engine.begin() as connection:
         settled = _settlement(row, beginning.call).write(connection)

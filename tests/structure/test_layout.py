@@ -75,6 +75,23 @@ def test_sql_lives_in_the_store_only(checkout: Path) -> None:
                 assert node.attr != "exec_driver_sql", path
 
 
+def test_only_the_dialect_modules_name_a_database(checkout: Path) -> None:
+    """No other module compares a database's name or asks for it.
+
+    `schema` and `indexes` pass SQLAlchemy column variants and index options of a database, which compare nothing.
+    """
+    for path in _files(checkout):
+        if path.parent.name == "dialects":
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Compare | ast.match_case):
+                names = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
+                assert not names & {"sqlite", "postgresql"}, f"{path}:{ast.unparse(node)}"
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ("get_backend_name", "get_dialect", "drivername"), path
+                assert ast.unparse(node).split(".")[-2:] != ["dialect", "name"], path
+
+
 def test_no_import_of_our_own_hides_in_a_function(checkout: Path) -> None:
     """An import of convokit inside a function is a cycle in hiding."""
     for path in _files(checkout):
@@ -138,11 +155,12 @@ def test_importing_convokit_is_light() -> None:
 def test_what_no_plain_turn_needs_is_loaded_by_who_needs_it() -> None:
     """`import convokit` and making a kit load no database's dialect but their own, and no room for reading back or removing."""
     needless = ("convokit.audit.", "convokit.erasure.", "convokit.store.indexes")
-    rooms = [f"convokit.{room}" for room in ("history.branches", "history.copies", "search.search", "transfer.flows")]
+    rooms = [f"convokit.{room}" for room in ("history.branches", "history.copies", "search.flows", "transfer.flows")]
     code = (
         "import sys, convokit; after = [name for name in sys.modules if name.startswith('sqlalchemy.dialects.')];"
         "convokit.Convokit('sqlite:///chat.db', model='m').chat('k');"
-        "dialects = {name for name in sys.modules if name.startswith('sqlalchemy.dialects.postgresql')};"
+        "foreign = ('sqlalchemy.dialects.postgresql', 'convokit.store.dialects.postgresql');"
+        "dialects = {name for name in sys.modules if name.startswith(foreign)};"
         f"loaded = [name for name in sys.modules if name.startswith({(*needless, *rooms)!r})];"
         "sys.exit(repr((after, dialects, loaded)) if after or dialects or loaded else 0)"
     )

@@ -15,11 +15,11 @@ from tests.support.server import LoopbackServer
 
 PROGRAM = """
 import convokit, pathlib, sys
-from convokit.store.migrations import scripts
+from convokit.store.migrations import find_scripts
 kit = convokit.Convokit("sqlite:///" + sys.argv[1], model="loop-1", base_url=sys.argv[2])
 kit.migrate()
 assert kit.chat("k").send("hello").text == "echo: hello"
-assert "site-packages" in str(scripts()), scripts()
+assert "site-packages" in str(find_scripts()), find_scripts()
 """
 
 
@@ -71,6 +71,6 @@ def test_the_wheel_runs_a_turn_in_an_empty_environment(wheel: Path, tmp_path: Pa
 
 def test_an_editable_install_finds_the_migrations_in_the_checkout(checkout: Path) -> None:
     """Without the wheel the scripts are those of the checkout."""
-    from convokit.store.migrations import scripts  # noqa: PLC0415
+    from convokit.store.migrations import find_scripts  # noqa: PLC0415
 
-    assert scripts() == checkout / "migrations"
+    assert find_scripts() == checkout / "migrations"

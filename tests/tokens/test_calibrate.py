@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 from convokit import Budget, ContextBuilder, Convokit
 from convokit.context.strategy import compute_window_rule
 from convokit.errors import SettingsError
-from convokit.store import call_usage
+from convokit.store import api_calls
 from convokit.tokens.calibrate import Calibrated
 from convokit.tokens.counter import Counter
 from convokit.tokens.estimate import CharacterEstimate
@@ -111,7 +111,7 @@ def test_a_database_knows_the_pairs(sqlite_file: str, server: LoopbackServer) ->
         assert usage_pairs(connection, Words(), model="loop-1", limit=1) == told[:1:-1]
         assert usage_pairs(connection, Words(), model="other") == []
         assert usage_pairs(connection, Words(), model="loop-1", tenant="other") == []
-        assert call_usage.list_reported_calls(connection, "other", "loop-1", 9) == []
+        assert api_calls.list_reported_calls(connection, "other", "loop-1", 9) == []
         calibrated = Calibrated.from_usage(Words(), usage_pairs(connection, Words(), model="loop-1"))
     engine.dispose()
     assert calibrated.factor > 1

@@ -27,10 +27,10 @@ def upgrade(*, json: options.Json = False, database: options.DatabaseUrl = optio
     A SQLite file that does not exist is created. Several processes may run this at once.
     """
     target = Database(database)
-    before = None if target.is_new_file else read_database(target, migrations.current_revision)
+    before = None if target.is_new_file else read_database(target, migrations.read_revision)
     with open_kit(target) as kit, output.show_spinner("upgrading"):
         kit.migrate()
-    after = read_database(target, migrations.current_revision)
+    after = read_database(target, migrations.read_revision)
     if json:
         output.print_json({"before": before, "after": after})
     elif before == after:
@@ -42,7 +42,7 @@ def upgrade(*, json: options.Json = False, database: options.DatabaseUrl = optio
 @db.command()
 def current(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
     """Print the revision of the tables; note the revision that this release needs if it differs."""
-    revision = read_database(Database(database), migrations.current_revision)
+    revision = read_database(Database(database), migrations.read_revision)
     if json:
         output.print_json({"current": revision, "needs": REVISION})
         return
@@ -62,7 +62,7 @@ def check(*, json: options.Json = False, database: options.DatabaseUrl = options
 
     def find_differences(connection: Connection) -> list[str]:
         migrations.check_schema(connection, name)
-        return indexes.differences(connection)
+        return indexes.list_differences(connection)
 
     with output.show_spinner("comparing"):
         differences = read_database(target, find_differences)

@@ -24,7 +24,10 @@ from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
 from convokit.store import migrations
-from convokit.store.engine import describe_url, has_wal_reset_bug
+from convokit.store import turns as turns_store
+from convokit.store.dialects import dialect_of, dialect_of_url, read_clock_us
+from convokit.store.dialects.sqlite import has_wal_reset_bug
+from convokit.store.engine import describe_url
 from convokit.store.schema import REVISION
 
 Status = Literal["ok", "warn", "fail"]
@@ -115,13 +118,12 @@ def _check_database(database: Database) -> Iterator[Check]:
         yield Check("database", "warn", f"{name} does not exist yet", advice)
         return
     try:
-        revision = read_database(database, migrations.current_revision)
+        revision = read_database(database, migrations.read_revision)
     except ConvokitError as error:
         yield Check("database", "fail", str(error), "check --database (or CONVOKIT_DATABASE_URL)")
         return
     yield Check("database", "ok", name)
-    is_sqlite = database.url.get_backend_name() == "sqlite"
-    yield _run_check(database, "settings", _check_pragmas if is_sqlite else _check_server)
+    yield _run_check(database, dialect_of_url(database.url).facts_name, _check_facts)
     yield _run_check(database, "clock", _check_clock)
     if revision == REVISION:
         yield Check("revision", "ok", revision)
@@ -138,21 +140,15 @@ def _run_check(database: Database, name: str, check: Callable[[Connection], Chec
         return Check(name, "fail", str(error))
 
 
-def _check_server(connection: Connection) -> Check:
-    return Check("server", "ok", "PostgreSQL " + ".".join(map(str, migrations.read_server_version(connection))))
-
-
-def _check_pragmas(connection: Connection) -> Check:
-    pragmas = migrations.read_pragmas(connection)
-    shown = ", ".join(f"{name}={value}" for name, value in pragmas.items())
-    if pragmas == _DURABLE_SETTINGS:
-        return Check("settings", "ok", shown)
-    return Check("settings", "fail", shown, "expected journal_mode=wal, synchronous=2 (FULL) and foreign_keys=1")
+def _check_facts(connection: Connection) -> Check:
+    dialect = dialect_of(connection)
+    facts = dialect.read_facts(connection)
+    return Check(dialect.facts_name, "ok" if facts.advice is None else "fail", facts.found, facts.advice or "")
 
 
 def _check_clock(connection: Connection) -> Check:
     before_s = time.time()
-    database_s = migrations.read_clock_us(connection) / 1_000_000
+    database_s = read_clock_us(connection) / 1_000_000
     skew_s = database_s - (before_s + time.time()) / 2
     shown = f"{abs(skew_s):.3f} s {'ahead of' if skew_s > 0 else 'behind'} the clock of this machine"
     if abs(skew_s) > _MAX_SKEW_S:
@@ -167,7 +163,7 @@ def _check_other_revision(connection: Connection, name: str, revision: str | Non
 
 
 def _check_open_turns(connection: Connection) -> Check:
-    turns = migrations.count_open_turns(connection)
+    turns = turns_store.count_open_turns(connection)
     if not turns.count:
         return Check("open turns", "ok", "none")
     oldest_s = turns.oldest_us / 1_000_000

@@ -1,0 +1,127 @@
+"""Read and write API calls and their reported usage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from convokit.domain.turn import CallRow
+from convokit.store.schema import completion, conversation
+
+_COLUMNS = tuple(getattr(completion.c, name) for name in CallRow.__slots__)
+_BEFORE_CALL = (
+    "turn_id",
+    "number",
+    "manifest",
+    "body_salt",
+    "body_digest",
+    "requested_model",
+    "provider",
+    "started_at",
+)
+"""Columns that are written before the call and never change."""
+_OUTCOME = tuple(name for name in CallRow.__slots__ if name not in _BEFORE_CALL)
+_OF_TURN = (completion.c.conversation_id == bindparam("id"), completion.c.turn_id == bindparam("turn"))
+_INSERT = insert(completion)
+END_CALL = (
+    update(completion)
+    .where(
+        completion.c.conversation_id == bindparam("b_id"),
+        completion.c.turn_id == bindparam("b_turn"),
+        completion.c.number == bindparam("b_number"),
+    )
+    .values({name: bindparam(f"v_{name}") for name in _OUTCOME})
+)
+_SELECT_ONE = select(*_COLUMNS).where(*_OF_TURN, completion.c.number == bindparam("number"))
+_SELECT_OF_TURN = select(*_COLUMNS).where(*_OF_TURN).order_by(completion.c.number)
+_COUNT_ENDED = (
+    select(func.count())
+    .select_from(completion)
+    .where(completion.c.conversation_id == bindparam("id"), completion.c.ended_at.is_not(None))
+)
+_SELECT_LAST_ANSWERED = (
+    select(completion.c.manifest, completion.c.prompt_tokens, completion.c.cached_tokens, completion.c.usage_source)
+    .where(*_OF_TURN, completion.c.first_byte_at.is_not(None), completion.c.ended_at.is_not(None))
+    .order_by(completion.c.number.desc())
+    .limit(1)
+)
+_SELECT_REPORTED = (
+    select(completion.c.conversation_id, completion.c.manifest, completion.c.prompt_tokens)
+    .join(conversation, conversation.c.id == completion.c.conversation_id)
+    .where(
+        conversation.c.tenant == bindparam("tenant"),
+        completion.c.requested_model == bindparam("model"),
+        completion.c.usage_source == "reported",
+        completion.c.prompt_tokens > 0,
+    )
+    .order_by(completion.c.started_at.desc())
+    .limit(bindparam("limit"))
+)
+
+
+@dataclass(slots=True)
+class AnsweredCall:
+    """The manifest of a call that was answered, and the reported usage of its prompt."""
+
+    manifest: str
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    usage_source: str | None
+
+
+@dataclass(slots=True)
+class ReportedCall:
+    """The manifest of a call, and the prompt tokens that the server reported."""
+
+    conversation_id: UUID
+    manifest: str
+    prompt_tokens: int
+
+
+def insert_call(connection: Connection, conversation_id: UUID, row: CallRow) -> None:
+    """Record an API call. The record is committed before the request is sent."""
+    values = {name: getattr(row, name) for name in row.__slots__}
+    connection.execute(_INSERT, {"conversation_id": conversation_id, **values})
+
+
+def end_call(connection: Connection, conversation_id: UUID, row: CallRow) -> None:
+    """Record the outcome of an API call."""
+    connection.execute(END_CALL, build_call_end_values(conversation_id, row))
+
+
+def build_call_end_values(conversation_id: UUID, row: CallRow) -> dict[str, Any]:
+    """Return the parameters of `END_CALL`."""
+    values = {f"v_{name}": getattr(row, name) for name in _OUTCOME}
+    return {"b_id": conversation_id, "b_turn": row.turn_id, "b_number": row.number, **values}
+
+
+def find_call(connection: Connection, conversation_id: UUID, turn_id: UUID, number: int) -> CallRow | None:
+    """Return one API call of a turn, or None."""
+    row = connection.execute(_SELECT_ONE, {"id": conversation_id, "turn": turn_id, "number": number}).one_or_none()
+    return None if row is None else CallRow(**dict(row._mapping))
+
+
+def list_calls(connection: Connection, conversation_id: UUID, turn_id: UUID) -> list[CallRow]:
+    """Return the API calls of a turn, in order."""
+    rows = connection.execute(_SELECT_OF_TURN, {"id": conversation_id, "turn": turn_id})
+    return [CallRow(**dict(row._mapping)) for row in rows]
+
+
+def count_ended_calls(connection: Connection, conversation_id: UUID) -> int:
+    """Return the number of ended API calls of a conversation."""
+    return int(connection.execute(_COUNT_ENDED, {"id": conversation_id}).scalar_one())
+
+
+def find_last_answered_call(connection: Connection, conversation_id: UUID, turn_id: UUID) -> AnsweredCall | None:
+    """Return the last call of a turn that was answered, or None."""
+    row = connection.execute(_SELECT_LAST_ANSWERED, {"id": conversation_id, "turn": turn_id}).one_or_none()
+    return None if row is None else AnsweredCall(*row)
+
+
+def list_reported_calls(connection: Connection, tenant: str, model: str, limit: int) -> list[ReportedCall]:
+    """Return the tenant's latest calls of a model whose usage the server reported, the latest first."""
+    values = {"tenant": tenant, "model": model, "limit": limit}
+    return [ReportedCall(*row) for row in connection.execute(_SELECT_REPORTED, values)]

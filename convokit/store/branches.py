@@ -1,0 +1,185 @@
+"""Read and write branches, their heads, and the tree of messages.
+
+The tree is read through the partial index `convokit_message_parting`. It contains the messages whose seq is not one more than
+their parent's: there the paths part. Every other message follows its parent directly and needs no index. Children and leaves
+are found without reading the messages between them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Integer, and_, bindparam, insert, not_, select, union, union_all, update
+
+from convokit.domain.conversation import MAIN, BranchRow, ConversationRow
+from convokit.domain.message import SUMMARY, USER, MessageRow
+from convokit.store.schema import branch, conversation, message
+
+_IN_CONVERSATION = branch.c.conversation_id == bindparam("id")
+_SELECT_HEAD = select(branch.c.head_seq).where(_IN_CONVERSATION, branch.c.number == bindparam("number"))
+_SELECT_PAGE = (
+    select(*(getattr(branch.c, name) for name in BranchRow.__slots__))
+    .where(_IN_CONVERSATION, branch.c.number > 0, branch.c.number < bindparam("before"))
+    .order_by(branch.c.number.desc())
+    .limit(bindparam("limit"))
+)
+_SELECT_NUMBER = select(branch.c.number).where(_IN_CONVERSATION, branch.c.number == bindparam("number"))
+_SELECT_NUMBER_BY_NAME = select(branch.c.number).where(_IN_CONVERSATION, branch.c.name == bindparam("name"))
+_SELECT_NAME_CREATED_AT = select(branch.c.name).where(
+    _IN_CONVERSATION, branch.c.number == bindparam("number"), branch.c.created_at == bindparam("at")
+)
+_SELECT_LAST_NUMBER = (
+    select(branch.c.number).where(_IN_CONVERSATION, branch.c.number > 0).order_by(branch.c.number.desc()).limit(1)
+)
+_INSERT = insert(branch)
+_MOVE_HEAD = (
+    update(branch)
+    .where(branch.c.conversation_id == bindparam("b_id"), branch.c.number == bindparam("b_number"))
+    .values(head_seq=bindparam("head_seq"))
+)
+_MOVE_HEAD_FROM = _MOVE_HEAD.where(branch.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer)))
+_SET_MAIN_HEAD = (
+    update(conversation)
+    .where(conversation.c.id == bindparam("b_id"), conversation.c.tenant == bindparam("b_tenant"))
+    .values(head_seq=bindparam("new_head_seq"))
+)
+
+_MESSAGE_COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
+_MESSAGE_IN_CONVERSATION = message.c.conversation_id == bindparam("id")
+# Word for word the condition of the partial index: otherwise neither database uses it.
+_PARTS = message.c.run_start_seq == message.c.seq
+_IS_NOT_SUMMARY = message.c.status != SUMMARY
+# `MessageRow.is_passage` in SQL. A redacted passage or summary is recognized by its zero tokens.
+_WAS_PASSAGE_OR_SUMMARY = and_(message.c.status == "redacted", message.c.role == USER, message.c.tokens == 0)
+_SELECT_ROOTS = (
+    select(*_MESSAGE_COLUMNS)
+    .where(_MESSAGE_IN_CONVERSATION, message.c.parent_seq.is_(None), _PARTS)
+    .order_by(message.c.seq)
+)
+_SELECT_CHILDREN = union_all(
+    select(*_MESSAGE_COLUMNS).where(
+        _MESSAGE_IN_CONVERSATION,
+        message.c.seq == bindparam("parent") + 1,
+        message.c.parent_seq == bindparam("parent"),
+    ),
+    select(*_MESSAGE_COLUMNS).where(
+        _MESSAGE_IN_CONVERSATION,
+        message.c.parent_seq == bindparam("parent"),
+        _PARTS,
+        message.c.seq != bindparam("parent") + 1,
+        _IS_NOT_SUMMARY,
+    ),
+).order_by("seq")
+
+
+def _build_select_leaves() -> Any:
+    # A path ends at the last message or at a message before a parting, unless another message follows there. Before the first
+    # message is seq 0, which is not a message.
+    child = message.alias("child")
+    before_partings = select((message.c.seq - 1).label("seq")).where(_MESSAGE_IN_CONVERSATION, _PARTS)
+    ends = union(before_partings, select(bindparam("last", type_=Integer).label("seq"))).cte("ends")
+    children = select(child.c.seq).where(
+        child.c.conversation_id == bindparam("id"),
+        child.c.parent_seq == ends.c.seq,
+        child.c.run_start_seq == child.c.seq,
+    )
+    newest = (
+        select(ends.c.seq)
+        .join(message, and_(_MESSAGE_IN_CONVERSATION, message.c.seq == ends.c.seq))
+        .where(
+            ends.c.seq > 0,
+            ends.c.seq < bindparam("before"),
+            ~children.exists(),
+            _IS_NOT_SUMMARY,
+            not_(_WAS_PASSAGE_OR_SUMMARY),
+        )
+        .order_by(ends.c.seq.desc())
+        .limit(bindparam("limit"))
+        .cte("newest")
+    )
+    return (
+        select(*_MESSAGE_COLUMNS)
+        .join(newest, message.c.seq == newest.c.seq)
+        .where(_MESSAGE_IN_CONVERSATION)
+        .order_by(message.c.seq.desc())
+    )
+
+
+_SELECT_LEAVES = _build_select_leaves()
+
+
+def read_head(connection: Connection, row: ConversationRow, number: int) -> int | None:
+    """Return the seq of a branch's last message; None before the first message. Branch 0 is the main branch."""
+    if number == 0:
+        return row.head_seq
+    head: int | None = connection.execute(_SELECT_HEAD, {"id": row.id, "number": number}).scalar_one_or_none()
+    return head
+
+
+def move_head(connection: Connection, conversation_id: UUID, number: int, head_seq: int) -> None:
+    """Move the head of a branch other than the main branch."""
+    connection.execute(_MOVE_HEAD, {"b_id": conversation_id, "b_number": number, "head_seq": head_seq})
+
+
+def move_head_from(
+    connection: Connection, conversation_id: UUID, number: int, previous: int | None, head_seq: int
+) -> bool:
+    """Move the head of a branch other than the main branch if it is still `previous`. Return whether it moved."""
+    values = {"b_id": conversation_id, "b_number": number, "b_head_seq": previous, "head_seq": head_seq}
+    return connection.execute(_MOVE_HEAD_FROM, values).rowcount == 1
+
+
+def set_head(connection: Connection, row: ConversationRow, number: int, head_seq: int) -> None:
+    """Set the head of any branch. The conversation's row must be locked."""
+    if number:
+        move_head(connection, row.id, number, head_seq)
+    else:
+        connection.execute(_SET_MAIN_HEAD, {"b_id": row.id, "b_tenant": row.tenant, "new_head_seq": head_seq})
+
+
+def list_branches(connection: Connection, row: ConversationRow, before: int, limit: int) -> list[BranchRow]:
+    """Return the newest `limit` branches below number `before`, in order. The main branch is the first."""
+    values = {"id": row.id, "before": before, "limit": limit}
+    found = [BranchRow(*each) for each in connection.execute(_SELECT_PAGE, values)][::-1]
+    return found if len(found) == limit else [BranchRow(0, MAIN, row.head_seq, row.created_at), *found]
+
+
+def find_branch_number(connection: Connection, conversation_id: UUID, wanted: int | str) -> int | None:
+    """Return the number of the branch with this number or name, or None."""
+    if wanted in (0, MAIN):
+        return 0
+    if isinstance(wanted, str):
+        found = connection.execute(_SELECT_NUMBER_BY_NAME, {"id": conversation_id, "name": wanted})
+    else:
+        found = connection.execute(_SELECT_NUMBER, {"id": conversation_id, "number": wanted})
+    number: int | None = found.scalar_one_or_none()
+    return number
+
+
+def create_branch(connection: Connection, conversation_id: UUID, row: BranchRow) -> None:
+    """Insert a branch and set its number in `row`. The conversation's row must be locked."""
+    row.number = (connection.execute(_SELECT_LAST_NUMBER, {"id": conversation_id}).scalar_one_or_none() or 0) + 1
+    values = {name: getattr(row, name) for name in BranchRow.__slots__}
+    connection.execute(_INSERT, {"conversation_id": conversation_id, **values})
+
+
+def find_created_branch(connection: Connection, conversation_id: UUID, row: BranchRow) -> int | None:
+    """Return the number of the branch that an earlier `create_branch` committed, or None."""
+    # If that attempt failed, another branch may have the number, but hardly also the name and the microsecond.
+    values = {"id": conversation_id, "number": row.number, "at": row.created_at}
+    found = connection.execute(_SELECT_NAME_CREATED_AT, values).one_or_none()
+    return row.number if found is not None and found[0] == row.name else None
+
+
+def list_children(connection: Connection, conversation_id: UUID, parent_seq: int | None) -> list[MessageRow]:
+    """Return the messages whose parent is `parent_seq`, on all paths, by seq. None returns the first messages."""
+    values = {"id": conversation_id, "parent": parent_seq}
+    statement: Any = _SELECT_ROOTS if parent_seq is None else _SELECT_CHILDREN
+    return [MessageRow(*row) for row in connection.execute(statement, values)]
+
+
+def list_leaves(connection: Connection, row: ConversationRow, before: int, limit: int) -> list[MessageRow]:
+    """Return the newest `limit` messages below seq `before` that have no children, newest first."""
+    values = {"id": row.id, "last": row.last_seq, "before": before, "limit": limit}
+    return [MessageRow(*each) for each in connection.execute(_SELECT_LEAVES, values)]

@@ -1,0 +1,217 @@
+"""Open PostgreSQL databases and translate their errors."""
+
+from __future__ import annotations
+
+import functools
+import select
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
+
+from convokit.errors import ConvokitError, SettingsError, StoreFull, StoreUnavailable
+from convokit.store.dialects.postgresql_search import PostgresqlSearch
+from convokit.store.dialects.protocol import DatabaseFacts, Dialect
+from convokit.store.engine import WRITE
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+IDLE_TRUSTED_S = 1.0
+"""A pooled connection that was idle for less is used without a test, unless the server has sent something meanwhile."""
+_MIGRATION_LOCK = 0x636F6E766F6B6974 >> 1
+"""The number of the advisory lock: "convokit"."""
+_FULL_STATES = {"53100", "53200"}
+"""SQLSTATEs: disk full, out of memory."""
+_TRANSIENT_STATES = {"40001", "40P01", "53300", "57P01", "57P02", "57P03"}
+"""SQLSTATEs: serialization failure, deadlock, too many connections, and a server that shuts down, crashed or starts."""
+
+
+class PostgresqlDialect(Dialect):
+    """PostgreSQL with psycopg 3, which serves the sync and the async API."""
+
+    search = PostgresqlSearch()
+    # Not clock_timestamp(): a distributed PostgreSQL requires a value that is constant within an UPDATE.
+    now_us_sql = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)"
+    has_async_driver = True
+    has_single_writer = False
+    has_write_batches = True
+    # READ COMMITTED, the server's default, gives each statement a snapshot of its own.
+    read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
+    facts_name = "server"
+    errors = (SQLAlchemyError,)
+
+    def complete_url(self, url: URL) -> URL:
+        return url.set(drivername="postgresql+psycopg")
+
+    def describe_url(self, url: URL) -> str:
+        return f"PostgreSQL database {url.database or ''} at {url.host or 'the local socket'}".replace("  ", " ")
+
+    def file_of_url(self, url: URL) -> str | None:
+        return None
+
+    def file_of(self, connection: Connection) -> str | None:
+        return None
+
+    def require_driver(self) -> None:
+        try:
+            import psycopg  # noqa: F401, PLC0415  # an extra: most SQLite users never install it
+        except ImportError:
+            raise SettingsError(
+                "database", 'PostgreSQL needs its driver: pip install "convokit-sql[postgres]"'
+            ) from None
+
+    def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:
+        self.require_driver()
+        engine = create_engine(url, **ENGINE_OPTIONS)
+        _add_listeners(engine, sync_commit=sync_commit)
+        return engine
+
+    def open_async_engine(self, url: URL, *, sync_commit: bool) -> AsyncEngine:
+        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # brings the whole ORM with it
+
+        engine = create_async_engine(url, **ENGINE_OPTIONS)
+        _add_listeners(engine.sync_engine, sync_commit=sync_commit)
+        return engine
+
+    def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
+        state = getattr(error, "sqlstate", None)
+        if state in _FULL_STATES:
+            return StoreFull(name, "the server is out of disk space or memory; this transaction was rolled back")
+        if state is None and type(error).__name__ == "OperationalError":
+            # The first line names host and reason. Later lines are skipped: drivers put bound values into messages.
+            reason = str(error).strip().split("\n", 1)[0][:300]
+            return StoreUnavailable(name, f"cannot be reached ({reason})", transient=True)
+        detail = type(error).__name__ + (f", SQLSTATE {state}" if state else "")
+        if is_connection_lost or (state or "").startswith("08"):
+            return StoreUnavailable(name, f"dropped the connection ({detail})", transient=True)
+        return StoreUnavailable(name, f"refused a statement ({detail})", transient=state in _TRANSIENT_STATES)
+
+    def insert_or_ignore(self, table: Table[Any]) -> Any:
+        return _insert_or_ignore(table)
+
+    def insert_or_update(self, table: Table[Any], *columns: str) -> Any:
+        return _insert_or_update(table, columns)
+
+    def lock_migrations(self, connection: Connection) -> None:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+
+    def lock_prompts(self, connection: Connection) -> None:
+        connection.exec_driver_sql("LOCK TABLE convokit_completion IN SHARE MODE")
+
+    def read_facts(self, connection: Connection) -> DatabaseFacts:
+        version = connection.dialect.server_version_info or ()
+        return DatabaseFacts("PostgreSQL " + ".".join(map(str, version)))
+
+
+# The statements are constants for `fast_execute`, which compiles a constant once.
+@functools.cache
+def _insert_or_ignore(table: Table[Any]) -> Any:
+    return insert(table).on_conflict_do_nothing()
+
+
+@functools.cache
+def _insert_or_update(table: Table[Any], columns: tuple[str, ...]) -> Any:
+    statement = insert(table)
+    values = {name: statement.excluded[name] for name in columns}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values)
+
+
+def _disable_prepared_statements_behind_pooler(connection: Any, record: object) -> None:
+    """Disable prepared statements on a new connection to a pooler such as pgbouncer.
+
+    A pooler in transaction mode runs each transaction on another server connection, where a prepared statement's name is
+    unknown or stands for another statement.
+    """
+    previous, connection.autocommit = connection.autocommit, True
+    cursor = connection.cursor()
+    try:
+        cursor.execute("SELECT pg_backend_pid()")
+        # The process that the pooler announced is not the one that answers.
+        is_pooler = cursor.fetchone()[0] != connection.info.backend_pid
+    finally:
+        cursor.close()
+        connection.autocommit = previous
+    if is_pooler:
+        _get_driver_connection(connection).prepare_threshold = None
+
+
+def _use_server_placeholders(connection: Any, record: object) -> None:
+    """Make a new connection accept `$1` placeholders, so that psycopg does not search and rewrite each statement."""
+    import psycopg  # noqa: PLC0415  # an extra: most SQLite users never install it
+
+    driver = _get_driver_connection(connection)
+    is_async = isinstance(driver, psycopg.AsyncConnection)
+    driver.cursor_factory = psycopg.AsyncRawCursor if is_async else psycopg.RawCursor
+    driver.server_cursor_factory = psycopg.AsyncRawServerCursor if is_async else psycopg.RawServerCursor
+
+
+def _get_driver_connection(connection: Any) -> Any:
+    return getattr(connection, "driver_connection", connection)
+
+
+ENGINE_OPTIONS: dict[str, Any] = {
+    "hide_parameters": True,  # an error must not contain users' text
+    "paramstyle": "numeric_dollar",
+    "use_native_hstore": False,  # saves a query on the first connection
+    "pool_size": 16,
+    "max_overflow": 16,
+    "pool_events": [
+        (_use_server_placeholders, "connect"),
+        (_disable_prepared_statements_behind_pooler, "connect"),
+    ],
+}
+
+
+def _add_listeners(engine: Engine, *, sync_commit: bool) -> None:
+    _test_idle_connections(engine)
+    if not sync_commit:
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            if connection.get_execution_options().get(WRITE):
+                # LOCAL: behind a pooler, other programs use the same session.
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
+
+def _test_idle_connections(engine: Engine) -> None:
+    """Test a pooled connection before it is used, because a restart of the server leaves dead connections in the pool.
+
+    A connection that was used a moment ago is not tested by a round trip. Its socket shows whether the server has closed it.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def checkin(connection: Any, record: Any) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def checkout(connection: Any, record: Any, proxy: Any) -> None:
+        idle_since = record.info.get("idle_since")
+        if idle_since is None:  # a new connection
+            return
+        if time.monotonic() - idle_since < IDLE_TRUSTED_S and not _has_unread_data(connection):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error:
+            raise InvalidatePoolError("the server has closed the connection") from None
+
+
+def _has_unread_data(connection: Any) -> bool:
+    """Return whether the server has sent something unasked: a server that closes a connection sends a message first."""
+    driver = _get_driver_connection(connection)
+    if driver.closed:
+        return True
+    socket = driver.pgconn.socket
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+DIALECT = PostgresqlDialect()

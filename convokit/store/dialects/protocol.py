@@ -1,0 +1,191 @@
+"""Define what a database must provide to store and search conversations.
+
+`Dialect` is everything but the search; `SearchDialect` is the search index. Both have one implementation for each database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Table
+from sqlalchemy.engine import URL
+
+from convokit.domain.message import MessageRow
+from convokit.domain.search_periods import PeriodSpan
+from convokit.errors import ConvokitError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine  # brings the whole ORM with it
+
+INDEX_COLUMNS = ("seq", "role", "created_at", "words")
+"""The columns of `IndexRow` in the table `search`."""
+MessageRef: TypeAlias = tuple[UUID, int]
+"""A message: its conversation's id and its seq."""
+SortKey: TypeAlias = tuple[Any, ...]
+"""Position of an index row among all rows, the newest last."""
+
+
+@dataclass(slots=True)
+class IndexRow:
+    """A row of the search index."""
+
+    seq: int
+    role: str
+    created_at: int
+    words: Any
+    keys: str = ""
+    """The keys as text, for a full-text index that is a table of its own."""
+
+
+@dataclass(slots=True, repr=False)
+class SearchFilter:
+    """Conditions of a search. A row must have every one of `keys`.
+
+    Every row with all `keys` also has `characters`; they help an index whose keys are not exact. Times are microseconds since
+    1970, `until` not included.
+    """
+
+    keys: Sequence[str]
+    characters: Sequence[str] = ()
+    conversation_id: UUID | None = None
+    role: str | None = None
+    subject: str | None = None
+    since: int | None = None
+    until: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SortRange:
+    """Bounds of the candidates to read: from `top` down to `bottom`, both included, and older than `below`."""
+
+    top: SortKey | None = None
+    bottom: SortKey | None = None
+    below: SortKey | None = None
+
+
+class SearchDialect(Protocol):
+    """The search index of one database: how its rows are written, and how candidates are found in it."""
+
+    rows: FromClause
+    """The table `search`, with the columns that only this database has."""
+    sort_columns: Sequence[ColumnElement[Any]]
+    """The columns of `rows` that make a `SortKey`."""
+    match_sort_columns: Sequence[ColumnElement[Any]]
+    """The same sort key in a statement with `match`, from the columns that the index returns in order."""
+
+    def build_row(self, row: MessageRow, keys: set[str], owner_keys: tuple[str, str]) -> IndexRow:
+        """Return the index row of a message with these keys of its words, of its tenant and of its conversation."""
+        ...
+
+    def insert_rows(self, connection: Connection, conversation_id: UUID, rows: Sequence[IndexRow]) -> None:
+        """Insert index rows, at least one."""
+        ...
+
+    def remove_keys(self, connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> None:
+        """Remove the keys of these messages from an index outside the table `search`, before the rows lose their words."""
+        ...
+
+    def optimize(self, connection: Connection) -> None:
+        """Rewrite the index without the bytes of removed words."""
+        ...
+
+    def choose_spans(
+        self, connection: Connection, tenant: str, wanted: SearchFilter, within: SortRange, limit: int
+    ) -> Sequence[PeriodSpan]:
+        """Return spans of time to search in turn before all times are searched. Empty if the index returns the newest first."""
+        ...
+
+    def match(self, tenant: str, wanted: SearchFilter, span: PeriodSpan | None) -> list[ColumnElement[bool]]:
+        """Return the conditions that ask the index for the keys, and for the time `span`."""
+        ...
+
+    def match_tenant(self, tenant: str, wanted: SearchFilter) -> ColumnElement[bool]:
+        """Return the condition on the conversation's tenant."""
+        ...
+
+    def match_metadata(self, name: str, value: Any) -> ColumnElement[bool]:
+        """Return the condition that a conversation's metadata has this value, of the same JSON type: 1 is not true."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """Facts about an open database for `doctor`. `advice` is None if they are as expected."""
+
+    found: str
+    advice: str | None = None
+
+
+class Dialect(Protocol):
+    """Everything in which databases differ."""
+
+    search: SearchDialect
+    now_us_sql: str
+    """The clock in microseconds since 1970, as SQL."""
+    has_async_driver: bool
+    """True if statements run on the event loop; False if they run in threads."""
+    has_single_writer: bool
+    """True if the database runs one writing transaction at a time. A process then queues its own."""
+    has_write_batches: bool
+    """True if all rows of a turn are written by one statement. That saves round trips to a server."""
+    read_options: Mapping[str, Any]
+    """Execution options that give a reading transaction one snapshot for all its statements."""
+    facts_name: str
+    errors: tuple[type[Exception], ...]
+    """Errors of a transaction: SQLAlchemy's, and those of the driver that SQLAlchemy does not wrap."""
+
+    def complete_url(self, url: URL) -> URL:
+        """Return the URL with the driver set. Raises: SettingsError if the URL names nothing that can persist."""
+        ...
+
+    def describe_url(self, url: URL) -> str:
+        """Return the database's name for people, without password and parameters."""
+        ...
+
+    def file_of_url(self, url: URL) -> str | None:
+        """Return the path of the database's file as the URL has it; None on a server."""
+        ...
+
+    def file_of(self, connection: Connection) -> str | None:
+        """Return the absolute path of the database's file; None on a server."""
+        ...
+
+    def require_driver(self) -> None:
+        """Raise SettingsError if the driver is not installed."""
+        ...
+
+    def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:
+        """Return an engine that is not connected yet. `create` allows a missing file to be created."""
+        ...
+
+    def open_async_engine(self, url: URL, *, sync_commit: bool) -> AsyncEngine:
+        """Return an asynchronous engine that is not connected yet, if `has_async_driver`."""
+        ...
+
+    def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
+        """Return the ConvokitError for a failure; `name` describes the database."""
+        ...
+
+    def insert_or_ignore(self, table: Table[Any]) -> Any:
+        """Return an INSERT that skips rows whose key exists."""
+        ...
+
+    def insert_or_update(self, table: Table[Any], *columns: str) -> Any:
+        """Return an INSERT that sets `columns` of rows whose primary key exists."""
+        ...
+
+    def lock_migrations(self, connection: Connection) -> None:
+        """Wait until no other process migrates, in a writing transaction."""
+        ...
+
+    def lock_prompts(self, connection: Connection) -> None:
+        """Wait until no other transaction records a request, and block new ones until this transaction ends."""
+        ...
+
+    def read_facts(self, connection: Connection) -> DatabaseFacts:
+        """Read the facts that `doctor` shows under `facts_name`."""
+        ...

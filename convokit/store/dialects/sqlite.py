@@ -1,0 +1,277 @@
+"""Open SQLite files and translate their errors.
+
+Every writing transaction begins with BEGIN IMMEDIATE. A deferred transaction that reads and then writes fails at once with
+SQLITE_BUSY_SNAPSHOT if another writer committed in between; no timeout waits for that. The transaction control of Python's
+driver starts deferred transactions, so it is switched off.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from convokit.errors import ConvokitError, SettingsError, StoreFull, StoreUnavailable
+from convokit.store.dialects.protocol import DatabaseFacts, Dialect
+from convokit.store.dialects.sqlite_search import SqliteSearch
+from convokit.store.engine import WRITE
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+log = logging.getLogger(__name__)
+BUSY_TIMEOUT_S = 30.0
+"""Longer than the longest queue behind one writer: SQLite does not serve waiting connections in order."""
+_FULL = ("disk is full", "disk I/O error")
+_DURABLE = {"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}
+"""Settings that `doctor` expects. 2 is FULL."""
+
+
+class SqliteDialect(Dialect):
+    """SQLite with Python's own driver, which is synchronous. The async API runs it in threads."""
+
+    search = SqliteSearch()
+    # SQLite's clock counts milliseconds, and a day as a float holds no more.
+    now_us_sql = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
+    has_async_driver = False
+    has_single_writer = True
+    has_write_batches = False
+    read_options: Mapping[str, Any] = {}
+    facts_name = "settings"
+    errors = (SQLAlchemyError, sqlite3.Error)
+
+    def complete_url(self, url: URL) -> URL:
+        if not url.database or url.database == ":memory:":
+            raise SettingsError(
+                "database", "a SQLite database in memory is lost at exit; use a file: sqlite:///chat.db"
+            )
+        return url
+
+    def describe_url(self, url: URL) -> str:
+        return _describe(str(url.database))
+
+    def file_of_url(self, url: URL) -> str | None:
+        return str(url.database)
+
+    def file_of(self, connection: Connection) -> str | None:
+        return str(connection.exec_driver_sql("PRAGMA database_list").all()[0][2])
+
+    def require_driver(self) -> None:
+        """Do nothing: the driver is part of Python."""
+
+    def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:
+        _warn_of_wal_reset_bug()
+        synchronous = "FULL" if sync_commit else "NORMAL"
+        return _create_engine(str(url.database), create=create, synchronous=synchronous)
+
+    def open_async_engine(self, url: URL, *, sync_commit: bool) -> AsyncEngine:
+        raise NotImplementedError
+
+    def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
+        if not isinstance(error, sqlite3.Error):
+            kind = type(error).__name__
+            if is_connection_lost:
+                return StoreUnavailable(name, f"dropped the connection ({kind})", transient=True)
+            return StoreUnavailable(name, f"refused a statement ({kind})")
+        if any(message in str(error) for message in _FULL):
+            return StoreFull(name, f"the disk cannot be written ({error}); this transaction was rolled back")
+        return translate_sqlite_error(name, error)
+
+    def insert_or_ignore(self, table: Table[Any]) -> Any:
+        return _insert_or_ignore(table)
+
+    def insert_or_update(self, table: Table[Any], *columns: str) -> Any:
+        return _insert_or_update(table, columns)
+
+    def lock_migrations(self, connection: Connection) -> None:
+        """Do nothing: a writing transaction is the only one."""
+
+    def lock_prompts(self, connection: Connection) -> None:
+        """Do nothing: a writing transaction is the only one."""
+
+    def read_facts(self, connection: Connection) -> DatabaseFacts:
+        found = {name: str(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()) for name in _DURABLE}
+        listed = ", ".join(f"{name}={value}" for name, value in found.items())
+        if found == _DURABLE:
+            return DatabaseFacts(listed)
+        return DatabaseFacts(listed, "expected write-ahead logging, synchronous=2 (FULL) and foreign keys")
+
+
+# The statements are constants for `fast_execute`, which compiles a constant once.
+@functools.cache
+def _insert_or_ignore(table: Table[Any]) -> Any:
+    return insert(table).on_conflict_do_nothing()
+
+
+@functools.cache
+def _insert_or_update(table: Table[Any], columns: tuple[str, ...]) -> Any:
+    statement = insert(table)
+    values = {name: statement.excluded[name] for name in columns}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values)
+
+
+def _describe(path: str) -> str:
+    return f"SQLite database {path}"
+
+
+def _create_engine(path: str, *, create: bool, synchronous: str) -> Engine:
+    # Only `migrate` creates a file: in mode `rw`, a mistyped path is an error instead of a new database.
+    uri = f"file:{quote(path)}?mode={'rwc' if create else 'rw'}"
+
+    def connect() -> sqlite3.Connection:
+        _check_file(path, create=create)
+        # The pool gives a connection to several threads, one after the other.
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+        connection.isolation_level = None
+        try:
+            _set_pragmas(connection, path, create=create, synchronous=synchronous)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    # Without a pool class, the URL `sqlite://` gets a pool for databases in memory.
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, hide_parameters=True)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        is_writing = connection.get_execution_options().get(WRITE)
+        driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+        # On the driver's connection, so that listeners of SQLAlchemy's statements do not see it, as with any other driver.
+        driver.execute("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+    _watch_for_replacement(engine, path)
+    return engine
+
+
+def _watch_for_replacement(engine: Engine, path: str) -> None:
+    """Open the file again if another file has replaced it: an open connection would write to the deleted file.
+
+    Another convokit database at the same path is an error. The kit's conversation ids would be wrong in it.
+    """
+    known_ids: list[bytes] = []
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:
+        record.info["file"] = _read_file_identity(path)
+        database_id = _read_database_id(connection)
+        if known_ids and database_id != known_ids[0]:
+            connection.close()
+            raise StoreUnavailable(_describe(path), "was replaced by another database; open it with a new kit")
+        if database_id is not None and not known_ids:
+            known_ids.append(database_id)
+
+    @event.listens_for(engine, "checkout")
+    def checkout(connection: Any, record: Any, proxy: Any) -> None:
+        if record.info["file"] != _read_file_identity(path):
+            raise DisconnectionError(f"{path} was replaced")
+
+
+def _read_database_id(connection: sqlite3.Connection) -> bytes | None:
+    try:
+        row = connection.execute("SELECT database_id FROM convokit_schema").fetchone()
+    except sqlite3.Error:  # no tables yet, or not a database: the first statement of a transaction reports it
+        return None
+    return None if row is None else row[0]
+
+
+def _read_file_identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def has_wal_reset_bug(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> bool:
+    """Return whether this SQLite may corrupt a database when two connections write at a checkpoint.
+
+    SQLite 3.7.0 to 3.51.2 has the bug; 3.51.3, 3.44.6 and 3.50.7 fix it (https://sqlite.org/wal.html#walresetbug).
+    """
+    is_fixed = version[:2] in ((3, 44), (3, 50)) and version[2] >= {44: 6, 50: 7}[version[1]]
+    return (3, 7, 0) <= version < (3, 51, 3) and not is_fixed
+
+
+@functools.cache  # once for each process
+def _warn_of_wal_reset_bug() -> None:
+    # Only a warning: the bug stayed unnoticed for fifteen years.
+    if has_wal_reset_bug():
+        log.warning("SQLite %s has the WAL-reset bug; 3.51.3 fixes it (see `convokit doctor`)", sqlite3.sqlite_version)
+
+
+def _set_pragmas(connection: sqlite3.Connection, path: str, *, create: bool, synchronous: str) -> None:
+    try:
+        # The journal mode is stored in the file. Only `migrate` sets it, because a file may belong to another program.
+        mode = _set_wal(connection) if create else connection.execute("PRAGMA journal_mode").fetchone()[0]
+        # secure_delete: the bytes of deleted rows must not stay in free pages of the file.
+        for pragma in (f"synchronous={synchronous}", "foreign_keys=ON", "secure_delete=ON"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.DatabaseError as error:
+        raise translate_sqlite_error(_describe(path), error) from None
+    if create and mode != "wal":
+        raise StoreUnavailable(
+            _describe(path), f"does not support write-ahead logging here (journal mode {mode}); use a local disk"
+        )
+
+
+def _set_wal(connection: sqlite3.Connection) -> str:
+    """Set write-ahead logging and return the journal mode."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            # SQLite's busy timeout does not apply to this pragma.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _check_file(path: str, *, create: bool) -> None:
+    try:
+        problem = _find_file_problem(Path(path), create=create)
+    except (OSError, ValueError) as error:  # a folder without permission, an impossible name
+        problem = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
+    if problem is not None:
+        raise StoreUnavailable(_describe(path), problem)
+
+
+def _find_file_problem(file: Path, *, create: bool) -> str | None:
+    if file.is_dir():
+        return "is a folder, not a file"
+    if file.exists():
+        return None
+    if not file.parent.is_dir():
+        return f"the folder {file.parent} does not exist; create it first"
+    if "\0" in str(file):
+        return "the name contains NUL (U+0000)"
+    return None if create else "no such file; create it with kit.migrate() or `convokit db upgrade`"
+
+
+def translate_sqlite_error(name: str, error: sqlite3.Error) -> ConvokitError:
+    """Return the ConvokitError for a failure that is not a full disk."""
+    message = str(error)
+    if "not a database" in message or "malformed" in message:
+        return StoreUnavailable(name, f"is not a usable SQLite database ({message})")
+    if "readonly" in message or "read-only" in message:
+        return StoreUnavailable(name, "is not writable; check the permissions of the file and its folder")
+    if "unable to open" in message:
+        return StoreUnavailable(name, "cannot be opened; check the path and its permissions")
+    if "locked" in message or "busy" in message:
+        return StoreUnavailable(name, f"is locked by another writer (waited {BUSY_TIMEOUT_S:.0f} s)")
+    return StoreUnavailable(name, message)
+
+
+DIALECT = SqliteDialect()
