@@ -1,4 +1,4 @@
-"""Keep conversations in SQL, build the context of each request, and save the replies of a Chat Completions API."""
+"""Store conversations, build contexts, and call a Chat Completions API."""
 
 from convokit.async_chat import AsyncChat
 from convokit.async_kit import AsyncConvokit
@@ -21,8 +21,8 @@ from convokit.domain.message import Message
 from convokit.domain.paging import Page
 from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
-from convokit.domain.replay import Diff, Replay
 from convokit.domain.reply import Usage
+from convokit.domain.stored_request import Diff, Replay
 from convokit.domain.tool import Tool
 from convokit.domain.turn import Recovered, Reply, Turn
 from convokit.domain.verification import Checkpoint, Verified, VerifiedAll

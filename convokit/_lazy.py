@@ -1,7 +1,7 @@
-"""Rooms that are loaded when they are first asked for. A floor whose rooms no plain turn needs opens them this way.
+"""Import the modules of a feature package at their first use.
 
-Whoever uses such a floor imports the floor, and names the room at the place of use: `audit.verify.verify`. What loading it
-takes is then paid by the first call that needs it, and by nobody else. The floor names its rooms to type checkers as well.
+A program that only sends messages never pays for loading search, audit or transfer. A feature package lists its modules for
+type checkers, and its callers write `audit.flows.verify_flow`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from importlib import import_module
 from types import ModuleType
 
 
-def opened_on_use(floor: str, *rooms: str) -> Callable[[str], ModuleType]:
-    """Return the `__getattr__` of the package `floor` (PEP 562): it loads the room that is asked for."""
+def import_on_use(package: str, *modules: str) -> Callable[[str], ModuleType]:
+    """Return a `__getattr__` for the package (PEP 562) that imports the modules when they are first read."""
 
-    def __getattr__(name: str) -> ModuleType:  # noqa: N807  # it becomes the package's own
-        if name not in rooms:
-            raise AttributeError(f"module {floor!r} has no attribute {name!r}")
-        return import_module(f"{floor}.{name}")
+    def __getattr__(name: str) -> ModuleType:  # noqa: N807  # becomes the package's own
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return import_module(f"{package}.{name}")
 
     return __getattr__

@@ -18,7 +18,7 @@ from convokit.context.report import Context
 from convokit.domain.conversation import Branch
 from convokit.domain.message import Message
 from convokit.domain.removal import Receipt
-from convokit.domain.replay import Diff, Replay, TurnLike
+from convokit.domain.stored_request import Diff, Replay, TurnLike
 from convokit.domain.turn import Reply, Turn
 from convokit.domain.verification import Checkpoint, Verified
 from convokit.runtime.config import OnDisconnect, make_chat_ref
@@ -75,7 +75,8 @@ class Chat:
                 dicts; the functions that the model calls are run, for at most `max_tool_rounds` rounds.
 
         Raises: ConvokitError; ModelError for a failed call; ParseFailed when `response_format` is a type and the reply
-        does not fit."""
+        does not fit.
+        """
         request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
         return self._runtime.run(send_flow(self._state, self._ref, request, stream=False))
 
@@ -154,7 +155,8 @@ class Chat:
             message: The question to replace, as a message, id or seq, on any branch; the first question too.
 
         The other arguments are those of `send`. Raises: InvalidInput for a message that is not a question, NotFound,
-        and what `send` raises."""
+        and what `send` raises.
+        """
         request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
         flow = history.branches.edit_flow(self._state, self._ref, message, request, stream=False)
         return self._runtime.run(flow)
@@ -197,7 +199,8 @@ class Chat:
             after: The number of characters of its text that the reader has already.
 
         Leaving the stream changes nothing for the turn. Raises: Interrupted, with the turn's state as `code`, when the
-        turn ends without a whole reply."""
+        turn ends without a whole reply.
+        """
         return self._runtime.open_stream(follow.follow_flow(self._state, self._ref, turn, after=after))
 
     def cancel(self, turn: UUID | str | None = None) -> bool:
@@ -228,7 +231,8 @@ class Chat:
         """Move this chat's branch to end with `message`: the next question follows it.
 
         No message changes or is lost; `leaves` lists where paths end. Raises: ConversationBusy while a turn is open on
-        the branch, NotFound, InvalidInput for a passage or summary."""
+        the branch, NotFound, InvalidInput for a passage or summary.
+        """
         self._runtime.run(history.branches.checkout_flow(self._state, self._ref, message))
 
     def copy(

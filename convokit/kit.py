@@ -35,7 +35,7 @@ from convokit.tokens.counter import Counter
 from convokit.tools.decorator import ToolLike
 from convokit.transfer.models import Exported, ExportFormat, Imported, ImportFormat, OnError
 from convokit.usage.models import Price, Prices, UsageBy, UsageReport
-from convokit.wire.messages import Unsupported
+from convokit.wire.message_encoding import Unsupported
 from convokit.wire.request import Mode
 
 
@@ -53,9 +53,9 @@ class Convokit:
         api_key: The key, or a function that returns it for each call. Default: `OPENAI_API_KEY`, unless `base_url` is
             given here.
         tenant: The owner of every conversation of this kit.
-        budget: How many tokens a request may have.
-        retry: When a failed call is repeated.
-        timeouts: How long to wait for what, in seconds.
+        budget: The number of tokens that a request may have.
+        retry: How often and after how many seconds a failed call is repeated.
+        timeouts: The time limits of a turn, in seconds.
         limits: The largest inputs that are accepted, in bytes or characters.
         profile: A provider's name ("vllm", "ollama" …) or a `Profile`. Default: found by the host.
         counter: Counts tokens. Default: the model's exact vocabulary if it is installed, else an estimate.
@@ -111,9 +111,7 @@ class Convokit:
         self._runtime = Runtime(url, name, durability, http_client, search=search)
 
     def migrate(self) -> None:
-        """Bring the database's tables up to date; create a SQLite file that does not exist. Safe from many processes
-        at once.
-        """
+        """Create or upgrade the tables. A SQLite file that does not exist is created. Many processes may call it at once."""
         self._runtime.migrate()
 
     def chat(
@@ -182,11 +180,21 @@ class Convokit:
         limit: int = 20,
         before: str | None = None,
     ) -> Page[Hit]:
-        """Return the tenant's messages that hold every word of `query`, the best first.
+        """Return a page of the tenant's messages that contain every word of `query`, the best first.
 
-        Words in double quotes must follow each other; nothing else in a query is syntax. `key` or `id` names one conversation,
-        `subject` a person's, `metadata` those whose metadata have these values; `since` and `until` (not included) are times
-        with a zone. `before` takes a page's `next`. Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
+        Args:
+            query: Words in any language. Words in double quotes must follow each other. There is no other syntax.
+            role: Only messages of this role.
+            key: Only the conversation under this key.
+            id: Only the conversation with this id.
+            subject: Only conversations of this person.
+            since: Only messages written at or after this time, which has a time zone.
+            until: Only messages written before this time, which has a time zone.
+            metadata: Only conversations whose metadata have these values.
+            limit: The number of hits on a page.
+            before: The `next` of a page, for the page after it.
+
+        Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
         """
         flow = search.flows.search_flow(
             self._state,
@@ -204,10 +212,12 @@ class Convokit:
         return self._runtime.run(flow)
 
     def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
-        """Enter the tenant's messages that were written with search=False into the search index; return how many there were.
+        """Index the tenant's messages that were written with search=False, and return their number.
 
-        Some hundred at a time, each lot in a transaction: what was interrupted goes on where it was. `progress` is called with
-        the number so far.
+        Each transaction indexes some hundred messages. An interrupted call is repeated, and continues.
+
+        Args:
+            progress: Called with the number of messages indexed so far.
         """
         return self._runtime.run(search.flows.reindex_flow(self._state, progress))
 
@@ -221,13 +231,20 @@ class Convokit:
         subject: str | None = None,
         prices: Mapping[str, Price] | Prices | None = None,
     ) -> UsageReport:
-        """Return what the tenant's calls took and cost: tokens, and US dollars where the price is known.
+        """Return the tokens and the costs of the tenant's calls, in US dollars where the price is known.
 
-        `by` is `"day"` (UTC), `"model"` or `"conversation"`; `since` and `until` (not included) bound when calls began, a date
-        meaning its beginning in UTC; `key` keeps to one conversation, `subject` to a person's. What the server said a call cost
-        counts first, then `prices` by model name, then the lists of the `prices` extra. Raises: InvalidInput, NotFound.
+        Args:
+            by: One row for each "day" (UTC), "model" or "conversation".
+            since: Only calls started at or after this time. A date means its start in UTC.
+            until: Only calls started before this time. A date means its start in UTC.
+            key: Only the conversation under this key.
+            subject: Only conversations of this person.
+            prices: Prices by model name. A cost that the server reported has precedence; the price lists of the extra
+                `prices` come last.
+
+        Raises: InvalidInput, NotFound.
         """
-        flow = usage.report.usage_flow(
+        flow = usage.flows.usage_flow(
             self._state, by=by, since=since, until=until, key=key, subject=subject, prices=prices
         )
         return self._runtime.run(flow)
@@ -242,11 +259,20 @@ class Convokit:
         subject: str | None = None,
         progress: Progress | None = None,
     ) -> Exported:
-        """Write conversations to a file, and return how many: the one under `key`, these, one person's, or all of the tenant's.
+        """Write conversations to a file: all of the tenant, or those that are selected.
 
-        `to` is a path, where the file appears when it is whole, or an open text file. `format`: "jsonl" is lossless (`import_`
-        restores it), "openai" is fine-tuning data (the complete turns of each path), "markdown" is for people. `progress` is
-        called with the messages done, and all there are if that is known. Raises: NotFound, TransferFailed.
+        Args:
+            to: A path, or an open text file. A file at a path appears when it is complete.
+            format: "jsonl" is lossless, and `import_` restores it. "openai" is fine-tuning data: the complete turns of each
+                path. "markdown" is for people.
+            key: Only the conversation under this key.
+            conversations: Only the conversations with these ids.
+            subject: Only conversations of this person.
+            progress: Called with the number of messages written and the total, which is None if it is not known.
+
+        Returns: The number of conversations and messages.
+
+        Raises: NotFound, TransferFailed.
         """
         flow = transfer.flows.export_flow(
             self._state, to, format=format, key=key, conversations=conversations, subject=subject, progress=progress
@@ -262,12 +288,18 @@ class Convokit:
         on_error: OnError = "raise",
         progress: Progress | None = None,
     ) -> Imported:
-        """Write the conversations of a file, one transaction each, and return what became of them.
+        """Import the conversations of a file, each in a transaction of its own.
 
-        `source` is a path or an open file. `format`: "jsonl" is an export of convokit's, "chatgpt" ChatGPT's
-        `conversations.json`, "messages" arrays in the API's shape (one may be named by `key`). What is there already is left
-        alone, so an import that broke off is simply repeated. A bad record raises, or is skipped and reported with
-        `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
+        Conversations that exist already are not changed. So an interrupted import is simply repeated.
+
+        Args:
+            source: A path, or an open file.
+            format: "jsonl" is an export of convokit. "chatgpt" is the `conversations.json` of ChatGPT. "messages" has
+                arrays of messages in the API's shape.
+            key: The key of the imported conversation, for a file of format "messages" with one conversation.
+            on_error: "raise" ends at the first bad record. "skip" skips bad records and reports them in the result.
+            progress: Called with the amount read and the size of the file, which is None if it is not known.
+
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
         flow = transfer.flows.import_flow(
@@ -283,28 +315,40 @@ class Convokit:
         broken: Callable[[ChainBroken], object] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> VerifiedAll:
-        """Verify every conversation of the tenant, as `chat.verify` does one, each from a snapshot of its own.
+        """Verify every conversation of the tenant, as `chat.verify` does with one.
 
-        Raises ChainBroken at the first one that is not whole, or, with `broken`, calls that with each of them and goes on.
-        Against a checkpoint, a conversation that it knows and that is not there is one of these; later ones are no fault.
-        `progress` is called with how many are done, and how many there are. Raises: CheckpointError.
+        Each conversation is read in a transaction of its own.
+
+        Args:
+            against: A checkpoint, or its file. A conversation that it lists and that does not exist counts as broken.
+                Conversations that are newer than the checkpoint are verified without it.
+            key: The key that the checkpoint was signed with.
+            broken: Called with the error of each broken conversation. Default: the first one is raised.
+            progress: Called with the number of conversations verified and the total.
+
+        Raises: ChainBroken, CheckpointError.
         """
         flow = audit.flows.verify_all_flow(self._state, against=against, key=key, broken=broken, progress=progress)
         return self._runtime.run(flow)
 
     def checkpoint(self, *, key: str | bytes, to: str | Path | IO[str] | None = None) -> Checkpoint:
-        """Return a list of the heads of the tenant's conversations, signed with `key` (HMAC-SHA256; 16 bytes or more).
+        """Return a signed list of the chain heads of the tenant's conversations.
 
-        Kept where nobody who can write the database can write, it shows later what no chain can show alone. `to` is the file
-        it is written to, a line for each conversation; else it is kept in memory, as the result's `text`. Raises:
-        CheckpointError when the file cannot be written, SettingsError.
+        Store it where nobody who can write the database can write. `verify(against=...)` then detects chains that were cut
+        off, rewritten as a whole, or deleted.
+
+        Args:
+            key: The secret of the signature (HMAC-SHA256), 16 bytes or more.
+            to: The file to write, with one line for each conversation. Default: the result's `text`, in memory.
+
+        Raises: CheckpointError if the file cannot be written, SettingsError.
         """
         return self._runtime.run(audit.flows.checkpoint_flow(self._state, key=key, to=to))
 
     def recover(self) -> list[Recovered]:
-        """Close the tenant's turns whose worker is gone, keep what came of their replies, and say which they were.
+        """Close the tenant's turns whose worker is dead, keep the partial replies, and return the turns.
 
-        Nobody has to call this: whoever next sends to such a conversation does the same for it.
+        Calling it is optional: the next `send` to such a conversation does the same for it.
         """
         return self._runtime.run(recovery.recover_all_flow(self._state))
 
@@ -318,11 +362,20 @@ class Convokit:
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> Receipt:
-        """Erase the tenant's conversations of a `subject`, or those not used for `older_than`, or both at once; as
-        `Chat.erase` does, each in a transaction of its own, the longest unused first.
+        """Erase many conversations of the tenant, as `chat.erase` does with one.
 
-        Killed in between, it is simply run again. Conversations with an open turn are `skipped`, and named in the receipt.
-        `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
+        Each conversation is a transaction of its own, the longest unused first. An interrupted call is simply repeated.
+        Conversations with an open turn are skipped and listed in the receipt.
+
+        Args:
+            subject: Only conversations of this person.
+            older_than: Only conversations that were not used for this time.
+            reason: Kept in the history for good.
+            author: Kept in the history for good.
+            dry_run: Count what would be removed, and remove nothing.
+            progress: Called with the number of conversations done and the total.
+
+        Raises: InvalidInput without `subject` and `older_than`.
         """
         flow = erasure.flows.erase_many_flow(
             self._state,
@@ -342,9 +395,14 @@ class Convokit:
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> Receipt:
-        """Delete the tenant's erased conversations altogether: rows, tombstones, chains. Nothing shows that they were there.
+        """Delete all rows of the tenant's erased conversations, their hash chains too.
 
-        Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
+        Conversations that were written to after they were erased stay.
+
+        Args:
+            older_than: Only conversations that were not used for this time.
+            dry_run: Count what would be deleted, and delete nothing.
+            progress: Called with the number of conversations done and the total.
         """
         flow = erasure.flows.purge_flow(self._state, older_than=older_than, dry_run=dry_run, progress=progress)
         return self._runtime.run(flow)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from convokit._lazy import opened_on_use
+from convokit._lazy import import_on_use
 
 if TYPE_CHECKING:
     from convokit.audit import checkpoint as checkpoint
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from convokit.audit import sql as sql
     from convokit.audit import verify as verify
 else:
-    __getattr__ = opened_on_use(
+    __getattr__ = import_on_use(
         __name__,
         "checkpoint",
         "consistency",

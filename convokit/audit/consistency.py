@@ -1,4 +1,4 @@
-"""Find rows that contradict each other, with one SQL statement for each rule.
+"""Find rows that contradict each other, one statement per rule.
 
 The chain commits to messages and to ended API calls. All other rows of a conversation must agree with these. Each statement
 reads the rows of one table once, and finds rows of other tables by their key.

@@ -18,7 +18,7 @@ from convokit.completion.effects import Flow, read_flow
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, MessageRow
-from convokit.domain.replay import Diff, Reason, TurnLike
+from convokit.domain.stored_request import Diff, Reason, TurnLike
 from convokit.domain.text import dump_json
 from convokit.errors import InvalidInput
 from convokit.store import conversations, messages

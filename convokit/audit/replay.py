@@ -1,4 +1,4 @@
-"""Rebuild the request of an API call, and compare it with the digest of what was sent.
+"""Rebuild the request of an API call and compare its digest.
 
 A call stores a manifest, not its request. Messages, developer prompt, tools and binaries are read from their own tables. The
 code that rendered the request renders it again.
@@ -27,11 +27,11 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, TOOL, USER, MessageRow, to_datetime
 from convokit.domain.removal import EVERYTHING
-from convokit.domain.replay import Manifest, Replay, ReplayStatus, TurnLike, compute_prompt_digest
+from convokit.domain.stored_request import Manifest, Replay, ReplayStatus, TurnLike, compute_prompt_digest
 from convokit.domain.turn import CallRow, Reply, Turn
 from convokit.errors import ChainBroken, ConvokitError, InvalidInput, NotFound
-from convokit.store import api_calls, blobs, branches, conversations, messages, removal_records, turns
-from convokit.wire.messages import to_wire_messages
+from convokit.store import api_calls, blobs, conversations, message_tree, messages, removal_records, turns
+from convokit.wire.message_encoding import to_wire_messages
 from convokit.wire.request import RENDERER, RenderedRequest, render_request
 
 _PAGE = 500
@@ -138,7 +138,7 @@ def _find_newest_turn(connection: Connection, row: ConversationRow, branch: int)
     def rows_still_needed(rows: list[MessageRow]) -> int:
         return 0 if any(each.turn_id is not None for each in rows) else len(rows)
 
-    head = branches.read_head(connection, row, branch)
+    head = message_tree.read_head(connection, row, branch)
     path = messages.read_backwards(connection, row.id, head, rows_still_needed)
     for each in reversed(path.rows):
         if each.turn_id is not None:

@@ -22,7 +22,7 @@ from convokit.domain.content import find_blob_references
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.hashchain import Entry
 from convokit.domain.message import MessageRow
-from convokit.domain.replay import compute_prompt_digest
+from convokit.domain.stored_request import compute_prompt_digest
 from convokit.domain.turn import CallRow
 from convokit.domain.verification import CheckpointHead, Verified
 from convokit.errors import ChainBroken

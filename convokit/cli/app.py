@@ -28,8 +28,8 @@ from convokit.cli.commands.search import search
 from convokit.cli.commands.show import show
 from convokit.cli.commands.usage import usage
 from convokit.cli.commands.verify import verify
-from convokit.cli.options import LocalModelCommand
 from convokit.cli.output import replace_unencodable, report_error
+from convokit.cli.shared_options import LocalModelCommand
 from convokit.errors import ConvokitError
 
 

@@ -1,4 +1,4 @@
-"""Open the database, kit and chat that the options of a command name."""
+"""Open the database, kit and chat that a command names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class DatabaseOption:
     """A database, as `--database` names it, and a tenant in it."""
 
     name: str
@@ -84,7 +84,7 @@ class ModelSource:
             }
 
 
-def open_kit(database: Database, **settings: Any) -> Convokit:
+def open_kit(database: DatabaseOption, **settings: Any) -> Convokit:
     """Return a kit on a database and tenant. Raises: SettingsError."""
     return Convokit(database.url_or_path, tenant=database.tenant, **settings)
 
@@ -124,7 +124,7 @@ def _parse_uuid(name: str) -> UUID | None:
         return None
 
 
-def read_database(database: Database, function: Callable[[Connection], Result]) -> Result:
+def read_database(database: DatabaseOption, function: Callable[[Connection], Result]) -> Result:
     """Run a function in a read transaction, over all tenants. Raises: StoreError, SettingsError."""
     store = open_store(database.url, describe_url(database.url))
     try:

@@ -1,4 +1,6 @@
-"""Run one llama.cpp server until stdin ends. `local_model` starts this file as a child process.
+"""Run one llama.cpp server until stdin ends.
+
+`local_model` starts this file as a child process.
 
 The file imports nothing of convokit. The first line of stdin is the configuration as JSON, because a command line with the API
 key would be visible to other users. The first line of stdout is the server's address; stderr is its log.

@@ -1,4 +1,4 @@
-"""Resolve and validate the message that a turn, branch or edit starts from."""
+"""Resolve the message that a turn, branch or edit starts from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import ASSISTANT, SUMMARY, USER, Message, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.errors import InvalidInput, NotFound, Redacted
-from convokit.store import branches, conversations, messages, turns
+from convokit.store import conversations, message_tree, messages, turns
 
 MessageLike = Message | str | int
 """A message, its id or its seq."""
@@ -80,7 +80,7 @@ def find_question_anchor(
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    head = branches.read_head(connection, row, branch) if seq is None else None
+    head = message_tree.read_head(connection, row, branch) if seq is None else None
     at = head if seq is None else find_anchor_message(connection, conversation_id, seq).seq
     question = _find_question(connection, conversation_id, at)
     if question is None:
@@ -92,7 +92,7 @@ def find_question_anchor(
 def find_branch_end(connection: Connection, tenant: str, conversation_id: UUID, branch: int) -> BranchEnd | None:
     """Return the end of a branch; None if the conversation does not exist or has no message."""
     row = conversations.find(connection, tenant, conversation_id)
-    head = None if row is None else branches.read_head(connection, row, branch)
+    head = None if row is None else message_tree.read_head(connection, row, branch)
     end = None if head is None else messages.find(connection, conversation_id, head)
     if end is None:
         return None

@@ -1,7 +1,8 @@
-"""Make one API call of a turn, and repeat it as the retry policy allows.
+"""Make one API call of a turn, and retry it.
 
 The row of a call is committed before its first byte is sent. Nothing is called again once a chunk of the reply was
-handed out. A streamed reply is stored as it comes, about once a second or every 4,096 characters."""
+handed out. A streamed reply is stored as it comes, about once a second or every 4,096 characters.
+"""
 
 from __future__ import annotations
 
@@ -248,8 +249,9 @@ def _emit_and_store_flow(kit: KitState, call: ActiveCall, events: Sequence[Strea
 
 
 def _store_chunk_flow(kit: KitState, call: ActiveCall, now: float) -> Flow[None]:
-    """Store the text since the last chunk. While the database is away the stream goes on; the next chunk holds this
-    text too.
+    """Store the text since the last stored chunk.
+
+    While the database is down the stream goes on, and the next stored chunk contains this text too.
     """
     assert call.reader is not None
     text = call.reader.text_after(call.stored_chars)

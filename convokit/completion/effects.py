@@ -5,7 +5,8 @@ written once for sync and async, and can be tested as a list of effects, without
 
 A flow catches `Exception`, never `BaseException`. When its caller leaves (closes the stream, cancels the task, presses
 Ctrl-C), the driver throws `Stopped` into the flow, performs the SQL that it still yields, and then raises the original
-exception again."""
+exception again.
+"""
 
 from __future__ import annotations
 

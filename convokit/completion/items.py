@@ -1,4 +1,4 @@
-"""Count the stored messages of a path, and a new question, as items of a context."""
+"""Count the messages of a path as items of a context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record what a request was made from, so that it can be shown again."""
+"""Record the parts that a request was built from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convokit.completion.resolved_options import ResolvedOptions
 from convokit.context.report import Context
 from convokit.domain import hashchain
 from convokit.domain.params import RequestParams
-from convokit.domain.replay import Manifest, compute_prompt_digest
+from convokit.domain.stored_request import Manifest, compute_prompt_digest
 from convokit.domain.text import dump_json
 from convokit.wire import request
 

@@ -1,7 +1,8 @@
-"""Settings that may be given to a kit, a chat or a call.
+"""Define the options of a kit, a chat or a call.
 
 A call overrides its chat, which overrides the kit, setting by setting and parameter by parameter. A chat stores only
-the settings that were given to it. So a deployment with a new prompt reaches old conversations at their next turn."""
+the settings that were given to it. So a deployment with a new prompt reaches old conversations at their next turn.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from convokit.errors import SettingsError
 from convokit.settings import UNSET, Budget, Retry, Summary, Timeouts, Unset
 from convokit.tokens.counter import Counter
 from convokit.tools import decorator
-from convokit.wire.messages import Unsupported
+from convokit.wire.message_encoding import Unsupported
 from convokit.wire.request import Mode
 
 PartLike = str | Mapping[str, Any]
@@ -61,8 +62,9 @@ _CHOICES = {
 
 
 class CallOptions(RequestParams, total=False):
-    """The settings of one call: these, and every request parameter. A setting that is not given comes from the chat,
-    then the kit.
+    """The options of one call: these, and every request parameter.
+
+    An option that is not given comes from the chat, then from the kit.
     """
 
     model: str

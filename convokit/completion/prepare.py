@@ -1,4 +1,4 @@
-"""Prepare the API request of a call. Nothing here touches the database or the network."""
+"""Prepare the API request of a call without I/O."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from convokit.errors import ContextOverflow, ModelError
 from convokit.settings import Budget
 from convokit.store.snapshot import Snapshot
 from convokit.tokens.counter import count_message
-from convokit.wire.messages import to_wire_messages
+from convokit.wire.message_encoding import to_wire_messages
 from convokit.wire.request import RenderedRequest, drop_parameter, render_request
 
 

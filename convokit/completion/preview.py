@@ -1,4 +1,4 @@
-"""Build the context that a send would have, without making a call."""
+"""Build the context of a send without making a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Read the part of a conversation that a turn needs, in one transaction."""
+"""Read the part of a conversation that a turn needs.
+
+One transaction reads all of it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ class _RowsNeeded:
     """Tells the store how many more rows the window may need.
 
     The rows needed are those back to the start of the last window, or until the budget is full. They depend on the
-    settings that the conversation stores, which are read in the same transaction."""
+    settings that the conversation stores, which are read in the same transaction.
+    """
 
     def __init__(self, kit: KitState, chat: ChatRef, call_options: Options, content: Content) -> None:
         self._arguments = kit, chat, call_options

@@ -1,7 +1,8 @@
-"""Close turns whose worker is gone, or that must make room for another one.
+"""Close the turns of dead workers and turns that are superseded.
 
 A worker is gone when its lease ran out by the database's clock, or when its process on this host has ended. The partial
-reply is kept and the conversation goes on. A takeover is one transaction."""
+reply is kept and the conversation goes on. A takeover is one transaction.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, MessageRow, place_rows
 from convokit.domain.turn import CallRow, OpenTurn, Recovered
 from convokit.errors import ConversationBusy, NotFound, SettingsError
-from convokit.store import api_calls, branches, chunks, conversations, messages, turns
+from convokit.store import api_calls, chunks, conversations, message_tree, messages, turns
 from convokit.store.snapshot import Snapshot
 from convokit.store.turn_end import TurnEnd
 from convokit.store.turn_start import Written
@@ -113,7 +114,7 @@ def close_turn_flow(
 
 
 def _read_remains(connection: Connection, conversation: ConversationRow, branch: int, turn: OpenTurn) -> _Remains:
-    head = branches.read_head(connection, conversation, branch)
+    head = message_tree.read_head(connection, conversation, branch)
     tail = None if head is None else messages.find(connection, conversation.id, head)
     at_head = tail is not None and (tail.turn_id == turn.id or tail.seq == turn.question_seq)
     if tail is None or not at_head or tail.status == "partial":

@@ -17,7 +17,7 @@ from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.settings import Budget, Retry, Summary, Timeouts, Unset
 from convokit.tokens.counter import Counter
-from convokit.wire.messages import Unsupported
+from convokit.wire.message_encoding import Unsupported
 from convokit.wire.request import Mode
 from convokit.wire.structured_output import build_response_format
 

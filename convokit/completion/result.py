@@ -1,4 +1,4 @@
-"""Turn a server's answer into the rows that are stored and the reply that is returned."""
+"""Convert a server's answer into stored rows and the returned reply."""
 
 from __future__ import annotations
 
@@ -101,8 +101,9 @@ def _has_text(choice: ReplyChoice) -> bool:
 
 
 def _make_row(call: ActiveCall, choice: ReplyChoice, status: str, now: int) -> MessageRow:
-    """Return the row of a choice, without its position. Tool calls of a reply that broke off are dropped: their
-    arguments may be.
+    """Return the row of a choice, without its position.
+
+    Tool calls of a partial reply are dropped, because their arguments may be cut off.
     """
     options = call.request.options
     tool_calls = choice.tool_calls if status == "complete" else []

@@ -1,7 +1,8 @@
 """Resume a turn: return its stored reply, follow the one that is coming, or ask for it again.
 
 A turn that ended without a whole reply is reopened for another call. Its question is not stored twice, and tool results
-that are stored are not made twice."""
+that are stored are not made twice.
+"""
 
 from __future__ import annotations
 

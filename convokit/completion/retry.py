@@ -2,7 +2,8 @@
 
 Only a call that cannot have been answered is repeated by default: no connection, 408, 409, 429, 5xx. A call is never
 repeated after a chunk of its reply was handed out, or when a quota is used up. The server's own wish (`retry-after`,
-`x-should-retry`) comes first, unless it is longer than `Retry.honour_s`."""
+`x-should-retry`) comes first, unless it is longer than `Retry.honour_s`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def find_delay_s(
 
     `attempt` counts from 1. Without a wish of the server the delay has full jitter: `random()` (0 to 1) times
     `min(initial_s * 2**(attempt-1), maximum_s)`, two doublings more when the server is overloaded or still loading
-    (503, 529). A delay longer than `remaining_s`, the rest of the turn's total time, gives up at once."""
+    (503, 529). A delay longer than `remaining_s`, the rest of the turn's total time, gives up at once.
+    """
     if attempt >= retry.attempts or not isinstance(error, ModelError) or not _is_repeatable(error, retry):
         return None
     wanted_s = error.retry_after_s

@@ -1,7 +1,8 @@
 """Send a question, once for each idempotency key.
 
 However often a key is sent, and by whichever process, there is one question and at most one whole reply. Every caller
-that returns has the same reply."""
+that returns has the same reply.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings and identity of a kit and of a chat, as every flow receives them."""
+"""Hold the settings and identity of a kit and a chat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
 from convokit.errors import NotFound, SettingsError
 from convokit.settings import UNSET, Limits
-from convokit.store import branches, conversations, migrations
+from convokit.store import conversations, message_tree, migrations
 from convokit.wire.headers import build_endpoint_url
 
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ _CACHE_SIZE = 256
 
 
 @dataclass(slots=True)
-class Database:
+class DatabaseIdentity:
     """A database: its name for people, and its id after the schema was checked."""
 
     name: str
@@ -38,7 +38,7 @@ class KitState:
     """A kit: one tenant of one database, one server, and the settings that chats and calls may override."""
 
     tenant: str
-    database: Database
+    database: DatabaseIdentity
     base_url: str
     api_key: Callable[[], str | None]
     options: Options
@@ -108,7 +108,7 @@ def identify_flow(kit: KitState, chat: ChatRef) -> Flow[UUID]:
 
 def _find_branch(connection: Connection, tenant: str, conversation_id: UUID, name: int | str) -> int | None:
     row = conversations.find(connection, tenant, conversation_id)
-    return None if row is None else branches.find_branch_number(connection, row.id, name)
+    return None if row is None else message_tree.find_branch_number(connection, row.id, name)
 
 
 def find_conversation_flow(kit: KitState, chat: ChatRef) -> Flow[ConversationRow]:

@@ -1,8 +1,10 @@
-"""Summarize the messages that fall out of the window, in an API call of its own, when the window's start moves.
+"""Summarize the messages that fall out of the window.
 
-The turn starts with that call. Its question is stored first. The summary is stored together with the call that follows
-it, and only then is it sent. A summary call that fails changes nothing: the turn goes on with the summary that exists,
-or with none. The next one is made when the start moves again (ADR 0025)."""
+The summary is made by an API call of its own when the window's start moves. The turn starts with that call. Its
+question is stored first. The summary is stored together with the call that follows it, and only then is it sent. A
+summary call that fails changes nothing: the turn goes on with the summary that exists, or with none. The next one is
+made when the start moves again (ADR 0025).
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Tool calls are committed before they run, and their results before the model gets them. Bad arguments, unknown names and
 exceptions are results too. If the process dies between the two commits, the calls stay without results: the next
-request leaves them out, and nothing runs a second time."""
+request leaves them out, and nothing runs a second time.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The request is built with no transaction open. `start_turn_flow` commits question, turn and call. Then the API is
 called. The end of the turn is committed by comparing the turn's epoch. However the call ends, the text that came is
-kept and the conversation goes on."""
+kept and the conversation goes on.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def ask_flow(
     """Answer a question: `content` behind the branch head or at `anchor`, or with None the question that is stored there.
 
     Raises: every ConvokitError. Conflict if a turn under the same `key` was started meanwhile, or if the branch left
-    the head that `anchor` was found for."""
+    the head that `anchor` was found for.
+    """
     check_on_busy(on_busy)
     deadline = kit.clock.monotonic() + find_timeouts(kit, chat, call_options).busy_s
     heads: set[int | None] = set()

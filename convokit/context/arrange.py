@@ -1,4 +1,4 @@
-"""Arrange the selected messages into a valid array, in the form that the profile asks for.
+"""Arrange the selected messages into the array of the request.
 
 The array depends on the messages alone, not on budgets. So a replay arranges the same messages again and gets the same array.
 """

@@ -2,7 +2,8 @@
 
 The developer prompt and the current turn are always in the array. The strategy chooses the history, `window.py` fits
 the choice into the budget, `arrange.py` leaves out what cannot be sent and puts the rest into the form that the profile
-asks for. The report accounts for every message."""
+asks for. The report accounts for every message.
+"""
 
 from __future__ import annotations
 

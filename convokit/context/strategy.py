@@ -1,4 +1,4 @@
-"""Strategies choose the part of a conversation that a request sends.
+"""Choose the messages of a conversation that a request sends.
 
 A strategy only chooses. `window.py` then keeps the choice within the budget, and `arrange.py` makes it valid. So no
 strategy, not even a user's own, can make an invalid or an overflowing request, or change what is stored.
@@ -7,7 +7,8 @@ The step window. T(i) is the sum of the tokens of the path before message i. Whi
 sent. Later, the window starts at the first turn whose T reaches k * step, for the smallest k that fits, and never
 before the start that the previous reply had. So the start depends on the path alone and moves in big steps. The
 beginning of the prompt stays the same for many turns, and a provider's prompt cache can serve it. A window that slides
-with every turn changes it every time."""
+with every turn changes it every time.
+"""
 
 from __future__ import annotations
 

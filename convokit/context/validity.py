@@ -1,4 +1,4 @@
-"""Check the rules of the API for a `messages` array, and select the messages that satisfy them.
+"""Check and repair the order of messages that the API accepts.
 
 The API requires that an assistant message with tool calls is followed at once by one result for each call, that no
 result stands alone, and that content is null only beside tool calls. A crash, an import or a cut can break these rules.
@@ -62,7 +62,8 @@ def _match_results(items: Sequence[Item]) -> dict[tuple[int, str], Item]:
     """Return the result of each call, by the key of the asking message and the call's id.
 
     Some servers number their calls from the start again in every reply. A result belongs to the nearest call with its
-    id before it that has no result yet."""
+    id before it that has no result yet.
+    """
     waiting: dict[str, list[int]] = {}
     found: dict[tuple[int, str], Item] = {}
     for item in items:

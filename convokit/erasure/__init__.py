@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from convokit._lazy import opened_on_use
+from convokit._lazy import import_on_use
 
 if TYPE_CHECKING:
     from convokit.erasure import flows as flows
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from convokit.erasure import residue as residue
     from convokit.erasure import sql as sql
 else:
-    __getattr__ = opened_on_use(
+    __getattr__ = import_on_use(
         __name__,
         "flows",
         "removals",

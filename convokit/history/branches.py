@@ -1,7 +1,8 @@
 """Edit questions, regenerate replies, and make and move branches.
 
 Nothing is copied. An edited question lies beside the old one, another reply beside the first. A branch is a number and
-the message that its path ends with, so making one costs the same wherever it starts."""
+the message that its path ends with, so making one costs the same wherever it starts.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from convokit.domain.conversation import MAIN, BranchRow
 from convokit.domain.text import validate_text
 from convokit.domain.turn import OpenTurn, Reply
 from convokit.errors import ConversationBusy, InvalidInput, NotFound
-from convokit.store import branches, conversations, turns
+from convokit.store import conversations, message_tree, turns
 from convokit.store.turn_start import Conflict
 
 
@@ -75,7 +76,7 @@ def fork_flow(kit: KitState, chat: ChatRef, message: MessageLike | None, name: s
         kit,
         conversation_id,
         lambda connection: _write_fork(connection, kit.tenant, conversation_id, chat.branch, branch),
-        lambda connection: branches.find_created_branch(connection, conversation_id, branch),
+        lambda connection: message_tree.find_created_branch(connection, conversation_id, branch),
         patience_s=START_S,
         only_transient=True,
     )
@@ -93,14 +94,14 @@ def _write_fork(
     if row is None:
         return None
     if branch.head_seq is None:
-        branch.head_seq = branches.read_head(connection, row, number)
+        branch.head_seq = message_tree.read_head(connection, row, number)
     if branch.head_seq is None:
         raise NotFound("message", "to fork from", "the conversation has no message yet")
     find_anchor_message(connection, conversation_id, branch.head_seq)
     name = branch.name
-    if name is not None and branches.find_branch_number(connection, conversation_id, name) is not None:
+    if name is not None and message_tree.find_branch_number(connection, conversation_id, name) is not None:
         raise InvalidInput("name", f"there is a branch named {name!r} already: open it, or use another name")
-    branches.create_branch(connection, conversation_id, branch)
+    message_tree.create_branch(connection, conversation_id, branch)
     return branch.number
 
 
@@ -136,5 +137,5 @@ def _write_head(connection: Connection, tenant: str, conversation_id: UUID, bran
     find_anchor_message(connection, conversation_id, seq)
     turn = turns.find_open(connection, conversation_id, branch)
     if turn is None:
-        branches.set_head(connection, row, branch, seq)
+        message_tree.set_head(connection, row, branch, seq)
     return turn

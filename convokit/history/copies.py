@@ -1,7 +1,8 @@
 """Copy the path to a message into a conversation of its own.
 
 The copy has new seqs, new salts and a chain of its own, whose first entry names the source and the head of the source's
-chain. Rows are read and written in batches, so memory does not grow with the path. All of it is one transaction."""
+chain. Rows are read and written in batches, so memory does not grow with the path. All of it is one transaction.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import MessageRow
 from convokit.domain.removal import RemovalRow
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import branches, chain, conversations, messages, removal_records, summaries
+from convokit.store import chain, conversations, message_tree, messages, removal_records, summaries
 from convokit.store.dialects import dialect_of
 from convokit.store.schema import blob
 
@@ -58,7 +59,7 @@ def copy_flow(kit: KitState, chat: ChatRef, message: MessageLike | None, into: C
         row = conversations.find(connection, kit.tenant, conversation_id)
         if row is None:
             return False
-        head = branches.read_head(connection, row, chat.branch) if seq is None else seq
+        head = message_tree.read_head(connection, row, chat.branch) if seq is None else seq
         if head is None:
             raise NotFound("message", "to copy", "the conversation has no message yet")
         find_anchor_message(connection, conversation_id, head)

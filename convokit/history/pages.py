@@ -32,7 +32,7 @@ from convokit.domain.paging import Page, validate_limit
 from convokit.domain.text import validate_text
 from convokit.domain.turn import Turn
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import branches, conversations, messages
+from convokit.store import conversations, message_tree, messages
 from convokit.store.turn_pages import read_turns_page
 
 
@@ -42,7 +42,7 @@ def list_messages_flow(
     """Return the newest `limit` messages of the chat's path, oldest first; `before` goes further back."""
 
     def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
-        last = branches.read_head(connection, row, chat.branch)
+        last = message_tree.read_head(connection, row, chat.branch)
         if before_seq is not None:
             message = messages.find(connection, row.id, before_seq)
             last = None if message is None else message.parent_seq
@@ -68,7 +68,7 @@ def list_leaves_flow(kit: KitState, chat: ChatRef, *, limit: int, before: str | 
     """Return the newest messages that no message follows, newest first."""
 
     def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
-        return branches.list_leaves(connection, row, end, limit)
+        return message_tree.list_leaves(connection, row, end, limit)
 
     validate_limit(limit)
     end = MAX_SEQ if before is None else parse_message_seq((yield from identify_flow(kit, chat)), before)
@@ -82,7 +82,7 @@ def list_siblings_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Fl
     def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
         anchor = find_anchor_message(connection, row.id, seq)
         parent = find_seq_before_passages(connection, row.id, anchor)
-        children = branches.list_children(connection, row.id, parent)
+        children = message_tree.list_children(connection, row.id, parent)
         questions = (_skip_passages(connection, row.id, child) for child in children)
         return [question for question in questions if question is not None]
 
@@ -92,7 +92,7 @@ def list_siblings_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Fl
 def _skip_passages(connection: Connection, conversation_id: UUID, row: MessageRow) -> MessageRow | None:
     """Return the question that a passage belongs to; any other message as it is."""
     while row.is_passage:
-        after = branches.list_children(connection, conversation_id, row.seq)
+        after = message_tree.list_children(connection, conversation_id, row.seq)
         if not after:
             return None
         row = after[0]
@@ -138,7 +138,7 @@ def list_branches_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int 
         raise InvalidInput("before", f"must be the number of a branch, 1 or more, not {before!r}")
     conversation = yield from find_conversation_flow(kit, chat)
     end = MAX_SEQ if before is None else before
-    rows = yield from read_flow(branches.list_branches, conversation, end, limit)
+    rows = yield from read_flow(message_tree.list_branches, conversation, end, limit)
     return [Branch.from_row(conversation.id, row) for row in rows]
 
 

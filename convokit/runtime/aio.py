@@ -1,7 +1,8 @@
 """The asynchronous driver: performs the effects of a flow without blocking the event loop.
 
 A write is never abandoned. A task that is cancelled during a write learns of the cancellation right after it, when it
-is known what was committed."""
+is known what was committed.
+"""
 
 from __future__ import annotations
 
@@ -200,7 +201,8 @@ class AsyncStream(Generic[Result]):
     """A reply that is coming: `async for` over its events, then read `.reply`.
 
     Use it as an async context manager. Leaving early stops the reply and keeps the text that came; with
-    `on_disconnect="finish"` the reply comes to its end in a task of its own."""
+    `on_disconnect="finish"` the reply comes to its end in a task of its own.
+    """
 
     def __init__(self, driver: AsyncDriver, flow: Flow[Result], *, background: Background | None = None) -> None:
         self._driver = driver

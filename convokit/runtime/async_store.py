@@ -1,7 +1,8 @@
 """Run transactions on a database without blocking the event loop.
 
 PostgreSQL has an async engine. SQLite has no asynchronous access, only slower detours, so its transactions run in one
-writer thread and a few reader threads over the sync engine."""
+writer thread and a few reader threads over the sync engine.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finish replies whose reader has left, each in a task of its own.
+"""Finish replies in tasks after their readers have left.
 
 Asynchronous only: a synchronous reader that leaves is itself the thread that goes on.
 """

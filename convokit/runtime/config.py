@@ -1,4 +1,4 @@
-"""Turn the arguments of a kit or chat, and the environment, into the state that flows work with."""
+"""Build the state of a kit and a chat from their arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, cast
 from sqlalchemy.engine import URL
 
 from convokit.completion.options import NO_OPTIONS, Options
-from convokit.completion.state import ChatRef, Database, KitState
+from convokit.completion.state import ChatRef, DatabaseIdentity, KitState
 from convokit.domain.conversation import MAIN
 from convokit.domain.ids import MAX_SEQ, new_id, parse_id
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
@@ -52,7 +52,7 @@ def make_kit_state(
     bounds = limits or Limits()
     state = KitState(
         tenant=_check_tenant(tenant, bounds),
-        database=Database(describe_url(url)),
+        database=DatabaseIdentity(describe_url(url)),
         base_url=server,
         api_key=_make_key_source(api_key, environment.api_key if base_url is None else None),
         options=options,

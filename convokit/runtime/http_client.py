@@ -1,8 +1,11 @@
-"""Send requests over httpx. Only this module and `http_errors.py` know httpx (ADR 0003).
+"""Send requests over httpx.
+
+Only this module and `http_errors.py` import httpx (ADR 0003).
 
 Clients are sharded: the pool of one httpx client walks all its connections at the start and end of every request, so
 hundreds of requests at once make it slow (measured: 59 requests a second through one client, 1,129 through fifty).
-Redirects are never followed: an API key must not reach another host."""
+Redirects are never followed: an API key must not reach another host.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Name this process as the owner of turns, and find out whether another owner is dead.
+"""Name this process, and detect whether another one is dead.
 
 The name has host, boot, process id and process start, so a dead owner on this host is recognized at once. After a fork,
-the child opens connections of its own: two processes on one socket would read each other's answers."""
+the child opens connections of its own: two processes on one socket would read each other's answers.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def is_dead(name: str, turn_id: UUID) -> bool:
     """Return True only if the owner of a turn is known to be gone.
 
     The owner is a process of this host that has ended, or the current process, if it is no longer running the turn (for
-    example after KeyboardInterrupt)."""
+    example after KeyboardInterrupt).
+    """
     if name == owner():
         return turn_id not in running
     try:

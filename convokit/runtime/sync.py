@@ -180,7 +180,8 @@ class Stream(Generic[Result]):
     """A reply that is coming: iterate over its events, then read `.reply`.
 
     Use it as a context manager. Leaving early stops the reply and keeps the text that came; with
-    `on_disconnect="finish"` the reply comes to its end first."""
+    `on_disconnect="finish"` the reply comes to its end first.
+    """
 
     def __init__(self, driver: SyncDriver, flow: Flow[Result], *, finish: bool = False) -> None:
         self._steps = driver.steps(flow, finish=finish)

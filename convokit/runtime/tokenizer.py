@@ -1,7 +1,8 @@
 """Count tokens with the tokenizer of a llama.cpp server (`/tokenize`).
 
 Each text is one request, and a text that was counted is not asked for again. The request blocks, also in the async API:
-use it for a server on this machine or next to it."""
+use it for a server on this machine or next to it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class TokenizeCounter:
 
     `model` is part of the counter's name (default: the server's address). Pass a name that tells this model's counts
     from another's. `timeout_s` limits each wait for the server. Any thread may count. Close the counter when you are
-    done."""
+    done.
+    """
 
     def __init__(self, url: str, model: str = "", api_key: str | None = None, *, timeout_s: float = 30.0) -> None:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Run tool functions, plain or async, several at once where the model called several.
+"""Run tool functions, plain or async, in parallel.
 
 An exception of a function is returned as its outcome. Only exceptions that end a program pass through.
 """

@@ -21,8 +21,8 @@ from convokit.completion.state import KitState, check_schema_flow, require_searc
 from convokit.domain.message import Message
 from convokit.domain.paging import Page
 from convokit.errors import InvalidInput, NotFound
+from convokit.search.parameters import INVALID_CURSOR, SearchCursor, SearchQuery, encode_cursor, parse_search
 from convokit.search.query import Hit
-from convokit.search.request import INVALID_CURSOR, SearchCursor, SearchQuery, encode_cursor, parse_search
 from convokit.store import conversations, search_index, search_query
 from convokit.store.dialects.protocol import MessageRef, SortKey, SortRange
 

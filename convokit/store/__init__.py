@@ -11,11 +11,11 @@ from convokit.domain.conversation import BranchRow, ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow, TurnRow
 from convokit.store.api_calls import list_calls
-from convokit.store.branches import list_branches
-from convokit.store.branches import read_head as read_branch_head
 from convokit.store.conversations import find as find_conversation
 from convokit.store.conversations import find_by_key as find_conversation_by_key
 from convokit.store.conversations import list_recent as list_conversations
+from convokit.store.message_tree import list_branches
+from convokit.store.message_tree import read_head as read_branch_head
 from convokit.store.messages import find as find_message
 from convokit.store.messages import list_turn_messages
 from convokit.store.messages import read_page as read_messages

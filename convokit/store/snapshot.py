@@ -12,7 +12,7 @@ from convokit.domain.content import Blob, find_blob_digests
 from convokit.domain.conversation import ConversationRow, StoredSummary
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import OpenTurn
-from convokit.store import blobs, branches, conversations, messages, summaries, turns
+from convokit.store import blobs, conversations, message_tree, messages, summaries, turns
 
 
 @dataclass(slots=True, repr=False)
@@ -44,11 +44,12 @@ def read_snapshot(
     """Read the conversation, the end of its path, and the turn that is open on the branch.
 
     `rows_needed` is shown the rows read so far, newest first, and returns how many more to read; 0 ends the reading.
-    `at` reads the path that ends with that seq instead of the branch's own; 0 is the path before every message."""
+    `at` reads the path that ends with that seq instead of the branch's own; 0 is the path before every message.
+    """
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return Snapshot(None)
-    head = branches.read_head(connection, row, branch)
+    head = message_tree.read_head(connection, row, branch)
     end = head if at is None else at or None
     path = messages.read_backwards(connection, row.id, end, lambda rows: rows_needed(row, rows))
     pinned = _pinned(connection, row, path)

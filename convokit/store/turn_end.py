@@ -16,7 +16,7 @@ from convokit.domain import hashchain
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import MessageRow, shift_rows
-from convokit.domain.replay import Manifest
+from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow, ToolCallRow
 from convokit.store import (
     blobs,

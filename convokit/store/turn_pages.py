@@ -12,14 +12,14 @@ from sqlalchemy import Connection
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import USER, MessageRow
 from convokit.domain.turn import TurnRow
-from convokit.store import branches, messages, turns
+from convokit.store import message_tree, messages, turns
 
 
 def read_turns_page(
     connection: Connection, conversation: ConversationRow, branch: int, limit: int, before: UUID | None
 ) -> list[TurnRow] | None:
     """Return the newest turns of the branch's path, oldest first; None if the turn `before` does not exist."""
-    head = branches.read_head(connection, conversation, branch)
+    head = message_tree.read_head(connection, conversation, branch)
     if before is not None:
         turn = turns.find(connection, conversation.id, before)
         question = None if turn is None else messages.find(connection, conversation.id, turn.question_seq)

@@ -15,9 +15,9 @@ from convokit.domain import hashchain
 from convokit.domain.content import Blob
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow, shift_rows
-from convokit.domain.replay import Manifest
+from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow, IdempotencyKey, TurnRow
-from convokit.store import api_calls, blobs, branches, conversations, messages, removal_records, turns, write_batch
+from convokit.store import api_calls, blobs, conversations, message_tree, messages, removal_records, turns, write_batch
 
 
 class Conflict(Exception):  # never reaches a user: the flow reads again and tries once more
@@ -105,7 +105,7 @@ class TurnStart:
         if not self.movable:
             raise Conflict
         row = lock_and_read(connection, was)
-        path = row.settings, row.pins, branches.read_head(connection, row, self.branch)
+        path = row.settings, row.pins, message_tree.read_head(connection, row, self.branch)
         changed = path != (was.settings, was.pins, self.head)
         if changed or turns.find_open(connection, row.id, self.branch) is not None:
             raise Conflict

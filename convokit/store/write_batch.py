@@ -1,4 +1,4 @@
-"""What a step of a turn adds to its conversation, written together: the conversation moves on, and rows come with it.
+"""Write the rows that a step adds to a conversation.
 
 Nothing is written where the conversation was moved by someone else since it was read. On PostgreSQL it is one statement: each
 statement is a round trip there, and the conversation's row is locked for all of them. Every part of it is keyed by the
@@ -32,7 +32,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.hashchain import Entry
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow
-from convokit.store import api_calls, branches, chain, conversations, messages, search_index, turns
+from convokit.store import api_calls, chain, conversations, message_tree, messages, search_index, turns
 from convokit.store.dialects import dialect_of
 from convokit.store.dialects.protocol import INDEX_COLUMNS, IndexRow
 from convokit.store.schema import completion, conversation, entry, message, turn
@@ -136,9 +136,9 @@ def _move_branch(connection: Connection, given: WriteBatch) -> bool:
     """Move the head of a branch that is not the main one. Return False where a turn would begin on a path that is not its."""
     if given.branch and given.opened is not None:
         assert given.head is not None
-        return branches.move_head_from(connection, given.row.id, given.branch, given.was, given.head)
+        return message_tree.move_head_from(connection, given.row.id, given.branch, given.was, given.head)
     if given.branch and given.head is not None:
-        branches.move_head(connection, given.row.id, given.branch, given.head)
+        message_tree.move_head(connection, given.row.id, given.branch, given.head)
     return True
 
 

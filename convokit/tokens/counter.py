@@ -1,4 +1,4 @@
-"""Count the tokens of messages, tools and schemas with a counter of texts.
+"""Count the tokens of messages, tools and schemas.
 
 The count of a message is stored with the counter's name, so a message is counted once.
 """

@@ -1,4 +1,4 @@
-"""Format the result or the error of a tool as text for the model."""
+"""Format the result or the error of a tool for the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a file to import, line by line or JSON value by JSON value."""
+"""Read a file to import, by line or by JSON value."""
 
 from __future__ import annotations
 

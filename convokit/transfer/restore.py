@@ -27,7 +27,7 @@ from convokit.store import blobs, chain, messages
 from convokit.transfer import format_jsonl, sql
 from convokit.transfer.import_file import ImportFile
 from convokit.transfer.models import ImportTarget, RecordResult
-from convokit.transfer.row_checks import RemovalChecker, RowChecker, check_conversation, validate_any_text
+from convokit.transfer.row_checks import RemovalRowChecker, RowChecker, check_conversation, validate_any_text
 
 _PROMPT_DIGEST_BYTES = 16
 # The kind of a line, its values and its text.
@@ -143,7 +143,7 @@ class Restorer:
     def _write_rows(self, connection: Connection, row: ConversationRow, import_ref: str | None) -> int:
         """Insert all rows below the conversation. Return the number of messages."""
         digest, line_count = hashlib.sha256(self._row_text.encode("utf-8", "surrogatepass")), 1
-        row_checker, removal_checker = RowChecker(row), RemovalChecker(self._file)
+        row_checker, removal_checker = RowChecker(row), RemovalRowChecker(self._file)
         writer = _RowWriter(connection, self._row, row, import_ref)
         batch: list[dict[str, Any]] = []
         batch_kind = ""

@@ -16,7 +16,7 @@ from convokit.domain import hashchain, params
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import ROLES, TOOL, Status
 from convokit.domain.removal import RemovalRow
-from convokit.domain.replay import Manifest
+from convokit.domain.stored_request import Manifest
 from convokit.domain.text import validate_text
 from convokit.domain.turn import TurnState
 from convokit.errors import InvalidInput, SettingsError
@@ -210,7 +210,7 @@ def check_tool_calls(field: str, role: str, calls: Sequence[Any]) -> None:
         raise InvalidInput(field, problems[0].partition(": ")[2])
 
 
-class RemovalChecker:
+class RemovalRowChecker:
     """Compares each removal with its chain entry. An error names the line of the removal."""
 
     def __init__(self, file: ImportFile) -> None:

@@ -2,20 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from convokit._lazy import opened_on_use
+from convokit._lazy import import_on_use
 
 if TYPE_CHECKING:
     from convokit.usage import calibration as calibration
+    from convokit.usage import flows as flows
     from convokit.usage import models as models
     from convokit.usage import prices as prices
-    from convokit.usage import report as report
     from convokit.usage import sql as sql
 else:
-    __getattr__ = opened_on_use(
+    __getattr__ = import_on_use(
         __name__,
         "calibration",
+        "flows",
         "models",
         "prices",
-        "report",
         "sql",
     )

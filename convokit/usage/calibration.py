@@ -1,4 +1,4 @@
-"""What a counter would have said of requests that were sent, beside what the server said: the pairs to calibrate by.
+"""Pair estimated token counts with the counts that servers reported.
 
 Requests are put together again from their manifests, so any counter can be asked, also one that did not count them then.
 """

@@ -1,4 +1,4 @@
-"""Render requests to a Chat Completions API and parse its answers, without I/O.
+"""Encode requests and decode answers of a Chat Completions API.
 
 No module here opens a connection, waits or reads a clock. A function that needs the time takes it as an argument.
 """

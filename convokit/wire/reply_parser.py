@@ -22,7 +22,7 @@ from convokit.wire.error_mapping import build_payload_error
 from convokit.wire.json_text import count_chars, describe_json, repair_json, repair_surrogates
 from convokit.wire.reassembly import JOINED_AUDIO_KEYS, join_audio, join_reasoning_details
 from convokit.wire.token_usage import parse_count, parse_usage
-from convokit.wire.tool_calls import PartialToolCall, PartialToolCalls
+from convokit.wire.tool_call_parser import PartialToolCall, PartialToolCalls
 
 MAX_CHOICES = 1024  # OpenAI's limit is 128; this one bounds memory
 REASONING_KEYS = ("reasoning_content", "reasoning")

@@ -1,4 +1,4 @@
-"""List where a JSON schema leaves the subset that the API accepts with `strict: true`.
+"""List the places where a JSON schema leaves the strict subset.
 
 The rules are those of the guide "Structured outputs" and of the API's own errors: the root is a closed object, every object is
 closed and requires all its properties, every value has a type, and only some keywords are allowed. A level of nesting is an

@@ -1,4 +1,4 @@
-"""Convert a type's JSON schema to the subset that the API accepts with `strict: true`.
+"""Convert a JSON schema to the strict subset of the API.
 
 A constraint that the subset lacks moves into the description: the model reads it there, and the reply is validated against it.
 `schema_violations` lists what no conversion can express. The result is part of the request's bytes: a change of it raises

@@ -1,4 +1,6 @@
-"""Build `response_format` from a Python type, and parse the reply's text into a value of that type.
+"""Request and parse replies of a Python type.
+
+A request carries `response_format`, and the reply's text is parsed into a value of the type.
 
 A server with JSON schemas receives a strict one (see `strict_schema`). Any other server receives the schema as an instruction.
 No server's promise counts: a reply becomes a value only after its validation here.

@@ -11,7 +11,7 @@ import pytest
 from convokit import Profile
 from convokit.completion.effects import Clock
 from convokit.context.strategy import LastTurns
-from convokit.domain.replay import Diff, Reason
+from convokit.domain.stored_request import Diff, Reason
 from convokit.errors import InvalidInput, NotFound
 from convokit.store.schema import completion
 from tests.audit.recordings import SMALL, SOUND, STREAMING, Stage, changed, lookup, redacted

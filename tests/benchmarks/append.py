@@ -30,7 +30,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.profiles import Profile
-from convokit.domain.replay import Manifest
+from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow
 from convokit.runtime.sync_store import SyncStore
 from convokit.store import conversations, schema

@@ -16,7 +16,7 @@ import pytest
 
 from convokit.cli import local_model as cli_local_model
 from convokit.cli.local_model import find_model_file, serve_local_model
-from convokit.cli.options import split_local
+from convokit.cli.shared_options import split_local
 from convokit.errors import ConvokitError, SettingsError
 from tests.cli.conftest import CommandLine, Terminal
 

@@ -23,7 +23,7 @@ from convokit.completion.effects import (
 )
 from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.send import SendRequest, send_flow
-from convokit.completion.state import ChatRef, Database, KitState
+from convokit.completion.state import ChatRef, DatabaseIdentity, KitState
 from convokit.domain.conversation import ConversationRow
 from convokit.errors import ConversationBusy, Rejected, ServerFailed, Unreachable
 from convokit.settings import Limits, Retry
@@ -106,7 +106,7 @@ class Outside:
 def _kit_state(**options: Any) -> KitState:
     return KitState(
         tenant="t",
-        database=Database("db", UUID(int=1)),
+        database=DatabaseIdentity("db", UUID(int=1)),
         base_url="http://127.0.0.1:1/v1",
         api_key=lambda: None,
         options=Options(model="m", **options),

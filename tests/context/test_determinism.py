@@ -18,11 +18,11 @@ from convokit.context.report import Report
 from convokit.context.strategy import Everything, LastTurns, StepWindow, Strategy
 from convokit.domain.message import MessageRow
 from convokit.errors import ModelError
-from convokit.store import branches, conversations, messages
+from convokit.store import conversations, message_tree, messages
 from convokit.store.engine import WRITE
 from convokit.store.schema import branch, message
 from convokit.tokens.counter import count_message
-from convokit.wire.messages import to_wire_messages
+from convokit.wire.message_encoding import to_wire_messages
 from tests.context.histories import Words
 from tests.context.oracle import refusals
 from tests.support.selection import examples
@@ -150,7 +150,7 @@ class World:
             row = conversations.find_by_key(connection, "default", self.key)
             if row is None:
                 return []
-            head = branches.read_head(connection, row, number)
+            head = message_tree.read_head(connection, row, number)
             return messages.read_backwards(connection, row.id, head, lambda rows: 1000).rows
 
     def write(self, statement: Any) -> None:

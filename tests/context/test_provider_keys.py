@@ -9,7 +9,7 @@ import pytest
 from convokit import Budget, ContextBuilder, Profile
 from convokit.domain.profiles import resolve_profile
 from convokit.tokens.counter import REPLY_PRIMER, choose_counter, count_message
-from convokit.wire.messages import to_wire_messages
+from convokit.wire.message_encoding import to_wire_messages
 from tests.context.histories import Message, Words
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion

@@ -15,9 +15,9 @@ from convokit.domain.conversation import BranchRow, ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.profiles import Profile
-from convokit.domain.replay import Manifest
+from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow, IdempotencyKey
-from convokit.store import api_calls, branches, conversations, schema, turns, write_batch
+from convokit.store import api_calls, conversations, message_tree, schema, turns, write_batch
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.turn_end import TurnEnd
 from convokit.store.turn_start import Conflict, TurnStart, Written
@@ -157,7 +157,7 @@ def test_a_reply_gets_the_next_seq_when_another_branch_wrote_first(engine: Engin
     beginning = _beginning(_conversation(new_id()))
     row = _begun(engine, beginning)
     with engine.begin() as connection:
-        branches.create_branch(connection, row.id, BranchRow(0, None, 1, 1))
+        message_tree.create_branch(connection, row.id, BranchRow(0, None, 1, 1))
     other = _begun(engine, replace(_beginning(row, branch=1), head=1))
     with engine.begin() as connection:
         settled = _settlement(row, beginning.call).write(connection)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from convokit import Retry
 from convokit.errors import InvalidInput, ModelError, NotFound, TooLarge
 from convokit.store.engine import WRITE, open_engine, parse_database_url
-from convokit.usage import report as usage_report
+from convokit.usage import flows as usage_report
 from convokit.usage.models import Price
 from tests.support.abandoned_turns import leave
 from tests.support.faces import Face

@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionMessage
 
 from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import InvalidInput, SettingsError
-from convokit.wire.messages import map_tool_call_id, slugify_name, to_wire_messages
+from convokit.wire.message_encoding import map_tool_call_id, slugify_name, to_wire_messages
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
 INLINE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "high"}}

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from convokit.domain.params import validate_params
 from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import BadReply, Interrupted, ModelError
-from convokit.wire.messages import to_wire_messages
+from convokit.wire.message_encoding import to_wire_messages
 from convokit.wire.request import ORDER, render_request
 
 from .test_messages import AUDIO, FILE, IMAGE, INLINE, SPOKEN, TEXT, call

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from convokit import Chat, Convokit
-from convokit.cli import options, output
-from convokit.cli.connect import Database, ModelSource, find_latest_chat, no_conversation_error, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, ModelSource, find_latest_chat, no_conversation_error, open_kit
 from convokit.cli.interrupts import InterruptGuard, InterruptibleClient
 from convokit.cli.repl import run_repl
 from convokit.cli.session import ChatSession, dump_reply
@@ -31,12 +31,12 @@ def chat(
         str | None, typer.Argument(metavar="[TEXT]", help="Question; default: stdin, or the interactive chat.")
     ] = None,
     *,
-    local: options.Local = False,
-    gguf: options.Gguf = None,
-    model: options.Model = None,
-    base_url: options.BaseUrl = None,
-    profile: options.Profile = None,
-    developer_prompt: options.DeveloperPrompt = None,
+    local: shared_options.Local = False,
+    gguf: shared_options.Gguf = None,
+    model: shared_options.Model = None,
+    base_url: shared_options.BaseUrl = None,
+    profile: shared_options.Profile = None,
+    developer_prompt: shared_options.DeveloperPrompt = None,
     key: Annotated[
         str | None, typer.Option("--key", "-k", metavar="KEY", help="Key of the conversation to create or continue.")
     ] = None,
@@ -55,14 +55,14 @@ def chat(
     usage: Annotated[
         bool, typer.Option("--usage", help="Show the tokens of each reply and how many came from the cache.")
     ] = False,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Chat with a model and store every turn. In a terminal without TEXT, start an interactive chat."""
     if key is not None and resume:
         raise typer.BadParameter("--key and --continue exclude each other")
-    source, target = ModelSource(local, gguf, model, base_url, profile), Database(database, tenant)
+    source, target = ModelSource(local, gguf, model, base_url, profile), DatabaseOption(database, tenant)
     params = _parse_params(param or [], max_output_tokens=max_output_tokens, temperature=temperature)
     question = _read_question(text, json=json)
     if resume:
@@ -128,7 +128,7 @@ def _read_question(text: str | None, *, json: bool) -> str | None:
         raise InvalidInput("stdin", f"byte {error.start} is not valid {error.encoding} text") from None
 
 
-def _check_latest_chat(target: Database) -> None:
+def _check_latest_chat(target: DatabaseOption) -> None:
     """Raise NotFound if there is no conversation, before a model is started or a file created."""
     if target.is_new_file:
         raise no_conversation_error()
@@ -136,7 +136,7 @@ def _check_latest_chat(target: Database) -> None:
         find_latest_chat(kit)
 
 
-def _create_file(kit: Convokit, target: Database, settings: dict[str, Any]) -> None:
+def _create_file(kit: Convokit, target: DatabaseOption, settings: dict[str, Any]) -> None:
     # The first turn would fail without a model, and leave the new file behind.
     if "model" not in settings and Environment.read().model is None:
         raise SettingsError("model", "no model was given")
@@ -151,14 +151,14 @@ def _find_chat(kit: Convokit, key: str | None, *, resume: bool, settings: dict[s
     return None if key is None else kit.chat(key, **settings)
 
 
-def _format_continue_command(source: ModelSource, target: Database) -> str:
+def _format_continue_command(source: ModelSource, target: DatabaseOption) -> str:
     command = ["convokit", "chat"]
     if source.local:
         command += ["--local", *([str(source.gguf)] if source.gguf is not None else [])]
     for option, value in (("--base-url", source.base_url), ("--profile", source.profile)):
         command += [option, value] if value is not None else []
     command.append("--continue")
-    if target.name not in (options.DEFAULT_DATABASE, Environment.read().database_url):
+    if target.name not in (shared_options.DEFAULT_DATABASE, Environment.read().database_url):
         # The rendered URL hides the password.
         command += ["-d", target.name if "://" not in target.name else target.url.render_as_string()]
     if target.tenant != "default":

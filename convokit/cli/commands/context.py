@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from convokit import Context, Report, Summary
-from convokit.cli import options, output
-from convokit.cli.connect import Database, ModelSource, find_chat, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, ModelSource, find_chat, open_kit
 from convokit.context import Part
 
 _MAX_BAR_CELLS = 40
@@ -19,18 +19,18 @@ _BUDGET_CELLS = 46
 
 
 def context(
-    conversation: options.Conversation = None,
+    conversation: shared_options.Conversation = None,
     *,
     text: Annotated[str | None, typer.Option("--text", "-t", metavar="TEXT", help="Next question.")] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Use a rolling summary with default settings.")] = False,
-    local: options.Local = False,
-    gguf: options.Gguf = None,
-    model: options.Model = None,
-    base_url: options.BaseUrl = None,
-    profile: options.Profile = None,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    local: shared_options.Local = False,
+    gguf: shared_options.Gguf = None,
+    model: shared_options.Model = None,
+    base_url: shared_options.BaseUrl = None,
+    profile: shared_options.Profile = None,
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Show the context of the next request.
 
@@ -38,7 +38,7 @@ def context(
     stored.
     """
     source = ModelSource(local, gguf, model, base_url, profile)
-    target = Database(database, tenant)
+    target = DatabaseOption(database, tenant)
     if source.local:
         with open_kit(target) as kit:
             find_chat(kit, conversation)  # fail before a model is started

@@ -9,8 +9,8 @@ import typer
 from sqlalchemy import Connection
 from typer.core import TyperGroup
 
-from convokit.cli import options, output
-from convokit.cli.connect import Database, open_kit, read_database
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, open_kit, read_database
 from convokit.store import indexes, migrations
 from convokit.store.engine import describe_url
 from convokit.store.schema import REVISION
@@ -21,12 +21,14 @@ db = typer.Typer(
 
 
 @db.command()
-def upgrade(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
+def upgrade(
+    *, json: shared_options.Json = False, database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE
+) -> None:
     """Create the tables or upgrade them to the revision that this release needs.
 
     A SQLite file that does not exist is created. Several processes may run this at once.
     """
-    target = Database(database)
+    target = DatabaseOption(database)
     before = None if target.is_new_file else read_database(target, migrations.read_revision)
     with open_kit(target) as kit, output.show_spinner("upgrading"):
         kit.migrate()
@@ -40,9 +42,11 @@ def upgrade(*, json: options.Json = False, database: options.DatabaseUrl = optio
 
 
 @db.command()
-def current(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
+def current(
+    *, json: shared_options.Json = False, database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE
+) -> None:
     """Print the revision of the tables; note the revision that this release needs if it differs."""
-    revision = read_database(Database(database), migrations.read_revision)
+    revision = read_database(DatabaseOption(database), migrations.read_revision)
     if json:
         output.print_json({"current": revision, "needs": REVISION})
         return
@@ -52,12 +56,14 @@ def current(*, json: options.Json = False, database: options.DatabaseUrl = optio
 
 
 @db.command()
-def check(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
+def check(
+    *, json: shared_options.Json = False, database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE
+) -> None:
     """Compare the tables with the ones that this release expects.
 
     Exits with 1 if they differ.
     """
-    target = Database(database)
+    target = DatabaseOption(database)
     name = describe_url(target.url)
 
     def find_differences(connection: Connection) -> list[str]:

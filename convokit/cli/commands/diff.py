@@ -8,13 +8,13 @@ import typer
 from rich.text import Text
 
 from convokit import Chat, Diff
-from convokit.cli import options, output
-from convokit.cli.connect import Database, find_chat, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, find_chat, open_kit
 from convokit.errors import NotFound
 
 
 def diff(
-    conversation: options.RequiredConversation,
+    conversation: shared_options.RequiredConversation,
     a: Annotated[
         str | None, typer.Argument(metavar="[TURN_A]", help="Id of a turn; default: the last but one.")
     ] = None,
@@ -22,15 +22,15 @@ def diff(
         str | None, typer.Argument(metavar="[TURN_B]", help="Id of another turn; default: the last one.")
     ] = None,
     *,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Compare the requests of two turns.
 
     Shows where they first differ, and why a prompt cache cannot serve the second one.
     """
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         chat = find_chat(kit, conversation)
         compared = chat.diff(*_choose_turns(chat, a, b))
     if json:

@@ -18,8 +18,8 @@ import typer
 from rich.text import Text
 from sqlalchemy import Connection
 
-from convokit.cli import options, output
-from convokit.cli.connect import Database, open_kit, read_database
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, open_kit, read_database
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
@@ -54,12 +54,14 @@ class Check:
     do: str = ""
 
 
-def doctor(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
+def doctor(
+    *, json: shared_options.Json = False, database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE
+) -> None:
     """Check the installation, the database and the environment.
 
     Exits with 1 if a check fails.
     """
-    checks = [*_check_installation(), *_check_database(Database(database)), *_check_environment()]
+    checks = [*_check_installation(), *_check_database(DatabaseOption(database)), *_check_environment()]
     has_failed = any(check.status == "fail" for check in checks)
     if json:
         output.print_json({"ok": not has_failed, "checks": [asdict(check) for check in checks]})
@@ -111,7 +113,7 @@ def check_sqlite(version: tuple[int, int, int]) -> Check:
     return Check("SQLite", "ok", name)
 
 
-def _check_database(database: Database) -> Iterator[Check]:
+def _check_database(database: DatabaseOption) -> Iterator[Check]:
     name = describe_url(database.url)
     if database.is_new_file:
         advice = "`convokit db upgrade` and `convokit chat` create it"
@@ -132,7 +134,7 @@ def _check_database(database: Database) -> Iterator[Check]:
         yield _run_check(database, "revision", lambda connection: _check_other_revision(connection, name, revision))
 
 
-def _run_check(database: Database, name: str, check: Callable[[Connection], Check]) -> Check:
+def _run_check(database: DatabaseOption, name: str, check: Callable[[Connection], Check]) -> Check:
     """Return the check's result; an error of the database is its failure."""
     try:
         return read_database(database, check)
@@ -182,7 +184,9 @@ def _check_environment() -> Iterator[Check]:
         yield Check("model", "ok", environment.model)
     base_url = environment.base_url or DEFAULT_BASE_URL
     try:
-        with open_kit(Database(options.DEFAULT_DATABASE)):  # a kit validates the URL and connects to nothing
+        with open_kit(
+            DatabaseOption(shared_options.DEFAULT_DATABASE)
+        ):  # a kit validates the URL and connects to nothing
             yield Check("base URL", "ok", base_url)
     except ConvokitError as error:
         yield Check("base URL", "fail", str(error), "correct OPENAI_BASE_URL")

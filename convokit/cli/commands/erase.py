@@ -11,8 +11,8 @@ import typer
 from rich.text import Text
 
 from convokit import Receipt
-from convokit.cli import options, output
-from convokit.cli.connect import Database, find_chat, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, find_chat, open_kit
 
 _AGE = re.compile(r"(\d{1,6}) ?([hdwy])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "y": timedelta(days=365)}
@@ -50,22 +50,22 @@ OlderThan = Annotated[
 
 
 def redact(
-    conversation: options.RequiredConversation,
+    conversation: shared_options.RequiredConversation,
     seq: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="Number (seq) of the message.")],
     *,
     dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = None,
     author: Author = None,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Remove the text of one message.
 
     The empty message stays, so that the hash chain can be verified.
     """
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         chat = find_chat(kit, conversation)
         _confirm_and_remove(
             lambda dry: chat.redact(seq, reason=reason, author=author, dry_run=dry),
@@ -81,15 +81,15 @@ def erase(
         str | None, typer.Argument(metavar="[KEY-or-ID]", help="Key or id of the conversation.")
     ] = None,
     *,
-    subject: options.Subject = None,
+    subject: shared_options.Subject = None,
     older_than: OlderThan = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = None,
     author: Author = None,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Remove all text of one or several conversations.
 
@@ -99,7 +99,7 @@ def erase(
     if (conversation is None) is not selects_many:
         raise typer.BadParameter("name a conversation, or --subject or --older-than")
     age = _parse_age(older_than)
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         chat = None if conversation is None else find_chat(kit, conversation)
 
         def remove(dry: bool) -> Receipt:
@@ -121,13 +121,13 @@ def purge(
     older_than: OlderThan = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Delete erased conversations, with their empty messages and hash chain."""
     age = _parse_age(older_than)
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
 
         def remove(dry: bool) -> Receipt:
             with output.show_progress("counting" if dry else "deleting") as progress:

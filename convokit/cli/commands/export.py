@@ -12,8 +12,8 @@ from typing import Annotated, TextIO
 import typer
 from rich.progress import TaskProgressColumn
 
-from convokit.cli import options, output
-from convokit.cli.connect import Database, find_chat, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, find_chat, open_kit
 from convokit.transfer.models import ExportFormat
 
 
@@ -22,15 +22,15 @@ def export(
         str | None, typer.Argument(metavar="[KEY-or-ID]", help="Key or id of a conversation; default: all.")
     ] = None,
     *,
-    output_file: options.OutputFile = None,
+    output_file: shared_options.OutputFile = None,
     format: Annotated[
         ExportFormat,
         typer.Option("--format", "-f", help="jsonl loses nothing, openai is training data, markdown is for reading."),
     ] = "jsonl",
-    subject: options.Subject = None,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    subject: shared_options.Subject = None,
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Write conversations to a file or to stdout."""
     if conversation is not None and subject is not None:
@@ -38,7 +38,7 @@ def export(
     if json and output_file is None:
         raise typer.BadParameter("--json describes the written file: name one with --output")
     with (
-        open_kit(Database(database, tenant)) as kit,
+        open_kit(DatabaseOption(database, tenant)) as kit,
         output.show_progress("exporting", TaskProgressColumn()) as progress,
         _open_output(output_file) as destination,
     ):

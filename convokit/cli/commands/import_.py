@@ -10,8 +10,8 @@ import typer
 from rich.progress import TaskProgressColumn
 
 from convokit import Imported
-from convokit.cli import options, output
-from convokit.cli.connect import Database, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, open_kit
 from convokit.transfer.models import ImportFormat
 
 
@@ -26,16 +26,16 @@ def import_(
         str | None, typer.Option("--key", metavar="KEY", help="Key for the conversation of one message array.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and report invalid records.")] = False,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Read conversations from a file.
 
     Conversations that are already stored stay unchanged, so an interrupted import may be repeated.
     """
     with (
-        open_kit(Database(database, tenant)) as kit,
+        open_kit(DatabaseOption(database, tenant)) as kit,
         output.show_progress("importing", TaskProgressColumn()) as progress,
     ):
         source = sys.stdin.buffer if str(file) == "-" else file

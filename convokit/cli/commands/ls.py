@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 from convokit import Conversation, Page
-from convokit.cli import options, output
-from convokit.cli.connect import Database, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, open_kit
 
 # An id, a title and a subject need this many columns on one line.
 _WIDE_COLUMNS = 100
@@ -18,17 +18,17 @@ _WIDE_COLUMNS = 100
 
 def ls(
     *,
-    subject: options.Subject = None,
+    subject: shared_options.Subject = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=1000, metavar="N", help="Conversations on a page.")
     ] = 20,
-    before: options.Before = None,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    before: shared_options.Before = None,
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """List conversations, the last used first."""
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         page = kit.conversations(subject=subject, limit=limit, before=before)
     if json:
         conversations = [conversation.model_dump(mode="json") for conversation in page]

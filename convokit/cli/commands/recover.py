@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from convokit import Recovered
-from convokit.cli import options, output
-from convokit.cli.connect import Database, open_kit, read_database
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, open_kit, read_database
 from convokit.store import turns
 
 
 def recover(
     *,
-    all_tenants: options.AllTenants = False,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    all_tenants: shared_options.AllTenants = False,
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Close the turns of dead workers and keep their partial replies.
 
     This is optional: the next message to a conversation closes its open turn too. Several processes may run it at once.
     """
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         recovered = [(tenant, each) for each in kit.recover()]
         if all_tenants:
-            for name in read_database(Database(database), turns.list_tenants_with_open_turns):
+            for name in read_database(DatabaseOption(database), turns.list_tenants_with_open_turns):
                 if name != tenant:
                     recovered += [(name, each) for each in kit.tenant(name).recover()]
     if json:

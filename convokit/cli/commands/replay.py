@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.text import Text
 
 from convokit import Replay
-from convokit.cli import options, output
-from convokit.cli.connect import Database, find_chat, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, find_chat, open_kit
 from convokit.domain.message import extract_text
 
 _STATUS_STYLES = {"exact": "green", "redacted": "yellow", "mismatch": "bold red"}
 
 
 def replay(
-    conversation: options.Conversation = None,
+    conversation: shared_options.Conversation = None,
     *,
     turn: Annotated[str | None, typer.Option("--turn", metavar="ID", help="Turn; default: the newest.")] = None,
     call: Annotated[
@@ -32,9 +32,9 @@ def replay(
         ),
     ] = None,
     body: Annotated[bool, typer.Option("--body", help="Write only the exact bytes of the request.")] = False,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Show the request of an API call again.
 
@@ -43,7 +43,7 @@ def replay(
     """
     if body and json:
         raise typer.BadParameter("--body and --json exclude each other")
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         replayed = find_chat(kit, conversation).replay(turn, call=call)
     if body:
         _write_body(replayed)

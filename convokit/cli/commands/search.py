@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from convokit import Hit
-from convokit.cli import options, output
-from convokit.cli.connect import Database, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, open_kit
 
 _MARK_STYLE = "bold reverse"
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
@@ -28,17 +28,17 @@ def search(
     *,
     role: Annotated[str | None, typer.Option(metavar="ROLE", help="Only this role: user, assistant or tool.")] = None,
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Only the conversation with this key.")] = None,
-    subject: options.Subject = None,
+    subject: shared_options.Subject = None,
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, metavar="N", help="Messages on a page.")] = 10,
-    before: options.Before = None,
+    before: shared_options.Before = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Index the messages that are not indexed yet, instead of searching.")
     ] = False,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Find messages that contain every word.
 
@@ -46,7 +46,7 @@ def search(
     """
     if rebuild == bool(words):
         raise typer.BadParameter("--rebuild takes no words" if rebuild else "name words to search for, or --rebuild")
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         if rebuild:
             with output.show_spinner("indexing messages"):
                 count = kit.reindex()

@@ -9,24 +9,24 @@ import typer
 from rich.text import Text
 
 from convokit import Branch, Chat, Message
-from convokit.cli import options, output
-from convokit.cli.connect import Database, find_chat, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, find_chat, open_kit
 from convokit.cli.tree import draw_tree, find_path
 
 _PAGE = 1000
 
 
 def show(
-    conversation: options.Conversation = None,
+    conversation: shared_options.Conversation = None,
     *,
     last: Annotated[int, typer.Option("--last", "-n", min=1, metavar="N", help="Newest messages to show.")] = 50,
     tree: Annotated[bool, typer.Option("--tree", help="Show the messages of all branches as a tree.")] = False,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Show a conversation's messages, oldest first."""
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         chat = find_chat(kit, conversation)
         if tree:
             _show_tree(chat, last, json=json)

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from convokit import UsageReport
-from convokit.cli import options, output
-from convokit.cli.connect import Database, open_kit, read_database
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, open_kit, read_database
 from convokit.usage.models import Spending, UsageRow
 from convokit.usage.sql import list_tenants
 
@@ -46,12 +46,12 @@ def usage(
     key: Annotated[
         str | None, typer.Option("--key", metavar="KEY", help="Only the conversation with this key.")
     ] = None,
-    subject: options.Subject = None,
-    all_tenants: options.AllTenants = False,
-    json: options.Json = False,
+    subject: shared_options.Subject = None,
+    all_tenants: shared_options.AllTenants = False,
+    json: shared_options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets.")] = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Show the tokens and costs of API calls.
 
@@ -62,10 +62,10 @@ def usage(
         raise typer.BadParameter("--json and --csv exclude each other")
     query: dict[str, Any] = {"since": _parse_moment("--since", since), "until": _parse_moment("--until", until)}
     query |= {"key": key, "subject": subject, "by": "day" if by == "tenant" else by}
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         names = [tenant]
         if all_tenants:
-            names = read_database(Database(database), lambda connection: list(list_tenants(connection)))
+            names = read_database(DatabaseOption(database), lambda connection: list(list_tenants(connection)))
         reports = [(name, kit.tenant(name).usage(**query)) for name in names]
     reports = [(name, report) for name, report in reports if report.total.calls]
     if json:

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from convokit import Convokit
-from convokit.cli import options, output
-from convokit.cli.connect import Database, find_chat, open_kit
+from convokit.cli import output, shared_options
+from convokit.cli.connect import DatabaseOption, find_chat, open_kit
 from convokit.errors import ChainBroken, SettingsError
 
 _MAX_KEY_BYTES = 64 * 1024
 
 
 def verify(
-    conversation: options.Conversation = None,
+    conversation: shared_options.Conversation = None,
     *,
     all_: Annotated[bool, typer.Option("--all", help="Check every conversation of the tenant.")] = False,
     against: Annotated[
@@ -30,9 +30,9 @@ def verify(
     key_file: Annotated[
         Path | None, typer.Option("--key-file", metavar="FILE", help="File with the checkpoint's secret.")
     ] = None,
-    json: options.Json = False,
-    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
-    tenant: options.Tenant = "default",
+    json: shared_options.Json = False,
+    database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
+    tenant: shared_options.Tenant = "default",
 ) -> None:
     """Check the hash chain of one or all conversations.
 
@@ -45,7 +45,7 @@ def verify(
     checkpoint: dict[str, Any] = {}
     if against is not None and key_file is not None:
         checkpoint = {"against": against, "key": read_key_file(key_file)}
-    with open_kit(Database(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant)) as kit:
         if all_:
             _verify_all(kit, checkpoint, json=json)
         else:

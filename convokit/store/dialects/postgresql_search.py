@@ -1,4 +1,4 @@
-"""Index and find messages with an array under a GIN index on PostgreSQL.
+"""Index and search messages on PostgreSQL with a GIN index.
 
 Column `words` of `search` holds 16-bit hashes of a message's keys: a smaller index than with a tsvector, and it contains no
 word. A match is therefore only likely, and the caller checks the text. The array also holds hashes of tenant, conversation

@@ -1,4 +1,4 @@
-"""Define manifests of requests, replays of API calls, and differences between two requests.
+"""Define manifests, replayed requests and their differences.
 
 A manifest is stored with every API call, so that the request can be built again. It has the seqs of the messages, digests of
 the developer prompt and the tools, and every other input of the request's bytes. It has no headers, because they may contain
