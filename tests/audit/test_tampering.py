@@ -148,6 +148,7 @@ def _rows_of(told: Histories, table: str, conversation_id: UUID) -> list[Row]:
     return [row for row in found if bytes(row["digest"]).hex() in manifests]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["message", "completion", "turn", "tool_call", "entry", "prompt", "blob", "removal"])
 def test_every_row_deleted(told: Histories, name: str) -> None:
     """One row deleted: found, and the place is named."""
@@ -161,6 +162,7 @@ def test_every_row_deleted(told: Histories, name: str) -> None:
     assert not missed, f"{len(missed)}, the first: {missed[:3]}"
 
 
+@pytest.mark.once
 def test_every_row_inserted(told: Histories) -> None:
     """A copy of any row under another name: found, whichever row it is a copy of."""
     last = rows(told.engine, conversation, told.rich)[0]
@@ -188,6 +190,7 @@ def test_every_row_inserted(told: Histories) -> None:
     assert found.ref == f"chunk:{ended}"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["message", "completion", "tool_call", "entry", "turn", "blob"])
 def test_every_two_neighbours_swapped(told: Histories, name: str) -> None:
     """Two rows that change places, salts and hashes and all: found."""
@@ -205,6 +208,7 @@ def test_every_two_neighbours_swapped(told: Histories, name: str) -> None:
             assert isinstance(verdict_, ChainBroken), (one, other)
 
 
+@pytest.mark.once
 def test_rows_copied_from_another_conversation(told: Histories) -> None:
     """A row of another conversation in this one's place, with its salt, or with its entry too: found at that place."""
     there = {row["seq"]: row for row in rows(told.engine, message, told.open)}

@@ -52,6 +52,7 @@ def test_statements_grow_by_pages(engine: Engine, monkeypatch: pytest.MonkeyPatc
     assert counts[1] - counts[0] <= 10 * 4
 
 
+@pytest.mark.once
 def test_memory_does_not_grow(engine: Engine, effort: Effort) -> None:
     """A history four times as long holds no more rows in memory at its peak."""
     peaks = []

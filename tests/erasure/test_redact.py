@@ -134,6 +134,7 @@ def test_redacting_again_is_no_error(face: Face, kit: Any, server: LoopbackServe
     assert len(_all(database, removal)) == done.entries
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "gone", [[1], [2], [3], [4], [5], [3, 4], [6], [7], [9], [10], [1, 2, 3, 4, 5], list(range(1, 15))]
 )

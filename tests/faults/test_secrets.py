@@ -160,6 +160,7 @@ def _logged(logs: pytest.LogCaptureFixture, *, ours: bool = False, but: str = "\
     return "\n".join(f"{record.name} {record.getMessage()} {record.args!r} {record.exc_text}" for record in records)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("form", ["text", "function"])
 @pytest.mark.parametrize(
     "name",

@@ -278,6 +278,7 @@ def test_every_public_method_has_a_scenario(one: type, other: type) -> None:
     assert not stale, f"ATTACKS has scenarios for what is gone: {stale}"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name not in WRITING])
 def test_b_cannot_tell_whether_a_is_there(pair: Pair, name: str) -> None:
     """Beside A and alone, B gets the same values, errors and counts, sends the same to the model, and changes no row of A's."""

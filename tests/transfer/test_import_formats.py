@@ -388,6 +388,7 @@ def test_a_file_need_not_end_with_its_letters(face: Face, kit: Any, tmp_path: Pa
         face.settle(kit.import_(path, format="chatgpt"))
 
 
+@pytest.mark.once
 def test_an_array_that_is_too_long_for_one_conversation_is_not_held(
     face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_memory_does_not_grow_with_what_goes_through(files: Files, tmp_path: Pat
         assert large < small + SLACK, (name, small, large)
 
 
+@pytest.mark.soak(sample=True)
 def test_memory_of_chatgpt_conversations_is_that_of_one(files: Files, tmp_path: Path) -> None:
     """A file of ten times the conversations takes no more memory: they are read one at a time."""
     peaks, path = [], tmp_path / "conversations.json"
