@@ -56,7 +56,7 @@ def test_statements_grow_by_pages(engine: Engine, monkeypatch: pytest.MonkeyPatc
 def test_memory_does_not_grow(engine: Engine, effort: Effort) -> None:
     """A history four times as long holds no more rows in memory at its peak."""
     peaks = []
-    for count in (1000, 4000) if effort == "quick" else (3000, 12_000):
+    for count in (600, 2400) if effort == "quick" else (3000, 12_000):
         place = _grown(engine, count)
         with engine.connect() as connection:
             verify(connection, "bench", place)

@@ -28,6 +28,7 @@ class Statements:
             self.seen.append((statement, values))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("action", keep(["redact", "erase"], "erase", sample=True))
 def test_statements_do_not_grow_with_the_conversation(
     database: str, server: LoopbackServer, action: str, monkeypatch: pytest.MonkeyPatch

@@ -37,6 +37,7 @@ def _all(database: str, table: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seq", list(OF_MESSAGE))
 def test_a_message_is_gone_from_everywhere(
     face: Face, kit: Any, server: LoopbackServer, database: str, seq: int

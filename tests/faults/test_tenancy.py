@@ -286,6 +286,7 @@ def test_b_cannot_tell_whether_a_is_there(pair: Pair, name: str) -> None:
     assert not found, f"{len(found)} outcomes differ through {name}, the first: {found[0]}"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", sorted(WRITING))
 def test_b_cannot_tell_by_writing(spoilt: Pair, name: str) -> None:
     """The same for what writes: what B sends becomes B's own, whatever A has under that name."""

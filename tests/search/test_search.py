@@ -204,6 +204,7 @@ def test_a_kit_without_search(face: Face, database: str, server: LoopbackServer)
         face.kit(database, model="m", search="yes")
 
 
+@pytest.mark.once
 def test_a_megabyte_of_japanese_fails_no_turn(face: Face, database: str, server: LoopbackServer) -> None:
     """However much is said, the turn is saved; what is indexed of it, the first 65,536 characters, is found."""
     large = {"limits": Limits(message_bytes=8 * 1024 * 1024), "budget": Budget(context_tokens=10**8)}
