@@ -34,12 +34,12 @@ def fast_connection(connection: Connection) -> Connection:
     heard = engine.dispatch
     if engine.echo or heard.before_execute or heard.before_cursor_execute or heard.after_cursor_execute:
         return connection
-    return cast("Connection", _Quick(connection, _known_to(engine)))
+    return cast("Connection", _FastConnection(connection, _statements_of(engine)))
 
 
 def plain_connection(connection: Connection) -> Connection:
     """Return SQLAlchemy's own connection, for libraries that check its type."""
-    return connection._connection if isinstance(connection, _Quick) else connection
+    return connection._connection if isinstance(connection, _FastConnection) else connection
 
 
 class Statement:
@@ -141,12 +141,12 @@ class Rows:
         return self
 
 
-class _Quick:
+class _FastConnection:
     """A connection whose `execute` bypasses SQLAlchemy for constants. Every other attribute is the connection's own."""
 
-    def __init__(self, connection: Connection, known: _Known) -> None:
+    def __init__(self, connection: Connection, statements: _StatementCache) -> None:
         self._connection = connection
-        self._known = known
+        self._statements = statements
         self.dialect = connection.dialect  # `dialect_of` reads it several times a turn, without `__getattr__`
 
     def __getattr__(self, name: str) -> Any:
@@ -156,33 +156,33 @@ class _Quick:
         """Execute a statement, as `Connection.execute` does."""
         several = isinstance(parameters, list)
         values: Sequence[Values] = parameters if several else [parameters or {}]
-        quickly = self._known.get(self._connection, statement, values[0]) if values and not more else None
-        if quickly is None:
+        compiled = self._statements.get(self._connection, statement, values[0]) if values and not more else None
+        if compiled is None:
             return self._connection.execute(statement, parameters, **more)
         try:
-            given = [quickly.parameters(each) for each in values]
+            given = [compiled.parameters(each) for each in values]
         except KeyError:
             return self._connection.execute(statement, parameters)  # SQLAlchemy's error names the missing value
         cursor: Any = None
         try:
             cursor = self._connection.connection.cursor()
             if len(given) == 1:
-                cursor.execute(quickly.sql, given[0])
+                cursor.execute(compiled.sql, given[0])
             else:
-                cursor.executemany(quickly.sql, given)
-            found = cursor.fetchall() if quickly.returns_rows else ()
+                cursor.executemany(compiled.sql, given)
+            found = cursor.fetchall() if compiled.returns_rows else ()
             changed = cursor.rowcount
         except Exception as error:
             # Wraps the error and invalidates a lost connection, as for SQLAlchemy's own executions.
-            self._connection._handle_dbapi_exception(error, quickly.sql, None, cursor, None)
+            self._connection._handle_dbapi_exception(error, compiled.sql, None, cursor, None)
             raise
         finally:
             if cursor is not None:
                 cursor.close()
-        return Rows(quickly.rows(found), changed)
+        return Rows(compiled.rows(found), changed)
 
 
-class _Known:
+class _StatementCache:
     """The compiled statements of one engine. A statement that is executed twice is taken for a constant and kept."""
 
     def __init__(self) -> None:
@@ -199,9 +199,9 @@ class _Known:
         if key not in self._seen:
             _keep(self._seen, key, None)
             return None
-        made = _compiled(statement, key[1] or None, connection.dialect)
-        _keep(self._statements, key, made)
-        return made
+        compiled = _compile(statement, key[1] or None, connection.dialect)
+        _keep(self._statements, key, compiled)
+        return compiled
 
 
 def _keep(cache: OrderedDict[_Key, Any], key: _Key, value: Any) -> None:
@@ -210,18 +210,18 @@ def _keep(cache: OrderedDict[_Key, Any], key: _Key, value: Any) -> None:
         cache.popitem(last=False)
 
 
-_engines: WeakKeyDictionary[Dialect, _Known] = WeakKeyDictionary()
+_engines: WeakKeyDictionary[Dialect, _StatementCache] = WeakKeyDictionary()
 
 
-def _known_to(engine: Engine) -> _Known:
+def _statements_of(engine: Engine) -> _StatementCache:
     """Return the statements of an engine. Engines with other execution options share them: they share the dialect."""
     dialect = engine.dialect
     if dialect not in _engines:
-        _engines[dialect] = _Known()
+        _engines[dialect] = _StatementCache()
     return _engines[dialect]
 
 
-def _compiled(statement: Executable, names: tuple[str, ...] | None, dialect: Dialect) -> Statement | None:
+def _compile(statement: Executable, names: tuple[str, ...] | None, dialect: Dialect) -> Statement | None:
     compiled = cast("Any", statement).compile(dialect=dialect, column_keys=list(names) if names else None)
     if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params or compiled.literal_execute_params:
         return None

@@ -162,6 +162,7 @@ def _relevant_rows(histories: Histories, table: str, conversation_id: UUID) -> l
     return [row for row in found if bytes(row["digest"]).hex() in manifests]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["message", "completion", "turn", "tool_call", "entry", "prompt", "blob", "removal"])
 def test_deleted_rows_are_found(histories: Histories, name: str) -> None:
     """The error names the row."""
@@ -177,6 +178,7 @@ def test_deleted_rows_are_found(histories: Histories, name: str) -> None:
     assert not missed, f"{len(missed)}, the first: {missed[:3]}"
 
 
+@pytest.mark.once
 def test_inserted_rows_are_found(histories: Histories) -> None:
     """A copy of any row under another key is found."""
     last = read_rows(histories.engine, conversation, histories.rich)[0]
@@ -206,6 +208,7 @@ def test_inserted_rows_are_found(histories: Histories) -> None:
     assert found.ref == f"chunk:{ended}"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["message", "completion", "tool_call", "entry", "turn", "blob"])
 def test_swapped_rows_are_found(histories: Histories, name: str) -> None:
     """Two rows that exchange all values, with salts and hashes, are found."""
@@ -223,6 +226,7 @@ def test_swapped_rows_are_found(histories: Histories, name: str) -> None:
             assert isinstance(verdict_, ChainBroken), (one, other)
 
 
+@pytest.mark.once
 def test_rows_of_another_conversation_are_found(histories: Histories) -> None:
     """A row that replaces another, with its salt or with its entry as well, is found at that position."""
     there = {row["seq"]: row for row in read_rows(histories.engine, message, histories.open)}

@@ -52,9 +52,10 @@ def test_each_page_takes_at_most_four_statements(engine: Engine, monkeypatch: py
     assert counts[1] - counts[0] <= 10 * 4
 
 
+@pytest.mark.once
 def test_peak_memory_is_independent_of_history_length(engine: Engine, effort: Effort) -> None:
     peaks = []
-    for count in (1000, 4000) if effort == "quick" else (3000, 12_000):
+    for count in (600, 2400) if effort == "quick" else (3000, 12_000):
         place = _create_history(engine, count)
         with engine.connect() as connection:
             verify_conversation(connection, "bench", place)

@@ -15,6 +15,7 @@ from convokit.context.strategy import LastTurns, Selection, View
 from convokit.errors import ChainBroken, IdempotencyConflict, InvalidInput, ServerFailed
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.faces import Face
+from tests.support.selection import keep
 from tests.support.server import LoopbackServer, calls, completion, failure, stream
 
 ONE, TWO = "Port 80 is the port of HTTP.", "nginx listens on port 80."
@@ -98,7 +99,7 @@ def test_later_turns_are_as_if_passages_had_never_been(face: Face, kit: Any, ser
     assert ours[3][:5] == [*ours[2][:4], "turn 2"]
 
 
-@pytest.mark.parametrize("size", [1, 10])
+@pytest.mark.parametrize("size", keep([1, 10], 10, sample=True))
 def test_passages_do_not_move_the_window(face: Face, database: str, server: LoopbackServer, size: int) -> None:
     """After a turn with passages that fitted, every request is what it would be without: T(i) has not moved."""
     budget = Budget(context_tokens=400, reply_tokens=40, step_tokens=60)

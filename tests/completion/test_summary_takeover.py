@@ -69,6 +69,7 @@ def _by_recovering(face: Face, kit: Any, text: str) -> str:
     return _by_resuming(face, kit, text)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("taking_over", keep([_by_sending, _by_resuming, _by_recovering], _by_sending, sample=True))
 def test_killed_while_it_sums_up(
     face: Face,

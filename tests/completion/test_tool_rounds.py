@@ -164,6 +164,7 @@ Convokit(sys.argv[1], model="m", base_url=sys.argv[2]).chat("t").send("go", tool
 """
 
 
+@pytest.mark.once
 def test_killed_while_a_tool_runs(face: Face, kit: Any, database: str, server: LoopbackServer) -> None:
     """A worker that dies inside a tool leaves a call whose outcome is unknown: never run again, never sent, chain whole."""
     script = calls(("c1", "look", "{}"))

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from convokit import Convokit
 from tests.docs.pages import CHECKOUT, blocks
 
@@ -42,6 +44,7 @@ def _alembic(folder: Path, *words: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.soak(sample=True)
 def test_autogenerate_leaves_the_other_side_alone(tmp_path: Path) -> None:
     """With the page's `include_name`, the host's autogenerate sees its own tables and no table of ours."""
     _written(tmp_path)

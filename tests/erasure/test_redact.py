@@ -37,6 +37,7 @@ def _all(database: str, table: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seq", list(OF_MESSAGE))
 def test_redact_removes_the_message_from_everywhere(
     face: Face, kit: Any, server: LoopbackServer, database: str, seq: int
@@ -132,6 +133,7 @@ def test_redact_can_be_repeated(face: Face, kit: Any, server: LoopbackServer, da
     assert len(_all(database, removal)) == done.entries
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "gone", [[1], [2], [3], [4], [5], [3, 4], [6], [7], [9], [10], [1, 2, 3, 4, 5], list(range(1, 15))]
 )

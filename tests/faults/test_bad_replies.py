@@ -51,6 +51,7 @@ FIELDS = ["id", "model", "service_tier", "system_fingerprint", "object", "create
 ODD = [r'"a\ud800\u0000"', "1e400", "-1e400", "NaN", "9" * 4000, str(2**63), "-1", "[]", "{}", "true", '"x"', "1.5"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("written", ODD)
 def test_odd_values_anywhere_beside_the_text_lose_nothing(stage: Stage, written: str) -> None:
     """Whatever stands in the fields around a reply, its text is kept, and what is reported of it is true or absent."""
@@ -83,6 +84,7 @@ UNREADABLE: list[tuple[str, str]] = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("written", [pytest.param(case[1], id=case[0]) for case in UNREADABLE])
 def test_what_cannot_be_read_is_a_bad_reply(stage: Stage, written: str) -> None:
     """JSON that Python cannot read is BadReply, whole or in a stream, in a reply or its usage; what came is kept."""
@@ -105,6 +107,7 @@ def test_what_cannot_be_read_is_a_bad_reply(stage: Stage, written: str) -> None:
     assert told[-1] == "one "
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("written", [*ODD, "9" * 5_000, "[" * JSON_DEPTH, '"x\\u001b[31m\\nforged"'])
 @pytest.mark.parametrize("status", [400, 500])
 def test_odd_errors_are_typed(stage: Stage, written: str, status: int) -> None:
@@ -146,6 +149,7 @@ ARGUMENTS: list[str] = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=lambda text: repr(text[:24]))
 def test_tool_arguments_of_any_kind(stage: Stage, arguments: str) -> None:
     """Arguments that are none are told to the model, those that are reach the tool; either way the round is whole."""
@@ -161,6 +165,7 @@ def test_tool_arguments_of_any_kind(stage: Stage, arguments: str) -> None:
     assert [each.role for each in goes_on(stage, chat)] == ["user", "assistant", "tool", "assistant"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("id", "name"),
     [

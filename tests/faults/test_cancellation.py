@@ -24,7 +24,7 @@ from tests.support.selection import Effort
 from tests.support.server import LoopbackServer, Script, calls, completion, stream
 
 WAYS = ["plain", "streamed", "tools"]
-STEP: dict[Effort, int] = {"quick": 5, "sample": 1, "soak": 1}
+STEP: dict[Effort, int] = {"quick": 7, "sample": 1, "soak": 1}
 """How far apart the moments are that are tried."""
 
 
@@ -165,7 +165,7 @@ def test_a_task_cancelled_twice_at_random(database: str, server: LoopbackServer,
     """Cancelled again while its last saves run, a turn still leaves the conversation as whole and as free."""
     server.answer = answer
     chance = random.Random(20)
-    rounds = {"quick": 12, "sample": 24, "soak": 400}[effort]
+    rounds = {"quick": 6, "sample": 24, "soak": 400}[effort]
 
     async def main() -> None:
         async with AsyncConvokit(database, model="m", base_url=server.url) as kit:

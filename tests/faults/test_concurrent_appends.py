@@ -71,6 +71,7 @@ def test_one_conversation_takes_turns_from_eight_processes_of_eight_threads(
     assert any("read" in each for each in said)
 
 
+@pytest.mark.once
 def test_a_conversation_is_created_once_by_all_who_send_first(database: str, server: LoopbackServer) -> None:
     """Several conversations, each new to everybody: all turns are there, and no conversation sees another's."""
     said = run(database=database, url=server.url, processes=4, threads=3, keys=4)

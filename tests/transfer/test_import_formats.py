@@ -397,6 +397,7 @@ def test_an_import_decodes_utf8_in_chunks(face: Face, kit: Any, tmp_path: Path) 
         face.settle(kit.import_(path, format="chatgpt"))
 
 
+@pytest.mark.once
 def test_a_conversation_over_the_record_limit_is_not_read_into_memory(
     face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_memory_of_exports_and_imports_does_not_grow(files: Files, tmp_path: Pat
         assert large < small + SLACK, (name, small, large)
 
 
+@pytest.mark.soak(sample=True)
 def test_memory_of_a_chatgpt_import_does_not_grow(files: Files, tmp_path: Path) -> None:
     """Conversations are read one at a time."""
     peaks, path = [], tmp_path / "conversations.json"
