@@ -250,9 +250,8 @@ class AsyncConvokit:
         restores it), "openai" is fine-tuning data (the complete turns of each path), "markdown" is for people. `progress` is
         called with the messages done, and all there are if that is known. Raises: NotFound, TransferFailed.
         """
-        writer = transfer.export.Writer(to, format)
-        flow = transfer.flows.export(
-            self._state, writer, key=key, conversations=conversations, subject=subject, progress=progress
+        flow = transfer.flows.export_flow(
+            self._state, to, format=format, key=key, conversations=conversations, subject=subject, progress=progress
         )
         return await self._runtime.run(flow)
 
@@ -273,9 +272,10 @@ class AsyncConvokit:
         `on_error="skip"`. `progress` is called with how much of the file is read, and its size if that is known.
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
-        counter = recovery.resolve_counter(self._state, None)
-        found = transfer.flows.reader(source, format, key=key, limits=self._state.limits, counter=counter)
-        return await self._runtime.run(transfer.flows.import_(self._state, found, on_error=on_error, progress=progress))
+        flow = transfer.flows.import_flow(
+            self._state, source, format=format, key=key, on_error=on_error, progress=progress
+        )
+        return await self._runtime.run(flow)
 
     async def verify(
         self,

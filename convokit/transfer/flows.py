@@ -1,173 +1,162 @@
-"""The flows of an export and an import: which conversations, one transaction each, and what became of them.
+"""Run exports and imports, with one transaction for each conversation.
 
-How a file looks is no matter of theirs: a writer or reader does that, in a thread where there is an event loop to keep free.
-
-Which reader a format has.
+Files are read and written in a thread, so that an event loop is not blocked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, TextIO
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from convokit.completion.effects import Flow, read_flow, read_once_flow, thread_flow, write_once_flow
+from convokit.completion.recovery import resolve_counter
 from convokit.completion.state import KitState, check_schema_flow
 from convokit.domain.ids import derive_conversation_id, parse_id
 from convokit.domain.paging import Progress
-from convokit.domain.text import validate_text
-from convokit.errors import BadRecord, InvalidInput, NotFound, SettingsError, TooLarge
-from convokit.settings import Limits
-from convokit.tokens.counter import Counter
-from convokit.transfer import format_chatgpt, format_messages, sql
-from convokit.transfer.importer import Foreign
-from convokit.transfer.models import MOST_PROBLEMS, Exported, Imported, ImportFormat, OnError, Place, Skipped, Written
-from convokit.transfer.reader import Source
-from convokit.transfer.restore import Restore
+from convokit.errors import BadRecord, InvalidInput, NotFound, SettingsError
+from convokit.transfer import sql
+from convokit.transfer.drafts import validate_label
+from convokit.transfer.export import Exporter
+from convokit.transfer.formats import IMPORT_FORMATS
+from convokit.transfer.import_file import ImportFile
+from convokit.transfer.importer import Importer
+from convokit.transfer.models import (
+    MAX_PROBLEMS,
+    Exported,
+    ExportFormat,
+    Imported,
+    ImportFormat,
+    ImportTarget,
+    OnError,
+    RecordResult,
+    Skipped,
+)
+from convokit.transfer.restore import Restorer
 
-Result = TypeVar("Result")
-_IDS = 500
-FORMATS = ("jsonl", "chatgpt", "messages")
-
-
-class Writer(Protocol):
-    """Writes an export, a conversation at a time."""
-
-    progress: Callable[[int], None]
-
-    def begin(self, database_id: UUID, tenant: str, at: int) -> None: ...
-    def conversation(self, connection: Connection, tenant: str, conversation_id: UUID) -> bool: ...
-    def end(self) -> Exported: ...
-    def abandon(self) -> None: ...
+_ID_PAGE = 500
 
 
-class Reader(Protocol):
-    """Reads a file to import, a record at a time. Each record is one transaction, and `write` what happens in it."""
-
-    def begin(self, place: Place) -> None: ...
-    def damage(self) -> BadRecord | None: ...
-    def take(self) -> bool: ...
-    def write(self, connection: Connection) -> Written: ...
-    def reached(self) -> tuple[int, int | None]: ...
-    def close(self) -> None: ...
-
-
-def export(
-    scope: KitState,
-    writer: Writer,
+def export_flow(
+    kit: KitState,
+    to: str | Path | TextIO,
     *,
+    format: ExportFormat,
     key: str | None,
     conversations: Iterable[UUID | str] | None,
     subject: str | None,
     progress: Progress | None,
 ) -> Flow[Exported]:
-    """Write the conversations that were asked for. Raises: NotFound, TransferFailed."""
+    """Export the conversations of a key, some, those of a subject, or all. Raises: InvalidInput, NotFound, TransferFailed."""
+    exporter = Exporter(to, format, progress)
     if sum(each is not None for each in (key, conversations, subject)) > 1:
-        raise InvalidInput("key", "give a key, conversations or a subject, and only one of them")
-    named = None if conversations is None else [parse_id(each, "conversations") for each in conversations]
-    database_id = yield from check_schema_flow(scope)
+        raise InvalidInput("key", "pass only one of key, conversations and subject")
+    ids = None if conversations is None else [parse_id(each, "conversations") for each in conversations]
+    database_id = yield from check_schema_flow(kit)
     if key is not None:
-        named = [derive_conversation_id(database_id, scope.tenant, key)]
-    if progress is not None:
-        all_of_it = None if named is not None else (yield from read_flow(sql.total, scope.tenant, subject=subject))
-        writer.progress = lambda done: progress(done, all_of_it)
+        ids = [derive_conversation_id(database_id, kit.tenant, key)]
+    if progress is not None and ids is None:
+        exporter.total = yield from read_flow(sql.count_messages, kit.tenant, subject=subject)
     try:
-        yield from thread_flow(writer.begin, database_id=database_id, tenant=scope.tenant, at=scope.clock.now_us())
-        if named is not None:
-            for each in named:
-                if not (yield from read_once_flow(writer.conversation, scope.tenant, each)):
-                    raise NotFound("conversation", key if key is not None else each)
-        else:
-            yield from _all(scope, writer, subject)
-        return (yield from thread_flow(writer.end))
+        yield from thread_flow(exporter.open, database_id=database_id, tenant=kit.tenant, now_us=kit.clock.now_us())
+        if ids is None:
+            yield from _export_all_flow(kit, exporter, subject)
+        for id_ in ids or ():
+            if not (yield from read_once_flow(exporter.write_conversation, kit.tenant, id_)):
+                raise NotFound("conversation", key if key is not None else id_)
+        return (yield from thread_flow(exporter.finish))
     except Exception:
-        writer.abandon()
+        exporter.discard()
         raise
 
 
-def _all(scope: KitState, writer: Writer, subject: str | None) -> Flow[None]:
+def _export_all_flow(kit: KitState, exporter: Exporter, subject: str | None) -> Flow[None]:
     after: UUID | None = None
     while True:
-        found = yield from read_flow(sql.ids, scope.tenant, subject=subject, after=after, limit=_IDS)
-        for each in found:
-            yield from read_once_flow(
-                writer.conversation, scope.tenant, each
-            )  # one that was purged meanwhile is no error
-        if len(found) < _IDS:
+        ids = yield from read_flow(sql.list_conversation_ids, kit.tenant, subject=subject, after=after, limit=_ID_PAGE)
+        for id_ in ids:
+            # A conversation that was purged meanwhile is left out.
+            yield from read_once_flow(exporter.write_conversation, kit.tenant, id_)
+        if len(ids) < _ID_PAGE:
             return
-        after = found[-1]
+        after = ids[-1]
 
 
-def import_(scope: KitState, reader: Reader, *, on_error: OnError, progress: Progress | None) -> Flow[Imported]:
-    """Write every record of a file. Raises: TransferFailed, and BadRecord where bad ones are not to be skipped."""
+def import_flow(
+    kit: KitState,
+    source: str | Path | IO[Any],
+    *,
+    format: ImportFormat,
+    key: str | None,
+    on_error: OnError,
+    progress: Progress | None,
+) -> Flow[Imported]:
+    """Import every record of a file. Raises: BadRecord, InvalidInput, SettingsError, TransferFailed."""
+    if format not in IMPORT_FORMATS:
+        raise SettingsError("format", f"must be one of {', '.join(IMPORT_FORMATS)}, not {format!r}")
+    if key is not None:
+        _validate_key(kit, format, key)
+    file = ImportFile(source)
+    reader_class = IMPORT_FORMATS[format]
+    importer: Importer | Restorer
+    if reader_class is None:
+        importer = Restorer(file)
+    else:
+        importer = Importer(file, reader_class(file, kit.limits, key), resolve_counter(kit, None))
     if on_error not in ("raise", "skip"):
         raise SettingsError("on_error", f'must be "raise" or "skip", not {on_error!r}')
-    database_id = yield from check_schema_flow(scope)
-    tally = _Tally()
+    database_id = yield from check_schema_flow(kit)
+    tally = _Tally(on_error)
     try:
-        yield from thread_flow(reader.begin, place=Place(database_id, scope.tenant, scope.clock.now_us()))
-        tally.note(reader.damage(), on_error)
+        target = ImportTarget(database_id, kit.tenant, kit.clock.now_us())
+        yield from thread_flow(importer.open, target=target)
+        if importer.damage is not None:
+            tally.add_problem(importer.damage)
         while True:
             try:
-                if not (yield from thread_flow(reader.take)):
-                    return tally.value()
-                tally.add((yield from write_once_flow(reader.write)))
+                if not (yield from thread_flow(importer.read_record)):
+                    return tally.sum_up()
+                tally.add_result((yield from write_once_flow(importer.write_record)))
             except BadRecord as error:
-                tally.note(error, on_error)
+                tally.add_problem(error)
             if progress is not None:
-                progress(*reader.reached())
+                progress(file.done, file.size)
     finally:
-        reader.close()
+        file.close()
+
+
+def _validate_key(kit: KitState, format: ImportFormat, key: str) -> None:
+    reader_class = IMPORT_FORMATS[format]
+    if reader_class is None or not reader_class.takes_key:
+        raise InvalidInput("key", f"the format {format} takes no key: its conversations bring their own")
+    if not validate_label("key", key, kit.limits):
+        raise InvalidInput("key", "is empty")
 
 
 class _Tally:
-    def __init__(self) -> None:
-        self.counted = dict.fromkeys(("conversations", "messages", "unchanged", "rechained", "skipped"), 0)
-        self.problems: list[Skipped] = []
+    """Counts the records of an import."""
 
-    def add(self, written: Written) -> None:
-        if written.messages is None:
-            self.counted["unchanged"] += 1
-            return
-        self.counted["conversations"] += 1
-        self.counted["messages"] += written.messages
-        self.counted["rechained"] += written.rechained
+    def __init__(self, on_error: OnError) -> None:
+        self._on_error = on_error
+        self._counts = dict.fromkeys(("conversations", "messages", "unchanged", "rechained", "skipped"), 0)
+        self._problems: list[Skipped] = []
 
-    def note(self, error: BadRecord | None, on_error: OnError) -> None:
-        """Count a bad record. Raises: it, where bad records are not to be skipped."""
-        if error is None:
+    def add_result(self, result: RecordResult) -> None:
+        if result.unchanged:
+            self._counts["unchanged"] += 1
             return
-        if on_error == "raise":
+        self._counts["conversations"] += 1
+        self._counts["messages"] += result.messages
+        self._counts["rechained"] += result.rechained
+
+    def add_problem(self, error: BadRecord) -> None:
+        """Count a skipped record. Raises: BadRecord, the given one, if records must not be skipped."""
+        if self._on_error == "raise":
             raise error
-        self.counted["skipped"] += 1
-        if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(Skipped(line=error.line or 0, problem=error.problem))
+        self._counts["skipped"] += 1
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(Skipped(line=error.line or 0, problem=error.problem))
 
-    def value(self) -> Imported:
-        return Imported(**self.counted, problems=tuple(self.problems))
-
-
-def reader(
-    given: str | Path | IO[Any], form: ImportFormat, *, key: str | None, limits: Limits, counter: Counter
-) -> Restore | Foreign:
-    """Return what reads a file; nothing is opened yet. Raises: SettingsError, InvalidInput."""
-    if form not in FORMATS:
-        raise SettingsError("format", f"must be one of {', '.join(FORMATS)}, not {form!r}")
-    if key is not None:
-        if form != "messages":
-            raise InvalidInput("key", f"is for messages; conversations of the format {form} bring their own")
-        validate_text("key", key, limit=limits.key_chars * 4, setting="Limits.key_chars")
-        if not key:
-            raise InvalidInput("key", "is empty")
-        if len(key) > limits.key_chars:
-            raise TooLarge("key", len(key), limits.key_chars, setting="Limits.key_chars", unit="characters")
-    source = Source(given)
-    if form == "jsonl":
-        return Restore(source)
-    if form == "chatgpt":
-        folder = source.path.parent if source.path is not None else None
-        return Foreign(source, format_chatgpt.values, format_chatgpt.Exports(limits, folder), counter)
-    return Foreign(source, format_messages.values, format_messages.Arrays(limits, key), counter)
+    def sum_up(self) -> Imported:
+        return Imported(**self._counts, problems=tuple(self._problems))

@@ -1,168 +1,170 @@
-"""Conversations from other kinds of file: their messages become rows, counted, placed and entered into a chain of their own."""
+"""Import conversations from the files of other programs.
+
+A `FormatReader` converts each record into a draft. The importer counts its tokens, places its messages and builds its chain.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
-from convokit.domain import hashchain as chains
+from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.domain.text import dump_json
-from convokit.errors import BadRecord, ConversationExists, InvalidInput
-from convokit.store import blobs
+from convokit.errors import BadRecord, InvalidInput
+from convokit.settings import Limits
+from convokit.store import blobs, chain, messages
 from convokit.tokens.counter import Counter, count_message
 from convokit.transfer import sql
-from convokit.transfer.models import Draft, Incoming, Place, Written
-from convokit.transfer.reader import Source
-from convokit.transfer.restore import is_there, taken
+from convokit.transfer.drafts import ConversationDraft, MessageDraft
+from convokit.transfer.import_file import ImportFile
+from convokit.transfer.models import ImportTarget, RecordResult
 
-Values = Iterator[tuple[int, Any]]
-"""The records of a file, each with the line it begins in; a `BadRecord` in place of one that cannot be read."""
+# The first line of a record, and its JSON value: or a `BadRecord` if it cannot be read.
+Record = tuple[int, Any]
 
 
-class Foreign:
-    """One import. `take` reads a record and makes its rows, `write` is run in a writing transaction."""
+class FormatReader(ABC):
+    """Reads the records of one file format. `takes_key` means that the caller may name the key of a conversation."""
 
-    def __init__(
-        self,
-        source: Source,
-        values: Callable[[Source], Values],
-        converted: Callable[[Any], Incoming],
-        counter: Counter,
-    ) -> None:
-        self._source = source
-        self._read = values
-        self._converted = converted
+    takes_key = False
+
+    def __init__(self, file: ImportFile, limits: Limits, key: str | None) -> None:
+        self._file = file
+        self._limits = limits
+        self._key = key
+
+    @abstractmethod
+    def read_records(self) -> Iterator[Record]:
+        """Yield the records of the open file. Raises: BadRecord, TransferFailed."""
+
+    @abstractmethod
+    def convert(self, value: Any) -> ConversationDraft:
+        """Return the draft of a record. Raises: InvalidInput, TooLarge."""
+
+
+class Importer:
+    """Imports a file record by record. Each record is written in its own transaction."""
+
+    def __init__(self, file: ImportFile, reader: FormatReader, counter: Counter) -> None:
+        self._file = file
+        self._reader = reader
         self._counter = counter
-        self._values: Values
-        self._place: Place
+        self._records: Iterator[Record]
+        self._target: ImportTarget
         self._line = 0
+        self._draft: ConversationDraft
         self._row: ConversationRow
         self._messages: list[MessageRow]
-        self._incoming: Incoming
+        self._entries: list[hashchain.Entry]
+        self.damage: BadRecord | None = None
+        """Always None: these files have no digest."""
 
-    def begin(self, place: Place) -> None:
+    def open(self, target: ImportTarget) -> None:
         """Open the file. Raises: TransferFailed."""
-        self._place = place
-        self._source.open()
-        self._values = self._read(self._source)
+        self._target = target
+        self._file.open()
+        self._records = self._reader.read_records()
 
-    def damage(self) -> BadRecord | None:
-        """Return nothing: such a file does not say how long it is."""
-        return None
-
-    def take(self) -> bool:
-        """Read the next record; False at the file's end. Raises: BadRecord."""
-        found = next(self._values, None)
-        if found is None:
+    def read_record(self) -> bool:
+        """Read the next record. Return whether there is one. Raises: BadRecord, TransferFailed."""
+        record = next(self._records, None)
+        if record is None:
             return False
-        self._line, value = found
+        self._line, value = record
         if isinstance(value, BadRecord):
             raise value
         try:
-            self._incoming = self._converted(value)
+            self._draft = self._reader.convert(value)
         except InvalidInput as error:
-            raise self._source.bad(str(error), self._line) from None
+            raise self._file.make_error(str(error), self._line) from None
         except RecursionError:
-            raise self._source.bad("is nested too deeply", self._line) from None
-        self._messages = _rows(self._incoming, self._counter, self._place.at)
-        self._row = _conversation(self._incoming, self._place, self._messages)
+            raise self._file.make_error("is nested too deeply", self._line) from None
+        self._messages = _build_messages(self._draft, self._counter, self._target.now_us)
+        self._row = _build_conversation(self._draft, self._target, self._messages)
+        self._entries = _build_entries(self._row.id, self._draft.origin, self._messages)
+        self._row.last_entry, self._row.chain_hash = self._entries[-1].number, self._entries[-1].hash
         return True
 
-    def write(self, connection: Connection) -> Written:
-        """Write the conversation that was taken. Raises: ConversationExists, and nothing of it stays."""
-        row, ref = self._row, self._incoming.origin
-        found = is_there(connection, row, ref)
-        if found:
-            return Written(None)
-        entries = _entries(row.id, ref, self._messages)
-        row.last_entry, row.chain_hash = entries[-1].number, entries[-1].hash
-        try:
-            if found is False:
-                raise ConversationExists(self._source.name, taken(row), self._line)
-            sql.create(connection, row)
-        except IntegrityError:
-            raise ConversationExists(self._source.name, taken(row), self._line) from None
+    def write_record(self, connection: Connection) -> RecordResult:
+        """Write the conversation that was read. Raises: ConversationExists."""
+        row = self._row
+        if not sql.create_conversation(connection, row, self._draft.origin, self._file.name, self._line):
+            return RecordResult(unchanged=True)
         for first in range(0, len(self._messages), sql.PAGE):
-            sql.add_messages(connection, row.id, self._messages[first : first + sql.PAGE])
-        for first in range(0, len(entries), sql.PAGE):
-            sql.add_entries(connection, row.id, entries[first : first + sql.PAGE])
-        blobs.insert_blobs(connection, row.id, list(self._incoming.blobs.values()))
-        return Written(len(self._messages))
-
-    def reached(self) -> tuple[int, int | None]:
-        """Return how much of the file is read, and how much there is."""
-        return self._source.done, self._source.size
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._source.close()
+            messages.append(connection, row.id, self._messages[first : first + sql.PAGE])
+        for first in range(0, len(self._entries), sql.PAGE):
+            chain.append_entries(connection, row.id, self._entries[first : first + sql.PAGE])
+        blobs.insert_blobs(connection, row.id, list(self._draft.blobs.values()))
+        return RecordResult(messages=len(self._messages))
 
 
-def _conversation(incoming: Incoming, place: Place, rows: list[MessageRow]) -> ConversationRow:
-    id_ = place.conversation_id(incoming.key, incoming.origin)
-    created = incoming.created_at if incoming.created_at is not None else place.at
+def _build_conversation(draft: ConversationDraft, target: ImportTarget, rows: list[MessageRow]) -> ConversationRow:
+    id_ = target.derive_id(draft.key, draft.origin)
+    created_at = draft.created_at if draft.created_at is not None else target.now_us
     settings = None
-    if incoming.developer_prompt is not None:
-        settings = json.dumps({"developer_prompt": incoming.developer_prompt}, ensure_ascii=False)
+    if draft.developer_prompt is not None:
+        settings = json.dumps({"developer_prompt": draft.developer_prompt}, ensure_ascii=False)
     return ConversationRow(
         id=id_,
-        tenant=place.tenant,
-        key=incoming.key,
-        subject=incoming.subject,
-        title=incoming.title,
-        metadata=incoming.metadata,
+        tenant=target.tenant,
+        key=draft.key,
+        subject=draft.subject,
+        title=draft.title,
+        metadata=draft.metadata,
         settings=settings,
-        head_seq=None if incoming.head is None else rows[incoming.head].seq,
+        head_seq=None if draft.head is None else rows[draft.head].seq,
         last_seq=len(rows),
         last_entry=0,
-        chain_hash=chains.genesis_hash(id_),
-        created_at=created,
-        updated_at=max(created, incoming.updated_at or created, *(row.created_at for row in rows)),
+        chain_hash=hashchain.genesis_hash(id_),
+        created_at=created_at,
+        # Search by time expects that no message is newer than its conversation, whatever the file says.
+        updated_at=max(created_at, draft.updated_at or created_at, *(row.created_at for row in rows)),
         archived_at=None,
     )
 
 
-def _rows(incoming: Incoming, counter: Counter, at: int) -> list[MessageRow]:
-    """Return the drafts as rows: a message's place is its number among them."""
+def _build_messages(draft: ConversationDraft, counter: Counter, now_us: int) -> list[MessageRow]:
     rows: list[MessageRow] = []
-    for seq, draft in enumerate(incoming.drafts, 1):
-        parent = None if draft.parent is None else rows[draft.parent]
-        tokens = count_message(counter, draft.shape())
+    for seq, message in enumerate(draft.messages, 1):
+        # Only a direct successor of its parent continues the parent's run. See `MessageColumns.run_start_seq`.
+        parent = None if message.parent is None else rows[message.parent]
+        tokens = count_message(counter, message.as_wire())
         rows.append(
             MessageRow(
                 seq=seq,
                 parent_seq=None if parent is None else parent.seq,
                 run_start_seq=parent.run_start_seq if parent is not None and parent.seq == seq - 1 else seq,
                 turn_id=None,
-                role=draft.role,
+                role=message.role,
                 status="complete",
                 tokens=tokens,
                 counter=counter.name,
                 path_tokens=tokens + (0 if parent is None else parent.path_tokens),
-                created_at=_time(draft, incoming, at),
-                content=draft.content,
-                parts=None if draft.parts is None else dump_json(draft.parts),
-                tool_calls=None if draft.tool_calls is None else dump_json(draft.tool_calls),
-                tool_call_id=draft.tool_call_id,
-                name=draft.name,
-                refusal=draft.refusal,
-                salt=chains.new_salt(),
+                created_at=_choose_time(message, draft, now_us),
+                content=message.content,
+                parts=None if message.parts is None else dump_json(message.parts),
+                tool_calls=None if message.tool_calls is None else dump_json(message.tool_calls),
+                tool_call_id=message.tool_call_id,
+                name=message.name,
+                refusal=message.refusal,
+                salt=hashchain.new_salt(),
             )
         )
     return rows
 
 
-def _time(draft: Draft, incoming: Incoming, at: int) -> int:
-    return next(each for each in (draft.created_at, incoming.created_at, at) if each is not None)
+def _choose_time(message: MessageDraft, draft: ConversationDraft, now_us: int) -> int:
+    return next(each for each in (message.created_at, draft.created_at, now_us) if each is not None)
 
 
-def _entries(conversation_id: UUID, ref: str, rows: list[MessageRow]) -> list[chains.Entry]:
-    first = chains.HashInput("import", ref, chains.compute_commitment(b"", [ref]))
-    return chains.extend_chain(0, chains.genesis_hash(conversation_id), [first, *(row.hash_input() for row in rows)])
+def _build_entries(conversation_id: UUID, origin: str, rows: list[MessageRow]) -> list[hashchain.Entry]:
+    first = hashchain.HashInput("import", origin, hashchain.compute_commitment(b"", [origin]))
+    inputs = [first, *(row.hash_input() for row in rows)]
+    return hashchain.extend_chain(0, hashchain.genesis_hash(conversation_id), inputs)

@@ -1,25 +1,29 @@
-"""What goes in and out: the values that an export and an import return, and a conversation on its way in."""
+"""Define the results of exports and imports."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from convokit.domain.content import Blob
 from convokit.domain.ids import derive_conversation_id
 
 ExportFormat = Literal["jsonl", "openai", "markdown"]
 ImportFormat = Literal["jsonl", "chatgpt", "messages"]
 OnError = Literal["raise", "skip"]
-MOST_PROBLEMS = 1000
+MAX_PROBLEMS = 1000
+# A part of an export's text, and the number of messages in it.
+ExportChunk = tuple[str, int]
 
 
 class Exported(BaseModel):
-    """What was written: how many conversations and messages, in how many lines; the SHA-256 of them, hexadecimal."""
+    """The result of an export.
+
+    `lines` counts all lines of the file. `sha256` (hexadecimal) covers them, except the footer of the format `jsonl`.
+    """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -30,7 +34,7 @@ class Exported(BaseModel):
 
 
 class Skipped(BaseModel):
-    """A record that was not imported: the line it begins in, and why."""
+    """A record that an import skipped: its first line in the file, and the problem."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -39,10 +43,11 @@ class Skipped(BaseModel):
 
 
 class Imported(BaseModel):
-    """What was read: `conversations` and `messages` that are new now, `unchanged` ones that were there already.
+    """The result of an import.
 
-    `rechained` of the new ones came from another database (or tenant): they have other ids, and a new chain whose first entry
-    names the old one. `skipped` counts bad records; `problems` says of the first 1,000 of them where and why.
+    `conversations` and `messages` count new ones. `unchanged` counts conversations that an earlier import wrote. `rechained`
+    counts new conversations from another database or tenant. They have new ids and a new chain, whose first entry names the old
+    one. `skipped` counts bad records. `problems` describes the first 1,000 of them.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -56,67 +61,25 @@ class Imported(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an import goes, and when it happens (microseconds)."""
+class ImportTarget:
+    """The database and tenant that an import writes to, and the time of the import."""
 
     database_id: UUID
     tenant: str
-    at: int
+    now_us: int
 
-    def conversation_id(self, key: str | None, origin: str) -> UUID:
-        """Return the id under `key`; without one, an id that is the same whenever the same `origin` is imported again."""
-        if key is not None:
-            return derive_conversation_id(self.database_id, self.tenant, key)
-        digest = hashlib.sha256(origin.encode()).hexdigest()
-        return derive_conversation_id(
-            self.database_id, self.tenant, f"\x00import\x00{digest}"
-        )  # NUL: no key can be that
+    def derive_id(self, key: str | None, origin: str) -> UUID:
+        """Return the conversation id for `key`. Without a key, repeated imports of the same `origin` get the same id."""
+        if key is None:
+            # A key cannot contain NUL, so this name never equals a key.
+            key = f"\x00import\x00{hashlib.sha256(origin.encode()).hexdigest()}"
+        return derive_conversation_id(self.database_id, self.tenant, key)
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What came of one record. `messages` is None where the conversation was there already."""
+class RecordResult:
+    """The result of one imported record. `unchanged` means that an earlier import wrote the conversation."""
 
-    messages: int | None
+    unchanged: bool = False
+    messages: int = 0
     rechained: bool = False
-
-
-@dataclass(slots=True)
-class Draft:
-    """A message on its way in: what its row needs besides its place. `parent` is an index into the drafts before it."""
-
-    role: str
-    parent: int | None
-    content: str | None = None
-    parts: list[dict[str, Any]] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    refusal: str | None = None
-    created_at: int | None = None
-
-    def shape(self) -> dict[str, Any]:
-        """Return the message in the API's shape."""
-        shape: dict[str, Any] = {"role": self.role, "content": self.content if self.parts is None else self.parts}
-        for key in ("tool_calls", "tool_call_id", "name", "refusal"):
-            if getattr(self, key) is not None:
-                shape[key] = getattr(self, key)
-        return shape
-
-
-@dataclass(slots=True)
-class Incoming:
-    """A conversation from another kind of file. `origin` names it there, with a digest of what it holds."""
-
-    origin: str
-    key: str | None = None
-    subject: str | None = None
-    title: str | None = None
-    metadata: str | None = None
-    developer_prompt: str | None = None
-    created_at: int | None = None
-    updated_at: int | None = None
-    drafts: list[Draft] = field(default_factory=list)
-    head: int | None = None
-    """The index of the message that the conversation stands at."""
-    blobs: dict[bytes, Blob] = field(default_factory=dict)

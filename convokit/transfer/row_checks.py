@@ -1,25 +1,30 @@
-"""Whether rows from a file are such as the library writes: nothing that comes in may keep a conversation from going on."""
+"""Validate imported rows before they are inserted.
+
+A row must be one that the library could have written. An imported conversation can always be continued.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from convokit.audit import references
 from convokit.context.validity import find_problems
 from convokit.domain import hashchain, params
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import ROLES, TOOL, MessageRow, Status
+from convokit.domain.message import ROLES, TOOL, Status
+from convokit.domain.removal import RemovalRow
 from convokit.domain.replay import Manifest
 from convokit.domain.text import validate_text
 from convokit.domain.turn import TurnState
 from convokit.errors import InvalidInput, SettingsError
+from convokit.transfer.import_file import ImportFile
 
-_MOST_US = 253_402_300_799_000_000
-"""The end of the year 9999: what a datetime holds."""
-_JSON: dict[tuple[str, str], type] = {
+# The end of the year 9999, the last time that a datetime can hold.
+_MAX_TIME_US = 253_402_300_799_000_000
+_JSON_COLUMNS: dict[tuple[str, str], type] = {
     ("conversation", "metadata"): dict,
     ("conversation", "settings"): dict,
     ("conversation", "pins"): list,
@@ -31,92 +36,97 @@ _JSON: dict[tuple[str, str], type] = {
     ("completion", "details"): dict,
     ("completion", "error"): dict,
 }
-"""Columns of JSON that is read again, and what it must be."""
-_PLACES = {
+_SEQ_COLUMNS = {
     "branch": ("head_seq",),
     "turn": ("question_seq", "reply_seq", "after_seq"),
     "tool_call": ("message_seq", "result_seq"),
 }
-"""Columns that name a message."""
-_PARTS = {"text": str, "image_url": Mapping, "input_audio": Mapping, "file": Mapping}
-_KINDS = frozenset(get_args(hashchain.EntryKind))
+_PART_TYPES = {"text": str, "image_url": Mapping, "input_audio": Mapping, "file": Mapping}
+_ENTRY_KINDS = get_args(hashchain.EntryKind)
 _SEQ = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _CALL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:[1-9][0-9]{0,8}", re.ASCII)
-_STATES = frozenset(get_args(TurnState)) - {"open"}
-_STATUSES = frozenset(get_args(Status))
+# An open turn is exported as abandoned.
+_TURN_STATES = tuple(state for state in get_args(TurnState) if state != "open")
+_STATUSES = get_args(Status)
+_SETTINGS = ("model", "developer_prompt", "params")
 
 
-def checked_text(field: str, value: object) -> str:
-    """Return text that every backend can hold, of any length. Raises: InvalidInput."""
+def validate_any_text(field: str, value: object) -> str:
+    """Return text of any length that every database can store. Raises: InvalidInput."""
     return validate_text(field, value, limit=2**62, setting="")
 
 
-def _read(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's JSON, read. Raises: InvalidInput for what is not JSON, and for times that no calendar has."""
-    found = {}
-    for name, value in values.items():
-        wanted = _JSON.get((kind, name))
-        if wanted is not None and value is not None:
-            found[name] = _json(f"{kind}.{name}", value, wanted)
-        elif name.endswith("_at") and value is not None and not 0 <= value <= _MOST_US:
-            raise InvalidInput(f"{kind}.{name}", f"{value} is not a time in microseconds since 1970")
-    return found
-
-
-def _json(place: str, value: str, wanted: type) -> Any:
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, wanted):
-        raise InvalidInput(place, f"is not a JSON {'object' if wanted is dict else 'array'}")
-    return found
-
-
 def check_conversation(row: ConversationRow) -> None:
-    """Raise: InvalidInput unless this is a conversation as the library writes them."""
-    found = _read("conversation", {name: getattr(row, name) for name in row.__slots__})
-    if row.last_seq < 0 or row.last_entry < 1:
-        raise InvalidInput("conversation.last_entry", "a conversation has at least one entry")
-    for seq in (row.head_seq, *found.get("pins", ())):
-        _check_place("conversation.head_seq", seq, row)
-    settings = found.get("settings", {})
+    """Check the row of a conversation. Raises: InvalidInput."""
+    json_values = _check_columns("conversation", {name: getattr(row, name) for name in row.__slots__})
+    for name, value, least in (("last_seq", row.last_seq, 0), ("last_entry", row.last_entry, 1)):
+        if value < least:
+            raise InvalidInput(f"conversation.{name}", f"must be at least {least}, not {value}")
+    _check_seq("conversation.head_seq", row.head_seq, row)
+    for seq in json_values.get("pins", ()):
+        _check_seq("conversation.pins", seq, row)
+    settings = json_values.get("settings", {})
     try:
         params.validate_params(settings.get("params", {}))
     except (SettingsError, TypeError, ValueError) as error:
         raise InvalidInput("conversation.settings", str(error)) from None
     for name in ("model", "developer_prompt"):
         if settings.get(name) is not None or name == "model" in settings:
-            checked_text(f"conversation.settings.{name}", settings[name])
-    if settings.keys() - {"model", "developer_prompt", "params"}:
-        raise InvalidInput("conversation.settings", "holds what this version of convokit does not know")
+            validate_any_text(f"conversation.settings.{name}", settings[name])
+    unknown = [name for name in settings if name not in _SETTINGS]
+    if unknown:
+        raise InvalidInput("conversation.settings", f"{unknown[0][:50]!r} is an unknown setting; update convokit-sql")
 
 
-def _check_place(field: str, seq: object, row: ConversationRow) -> None:
+def _check_columns(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check times and JSON columns. Return the JSON values by column. Raises: InvalidInput."""
+    json_values = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        type_ = _JSON_COLUMNS.get((kind, name))
+        if type_ is not None:
+            json_values[name] = _parse_json(f"{kind}.{name}", value, type_)
+        elif name.endswith("_at") and not 0 <= value <= _MAX_TIME_US:
+            raise InvalidInput(f"{kind}.{name}", f"{value} is not a time in microseconds from 1970 to 9999")
+    return json_values
+
+
+def _parse_json(field: str, text: str, type_: type) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, type_):
+        raise InvalidInput(field, f"is not a JSON {'object' if type_ is dict else 'array'}")
+    return value
+
+
+def _check_seq(field: str, seq: object, row: ConversationRow) -> None:
     if seq is None:
         return
     if isinstance(seq, bool) or not isinstance(seq, int) or not 1 <= seq <= row.last_seq:
         raise InvalidInput(field, f"{seq!r} is not a message of the conversation, which has {row.last_seq:,}")
 
 
-class Messages:
-    """Checks the rows of one conversation as they come by: that the messages are all there, each behind its parent."""
+class RowChecker:
+    """Checks the rows of one conversation in the order of the file. Messages must be complete, each after its parent."""
 
     def __init__(self, row: ConversationRow) -> None:
         self._row = row
-        self._last = 0
+        self._last_seq = 0
         self._run_start = 0
-        self._removed = 0
+        self._last_removal = 0
 
     def check(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Raise: InvalidInput unless the row is sound."""
-        found = _read(kind, values)
-        for name in _PLACES.get(kind, ()):
-            _check_place(f"{kind}.{name}", values[name], self._row)
-        if kind == "turn" and values["state"] not in _STATES:
-            raise InvalidInput("turn.state", f"{values['state']!r} is not how a turn ends")
-        if kind == "message":
-            self._check_message(values, found)
+        """Check a row. Raises: InvalidInput."""
+        json_values = _check_columns(kind, values)
+        for name in _SEQ_COLUMNS.get(kind, ()):
+            _check_seq(f"{kind}.{name}", values[name], self._row)
+        if kind == "turn":
+            _check_choice("turn.state", values["state"], _TURN_STATES)
+        elif kind == "message":
+            self._check_message(values, json_values)
         elif kind == "entry":
             _check_entry(values)
         elif kind == "removal":
@@ -124,40 +134,46 @@ class Messages:
         elif kind == "completion":
             _check_manifest(values["manifest"])
 
-    def _check_message(self, values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    def _check_message(self, values: Mapping[str, Any], json_values: Mapping[str, Any]) -> None:
         seq, parent = values["seq"], values["parent_seq"]
-        if seq != self._last + 1:
-            raise InvalidInput("message.seq", f"{seq} does not follow {self._last}")
+        if seq != self._last_seq + 1:
+            raise InvalidInput("message.seq", f"must be {self._last_seq + 1}, not {seq}")
         if parent is not None and not 1 <= parent < seq:
-            raise InvalidInput("message.parent_seq", f"{parent} is not a message before {seq}")
-        follows = parent is not None and parent == self._last
-        self._last, self._run_start = seq, self._run_start if follows else seq
+            raise InvalidInput("message.parent_seq", f"{parent} is not the seq of a message before {seq}")
+        # A message continues the run of its parent only if its seq is the next one.
+        follows_last = parent is not None and parent == self._last_seq
+        self._last_seq, self._run_start = seq, self._run_start if follows_last else seq
         if values["run_start_seq"] != self._run_start:
-            raise InvalidInput("message.run_start_seq", f"must be {self._run_start}")
+            raise InvalidInput("message.run_start_seq", f"must be {self._run_start}, not {values['run_start_seq']}")
         if min(values["tokens"], values["path_tokens"]) < 0:
-            raise InvalidInput("message.tokens", "is below zero")
-        if values["role"] not in ROLES or values["status"] not in _STATUSES:
-            raise InvalidInput("message.role", f"{values['role']!r}, {values['status']!r}: not a role and a status")
-        _check_parts(found.get("parts", ()))
-        if "extra" in found and not isinstance(found["extra"].get("keys"), dict):
-            raise InvalidInput("message.extra", "must hold an object named keys")
-        if values["status"] != "redacted":
-            check_calls(MessageRow(**values).as_wire())
+            raise InvalidInput("message.tokens", "tokens and path_tokens must not be negative")
+        _check_choice("message.role", values["role"], ROLES)
+        _check_choice("message.status", values["status"], _STATUSES)
+        _check_parts(json_values.get("parts", ()))
+        if "extra" in json_values and not isinstance(json_values["extra"].get("keys"), dict):
+            raise InvalidInput("message.extra", 'must contain an object "keys"')
+        if "tool_calls" in json_values and values["status"] != "redacted":
+            check_tool_calls("message.tool_calls", values["role"], json_values["tool_calls"])
 
     def _check_removal(self, values: Mapping[str, Any]) -> None:
         number, ref = values["number"], values["ref"]
-        if not self._removed < number <= self._row.last_entry:
-            last = self._row.last_entry
-            raise InvalidInput("removal.number", f"{number} is not an entry behind {self._removed}, up to {last}")
-        self._removed = number
+        if not self._last_removal < number <= self._row.last_entry:
+            expected = f"must be from {self._last_removal + 1} to {self._row.last_entry}"
+            raise InvalidInput("removal.number", f"{expected}, not {number}")
+        self._last_removal = number
         if not references.is_removal_ref(ref, self._row.last_seq):
-            raise InvalidInput("removal.ref", f"{ref[:80]!r} names nothing that can be removed")
+            raise InvalidInput("removal.ref", f"{ref[:80]!r} is not a message or API call of the conversation")
 
-    def end(self) -> int:
-        """Return how many messages there were. Raises: InvalidInput when some are missing."""
-        if self._last != self._row.last_seq:
-            raise InvalidInput("message", f"{self._last:,} of {self._row.last_seq:,} messages are there")
-        return self._last
+    def finish(self) -> int:
+        """Return the number of messages. Raises: InvalidInput if some are missing."""
+        if self._last_seq != self._row.last_seq:
+            raise InvalidInput("message", f"only {self._last_seq:,} of {self._row.last_seq:,} messages are in the file")
+        return self._last_seq
+
+
+def _check_choice(field: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InvalidInput(field, f"must be one of {', '.join(choices)}, not {value[:50]!r}")
 
 
 def _check_manifest(stored: str) -> None:
@@ -169,27 +185,52 @@ def _check_manifest(stored: str) -> None:
 
 def _check_entry(values: Mapping[str, Any]) -> None:
     kind, ref = values["kind"], values["ref"]
-    wanted = {"message": _SEQ, "completion": _CALL}.get(kind)
-    if kind not in _KINDS or (wanted is not None and not wanted.fullmatch(ref)):
-        raise InvalidInput("entry.ref", f"{kind[:20]} {ref[:80]!r} names nothing that can be in a chain")
+    _check_choice("entry.kind", kind, _ENTRY_KINDS)
+    pattern = {"message": _SEQ, "completion": _CALL}.get(kind)
+    if pattern is not None and not pattern.fullmatch(ref):
+        raise InvalidInput("entry.ref", f"{ref[:80]!r} is not the ref of a {kind}")
 
 
-def _check_parts(parts: Any) -> None:
-    for number, part in enumerate(parts):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in _PARTS or not isinstance(part.get(kind), _PARTS[kind]):
-            raise InvalidInput(f"message.parts[{number}]", "is not a content part")
+def _check_parts(parts: Sequence[Any]) -> None:
+    for index, part in enumerate(parts):
+        type_ = part.get("type") if isinstance(part, dict) else None
+        if type_ not in _PART_TYPES or not isinstance(part.get(type_), _PART_TYPES[type_]):
+            raise InvalidInput(f"message.parts[{index}]", f"is not a content part ({', '.join(_PART_TYPES)})")
 
 
-def check_calls(shape: Mapping[str, Any]) -> None:
-    """Raise: InvalidInput unless a message's tool calls could be sent, were they all answered."""
-    calls = shape.get("tool_calls")
-    if calls is None:
-        return
+def check_tool_calls(field: str, role: str, calls: Sequence[Any]) -> None:
+    """Check the tool calls of a message. Raises: InvalidInput if they could not be sent, even with all their results."""
     if any(not isinstance(call, Mapping) for call in calls):
-        raise InvalidInput("message.tool_calls", "each must be an object")
-    answers = [{"role": TOOL, "tool_call_id": call.get("id"), "content": "-"} for call in calls]
-    asked = {"role": shape["role"], "content": "-", "tool_calls": calls}
-    found = [each for each in find_problems([asked, *answers]) if "[0]" in each]
-    if found:
-        raise InvalidInput("message.tool_calls", found[0].partition(": ")[2])
+        raise InvalidInput(field, "each must be an object")
+    message = {"role": role, "content": "-", "tool_calls": calls}
+    results = [{"role": TOOL, "tool_call_id": call.get("id"), "content": "-"} for call in calls]
+    # All calls have a result here, so a problem of message 0 is a problem of the calls.
+    problems = [each for each in find_problems([message, *results]) if "[0]" in each]
+    if problems:
+        raise InvalidInput(field, problems[0].partition(": ")[2])
+
+
+class RemovalChecker:
+    """Compares each removal with its chain entry. An error names the line of the removal."""
+
+    def __init__(self, file: ImportFile) -> None:
+        self._file = file
+        self._expected: dict[int, tuple[int, hashchain.HashInput]] = {}
+        """The line and hash input of each removal that has no entry yet, by number."""
+
+    def check(self, kind: str, row: Mapping[str, Any]) -> None:
+        """Keep a removal, or compare an entry. Raises: BadRecord."""
+        if kind == "removal":
+            self._expected[row["number"]] = self._file.line, RemovalRow(**row).hash_input()
+        elif kind == "entry":
+            line, expected = self._expected.pop(row["number"], (None, None))
+            if expected is None:
+                if row["kind"] in ("redaction", "erasure"):
+                    raise self._file.make_error(f"{row['kind']} {row['number']} has no removal")
+            elif (expected.kind, expected.ref, expected.commitment) != (row["kind"], row["ref"], row["commitment"]):
+                raise self._file.make_error(f"removal {row['number']} does not match its chain entry", line)
+
+    def finish(self) -> None:
+        """Check that every removal has an entry. Raises: BadRecord."""
+        for number, (line, _) in self._expected.items():
+            raise self._file.make_error(f"removal {number} has no chain entry", line)

@@ -1,20 +1,21 @@
-"""Whole conversations, row by row: read in pages by key, so that a million of them take no more memory than one, and put back.
+"""Read and insert whole conversations, page by page.
 
-The columns come from the schema, so that a column which is added later goes out and comes in as well.
+The columns come from the schema. A new column is exported and imported without a change here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Table, bindparam, func, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.hashchain import Entry
 from convokit.domain.message import MessageRow
+from convokit.errors import ConversationExists
 from convokit.store import chain, conversations, messages
 from convokit.store.schema import (
     blob,
@@ -29,7 +30,8 @@ from convokit.store.schema import (
     turn,
 )
 
-CHILDREN: dict[str, Table[Any]] = {
+# The tables below a conversation, in the order of an export. An import checks entries against the removals before them.
+CHILD_TABLES: dict[str, Table[Any]] = {
     "branch": branch,
     "message": message,
     "turn": turn,
@@ -40,26 +42,22 @@ CHILDREN: dict[str, Table[Any]] = {
     "entry": entry,
     "blob": blob,
 }
-"""The tables below a conversation, in the order in which they are written. Removals come before the entries that name them."""
 PAGE = 100
-_OF_MACHINE = {"turn": ("claim", "owner", "lease_until")}
-"""What says which process holds a turn: nothing that another database could use."""
+# Columns that name the process of an open turn. Other databases have no use for them.
+_NOT_EXPORTED = {"turn": ("claim", "owner", "lease_until")}
 _IDS = (
     select(conversation.c.id)
     .where(conversation.c.tenant == bindparam("tenant"), conversation.c.id > bindparam("after"))
     .order_by(conversation.c.id)
     .limit(bindparam("limit"))
 )
-_FIRST = UUID(int=0)
-_AT = select(entry.c.kind, entry.c.ref, entry.c.hash).where(
-    entry.c.conversation_id == bindparam("id"), entry.c.number == bindparam("number")
-)
-_SETTLE = (
+_LOWEST_ID = UUID(int=0)
+_SET_CHAIN_END = (
     update(conversation)
     .where(conversation.c.id == bindparam("b_id"))
     .values(last_entry=bindparam("new_entry"), chain_hash=bindparam("new_hash"))
 )
-_PATH = (
+_RUN_PAGE = (
     select(*(getattr(message.c, name) for name in MessageRow.__slots__))
     .where(
         message.c.conversation_id == bindparam("id"),
@@ -69,7 +67,7 @@ _PATH = (
     .order_by(message.c.seq)
     .limit(bindparam("limit"))
 )
-_CALLS = (
+_LAST_MANIFEST = (
     select(completion.c.manifest)
     .where(completion.c.conversation_id == bindparam("id"))
     .order_by(completion.c.started_at.desc(), completion.c.number.desc())
@@ -77,107 +75,113 @@ _CALLS = (
 )
 
 
-def columns(name: str) -> list[str]:
-    """Return the columns of a child table that travel."""
-    left = ("conversation_id", *_OF_MACHINE.get(name, ()))
-    return [column.name for column in CHILDREN[name].columns if column.name not in left]
+@cache
+def list_columns(name: str) -> list[str]:
+    """Return the exported columns of a child table."""
+    left_out = ("conversation_id", *_NOT_EXPORTED.get(name, ()))
+    return [column.name for column in CHILD_TABLES[name].columns if column.name not in left_out]
 
 
-@lru_cache
-def _page(name: str, *, further: bool) -> Any:
-    table = CHILDREN[name]
-    key = [column for column in table.primary_key.columns if column.name != "conversation_id"]
-    query = select(*(table.c[each] for each in columns(name))).where(table.c.conversation_id == bindparam("id"))
-    if further:
-        behind = [bindparam(f"after_{column.name}", type_=column.type) for column in key]
-        query = query.where(tuple_(*key) > tuple_(*behind) if len(key) > 1 else key[0] > behind[0])
+@cache
+def _list_key_columns(name: str) -> list[Any]:
+    return [column for column in CHILD_TABLES[name].primary_key.columns if column.name != "conversation_id"]
+
+
+@cache
+def _build_page_query(name: str, *, has_after: bool) -> Any:
+    table, key = CHILD_TABLES[name], _list_key_columns(name)
+    query = select(*(table.c[each] for each in list_columns(name))).where(table.c.conversation_id == bindparam("id"))
+    if has_after:
+        after = [bindparam(f"after_{column.name}", type_=column.type) for column in key]
+        query = query.where(tuple_(*key) > tuple_(*after) if len(key) > 1 else key[0] > after[0])
     return query.order_by(*key).limit(bindparam("limit"))
 
 
-@lru_cache
-def _places(name: str) -> dict[str, int]:
-    """Return the place of each column of a table's key among those that travel."""
-    names = columns(name)
-    return {each.name: names.index(each.name) for each in CHILDREN[name].primary_key.columns if each.name in names}
-
-
-def pages(connection: Connection, conversation_id: UUID, name: str) -> Iterator[Sequence[Sequence[Any]]]:
-    """Yield a conversation's rows of one table, by key, a page at a time; binaries one by one."""
-    limit = 1 if name == "blob" else PAGE
+def read_row_pages(connection: Connection, conversation_id: UUID, name: str) -> Iterator[Sequence[Sequence[Any]]]:
+    """Yield a conversation's rows of a child table in pages, in the order of the primary key."""
+    limit = 1 if name == "blob" else PAGE  # a binary may be large
     values: dict[str, Any] = {"id": conversation_id, "limit": limit}
-    rows = connection.execute(_page(name, further=False), values).all()
+    rows = connection.execute(_build_page_query(name, has_after=False), values).all()
     while rows:
         yield rows
         if len(rows) < limit:
             return
-        values |= {f"after_{key}": rows[-1][place] for key, place in _places(name).items()}
-        rows = connection.execute(_page(name, further=True), values).all()
+        last = dict(zip(list_columns(name), rows[-1], strict=True))
+        values |= {f"after_{column.name}": last[column.name] for column in _list_key_columns(name)}
+        rows = connection.execute(_build_page_query(name, has_after=True), values).all()
 
 
-def ids(connection: Connection, tenant: str, *, subject: str | None, after: UUID | None, limit: int) -> list[UUID]:
-    """Return the ids of the tenant's conversations, or of one person's, in order, behind `after`."""
+def list_conversation_ids(
+    connection: Connection, tenant: str, *, subject: str | None, after: UUID | None, limit: int
+) -> list[UUID]:
+    """Return the ids of the tenant's conversations, or of a subject's, that follow `after` in order."""
     query = _IDS if subject is None else _IDS.where(conversation.c.subject == subject)
-    return list(connection.execute(query, {"tenant": tenant, "after": after or _FIRST, "limit": limit}).scalars())
+    return list(connection.execute(query, {"tenant": tenant, "after": after or _LOWEST_ID, "limit": limit}).scalars())
 
 
-def total(connection: Connection, tenant: str, *, subject: str | None) -> int:
-    """Return how many messages the tenant's conversations have, or one person's."""
+def count_messages(connection: Connection, tenant: str, *, subject: str | None) -> int:
+    """Return the number of messages in the tenant's conversations, or in a subject's."""
     query = select(func.coalesce(func.sum(conversation.c.last_seq), 0)).where(conversation.c.tenant == tenant)
     if subject is not None:
         query = query.where(conversation.c.subject == subject)
     return int(connection.execute(query).scalar_one())
 
 
-def path(connection: Connection, conversation_id: UUID, head: int | None) -> Iterator[list[MessageRow]]:
-    """Yield the path to `head` from its root on, a page at a time."""
+def read_path_pages(connection: Connection, conversation_id: UUID, head: int | None) -> Iterator[list[MessageRow]]:
+    """Yield the messages of the path that ends at `head` in pages, from its root on."""
     for first, last in [] if head is None else messages.list_runs(connection, conversation_id, head):
         after = first
         while after <= last:
             values = {"id": conversation_id, "first": after, "last": last, "limit": PAGE}
-            rows = [MessageRow(*row) for row in connection.execute(_PATH, values)]
+            rows = [MessageRow(*row) for row in connection.execute(_RUN_PAGE, values)]
             if not rows:
                 break
             yield rows
             after = rows[-1].seq + 1
 
 
-def last_manifest(connection: Connection, conversation_id: UUID) -> str | None:
-    """Return what the conversation's newest API call was made of."""
-    found: str | None = connection.execute(_CALLS, {"id": conversation_id}).scalar_one_or_none()
-    return found
+def find_last_manifest(connection: Connection, conversation_id: UUID) -> str | None:
+    """Return the manifest of the conversation's newest API call."""
+    manifest: str | None = connection.execute(_LAST_MANIFEST, {"id": conversation_id}).scalar_one_or_none()
+    return manifest
 
 
-def entry_at(connection: Connection, conversation_id: UUID, number: int) -> tuple[str, str, bytes] | None:
-    """Return kind, ref and hash of one entry of the chain."""
-    row = connection.execute(_AT, {"id": conversation_id, "number": number}).one_or_none()
-    return None if row is None else (row[0], row[1], bytes(row[2]))
+def create_conversation(
+    connection: Connection, row: ConversationRow, import_ref: str | None, file: str, line: int
+) -> bool:
+    """Insert the row of an imported conversation. Return False if an earlier import wrote this conversation.
+
+    `import_ref` is the ref of its import entry, or None if it keeps its chain. Raises: ConversationExists, which names file and
+    line, if the id belongs to another conversation.
+    """
+    exists = ConversationExists(
+        file, f"conversation {row.key or row.id} already exists with other content; it was not changed", line
+    )
+    if conversations.find(connection, row.tenant, row.id) is not None:
+        if not _is_same_conversation(connection, row, import_ref):
+            raise exists
+        return False
+    try:
+        conversations.create(connection, row)
+    except IntegrityError:  # another tenant's conversation, or another process was faster
+        raise exists from None
+    return True
 
 
-def create(connection: Connection, row: ConversationRow) -> None:
-    """Insert a conversation. Raises: IntegrityError when its id is taken, by whomever."""
-    conversations.create(connection, row)
+def _is_same_conversation(connection: Connection, row: ConversationRow, import_ref: str | None) -> bool:
+    """Return whether the stored conversation is the one in the file. It may have new turns since its import."""
+    if import_ref is not None:
+        first = chain.find_entry(connection, row.id, 1)
+        return first is not None and (first.kind, first.ref) == ("import", import_ref)
+    last = chain.find_entry(connection, row.id, row.last_entry)
+    return last is not None and bytes(last.hash) == bytes(row.chain_hash)
 
 
-def put(connection: Connection, conversation_id: UUID, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows of a table below a conversation, each with all its columns."""
-    if name == "message":
-        add_messages(connection, conversation_id, [MessageRow(**row) for row in rows])
-    elif name == "entry":
-        add_entries(connection, conversation_id, [Entry(**row) for row in rows])
-    elif rows:
-        connection.execute(insert(CHILDREN[name]), [{"conversation_id": conversation_id, **row} for row in rows])
+def insert_rows(connection: Connection, conversation_id: UUID, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows of a child table, each with all its columns."""
+    connection.execute(insert(CHILD_TABLES[name]), [{"conversation_id": conversation_id, **row} for row in rows])
 
 
-def add_messages(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> None:
-    """Insert messages of an import: whatever keeps up with messages is told of them here."""
-    messages.append(connection, conversation_id, rows)
-
-
-def add_entries(connection: Connection, conversation_id: UUID, entries: Sequence[Entry]) -> None:
-    """Insert entries of an import."""
-    chain.append_entries(connection, conversation_id, entries)
-
-
-def settle(connection: Connection, conversation_id: UUID, last_entry: int, chain_hash: bytes) -> None:
-    """Write where the chain of a conversation that was just created ends."""
-    connection.execute(_SETTLE, {"b_id": conversation_id, "new_entry": last_entry, "new_hash": chain_hash})
+def set_chain_end(connection: Connection, conversation_id: UUID, last_entry: int, chain_hash: bytes) -> None:
+    """Store the last entry and its hash in the row of a new conversation."""
+    connection.execute(_SET_CHAIN_END, {"b_id": conversation_id, "new_entry": last_entry, "new_hash": chain_hash})

@@ -47,10 +47,10 @@ def test_an_export_can_be_piped(cli: CommandLine, other: str) -> None:
 def test_chatgpts_export_is_taken_as_it_is(cli: CommandLine) -> None:
     """`import --format chatgpt` reads conversations.json; bad records are an error, or skipped, said, and exit code 1."""
     Path("c.json").write_text(json.dumps([{"id": "x"}, conversation()]), "utf-8")
-    assert "c.json, line 1: conversation: is not one of ChatGPT's" in cli.mistake("import", "c.json", "-f", "chatgpt")
+    assert "c.json, line 1: conversation: is not from ChatGPT" in cli.mistake("import", "c.json", "-f", "chatgpt")
     came = cli("import", "c.json", "-f", "chatgpt", "--skip-bad", code=1)
     assert came.stdout == "1 conversation, 12 messages\n"
-    assert came.stderr.startswith("skipped, line 1: conversation: is not one of ChatGPT's")
+    assert came.stderr.startswith("skipped, line 1: conversation: is not from ChatGPT")
     found: Any = cli.json("import", "c.json", "-f", "chatgpt", "--skip-bad", code=1)
     assert (found["unchanged"], found["skipped"], found["problems"][0]["line"]) == (1, 1, 1)
 

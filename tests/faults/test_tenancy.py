@@ -361,10 +361,12 @@ TENANT = {
     "erasure.residue.delete_unreferenced_prompts": lambda connection, wanted: residue.delete_unreferenced_prompts(
         connection, "nobody", []
     ),
-    "transfer.sql.ids": lambda connection, wanted: transfer_sql.ids(
+    "transfer.sql.list_conversation_ids": lambda connection, wanted: transfer_sql.list_conversation_ids(
         connection, "rival", subject=SUBJECT, after=None, limit=1000
     ),
-    "transfer.sql.total": lambda connection, wanted: transfer_sql.total(connection, "rival", subject=SUBJECT),
+    "transfer.sql.count_messages": lambda connection, wanted: transfer_sql.count_messages(
+        connection, "rival", subject=SUBJECT
+    ),
     "store.search_query.candidates": lambda connection, wanted: [
         search_query.candidates(
             connection, "rival", search_query.Wanted(keys=["secret"], conversation_id=each), limit=1000
@@ -398,8 +400,8 @@ ROW = {
     "store.write_batch.write",
     "store.turns.end",
     "store.conversations.set_pins",
-    "transfer.sql.create",
     "audit.consistency.check_consistency",
+    "transfer.sql.create_conversation",
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {

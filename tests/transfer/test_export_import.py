@@ -1,4 +1,4 @@
-"""Out and in again, losslessly: what comes back, under which ids and hashes, and what a damaged file does."""
+"""Lossless exports and their imports: ids, hashes, chains, damaged and forged files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sqlalchemy import Engine, update
@@ -23,6 +23,8 @@ from convokit.errors import (
 )
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import turn
+from convokit.transfer.formats import EXPORT_FORMATS, IMPORT_FORMATS
+from convokit.transfer.models import ExportFormat, ImportFormat
 from tests.faults.shared_kit import dump
 from tests.support.databases import Files
 from tests.support.faces import Face
@@ -88,10 +90,15 @@ def opened(database: str) -> Engine:
     return open_engine(parse_database_url(database))
 
 
-def test_a_restore_is_the_same_to_the_byte(
+def test_type_checkers_know_every_format() -> None:
+    assert get_args(ExportFormat) == tuple(EXPORT_FORMATS)
+    assert get_args(ImportFormat) == tuple(IMPORT_FORMATS)
+
+
+def test_a_restore_is_byte_identical(
     face: Face, kit: Any, database: str, twin: str, server: LoopbackServer, tmp_path: Path
 ) -> None:
-    """In a database of the same id, ids, rows, chain and head are the same; a second export has the same lines."""
+    """A database with the same id gets the same ids, rows, chain and head. A second export has the same lines."""
     fill(face, kit, server)
     written = face.settle(kit.export(tmp_path / "all.jsonl"))
     restored = face.kit(twin, model="loop-1", base_url=server.url)
@@ -109,10 +116,10 @@ def test_a_restore_is_the_same_to_the_byte(
     there.dispose()
 
 
-def test_a_restored_conversation_goes_on(
+def test_a_restored_conversation_continues(
     face: Face, kit: Any, twin: str, server: LoopbackServer, tmp_path: Path
 ) -> None:
-    """After a restore the next request holds the history, an idempotency key finds its turn, and the chain still holds."""
+    """The next request contains the history, an idempotency key finds its turn, and the chain stays whole."""
     fill(face, kit, server)
     restored = face.kit(twin, model="loop-1", base_url=server.url)
     into(face, restored, out(face, kit))
@@ -128,8 +135,10 @@ def test_a_restored_conversation_goes_on(
     face.settle(chat.verify())
 
 
-def test_another_database_gets_a_chain_of_its_own(face: Face, kit: Any, other: Any, server: LoopbackServer) -> None:
-    """Elsewhere a conversation has other ids, the same messages, and a chain that begins by naming the old one."""
+def test_an_import_into_another_database_gets_a_new_chain(
+    face: Face, kit: Any, other: Any, server: LoopbackServer
+) -> None:
+    """The conversation has a new id, the same messages, and a chain whose first entry names the old one."""
     fill(face, kit, server)
     lines = out(face, kit)
     found = into(face, other, lines)
@@ -147,8 +156,8 @@ def test_another_database_gets_a_chain_of_its_own(face: Face, kit: Any, other: A
     assert into(face, other, lines).unchanged == 2
 
 
-def test_another_tenant_gets_a_chain_of_its_own(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """In the same database another tenant's import is another conversation, and changes nothing of the first."""
+def test_an_import_into_another_tenant_gets_a_new_chain(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """The import is a new conversation. The one of the first tenant does not change."""
     fill(face, kit, server)
     rival = kit.tenant("rival")
     assert into(face, rival, out(face, kit)).rechained == 2
@@ -156,8 +165,8 @@ def test_another_tenant_gets_a_chain_of_its_own(face: Face, kit: Any, server: Lo
     assert len(face.settle(rival.conversations())) == len(face.settle(kit.conversations())) == 2
 
 
-def test_an_import_doubles_nothing(face: Face, kit: Any, twin: str, server: LoopbackServer) -> None:
-    """Repeated, or taken up where it broke off, an import writes what is missing; what has gone on since is left alone."""
+def test_a_repeated_import_writes_only_what_is_missing(face: Face, kit: Any, twin: str, server: LoopbackServer) -> None:
+    """An interrupted import is completed. A conversation that has new turns since is left alone."""
     fill(face, kit, server)
     lines = out(face, kit)
     restored = face.kit(twin, model="loop-1", base_url=server.url)
@@ -171,22 +180,22 @@ def test_an_import_doubles_nothing(face: Face, kit: Any, twin: str, server: Loop
     assert face.settle(restored.chat("k").messages(limit=1))[0].text == "echo: gone on"
 
 
-def test_another_conversation_under_the_key_is_left_alone(
+def test_an_import_never_overwrites_another_conversation(
     face: Face, kit: Any, other: Any, server: LoopbackServer
 ) -> None:
-    """Where the key stands for another conversation already, nothing is written, or the record is skipped and said."""
+    """If the key belongs to another conversation, the record raises or is skipped."""
     face.settle(kit.chat("k").send("one"))
     face.settle(other.chat("k").send("another"))
     lines = out(face, kit)
-    with pytest.raises(ConversationExists, match="line 2: conversation k is there already, and is another"):
+    with pytest.raises(ConversationExists, match="line 2: conversation k already exists with other content"):
         into(face, other, lines)
     found = into(face, other, lines, on_error="skip")
     assert (found.conversations, found.skipped, found.problems[0].line) == (0, 1, 2)
     assert [each.text for each in face.settle(other.chat("k").messages())] == ["another", "echo: another"]
 
 
-def test_another_tenants_conversation_is_out_of_reach(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """A file that claims another tenant's conversation for this one gives an error, and changes nothing."""
+def test_an_import_cannot_take_over_another_tenants_conversation(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A file that names another tenant's conversation raises, and changes nothing."""
     chat = kit.chat()
     face.settle(chat.send("of A"))
     lines = out(face, kit)
@@ -198,8 +207,8 @@ def test_another_tenants_conversation_is_out_of_reach(face: Face, kit: Any, serv
     assert out(face, kit)[1:-1] == lines[1:-1]
 
 
-def test_an_export_that_is_left_leaves_nothing(face: Face, kit: Any, tmp_path: Path) -> None:
-    """Whatever ends an export before it is whole, no file is left; what lay under its name stays."""
+def test_an_interrupted_export_leaves_no_file(face: Face, kit: Any, tmp_path: Path) -> None:
+    """An earlier file of that name stays as it was."""
     face.settle(kit.chat("k").send("x"))
     (tmp_path / "a.jsonl").write_text("the last one")
 
@@ -214,8 +223,8 @@ def test_an_export_that_is_left_leaves_nothing(face: Face, kit: Any, tmp_path: P
     assert [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
 
 
-def test_an_open_turn_comes_in_as_abandoned(face: Face, kit: Any, twin: str, server: LoopbackServer) -> None:
-    """What is still running is written as a takeover would leave it: the copy's branch is free, and the next send goes on."""
+def test_an_open_turn_is_imported_as_abandoned(face: Face, kit: Any, twin: str, server: LoopbackServer) -> None:
+    """A running turn is exported as a takeover would leave it, so the imported branch accepts the next send."""
     chat = kit.chat("k")
     face.settle(chat.send("one"))
     server.script(stream(["two"] * 9))
@@ -237,27 +246,27 @@ def test_an_open_turn_comes_in_as_abandoned(face: Face, kit: Any, twin: str, ser
 
 
 DAMAGES: dict[str, tuple[Any, str]] = {
-    "cut off": (lambda lines: lines[:-3], "the file is cut off: its last line is not a footer"),
-    "cut in a line": (lambda lines: [*lines[:-1], lines[-1][:-20]], "the file is cut off"),
+    "cut off": (lambda lines: lines[:-3], "the file is truncated: its last line is not a footer"),
+    "cut in a line": (lambda lines: [*lines[:-1], lines[-1][:-20]], "the file is truncated"),
     "empty": (lambda lines: [], "line 0: is not an export of convokit|line 1: is not an export of convokit"),
     "another kind": (lambda lines: ['[{"role": "user"}]\n'], "line 1: is not an export of convokit"),
     "no text": (lambda lines: ["\x00\x01"], "line 1: is not an export of convokit"),
     "a later version": (
         lambda lines: [lines[0].replace('"version":1', '"version":2'), *lines[1:]],
-        "line 1: is an export of version 2, this convokit reads 1: update convokit-sql",
+        "line 1: has version 2 of the format, this convokit reads 1; update convokit-sql",
     ),
     "a word changed": (
         lambda lines: [line.replace("echo: one", "echo: eno") for line in lines],
-        "the file was changed since it was written",
+        "the file was changed after its export",
     ),
-    "a line missing": (lambda lines: [*lines[:3], *lines[4:]], "the file was changed since it was written"),
+    "a line missing": (lambda lines: [*lines[:3], *lines[4:]], "the file was changed after its export"),
 }
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_file_is_refused_whole(face: Face, kit: Any, twin: str, server: LoopbackServer, name: str) -> None:
-    """A file that is cut off, changed, or of another kind is an error that says so, and nothing of it is written."""
+def test_a_damaged_file_imports_nothing(face: Face, kit: Any, twin: str, server: LoopbackServer, name: str) -> None:
+    """A file that is truncated, changed or of another format raises, and nothing is written."""
     face.settle(kit.chat("k").send("one"))
     spoil, match = DAMAGES[name]
     restored = face.kit(twin, model="loop-1", base_url=server.url)
@@ -266,10 +275,10 @@ def test_a_damaged_file_is_refused_whole(face: Face, kit: Any, twin: str, server
     assert len(face.settle(restored.conversations())) == 0
 
 
-def test_what_is_whole_of_a_damaged_file_is_kept_when_asked(
+def test_skip_imports_the_whole_conversations_of_a_damaged_file(
     face: Face, kit: Any, twin: str, server: LoopbackServer
 ) -> None:
-    """With on_error="skip" whole conversations come in, damaged ones are named by their line, and so is the file's damage."""
+    """`on_error="skip"` reports the damage of the file and the line of each damaged conversation."""
     for key in ("a", "b", "c"):
         face.settle(kit.chat(key).send(f"question of {key}"))
     lines = out(face, kit)
@@ -306,33 +315,45 @@ FORGERIES: dict[str, tuple[str, str, str]] = {
     "a word": ('"content":"one"', '"content":"two"', "message 1 is not what was written"),
     "a NUL": ('"content":"one"', '"content":"a\\u0000b"', "message.content: contains NUL"),
     "a surrogate": ('"content":"one"', '"content":"\\ud800"', "message.content: contains a lone surrogate"),
-    "a role": ('"role":"user"', '"role":"root"', "'root', 'complete': not a role and a status"),
-    "a circle": ('"seq":2,"parent_seq":1', '"seq":2,"parent_seq":2', "2 is not a message before 2"),
-    "a run": ('"seq":2,"parent_seq":1,"run_start_seq":1', '"seq":2,"parent_seq":1,"run_start_seq":2', "must be 1"),
+    "a role": ('"role":"user"', '"role":"root"', "message.role: must be one of .*, not 'root'"),
+    "a circle": (
+        '"seq":2,"parent_seq":1',
+        '"seq":2,"parent_seq":2',
+        "message.parent_seq: 2 is not the seq of a message before 2",
+    ),
+    "a run": (
+        '"seq":2,"parent_seq":1,"run_start_seq":1',
+        '"seq":2,"parent_seq":1,"run_start_seq":2',
+        "must be 1, not 2",
+    ),
     "a head": ('"head_seq":2', '"head_seq":9', "9 is not a message of the conversation, which has 2"),
-    "a number": ('"tokens":', '"tokens":99999999999,"x":', "must be a whole number of 31 bits"),
-    "a column": ('"status":"complete"', '"status":"complete","mood":"good"', "message.mood: is a column"),
-    "a kind": ('{"turn":', '{"secret":', "secret: is a kind of line"),
-    "a state": ('"state":"completed"', '"state":"open"', "'open' is not how a turn ends"),
+    "a number": (
+        '"tokens":',
+        '"tokens":99999999999,"x":',
+        "message.tokens: Input should be less than 2147483648, not 99999999999",
+    ),
+    "a column": ('"status":"complete"', '"status":"complete","mood":"good"', "message.mood: is an unknown column"),
+    "a kind": ('{"turn":', '{"secret":', "secret: is an unknown kind of line"),
+    "a state": ('"state":"completed"', '"state":"open"', "turn.state: must be one of .*, not 'open'"),
     "parts": ('"content":"one"', '"parts":"[{}]"', r"message.parts\[0\]: is not a content part"),
     "calls": ('"content":"echo: one"', '"tool_calls":"[{}]"', "message.tool_calls: each call needs an id"),
     "a manifest": ('"manifest":"', '"manifest":"x', "completion.manifest: is not a JSON object"),
     "a prompt's name": ('"manifest":"{', '"manifest":"{\\"prompt\\":7,', "completion.manifest: cannot be read"),
     "a time": ('"created_at":1', '"created_at":991', "is not a time"),
     "settings": ('"last_seq":2', '"settings":"{\\"params\\":{\\"temperature\\":99}}","last_seq":2', "temperature"),
-    "an id": ('"conversation":{"id":"', '"conversation":{"id":"x', "conversation.id: is not an id"),
-    "a ref": ('"kind":"completion","ref":"', '"kind":"completion","ref":"x', "names nothing that can be in a chain"),
-    "another chain": ('"kind":"message"', '"kind":"import"', "the entry was altered"),
+    "an id": ('"conversation":{"id":"', '"conversation":{"id":"x', "conversation.id: Input should be a valid UUID"),
+    "a ref": ('"kind":"completion","ref":"', '"kind":"completion","ref":"x', "is not the ref of a completion"),
+    "another chain": ('"kind":"message"', '"kind":"import"', "(the|this) entry .*was altered"),
 }
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("name", FORGERIES)
-def test_no_forged_row_comes_in(
+def test_a_forged_row_is_rejected(
     face: Face, kit: Any, twin: str, other: Any, server: LoopbackServer, name: str, *, elsewhere: bool
 ) -> None:
-    """A row that the library would not have written is refused though every digest fits, and nothing of it stays."""
+    """A row that the library would not write raises although all digests match, and nothing is written."""
     face.settle(kit.chat("k").send("one"))
     before, after, match = FORGERIES[name]
     lines = out(face, kit)
@@ -346,8 +367,8 @@ def test_no_forged_row_comes_in(
     assert into(face, to, lines).conversations == 1
 
 
-def test_what_is_exported_can_be_chosen(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """One conversation by key, several by id, one person's, or all; progress says how far it is."""
+def test_an_export_selects_conversations(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """By key, by ids, by subject, or all. The progress callback gets the messages done and their total."""
     for key, subject in (("a", "p"), ("b", "p"), ("c", "q")):
         face.settle(kit.chat(key, subject=subject).send("x"))
     ids = [each.id for each in face.settle(kit.conversations())]
@@ -369,21 +390,21 @@ def test_what_is_exported_can_be_chosen(face: Face, kit: Any, server: LoopbackSe
         count(key="nobody")
     with pytest.raises(NotFound):
         count(conversations=["00000000-0000-8000-8000-000000000000"])
-    with pytest.raises(InvalidInput, match="only one of them"):
+    with pytest.raises(InvalidInput, match="pass only one of key, conversations and subject"):
         count(key="a", subject="p")
     with pytest.raises(SettingsError, match="format: must be one of jsonl, openai, markdown"):
         count(format="csv")
 
 
 @pytest.mark.once
-def test_files_that_cannot_be_used_are_named(face: Face, kit: Any, tmp_path: Path) -> None:
-    """A path that cannot be written or read is a clear error, and no half-written file is left."""
+def test_errors_name_files_that_cannot_be_opened(face: Face, kit: Any, tmp_path: Path) -> None:
+    """No partial file is left."""
     face.settle(kit.chat("k").send("x"))
     with pytest.raises(TransferFailed, match=r"nowhere/a.jsonl: cannot be written \(No such file"):
         face.settle(kit.export(tmp_path / "nowhere" / "a.jsonl"))
     with pytest.raises(TransferFailed, match="cannot be written"):
         face.settle(kit.export(tmp_path))
-    with pytest.raises(TransferFailed, match="open it without b"):
+    with pytest.raises(TransferFailed, match="open it in text mode"):
         face.settle(kit.export(io.BytesIO()))
     with pytest.raises(SettingsError, match="to: must be a path or a text file, not int"):
         face.settle(kit.export(7))
@@ -397,7 +418,7 @@ def test_files_that_cannot_be_used_are_named(face: Face, kit: Any, tmp_path: Pat
 
 
 def test_a_pipe_can_be_imported(face: Face, kit: Any, other: Any) -> None:
-    """A source that cannot go back is read once, and checked whole all the same."""
+    """A source that cannot seek is read once, and checked as a whole before anything is written."""
     face.settle(kit.chat("k").send("x"))
 
     class Pipe(io.StringIO):
@@ -405,5 +426,5 @@ def test_a_pipe_can_be_imported(face: Face, kit: Any, other: Any) -> None:
             return False
 
     assert face.settle(other.import_(Pipe("".join(out(face, kit))))).conversations == 1
-    with pytest.raises(BadRecord, match="cut off"):
+    with pytest.raises(BadRecord, match="truncated"):
         face.settle(other.import_(Pipe("".join(out(face, kit)[:-1]))))

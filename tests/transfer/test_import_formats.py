@@ -1,4 +1,4 @@
-"""What comes from elsewhere: ChatGPT's export and message arrays become conversations that go on."""
+"""Imports of ChatGPT exports and message arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from convokit import Limits
 from convokit.context.validity import find_problems
 from convokit.errors import BadRecord, ConversationExists, InvalidInput, SettingsError, TransferFailed
-from convokit.transfer import reader
+from convokit.transfer import import_file
 from tests.support.chatgpt import PICTURE, PICTURE_NAME, conversation, node, tree
 from tests.support.databases import Files
 from tests.support.faces import Face
@@ -28,12 +28,12 @@ def into(face: Face, kit: Any, value: Any, **options: Any) -> Any:
     return face.settle(kit.import_(io.StringIO(text), **options))
 
 
-def said(face: Face, chat: Any) -> list[tuple[str, str]]:
+def list_texts(face: Face, chat: Any) -> list[tuple[str, str]]:
     """Return the path's messages as role and words."""
     return [(each.role, each.text) for each in face.settle(chat.messages())]
 
 
-def goes_on(face: Face, chat: Any, server: LoopbackServer) -> list[Any]:
+def continue_chat(face: Face, chat: Any, server: LoopbackServer) -> list[Any]:
     """Send a message and return what was sent: it must be a valid request, and the chain whole afterwards."""
     assert face.settle(chat.send("go on")).text == "echo: go on"
     face.settle(chat.verify())
@@ -45,7 +45,7 @@ def goes_on(face: Face, chat: Any, server: LoopbackServer) -> list[Any]:
 def test_a_chatgpt_conversation_keeps_its_branches(
     face: Face, kit: Any, server: LoopbackServer, tmp_path: Path
 ) -> None:
-    """Every node with words is a message, on the branch it was on; the chat stands where it stood; nodes without are not."""
+    """Every node with text is a message on its branch, and the branch head is ChatGPT's current node."""
     (tmp_path / PICTURE_NAME).write_bytes(PICTURE)
     (tmp_path / "conversations.json").write_text(json.dumps([conversation()]), "utf-8")
     found = face.settle(kit.import_(tmp_path / "conversations.json", format="chatgpt"))
@@ -54,7 +54,7 @@ def test_a_chatgpt_conversation_keeps_its_branches(
     (listed,) = face.settle(kit.conversations())
     assert (listed.title, listed.last_seq) == ("猫とポート80", 12)
     assert f"{listed.created_at:%Y-%m-%d}" == "2024-05-01"
-    assert said(face, chat) == [
+    assert list_texts(face, chat) == [
         ("developer", "The user is an administrator.\nAnswer in one sentence."),
         ("user", "この写真は何ですか?"),
         ("assistant", "猫です。"),
@@ -68,7 +68,7 @@ def test_a_chatgpt_conversation_keeps_its_branches(
     assert [seq for seq, parent in parents.items() if list(parents.values()).count(parent) > 1] == [4, 7, 11, 12]
     results = [each.tool_call_id for each in face.settle(chat.messages()) if each.role == "tool"]
     assert results == ["call_call", "call_call"]  # the second is kept with its call, and not sent
-    sent = goes_on(face, chat, server)
+    sent = continue_chat(face, chat, server)
     assert [each["role"] for each in sent].count("tool") == 1
     assert sent[1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
     assert json.loads(sent[4]["tool_calls"][0]["function"]["arguments"]) == {"input": "print(ports()[80])"}
@@ -83,7 +83,7 @@ def _rows(face: Face, kit: Any, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("changed", [None, 1_600_000_000.0, 1_800_000_000.0])
 def test_no_message_is_newer_than_its_conversation(face: Face, kit: Any, changed: float | None) -> None:
-    """Whatever a file says of when a conversation last changed: a search looks back from there."""
+    """A search by time relies on this, whatever update time the file names."""
     into(face, kit, [{**conversation(), "update_time": changed}], format="chatgpt")
     newest = max(each.created_at for each in face.settle(kit.chat(f"chatgpt:{ID}").messages()))
     stored = face.settle(kit.conversations()).items[0].updated_at
@@ -91,8 +91,8 @@ def test_no_message_is_newer_than_its_conversation(face: Face, kit: Any, changed
     assert len(face.settle(kit.search("nginx"))) > 0
 
 
-def test_an_imported_conversation_can_be_edited_and_asked_again(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """What came in has branches like any other: its leaves are listed, a question is edited, a reply made again."""
+def test_an_imported_conversation_can_be_edited_and_regenerated(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Its branches have leaves and siblings like any other."""
     into(face, kit, [conversation()], format="chatgpt")
     chat = kit.chat(f"chatgpt:{ID}")
     assert {each.text for each in face.settle(chat.leaves())} > {"nginx listens on it.", "It is nginx."}
@@ -104,10 +104,10 @@ def test_an_imported_conversation_can_be_edited_and_asked_again(face: Face, kit:
     face.settle(chat.verify())
 
 
-def test_chatgpt_in_out_and_in_again_is_unchanged(
+def test_a_chatgpt_import_survives_an_export_and_a_restore(
     face: Face, kit: Any, files: Files, server: LoopbackServer, tmp_path: Path
 ) -> None:
-    """Imported, exported and imported elsewhere, every message is what it was, and what is exported from there as well."""
+    """The restored database exports the same messages and sends the same next request."""
     (tmp_path / PICTURE_NAME).write_bytes(PICTURE)
     (tmp_path / "conversations.json").write_text(json.dumps([conversation()], ensure_ascii=False), "utf-8")
     face.settle(kit.import_(tmp_path / "conversations.json", format="chatgpt"))
@@ -118,19 +118,20 @@ def test_chatgpt_in_out_and_in_again_is_unchanged(
     for kind in ("message", "blob"):
         assert _rows(face, other, kind) == _rows(face, kit, kind) != []
     chats = [each.chat(f"chatgpt:{ID}") for each in (kit, other)]
-    assert said(face, chats[0]) == said(face, chats[1])
-    assert goes_on(face, chats[0], server) == goes_on(face, chats[1], server)
+    assert list_texts(face, chats[0]) == list_texts(face, chats[1])
+    assert continue_chat(face, chats[0], server) == continue_chat(face, chats[1], server)
 
 
-def test_a_picture_that_is_not_there_is_named(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """Without the export's folder a picture is a text that says which it was."""
+def test_a_missing_image_becomes_a_text_with_its_id(face: Face, kit: Any, server: LoopbackServer) -> None:
     into(face, kit, [conversation()], format="chatgpt")
-    assert "[image file-Ab3dEf7hIj]\nこの写真は何ですか?" in [text for _, text in said(face, kit.chat(f"chatgpt:{ID}"))]
-    goes_on(face, kit.chat(f"chatgpt:{ID}"), server)
+    assert "[image file-Ab3dEf7hIj]\nこの写真は何ですか?" in [
+        text for _, text in list_texts(face, kit.chat(f"chatgpt:{ID}"))
+    ]
+    continue_chat(face, kit.chat(f"chatgpt:{ID}"), server)
 
 
-def test_a_repeated_import_doubles_nothing(face: Face, kit: Any) -> None:
-    """The same file again changes nothing; a conversation that has changed there meanwhile is said to be another one."""
+def test_a_repeated_chatgpt_import_writes_nothing(face: Face, kit: Any) -> None:
+    """A conversation that changed in the file meanwhile raises ConversationExists."""
     value = [conversation(), conversation("6632a1b4-0002-8000-a000-000000000002", "two")]
     assert into(face, kit, value, format="chatgpt").conversations == 2
     found = into(face, kit, value, format="chatgpt")
@@ -142,12 +143,15 @@ def test_a_repeated_import_doubles_nothing(face: Face, kit: Any) -> None:
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
-    "no tree": (lambda it: it["mapping"]["root"].update(parent="a3b"), "15 nodes are their own parents"),
-    "no mapping": (lambda it: it.update(mapping=None), "is not one of ChatGPT's: it has no mapping of nodes"),
+    "no tree": (
+        lambda it: it["mapping"]["root"].update(parent="a3b"),
+        "must be a tree, but 15 nodes are their own ancestors",
+    ),
+    "no mapping": (lambda it: it.update(mapping=None), "is not from ChatGPT: it has no object .mapping."),
     "no id": (lambda it: [it.pop("id"), it.pop("conversation_id")], "conversation_id: is missing"),
     "a role": (
         lambda it: it["mapping"]["a1"]["message"]["author"].update(role="critic"),
-        "a1.message.role: 'critic' is",
+        "a1.message.role: must be one of .*, not 'critic'",
     ),
     "no author": (
         lambda it: it["mapping"]["a1"]["message"].update(author=None),
@@ -159,14 +163,17 @@ BROKEN: dict[str, tuple[Any, str]] = {
     ),
     "a surrogate": (lambda it: it.update(title="\ud800"), "title: contains a lone surrogate"),
     "a long title": (lambda it: it.update(title="x" * 600), "title: 600 characters is over the limit of 512"),
-    "no text": (lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=[7]), "neither text nor an object"),
+    "no text": (
+        lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=[7]),
+        "must contain text or objects, not int",
+    ),
 }
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_bad_conversation_is_named_and_skipped_when_asked(face: Face, kit: Any, name: str) -> None:
-    """A conversation that cannot be kept is an error with its line; skipped, the others come in and it does not at all."""
+def test_a_bad_chatgpt_conversation_raises_or_is_skipped(face: Face, kit: Any, name: str) -> None:
+    """The error names its line. Skipped, it is not written at all, and the others are."""
     spoil, match = BROKEN[name]
     bad, good = conversation(), conversation("6632a1b4-0002-8000-a000-000000000002")
     spoil(bad)
@@ -190,12 +197,12 @@ def test_a_bad_conversation_is_named_and_skipped_when_asked(face: Face, kit: Any
         ("[1,]", "is not JSON: a value is missing"),
         ("[" * 100_000, "is not JSON"),
         ('[{"a": NaN}]', "is not JSON"),
-        ("[1] x", "something follows the array"),
+        ("[1] x", "unexpected text after the array"),
         ("\x00", "is not a JSON array"),
     ],
 )
-def test_what_is_no_json_is_refused(face: Face, kit: Any, text: str, match: str) -> None:
-    """A file that is something else, or ends too early, is an error that says so; skipping ends there."""
+def test_invalid_json_is_an_error(face: Face, kit: Any, text: str, match: str) -> None:
+    """Skipping ends at a syntax error."""
     with pytest.raises(BadRecord):
         into(face, kit, text, format="chatgpt")
     found = into(face, kit, text, format="chatgpt", on_error="skip")
@@ -203,8 +210,8 @@ def test_what_is_no_json_is_refused(face: Face, kit: Any, text: str, match: str)
     assert match in f"line {found.problems[-1].line}: {found.problems[-1].problem}"
 
 
-def test_what_was_read_before_a_cut_stays(face: Face, kit: Any) -> None:
-    """A file that was cut off gives its whole conversations, in either way; the cut is an error, or reported."""
+def test_conversations_before_a_truncation_are_imported(face: Face, kit: Any) -> None:
+    """The truncation raises, or is reported as skipped."""
     ids = [f"6632a1b4-000{number}-8000-a000-000000000000" for number in range(3)]
     text = json.dumps([conversation(each) for each in ids])[:-300]
     with pytest.raises(BadRecord, match="is not JSON"):
@@ -214,7 +221,7 @@ def test_what_was_read_before_a_cut_stays(face: Face, kit: Any) -> None:
 
 
 def test_message_arrays_become_conversations(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """Tool calls, pictures, refusals and names are kept; a first developer message is the chat's own prompt."""
+    """Tool calls, images, refusals and names are kept. A first developer message becomes the developer prompt."""
     url = "data:image/png;base64,iVBORw0KGgo="
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     given = [
@@ -230,15 +237,15 @@ def test_message_arrays_become_conversations(face: Face, kit: Any, server: Loopb
         {"role": "user", "content": "why?", "name": "Ada"},
     ]
     assert into(face, kit, given, format="messages", key="m").messages == 6
-    sent = goes_on(face, kit.chat("m"), server)
+    sent = continue_chat(face, kit.chat("m"), server)
     assert sent[0] == {"role": "system", "content": "Be brief."}
     assert sent[1]["content"][1]["image_url"]["url"] == url
     assert sent[2]["tool_calls"] == [call]
     assert [each["role"] for each in sent[3:]] == ["tool", "assistant", "system", "user", "user"]
 
 
-def test_lines_of_messages_are_conversations_each(face: Face, kit: Any) -> None:
-    """A line may be an array or an object with key, title, subject and metadata; a bad line is skipped, the rest comes in."""
+def test_each_line_of_messages_is_a_conversation(face: Face, kit: Any) -> None:
+    """A line is an array, or an object with key, title, subject and metadata. A bad line is skipped."""
     lines = [
         '{"messages": [{"role": "user", "content": "a"}], "key": "a", "title": "題", "subject": "p", "metadata": {"x": 1}}',
         '[{"role": "user", "content": "b"}, {"role": "assistant", "content": "B"}]',
@@ -266,10 +273,10 @@ def test_lines_of_messages_are_conversations_each(face: Face, kit: Any) -> None:
 
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("count", [1, 3])
-def test_one_document_may_hold_one_conversation_or_several(
+def test_one_json_array_contains_one_conversation_or_several(
     face: Face, kit: Any, indent: int | None, count: int
 ) -> None:
-    """An array of messages is one conversation, an array of arrays or of objects several; the layout does not matter."""
+    """An array of messages is one conversation. An array of arrays or of objects is several."""
     one = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     value: Any = one if count == 1 else [one, {"messages": [*one, *one], "key": "k"}, [*one, one[0]]]
     assert into(face, kit, json.dumps(value, indent=indent), format="messages").conversations == count
@@ -301,10 +308,10 @@ POISON: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", POISON)
-def test_no_import_keeps_a_conversation_from_going_on(face: Face, kit: Any, server: LoopbackServer, name: str) -> None:
-    """Whatever an array held that the API would refuse: it is stored, and the next request is valid all the same."""
+def test_every_imported_conversation_can_be_continued(face: Face, kit: Any, server: LoopbackServer, name: str) -> None:
+    """Messages that the API would refuse are stored, and left out of the next request."""
     into(face, kit, POISON[name], format="messages", key="k")
-    goes_on(face, kit.chat("k"), server)
+    continue_chat(face, kit.chat("k"), server)
 
 
 @pytest.mark.once
@@ -318,9 +325,12 @@ def test_no_import_keeps_a_conversation_from_going_on(face: Face, kit: Any, serv
         ({"role": "assistant", "content": "", "tool_calls": 7}, r"messages\[0\].tool_calls: must be a list"),
         ({"role": "user", "content": "", "tool_calls": [{"id": "c"}]}, "only an assistant message calls tools"),
         ({"role": "tool", "content": "x"}, "tool_call_id: is missing"),
-        ({"role": "assistant", "function_call": {}}, "is of an older API"),
-        ({"role": "function", "content": "x"}, "'function' is not one of"),
-        ({"role": "assistant", "content": [{"type": "image_url"}]}, "holds text and nothing else"),
+        ({"role": "assistant", "function_call": {}}, "belongs to an older API"),
+        ({"role": "function", "content": "x"}, "must be one of .*, not 'function'"),
+        (
+            {"role": "assistant", "content": [{"type": "image_url"}]},
+            "may contain only text in a message of role assistant",
+        ),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]},
             r"content\[0\].image_url.url",
@@ -329,16 +339,16 @@ def test_no_import_keeps_a_conversation_from_going_on(face: Face, kit: Any, serv
         ("x", "must be an object, not str"),
     ],
 )
-def test_a_message_that_cannot_be_kept_is_named(face: Face, kit: Any, database: str, message: Any, match: str) -> None:
-    """What no backend can hold, what is too long, what the API refuses in a message: an error with its place."""
+def test_a_bad_message_raises_with_its_path(face: Face, kit: Any, database: str, message: Any, match: str) -> None:
+    """Text that no database can store, text over a limit, and messages that the API refuses."""
     small = face.kit(database, model="m", limits=Limits(message_bytes=1000))
     with pytest.raises(BadRecord, match=match):
         into(face, small, [message], format="messages")
     assert len(face.settle(kit.conversations())) == 0
 
 
-def test_messages_are_counted_as_the_kit_counts(face: Face, database: str) -> None:
-    """Tokens are counted by the kit's own counter, along the path of each branch, also where no model is named."""
+def test_imported_messages_are_counted_by_the_counter_of_the_kit(face: Face, database: str) -> None:
+    """Tokens add up along the path of each branch. A kit without a model counts too."""
 
     class Words:
         name = "words"
@@ -359,24 +369,23 @@ def test_messages_are_counted_as_the_kit_counts(face: Face, database: str) -> No
 
 
 @pytest.mark.once
-def test_wrong_arguments_are_refused_before_a_file_is_opened(face: Face, kit: Any) -> None:
-    """Another format, another policy, a key where it says nothing: clear errors."""
+def test_wrong_arguments_of_an_import_raise(face: Face, kit: Any) -> None:
     with pytest.raises(SettingsError, match="format: must be one of jsonl, chatgpt, messages"):
         into(face, kit, [], format="csv")
     with pytest.raises(SettingsError, match="on_error"):
         into(face, kit, [], format="messages", on_error="ignore")
-    with pytest.raises(InvalidInput, match="key: is for messages"):
+    with pytest.raises(InvalidInput, match="key: the format chatgpt takes no key"):
         into(face, kit, [], format="chatgpt", key="k")
     with pytest.raises(InvalidInput, match="key: is empty"):
         into(face, kit, [], format="messages", key="")
-    with pytest.raises(BadRecord, match="names one conversation, and this is the second"):
+    with pytest.raises(BadRecord, match="belongs to one conversation, but the file has more"):
         into(face, kit, '[{"role":"user","content":"a"}]\n[{"role":"user","content":"b"}]', format="messages", key="k")
     with pytest.raises(TransferFailed, match="cannot be read"):
         face.settle(kit.import_("no such file", format="chatgpt"))
 
 
-def test_a_file_need_not_end_with_its_letters(face: Face, kit: Any, tmp_path: Path) -> None:
-    """UTF-8 with or without a byte order mark, characters cut by a block's end, and bytes that are none: read, or refused."""
+def test_an_import_decodes_utf8_in_chunks(face: Face, kit: Any, tmp_path: Path) -> None:
+    """With or without a byte order mark, characters across two chunks, and bytes that are not UTF-8."""
     path = tmp_path / "conversations.json"
     nodes = [node("a", None, "user", "猫" * 70_000), node("b", "a", "assistant", "はい")]
     value = {"id": "x", "title": "t", "mapping": tree(*nodes), "current_node": "b"}
@@ -388,14 +397,14 @@ def test_a_file_need_not_end_with_its_letters(face: Face, kit: Any, tmp_path: Pa
         face.settle(kit.import_(path, format="chatgpt"))
 
 
-def test_an_array_that_is_too_long_for_one_conversation_is_not_held(
+def test_a_conversation_over_the_record_limit_is_not_read_into_memory(
     face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One conversation over many lines is read up to the most a record may take, and refused; many such ones are not."""
-    monkeypatch.setattr(reader, "RECORD_CHARS", 200_000)
+    """One conversation over many lines is read up to the limit. A file of many conversations has no limit."""
+    monkeypatch.setattr(import_file, "MAX_RECORD_CHARS", 200_000)
     message = json.dumps({"role": "user", "content": "x" * 1000})
     file = io.StringIO("[\n" + ",\n".join([message] * 2000) + "\n]")
-    with pytest.raises(BadRecord, match="line 2: one conversation is over 200,000 characters long"):
+    with pytest.raises(BadRecord, match="line 2: the conversation is longer than 200,000 characters"):
         face.settle(kit.import_(file, format="messages"))
     assert 200_000 < file.tell() < 500_000
     talks = ",\n".join(f'{{"key": "{number}", "messages": [{message}]}}' for number in range(400))

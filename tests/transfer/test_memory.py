@@ -1,4 +1,4 @@
-"""What an export and an import hold in memory does not depend on how much goes through them."""
+"""Memory of exports and imports: independent of their size."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def _peak(call: Callable[[], Any]) -> int:
 
 @pytest.mark.parametrize("whole", [False, True], ids=["many conversations", "one conversation"])
 @pytest.mark.parametrize("few", SIZES)
-def test_memory_does_not_grow_with_what_goes_through(files: Files, tmp_path: Path, few: int, *, whole: bool) -> None:
-    """Ten times the messages take no more memory, out and in, whether in many conversations or in one."""
+def test_memory_of_exports_and_imports_does_not_grow(files: Files, tmp_path: Path, few: int, *, whole: bool) -> None:
+    """Ten times the messages take no more memory, in many conversations or in one."""
     peaks: dict[str, list[int]] = {"out": [], "in": [], "rechained": []}
     source, path = tmp_path / "m.jsonl", tmp_path / "out.jsonl"
     for count in (100, few, 10 * few):  # the first warms every cache
@@ -66,8 +66,8 @@ def test_memory_does_not_grow_with_what_goes_through(files: Files, tmp_path: Pat
         assert large < small + SLACK, (name, small, large)
 
 
-def test_memory_of_chatgpt_conversations_is_that_of_one(files: Files, tmp_path: Path) -> None:
-    """A file of ten times the conversations takes no more memory: they are read one at a time."""
+def test_memory_of_a_chatgpt_import_does_not_grow(files: Files, tmp_path: Path) -> None:
+    """Conversations are read one at a time."""
     peaks, path = [], tmp_path / "conversations.json"
     for count in (2, 8, 80):
         with path.open("w") as file:

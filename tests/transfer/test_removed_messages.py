@@ -1,4 +1,4 @@
-"""Out and in again with what was taken out: tombstones, the removals that explain them, and how they are shown again."""
+"""Exports and imports of redacted and erased conversations."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def removals(database: str, identity: Any) -> list[Any]:
     return found
 
 
-def test_a_restore_holds_what_is_left_and_why(
+def test_a_restore_keeps_redacted_rows_and_removals(
     face: Face, kit: Any, database: str, twin: str, server: LoopbackServer
 ) -> None:
-    """Tombstones and removals come back as they were: the same rows, head and answers of replay, and none of the words."""
+    """Rows, head and replays are the same, and no removed text is in the file."""
     fill(face, kit, server, database)
     lines = out(face, kit)
     data = "".join(lines).encode()
@@ -86,10 +86,10 @@ def test_a_restore_holds_what_is_left_and_why(
     assert stored(database) == stored(twin)
 
 
-def test_elsewhere_the_removals_move_with_the_chain(
+def test_a_rechained_import_renumbers_removals(
     face: Face, kit: Any, database: str, empty_database: str, server: LoopbackServer
 ) -> None:
-    """Under another database's ids each removal stands one further; it says the same, and covers the same tombstone."""
+    """In another database each removal has the next higher number, and the same content."""
     fill(face, kit, server, database)
     lines = out(face, kit)
     other = face.kit(empty_database, model="loop-1", base_url=server.url)
@@ -109,19 +109,24 @@ def test_elsewhere_the_removals_move_with_the_chain(
 
 
 FORGERIES: dict[str, tuple[str, str, str, str]] = {
-    "a reason": ("removal", '"reason":"依頼"', '"reason":"別"', "removal [0-9]+ is not what its entry commits to"),
+    "a reason": ("removal", '"reason":"依頼"', '"reason":"別"', "removal [0-9]+ does not match its chain entry"),
     "an author": (
         "removal",
         '"author":"privacy desk"',
         '"author":"x"',
-        "removal [0-9]+ is not what its entry commits to",
+        "removal [0-9]+ does not match its chain entry",
     ),
-    "a number": ("removal", '"number":', '"number":9', "removal.number: 9[0-9]+ is not an entry behind"),
-    "a message": ("removal", '"ref":"message:2"', '"ref":"message:99"', "removal.ref: 'message:99' names nothing"),
-    "a kind": ("removal", '"ref":"message:2"', '"ref":"turn:2"', "removal.ref: 'turn:2' names nothing"),
-    "a salt": ("removal", '"salt":"', '"salt":"00', "removal [0-9]+ is not what its entry commits to"),
+    "a number": ("removal", '"number":', '"number":9', "removal.number: must be from 1 to [0-9]+, not 9"),
+    "a message": (
+        "removal",
+        '"ref":"message:2"',
+        '"ref":"message:99"',
+        "removal.ref: 'message:99' is not a message or API call",
+    ),
+    "a kind": ("removal", '"ref":"message:2"', '"ref":"turn:2"', "removal.ref: 'turn:2' is not a message or API call"),
+    "a salt": ("removal", '"salt":"', '"salt":"00', "removal [0-9]+ does not match its chain entry"),
     "a time": ("removal", '"created_at":1', '"created_at":991', "removal.created_at: 99.* is not a time"),
-    "no removal": ("entry", '"kind":"message"', '"kind":"redaction"', "the record of redaction 1 is missing"),
+    "no removal": ("entry", '"kind":"message"', '"kind":"redaction"', "redaction 1 has no removal"),
 }
 
 
@@ -131,7 +136,7 @@ FORGERIES: dict[str, tuple[str, str, str, str]] = {
 def test_a_forged_removal_is_named_by_its_line(
     face: Face, kit: Any, twin: str, empty_database: str, server: LoopbackServer, name: str, *, elsewhere: bool
 ) -> None:
-    """A removal that is not what the chain commits to is refused at the line it stands in, though every digest fits."""
+    """A removal that does not match its chain entry raises with its line, although all digests match."""
     chat = kit.chat("k")
     face.settle(chat.send("one"))
     face.settle(chat.redact(2, reason="依頼", author="privacy desk"))

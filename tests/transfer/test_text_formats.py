@@ -1,4 +1,4 @@
-"""The talk alone: training data that the API accepts, and Markdown that nothing in it can break."""
+"""Exports of training data and Markdown."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def add(left: int, right: int) -> int:
     return left + right
 
 
-def exported(face: Face, kit: Any, form: str, **options: Any) -> str:
+def export_text(face: Face, kit: Any, form: str, **options: Any) -> str:
     """Return an export's text."""
     file = io.StringIO()
     face.settle(kit.export(file, format=form, **options))
     return file.getvalue()
 
 
-def trained(face: Face, kit: Any) -> list[Any]:
+def read_training_data(face: Face, kit: Any) -> list[Any]:
     """Return the lines of training data; each must be what the API accepts."""
-    lines = [json.loads(line) for line in exported(face, kit, "openai").splitlines()]
+    lines = [json.loads(line) for line in export_text(face, kit, "openai").splitlines()]
     for line in lines:
         assert find_problems(line["messages"]) == []
         assert line["messages"][-1]["role"] == "assistant"
     return lines
 
 
-def test_training_data_holds_complete_turns_alone(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """A turn whose reply failed, broke off or is missing is not in it, nor what was retrieved; tools and prompt are."""
+def test_training_data_contains_only_complete_turns(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Failed, interrupted and unanswered turns and passages are left out. Tools and prompt are included."""
     chat = kit.chat("k", developer_prompt="日本語で。")
     face.settle(chat.send("一", passages=["retrieved"]))
     server.script(failure(400, "no"))
@@ -58,7 +58,7 @@ def test_training_data_holds_complete_turns_alone(face: Face, kit: Any, server: 
     call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"left": 1, "right": 2}'}}
     server.script(answered(None, tool_calls=[call]))
     face.settle(chat.send("add", tools=[add]))
-    (line,) = trained(face, kit)
+    (line,) = read_training_data(face, kit)
     assert [(each["role"], each["content"]) for each in line["messages"]] == [
         ("developer", "日本語で。"),
         ("user", "一"),
@@ -71,15 +71,15 @@ def test_training_data_holds_complete_turns_alone(face: Face, kit: Any, server: 
     assert [each["function"]["name"] for each in line["tools"]] == ["add"]
 
 
-def test_training_data_follows_one_path_with_its_pictures(face: Face, kit: Any) -> None:
-    """A line is one conversation, along the branch it stands on; one without a whole turn gives no line."""
+def test_training_data_follows_one_path_and_contains_images(face: Face, kit: Any) -> None:
+    """A line is one conversation. A conversation without a complete turn has no line."""
     url = "data:image/png;base64,iVBORw0KGgo="
     part = {"type": "image_url", "image_url": {"url": url}}
     face.settle(kit.import_(io.StringIO(json.dumps([conversation()])), format="chatgpt"))
     face.settle(kit.chat("k").send(["see", part]))
     alone = io.StringIO('[{"role": "user", "content": "nobody answers"}]')
     face.settle(kit.import_(alone, format="messages"))
-    lines = trained(face, kit)
+    lines = read_training_data(face, kit)
     assert len(lines) == 2
     (seen,) = [line["messages"] for line in lines if len(line["messages"]) == 2]
     assert seen[0]["content"][1] == part
@@ -88,38 +88,37 @@ def test_training_data_follows_one_path_with_its_pictures(face: Face, kit: Any) 
     assert "It is nginx." not in json.dumps(talk)
 
 
-def test_training_data_leaves_out_what_was_redacted(face: Face, kit: Any, database: str) -> None:
-    """A turn whose question was removed is left out whole: its reply would be an answer to another one."""
+def test_training_data_leaves_out_redacted_turns(face: Face, kit: Any, database: str) -> None:
+    """Without its question, the reply would look like the answer to another one."""
     for text in ("kept", "removed", "kept too"):
         face.settle(kit.chat("k").send(text))
     engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         connection.execute(update(message).where(message.c.seq == 3).values(status="redacted", content=None, salt=None))
     engine.dispose()
-    (line,) = trained(face, kit)
+    (line,) = read_training_data(face, kit)
     assert [each["content"] for each in line["messages"]] == ["kept", "echo: kept", "kept too", "echo: kept too"]
-    assert ", redacted\n" in exported(face, kit, "markdown")
+    assert ", redacted\n" in export_text(face, kit, "markdown")
 
 
-def test_training_data_comes_in_as_it_went_out(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """What goes out as training data and comes in as messages has the same messages, and goes out the same."""
+def test_imported_training_data_exports_unchanged(face: Face, kit: Any, server: LoopbackServer) -> None:
     chat = kit.chat("k", developer_prompt="Be brief.")
     for text in ("一", "二"):
         face.settle(chat.send(text))
-    before = exported(face, kit, "openai")
+    before = export_text(face, kit, "openai")
     rival = kit.tenant("rival")
     face.settle(rival.import_(io.StringIO(before), format="messages"))
-    assert exported(face, rival, "openai") == before
+    assert export_text(face, rival, "openai") == before
 
 
 HOSTILE = "# 見出し\n```python\nprint('never closed')\n\n## assistant, 2026\n<!-- <script>\r---\r\n> quoted\u2028x"
 
 
-def test_markdown_is_quoted_so_that_nothing_breaks_out(face: Face, kit: Any) -> None:
-    """Each message is a heading with role and time, and a quotation: no line of what was said stands outside of one."""
+def test_no_text_breaks_out_of_its_markdown_quote(face: Face, kit: Any) -> None:
+    """Each message is a heading with role and time, and a block quote with all its text."""
     chat = kit.chat("k", title="題 [*x*](javascript:1)\n# y", subject="<人>")
     face.settle(chat.send(HOSTILE))
-    text = exported(face, kit, "markdown", key="k")
+    text = export_text(face, kit, "markdown", key="k")
     lines = text.split("\n")
     assert lines[0] == "# 題 \\[\\*x\\*\\](javascript:1) \\# y"
     headings = [line for line in lines if line.startswith("##")]
@@ -131,12 +130,11 @@ def test_markdown_is_quoted_so_that_nothing_breaks_out(face: Face, kit: Any) -> 
     assert "> ## assistant, 2026" in lines
 
 
-def test_markdown_shows_tool_calls_and_names_what_is_elsewhere(face: Face, kit: Any) -> None:
-    """Calls and results are code in a fence that they cannot close; messages on other branches are counted."""
+def test_markdown_fences_tool_calls_and_counts_other_branches(face: Face, kit: Any) -> None:
     value = conversation()
     value["mapping"]["result"]["message"]["content"]["text"] = "````\nout of it"
     face.settle(kit.import_(io.StringIO(json.dumps([value])), format="chatgpt"))
-    text = exported(face, kit, "markdown")
+    text = export_text(face, kit, "markdown")
     assert "> `````\n> ````\n> out of it\n> `````" in text
     assert '"name": "python"' in text
     assert "*4 messages on other branches are not shown.*" in text
