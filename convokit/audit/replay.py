@@ -76,11 +76,11 @@ class RebuiltRequest:
             body=self.body if self.status == "exact" else None,
             messages=self.messages,
             parameters=self.parameters,
-            problem=None if self.status == "exact" else _join(problems),
+            problem=None if self.status == "exact" else _join_problems(problems),
         )
 
 
-def _join(problems: list[str]) -> str:
+def _join_problems(problems: list[str]) -> str:
     more = f"; and {len(problems) - _MAX_LISTED:,} more" if len(problems) > _MAX_LISTED else ""
     return "; ".join(problems[:_MAX_LISTED]) + more
 

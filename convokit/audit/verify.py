@@ -2,7 +2,7 @@
 
 Every entry is linked to the entry before it, and commits to the final state of a row. So a row that was changed, deleted,
 inserted or moved is found, with the first entry that differs. Rows without an entry (turns, tool calls, binaries,
-prompts) must agree with the rows that have one. `docs/why/audit.md` lists what is proven of every column.
+prompts) must agree with the rows that have one. `docs/explanation/audit.md` lists what is proven of every column.
 
 Not found: a history that somebody who can write every table cut off or wrote again. A checkpoint shows that.
 """

@@ -18,7 +18,7 @@ from convokit.errors import BadRecord, InvalidInput
 from convokit.settings import Limits
 from convokit.transfer import import_file
 from convokit.transfer.drafts import ConversationDraft, draft_message
-from convokit.transfer.import_file import ImportFile, parse_json, read_array
+from convokit.transfer.import_file import ImportFile, describe_json_error, parse_json, read_array
 from convokit.transfer.importer import FormatReader, Record
 
 
@@ -57,8 +57,7 @@ class MessagesReader(FormatReader):
         try:
             value = parse_json(text)
         except (ValueError, RecursionError) as error:
-            problem = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
-            yield line, self._file.make_error(f"is not JSON: {problem}")
+            yield line, self._file.make_error(f"is not JSON: {describe_json_error(error)}")
             return
         if _is_list_of_conversations(value):
             yield from ((line, each) for each in value)

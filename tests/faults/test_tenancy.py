@@ -402,6 +402,8 @@ ROW = {
     "store.conversations.set_pins",
     "audit.consistency.check_consistency",
     "transfer.sql.create_conversation",
+    "erasure.residue.sample_messages",
+    "erasure.residue.sample_conversation",
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {

@@ -390,7 +390,7 @@ def test_methods_partials_and_callable_objects_become_tools() -> None:
     assert properties(buy)["what"]["description"] == "The thing."
     assert buy(**bind_arguments(buy, '{"what": "a", "count": null}')) == "1 a from 東"
     close, greet, call = tool(Shop.close), tool(Shop.greet), tool(shop)
-    assert close(**bind_arguments(close, '{"explanation": "late"}')) == "Shop: late"
+    assert close(**bind_arguments(close, '{"why": "late"}')) == "Shop: late"
     assert greet(**bind_arguments(greet, '{"whom": "you"}')) == "hello you"
     assert (call.name, call.description) == ("Shop", "Take an order.")
     assert call(**bind_arguments(call, '{"order": "x"}')) == "x!"
