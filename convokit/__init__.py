@@ -5,7 +5,7 @@ from convokit.async_kit import AsyncConvokit
 from convokit.chat import Chat
 from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
-from convokit.domain.conversation import Branch, Checkpoint, Conversation, Page, Verified, VerifiedAll
+from convokit.domain.conversation import Branch, Conversation
 from convokit.domain.events import (
     AudioDelta,
     Finished,
@@ -18,12 +18,14 @@ from convokit.domain.events import (
     ToolCallDelta,
 )
 from convokit.domain.message import Message
+from convokit.domain.paging import Page
 from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.replay import Diff, Replay
 from convokit.domain.reply import Usage
 from convokit.domain.tool import Tool
 from convokit.domain.turn import Recovered, Reply, Turn
+from convokit.domain.verification import Checkpoint, Verified, VerifiedAll
 from convokit.errors import ConvokitError
 from convokit.kit import Convokit
 from convokit.runtime.aio import AsyncStream

@@ -14,11 +14,12 @@ from convokit.completion.recovery import OnBusy
 from convokit.completion.send import SendRequest, send_flow
 from convokit.completion.state import ChatRef, KitState
 from convokit.context.report import Context
-from convokit.domain.conversation import Branch, Checkpoint, Verified
+from convokit.domain.conversation import Branch
 from convokit.domain.message import Message
 from convokit.domain.removal import Receipt
 from convokit.domain.replay import Diff, Replay, TurnLike
 from convokit.domain.turn import Reply, Turn
+from convokit.domain.verification import Checkpoint, Verified
 from convokit.runtime.aio import AsyncRuntime, AsyncStream
 from convokit.runtime.config import OnDisconnect, make_chat_ref
 
@@ -363,10 +364,7 @@ class AsyncChat:
 
         Raises: NotFound; ConversationBusy while a turn of the conversation is open.
         """
-        work = erasure.flows.Work(erasure.erase.redact, erasure.erase.check)
-        flow = erasure.flows.redact(
-            self._state, self._ref, work, message, reason=reason, author=author, dry_run=dry_run
-        )
+        flow = erasure.flows.redact_flow(self._state, self._ref, message, reason=reason, author=author, dry_run=dry_run)
         return await self._runtime.run(flow)
 
     async def erase(self, *, reason: str | None = None, author: str | None = None, dry_run: bool = False) -> Receipt:
@@ -378,6 +376,5 @@ class AsyncChat:
 
         Args: as `redact`. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
         """
-        work = erasure.flows.Work(erasure.erase.erase, erasure.erase.check)
-        flow = erasure.flows.erase(self._state, self._ref, work, reason=reason, author=author, dry_run=dry_run)
+        flow = erasure.flows.erase_flow(self._state, self._ref, reason=reason, author=author, dry_run=dry_run)
         return await self._runtime.run(flow)

@@ -1,37 +1,38 @@
-"""Everything convokit raises, one tree. Each class takes facts and makes its own sentence; the facts stay readable as
-attributes that are plain data. No error carries an HTTP or database object or a key, and people's words only where it says so:
-`partial` and `text` hold what came of a reply.
+"""Define the exceptions of convokit.
+
+Each class takes facts and forms its message from them. The facts are attributes with plain data. No exception holds an HTTP
+object, a database object or an API key. Only `partial`, `text` and `unsaved` hold text of a conversation.
 
 ConvokitError
 ├─ SettingsError (ValueError)      a setting or parameter is missing, unknown or out of range
-├─ InvalidInput (ValueError)       a text or value that cannot be stored or sent as it is
-│  └─ TooLarge                     it is over a limit: size, limit
+├─ InvalidInput (ValueError)       a value cannot be stored or sent
+│  └─ TooLarge                     a value exceeds a limit: size, limit
 ├─ NotFound (LookupError)          no such conversation, turn or message
 ├─ StoreError                      the database
-│  ├─ StoreUnavailable             not there, not reachable, not writable, not a database
-│  │  └─ StoreFull                 no room left to write
+│  ├─ StoreUnavailable             missing, unreachable, read-only or not a database
+│  │  └─ StoreFull                 no space left to write
 │  ├─ KitClosed                    the kit was closed
-│  └─ SchemaOutdated               the tables are older, or newer, than this code can use
-├─ ContextOverflow                 what must be sent does not fit: needed, available tokens
-├─ ConversationBusy                another turn is open on this branch: turn, since
-├─ IdempotencyConflict             the same key came with another request
-├─ Redacted                        what was asked for was erased: conversation, what
-├─ ChainBroken                     the history was altered: conversation, entry, what differs
-├─ TransferFailed                  an export that cannot be written, an import that cannot be read: file, line
+│  └─ SchemaOutdated               the tables are older or newer than this version supports
+├─ ContextOverflow                 the request does not fit the context window: needed, available tokens
+├─ ConversationBusy                another turn is open on the branch: turn, since_s
+├─ IdempotencyConflict             the idempotency key was used for another request
+├─ Redacted                        the requested text was redacted or erased: conversation, what
+├─ ChainBroken                     the stored history was altered: conversation, entry, ref
+├─ TransferFailed                  an export cannot be written, or an import cannot be read: file, line
 │  └─ BadRecord (ValueError) ─ ConversationExists
-├─ CheckpointError (ValueError)    a checkpoint that proves nothing here: whose, what is wrong with it
-├─ ToolFailed                      a tool round was not finished: UnknownTool · BadArguments · TooManyRounds
-├─ ParseFailed                     a structured reply that is not one: Refused · Truncated · ValidationFailed
-└─ ModelError                      the API call: .status .code .retryable .partial …
-   ├─ Unreachable                  no connection was made
-   ├─ TimedOut (TimeoutError)      connect, first byte, stall or total
+├─ CheckpointError (ValueError)    a checkpoint cannot be used: checkpoint, reason
+├─ ToolFailed                      a tool round did not finish: UnknownTool · BadArguments · TooManyRounds
+├─ ParseFailed                     a reply is not of the requested type: Refused · Truncated · ValidationFailed
+└─ ModelError                      the API call failed: .status .code .retryable .partial …
+   ├─ Unreachable                  no connection
+   ├─ TimedOut (TimeoutError)      phase: connect, first_byte, stall or total
    ├─ Rejected                     4xx: the request is at fault
-   │  └─ UnsupportedFeature        this model or server cannot do that
-   ├─ ContentFiltered              a content filter stopped it: categories
-   ├─ RateLimited                  429, worth waiting for
-   ├─ QuotaExhausted               429 or 402, not worth waiting for
+   │  └─ UnsupportedFeature        the model or server does not support a feature
+   ├─ ContentFiltered              a content filter stopped the prompt or the reply: categories
+   ├─ RateLimited                  429: a retry may succeed
+   ├─ QuotaExhausted               429 or 402: a retry cannot succeed
    ├─ ServerFailed                 5xx
-   ├─ BadReply                     an answer that is not Chat Completions
+   ├─ BadReply                     the response is not a Chat Completions response
    └─ Interrupted                  the reply broke off, or its reader left
 """
 
@@ -42,10 +43,10 @@ from typing import Any
 
 
 class ConvokitError(Exception):
-    """The base of every error convokit raises on purpose."""
+    """The base class of all exceptions that convokit raises on purpose."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by value: constructors take keywords, which Exception's own protocol cannot pass."""
+        # Exception's own pickling calls the constructor with `args` only, and these constructors need keywords.
         return _revive, (type(self), self.args, self.__dict__)
 
 
@@ -57,7 +58,7 @@ def _revive(cls: type[ConvokitError], args: tuple[Any, ...], facts: dict[str, An
 
 
 class SettingsError(ConvokitError, ValueError):
-    """A setting or request parameter is missing, unknown or out of range; `setting` names it."""
+    """A setting or request parameter is missing, unknown or out of range. `setting` is its name."""
 
     def __init__(self, setting: str, problem: str) -> None:
         super().__init__(f"{setting}: {problem}")
@@ -65,7 +66,7 @@ class SettingsError(ConvokitError, ValueError):
 
 
 class InvalidInput(ConvokitError, ValueError):
-    """A value that cannot be stored or sent as it is. Raised before anything is written or called."""
+    """A value cannot be stored or sent. `field` is its name or path. Raised before any write and any API call."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -73,15 +74,16 @@ class InvalidInput(ConvokitError, ValueError):
 
 
 class TooLarge(InvalidInput):
-    """A value over a limit of `Limits`; both numbers in `unit` (bytes unless said)."""
+    """A value exceeds a limit, which `setting` names. `size` and `limit` are in bytes, or in the unit of the message."""
 
     def __init__(self, field: str, size: int, limit: int, *, setting: str, unit: str = "bytes") -> None:
-        super().__init__(field, f"{size:,} {unit} is over the limit of {limit:,} ({setting})")
+        problem = f"{size:,} {unit} is over the limit of {limit:,} ({setting}): shorten it or raise the limit"
+        super().__init__(field, problem)
         self.size, self.limit, self.setting = size, limit, setting
 
 
 class NotFound(ConvokitError, LookupError):
-    """No such conversation, turn or message for this tenant. Another tenant's looks exactly the same."""
+    """The tenant has no such conversation, turn or message. The error is the same if another tenant has it."""
 
     def __init__(self, kind: str, name: object, hint: str = "") -> None:
         super().__init__(f"no {kind} {name!s}" + (f": {hint}" if hint else ""))
@@ -89,14 +91,14 @@ class NotFound(ConvokitError, LookupError):
 
 
 class StoreError(ConvokitError):
-    """The database could not do what was asked."""
+    """A database operation failed."""
 
 
 class StoreUnavailable(StoreError):
-    """The database is not there, not reachable, not writable, or not a database at all.
+    """The database is missing, unreachable, read-only, or not a database.
 
-    `transient` says that it may pass by itself (a restart, a dropped connection, a deadlock). `unsaved` is the text of a reply
-    that came and could not be saved, where there is one: the last thing between it and being lost.
+    `transient`: a retry may succeed (restart, dropped connection, deadlock). `unsaved`: the text of a reply that was received
+    but not stored. Save it yourself; convokit has no other copy.
     """
 
     def __init__(self, database: str, problem: str, *, transient: bool = False) -> None:
@@ -105,66 +107,64 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreUnavailable):
-    """The disk, file or quota under the database has no room left; nothing of the transaction was kept."""
+    """The disk or the quota of the database is full. The transaction was rolled back."""
 
 
 class KitClosed(StoreError):
-    """The kit was closed: make another one."""
+    """The kit was closed."""
 
     def __init__(self, database: str) -> None:
-        super().__init__(f"{database}: this kit was closed")
+        super().__init__(f"{database}: the kit was closed; make another one")
         self.database = database
 
 
 class SchemaOutdated(StoreError):
-    """The tables and this code do not fit: `has` is the database's revision (None: no tables), `needs` the code's."""
+    """The tables do not fit this version of convokit. `has` is their revision (None: no tables), `needs` the required one."""
 
     def __init__(self, database: str, *, has: str | None, needs: str, action: str) -> None:
         state = "has no convokit tables" if has is None else f"is at revision {has}"
-        super().__init__(f"{database} {state}, this code needs {needs}: {action}")
+        super().__init__(f"{database} {state}, this version of convokit needs {needs}: {action}")
         self.database, self.has, self.needs = database, has, needs
 
 
 class ContextOverflow(ConvokitError):
-    """What must be sent needs more tokens than there are. Both may be None when only the server knows."""
+    """The request needs more tokens, as counted by `counter`, than are available. None: only the server knows the number."""
 
     def __init__(self, needed: int | None, available: int | None, *, counter: str = "", detail: str = "") -> None:
-        numbers = f"needs {_count(needed)} tokens, {_count(available)} are available"
-        super().__init__(
-            f"the request {numbers}"
-            + (f" (counted by {counter})" if counter else "")
-            + (f": {detail}" if detail else "; shorten the message or the developer prompt, or raise the budget")
-        )
+        numbers = f"the request needs {_format_count(needed)} tokens, {_format_count(available)} are available"
+        source = f" (counted by {counter})" if counter else ""
+        detail = f": {detail}" if detail else "; shorten the message or the developer prompt, or raise the budget"
+        super().__init__(numbers + source + detail)
         self.needed, self.available, self.counter = needed, available, counter
 
 
-def _count(tokens: int | None) -> str:
+def _format_count(tokens: int | None) -> str:
     return "an unknown number of" if tokens is None else f"{tokens:,}"
 
 
 class ConversationBusy(ConvokitError):
-    """Another turn is open on this branch; `since_s` seconds ago it began."""
+    """Another turn is open on the branch. It started `since_s` seconds ago (None: unknown)."""
 
     def __init__(self, conversation: object, turn: object, since_s: float | None = None) -> None:
         age = "" if since_s is None else f", for {since_s:.1f} s"
         super().__init__(
-            f"conversation {conversation} is answering another turn ({turn}{age}): wait for it, or supersede it (on_busy)"
+            f"conversation {conversation} has an open turn ({turn}{age}): wait for it, cancel it, or supersede it (on_busy)"
         )
         self.conversation, self.turn, self.since_s = str(conversation), str(turn), since_s
 
 
 class IdempotencyConflict(ConvokitError):
-    """The same idempotency key came with another request."""
+    """The idempotency key was used for another request."""
 
     def __init__(self, conversation: object, turn: object) -> None:
         super().__init__(
-            f"this idempotency key was used for another request (turn {turn} of {conversation}): use a new key"
+            f"the idempotency key belongs to another request (turn {turn} of {conversation}): use a new key"
         )
         self.conversation, self.turn = str(conversation), str(turn)
 
 
 class Redacted(ConvokitError):
-    """What was asked for was erased on purpose: `what` names it."""
+    """The requested text was redacted or erased on purpose. `what` names it."""
 
     def __init__(self, conversation: object, what: str) -> None:
         super().__init__(f"{what} of conversation {conversation} was erased")
@@ -172,7 +172,7 @@ class Redacted(ConvokitError):
 
 
 class ChainBroken(ConvokitError):
-    """The stored history is not the history that was written; `entry` is the first place that differs."""
+    """The stored history was altered. `entry` is the first chain entry that differs, `ref` the row that it names."""
 
     def __init__(self, conversation: object, entry: int, ref: str, problem: str) -> None:
         super().__init__(f"conversation {conversation}, entry {entry} ({ref}): {problem}")
@@ -180,7 +180,7 @@ class ChainBroken(ConvokitError):
 
 
 class TransferFailed(ConvokitError):
-    """A file that cannot be written or read. `line` is where, None where that is no matter of a line."""
+    """A file cannot be written or read. `line` is the line number in the file, or None."""
 
     def __init__(self, file: str, problem: str, line: int | None = None) -> None:
         super().__init__(f"{file}{'' if line is None else f', line {line:,}'}: {problem}")
@@ -188,18 +188,18 @@ class TransferFailed(ConvokitError):
 
 
 class BadRecord(TransferFailed, ValueError):
-    """What a file to import holds is not right; nothing of that record was written, all before it was."""
+    """A record of an import is invalid. Nothing of it was written; all records before it were."""
 
 
 class ConversationExists(BadRecord):
-    """What a record would become is there already, and is another conversation."""
+    """Another conversation has the key or id of an imported one."""
 
 
 class CheckpointError(ConvokitError, ValueError):
-    """A checkpoint that proves nothing here; the history itself was not found broken.
+    """A checkpoint cannot be used. That shows nothing about the history.
 
-    `reason`: file (cannot be read or written), format (is none, or cut off), signature (altered, or another key), database or
-    tenant (it was made of another one).
+    `reason`: file (not readable or writable), format (not a checkpoint, or cut off), signature (altered, or another key),
+    database or tenant (it belongs to another one).
     """
 
     def __init__(self, checkpoint: str, problem: str, reason: str) -> None:
@@ -208,7 +208,7 @@ class CheckpointError(ConvokitError, ValueError):
 
 
 class ToolFailed(ConvokitError):
-    """A tool round could not be finished; `tool` is its name."""
+    """A tool round did not finish. `tool` is the name of the tool."""
 
     def __init__(self, tool: str, problem: str) -> None:
         super().__init__(f"tool {tool!r}: {problem}")
@@ -216,7 +216,7 @@ class ToolFailed(ConvokitError):
 
 
 class UnknownTool(ToolFailed):
-    """The model called a tool that was not offered."""
+    """The model called a tool that was not in the request."""
 
 
 class BadArguments(ToolFailed):
@@ -224,16 +224,16 @@ class BadArguments(ToolFailed):
 
 
 class TooManyRounds(ToolFailed):
-    """The model kept calling tools past the limit; everything so far is saved."""
+    """The model called tools in more than `rounds` rounds. All rounds are saved."""
 
     def __init__(self, rounds: int) -> None:
         super().__init__("*", "")
-        self.args = (f"the model still calls tools after {rounds} rounds (max_tool_rounds)",)
+        self.args = (f"the model still calls tools after {rounds} rounds: raise max_tool_rounds",)
         self.rounds = rounds
 
 
 class ParseFailed(ConvokitError):
-    """A structured reply that does not hold the structure; the saved reply's text is in `text`."""
+    """The reply is not of the requested type. It is saved; `text` is its text."""
 
     def __init__(self, problem: str, text: str) -> None:
         super().__init__(problem)
@@ -241,21 +241,21 @@ class ParseFailed(ConvokitError):
 
 
 class Refused(ParseFailed):
-    """The model refused; `text` is its refusal."""
+    """The model refused to answer. `text` is its refusal."""
 
     def __init__(self, text: str) -> None:
         super().__init__("the model refused to answer", text)
 
 
 class Truncated(ParseFailed):
-    """The reply hit its length limit before the structure was complete."""
+    """The reply reached its length limit before it was complete."""
 
     def __init__(self, text: str) -> None:
         super().__init__("the reply was cut at its length limit: raise max_output_tokens", text)
 
 
 class ValidationFailed(ParseFailed):
-    """The reply is complete but does not fit the schema; `problems` lists each place."""
+    """The reply is complete and does not fit its schema. `problems` has a line for each invalid value."""
 
     def __init__(self, text: str, problems: list[str]) -> None:
         super().__init__("the reply does not fit its schema: " + "; ".join(problems[:5]), text)
@@ -263,7 +263,7 @@ class ValidationFailed(ParseFailed):
 
 
 class ModelError(ConvokitError):
-    """The API call failed. Every attribute may be None or empty: servers say as much or as little as they like."""
+    """The API call failed. Any attribute may be None or empty. `retryable`: a new call may succeed."""
 
     retryable = False
 
@@ -283,18 +283,18 @@ class ModelError(ConvokitError):
         self.status, self.code, self.type, self.param = status, code, type, param
         self.request_id, self.retry_after_s, self.partial = request_id, retry_after_s, partial
         self.should_retry: bool | None = None
-        """What the server said of trying again (`x-should-retry`); False also where the answer had already begun."""
+        """The server's header `x-should-retry`. False too if the response had already started."""
         self.turn_id: str | None = None
 
 
 class Unreachable(ModelError):
-    """No connection was made, or it was lost before the request can have been processed."""
+    """There was no connection, or it was lost before the server can have processed the request."""
 
     retryable = True
 
 
 class TimedOut(ModelError, TimeoutError):
-    """A deadline of `Timeouts` passed; `phase` is connect, first_byte, stall or total."""
+    """A limit of `Timeouts` was exceeded. `phase` is connect, first_byte, stall or total."""
 
     def __init__(self, message: str, *, phase: str, **facts: Any) -> None:
         super().__init__(message, **facts)
@@ -302,16 +302,16 @@ class TimedOut(ModelError, TimeoutError):
 
     @property
     def retryable(self) -> bool:  # type: ignore[override]
-        """Only a timeout before the request was sent is safe to repeat unasked."""
+        """True before the request was sent. Later the server may have processed it, and billed it."""
         return self.phase == "connect"
 
 
 class Rejected(ModelError):
-    """The server refused this request (400, 401, 403, 404, 413, 422 …); sending it again cannot help."""
+    """The server refused the request (400, 401, 403, 404, 413, 422 …). The same request will fail again."""
 
 
 class UnsupportedFeature(Rejected):
-    """This model or server cannot do what the request asks; `hint` says what would work."""
+    """The model or server does not support a feature of the request. `hint` says what works instead."""
 
     def __init__(self, message: str, *, hint: str = "", **facts: Any) -> None:
         super().__init__(message, **facts)
@@ -319,7 +319,7 @@ class UnsupportedFeature(Rejected):
 
 
 class ContentFiltered(ModelError):
-    """A content filter stopped the prompt or the reply; `categories` maps each one to what the filter said of it."""
+    """A content filter stopped the prompt or the reply. `categories` maps each category to the filter's result."""
 
     def __init__(self, message: str, *, categories: Mapping[str, Any], **facts: Any) -> None:
         super().__init__(message, **facts)
@@ -327,13 +327,13 @@ class ContentFiltered(ModelError):
 
 
 class RateLimited(ModelError):
-    """Too many requests for now; `retry_after_s` when the server said."""
+    """Too many requests. `retry_after_s` is the delay that the server asked for, if it did."""
 
     retryable = True
 
 
 class QuotaExhausted(ModelError):
-    """Credit, quota or spending limit is used up; waiting does not help."""
+    """The credit, quota or spending limit is used up. A retry cannot succeed."""
 
 
 class ServerFailed(ModelError):
@@ -343,8 +343,8 @@ class ServerFailed(ModelError):
 
 
 class BadReply(ModelError):
-    """The answer is not a Chat Completions answer; the message holds an excerpt."""
+    """The response is not a Chat Completions response. The message contains an excerpt."""
 
 
 class Interrupted(ModelError):
-    """The reply broke off or its reader left; `partial` is the text that came, which is saved."""
+    """The reply broke off, or its reader left. `partial` is the text that was received; it is saved."""

@@ -17,12 +17,13 @@ from convokit.completion import recovery
 from convokit.completion.options import Options, to_tools
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
-from convokit.domain.conversation import Checkpoint, Conversation, Page, VerifiedAll
-from convokit.domain.paging import Progress
+from convokit.domain.conversation import Conversation
+from convokit.domain.paging import Page, Progress
 from convokit.domain.params import RequestParams
 from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.turn import Recovered
+from convokit.domain.verification import Checkpoint, VerifiedAll
 from convokit.errors import ChainBroken
 from convokit.runtime.config import ApiKey, make_chat_ref, make_kit_state, with_tenant
 from convokit.runtime.http_client import Client
@@ -323,9 +324,8 @@ class Convokit:
         Killed in between, it is simply run again. Conversations with an open turn are `skipped`, and named in the receipt.
         `progress` is called with how many are done, and how many there are. Raises: InvalidInput when neither is given.
         """
-        flow = erasure.flows.erase_many(
+        flow = erasure.flows.erase_many_flow(
             self._state,
-            erasure.flows.Work(erasure.erase.erase, erasure.erase.check),
             subject=subject,
             older_than=older_than,
             reason=reason,
@@ -346,7 +346,7 @@ class Convokit:
 
         Those that were written to after they were erased stay. `older_than` leaves those that were in use more recently.
         """
-        flow = erasure.flows.purge(self._state, older_than=older_than, dry_run=dry_run, progress=progress)
+        flow = erasure.flows.purge_flow(self._state, older_than=older_than, dry_run=dry_run, progress=progress)
         return self._runtime.run(flow)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""How convokit behaves, as small frozen groups, and the one place where the environment is read.
+"""Define settings: token budget, retries, timeouts, limits, rolling summary. Read the environment.
 
-`UNSET` means "not given" and is never the same as None: a value given per call beats the chat's, which beats the kit's.
-All times are float seconds, all sizes bytes, all budgets tokens.
+A value of a call overrides the chat's, which overrides the kit's. `UNSET` means "not given"; None is a value. Times are in
+seconds, sizes in bytes, budgets in tokens.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from convokit.errors import SettingsError
 
+# A library leaves the output of log records to the application.
 logging.getLogger("convokit").addHandler(logging.NullHandler())
-"""A library speaks where the application listens, and nowhere else."""
 
 
 class Unset(enum.Enum):
@@ -33,17 +33,17 @@ UNSET: Final = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many tokens one request may hold.
-
-    `context_tokens` is the model's window; None takes it from the model's profile, or 8,192 for a model nobody knows.
-    `reply_tokens` of it are kept free for the reply; None is 1,024, or a quarter of a smaller window. `step_tokens` is the step
-    by which the window's start moves; None is half of the window. A larger step moves it more rarely (better prompt
-    caching) and keeps less history after a move.
-    """
+    """The tokens of one request."""
 
     context_tokens: int | None = None
+    """The size of the model's context window. None: from the model's profile, or 8,192 for an unknown model."""
     reply_tokens: int | None = None
+    """Tokens of the window that are kept free for the reply. None: 1,024, or a quarter of a smaller window."""
     step_tokens: int | None = None
+    """The step by which the start of the window moves. None: half of the window.
+
+    With a larger step the start moves less often, which is better for prompt caches, and less history is left after a move.
+    """
 
     def __post_init__(self) -> None:
         for name in ("context_tokens", "reply_tokens", "step_tokens"):
@@ -51,28 +51,30 @@ class Budget:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise SettingsError(f"Budget.{name}", f"must be a whole number of tokens from 1 up, not {value!r}")
         if self.context_tokens is not None and (self.reply_tokens or 0) >= self.context_tokens:
-            problem = f"leaves nothing of the window of {self.context_tokens:,} tokens"
+            problem = f"leaves no tokens of the window of {self.context_tokens:,} for the messages"
             raise SettingsError("Budget.reply_tokens", f"{self.reply_tokens:,} {problem}")
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When a failed call is made again, all before the first piece of the reply has been handed out.
+    """Retries of a failed API call. A call is not repeated after the first chunk of its reply was returned.
 
-    `attempts` counts the first try too. The delay before try n+1 is drawn from full jitter below
-    `min(initial_s * 2**(n-1), maximum_s)` unless the server names one; a server's wish longer than `honour_s` is not
-    waited for. `ambiguous` also repeats calls that may already have been processed, and billed, by the server.
-    `drop_unsupported` makes a call again without the parameter that the server said it does not support; `retrim` makes a call
-    that overflowed the server's context again, once, with the window cut to what the server said it holds.
+    The delay before attempt n+1 is random (full jitter), below `min(initial_s * 2**(n-1), maximum_s)`. If the server names a
+    delay, that one is used.
     """
 
     attempts: int = 3
+    """Calls in all, the first one included. 1: no retry."""
     initial_s: float = 0.5
     maximum_s: float = 8.0
     honour_s: float = 60.0
+    """The longest delay of a server that is waited for. The call fails if the server names a longer one."""
     ambiguous: bool = False
+    """Whether to repeat calls that the server may have processed already, and billed."""
     drop_unsupported: bool = False
+    """Whether to repeat a call without the parameter that the server does not support."""
     retrim: bool = False
+    """Whether to repeat a call that exceeded the server's context, once, with a window of the size that the server reported."""
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
@@ -86,15 +88,18 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long each part of a call may take: `connect_s` for the connection, `first_byte_s` until the answer begins,
-    `stall_s` between two pieces of content in a stream (keep-alive comments do not count), `total_s` for the whole turn
-    with its retries. `busy_s` is how long `on_busy="wait"` waits for another turn."""
+    """The time limits of a turn, in seconds."""
 
     connect_s: float = 5.0
+    """To open a connection."""
     first_byte_s: float = 120.0
+    """From the request to the first byte of the response."""
     stall_s: float = 60.0
+    """Between two chunks of content in a stream. Keep-alive comments do not count."""
     total_s: float = 600.0
+    """For the whole turn with its retries."""
     busy_s: float = 60.0
+    """For another turn on the branch to end, with `on_busy="wait"`."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -111,26 +116,26 @@ write the summary only."""
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A rolling summary: what falls out of the window is summed up by a model, once, when the window's start moves.
-
-    `model` writes it, None is the chat's own; `prompt` tells it how. It is asked for `max_tokens` at most, and as many are kept
-    free in the window once anything stays out. `params` are request parameters of that call (`temperature`, `reasoning_effort`
-    …): of the chat's it has only `user`, `safety_identifier` and `extra_headers`. `budget` is that call's, None is the chat's.
-    """
+    """A rolling summary of the messages before the window. A model writes it when the start of the window moves."""
 
     model: str | None = None
+    """The model that writes the summary. None: the model of the chat."""
     prompt: str = SUMMARY_PROMPT
+    """The developer prompt of the call."""
     max_tokens: int = 512
+    """The longest summary, in tokens. The window keeps as many free for it once messages are left out."""
     params: Mapping[str, Any] = field(default_factory=dict)
+    """Request parameters of the call. It takes only `user`, `safety_identifier` and `extra_headers` from the chat."""
     budget: Budget | None = None
+    """The budget of the call. None: the budget of the chat."""
 
     def __post_init__(self) -> None:
         if self.model is not None and (not isinstance(self.model, str) or not self.model):
             raise SettingsError(
-                "Summary.model", f"must be a model's name, or None for the chat's own, not {self.model!r}"
+                "Summary.model", f"must be the name of a model, or None for the chat's model, not {self.model!r}"
             )
         if not isinstance(self.prompt, str) or not self.prompt.strip():
-            raise SettingsError("Summary.prompt", f"must say what to write, not {self.prompt!r}")
+            raise SettingsError("Summary.prompt", f"must be text that is not empty, not {self.prompt!r}")
         if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
             raise SettingsError("Summary.max_tokens", f"must be a whole number from 1 up, not {self.max_tokens!r}")
         if not isinstance(self.params, Mapping):
@@ -139,7 +144,7 @@ class Summary:
             raise SettingsError("Summary.budget", f"must be Budget or None, not {self.budget!r}")
 
 
-_MAX_S = 10_000_000.0  # 115 days: longer is a mistake, and much longer more microseconds than a database can hold
+_MAX_S = 10_000_000.0  # 115 days. Far longer times overflow the database's integers of microseconds.
 
 
 def _check_seconds(setting: str, value: object, *, zero: bool = False) -> None:
@@ -153,16 +158,24 @@ def _check_seconds(setting: str, value: object, *, zero: bool = False) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that is accepted before anything is written or called. Every one may be raised."""
+    """The largest sizes that are accepted. Each can be raised."""
 
     message_bytes: int = 1024 * 1024
+    """The text of a message, in UTF-8."""
     attachment_bytes: int = 20 * 1024 * 1024
+    """All binaries of a message."""
     passages_bytes: int = 1024 * 1024
+    """All passages of a question."""
     metadata_bytes: int = 64 * 1024
+    """The metadata of a conversation as JSON."""
     key_chars: int = 512
+    """A key, subject, title, branch name or tenant, in characters."""
     reply_bytes: int = 16 * 1024 * 1024
+    """The body of a response. A longer one fails with BadReply, or Interrupted in a stream."""
     event_bytes: int = 4 * 1024 * 1024
+    """One event of a stream. A longer one fails with BadReply."""
     tool_result_bytes: int = 32 * 1024
+    """The result of a tool. A longer one is cut, and the cut is marked."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -173,7 +186,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the process environment says. None where it says nothing."""
+    """Settings from environment variables. None: the variable is not set."""
 
     api_key: str | None = None
     base_url: str | None = None
@@ -182,7 +195,7 @@ class Environment:
 
     @classmethod
     def read(cls, variables: Mapping[str, str] | None = None) -> Environment:
-        """Read `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `CONVOKIT_DATABASE_URL` and `CONVOKIT_MODEL`; empty counts as unset."""
+        """Read `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `CONVOKIT_DATABASE_URL`, `CONVOKIT_MODEL`. Empty ones count as not set."""
         source = os.environ if variables is None else variables
         return cls(
             api_key=source.get("OPENAI_API_KEY") or None,
@@ -192,5 +205,5 @@ class Environment:
         )
 
     def __repr__(self) -> str:
-        """Show neither the key nor the database URL: both may hold a secret."""
+        # The key and the database URL are secrets.
         return f"Environment(base_url={self.base_url!r}, model={self.model!r})"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID, uuid4
 
-from convokit.domain.conversation import Checkpoint, CheckpointHead
+from convokit.domain.verification import Checkpoint, CheckpointHead
 from convokit.errors import CheckpointError, SettingsError
 
 FORMAT = "checkpoint.1"

@@ -61,7 +61,7 @@ def _read_diff(
     second = rebuild_request(connection, row, find_selected_call(connection, row, 0, b))
     common = _count_common_messages(first.messages, second.messages)
     difference = _find_difference(connection, row, first, second, common)
-    excerpts = _shorten(*difference.values)
+    excerpts = _shorten_pair(*difference.values)
     return Diff.model_construct(
         reason=difference.reason,
         why=difference.why,
@@ -208,14 +208,14 @@ def _count_common_tokens(request: RebuiltRequest, difference: _Difference, commo
     return fixed + sum(count_message(counter, message) for message in request.messages[:common])
 
 
-def _shorten(a: Any, b: Any) -> tuple[str | None, str | None]:
+def _shorten_pair(a: Any, b: Any) -> tuple[str | None, str | None]:
     """Return two values as text, cut to the characters around their first difference."""
     one, other = _to_text(a), _to_text(b)
     start = 0
     if one is not None and other is not None:
         pairs = zip(one, other, strict=False)
         start = next((index for index, (x, y) in enumerate(pairs) if x != y), min(len(one), len(other)))
-    return _cut(one, start), _cut(other, start)
+    return _cut_around(one, start), _cut_around(other, start)
 
 
 def _to_text(value: Any) -> str | None:
@@ -226,7 +226,7 @@ def _to_text(value: Any) -> str | None:
     return value if isinstance(value, str) else dump_json(value)
 
 
-def _cut(text: str | None, difference: int) -> str | None:
+def _cut_around(text: str | None, difference: int) -> str | None:
     if text is None or len(text) <= _EXCERPT_CHARS:
         return text
     first = max(difference - _CHARS_BEFORE_DIFFERENCE, 0)

@@ -16,7 +16,7 @@ from convokit.audit.checkpoint import CheckpointReader, CheckpointSource, Checkp
 from convokit.audit.verify import verify_conversation
 from convokit.completion.effects import Flow, read_flow, thread_flow
 from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found
-from convokit.domain.conversation import Checkpoint, CheckpointHead, Verified, VerifiedAll
+from convokit.domain.verification import Checkpoint, CheckpointHead, Verified, VerifiedAll
 from convokit.errors import ChainBroken
 
 PAGE = 1000

@@ -82,7 +82,7 @@ def check_blobs(connection: Connection, row: ConversationRow, last_entry: int, r
     missing = dict(referring)
     for blob in sql.read_all_blobs(connection, row.id):
         name, entry = f"blob:{blob.digest.hex()}", missing.pop(blob.digest, None)
-        if Blob.of(blob.media_type, blob.data).digest != blob.digest:
+        if Blob.from_bytes(blob.media_type, blob.data).digest != blob.digest:
             raise ChainBroken(row.id, entry or last_entry, name, "the binary does not match its digest")
         if entry is None:
             raise ChainBroken(row.id, last_entry, name, "no message refers to this binary")

@@ -22,7 +22,7 @@ from convokit.context.strategy import Item
 from convokit.context.summary import format_transcript
 from convokit.context.validity import mark_partial
 from convokit.domain import hashchain
-from convokit.domain.content import Blob, blob_digests, inline_blobs
+from convokit.domain.content import Blob, find_blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, TOOL, USER, MessageRow, to_datetime
@@ -76,11 +76,11 @@ class RebuiltRequest:
             body=self.body if self.status == "exact" else None,
             messages=self.messages,
             parameters=self.parameters,
-            problem=None if self.status == "exact" else _join(problems),
+            problem=None if self.status == "exact" else _join_problems(problems),
         )
 
 
-def _join(problems: list[str]) -> str:
+def _join_problems(problems: list[str]) -> str:
     more = f"; and {len(problems) - _MAX_LISTED:,} more" if len(problems) > _MAX_LISTED else ""
     return "; ".join(problems[:_MAX_LISTED]) + more
 
@@ -171,10 +171,10 @@ def rebuild_request(connection: Connection, row: ConversationRow, call: CallRow)
 
 def _read_parts(connection: Connection, row: ConversationRow, request: RebuiltRequest) -> None:
     """Read the rows that the manifest names. Raises: ValueError."""
-    manifest = request.manifest = Manifest.of(request.call.manifest)
+    manifest = request.manifest = Manifest.from_json(request.call.manifest)
     if manifest.renderer != RENDERER:
         raise ValueError(f"it has version {manifest.renderer}, this code renders version {RENDERER}")
-    seqs = manifest.seqs(row.last_seq)
+    seqs = manifest.list_seqs(row.last_seq)
     rows: dict[int, MessageRow] = {}
     for start in range(0, len(seqs), _PAGE):
         rows |= {each.seq: each for each in messages.read_many(connection, row.id, seqs[start : start + _PAGE])}
@@ -214,10 +214,12 @@ def _read_prompt(
 
 
 def _read_blobs(connection: Connection, conversation_id: UUID, request: RebuiltRequest) -> None:
-    seqs = {digest: each.seq for each in request.rows if each.parts is not None for digest in blob_digests(each.parts)}
+    seqs = {
+        digest: each.seq for each in request.rows if each.parts is not None for digest in find_blob_digests(each.parts)
+    }
     request.blobs = blobs.read_blobs(connection, conversation_id, seqs) if seqs else {}
     for digest, blob in request.blobs.items():
-        if Blob.of(blob.media_type, blob.data).digest != digest:
+        if Blob.from_bytes(blob.media_type, blob.data).digest != digest:
             request.mismatches.append(f"an attachment of message {seqs[digest]} is not what was sent")
     for digest, seq in seqs.items():
         if digest not in request.blobs:

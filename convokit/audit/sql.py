@@ -12,10 +12,10 @@ from uuid import UUID
 from sqlalchemy import BindParameter, Connection, and_, bindparam, exists, func, select, tuple_
 
 from convokit.domain.content import Blob
-from convokit.domain.conversation import CheckpointHead
 from convokit.domain.message import TOOL, MessageRow
 from convokit.domain.removal import RemovalRow
 from convokit.domain.turn import CallRow
+from convokit.domain.verification import CheckpointHead
 from convokit.store.schema import (
     blob,
     completion,

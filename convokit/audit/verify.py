@@ -2,7 +2,7 @@
 
 Every entry is linked to the entry before it, and commits to the final state of a row. So a row that was changed, deleted,
 inserted or moved is found, with the first entry that differs. Rows without an entry (turns, tool calls, binaries,
-prompts) must agree with the rows that have one. `docs/why/audit.md` lists what is proven of every column.
+prompts) must agree with the rows that have one. `docs/explanation/audit.md` lists what is proven of every column.
 
 Not found: a history that somebody who can write every table cut off or wrote again. A checkpoint shows that.
 """
@@ -18,12 +18,13 @@ from sqlalchemy import Connection
 from convokit.audit import consistency, references, sql
 from convokit.audit.removal_checks import RemovalChecker
 from convokit.domain import hashchain
-from convokit.domain.content import blob_references
-from convokit.domain.conversation import CheckpointHead, ConversationRow, Verified
+from convokit.domain.content import find_blob_references
+from convokit.domain.conversation import ConversationRow
 from convokit.domain.hashchain import Entry
 from convokit.domain.message import MessageRow
 from convokit.domain.replay import compute_prompt_digest
 from convokit.domain.turn import CallRow
+from convokit.domain.verification import CheckpointHead, Verified
 from convokit.errors import ChainBroken
 from convokit.store import api_calls, chain, conversations
 
@@ -146,7 +147,7 @@ class ChainVerifier:
             self._raise_broken(entry, f"message {entry.ref} is not what was written")
         self._check_position(entry, row)
         if row.parts is not None or row.extra is not None:
-            for digest in blob_references(row.parts, row.extra):
+            for digest in find_blob_references(row.parts, row.extra):
                 self.referring.setdefault(digest, entry.number)
 
     def _check_redacted(self, entry: Entry, row: MessageRow, *, removal: int) -> None:

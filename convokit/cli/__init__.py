@@ -1,6 +1,6 @@
-"""The command line. `main` is the console script; without the `cli` extra it says in one line what to install.
+"""Run the command line. `main` is the console script.
 
-Nothing is imported here: the library never pays for its command line.
+The package imports nothing at the top: `import convokit` must not load typer and rich.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ _EXTRA = ("typer", "rich")
 
 
 def main() -> None:
-    """Run the command line and exit."""
+    """Run the command line and exit; without the `cli` extra, print what to install."""
     try:
-        from convokit.cli.app import run  # noqa: PLC0415  # an extra: the library works without it
+        from convokit.cli.app import run  # noqa: PLC0415  # typer and rich are an optional extra
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise

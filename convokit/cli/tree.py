@@ -1,140 +1,118 @@
-"""`show --tree`: all messages of a conversation as the tree they are, the current path straight down the left.
+"""Draw the messages of all branches as a tree.
 
-What parts from a line is drawn beside it, where it parts; then the line goes on. So depth on the screen is how often paths
-part, not how many messages there are.
+The current path runs straight down the left edge. An alternative is drawn beside its path, at the message where it starts, and
+then the path continues. The depth on the screen is therefore the number of forks, not the number of messages. `rich.tree`
+indents every message below its parent and drops the messages for which a terminal is too narrow.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from convokit import Chat, Message
-from convokit.cli.output import OTHER_ROLE, ROLE_STYLES, as_json, fitted, note, one_line, out, print_json
-from convokit.domain.conversation import Branch
-from convokit.domain.ids import parse_message_seq
+from convokit import Branch, Message
+from convokit.cli import output
 from convokit.domain.message import PASSAGE
 
-_PAGE = 1000
 _LABEL_CELLS = 24
-_LEAST_TEXT = 16
-"""What is kept for the words, however deep the tree."""
-Line = tuple[str, Message]
+# Cells for the text of a message, however deep the tree is.
+_MIN_TEXT_CELLS = 16
+_ROLE_CELLS = 9
 
 
-def show_tree(chat: Chat, last: int, *, json: bool) -> None:
-    """Print the newest `last` messages on all branches as a tree."""
-    messages = _newest(chat, last)
-    branches = _branches(chat)
-    heads = {branch.number: _seq(chat, branch) for branch in branches}
-    path = _path(messages, heads[0])
-    if json:
-        listed = [branch.model_dump(mode="json") for branch in branches]
-        found = [as_json(message) for message in messages]
-        named: dict[str, Any] = {"conversation_id": str(chat.id), "key": chat.key}
-        print_json({**named, "branches": listed, "path": sorted(path), "messages": found})
-        return
-    if messages and messages[0].seq > 1:
-        note(f"earlier messages are not shown: --last {last * 2} shows more")
-    labels: dict[int, list[str]] = defaultdict(list)
+def find_path(messages: Sequence[Message], head: str | None) -> set[int]:
+    """Return the seqs on the path to the message with id `head`, as far as they are among `messages`."""
+    parents = {message.seq: message.parent_seq for message in messages}
+    seq = next((message.seq for message in messages if message.id == head), None)
+    path = set()
+    while seq in parents:
+        path.add(seq)
+        seq = parents[seq]
+    return path
+
+
+def draw_tree(messages: Sequence[Message], branches: Sequence[Branch], path: set[int], width: int) -> Iterator[Text]:
+    """Yield one line of at most `width` cells for each message, parents before children.
+
+    `path` holds the seqs of the current path. A branch's name stands at its last message.
+    """
+    labels: dict[str | None, list[str]] = defaultdict(list)
     for branch in branches:
-        seq = heads[branch.number]
-        if seq is not None:
-            labels[seq].append(_label(branch))
-    console, digits = out(), len(str(messages[-1].seq)) if messages else 1
-    for beside, message in _drawn(messages, path):
-        label = ", ".join(labels[message.seq])
-        console.print(_line(beside, message, label, message.seq in path, digits, console.width))
-
-
-def _newest(chat: Chat, count: int) -> list[Message]:
-    found = chat.log(limit=min(count, _PAGE))
-    while found and len(found) < count and found[0].seq > 1:
-        found = [*chat.log(limit=min(count - len(found), _PAGE), before=found[0].seq), *found]
-    return found
-
-
-def _branches(chat: Chat) -> list[Branch]:
-    found = chat.branches(limit=_PAGE)
-    return found if found[0].number == 0 else [*chat.branches(before=1), *found]
-
-
-def _seq(chat: Chat, branch: Branch) -> int | None:
-    assert chat.id is not None
-    return None if branch.head is None else parse_message_seq(chat.id, branch.head)
+        labels[branch.head].append(_label(branch))
+    digits = len(str(messages[-1].seq)) if messages else 1
+    for guides, message in _walk(messages, path):
+        label = ", ".join(labels[message.id])
+        yield _draw_message(guides, message, label, message.seq in path, digits, width)
 
 
 def _label(branch: Branch) -> str:
     if branch.number == 0:
         return str(branch.name)
-    return f"{branch.number} {one_line(branch.name)}" if branch.name else str(branch.number)
+    return f"{branch.number} {output.to_one_line(branch.name)}" if branch.name else str(branch.number)
 
 
-def _path(messages: Sequence[Message], head: int | None) -> set[int]:
-    """Return the places of the path to `head`, as far back as it is among these messages."""
-    parents = {message.seq: message.parent_seq for message in messages}
-    found = set()
-    while head in parents:
-        found.add(head)
-        head = parents[head]
-    return found
-
-
-def _drawn(messages: Sequence[Message], path: set[int]) -> Iterator[Line]:
-    """Yield each message with what is drawn before it: parents before children, what parts before what goes on."""
-    shown = {message.seq: message for message in messages}
+def _walk(messages: Sequence[Message], path: set[int]) -> Iterator[tuple[str, Message]]:
+    """Yield each message with the guide lines on its left, alternatives before the continuation of their path."""
+    by_seq = {message.seq: message for message in messages}
     children: dict[int | None, list[Message]] = defaultdict(list)
     for message in messages:
         if message.status != PASSAGE:
-            children[_before_passages(shown, message.parent_seq)].append(message)
-    left = _following(children[None], path, "", first="┌─")
-    while left:
-        beside, rest, message = left.pop()
-        yield beside, message
-        left += _following(children[message.seq], path, rest, first="├─")
+            children[_find_shown_parent(by_seq, message)].append(message)
+    pending = _order_children(children[None], path, "", first="┌─")
+    while pending:
+        guides, inner_guides, message = pending.pop()
+        yield guides, message
+        pending += _order_children(children[message.seq], path, inner_guides, first="├─")
 
 
-def _before_passages(shown: dict[int, Message], parent: int | None) -> int | None:
-    while parent is not None and parent in shown and shown[parent].status == PASSAGE:
-        parent = shown[parent].parent_seq
-    return parent if parent in shown else None
+def _find_shown_parent(by_seq: dict[int, Message], message: Message) -> int | None:
+    """Return the nearest ancestor that is drawn: passages are not drawn."""
+    parent = message.parent_seq
+    while parent in by_seq and by_seq[parent].status == PASSAGE:
+        parent = by_seq[parent].parent_seq
+    return parent if parent in by_seq else None
 
 
-def _following(found: list[Message], path: set[int], rest: str, *, first: str) -> list[tuple[str, str, Message]]:
-    """Return what follows a message, last what is drawn first: the line goes on with the current path, or with the newest."""
-    if not found:
+def _order_children(
+    children: list[Message], path: set[int], guides: str, *, first: str
+) -> list[tuple[str, str, Message]]:
+    """Return children as a stack of (guides, guides of its descendants, message): the last one is drawn first.
+
+    The child on the current path, or else the newest child, continues its parent's line and is drawn last.
+    """
+    if not children:
         return []
-    goes_on = next((each for each in found if each.seq in path), found[-1])
-    beside = [each for each in found if each is not goes_on]
-    parting = [(rest + (first if number == 0 else "├─"), rest + "│ ", each) for number, each in enumerate(beside)]
-    return [(rest, rest, goes_on), *parting[::-1]]
+    continuation = next((child for child in children if child.seq in path), children[-1])
+    alternatives = [child for child in children if child is not continuation]
+    stack = [
+        (guides + (first if number == 0 else "├─"), guides + "│ ", child) for number, child in enumerate(alternatives)
+    ]
+    return [(guides, guides, continuation), *stack[::-1]]
 
 
-def _line(beside: str, message: Message, label: str, current: bool, digits: int, width: int) -> Text:
-    """Return one line of at most `width` cells: where, which, who, what, and which branches end there."""
-    most = max(width - _LEAST_TEXT - digits - 16, 2)
-    if cell_len(beside) > most:
-        beside = "…" + beside[-most:]
-    line = Text(beside, style="dim", no_wrap=True)
-    line.append("●" if current else "○", style="not dim bold green" if current else "not dim")
+def _draw_message(guides: str, message: Message, label: str, is_current: bool, digits: int, width: int) -> Text:
+    max_guides = max(width - _MIN_TEXT_CELLS - digits - 16, 2)
+    if cell_len(guides) > max_guides:
+        guides = "…" + guides[-max_guides:]
+    line = Text(guides, style="dim", no_wrap=True)
+    line.append("●" if is_current else "○", style="not dim bold green" if is_current else "not dim")
     line.append(f" {message.seq:>{digits}} ", style="dim")
-    line.append(set_cell_size(one_line(message.role), 9), style=f"not dim {ROLE_STYLES.get(message.role, OTHER_ROLE)}")
-    line.append(" ")
+    role_style = output.get_role_style(message.role)
+    line.append(set_cell_size(output.to_one_line(message.role), _ROLE_CELLS) + " ", style=f"not dim {role_style}")
     if message.status != "complete":
         line.append(f"({message.status}) ", style="not dim yellow")
-    ends = fitted(label, _LABEL_CELLS)
-    room = width - line.cell_len - (ends.cell_len + 3 if label else 0)
-    line.append_text(fitted(_words(message), max(room, 1)).copy())
+    branches = output.fit_text(label, _LABEL_CELLS)
+    text_cells = width - line.cell_len - (branches.cell_len + 3 if label else 0)
+    line.append_text(output.fit_text(_describe_content(message), max(text_cells, 1)))
     if label:
         line.append(" ← ", style="dim")
-        line.append(ends.plain, style="not dim bold")
+        line.append(branches.plain, style="not dim bold")
     return line
 
 
-def _words(message: Message) -> str:
-    calls = [f"calls {each.get('function', {}).get('name', '?')}" for each in message.tool_calls or ()]
+def _describe_content(message: Message) -> str:
+    calls = [f"calls {call.get('function', {}).get('name', '?')}" for call in message.tool_calls or ()]
     return " ".join(filter(None, (message.text, ", ".join(calls))))

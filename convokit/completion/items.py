@@ -47,7 +47,7 @@ def pinned_items(options: ResolvedOptions, snapshot: Snapshot, items: Sequence[I
     """Return the pinned messages of the path: from before the rows that were read, and among `items`."""
     if snapshot.conversation is None or not snapshot.conversation.pins:
         return []
-    pins = set(snapshot.conversation.pinned)
+    pins = set(snapshot.conversation.pinned_seqs)
     return [*(to_item(options, row) for row in snapshot.pinned), *(item for item in items if item.key in pins)]
 
 

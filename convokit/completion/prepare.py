@@ -255,7 +255,7 @@ def shift_request(request: PreparedRequest, after: int, by: int) -> PreparedRequ
     parts = tuple(replace(part, key=shift(part.key)) for part in report.parts)
     shifted = report.model_copy(update={"parts": parts, "start": shift(report.start)})
     context = request.context.model_copy(update={"report": shifted})
-    record = replace(request.record, manifest=request.record.manifest.shifted(after, by))
+    record = replace(request.record, manifest=request.record.manifest.shift(after, by))
     return replace(request, items=items, context=context, record=record)
 
 

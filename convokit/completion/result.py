@@ -59,7 +59,7 @@ def read_reply(connection: Connection, conversation_id: UUID, turn: TurnRow) -> 
         raise NotFound("reply of turn", turn.id)
     if row.status == "redacted":
         raise Redacted(conversation_id, f"the reply of turn {turn.id}")
-    message = Message.of(conversation_id, row)
+    message = Message.from_row(conversation_id, row)
     return Reply.model_construct(
         message=message,
         choices=[message],
@@ -155,7 +155,7 @@ def _split_audio(choice: ReplyChoice) -> tuple[dict[str, Any], list[Blob]]:
         sound = b""
     if not sound:
         return audio, []
-    blob = Blob.of("audio", sound)
+    blob = Blob.from_bytes("audio", sound)
     return {**audio, "data": blob.url}, [blob]
 
 
@@ -239,7 +239,7 @@ def make_reply(call: ActiveCall, written: Written) -> Reply:
         raise ConvokitError("the server's answer has no choice")
     parsed_reply, request = call.parse_reply(), call.request
     choice = parsed_reply.choices[0]
-    saved = [Message.of(written.conversation.id, row) for row in written.rows]
+    saved = [Message.from_row(written.conversation.id, row) for row in written.rows]
     return Reply.model_construct(
         message=saved[0],
         choices=saved,

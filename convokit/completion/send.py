@@ -62,14 +62,14 @@ def _send_once_flow(
         raise InvalidInput("idempotency_key", "is empty")
     validate_text("idempotency_key", key_text, limit=kit.limits.key_chars * 4, setting="Limits.key_chars")
     fingerprint = _fingerprint(content, request.options, anchor)
-    key = IdempotencyKey.of(key_text, fingerprint)
+    key = IdempotencyKey.from_request(key_text, fingerprint)
     conversation_id = yield from identify_flow(kit, chat)
     for _ in range(MAX_TRIES):
         turn = yield from read_flow(turns.find_by_idempotency_key, kit.tenant, conversation_id, key.hash)
         if turn is not None:
             if turn.fingerprint_salt is None:  # erased together with the question or a passage
                 raise Redacted(conversation_id, f"the question of turn {turn.id}")
-            if not turn.was_sent_with(fingerprint):
+            if not turn.is_same_request(fingerprint):
                 raise IdempotencyConflict(chat.name, turn.id)
             return (
                 yield from return_or_reopen_flow(

@@ -1,1 +1,1 @@
-"""Frozen values that every other floor speaks in. Nothing here reads a clock, a file, a socket or a database."""
+"""Define the values that all other packages use. No module here does I/O or reads a clock."""

@@ -1,18 +1,11 @@
-"""Conversations: the stored row, and the values that users see.
-
-Branches: names for ends of paths through a conversation's tree of messages.
-
-Summaries: what a model wrote of the messages that a window left behind.
-
-The text is a message like any other, stored before it is ever sent; this row says which messages it stands for.
-"""
+"""Define conversations, their branches and their rolling summaries: stored rows and public values."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -20,14 +13,13 @@ from pydantic import BaseModel, ConfigDict
 from convokit.domain.ids import format_message_id
 from convokit.domain.message import MessageRow, to_datetime
 
-Value = TypeVar("Value")
 MAIN = "main"
 """The name of branch 0, which every conversation has."""
 
 
 @dataclass(slots=True)
 class ConversationRow:
-    """A row of the conversation table, column for column."""
+    """A row of the conversation table, with its columns in their order."""
 
     id: UUID
     tenant: str
@@ -46,14 +38,13 @@ class ConversationRow:
     pins: str | None = None
 
     @property
-    def pinned(self) -> list[int]:
-        """The seqs of the pinned messages, in order."""
+    def pinned_seqs(self) -> list[int]:
         seqs: list[int] = json.loads(self.pins) if self.pins else []
         return seqs
 
 
 class Conversation(BaseModel):
-    """One conversation, without its messages. Times are UTC."""
+    """One conversation without its messages. Times are UTC."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -63,14 +54,14 @@ class Conversation(BaseModel):
     title: str | None = None
     metadata: dict[str, Any] = {}
     last_seq: int = 0
-    """How many messages were ever written to it, on all branches."""
+    """The seq of the newest message: the number of messages ever written, on all branches."""
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
 
     @classmethod
-    def of(cls, row: ConversationRow) -> Conversation:
-        """Return a stored row as a value, without validating what we wrote ourselves."""
+    def from_row(cls, row: ConversationRow) -> Conversation:
+        """Convert a stored row. The values are not validated again."""
         return cls.model_construct(
             id=row.id,
             key=row.key,
@@ -84,86 +75,9 @@ class Conversation(BaseModel):
         )
 
 
-class Page(BaseModel, Generic[Value]):
-    """Some of a listing. `next` is the cursor of the page after it, None on the last one."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
-
-    items: list[Value]
-    next: str | None = None
-
-    def __iter__(self) -> Any:
-        """Iterate over the items, which is what a page is for."""
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
-class Verified(BaseModel):
-    """What `verify` found whole: how many entries were recomputed, how many rows checked, and the head of the chain."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
-
-    conversation_id: UUID
-    entries: int
-    rows: int
-    """Rows that an entry commits to: `messages`, ended API `calls` and `removals`."""
-    messages: int = 0
-    calls: int = 0
-    removals: int = 0
-    """How often something was lawfully redacted or erased."""
-    tool_calls: int = 0
-    blobs: int = 0
-    head: str
-    """The last hash, hexadecimal: kept elsewhere, it shows later that nothing before it was changed."""
-
-
-class VerifiedAll(BaseModel):
-    """What `kit.verify` found whole: how many conversations, with how many entries and rows; `broken` counts those that are
-    not, where it was told to go on."""
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
-
-    conversations: int = 0
-    entries: int = 0
-    rows: int = 0
-    broken: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointHead:
-    """What a checkpoint knows of one conversation: how many entries it had, and the hash (hexadecimal) of the last one."""
-
-    conversation_id: UUID
-    entries: int
-    head: str
-    checkpoint_created_at: str = ""
-    """When the checkpoint was made, for people."""
-
-
-class Checkpoint(BaseModel):
-    """A signed list of the heads of a tenant's conversations, as it was at one moment.
-
-    It lies in the file `path`, or in `text` where it was written nowhere: one JSON line about itself, one for each conversation
-    in the order of their ids, and one with the HMAC-SHA256 of all lines before it.
-    """
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
-
-    database_id: UUID
-    tenant: str
-    created_at: datetime
-    conversations: int
-    entries: int
-    signature: str
-    path: str | None = None
-    text: str | None = None
-
-
 @dataclass(slots=True)
 class BranchRow:
-    """A row of the branch table, column for column; the main branch's is made up from the conversation's own."""
+    """A row of the branch table, with its columns in their order. The main branch's is made from the conversation."""
 
     number: int
     name: str | None
@@ -172,21 +86,20 @@ class BranchRow:
 
 
 class Branch(BaseModel):
-    """One branch of a conversation. `head` is the id of the message its path ends with; `created_at` is UTC.
-
-    Number 0, named "main", is the branch that a chat is on unless it says otherwise.
-    """
+    """One branch of a conversation. A chat uses branch 0, named "main", unless it selects another one."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     number: int
     name: str | None = None
     head: str | None = None
+    """The id of the last message on the branch. None: the branch is empty."""
     created_at: datetime
+    """UTC."""
 
     @classmethod
-    def of(cls, conversation_id: UUID, row: BranchRow) -> Branch:
-        """Return a stored row as a value."""
+    def from_row(cls, conversation_id: UUID, row: BranchRow) -> Branch:
+        """Convert a stored row."""
         return cls.model_construct(
             number=row.number,
             name=row.name,
@@ -197,7 +110,7 @@ class Branch(BaseModel):
 
 @dataclass(slots=True)
 class SummaryRow:
-    """A row of the summary table. It stands for all that lies on the path from `from_seq` to `to_seq`, both included."""
+    """A row of the summary table. The summary replaces the messages of a path from `from_seq` to `to_seq` (both included)."""
 
     from_seq: int
     to_seq: int
@@ -208,7 +121,7 @@ class SummaryRow:
 
 @dataclass(frozen=True, slots=True)
 class StoredSummary:
-    """A summary with the message that holds its text."""
+    """A summary with its text, which is stored as a message."""
 
     row: SummaryRow
     message: MessageRow

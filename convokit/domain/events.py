@@ -1,7 +1,6 @@
-"""What a stream hands out while a reply is on its way.
+"""Define the events of a streamed reply.
 
-Every event has `.text`, empty where it carries none, so `print(event.text, end="")` is right for all of them. Plain slotted
-dataclasses: one is made per piece of a stream, and validation there would cost more than the network.
+Every event has `.text`, empty where it carries none, so that `print(event.text, end="")` works for all of them.
 """
 
 from __future__ import annotations
@@ -10,10 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
+# Events are dataclasses with slots, not pydantic models: a stream makes one for each chunk, and validation takes longer.
+
 
 @dataclass(slots=True)
 class TextDelta:
-    """A piece of the reply's text; `index` is the choice (0 unless `n` > 1)."""
+    """A chunk of the reply's text. `index` is the choice (0 unless `n` > 1)."""
 
     text: str
     index: int = 0
@@ -22,7 +23,7 @@ class TextDelta:
 
 @dataclass(slots=True)
 class RefusalDelta:
-    """A piece of the model's refusal to answer."""
+    """A chunk of the model's refusal."""
 
     refusal: str
     index: int = 0
@@ -32,7 +33,7 @@ class RefusalDelta:
 
 @dataclass(slots=True)
 class ReasoningDelta:
-    """A piece of the model's reasoning, from servers that show it. Never part of the reply's text."""
+    """A chunk of the model's reasoning, from servers that send it. It is not part of the reply's text."""
 
     reasoning: str
     index: int = 0
@@ -42,7 +43,7 @@ class ReasoningDelta:
 
 @dataclass(slots=True)
 class ToolCallDelta:
-    """A piece of a tool call: `position` counts the calls of this choice from 0, `arguments` is the new part only."""
+    """A chunk of a tool call. `position` counts the calls of this choice from 0; `arguments` is the new part only."""
 
     position: int
     id: str
@@ -55,7 +56,7 @@ class ToolCallDelta:
 
 @dataclass(slots=True)
 class AudioDelta:
-    """A piece of spoken reply: base64 `data` as it came, and the `transcript` that goes with it."""
+    """A chunk of a spoken reply: base64 `data` as the server sent it, and the matching part of the `transcript`."""
 
     data: str
     transcript: str
@@ -66,7 +67,7 @@ class AudioDelta:
 
 @dataclass(slots=True)
 class Finished:
-    """A choice is complete, for this reason."""
+    """A choice is complete. `finish_reason` is the server's own value (`stop`, `length` …)."""
 
     finish_reason: str
     index: int = 0
@@ -76,7 +77,7 @@ class Finished:
 
 @dataclass(slots=True)
 class Retrying:
-    """The call failed before its first piece and is tried again in `delay_s` seconds."""
+    """A call failed before its first chunk. The next attempt starts in `delay_s` seconds."""
 
     attempt: int
     delay_s: float
@@ -87,7 +88,7 @@ class Retrying:
 
 @dataclass(slots=True)
 class Started:
-    """The question is saved and the call is about to be made: from here on the turn can be followed, cancelled and resumed."""
+    """The question is saved and the call starts. From now on the turn can be followed, cancelled and resumed."""
 
     turn_id: UUID
     text: str = ""

@@ -1,7 +1,4 @@
-"""Messages: the stored row, and the value that users see.
-
-A row is immutable once written. `covered()` names every column the chain commits to: all of them but the salt.
-"""
+"""Define roles and messages: the stored row and the public value."""
 
 from __future__ import annotations
 
@@ -18,27 +15,27 @@ from convokit.domain import hashchain
 from convokit.domain.ids import format_message_id
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
-"""The roles of the Chat Completions API. Every other module takes them from here."""
+"""The roles of the Chat Completions API."""
 DEVELOPER: Final = "developer"
 SYSTEM: Final = "system"
 USER: Final = "user"
 ASSISTANT: Final = "assistant"
 TOOL: Final = "tool"
 FUNCTION: Final = "function"
-"""The role of a function's result, which the API has replaced by `tool`."""
+"""The role of a function's result. The API has replaced it by `tool`."""
 ROLES: tuple[Role, ...] = get_args(Role)
 INSTRUCTION_ROLES: tuple[Role, ...] = (DEVELOPER, SYSTEM)
-"""The roles of instructions: models before o1 know `system`, later ones `developer`."""
+"""The roles of instructions. OpenAI models before o1 take `system`, later ones `developer`."""
 Status = Literal["complete", "partial", "late", "redacted", "passage", "summary"]
 PASSAGE = "passage"
-"""The status of a text that was retrieved for one question: it is sent with that question's turn and no other."""
+"""The status of a text that was retrieved for one question. It is sent with the turn of that question only."""
 SUMMARY = "summary"
-"""The status of a text that stands for earlier messages. It lies off every path, as a child of the last of them."""
+"""The status of a rolling summary. It is a child of the last message that it summarizes, and on no branch."""
 
 
 @dataclass(slots=True)
 class MessageRow:
-    """A row of the message table, column for column."""
+    """A row of the message table, with its columns in their order. A row never changes, except by redaction."""
 
     seq: int
     parent_seq: int | None
@@ -61,21 +58,20 @@ class MessageRow:
     window_rule: int | None = None
     salt: bytes | None = None
 
-    def covered(self) -> list[object]:
-        """Return the values the chain commits to, in a fixed order."""
+    def chained_values(self) -> list[object]:
+        """Return the values that the hash chain commits to."""
         return [getattr(self, name) for name in CHAINED_COLUMNS]
 
     def hash_input(self) -> hashchain.HashInput:
-        """Return this row's entry to be; its salt must be set."""
         assert self.salt is not None
-        return hashchain.HashInput("message", str(self.seq), hashchain.compute_commitment(self.salt, self.covered()))
+        return hashchain.HashInput(
+            "message", str(self.seq), hashchain.compute_commitment(self.salt, self.chained_values())
+        )
 
     @property
     def is_passage(self) -> bool:
-        """Whether it was retrieved for one question; a redacted one is told from a question by costing nothing.
-
-        A redacted summary is as a passage that has no question: no place of the tree either.
-        """
+        """Whether the message is a passage. A redacted summary counts as one too: neither is part of the message tree."""
+        # Redaction overwrites the status. A count of 0 tokens still tells passages and summaries from questions.
         return self.status == PASSAGE or (self.status == "redacted" and self.role == USER and self.tokens == 0)
 
     @property
@@ -84,7 +80,7 @@ class MessageRow:
         return self.role == USER and self.status != SUMMARY and not self.is_passage
 
     def as_wire(self) -> dict[str, Any]:
-        """Return the message in the API's own shape, with `extra` beside it for the provider that sent it."""
+        """Return the message in the shape of the API. The key `extra` holds what only its own provider gets back."""
         shape: dict[str, Any] = {"role": self.role}
         shape["content"] = json.loads(self.parts) if self.parts is not None else self.content
         if self.tool_calls is not None:
@@ -104,7 +100,7 @@ CHAINED_COLUMNS = tuple(name for name in MessageRow.__slots__ if name != "salt")
 
 
 class Message(BaseModel):
-    """One stored message. `text` is its words, whatever shape they were sent in; `created_at` is UTC."""
+    """One stored message. `text` is its text in any case, `content` what was sent; `created_at` is UTC."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -124,12 +120,12 @@ class Message(BaseModel):
 
     @property
     def text(self) -> str:
-        """The words of the message: its text parts joined, or the refusal, or nothing."""
+        """The joined text parts, else the refusal, else an empty text."""
         return extract_text(self.content) or self.refusal or ""
 
     @classmethod
-    def of(cls, conversation_id: UUID, row: MessageRow) -> Message:
-        """Return a stored row as a value. Nothing is validated again: we wrote it ourselves."""
+    def from_row(cls, conversation_id: UUID, row: MessageRow) -> Message:
+        """Convert a stored row. The values are not validated again."""
         return cls.model_construct(
             id=format_message_id(conversation_id, row.seq),
             seq=row.seq,
@@ -162,7 +158,7 @@ def place_rows(rows: Sequence[MessageRow], last_seq: int, parent: MessageRow | N
 
 
 def shift_rows(rows: Sequence[MessageRow], by: int) -> list[MessageRow]:
-    """Return copies of placed new rows that moved back by `by`, because other branches wrote messages before them."""
+    """Return copies of new rows with seqs larger by `by`, because other branches wrote messages in the meantime."""
     if not by:
         return list(rows)
     new = {row.seq: row for row in rows}
@@ -179,7 +175,7 @@ def shift_rows(rows: Sequence[MessageRow], by: int) -> list[MessageRow]:
 
 
 def extract_text(content: str | list[dict[str, Any]] | None) -> str:
-    """Return the words in a message's content."""
+    """Return the joined text parts of a message's content."""
     if isinstance(content, str):
         return content
     return "".join(str(part.get("text", "")) for part in content or () if part.get("type") == "text")
@@ -191,5 +187,5 @@ def extract_row_text(content: str | None, parts: str | None, refusal: str | None
 
 
 def to_datetime(microseconds: int) -> datetime:
-    """Return a stored time as a UTC datetime."""
+    """Convert microseconds since 1970 to a UTC datetime."""
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

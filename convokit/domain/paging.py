@@ -1,18 +1,40 @@
-"""The size of a page, and the function that is told of progress."""
+"""Define pages of listings, and callbacks for progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
 
 from convokit.errors import InvalidInput
 
+Value = TypeVar("Value")
 MAX_PAGE = 1000
 Progress = Callable[[int, int | None], None]
-"""Called with how much is done and how much there is: messages of an export, bytes (or characters) of an import's file.
-From the thread that does the work, which in the asynchronous face need not be the caller's."""
+"""Called with the amount that is done and the total (None: unknown), from the thread that does the work.
+
+The method that takes the callback says what it counts: conversations, messages, or bytes of a file.
+"""
+
+
+class Page(BaseModel, Generic[Value]):
+    """One page of a listing. Iterate over it, or read `items`."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    items: list[Value]
+    next: str | None = None
+    """The cursor of the next page: pass it as `before`. None on the last page."""
+
+    def __iter__(self) -> Any:
+        """Iterate over the items."""
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
 
 
 def validate_limit(limit: int) -> None:
-    """Raise: InvalidInput unless `limit` is a page's size."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
         raise InvalidInput("limit", f"must be a whole number from 1 to {MAX_PAGE:,}, not {limit!r}")

@@ -1,8 +1,8 @@
-"""Every request parameter of the Chat Completions API with its documented range, said once.
+"""Define and validate the request parameters of the Chat Completions API.
 
-`RequestParams` is what type checkers see in `chat.send(..., temperature=0.2)` and what is checked at run time. Unset is
-absent: there is no default and no null. `max_output_tokens` is the one name for the reply's limit; the profile decides
-whether it travels as `max_completion_tokens` or `max_tokens`.
+`RequestParams` types the keywords of `chat.send(..., temperature=0.2)` and validates them at run time. A parameter that is not
+given is not sent. `max_output_tokens` limits the reply for every model: the profile sends it as `max_completion_tokens` or as
+`max_tokens`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from convokit.domain.text import plain_json
+from convokit.domain.text import to_plain_json
 from convokit.errors import InvalidInput, SettingsError
 
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Cap = Annotated[int, Field(ge=1, strict=True)]
-MAX_DEPTH = 64
-"""A schema of the ten levels that the API allows needs thirty."""
+MAX_PARAM_DEPTH = 64
+"""Levels of nested JSON. A response schema of the ten levels that the API allows needs thirty."""
 Text64 = Annotated[str, Field(max_length=64)]
 
 
 class RequestParams(TypedDict, total=False):
-    """The request parameters of one call. See the API's documentation for what each one does."""
+    """The request parameters of one API call, as in the API's own documentation."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # read by pydantic, not a key
 
@@ -47,7 +47,7 @@ class RequestParams(TypedDict, total=False):
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"]
     store: bool
     api_metadata: dict[Text64, Annotated[str, Field(max_length=512)]]
-    """The API's own `metadata` (16 pairs at most), sent only with `store=True`; not the conversation's metadata."""
+    """The API's own `metadata`, at most 16 pairs. Needs `store=True`. It is not the conversation's metadata."""
     modalities: list[Literal["text", "audio"]]
     audio: dict[str, Any]
     prediction: dict[str, Any]
@@ -63,55 +63,56 @@ class RequestParams(TypedDict, total=False):
     safety_identifier: Text64
     user: str
     include_usage: bool
-    """Whether a stream asks for its token counts; on by default where the profile supports it."""
+    """Whether a stream asks for its token counts. The default is True if the profile supports it."""
     include_obfuscation: bool
     extra_body: dict[str, Any]
-    """Merged into the request last, over everything else."""
+    """Merged into the request body last. It overrides every other parameter."""
     extra_headers: dict[str, str]
 
 
 @functools.cache
-def _adapter() -> TypeAdapter[RequestParams]:
+def _build_adapter() -> TypeAdapter[RequestParams]:
     return TypeAdapter(RequestParams)
 
 
 def validate_params(given: Mapping[str, Any]) -> RequestParams:
-    """Return the parameters, each within its documented range and fit to go together.
-
-    Raises: SettingsError naming the first parameter that is not.
-    """
+    """Check the range of each parameter, and their combinations. Raises: SettingsError for the first invalid one."""
     if not given:
         return {}
     try:
-        params = _adapter().validate_python(dict(given))
+        params = _build_adapter().validate_python(dict(given))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(step) for step in first["loc"]) or "parameters"
-        problem = "there is no such request parameter" if first["type"] == "extra_forbidden" else first["msg"]
+        problem = (
+            "unknown request parameter: check the spelling, or pass it in extra_body"
+            if first["type"] == "extra_forbidden"
+            else first["msg"]
+        )
         raise SettingsError(name, problem) from None
-    _check_together(params)
-    return cast("RequestParams", {name: _fit_for_json(name, value) for name, value in params.items()})
+    _check_combinations(params)
+    return cast("RequestParams", {name: _to_plain_value(name, value) for name, value in params.items()})
 
 
-def _fit_for_json(name: str, value: Any) -> Any:
-    """Return a value that can be sent and recorded. A type given as `response_format` is neither."""
+def _to_plain_value(name: str, value: Any) -> Any:
+    # Headers are not part of the recorded request. A class given as `response_format` is converted to a schema later.
     if name == "extra_headers" or (name == "response_format" and not isinstance(value, Mapping)):
         return value
     try:
-        return plain_json(name, value, deepest=MAX_DEPTH, most=2**64)
+        return to_plain_json(name, value, max_depth=MAX_PARAM_DEPTH, max_number=2**64)
     except InvalidInput as error:
         raise SettingsError(error.field, str(error).removeprefix(f"{error.field}: ")) from None
 
 
-def _check_together(params: RequestParams) -> None:
+def _check_combinations(params: RequestParams) -> None:
     if "top_logprobs" in params and not params.get("logprobs"):
         raise SettingsError("top_logprobs", "needs logprobs=True")
     if len(params.get("api_metadata", {})) > 16:
-        raise SettingsError("api_metadata", "holds 16 pairs at most")
+        raise SettingsError("api_metadata", "may have at most 16 pairs")
     if "api_metadata" in params and not params.get("store"):
-        raise SettingsError("api_metadata", "is only allowed with store=True")
+        raise SettingsError("api_metadata", "needs store=True")
     if "audio" in params and "audio" not in params.get("modalities", ()):
         raise SettingsError("audio", 'needs modalities=["text", "audio"]')
     caps = [name for name in ("max_output_tokens", "max_completion_tokens", "max_tokens") if name in params]
     if len(caps) > 1:
-        raise SettingsError(caps[1], f"says the same as {caps[0]}: give one of them")
+        raise SettingsError(caps[1], f"sets the same limit as {caps[0]}: pass one of them")

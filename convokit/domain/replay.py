@@ -1,9 +1,8 @@
-"""What a request was made of, by reference: stored with every API call, so that the request can be put together again.
+"""Define manifests of requests, replays of API calls, and differences between two requests.
 
-Messages are named by their seq, developer prompt and tools by a digest, and whatever else the bytes depend on is here as it is.
-Headers are not: they may carry secrets, and are recorded nowhere.
-
-API calls shown again, and what tells two of them apart.
+A manifest is stored with every API call, so that the request can be built again. It has the seqs of the messages, digests of
+the developer prompt and the tools, and every other input of the request's bytes. It has no headers, because they may contain
+secrets.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from convokit.domain.text import dump_json
 from convokit.domain.turn import Reply, Turn
 
 DIGEST_BYTES = 16
-_WORDS = {
+# Settings of the context builder. The first value is the default and is not written.
+_CHOICES = {
     "partial": ("include", "mark", "leave_out"),
     "mode": ("drop", "strict", "pass"),
     "unsupported": ("raise", "placeholder"),
 }
-"""Settings that are written down where they are not the first of these."""
 ReplayStatus = Literal["exact", "redacted", "mismatch"]
 Reason = Literal[
     "identical",
@@ -48,46 +47,49 @@ Reason = Literal[
     "altered",
     "parameter",
 ]
-"""Why two requests differ: each is explained at `Diff.reason`."""
+"""The reasons why two requests differ, explained at `Diff`."""
 
 
 def compute_prompt_digest(text: str) -> bytes:
-    """Return what a developer prompt or tool set is stored under."""
+    """Return the key under which a developer prompt or a tool set is stored."""
     return hashlib.sha256(text.encode("utf-8")).digest()[:DIGEST_BYTES]
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a request was made of. `window` holds the seqs that were sent, as closed ranges in order."""
+    """The inputs of one request."""
 
     renderer: int
-    """The version of the code that made the bytes."""
+    """The version of the code that makes the bytes of requests."""
     window: list[list[int]]
+    """The seqs of the messages that were sent: ranges `[first, last]` in order, both ends included."""
     profile: Profile
     start: int | None = None
-    """Where the window began, where single messages from before it were sent too."""
+    """The seq at which the window starts. Stored only if older messages were sent too (pins)."""
     prompt: bytes | None = None
+    """The digest of the developer prompt."""
     tools: bytes | None = None
+    """The digest of the tools."""
     params: RequestParams = field(default_factory=RequestParams, repr=False)
     partial: Literal["include", "mark", "leave_out"] = "include"
     mode: Literal["drop", "strict", "pass"] = "drop"
     unsupported: Literal["raise", "placeholder"] = "raise"
     stream: bool = False
     stable: int = 0
-    """`Report.stable_tokens`."""
+    """`Report.stable_tokens` of the request."""
     transcript: bool = False
-    """Whether the messages were sent as one text: it is the call that sums them up."""
+    """Whether the messages were sent as one text, as a call for a rolling summary does."""
     at: float | None = None
-    """When it was made (Unix time), where a spoken reply was among its messages: such a reply is named until it expires."""
+    """The Unix time of the request. Stored only if it included a spoken reply, which is sent by its id until that expires."""
 
-    def seqs(self, last: int) -> list[int]:
-        """Return the seqs that were sent. Raises: ValueError for one that is not among a conversation's first `last`."""
+    def list_seqs(self, last: int) -> list[int]:
+        """Return the seqs that were sent. Raises: ValueError for a range beyond `last`, the newest message."""
         if any(not 1 <= first <= end <= last for first, end in self.window):
-            raise ValueError("it names messages that are not there")
+            raise ValueError("the window has messages that do not exist")
         return [seq for first, end in self.window for seq in range(first, end + 1)]
 
-    def shifted(self, after: int, by: int) -> Manifest:
-        """Return the manifest of the same request, its messages behind seq `after` moved back by `by`."""
+    def shift(self, after: int, by: int) -> Manifest:
+        """Return a copy for the same request, after its messages behind seq `after` got a seq that is `by` larger."""
         window: list[list[int]] = []
         for first, last in self.window:
             if first <= after < last:
@@ -98,7 +100,6 @@ class Manifest:
         return replace(self, window=window, start=start)
 
     def to_json(self) -> str:
-        """Return it as it is stored."""
         values: dict[str, Any] = {"v": self.renderer, "window": self.window}
         for name in ("start", "at"):
             if getattr(self, name) is not None:
@@ -108,9 +109,9 @@ class Manifest:
                 values[name] = getattr(self, name).hex()
         if self.params:
             values["params"] = self.params
-        values["profile"] = self.profile.described
-        for name, words in _WORDS.items():
-            if getattr(self, name) != words[0]:
+        values["profile"] = self.profile.overrides
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) != choices[0]:
                 values[name] = getattr(self, name)
         for name in ("stream", "stable", "transcript"):
             if getattr(self, name):
@@ -118,40 +119,46 @@ class Manifest:
         return dump_json(values)
 
     @classmethod
-    def of(cls, stored: str) -> Manifest:
-        """Return what is stored. Raises: ValueError when it is none."""
+    def from_json(cls, stored: str) -> Manifest:
+        """Parse a stored manifest. Raises: ValueError."""
         try:
             values: dict[str, Any] = json.loads(stored)
-            words = {name: values.get(name, known[0]) for name, known in _WORDS.items()}
-            if any(word not in _WORDS[name] for name, word in words.items()):
-                raise ValueError("it holds a word that is not known")
+            chosen = {name: values.get(name, choices[0]) for name, choices in _CHOICES.items()}
+            for name, value in chosen.items():
+                if value not in _CHOICES[name]:
+                    raise ValueError(f"{name} has the unknown value {value!r}")
             return cls(
                 renderer=int(values["v"]),
                 window=[[int(first), int(last)] for first, last in values["window"]],
                 profile=Profile(**values["profile"]),
                 start=values.get("start"),
-                prompt=_digest(values.get("prompt")),
-                tools=_digest(values.get("tools")),
+                prompt=_parse_digest(values.get("prompt")),
+                tools=_parse_digest(values.get("tools")),
                 params=cast("RequestParams", dict(values.get("params", {}))),
                 stream=values.get("stream") is True,
                 stable=int(values.get("stable", 0)),
                 transcript=values.get("transcript") is True,
                 at=values.get("at"),
-                **words,
+                **chosen,
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"it is not what is written here ({type(error).__name__})") from None
+            raise ValueError(f"not a manifest ({type(error).__name__})") from None
 
 
-def _digest(stored: str | None) -> bytes | None:
+def _parse_digest(stored: str | None) -> bytes | None:
     return None if stored is None else bytes.fromhex(stored)
 
 
 class Replay(BaseModel):
-    """One API call's request, put together again from what is stored.
+    """The request of one API call, built again from stored rows.
 
-    `status` is "exact" when the bytes are the ones that were sent, by their salted digest; "redacted" when something of the
-    request was removed since, so that it cannot be compared; "mismatch" when the rows no longer give what was sent.
+    `status` is one of:
+
+    - "exact": the bytes have the salted digest of the bytes that were sent
+    - "redacted": a part of the request was removed since, so its bytes cannot be compared
+    - "mismatch": the bytes differ from those that were sent
+
+    Headers are never stored, so a replay has none.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -159,53 +166,64 @@ class Replay(BaseModel):
     status: ReplayStatus
     turn_id: UUID
     call: int
-    """The call's number within its turn, from 1; one whose reply came late has 1,000 more."""
+    """The number of the call within its turn, from 1. A call whose reply came late has its number plus 1,000."""
     model: str
-    """The model that was asked for."""
+    """The requested model."""
     started_at: datetime
-    """When the call was made, UTC."""
+    """The start of the call, in UTC."""
     body: bytes | None = Field(default=None, repr=False)
-    """The exact bytes of the request's body; None unless `status` is "exact"."""
+    """The bytes of the request's body. None unless `status` is "exact"."""
     messages: list[dict[str, Any]] = Field(default_factory=list, repr=False)
-    """The messages of the body. Where one was redacted, its content says so."""
+    """The messages of the body. The content of a redacted message says that it was redacted."""
     parameters: dict[str, Any] = Field(default_factory=dict, repr=False)
-    """Everything else of the body, tools and all, but for the model."""
+    """All other keys of the body except the model."""
     problem: str | None = None
-    """What was removed, or what differs; None when exact."""
+    """The part that was removed, or the difference. None if `status` is "exact"."""
 
 
 class Diff(BaseModel):
-    """Where request `b` first differs from request `a`, and why a server's prompt cache cannot serve `b` from there on.
+    """The first difference between two requests. A server's prompt cache cannot serve `b` from there on.
 
-    `reason` is what changed, in the order in which it reaches the prompt: `model`; `tools` and `response_format`, which servers
-    put before the messages; `developer_prompt`; `profile` (how the server is spoken to); then the first message that differs:
-    `window` (its start moved), `selection` (a pin, or a strategy: a single message came or went), `redacted`, `partial` (the
-    policy about replies that broke off), `passages` (they go with their own turn only), `audio` (a spoken reply expired and is
-    sent in words), `branch` (another path), `altered` (none of these). `continued` says that one has all messages of the other,
-    and more; `parameter` that the messages begin alike and a parameter differs, which leaves the prompt as it is. `identical`
-    requests are the same.
+    `reason` is the first that applies, in the order of the prompt:
+
+    - `model`
+    - `tools`, `response_format`: servers put them before the messages
+    - `developer_prompt`
+    - `profile`: the facts about the server differ
+    - `window`: the window starts at another message
+    - `selection`: a pin or a strategy added or removed a single message
+    - `redacted`: a message was redacted
+    - `partial`: the policy for partial replies differs
+    - `passages`: passages are sent with their own turn only
+    - `audio`: a spoken reply expired and is sent as text
+    - `branch`: the messages are on another branch
+    - `altered`: a message differs for none of these reasons
+    - `parameter`: all messages that both have are equal, and a parameter differs, which does not change the prompt
+    - `continued`: one request has all messages of the other, and more
+    - `identical`
+
+    `a` and `b` are the values that differ.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     reason: Reason
     why: str
-    """The reason in a sentence for people."""
+    """The reason as a sentence."""
     turns: tuple[UUID, UUID]
     calls: tuple[int, int]
     place: str | None = None
-    """What differs first: `model`, `tools`, `messages[3].content`, a parameter's name; None when nothing does."""
+    """The path of the first difference: `model`, `tools`, `messages[3].content`, a parameter's name. None: no difference."""
     index: int | None = None
-    """The index of the first message that differs, if one does."""
+    """The index of the first message that differs."""
     a: str | None = None
-    """What `a` has there, shortened to where it differs; None: nothing."""
+    """The value in `a`, shortened to the part that differs. None: `a` has no such value."""
     b: str | None = None
     common_messages: int = 0
-    """How many messages both begin with."""
+    """The number of messages that both requests start with."""
     common_tokens: int = 0
-    """What of the prompt both begin with, tools included, in tokens as they are counted here; 0 where tools, schema or model
-    differ."""
+    """Tokens of the common start, tools included, as convokit counts them. 0 if tools, response format or model differ."""
 
 
 TurnLike = Turn | Reply | Replay | UUID | str
-"""What names a turn: what came of it, or its id."""
+"""A turn, its reply or replay, or its id."""

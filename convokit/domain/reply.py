@@ -1,7 +1,7 @@
-"""What came back from the API: the answer of each choice, and what it cost.
+"""Define a parsed reply: its choices, token counts and rate limits.
 
-Absent, null and empty stay apart: an `Answer` that only calls tools has `content` None, a usage nobody reported has None
-counts, never 0. Whatever a server adds beyond the API is kept in `extra`, verbatim.
+None means that the server reported nothing: a reply that only calls tools has `content` None, and an unreported count is None,
+not 0. Keys that the API does not define are kept in `extra`, unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ UsageSource = Literal["reported", "estimated", "absent"]
 
 
 class Usage(BaseModel):
-    """Token counts of one API call. A count is None when nobody reported it; `source` says who made the numbers."""
+    """Token counts of one API call. A count is None if it was not reported.
+
+    `source`: "reported" by the server, "estimated" by convokit, or "absent".
+    """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -29,7 +32,7 @@ class Usage(BaseModel):
 
 
 class Change(BaseModel):
-    """A request parameter that was not sent as it was given, and why."""
+    """A request parameter that was not sent as the caller passed it, and the reason."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -40,25 +43,25 @@ class Change(BaseModel):
 
 @dataclass(slots=True)
 class ReplyChoice:
-    """One choice of a completion, as the assistant message it becomes."""
+    """One choice of a reply. It becomes an assistant message."""
 
     index: int = 0
     content: str | None = None
     refusal: str | None = None
     reasoning: str | None = None
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    """Verbatim: `{"id", "type", "function": {"name", "arguments"}}`; arguments may be invalid JSON."""
+    """As received: `{"id", "type", "function": {"name", "arguments"}}`. `arguments` may be invalid JSON."""
     audio: dict[str, Any] | None = None
     annotations: list[dict[str, Any]] = field(default_factory=list)
     finish_reason: str | None = None
     logprobs: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    """Unknown keys of the message, kept for the provider that sent them."""
+    """Keys of the message that the API does not define. Some providers want them back."""
 
 
 @dataclass(slots=True)
 class ParsedReply:
-    """One finished API call: every choice, and what the server said about the call."""
+    """The parsed body of one API call."""
 
     choices: list[ReplyChoice]
     response_id: str | None = None
@@ -66,17 +69,17 @@ class ParsedReply:
     created: int | None = None
     usage: Usage = field(default_factory=Usage)
     usage_details: dict[str, Any] = field(default_factory=dict)
-    """The usage object as it came, for what `Usage` has no field for."""
+    """The `usage` object as received."""
     service_tier: str | None = None
     system_fingerprint: str | None = None
     done: bool = False
-    """Whether the server said it had finished: a finish reason on every choice."""
+    """Whether every choice has a finish reason."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Unknown top-level keys (`timings`, `provider`, `prompt_filter_results` …), verbatim."""
+    """Top-level keys that the API does not define (`timings`, `provider`, `prompt_filter_results` …)."""
 
 
 class Allowance(BaseModel):
-    """One limit: how much there is, how much of it is left, and in how many seconds it is full again."""
+    """One rate limit: its size, what is left of it, and the seconds until it is full again."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -86,7 +89,7 @@ class Allowance(BaseModel):
 
 
 class RateLimits(BaseModel):
-    """The rate limits as of one answer."""
+    """The rate limits that one response reported."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 

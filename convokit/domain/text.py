@@ -1,7 +1,7 @@
-"""What text may be stored: everything every backend returns code point for code point, and nothing else.
+"""Validate text and JSON before they are stored or sent.
 
-PostgreSQL refuses NUL, no driver can encode a lone surrogate. Both are refused here, before anything is written or called;
-text that a server sends is repaired instead, because it is already paid for.
+PostgreSQL refuses NUL, and no driver can encode a lone surrogate. Text from callers with one of them is refused before anything
+is written. Text from servers is repaired instead, because it is already paid for.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ MAX_NUMBER = 2**53
 
 
 def validate_text(field: str, value: object, *, limit: int, setting: str) -> str:
-    """Return `value` if it is text that every backend can hold, of at most `limit` bytes of UTF-8.
+    """Return `value` if both databases can store it and it has at most `limit` bytes of UTF-8.
 
-    Raises: InvalidInput, TooLarge (which names `setting`).
+    Raises: InvalidInput, TooLarge with `setting`, the setting that raises the limit.
     """
     if not isinstance(value, str):
         raise InvalidInput(field, f"must be text, not {type(value).__name__}")
-    found = _UNSTORABLE.search(value)
-    if found is not None:
-        what = "NUL (U+0000)" if found.group() == "\x00" else f"a lone surrogate (U+{ord(found.group()):04X})"
-        raise InvalidInput(field, f"holds {what} at position {found.start()}, which cannot be stored; remove it first")
-    if len(value) * 4 > limit:  # no character needs more than 4 bytes: encode only when it may matter
+    match = _UNSTORABLE.search(value)
+    if match is not None:
+        what = "NUL (U+0000)" if match.group() == "\x00" else f"a lone surrogate (U+{ord(match.group()):04X})"
+        raise InvalidInput(field, f"contains {what} at position {match.start()}, which cannot be stored: remove it")
+    if len(value) * 4 > limit:  # a character takes at most 4 bytes, so shorter text need not be encoded
         size = len(value.encode("utf-8"))
         if size > limit:
             raise TooLarge(field, size, limit, setting=setting)
@@ -38,53 +38,56 @@ def validate_text(field: str, value: object, *, limit: int, setting: str) -> str
 
 
 def repair_text(value: str) -> str:
-    """Return text from a server with what cannot be stored replaced by U+FFFD."""
+    """Return `value` with NUL and lone surrogates replaced by U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", value)
 
 
 def dump_json(value: Any) -> str:
-    """Return `value` as compact JSON text, non-ASCII characters as they are."""
+    """Return compact JSON. Non-ASCII characters stay as they are."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def validate_json(field: str, value: Mapping[str, Any], *, limit: int, setting: str) -> str:
-    """Return a JSON object that means the same on every backend: string keys, finite numbers, integers within 2**53.
+    """Return `value` as JSON text of at most `limit` bytes. Keys are strings, numbers finite, integers within 2**53.
 
-    Raises: InvalidInput naming the path of what does not fit, TooLarge.
+    Raises: InvalidInput with the path of the invalid value, TooLarge.
     """
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be a mapping, not {type(value).__name__}")
-    encoded = dump_json(plain_json(field, value))
+    encoded = dump_json(to_plain_json(field, value))
     return validate_text(field, encoded, limit=limit, setting=setting)
 
 
-def plain_json(path: str, value: object, *, deepest: int = MAX_DEPTH, most: int = MAX_NUMBER) -> Any:
-    """Return a value in JSON's own containers: string keys, finite numbers, integers within `most`, text that can be stored.
+def to_plain_json(path: str, value: object, *, max_depth: int = MAX_DEPTH, max_number: int = MAX_NUMBER) -> Any:
+    """Return a copy of a value made of dicts, lists and scalars that JSON can express and both databases can store.
 
-    Raises: InvalidInput naming the path of what does not fit.
+    Raises: InvalidInput with the path of the invalid value.
     """
-    if deepest < 0:
+    if max_depth < 0:
         raise InvalidInput(path, "is nested too deeply")
     if isinstance(value, Mapping):
-        made = {}
+        plain = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InvalidInput(path, f"key {key!r} is not text")
-            place = f"{path}.{repair_text(key)}"
-            plain_json(place, key)
-            made[key] = plain_json(place, item, deepest=deepest - 1, most=most)
-        return made
+                raise InvalidInput(path, f"key {key!r} must be text")
+            key_path = f"{path}.{repair_text(key)}"
+            to_plain_json(key_path, key)
+            plain[key] = to_plain_json(key_path, item, max_depth=max_depth - 1, max_number=max_number)
+        return plain
     if isinstance(value, list | tuple):
-        return [plain_json(f"{path}[{at}]", item, deepest=deepest - 1, most=most) for at, item in enumerate(value)]
+        return [
+            to_plain_json(f"{path}[{at}]", item, max_depth=max_depth - 1, max_number=max_number)
+            for at, item in enumerate(value)
+        ]
     if isinstance(value, str):
         if _UNSTORABLE.search(value):
-            raise InvalidInput(path, "holds NUL or a lone surrogate, which cannot be stored")
+            raise InvalidInput(path, "contains NUL or a lone surrogate, which cannot be stored: remove it")
     elif isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > most:
-            raise InvalidInput(path, f"holds a number beyond 2**{most.bit_length() - 1}: store it as text")
+        if abs(value) > max_number:
+            raise InvalidInput(path, f"is a number beyond 2**{max_number.bit_length() - 1}: pass it as text")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidInput(path, f"{value} is not a JSON number")
+            raise InvalidInput(path, f"{value} is not a JSON number: pass a finite number or None")
     elif not isinstance(value, bool) and value is not None:
-        raise InvalidInput(path, f"{type(value).__name__} is not JSON")
+        raise InvalidInput(path, f"{type(value).__name__} is not JSON serializable")
     return value

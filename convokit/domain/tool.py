@@ -1,9 +1,4 @@
-"""A tool the model may call: what it is told about it, and what runs when it calls.
-
-A `Tool` is a value, made once and the same ever after, so the bytes it is sent as never change between turns. One with a
-`function` is run by the turn; one without is only described, and its calls are handed to the caller. A tool given as the
-API's own object (`raw`, custom tools too) is checked for its name and otherwise sent as it is.
-"""
+"""Define a tool that the model may call."""
 
 from __future__ import annotations
 
@@ -23,86 +18,94 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool. `parameters` is the JSON schema of its arguments, `arguments` the model that checks them when they come.
+    """A tool that the model may call.
 
-    `strict` asks the server to hold the model to the schema. Raises: SettingsError when the API would refuse the name.
+    A tool with a `function` is run by the turn. Calls of a tool without one are returned to the caller. `convokit.tool` makes a
+    tool of a Python function. A tool cannot be changed, so its bytes are the same in every request.
+
+    Raises: SettingsError for a name that the API would refuse.
     """
 
     name: str
+    """1 to 64 of A-Z a-z 0-9 _ and -."""
     description: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
+    """The JSON schema of the arguments."""
     strict: bool = False
+    """Whether the server must hold the model to the schema."""
     function: Callable[..., Any] | None = None
-    """What is run; None: the tool is only described and the caller runs it."""
+    """Called with the arguments. None: the caller runs the tool."""
     arguments: type[BaseModel] | None = None
+    """The pydantic model that validates the arguments. None: they are parsed and not validated."""
     raw: dict[str, Any] | None = None
-    """The API's own object, sent in place of all the above."""
+    """The API's own object, which is sent instead of the fields above. Custom tools are given this way."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise SettingsError(
-                "tools", f"a tool's name is 1 to 64 of A-Z a-z 0-9 _ and -, not {self.name!r}: name it so"
+                "tools", f"a tool's name must be 1 to 64 of A-Z a-z 0-9 _ and -, not {self.name!r}: pass name="
             )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function itself, as if it had not been made a tool."""
+        """Call the function as if it were no tool."""
         if self.function is None:
-            raise SettingsError("tools", f"{self.name} is only described: it has no function to call")
+            raise SettingsError("tools", f"{self.name} has no function: run it yourself, or pass function=")
         return self.function(*args, **kwargs)
 
     def as_wire(self) -> dict[str, Any]:
-        """Return the tool in the API's shape, its keys always in one order. The schema in it is the tool's own: read only."""
+        """Return the tool in the shape of the API, with its keys in a fixed order. Do not change the schema in it."""
         if self.raw is not None:
             return dict(self.raw)
-        described: dict[str, Any] = {"name": self.name}
+        function: dict[str, Any] = {"name": self.name}
         if self.description:
-            described["description"] = self.description
+            function["description"] = self.description
         if self.parameters:
-            described["parameters"] = self.parameters
+            function["parameters"] = self.parameters
         if self.strict:
-            described["strict"] = True
-        return {"type": "function", "function": described}
+            function["strict"] = True
+        return {"type": "function", "function": function}
 
     @classmethod
     def of_dict(cls, raw: Mapping[str, Any]) -> Tool:
-        """Return a tool given as the API's own object: `{"type": "function", "function": {...}}`, or a custom tool.
+        """Return a tool for the API's own object: `{"type": "function", "function": {...}}`, or a custom tool.
 
-        Raises: SettingsError saying what is not as the API has it. Keys that are not known here are kept.
+        Unknown keys are kept. Raises: SettingsError for an object that the API would refuse.
         """
         kind = raw.get("type")
         if kind not in ("function", "custom"):
-            raise SettingsError("tools", f'a tool given as a dict has "type": "function" or "custom", not {kind!r}')
+            raise SettingsError("tools", f'a tool given as a dict needs "type": "function" or "custom", not {kind!r}')
         body = raw.get(kind)
         if not isinstance(body, Mapping):
-            flat = " (the name beside the type is another API's form)" if "name" in raw else ""
-            raise SettingsError("tools", f'a tool of type {kind!r} holds its name and the rest in "{kind}"{flat}')
+            hint = " (a name beside the type is the form of the Responses API)" if "name" in raw else ""
+            raise SettingsError("tools", f'a tool of type {kind!r} needs an object "{kind}" with its name{hint}')
         _check_types(body)
-        kept: dict[str, Any] = json.loads(_text(raw))
+        copy: dict[str, Any] = json.loads(_to_json(raw))  # later changes of the caller's dict must not reach a request
         return cls(
             name=body.get("name", ""),
             description=body.get("description") or "",
-            parameters=kept[kind].get("parameters") or {},
+            parameters=copy[kind].get("parameters") or {},
             strict=body.get("strict") is True,
-            raw=kept,
+            raw=copy,
         )
 
 
 def _check_types(body: Mapping[str, Any]) -> None:
-    for key, kind, words in (
+    for key, kind, expected in (
         ("description", str, "text"),
         ("parameters", Mapping, "a JSON schema"),
         ("strict", bool, "true or false"),
     ):
         value = body.get(key)
         if value is not None and not isinstance(value, kind):
-            raise SettingsError("tools", f"{key} of {body.get('name')!r} must be {words}, not {type(value).__name__}")
+            raise SettingsError(
+                "tools", f"{key} of {body.get('name')!r} must be {expected}, not {type(value).__name__}"
+            )
 
 
-def _text(raw: Mapping[str, Any]) -> str:
-    """Return the tool as JSON text: proof that it can be sent, and a copy that nobody else can change."""
+def _to_json(raw: Mapping[str, Any]) -> str:
     try:
         text = dump_json(dict(raw))
         text.encode("utf-8")  # a lone surrogate is a ValueError
     except (TypeError, ValueError, RecursionError):
-        raise SettingsError("tools", "a tool given as a dict holds a value that JSON does not have") from None
+        raise SettingsError("tools", "a tool given as a dict contains a value that is not JSON serializable") from None
     return text

@@ -1,4 +1,4 @@
-"""Turns and the API calls they are made of, as rows and as values."""
+"""Define turns, their API calls and their replies: stored rows and public values."""
 
 from __future__ import annotations
 
@@ -18,49 +18,50 @@ from convokit.domain.reply import Change, RateLimits, Usage
 
 TurnState = Literal["open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded"]
 LATE_CALL_OFFSET = 1000
-"""What is added to the number of a call whose reply came late: the call's own row is closed already."""
+"""Added to the number of a call whose reply came late. The row of the call itself is final by then."""
 CallState = Literal["sending", "streaming", "ok", "error", "ambiguous", "abandoned"]
 
 
 @dataclass(slots=True)
 class OpenTurn:
-    """A turn that another worker holds, or held. `expired` is judged by the database's clock."""
+    """An open turn of another worker."""
 
     id: UUID
     question_seq: int
     epoch: int
     owner: str | None
     expired: bool
+    """Whether its lease has run out, by the clock of the database."""
     age_us: int
     calls: int
-    """The number of the API call that is running; 0 between two calls."""
+    """The number of the running API call; 0 between two calls."""
     after_seq: int | None = None
-    """Behind which message its own begin, where its question was there already."""
+    """The newest message when the turn started, if its question is older (regenerate, resume). None: it wrote its question."""
 
     @property
     def from_seq(self) -> int:
-        """What none of its messages lies before."""
+        """A lower bound for the seqs of the turn's messages."""
         return self.question_seq if self.after_seq is None else self.after_seq
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """An idempotency key as it is stored: hashed, with the salted fingerprint of the request it came with."""
+    """A hashed idempotency key, with a salted fingerprint of the request that used it."""
 
     hash: bytes
     salt: bytes
     fingerprint: bytes
 
     @classmethod
-    def of(cls, key: str, request: str) -> IdempotencyKey:
-        """Return the key for a request, given as canonical text."""
+    def from_request(cls, key: str, request: str) -> IdempotencyKey:
+        """Hash a key. `request` is the canonical text of the request."""
         salt = hashchain.new_salt()
         return cls(hashlib.sha256(key.encode()).digest(), salt, hashchain.compute_salted_digest(salt, request.encode()))
 
 
 @dataclass(slots=True)
 class TurnRow:
-    """A row of the turn table, as far as finding a turn again needs it."""
+    """The columns of the turn table that are needed to find and resume a turn."""
 
     id: UUID
     branch: int
@@ -81,20 +82,29 @@ class TurnRow:
 
     @property
     def from_seq(self) -> int:
-        """What none of its messages but the question lies before."""
+        """A lower bound for the seqs of the turn's messages, except its question."""
         return self.question_seq if self.after_seq is None else self.after_seq
 
-    def was_sent_with(self, request: str) -> bool:
-        """Whether the turn was sent with this very request."""
+    def is_same_request(self, request: str) -> bool:
+        """Return whether `request` (canonical text) has the fingerprint of this turn."""
         salt = bytes(self.fingerprint_salt or b"")
         return hashchain.compute_salted_digest(salt, request.encode()) == bytes(self.fingerprint or b"")
 
 
 class Turn(BaseModel):
-    """One user request and what came of it. `question` and `reply` are message ids; times are UTC.
+    """One question and its reply.
 
-    `state`: open, completed, interrupted (it broke off, or its reader left), cancelled, failed, abandoned (its worker is gone),
-    superseded. `error` says, as plain facts, what ended it.
+    `state` is one of:
+
+    - open: a worker is answering
+    - completed
+    - interrupted: the reply broke off, or the reader of the stream left
+    - cancelled: `cancel` ended it
+    - failed: an error ended it
+    - abandoned: its worker is gone, and another one closed it
+    - superseded: a newer turn replaced it (`on_busy="supersede"`)
+
+    `question` and `reply` are message ids. Times are UTC.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -104,13 +114,14 @@ class Turn(BaseModel):
     question: str
     reply: str | None = None
     error: dict[str, Any] | None = None
+    """The attributes of the error that ended it. None if no error did."""
     started_at: datetime
     first_token_at: datetime | None = None
     ended_at: datetime | None = None
 
     @classmethod
-    def of(cls, conversation_id: UUID, row: TurnRow) -> Turn:
-        """Return a stored row as a value."""
+    def from_row(cls, conversation_id: UUID, row: TurnRow) -> Turn:
+        """Convert a stored row."""
         return cls.model_construct(
             id=row.id,
             state=row.state,
@@ -124,8 +135,7 @@ class Turn(BaseModel):
 
 
 class Recovered(BaseModel):
-    """A turn whose worker was gone, and which `recover` closed: for how long it had been open, and how much of its reply is
-    kept."""
+    """A turn that `recover` closed because its worker was gone."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -133,12 +143,14 @@ class Recovered(BaseModel):
     key: str | None = None
     turn_id: UUID
     open_s: float = 0.0
+    """Seconds from the start of the turn to its recovery."""
     kept_chars: int = 0
+    """Characters of the partial reply that were kept."""
 
 
 @dataclass(slots=True)
 class CallRow:
-    """A row of the completion table: one API call."""
+    """A row of the completion table: one API call, with its columns in their order."""
 
     turn_id: UUID
     number: int
@@ -167,19 +179,20 @@ class CallRow:
     ended_at: int | None = None
     salt: bytes | None = None
 
-    def covered(self) -> list[object]:
-        """Return the values the chain commits to: every column but the two salts."""
+    def chained_values(self) -> list[object]:
+        """Return the values that the hash chain commits to: every column except the salts."""
         return [getattr(self, name) for name in CHAINED_COLUMNS]
 
     @property
     def ref(self) -> str:
-        """The row's name in the chain."""
+        """The `ref` of its chain entry."""
         return f"{self.turn_id}:{self.number}"
 
     def hash_input(self) -> hashchain.HashInput:
-        """Return this row's entry to be; its salt must be set."""
         assert self.salt is not None
-        return hashchain.HashInput("completion", self.ref, hashchain.compute_commitment(self.salt, self.covered()))
+        return hashchain.HashInput(
+            "completion", self.ref, hashchain.compute_commitment(self.salt, self.chained_values())
+        )
 
 
 CHAINED_COLUMNS = tuple(name for name in CallRow.__slots__ if name not in ("salt", "body_salt"))
@@ -187,7 +200,7 @@ CHAINED_COLUMNS = tuple(name for name in CallRow.__slots__ if name not in ("salt
 
 @dataclass(slots=True)
 class ToolCallRow:
-    """A row of the tool call table: written before the tool runs, so that no side effect is ever repeated unknowingly."""
+    """A row of the tool call table. It is written before the tool runs, so that a retry knows of possible side effects."""
 
     call_id: str
     name: str
@@ -201,17 +214,17 @@ class ToolCallRow:
 
 
 class Reply(BaseModel):
-    """A saved reply, and what the call that made it was like.
+    """A saved reply, with the facts of its API call.
 
-    `usage` says who counted (`source`); `changes` is what the profile renamed or dropped of the request; `finish_reason` is
-    the server's own word (`stop`, `length`, `tool_calls`, `content_filter` …); `attempts` counts the calls it took.
+    `finish_reason` is the server's own value (`stop`, `length`, `tool_calls`, `content_filter` …). `changes` are the request
+    parameters that the profile renamed or dropped. `attempts` counts the API calls, retries included.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True, arbitrary_types_allowed=True)
 
     message: Message
     choices: list[Message]
-    """With `n` > 1, every choice; the first is `message`."""
+    """All choices. The first is `message`; there are others with `n` > 1 only."""
     usage: Usage
     turn_id: UUID
     model: str
@@ -223,21 +236,21 @@ class Reply(BaseModel):
     request_id: str | None = None
     attempts: int = 1
     rate_limits: RateLimits | None = None
-    """What the server says is left, where it says so."""
+    """The rate limits that the server reported, if it did."""
     context: Any = None
-    """The report of the context that was sent (`convokit.Report`)."""
+    """A `convokit.Report` of the context that was sent."""
 
     @property
     def text(self) -> str:
-        """The words of the reply."""
+        """The text of the reply."""
         return self.message.text
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The calls the model asks for and nobody here ran, in the API's shape."""
+        """The tool calls that the caller has to run, in the shape of the API."""
         return self.message.tool_calls or []
 
     @property
     def refusal(self) -> str | None:
-        """The model's refusal, if it refused."""
+        """The text of the model's refusal, None if it did not refuse."""
         return self.message.refusal

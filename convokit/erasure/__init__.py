@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 from convokit._lazy import opened_on_use
 
 if TYPE_CHECKING:
-    from convokit.erasure import erase as erase
     from convokit.erasure import flows as flows
+    from convokit.erasure import removals as removals
     from convokit.erasure import residue as residue
     from convokit.erasure import sql as sql
 else:
     __getattr__ = opened_on_use(
         __name__,
-        "erase",
         "flows",
+        "removals",
         "residue",
         "sql",
     )

@@ -1,7 +1,7 @@
-"""Redacting, erasing and purging: one transaction a conversation, then the checks, then the receipt.
+"""Redact a message, erase conversations, purge erased conversations.
 
-Each may be repeated: what is gone already is passed over, and what an earlier try left undone (a busy conversation, a log that
-somebody read) is done. What is removed and how it is verified comes from the audit, as functions over a connection.
+Each conversation is one transaction. Checks follow it, and then the receipt. Every flow can be repeated: it skips what is
+already gone, and completes what an earlier run left (a busy conversation, a log that a reader had open).
 """
 
 from __future__ import annotations
@@ -19,88 +19,101 @@ from convokit.completion.anchor import resolve_seq_flow
 from convokit.completion.effects import Flow, read_flow, thread_flow, write_once_flow
 from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
 from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found
+from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import Message, to_datetime
 from convokit.domain.paging import Progress
-from convokit.domain.removal import MOST_TRACES, Action, Bytes, Order, Receipt, Removed
+from convokit.domain.removal import Action, BytesState, Receipt
 from convokit.domain.text import validate_text
+from convokit.domain.turn import OpenTurn
 from convokit.erasure import residue, sql
+from convokit.erasure.removals import (
+    ErasureRequest,
+    RemovalResult,
+    check_removal,
+    erase_conversation,
+    redact_message,
+)
 from convokit.errors import ConversationBusy, InvalidInput
 from convokit.store import conversations, search_index, turns
 
 PAGE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What removes, and what checks it: functions of the audit over a connection."""
-
-    remove: Callable[[Connection, str, UUID, Order], Removed | None]
-    check: Callable[[Connection, str, UUID, Sequence[int] | None], tuple[int, str]]
-
-
 @dataclass(slots=True, repr=False)
-class _Account:
-    """What a receipt will say."""
+class ReceiptBuilder:
+    """Sums up the results of all conversations of one request."""
 
     action: Action
-    order: Order
+    request: ErasureRequest
     conversations: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     entries: int = 0
     remaining: int = 0
     chain: str = "whole"
     prompts: set[bytes] | None = field(default_factory=set)
-    traces: list[bytes] = field(default_factory=list)
+    """Prompts that may be unreferenced now. None: all prompts of the tenant."""
+    samples: list[bytes] = field(default_factory=list)
     skipped: list[UUID] = field(default_factory=list)
     ids: set[UUID] = field(default_factory=set)
 
-    def add(self, conversation_id: UUID, removed: Removed) -> None:
+    def add(self, conversation_id: UUID, result: RemovalResult) -> None:
         self.conversations += 1
-        self.counts.update(removed.counts)
-        self.entries += removed.entries
-        self.traces += removed.traces[: MOST_TRACES - len(self.traces)]
+        self.counts.update(result.counts)
+        self.entries += result.entries
+        self.samples += result.samples[: residue.MAX_SAMPLES - len(self.samples)]
         self.ids.add(conversation_id)
-        if removed.prompts is None or self.prompts is None:
+        if result.prompts is None or self.prompts is None:
             self.prompts = None
         else:
-            self.prompts |= removed.prompts
+            self.prompts |= result.prompts
+
+    def build(self, bytes_state: BytesState, searched: int) -> Receipt:
+        request = self.request
+        is_checked = not request.dry_run and self.action != "purge"
+        return Receipt(
+            action=self.action,
+            dry_run=request.dry_run,
+            conversations=self.conversations,
+            removed={name: count for name, count in sorted(self.counts.items()) if count},
+            entries=self.entries,
+            author=request.author,
+            reason=request.reason,
+            at=to_datetime(request.at),
+            remaining=self.remaining if is_checked else None,
+            chain=self.chain if is_checked else None,
+            bytes=bytes_state,
+            searched=searched,
+            skipped=tuple(self.skipped),
+        )
 
 
-def redact(
-    scope: KitState,
-    target: ChatRef,
-    work: Work,
+def redact_flow(
+    state: KitState,
+    ref: ChatRef,
     message: Message | str | int,
     *,
     reason: str | None,
     author: str | None,
     dry_run: bool,
 ) -> Flow[Receipt]:
-    """Remove one message's text from everywhere. Raises: NotFound, InvalidInput, ConversationBusy."""
-    order = _order(scope, reason, author, dry_run=dry_run)
-    seq = yield from resolve_seq_flow(scope, target, message)
-    return (yield from _one(scope, target, work, _Account("redact", replace(order, seq=seq))))
+    """Remove the text of one message. Raises: NotFound, InvalidInput, ConversationBusy."""
+    request = _make_request(state, reason, author, dry_run=dry_run)
+    seq = yield from resolve_seq_flow(state, ref, message)
+    receipt = ReceiptBuilder("redact", replace(request, seq=seq))
+    return (yield from _remove_one_flow(state, ref, receipt))
 
 
-def erase(
-    scope: KitState, target: ChatRef, work: Work, *, reason: str | None, author: str | None, dry_run: bool
+def erase_flow(
+    state: KitState, ref: ChatRef, *, reason: str | None, author: str | None, dry_run: bool
 ) -> Flow[Receipt]:
-    """Remove every text of a conversation. Raises: NotFound, InvalidInput, ConversationBusy."""
-    order = _order(scope, reason, author, dry_run=dry_run)
-    yield from identify_flow(scope, target)
-    return (yield from _one(scope, target, work, _Account("erase", order)))
+    """Remove all text of one conversation. Raises: NotFound, InvalidInput, ConversationBusy."""
+    receipt = ReceiptBuilder("erase", _make_request(state, reason, author, dry_run=dry_run))
+    yield from identify_flow(state, ref)
+    return (yield from _remove_one_flow(state, ref, receipt))
 
 
-def _one(scope: KitState, target: ChatRef, work: Work, account: _Account) -> Flow[Receipt]:
-    assert target.id is not None
-    if not (yield from _removed(scope, target.id, work, account)):
-        raise not_found(target)
-    return (yield from _finished(scope, account))
-
-
-def erase_many(
-    scope: KitState,
-    work: Work,
+def erase_many_flow(
+    state: KitState,
     *,
     subject: str | None,
     older_than: timedelta | None,
@@ -109,169 +122,170 @@ def erase_many(
     dry_run: bool,
     progress: Progress | None,
 ) -> Flow[Receipt]:
-    """Erase the tenant's conversations of a subject, or not used for some time. Raises: InvalidInput."""
+    """Erase the tenant's conversations of a subject, those unused for some time, or those that are both.
+
+    Raises:
+        InvalidInput: Neither is given, or a value is invalid.
+    """
     if subject is None and older_than is None:
-        raise InvalidInput("subject", "name whose conversations to erase, or from what age on (older_than)")
-    order = _order(scope, reason, author, dry_run=dry_run)
+        raise InvalidInput("subject", "pass a subject, older_than, or both")
+    request = _make_request(state, reason, author, dry_run=dry_run)
     if subject is not None:
-        validate_text("subject", subject, limit=scope.limits.key_chars * 4, setting="Limits.key_chars")
-    before = _before(order, older_than)
-    account = _Account("erase", order, prompts=None)
+        validate_text("subject", subject, limit=state.limits.key_chars * 4, setting="Limits.key_chars")
+    which = sql.ConversationFilter(erased=False, subject=subject, unused_since=_subtract_age(request, older_than))
+    # An earlier run may have been killed before it deleted prompts, so all of the tenant's prompts are checked.
+    receipt = ReceiptBuilder("erase", request, prompts=None)
 
-    def each(conversation_id: UUID) -> Flow[None]:
+    def erase_one_flow(conversation_id: UUID) -> Flow[None]:
         try:
-            yield from _removed(scope, conversation_id, work, account)
+            yield from _remove_and_check_flow(state, conversation_id, receipt)
         except ConversationBusy:
-            account.skipped.append(conversation_id)
+            receipt.skipped.append(conversation_id)
 
-    yield from _over(scope, each, subject=subject, before=before, erased=False, progress=progress)
-    return (yield from _finished(scope, account))
-
-
-def purge(scope: KitState, *, older_than: timedelta | None, dry_run: bool, progress: Progress | None) -> Flow[Receipt]:
-    """Delete the tenant's erased conversations, tombstones and all. Raises: InvalidInput."""
-    order = _order(scope, None, None, dry_run=dry_run)
-    account = _Account("purge", order, prompts=None)
-
-    def each(conversation_id: UUID) -> Flow[None]:
-        if dry_run or (yield from write_once_flow(sql.purge, scope.tenant, conversation_id)):
-            account.add(conversation_id, Removed(Counter(conversation=1)))
-
-    before = _before(order, older_than)
-    yield from _over(scope, each, subject=None, before=before, erased=True, progress=progress)
-    return (yield from _finished(scope, account))
+    yield from _for_each_flow(state, which, erase_one_flow, progress)
+    return (yield from _finish_flow(state, receipt))
 
 
-def _order(scope: KitState, reason: str | None, author: str | None, *, dry_run: bool) -> Order:
-    for name, said in (("reason", reason), ("author", author)):
-        if said is not None:
-            validate_text(name, said, limit=scope.limits.metadata_bytes, setting="Limits.metadata_bytes")
-    return Order(author, reason, scope.clock.now_us(), dry_run)
+def purge_flow(
+    state: KitState, *, older_than: timedelta | None, dry_run: bool, progress: Progress | None
+) -> Flow[Receipt]:
+    """Delete all rows of the tenant's erased conversations. Raises: InvalidInput."""
+    request = _make_request(state, None, None, dry_run=dry_run)
+    receipt = ReceiptBuilder("purge", request, prompts=None)
+    which = sql.ConversationFilter(erased=True, unused_since=_subtract_age(request, older_than))
+
+    def purge_one_flow(conversation_id: UUID) -> Flow[None]:
+        if dry_run or (yield from write_once_flow(sql.delete_conversation, state.tenant, conversation_id)):
+            receipt.add(conversation_id, RemovalResult(Counter(conversation=1)))
+
+    yield from _for_each_flow(state, which, purge_one_flow, progress)
+    return (yield from _finish_flow(state, receipt))
 
 
-def _before(order: Order, older_than: timedelta | None) -> int | None:
+def _make_request(state: KitState, reason: str | None, author: str | None, *, dry_run: bool) -> ErasureRequest:
+    for name, value in (("reason", reason), ("author", author)):
+        if value is not None:
+            validate_text(name, value, limit=state.limits.metadata_bytes, setting="Limits.metadata_bytes")
+    return ErasureRequest(author, reason, state.clock.now_us(), dry_run)
+
+
+def _subtract_age(request: ErasureRequest, older_than: timedelta | None) -> int | None:
     if older_than is None:
         return None
     if not isinstance(older_than, timedelta) or older_than < timedelta(0):
-        raise InvalidInput("older_than", f"must be a timedelta, of 0 or more, not {older_than!r}")
-    return order.at - older_than // timedelta(microseconds=1)
+        raise InvalidInput("older_than", f"must be a timedelta of 0 or more, not {older_than!r}")
+    return request.at - older_than // timedelta(microseconds=1)
 
 
-def _over(
-    scope: KitState,
-    each: Callable[[UUID], Flow[None]],
-    *,
-    subject: str | None,
-    before: int | None,
-    erased: bool,
+def _for_each_flow(
+    state: KitState,
+    which: sql.ConversationFilter,
+    remove_flow: Callable[[UUID], Flow[None]],
     progress: Progress | None,
 ) -> Flow[None]:
-    """Do `each` for the tenant's conversations that fit, the longest unused first."""
-    yield from check_schema_flow(scope)
-    which = {"subject": subject, "before": before, "erased": erased}
+    """Run `remove_flow` for each conversation of the tenant that matches, longest unused first."""
+    yield from check_schema_flow(state)
     total = done = 0
     if progress is not None:
-        total = yield from read_flow(lambda connection: sql.count_selected(connection, scope.tenant, **which))  # type: ignore[arg-type]
+        total = yield from read_flow(sql.count_matching, state.tenant, which)
         progress(0, total)
-    after: tuple[int, UUID] | None = None
+    last: tuple[int, UUID] | None = None
     while True:
-        place = after
-        found = yield from read_flow(
-            lambda connection, place=place: sql.selected(  # type: ignore[misc]
-                connection, scope.tenant, subject=subject, before=before, erased=erased, after=place, limit=PAGE
-            )
-        )
-        for after in found:
-            yield from each(after[1])
+        page = yield from read_flow(sql.list_matching, state.tenant, which, after=last, limit=PAGE)
+        for last in page:
+            yield from remove_flow(last[1])
             done += 1
             if progress is not None:
                 progress(done, max(total, done))
-        if len(found) < PAGE:
+        if len(page) < PAGE:
             return
 
 
-def _removed(scope: KitState, conversation_id: UUID, work: Work, account: _Account) -> Flow[bool]:
-    """Remove from one conversation, and check it. Return False when it is not there. Raises: ConversationBusy."""
-    yield from _close_left(scope, conversation_id, dry_run=account.order.dry_run)
-    run = read_flow if account.order.dry_run else write_once_flow
-    removed = yield from run(work.remove, scope.tenant, conversation_id, account.order)
-    if removed is None:
+def _remove_one_flow(state: KitState, ref: ChatRef, receipt: ReceiptBuilder) -> Flow[Receipt]:
+    assert ref.id is not None
+    if not (yield from _remove_and_check_flow(state, ref.id, receipt)):
+        raise not_found(ref)
+    return (yield from _finish_flow(state, receipt))
+
+
+def _remove_and_check_flow(state: KitState, conversation_id: UUID, receipt: ReceiptBuilder) -> Flow[bool]:
+    """Remove text of one conversation and check the rows. Return False if there is no such conversation.
+
+    Raises: ConversationBusy.
+    """
+    request = receipt.request
+    yield from _close_abandoned_turns_flow(state, conversation_id, dry_run=request.dry_run)
+    remove = erase_conversation if request.seq is None else redact_message
+    run_flow = read_flow if request.dry_run else write_once_flow
+    result = yield from run_flow(remove, state.tenant, conversation_id, request)
+    if result is None:
         return False
-    account.add(conversation_id, removed)
-    if not account.order.dry_run:
-        seqs = removed.seqs if account.action == "redact" else None
-        left, chain = yield from read_flow(work.check, scope.tenant, conversation_id, seqs)
-        account.remaining += left
-        account.chain = account.chain if chain == "whole" else chain
+    receipt.add(conversation_id, result)
+    if not request.dry_run:
+        seqs = None if request.seq is None else result.seqs
+        remaining, chain = yield from read_flow(check_removal, state.tenant, conversation_id, seqs)
+        receipt.remaining += remaining
+        receipt.chain = receipt.chain if chain == "whole" else chain
     return True
 
 
-def _close_left(scope: KitState, conversation_id: UUID, *, dry_run: bool) -> Flow[None]:
-    """Close the turns whose worker is gone. Raises: ConversationBusy when one is open whose worker is not."""
-    conversation = yield from read_flow(conversations.find, scope.tenant, conversation_id)
-    if conversation is None:
-        return
-    for branch in (yield from read_flow(sql.open_branches, conversation_id)):
-        held = yield from read_flow(turns.find_open, conversation_id, branch)
-        if held is None:
-            continue
-        if not is_worker_gone(scope, held):
+def _close_abandoned_turns_flow(state: KitState, conversation_id: UUID, *, dry_run: bool) -> Flow[None]:
+    """Close open turns whose worker is gone. Raises: ConversationBusy if the worker of an open turn is alive."""
+    conversation, open_turns = yield from read_flow(_read_open_turns, state.tenant, conversation_id)
+    for branch, turn in open_turns:
+        assert conversation is not None
+        if not is_worker_gone(state, turn):
             name = conversation.key if conversation.key is not None else conversation_id
-            raise ConversationBusy(name, held.id, held.age_us / 1_000_000)
+            raise ConversationBusy(name, turn.id, turn.age_us / 1_000_000)
         if not dry_run:
-            yield from close_turn_flow(
-                scope, conversation, branch, held, resolve_counter(scope, conversation), "abandoned"
-            )
-            conversation = yield from read_flow(conversations.find, scope.tenant, conversation_id)
-            assert conversation is not None
+            counter = resolve_counter(state, conversation)
+            yield from close_turn_flow(state, conversation, branch, turn, counter, "abandoned")
+            conversation = yield from read_flow(conversations.find, state.tenant, conversation_id)
 
 
-def _finished(scope: KitState, account: _Account) -> Flow[Receipt]:
-    """Delete the prompts that nobody refers to any more, look for what is left in the file, and write the receipt."""
-    order = account.order
-    if account.action != "redact":
-        without = account.ids if order.dry_run else set()
-        unused = yield from read_flow(residue.unreferenced, scope.tenant, account.prompts, without)
-        if unused and not order.dry_run:
-            account.counts["prompt"] += yield from write_once_flow(residue.drop_prompts, scope.tenant, unused)
+def _read_open_turns(
+    connection: Connection, tenant: str, conversation_id: UUID
+) -> tuple[ConversationRow | None, list[tuple[int, OpenTurn]]]:
+    conversation = conversations.find(connection, tenant, conversation_id)
+    if conversation is None:
+        return None, []
+    branches = sql.list_open_branches(connection, conversation_id)
+    open_turns = [(branch, turns.find_open(connection, conversation_id, branch)) for branch in branches]
+    return conversation, [(branch, turn) for branch, turn in open_turns if turn is not None]
+
+
+def _finish_flow(state: KitState, receipt: ReceiptBuilder) -> Flow[Receipt]:
+    """Delete unreferenced prompts, search the database file, and build the receipt."""
+    dry_run = receipt.request.dry_run
+    if receipt.action != "redact":
+        ignoring = receipt.ids if dry_run else set()
+        prompts = yield from read_flow(residue.find_unreferenced_prompts, state.tenant, receipt.prompts, ignoring)
+        if prompts and not dry_run:
+            delete = residue.delete_unreferenced_prompts
+            receipt.counts["prompt"] += yield from write_once_flow(delete, state.tenant, prompts)
         else:
-            account.counts["prompt"] += len(unused)
-    state: Bytes = "unchecked"
-    searched = 0
-    if not order.dry_run:
-        if account.counts["message"]:
-            yield from write_once_flow(search_index.optimize)
-        state, searched = yield from _scrubbed(account.traces)
-    erased = not order.dry_run and account.action != "purge"
-    return Receipt(
-        action=account.action,
-        dry_run=order.dry_run,
-        conversations=account.conversations,
-        removed={name: count for name, count in sorted(account.counts.items()) if count},
-        entries=account.entries,
-        author=order.author,
-        reason=order.reason,
-        at=to_datetime(order.at),
-        remaining=account.remaining if erased else None,
-        chain=account.chain if erased else None,
-        bytes=state,
-        searched=searched,
-        skipped=tuple(account.skipped),
-    )
+            receipt.counts["prompt"] += len(prompts)
+    if dry_run:
+        return receipt.build("unchecked", searched=0)
+    if receipt.counts["message"]:
+        yield from write_once_flow(search_index.optimize)
+    bytes_state, searched = yield from _search_file_flow(receipt.samples)
+    return receipt.build(bytes_state, searched)
 
 
-def _scrubbed(traces: Sequence[bytes]) -> Flow[tuple[Bytes, int]]:
-    """Truncate a SQLite file's log, and search both for what was removed. What another row says as well is that row's own."""
-    path = yield from read_flow(residue.file_of)
+def _search_file_flow(samples: Sequence[bytes]) -> Flow[tuple[BytesState, int]]:
+    """Truncate the write-ahead log of SQLite and search the file for samples. Return the state and how many were searched."""
+    path = yield from read_flow(residue.find_database_file)
     if path is None:
         return "server", 0
     try:
-        found = yield from thread_flow(residue.scrub, path=path, pieces=traces)
+        found = yield from thread_flow(residue.truncate_and_search, path=path, samples=samples)
     except (sqlite3.Error, OSError):
         return "unchecked", 0
     if found is None:
         return "pending", 0
-    for piece in found:
-        if not (yield from read_flow(residue.stands_elsewhere, piece)):
-            return "found", len(traces)
-    return "gone", len(traces)
+    for sample in found:
+        # A row that still contains the same text explains why the file does.
+        if not (yield from read_flow(residue.is_text_in_other_row, sample)):
+            return "found", len(samples)
+    return "gone", len(samples)

@@ -1,13 +1,14 @@
-"""Removing text from rows that stay: tombstones, and the removals that say who did it and why.
+"""Read, empty and delete the rows that hold removed text.
 
-What is written here changes rows that are immutable otherwise; nothing else does. A removal's row and the chain's entry for it
-come in the same transaction.
+Only this module changes rows that are otherwise immutable. The caller writes the removal row and the chain entry in the same
+transaction.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -33,20 +34,21 @@ from convokit.store.removal_records import PAGE
 from convokit.store.schema import blob, branch, chunk, completion, conversation, message, removal, summary, tool_call
 from convokit.store.schema import turn as turns
 
-_WORDS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
-"""What a tombstone has lost."""
-_NOT_FROM_PARAMS = ("params", "prompt", "tools")
-"""What a manifest holds that may be somebody's words, or the unsalted digest of them."""
-_TOMBSTONE = (
+# A redacted row loses these columns.
+_TEXT_COLUMNS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
+# These manifest keys hold a user's text or an unsalted digest of it.
+_TEXT_KEYS = ("params", "prompt", "tools")
+_BLANK_MESSAGES = (
     update(message)
     .where(message.c.conversation_id == bindparam("b_id"), message.c.status != "redacted")
     .values(
         status="redacted",
-        tokens=case((message.c.status.in_((PASSAGE, SUMMARY)), 0), else_=message.c.tokens),  # no path counted them
-        **dict.fromkeys(_WORDS),
+        # `path_tokens` never includes passages and summaries; a count of 0 marks such a row once its status is gone.
+        tokens=case((message.c.status.in_((PASSAGE, SUMMARY)), 0), else_=message.c.tokens),
+        **dict.fromkeys(_TEXT_COLUMNS),
     )
 )
-_FIRST_QUESTION = select(turns.c.question_seq).where(
+_QUESTION_SEQ = select(turns.c.question_seq).where(
     turns.c.conversation_id == bindparam("id"), turns.c.id == bindparam("turn")
 )
 _CALLS = (
@@ -54,9 +56,9 @@ _CALLS = (
         completion.c.turn_id,
         completion.c.number,
         completion.c.manifest,
-        completion.c.body_salt.is_not(None).label("salted"),
-        completion.c.error.is_not(None).label("failed"),
-        or_(completion.c.details.is_not(None), completion.c.error.is_not(None)).label("told"),
+        completion.c.body_salt.is_not(None).label("has_body_salt"),
+        completion.c.error.is_not(None).label("has_error"),
+        or_(completion.c.details.is_not(None), completion.c.error.is_not(None)).label("has_details"),
     )
     .join(turns, (turns.c.conversation_id == completion.c.conversation_id) & (turns.c.id == completion.c.turn_id))
     .where(completion.c.conversation_id == bindparam("id"), turns.c.question_seq >= bindparam("first"))
@@ -68,100 +70,177 @@ _ONE_CALL = (
     completion.c.turn_id == bindparam("b_turn"),
     completion.c.number == bindparam("b_number"),
 )
-_UNSALT = update(completion).where(*_ONE_CALL).values(body_salt=None)
-_STRIP = update(completion).where(*_ONE_CALL).values(details=None, error=None, salt=None)
-_BARE = update(completion).where(*_ONE_CALL).values(manifest=bindparam("new_manifest"))
-_SAYS_MORE = {
+_CLEAR_BODY_SALT = update(completion).where(*_ONE_CALL).values(body_salt=None)
+_CLEAR_DETAILS = update(completion).where(*_ONE_CALL).values(details=None, error=None, salt=None)
+_STRIP_MANIFEST = update(completion).where(*_ONE_CALL).values(manifest=bindparam("new_manifest"))
+_HAS_TEXT = {
     "message": or_(
-        message.c.status != "redacted", *(message.c[name].is_not(None) for name in _WORDS if name != "salt")
+        message.c.status != "redacted", *(message.c[name].is_not(None) for name in _TEXT_COLUMNS if name != "salt")
     ),
     "completion": or_(completion.c.details.is_not(None), completion.c.error.is_not(None)),
     "turn": turns.c.error.is_not(None),
     "tool_call": or_(tool_call.c.name != "", tool_call.c.error.is_not(None)),
 }
+CallKey = tuple[UUID, int]
+"""The turn and the number of an API call."""
 
 
-def open_branches(connection: Connection, conversation_id: UUID) -> list[int]:
-    """Return the branches on which a turn is open."""
+def list_open_branches(connection: Connection, conversation_id: UUID) -> list[int]:
+    """Return the numbers of the branches with an open turn."""
     query = select(turns.c.claim).where(turns.c.conversation_id == conversation_id, turns.c.claim.is_not(None))
-    return [int(found or 0) for found in connection.execute(query).scalars()]
+    return [int(claim or 0) for claim in connection.execute(query).scalars()]
 
 
-def first_question(connection: Connection, conversation_id: UUID, turn_id: UUID) -> int | None:
-    """Return the seq of a turn's question."""
-    found: int | None = connection.execute(
-        _FIRST_QUESTION, {"id": conversation_id, "turn": turn_id}
-    ).scalar_one_or_none()
-    return found
+def find_question_seq(connection: Connection, conversation_id: UUID, turn_id: UUID) -> int | None:
+    values = {"id": conversation_id, "turn": turn_id}
+    seq: int | None = connection.execute(_QUESTION_SEQ, values).scalar_one_or_none()
+    return seq
 
 
-def calls(connection: Connection, conversation_id: UUID, first: int) -> Iterator[Any]:
-    """Yield the API calls of the turns whose question is `first` or later: turn_id, number, manifest, salted, failed, told."""
+def read_call_pages(connection: Connection, conversation_id: UUID, first_seq: int) -> Iterator[Sequence[Any]]:
+    """Yield pages of the API calls of turns whose question has a seq of at least `first_seq`.
+
+    A row has `turn_id`, `number`, `manifest`, `has_body_salt`, `has_error` and `has_details` (details or an error).
+    """
     query = _CALLS
-    while rows := connection.execute(query, {"id": conversation_id, "first": first}).all():
-        yield from rows
+    while rows := connection.execute(query, {"id": conversation_id, "first": first_seq}).all():
+        yield rows
         query = _CALLS.where(tuple_(completion.c.turn_id, completion.c.number) > tuple(rows[-1][:2]))
 
 
-def summaries_over(connection: Connection, conversation_id: UUID, seq: int) -> list[tuple[int, int]]:
-    """Return number and message of the summaries that a message went into."""
+def find_summaries_over(connection: Connection, conversation_id: UUID, seq: int) -> list[tuple[int, int]]:
+    """Return the number and message seq of each summary that covers a message."""
     query = select(summary.c.number, summary.c.message_seq).where(
         summary.c.conversation_id == conversation_id, summary.c.from_seq <= seq, summary.c.to_seq >= seq
     )
     return [(row[0], row[1]) for row in connection.execute(query)]
 
 
-def drop_summaries(connection: Connection, conversation_id: UUID, numbers: Collection[int]) -> None:
-    """Delete summaries whose messages were emptied."""
+def find_unused_blobs(
+    connection: Connection, conversation_id: UUID, digests: Collection[bytes], removed_seqs: Collection[int]
+) -> list[bytes]:
+    """Return the binaries that only the removed messages refer to."""
+
+    def refers_to(digest: bytes) -> ColumnElement[bool]:
+        reference = f"blob:{digest.hex()}"
+        return or_(message.c.parts.contains(reference), message.c.extra.contains(reference))
+
+    others = select(message.c.seq).where(
+        message.c.conversation_id == conversation_id, message.c.seq.not_in(removed_seqs)
+    )
+    return [
+        digest for digest in digests if connection.execute(others.where(refers_to(digest)).limit(1)).first() is None
+    ]
+
+
+def delete_summaries(connection: Connection, conversation_id: UUID, numbers: Collection[int]) -> None:
     if numbers:
-        mine = (summary.c.conversation_id == conversation_id, summary.c.number.in_(numbers))
-        connection.execute(delete(summary).where(*mine))
+        keys = (summary.c.conversation_id == conversation_id, summary.c.number.in_(numbers))
+        connection.execute(delete(summary).where(*keys))
 
 
-def entomb(connection: Connection, conversation_id: UUID, seqs: Collection[int] | None) -> int:
-    """Empty messages (all with None), leaving tombstones. Return how many still held something."""
-    statement = _TOMBSTONE if seqs is None else _TOMBSTONE.where(message.c.seq.in_(seqs))
-    return int(connection.execute(statement, {"b_id": conversation_id}).rowcount)
+def delete_blobs(connection: Connection, conversation_id: UUID, digests: Collection[bytes]) -> None:
+    if digests:
+        keys = (blob.c.conversation_id == conversation_id, blob.c.digest.in_(digests))
+        connection.execute(delete(blob).where(*keys))
 
 
-def unsalt(connection: Connection, conversation_id: UUID, found: Sequence[tuple[UUID, int]]) -> None:
-    """Delete the salts of these calls' body digests."""
-    _each(connection, _UNSALT, conversation_id, found)
+def blank_messages(connection: Connection, conversation_id: UUID, seqs: Collection[int] | None) -> None:
+    """Turn messages (all with None) into redacted rows without text."""
+    statement = _BLANK_MESSAGES if seqs is None else _BLANK_MESSAGES.where(message.c.seq.in_(seqs))
+    connection.execute(statement, {"b_id": conversation_id})
 
 
-def strip(connection: Connection, conversation_id: UUID, found: Sequence[tuple[UUID, int]]) -> None:
-    """Delete what these calls' servers said beyond the reply, and the salt that the row was entered with."""
-    _each(connection, _STRIP, conversation_id, found)
+def clear_body_salts(connection: Connection, conversation_id: UUID, calls: Sequence[CallKey]) -> None:
+    """Delete the salts of the request body digests, so that nobody can guess short text from a digest."""
+    _update_calls(connection, _CLEAR_BODY_SALT, conversation_id, calls)
 
 
-def _each(connection: Connection, statement: Any, conversation_id: UUID, found: Sequence[tuple[UUID, int]]) -> None:
-    if found:
-        connection.execute(
-            statement, [{"b_id": conversation_id, "b_turn": turn_id, "b_number": number} for turn_id, number in found]
-        )
+def clear_call_details(connection: Connection, conversation_id: UUID, calls: Sequence[CallKey]) -> None:
+    """Delete the error and details of API calls, and the salt of their chain entries."""
+    _update_calls(connection, _CLEAR_DETAILS, conversation_id, calls)
 
 
-def counts_beside(
+def _update_calls(connection: Connection, statement: Any, conversation_id: UUID, calls: Sequence[CallKey]) -> None:
+    if calls:
+        values = [{"b_id": conversation_id, "b_turn": turn_id, "b_number": number} for turn_id, number in calls]
+        connection.execute(statement, values)
+
+
+def strip_manifests(connection: Connection, conversation_id: UUID, calls: Sequence[Any]) -> None:
+    """Delete the user's text from the manifests of rows of `read_call_pages`. The seqs that were sent stay."""
+    values = []
+    for call in calls:
+        manifest = json.loads(call.manifest)
+        stripped = {name: value for name, value in manifest.items() if name not in _TEXT_KEYS}
+        if stripped != manifest:
+            text = json.dumps(stripped, ensure_ascii=False, separators=(",", ":"))
+            key = {"b_id": conversation_id, "b_turn": call.turn_id, "b_number": call.number}
+            values.append({**key, "new_manifest": text})
+    if values:
+        connection.execute(_STRIP_MANIFEST, values)
+
+
+def count_related_rows(
     connection: Connection,
     conversation_id: UUID,
     seqs: Collection[int],
     turn_ids: Collection[UUID],
-    asking: Collection[UUID],
+    question_turn_ids: Collection[UUID],
 ) -> dict[str, int]:
-    """Return how many rows of other tables go with messages: of the turns they belong to, and of those that they asked."""
+    """Return, by table, how many other rows lose text when messages are redacted.
+
+    The messages `seqs` belong to the turns `turn_ids`. The questions of the turns `question_turn_ids` are among them.
+    """
     rules = {
         "chunk": (chunk, chunk.c.turn_id.in_(turn_ids)),
-        "tool_call": (tool_call, and_(tool_call.c.message_seq.in_(seqs), _SAYS_MORE["tool_call"])),
-        "turn": (turns, and_(turns.c.id.in_(turn_ids), _SAYS_MORE["turn"])),
-        "salt": (turns, and_(turns.c.id.in_(asking), turns.c.fingerprint_salt.is_not(None))),
+        "tool_call": (tool_call, and_(tool_call.c.message_seq.in_(seqs), _HAS_TEXT["tool_call"])),
+        "turn": (turns, and_(turns.c.id.in_(turn_ids), _HAS_TEXT["turn"])),
+        "salt": (turns, and_(turns.c.id.in_(question_turn_ids), turns.c.fingerprint_salt.is_not(None))),
     }
-    return _counted(connection, conversation_id, rules)
+    return _count_rows(connection, conversation_id, rules)
 
 
-def _counted(
+def clear_related_rows(
+    connection: Connection,
+    conversation_id: UUID,
+    seqs: Collection[int],
+    turn_ids: Collection[UUID],
+    question_turn_ids: Collection[UUID],
+    error_turn_ids: Collection[UUID],
+) -> None:
+    """Clear the rows that `count_related_rows` counts, and the errors of the turns `error_turn_ids`."""
+    of_conversation = turns.c.conversation_id == conversation_id
+    connection.execute(delete(chunk).where(chunk.c.conversation_id == conversation_id, chunk.c.turn_id.in_(turn_ids)))
+    of_messages = (tool_call.c.conversation_id == conversation_id, tool_call.c.message_seq.in_(seqs))
+    connection.execute(update(tool_call).where(*of_messages).values(name="", error=None))
+    clear_error = update(turns).where(of_conversation, turns.c.id == bindparam("b_turn")).values(error=None)
+    if error_turn_ids:
+        connection.execute(clear_error, [{"b_turn": turn_id} for turn_id in error_turn_ids])
+    of_questions = turns.c.id.in_(question_turn_ids)
+    connection.execute(update(turns).where(of_conversation, of_questions).values(fingerprint_salt=None))
+
+
+def count_conversation_rows(connection: Connection, conversation_id: UUID) -> dict[str, int]:
+    """Return, by table, how many rows `clear_conversation` empties or deletes."""
+    rules: dict[str, tuple[Table[Any], ColumnElement[bool]]] = {
+        "message": (message, message.c.status != "redacted"),
+        "completion": (completion, _HAS_TEXT["completion"]),
+        "salt": (completion, completion.c.body_salt.is_not(None)),
+        "fingerprint": (turns, turns.c.fingerprint_salt.is_not(None)),
+        "turn": (turns, _HAS_TEXT["turn"]),
+        "tool_call": (tool_call, _HAS_TEXT["tool_call"]),
+        **{name: (table, true()) for name, table in (("chunk", chunk), ("blob", blob), ("summary", summary))},
+    }
+    counts = _count_rows(connection, conversation_id, rules)
+    counts["salt"] += counts.pop("fingerprint")
+    return counts
+
+
+def _count_rows(
     connection: Connection, conversation_id: UUID, rules: Mapping[str, tuple[Table[Any], ColumnElement[bool]]]
 ) -> dict[str, int]:
-    query = [
+    columns = [
         select(func.count())
         .select_from(table)
         .where(table.c.conversation_id == conversation_id, rule)
@@ -169,130 +248,69 @@ def _counted(
         .label(name)
         for name, (table, rule) in rules.items()
     ]
-    return {name: int(count) for name, count in connection.execute(select(*query)).one()._mapping.items()}
+    return {name: int(count) for name, count in connection.execute(select(*columns)).one()._mapping.items()}
 
 
-def quiet(
-    connection: Connection,
-    conversation_id: UUID,
-    seqs: Collection[int],
-    turn_ids: Collection[UUID],
-    asking: Collection[UUID],
-    failing: Collection[UUID],
-) -> None:
-    """Remove what `counts_beside` counts, and the errors that the turns `failing` ended with."""
-    mine = turns.c.conversation_id == conversation_id
-    connection.execute(delete(chunk).where(chunk.c.conversation_id == conversation_id, chunk.c.turn_id.in_(turn_ids)))
-    asked = (tool_call.c.conversation_id == conversation_id, tool_call.c.message_seq.in_(seqs))
-    connection.execute(update(tool_call).where(*asked).values(name="", error=None))
-    quieted = update(turns).where(mine, turns.c.id == bindparam("b_turn")).values(error=None)
-    if failing:
-        connection.execute(quieted, [{"b_turn": turn_id} for turn_id in failing])
-    connection.execute(update(turns).where(mine, turns.c.id.in_(asking)).values(fingerprint_salt=None))
+def clear_conversation(connection: Connection, conversation_id: UUID) -> None:
+    """Empty or delete every row of a conversation except its chain entries and removals.
 
-
-def unused(
-    connection: Connection, conversation_id: UUID, digests: Collection[bytes], but: Collection[int]
-) -> list[bytes]:
-    """Return those binaries that no message refers to, `but` these."""
-
-    def refers(digest: bytes) -> ColumnElement[bool]:
-        named = f"blob:{digest.hex()}"
-        return or_(message.c.parts.contains(named), message.c.extra.contains(named))
-
-    others = select(message.c.seq).where(message.c.conversation_id == conversation_id, message.c.seq.not_in(but))
-    return [each for each in digests if connection.execute(others.where(refers(each)).limit(1)).first() is None]
-
-
-def drop_blobs(connection: Connection, conversation_id: UUID, digests: Collection[bytes]) -> int:
-    """Delete binaries."""
-    if not digests:
-        return 0
-    mine = (blob.c.conversation_id == conversation_id, blob.c.digest.in_(digests))
-    return int(connection.execute(delete(blob).where(*mine)).rowcount)
-
-
-def counts(connection: Connection, conversation_id: UUID) -> dict[str, int]:
-    """Return how many rows of each table an erasure of the conversation empties or deletes."""
-    rules: dict[str, tuple[Table[Any], ColumnElement[bool]]] = {
-        "message": (message, message.c.status != "redacted"),
-        "completion": (completion, _SAYS_MORE["completion"]),
-        "salt": (completion, completion.c.body_salt.is_not(None)),
-        "fingerprint": (turns, turns.c.fingerprint_salt.is_not(None)),
-        "turn": (turns, _SAYS_MORE["turn"]),
-        "tool_call": (tool_call, _SAYS_MORE["tool_call"]),
-        **{name: (table, true()) for name, table in (("chunk", chunk), ("blob", blob), ("summary", summary))},
-    }
-    found = _counted(connection, conversation_id, rules)
-    found["salt"] += found.pop("fingerprint")
-    return found
-
-
-def erase(connection: Connection, conversation_id: UUID) -> None:
-    """Empty every row of a conversation but its own, its entries and its removals. Its manifests are `bare`d apart."""
-    mine = {table: table.c.conversation_id == conversation_id for table in (completion, turns, tool_call, branch)}
-    entomb(connection, conversation_id, None)
-    nothing = dict.fromkeys(("details", "error", "salt", "body_salt"))
-    connection.execute(update(completion).where(mine[completion]).values(nothing))
-    connection.execute(update(turns).where(mine[turns]).values(error=None, fingerprint_salt=None, owner=None))
-    connection.execute(update(tool_call).where(mine[tool_call]).values(name="", error=None))
-    connection.execute(update(branch).where(mine[branch]).values(name=None, head_seq=None))
+    The caller clears the manifests with `strip_manifests`, and the conversation's description and pins.
+    """
+    of = {table: table.c.conversation_id == conversation_id for table in (completion, turns, tool_call, branch)}
+    blank_messages(connection, conversation_id, None)
+    no_details = dict.fromkeys(("details", "error", "salt", "body_salt"))
+    connection.execute(update(completion).where(of[completion]).values(no_details))
+    connection.execute(update(turns).where(of[turns]).values(error=None, fingerprint_salt=None, owner=None))
+    connection.execute(update(tool_call).where(of[tool_call]).values(name="", error=None))
+    connection.execute(update(branch).where(of[branch]).values(name=None, head_seq=None))
     connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(head_seq=None))
     for table in (chunk, blob, summary):
         connection.execute(delete(table).where(table.c.conversation_id == conversation_id))
 
 
-def bare(connection: Connection, conversation_id: UUID, found: Sequence[tuple[UUID, int, str]]) -> None:
-    """Take out of manifests what may be somebody's words; which messages were sent stays."""
-    values = []
-    for turn_id, number, manifest in found:
-        said = json.loads(manifest)
-        kept = {name: value for name, value in said.items() if name not in _NOT_FROM_PARAMS}
-        if kept != said:
-            text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
-            values.append({"b_id": conversation_id, "b_turn": turn_id, "b_number": number, "new_manifest": text})
-    if values:
-        connection.execute(_BARE, values)
-
-
-def remaining(connection: Connection, conversation_id: UUID, seqs: Collection[int] | None) -> int:
-    """Return how many rows still hold something of these messages, or of the whole conversation with None."""
+def count_remaining(connection: Connection, conversation_id: UUID, seqs: Collection[int] | None) -> int:
+    """Return how many rows still hold text of these messages (of the whole conversation with None)."""
     query = select(func.count()).select_from(message).where(message.c.conversation_id == conversation_id)
-    query = query.where(_SAYS_MORE["message"])
+    query = query.where(_HAS_TEXT["message"])
     if seqs is not None:
         return int(connection.execute(query.where(message.c.seq.in_(seqs))).scalar_one())
-    return int(connection.execute(query).scalar_one()) + sum(counts(connection, conversation_id).values())
+    others = count_conversation_rows(connection, conversation_id)
+    return int(connection.execute(query).scalar_one()) + sum(others.values())
 
 
-def selected(
-    connection: Connection,
-    tenant: str,
-    *,
-    subject: str | None,
-    before: int | None,
-    erased: bool,
-    after: tuple[int, UUID] | None,
-    limit: int,
+@dataclass(frozen=True, slots=True)
+class ConversationFilter:
+    """Selects conversations of one tenant, either the erased ones or the others."""
+
+    erased: bool
+    subject: str | None = None
+    unused_since: int | None = None
+    """Microseconds since 1970: only conversations whose last change is older. None: any age."""
+
+
+def list_matching(
+    connection: Connection, tenant: str, which: ConversationFilter, *, after: tuple[int, UUID] | None, limit: int
 ) -> list[tuple[int, UUID]]:
-    """Return the tenant's conversations of a subject, last used before a time, erased or not: the longest unused first."""
-    query = _selected(tenant, subject=subject, before=before, erased=erased)
-    place = (conversation.c.updated_at, conversation.c.id)
+    """Return `updated_at` and id of the conversations that match, longest unused first.
+
+    `after` is the last item of the page before.
+    """
+    query = _select_matching(tenant, which)
+    cursor = (conversation.c.updated_at, conversation.c.id)
     if after is not None:
-        query = query.where(tuple_(*place) > after)
-    rows: Any = connection.execute(query.with_only_columns(*place).order_by(*place).limit(limit))
+        query = query.where(tuple_(*cursor) > after)
+    rows: Any = connection.execute(query.with_only_columns(*cursor).order_by(*cursor).limit(limit))
     return [(updated_at, conversation_id) for updated_at, conversation_id in rows]
 
 
-def count_selected(
-    connection: Connection, tenant: str, *, subject: str | None, before: int | None, erased: bool
-) -> int:
-    """Return how many conversations `selected` will find."""
-    query = _selected(tenant, subject=subject, before=before, erased=erased)
+def count_matching(connection: Connection, tenant: str, which: ConversationFilter) -> int:
+    query = _select_matching(tenant, which)
     return int(connection.execute(query.with_only_columns(func.count())).scalar_one())
 
 
-def _selected(tenant: str, *, subject: str | None, before: int | None, erased: bool) -> Any:
-    its_last = (
+def _select_matching(tenant: str, which: ConversationFilter) -> Any:
+    # A conversation is erased while an erasure is its last chain entry: a later turn makes it a living one again.
+    ends_with_erasure = (
         select(removal.c.number)
         .where(
             removal.c.conversation_id == conversation.c.id,
@@ -301,13 +319,15 @@ def _selected(tenant: str, *, subject: str | None, before: int | None, erased: b
         )
         .exists()
     )
-    query = select(conversation.c.id).where(conversation.c.tenant == tenant, its_last if erased else ~its_last)
-    if subject is not None:
-        query = query.where(conversation.c.subject == subject)
-    return query if before is None else query.where(conversation.c.updated_at < before)
+    query = select(conversation.c.id).where(
+        conversation.c.tenant == tenant, ends_with_erasure if which.erased else ~ends_with_erasure
+    )
+    if which.subject is not None:
+        query = query.where(conversation.c.subject == which.subject)
+    return query if which.unused_since is None else query.where(conversation.c.updated_at < which.unused_since)
 
 
-def purge(connection: Connection, tenant: str, conversation_id: UUID) -> bool:
-    """Delete a conversation's row, and with it every row below it."""
-    mine = (conversation.c.id == conversation_id, conversation.c.tenant == tenant)
-    return connection.execute(delete(conversation).where(*mine)).rowcount == 1
+def delete_conversation(connection: Connection, tenant: str, conversation_id: UUID) -> bool:
+    """Delete a conversation's row. Foreign keys delete all rows below it. Return False when there is no such row."""
+    keys = (conversation.c.id == conversation_id, conversation.c.tenant == tenant)
+    return connection.execute(delete(conversation).where(*keys)).rowcount == 1

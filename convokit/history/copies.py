@@ -21,7 +21,7 @@ from convokit.completion.effects import Flow
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.completion.write_retry import START_S, write_with_retry_flow
 from convokit.domain import hashchain
-from convokit.domain.content import blob_digests
+from convokit.domain.content import find_blob_digests
 from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import MessageRow
 from convokit.domain.removal import RemovalRow
@@ -186,7 +186,7 @@ def _write_removals(
 
 
 def _new_row(row: ConversationRow, new: NewConversation, seqs: _SeqMap) -> ConversationRow:
-    pins = [seq for pin in row.pinned if (seq := seqs.find(pin)) is not None]
+    pins = [seq for pin in row.pinned_seqs if (seq := seqs.find(pin)) is not None]
     return replace(
         row,
         id=new.id,
@@ -214,7 +214,11 @@ def _copy_row(row: MessageRow, seqs: _SeqMap) -> MessageRow:
 def _copy_blobs(connection: Connection, source: UUID, copy: UUID, rows: Sequence[MessageRow]) -> None:
     """Copy the blobs that these messages refer to inside the database."""
     digests = {
-        digest for row in rows for text in (row.parts, row.extra) if text is not None for digest in blob_digests(text)
+        digest
+        for row in rows
+        for text in (row.parts, row.extra)
+        if text is not None
+        for digest in find_blob_digests(text)
     }
     if digests:
         statement = (

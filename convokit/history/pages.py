@@ -25,10 +25,10 @@ from convokit.completion.state import (
     identify_flow,
     not_found,
 )
-from convokit.domain.conversation import Branch, Conversation, ConversationRow, Page
+from convokit.domain.conversation import Branch, Conversation, ConversationRow
 from convokit.domain.ids import MAX_SEQ, parse_id, parse_message_seq
 from convokit.domain.message import Message, MessageRow
-from convokit.domain.paging import validate_limit
+from convokit.domain.paging import Page, validate_limit
 from convokit.domain.text import validate_text
 from convokit.domain.turn import Turn
 from convokit.errors import InvalidInput, NotFound
@@ -106,7 +106,7 @@ def _read_messages_flow(
 
     def read_conversation(connection: Connection) -> list[Message] | None:
         row = conversations.find(connection, kit.tenant, conversation_id)
-        return None if row is None else [Message.of(row.id, each) for each in read(connection, row)]
+        return None if row is None else [Message.from_row(row.id, each) for each in read(connection, row)]
 
     conversation_id = yield from identify_flow(kit, chat)
     found = yield from read_flow(read_conversation)
@@ -128,7 +128,7 @@ def list_turns_flow(kit: KitState, chat: ChatRef, *, limit: int, before: UUID | 
     rows = yield from read_flow(read_turns_page, conversation, chat.branch, limit, last)
     if rows is None:
         raise NotFound("turn", last)
-    return [Turn.of(conversation.id, row) for row in rows]
+    return [Turn.from_row(conversation.id, row) for row in rows]
 
 
 def list_branches_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[Branch]]:
@@ -139,7 +139,7 @@ def list_branches_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int 
     conversation = yield from find_conversation_flow(kit, chat)
     end = MAX_SEQ if before is None else before
     rows = yield from read_flow(branches.list_branches, conversation, end, limit)
-    return [Branch.of(conversation.id, row) for row in rows]
+    return [Branch.from_row(conversation.id, row) for row in rows]
 
 
 def list_conversations_flow(
@@ -152,7 +152,7 @@ def list_conversations_flow(
         validate_text("subject", subject, limit=kit.limits.key_chars * 4, setting="Limits.key_chars")
     yield from check_schema_flow(kit)
     rows = yield from read_flow(conversations.list_recent, kit.tenant, subject=subject, limit=limit + 1, before=cursor)
-    items = [Conversation.of(row) for row in rows[:limit]]
+    items = [Conversation.from_row(row) for row in rows[:limit]]
     has_more = len(rows) > limit
     following = _encode_cursor(rows[limit - 1].updated_at, rows[limit - 1].id) if has_more else None
     return Page[Conversation].model_construct(items=items, next=following)

@@ -41,7 +41,7 @@ def _write_pin(connection: Connection, tenant: str, conversation_id: UUID, seq: 
     if row.status == SUMMARY:
         problem = f"message {seq} is a summary, which is sent without a pin; pin a message that it summarizes"
         raise InvalidInput("message", problem)
-    pins = {*conversation.pinned, seq} if pinned else set(conversation.pinned) - {seq}
+    pins = {*conversation.pinned_seqs, seq} if pinned else set(conversation.pinned_seqs) - {seq}
     if len(pins) > MAX_PINS:
         raise InvalidInput("message", f"at most {MAX_PINS} messages of a conversation can be pinned; unpin one first")
     conversations.set_pins(connection, conversation, json.dumps(sorted(pins)) if pins else None)

@@ -18,8 +18,8 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow, write_once_flow
 from convokit.completion.state import KitState, check_schema_flow, require_search
-from convokit.domain.conversation import Page
 from convokit.domain.message import Message
+from convokit.domain.paging import Page
 from convokit.errors import InvalidInput, NotFound
 from convokit.search.query import Hit
 from convokit.search.request import INVALID_CURSOR, SearchCursor, SearchQuery, encode_cursor, parse_search
@@ -150,7 +150,7 @@ def _build_page(connection: Connection, query: SearchQuery, hits: list[_RankedCa
         hit = Hit.model_construct(
             conversation_id=ref[0],
             key=each.candidate.key,
-            message=Message.of(ref[0], rows[ref]),
+            message=Message.from_row(ref[0], rows[ref]),
             snippet=snippet,
             marks=marks,
             rank=each.rank,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from convokit.domain.hashchain import Entry, Kind
+from convokit.domain.hashchain import Entry, EntryKind
 from convokit.store.schema import entry
 
 PAGE = 500
@@ -35,7 +35,7 @@ def read_entry_pages(connection: Connection, conversation_id: UUID) -> Iterator[
     while True:
         rows = connection.execute(_SELECT_PAGE, {"id": conversation_id, "after": after, "limit": PAGE}).all()
         if rows:
-            yield [Entry(row[0], cast("Kind", row[1]), *row[2:]) for row in rows]
+            yield [Entry(row[0], cast("EntryKind", row[1]), *row[2:]) for row in rows]
         if len(rows) < PAGE:
             return
         after = rows[-1][0]
@@ -45,4 +45,4 @@ def find_entry(connection: Connection, conversation_id: UUID, number: int) -> En
     """Return one entry, or None."""
     values = {"id": conversation_id, "after": number - 1, "limit": 1}
     row = connection.execute(_SELECT_PAGE, values).first()
-    return None if row is None or row[0] != number else Entry(row[0], cast("Kind", row[1]), *row[2:])
+    return None if row is None or row[0] != number else Entry(row[0], cast("EntryKind", row[1]), *row[2:])

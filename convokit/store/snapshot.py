@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.domain.content import Blob, blob_digests
+from convokit.domain.content import Blob, find_blob_digests
 from convokit.domain.conversation import ConversationRow, StoredSummary
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import OpenTurn
@@ -52,7 +52,9 @@ def read_snapshot(
     end = head if at is None else at or None
     path = messages.read_backwards(connection, row.id, end, lambda rows: rows_needed(row, rows))
     pinned = _pinned(connection, row, path)
-    wanted = {digest for each in (*pinned, *path.rows) if each.parts is not None for digest in blob_digests(each.parts)}
+    wanted = {
+        digest for each in (*pinned, *path.rows) if each.parts is not None for digest in find_blob_digests(each.parts)
+    }
     found_blobs = blobs.read_blobs(connection, row.id, wanted) if wanted else {}
     stored = summaries.list_path_summaries(connection, row.id, end) if with_summaries else []
     return Snapshot(row, head, path, turns.find_open(connection, row.id, branch), found_blobs, pinned, stored)
@@ -62,7 +64,7 @@ def _pinned(connection: Connection, row: ConversationRow, path: messages.Message
     """Return the pinned messages that lie on the path before its first row that was read."""
     if row.pins is None or path.complete:
         return []
-    earlier = [seq for seq in row.pinned if seq < path.rows[0].seq]
+    earlier = [seq for seq in row.pinned_seqs if seq < path.rows[0].seq]
     if not earlier:
         return []
     there = messages.filter_on_path(connection, row.id, path.rows[0].parent_seq, earlier)

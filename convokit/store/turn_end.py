@@ -79,7 +79,7 @@ class _TurnWrite:
             by = row.last_seq - self.conversation.last_seq
             rows = shift_rows(self.rows, by)
             if next_call is not None and next_manifest is not None:
-                shifted = next_manifest.shifted(self.conversation.last_seq, by)
+                shifted = next_manifest.shift(self.conversation.last_seq, by)
                 next_call = replace(next_call, manifest=shifted.to_json())
         referenced = "".join(each.extra or "" for each in rows)  # of a reply that broke off, perhaps no row is kept
         blobs.insert_blobs(connection, row.id, [each for each in self.blobs if each.url in referenced])

@@ -80,7 +80,7 @@ class TurnStart:
         by = row.last_seq - self.conversation.last_seq
         rows, call = shift_rows(self.rows, by), self.call
         if by:
-            call = replace(call, manifest=self.manifest.shifted(self.conversation.last_seq, by).to_json())
+            call = replace(call, manifest=self.manifest.shift(self.conversation.last_seq, by).to_json())
         question = rows[-1] if rows else self.question
         entries = hashchain.extend_chain(row.last_entry, row.chain_hash, [each.hash_input() for each in rows])
         last = question.seq if rows else row.last_seq

@@ -1,8 +1,4 @@
-"""Calibration: another counter's counts, multiplied by what the server's own usage showed.
-
-The factor is fixed when the counter is made, rounded up to a coarse step and part of its name. So stored counts keep their
-meaning, and a window only moves when a new calibration lands on another step; nothing drifts from turn to turn.
-"""
+"""Calibrate a token counter with the usage that a server reported."""
 
 from __future__ import annotations
 
@@ -13,50 +9,50 @@ from convokit.errors import SettingsError
 from convokit.tokens.counter import Counter
 
 STEPS = 10
-"""How many steps there are between one factor and the next whole one: factors are tenths."""
-_SHARE = 0.95
-_HIGHEST = 10.0
+"""Factors are rounded up to tenths."""
+_COVERED_SHARE = 0.95
+_MAX_FACTOR = 10.0
 
 
 class Calibrated:
-    """Counts as `counter` does, times `factor`, rounded up.
+    """Multiplies the counts of another counter by `factor`, rounded up.
 
-    `Calibrated.from_usage` finds the factor. A factor of 1 changes nothing, the name included.
+    `Calibrated.from_usage` computes the factor. It is rounded up to a tenth. It is part of the name, so that stored counts keep
+    their meaning. A factor of 1 changes neither counts nor name.
 
-    >>> from convokit.tokens.calibrate import Calibrated
-    >>> from convokit.tokens.estimate import CharacterEstimate
+    >>> from convokit.tokens import Calibrated, CharacterEstimate
     >>> Calibrated(CharacterEstimate(), 1.3).name
     'estimate*1.3'
     """
 
     def __init__(self, counter: Counter, factor: float) -> None:
-        if not (isinstance(factor, int | float) and 0 < factor <= _HIGHEST):
-            raise SettingsError("counter", f"cannot be calibrated by {factor!r}: a factor is above 0 and at most 10")
+        if not (isinstance(factor, int | float) and 0 < factor <= _MAX_FACTOR):
+            raise SettingsError("counter", f"the factor must be above 0 and at most 10, not {factor!r}")
         self._counter = counter
         self._tenths = math.ceil(round(factor * STEPS, 6))
         self.name = counter.name if self._tenths == STEPS else f"{counter.name}*{self._tenths / STEPS:g}"
 
     @property
     def factor(self) -> float:
-        """What counts are multiplied by: the factor given, rounded up to a tenth."""
+        """The factor, rounded up to a tenth."""
         return self._tenths / STEPS
 
     @classmethod
     def from_usage(
         cls, counter: Counter, usage: Iterable[tuple[int, int | None]], *, lowest: float = 1.0
     ) -> Calibrated:
-        """Return `counter` calibrated by pairs of prompt tokens: as it counted them, and as the server reported them.
+        """Calibrate `counter` with pairs of prompt tokens: counted by `counter`, and reported by the server.
 
-        A pair is `(reply.context.tokens, reply.usage.prompt_tokens)` of a turn that `counter` counted, with usage that the
-        server reported. The factor is the one that is enough for 95 of 100 pairs (all of them, when there are fewer than 20),
-        never below `lowest`: pass less than 1 to let an estimate that is too careful come down. Without pairs it is 1.
+        A pair is `(reply.context.tokens, reply.usage.prompt_tokens)`. The factor covers 95 % of the pairs, and all of them if
+        there are fewer than 20. It is at least `lowest`: pass a value below 1 if the counter counts too much. Without pairs it
+        is 1.
         """
         shares = sorted(reported / counted for counted, reported in usage if counted > 0 and reported)
         if not shares:
             return cls(counter, 1.0)
-        enough = shares[math.ceil(_SHARE * len(shares)) - 1]
-        return cls(counter, min(max(enough, lowest), _HIGHEST))
+        covering = shares[math.ceil(_COVERED_SHARE * len(shares)) - 1]
+        return cls(counter, min(max(covering, lowest), _MAX_FACTOR))
 
     def count(self, text: str) -> int:
-        """Return the calibrated count of `text`."""
+        """Return the tokens of `text`."""
         return -(-self._counter.count(text) * self._tenths // STEPS)

@@ -1,9 +1,8 @@
-"""An estimate of tokens that needs no vocabulary: by character class, and rather too much than too little.
+"""Estimate tokens by character classes, without a vocabulary.
 
-ASCII words cost by their length, but the most frequent ones cost one; numbers, signs, line ends and indents are counted where
-tokenizers cut them. A character beyond ASCII costs what its class needs: one for the kanji, hanzi and hangul that have a token
-of their own in o200k_base, two and more for rare ones, three or four for scripts that hardly any text is written in. A
-vocabulary that is not known is taken for a small one, which cuts numbers into digits and most scripts into UTF-8 bytes.
+An ASCII word counts by its length, a frequent word as one token. Numbers, signs, line breaks and indents count as tokenizers
+split them. Other characters count by their class: Chinese characters and hangul in o200k_base as one token, rare ones as more.
+An unknown vocabulary is assumed to be small: it splits numbers into digits, and most scripts into bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _NO_SIGNS = bytes(code for code in range(128) if chr(code).isalnum() or chr(code
 _NO_DIGITS = bytes(code for code in range(256) if not 48 <= code < 58)
 _UTF16 = "utf-16-le" if sys.byteorder == "little" else "utf-16-be"
 
-# First and last code unit, and what each costs in quarters of a token: in o200k_base, and in a vocabulary that is not known.
+# First and last code unit, and quarters of a token for each: in o200k_base, and in an unknown vocabulary.
 _CLASSES = (
     (0x0000, 0xFFFF, 12, 12),  # every script that is not named: its UTF-8 bytes
     (0x0080, 0x00BF, 8, 8),  # signs of Latin-1
@@ -80,7 +79,7 @@ _FREQUENT_HANGUL = (4, 12)
 
 
 class _Scale(NamedTuple):
-    """What everything costs, in quarters of a token. `words` by their length, `saved` what frequent ones cost less."""
+    """Costs in quarters of a token. `words` has the cost of a word by its length, `saved` the discount of frequent words."""
 
     words: tuple[int, ...]
     saved: dict[str, int]
@@ -90,9 +89,9 @@ class _Scale(NamedTuple):
 
 
 class CharacterEstimate:
-    """A count that needs no vocabulary: not under the truth for o200k_base, and under twice of it for prose and code.
+    """Estimates tokens without a vocabulary. For prose and code, between the true count of o200k_base and twice as many.
 
-    `vocabulary` is the model's when it is known (`o200k_base`); any other counts as a small one.
+    `vocabulary` is that of the model. All others than `o200k_base` count as a small one.
     """
 
     def __init__(self, vocabulary: str | None = None) -> None:
@@ -100,7 +99,7 @@ class CharacterEstimate:
         self._known = vocabulary == "o200k_base"
 
     def count(self, text: str) -> int:
-        """Return the estimated tokens of `text`, rounded up."""
+        """Return the tokens of `text`, rounded up."""
         if not text:
             return 0
         scale, plain, beyond = _scale(self._known), text, ""
@@ -124,7 +123,7 @@ class CharacterEstimate:
 
 @functools.cache
 def _scale(known: bool) -> _Scale:
-    words, han, hangul = _frequent()
+    words, han, hangul = _read_frequent()
     share, column = (0.4, 0) if known else (0.55, 1)
     costs = (0, *(4 * max(1, -int(-length * share // 1)) for length in range(1, _LONGEST + 2)))
     saved = {spelt: costs[len(word)] - 4 for word in words.split() for spelt in (word, word.capitalize())}
@@ -137,7 +136,7 @@ def _scale(known: bool) -> _Scale:
     return _Scale(costs, saved, bytes(units), 4 if known else 5, 0.6 if known else 1.2)
 
 
-def _frequent() -> tuple[str, str, str]:
+def _read_frequent() -> tuple[str, str, str]:
     """Return words, Chinese characters and hangul syllables that are one token of o200k_base each."""
     words, han, hangul = files("convokit.tokens").joinpath("frequent.txt").read_text("utf-8").split("\n\n")
     return words, han, hangul

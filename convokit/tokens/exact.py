@@ -1,8 +1,7 @@
-"""Exact counts for OpenAI's vocabularies, offline.
+"""Count tokens of OpenAI's vocabularies exactly, offline.
 
-The `tokens` extra brings splintr, which carries the vocabularies; tiktoken is taken where it is installed and its own cache
-holds the vocabulary: nothing is ever downloaded. Both give the same ids, so counts bear the vocabulary's name whoever counted.
-Before the first count the ids of a few texts are compared with known ones.
+The `tokens` extra installs splintr, which contains the vocabularies. Without it, tiktoken is used if it is installed and its
+cache has the vocabulary. Nothing is downloaded. Before the first count, the ids of a few texts are compared with known ids.
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ _KNOWN: dict[Encoding, dict[str, list[int]]] = {
         ],
     },
 }  # fmt: skip
-"""Texts and their ids, as OpenAI's own tiktoken gives them."""
+"""Texts and their ids according to OpenAI's tiktoken."""
 _VOCABULARY = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
-"""Where tiktoken takes a vocabulary from; the SHA-1 of this address is its name in tiktoken's cache."""
+"""The address of a vocabulary. Its SHA-1 is the file name in tiktoken's cache."""
 _SHA256: dict[Encoding, str] = {
     "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
     "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
@@ -86,83 +85,82 @@ _PATTERNS: dict[Encoding, str] = {
 
 
 class ExactTokens:
-    """Counts what `encoding` makes of a text: o200k_base (GPT-4o and all later models) or cl100k_base (GPT-4, GPT-3.5).
+    """Counts tokens of o200k_base (GPT-4o and later models) or cl100k_base (GPT-4, GPT-3.5).
 
-    The vocabulary is loaded at the first count (about 50 ms) and shared. Text that looks like a special token is text; a lone
-    surrogate counts as the replacement character it is sent as.
+    The vocabulary is loaded at the first count (about 50 ms) and shared. Text that looks like a special token counts as text. A
+    lone surrogate counts as U+FFFD, which is sent instead.
 
-    Raises: SettingsError when neither splintr nor tiktoken with its vocabulary is here, or when their ids are not the known.
+    Raises: SettingsError if the vocabulary is not installed, or if its ids differ from the known ones.
     """
 
     def __init__(self, encoding: Encoding = "o200k_base") -> None:
         if encoding not in ENCODINGS:
-            raise SettingsError("counter", f"knows {' and '.join(ENCODINGS)}, not {encoding!r}")
+            raise SettingsError("counter", f"the encoding must be {' or '.join(ENCODINGS)}, not {encoding!r}")
         self.name = encoding
         self._encoding: Encoding = encoding
 
     def count(self, text: str) -> int:
-        """Return the number of tokens of `text`."""
-        encode = _encode(self._encoding)
+        """Return the tokens of `text`."""
+        encode = _load_encode(self._encoding)
         try:
             return len(encode(text))
         except UnicodeEncodeError:
-            return len(encode(_replaced(text)))
+            return len(encode(_replace_surrogates(text)))
 
 
 @functools.cache
-def is_installed() -> bool:
-    """Say whether the `tokens` extra is here."""
+def is_splintr_installed() -> bool:
+    """Return whether the `tokens` extra is installed."""
     return find_spec("splintr") is not None
 
 
 @functools.cache
-def _encode(encoding: Encoding) -> _Encode:
-    """Return what turns text into ids: splintr, else tiktoken. Raises: SettingsError."""
+def _load_encode(encoding: Encoding) -> _Encode:
+    """Return the encoder of splintr, else that of tiktoken. Raises: SettingsError."""
     try:
-        encode, package = _splintr(encoding), "splintr"
+        encode, package = _load_splintr(encoding), "splintr"
     except ImportError:
-        encode, package = _tiktoken(encoding), "tiktoken"
+        encode, package = _load_tiktoken(encoding), "tiktoken"
     for text, ids in _KNOWN[encoding].items():
         if list(encode(text)) != ids:
             raise SettingsError(
-                "counter", f"{package} is not to be trusted with {encoding}: its ids for {text!r} differ"
+                "counter", f"{package} has a wrong vocabulary {encoding}: its ids for {text!r} differ from tiktoken's"
             )
     return encode
 
 
-def _splintr(encoding: Encoding) -> _Encode:
+def _load_splintr(encoding: Encoding) -> _Encode:
     tokenizer = importlib.import_module("splintr").Tokenizer.from_pretrained(encoding)
     encode: _Encode = tokenizer.encode_ordinary
     return encode
 
 
-def _tiktoken(encoding: Encoding) -> _Encode:
-    """Return tiktoken's encoding of the vocabulary in its cache, which is read here: tiktoken would download a missing one."""
+def _load_tiktoken(encoding: Encoding) -> _Encode:
+    # The cache is read here, because tiktoken downloads a missing vocabulary.
     try:
         tiktoken = importlib.import_module("tiktoken")
     except ImportError:
         raise SettingsError("counter", f"{encoding} needs `pip install 'convokit-sql[tokens]'`") from None
-    path = _cached(encoding)
+    path = _find_cached_file(encoding)
     try:
         data = path.read_bytes()
     except OSError:
-        detail = f"tiktoken has no vocabulary at {path} and none is downloaded: `pip install 'convokit-sql[tokens]'`"
-        raise SettingsError("counter", detail) from None
+        problem = f"there is no vocabulary of tiktoken at {path}: `pip install 'convokit-sql[tokens]'`"
+        raise SettingsError("counter", problem) from None
     if hashlib.sha256(data).hexdigest() != _SHA256[encoding]:
         raise SettingsError("counter", f"{path} is not the vocabulary {encoding}: its SHA-256 differs")
     ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, data.splitlines())}
-    made = tiktoken.Encoding(encoding, pat_str=_PATTERNS[encoding], mergeable_ranks=ranks, special_tokens={})
-    encode: _Encode = made.encode_ordinary
+    encoder = tiktoken.Encoding(encoding, pat_str=_PATTERNS[encoding], mergeable_ranks=ranks, special_tokens={})
+    encode: _Encode = encoder.encode_ordinary
     return encode
 
 
-def _cached(encoding: Encoding) -> Path:
-    """Return the file in which tiktoken keeps a vocabulary."""
-    named = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
-    folder = Path(tempfile.gettempdir(), "data-gym-cache") if named is None else Path(named)
+def _find_cached_file(encoding: Encoding) -> Path:
+    """Return the path of a vocabulary in tiktoken's cache."""
+    configured = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
+    folder = Path(tempfile.gettempdir(), "data-gym-cache") if configured is None else Path(configured)
     return folder / hashlib.sha1(_VOCABULARY.format(encoding).encode(), usedforsecurity=False).hexdigest()
 
 
-def _replaced(text: str) -> str:
-    """Return `text` with the replacement character for each surrogate that stands alone."""
+def _replace_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

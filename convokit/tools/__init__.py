@@ -1,1 +1,1 @@
-"""Python functions as tools: the decorator, arguments and results."""
+"""Make tools of Python functions."""

@@ -1,7 +1,8 @@
-"""The model's answer becomes arguments: parsed, checked against the signature, and only then anything is run.
+"""Parse and validate the arguments of a tool call.
 
-A mistake of the model's is a `BadArguments` whose text it can act on. A parameter that it leaves out, or answers with null
-where there is a default, keeps the function's own default, which is never copied or checked.
+BadArguments is written for the model: it names the argument and the problem. A parameter that the model leaves out keeps the
+default of the function, which is neither copied nor validated. So does null, unless the tool is not strict and null is a value
+of the parameter's type.
 """
 
 from __future__ import annotations
@@ -29,69 +30,71 @@ class _Absent(Enum):
 
 
 LEFT_OUT: Final = _Absent.LEFT_OUT
-"""What a field holds for an argument that was not given."""
+"""The value of a field whose argument was not given."""
 
 
-class Signature(BaseModel):
-    """The base of the models made of signatures: fields p0, p1 … (any name may be a parameter's), names as aliases."""
+class SignatureModel(BaseModel):
+    """The base of models that are made from signatures."""
+
+    # The fields are named p0, p1 … and the parameters are their aliases, because a parameter may have any name.
 
     model_config = ConfigDict(extra="forbid")
 
 
 def bind_arguments(tool: Tool, raw: str) -> dict[str, Any]:
-    """Return the arguments to call the tool's function with, from the text the model sent ("" is no arguments).
+    """Return keyword arguments for the tool's function, from the text that the model sent (empty: no arguments).
 
-    Raises: BadArguments saying which argument is wrong and how, in words for the model. A tool that is only described has
-    its arguments parsed, not checked.
+    Arguments of a tool without a model are parsed and not validated. Raises: BadArguments.
     """
-    given = _object(tool, raw)
+    arguments = _parse_object(tool, raw)
     if tool.arguments is None:
-        return given
+        return arguments
     model = tool.arguments
-    named = {_alias(name, field): name for name, field in model.model_fields.items()}
+    names = {_find_alias(name, field): name for name, field in model.model_fields.items()}
     properties = tool.parameters.get("properties", {})
-    for alias, name in named.items():
-        default_meant = tool.strict or not admits_null(properties.get(alias))
-        if given.get(alias, LEFT_OUT) is None and default_meant and not model.model_fields[name].is_required():
-            del given[alias]
-    try:  # as JSON: what a type takes from JSON text (dates, enums, bytes) it need not take from Python values
-        value = model.model_validate_json(json.dumps(given))
+    for alias, name in names.items():
+        # In strict mode the model must send every parameter, and null stands for its default.
+        null_means_default = tool.strict or not admits_null(properties.get(alias))
+        if arguments.get(alias, LEFT_OUT) is None and null_means_default and not model.model_fields[name].is_required():
+            del arguments[alias]
+    try:
+        # Validated as JSON text: pydantic converts dates, enums and bytes from JSON, and not all of them from Python values.
+        value = model.model_validate_json(json.dumps(arguments))
     except ValidationError as error:
-        found = list_validation_problems(error)
-        more = f"; and {len(found) - _MAX_PROBLEMS} more" if len(found) > _MAX_PROBLEMS else ""
-        raise BadArguments(tool.name, "; ".join(found[:_MAX_PROBLEMS]) + more) from None
-    except Exception as error:  # a validator of the tool's own that the model's value was too much for
-        raise BadArguments(tool.name, f"the arguments could not be checked ({type(error).__name__})") from error
-    by_alias = issubclass(model, Signature)
-    bound = {alias if by_alias else name: getattr(value, name) for alias, name in named.items()}
+        problems = list_validation_problems(error)
+        more = f"; and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
+        raise BadArguments(tool.name, "; ".join(problems[:_MAX_PROBLEMS]) + more) from None
+    except Exception as error:  # raised by a validator of the tool's author
+        raise BadArguments(tool.name, f"the arguments could not be validated ({type(error).__name__})") from error
+    by_alias = issubclass(model, SignatureModel)
+    bound = {alias if by_alias else name: getattr(value, name) for alias, name in names.items()}
     return {name: value for name, value in bound.items() if value is not LEFT_OUT}
 
 
-def admits_null(node: Any) -> bool:
-    """Whether a schema allows null."""
-    if not isinstance(node, Mapping):
+def admits_null(schema: Any) -> bool:
+    if not isinstance(schema, Mapping):
         return False
-    kinds = node.get("type")
-    return (
-        kinds == "null" or (isinstance(kinds, list) and "null" in kinds) or any(map(admits_null, node.get("anyOf", ())))
-    )
+    types = schema.get("type")
+    if types == "null" or (isinstance(types, list) and "null" in types):
+        return True
+    return any(map(admits_null, schema.get("anyOf", ())))
 
 
-class _Unfit(ValueError):
-    """JSON of a kind that Python would take and nobody can mean."""
+class _InvalidJson(ValueError):
+    """JSON that Python's decoder accepts and convokit refuses."""
 
 
-def _object(tool: Tool, raw: str) -> dict[str, Any]:
+def _parse_object(tool: Tool, raw: str) -> dict[str, Any]:
     if not raw.strip():
         return {}
     try:
         value = repair_json(_DECODER.decode(raw))
     except json.JSONDecodeError as error:
         raise BadArguments(tool.name, f"the arguments are not JSON: {error.msg} (character {error.pos})") from None
-    except _Unfit as error:
+    except _InvalidJson as error:
         raise BadArguments(tool.name, str(error)) from None
     except ValueError:
-        raise BadArguments(tool.name, "the arguments hold a number of too many digits") from None
+        raise BadArguments(tool.name, "the arguments contain a number of too many digits") from None
     except RecursionError:
         raise BadArguments(tool.name, "the arguments are nested too deeply") from None
     if not isinstance(value, dict):
@@ -99,26 +102,29 @@ def _object(tool: Tool, raw: str) -> dict[str, Any]:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for name, value in pairs:
-        if name in made:
-            raise _Unfit(f"{name[:64]} is given twice")
-        made[name] = value
-    return made
+        if name in values:
+            raise _InvalidJson(f"{name[:64]} is given twice")
+        values[name] = value
+    return values
 
 
-def _finite(number: str) -> float:
+def _parse_finite(number: str) -> float:
     if not math.isfinite(float(number)):
-        raise _Unfit(f"{number[:20]} is not a JSON number")
+        raise _InvalidJson(f"{number[:20]} is not a JSON number")
     return float(number)
 
 
-_DECODER = json.JSONDecoder(  # raw line breaks in strings are let through: small models write them
-    strict=False, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite
+_DECODER = json.JSONDecoder(
+    strict=False,  # small models write raw line breaks in strings
+    object_pairs_hook=_refuse_duplicates,
+    parse_constant=_parse_finite,
+    parse_float=_parse_finite,
 )
 
 
-def _alias(name: str, field: FieldInfo) -> str:
+def _find_alias(name: str, field: FieldInfo) -> str:
     alias = field.validation_alias or field.alias
     return alias if isinstance(alias, str) else name

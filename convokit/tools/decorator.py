@@ -1,7 +1,6 @@
-"""Functions as tools: a signature becomes the schema that is sent.
+"""Make a tool of a Python function: its signature becomes the JSON schema, its docstring the descriptions.
 
-What the model is told comes from the code alone: types and defaults from the signature, words from the docstring. Whatever
-cannot be told, or could be told only wrongly, is refused when the tool is made, not when the model calls it.
+A parameter without a JSON schema is refused when the tool is made, not when the model calls it.
 """
 
 from __future__ import annotations
@@ -22,17 +21,14 @@ from convokit.domain.text import dump_json
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.tools import docstrings
-from convokit.tools.arguments import LEFT_OUT, Signature, admits_null, bind_arguments
-from convokit.tools.results import format_error, format_result
+from convokit.tools.arguments import LEFT_OUT, SignatureModel, admits_null
 from convokit.wire.schema_violations import list_violations
 from convokit.wire.strict_schema import to_plain_schema, to_strict_schema
 
-__all__ = ["ToolLike", "bind_arguments", "format_error", "format_result", "to_tools", "tool"]
-
 ToolLike = Tool | Callable[..., Any] | Mapping[str, Any]
-"""What may be given as a tool: a function, a `Tool`, or the API's own object."""
-
-_DEFAULT_CHARS = 80
+"""A tool, a Python function, or the API's own object."""
+# Longer defaults are not shown to the model.
+_MAX_DEFAULT_CHARS = 80
 _MAX_PROBLEMS = 5
 
 
@@ -51,71 +47,68 @@ def tool(
     description: str | None = None,
     strict: bool = True,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Return a function as a tool; also a decorator, with and without arguments.
+    """Make a tool of a Python function. Also a decorator, with and without arguments.
 
-    `name` and `description` default to the function's name and its docstring up to the first section; what the docstring
-    says of each parameter is told with it. `strict` has the server hold the model to the schema; then every parameter is
-    sent, null standing for its default.
+    `name` defaults to the function's name. `description` defaults to its docstring up to the first section; the descriptions of
+    the parameters come from the docstring too. With `strict`, the server holds the model to the schema: the model then sends
+    every parameter, and null stands for its default.
 
-    Raises: SettingsError naming the parameter or the place in the schema that cannot be told to a model, and the way out.
+    Raises: SettingsError for a parameter that has no JSON schema, or one outside of the strict subset.
     """
     if function is None:
-        return lambda given: _described(given, name, description, strict=strict)
-    return _described(function, name, description, strict=strict)
+        return lambda decorated: _describe_function(decorated, name, description, strict=strict)
+    return _describe_function(function, name, description, strict=strict)
 
 
 def to_tools(given: Sequence[ToolLike]) -> tuple[Tool, ...]:
-    """Return tools, functions and the API's own objects as tools. Raises: SettingsError, also when two share a name."""
+    """Convert functions and the API's own objects to tools. Raises: SettingsError, also if two tools have the same name."""
     if isinstance(given, str | Mapping | Tool) or not isinstance(given, Sequence):
         raise SettingsError("tools", f"must be a list of tools, not a {type(given).__name__}")
-    made: dict[str, Tool] = {}
-    for each in given:
-        one = each if isinstance(each, Tool) else _made(each)
-        if one.name in made:
-            raise SettingsError("tools", f"two of them are named {one.name!r}: give one another name")
-        made[one.name] = one
-    return tuple(made.values())
+    tools: dict[str, Tool] = {}
+    for item in given:
+        converted = item if isinstance(item, Tool) else _to_tool(item)
+        if converted.name in tools:
+            raise SettingsError("tools", f"two tools are named {converted.name!r}: rename one with tool(name=...)")
+        tools[converted.name] = converted
+    return tuple(tools.values())
 
 
-def _made(function: Any) -> Tool:
+def _to_tool(function: Any) -> Tool:
     if isinstance(function, Mapping):
         return Tool.of_dict(function)
     if inspect.isfunction(function) and "<locals>" not in function.__qualname__:
-        return _remembered(
-            function
-        )  # a module's function stays as long as the program; a closure must not be kept alive
-    return _described(function, None, None, strict=True)
+        # A function of a module lives as long as the program. A cached closure would stay in memory.
+        return _describe_once(function)
+    return _describe_function(function, None, None, strict=True)
 
 
 @functools.lru_cache(maxsize=256)
-def _remembered(function: Callable[..., Any]) -> Tool:
-    return _described(function, None, None, strict=True)
+def _describe_once(function: Callable[..., Any]) -> Tool:
+    return _describe_function(function, None, None, strict=True)
 
 
-def _described(function: Any, name: str | None, description: str | None, *, strict: bool) -> Tool:
+def _describe_function(function: Any, name: str | None, description: str | None, *, strict: bool) -> Tool:
     if isinstance(function, Tool | type) or not callable(function):
-        raise SettingsError("tools", f"a tool is made of a function, not of {function!r}")
-    plain = _plain(function)
-    name = _name(function, plain) if name is None else name
-    where = f"tool {name}"
+        raise SettingsError("tools", f"{function!r} is not a function: pass a function, a Tool or a dict")
+    original = _unwrap(function)
+    name = _find_name(function, original) if name is None else name
+    setting = f"tool {name}"
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (ValueError, TypeError, NameError) as error:
-        raise SettingsError(where, f"its signature cannot be read ({error}): describe it with Tool(...)") from error
-    text, notes = docstrings.read(plain.__doc__, [parameter.name for parameter in parameters])
-    hints = {parameter.name: _hint(where, plain, parameter) for parameter in parameters}
-    model, schema = _modelled(where, parameters, hints, notes, strict=strict)
-    if strict:
-        wrong = list_violations(schema)
-        if wrong:
-            raise SettingsError(
-                where, f"{'; '.join(wrong[:_MAX_PROBLEMS])}. Change the type, or use tool(strict=False)"
-            )
+        raise SettingsError(setting, f"its signature cannot be read ({error}): describe it with Tool(...)") from error
+    text, notes = docstrings.parse_docstring(original.__doc__, [parameter.name for parameter in parameters])
+    types = {parameter.name: _resolve_type(setting, original, parameter) for parameter in parameters}
+    model, schema = _build_model(setting, parameters, types, notes, strict=strict)
+    violations = list_violations(schema) if strict else []
+    if violations:
+        problems = "; ".join(violations[:_MAX_PROBLEMS])
+        raise SettingsError(setting, f"{problems}. Change the type, or use tool(strict=False)")
     return Tool(name, text if description is None else description, schema, strict, function, model)
 
 
-def _plain(function: Any) -> Any:
-    """Return the function that was written: behind partials, decorators, methods and objects that can be called."""
+def _unwrap(function: Any) -> Any:
+    """Return the function that a partial, decorator, method or callable object calls in the end."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -124,124 +117,127 @@ def _plain(function: Any) -> Any:
     return function
 
 
-def _name(function: Any, plain: Any) -> str:
-    name = str(getattr(plain, "__name__", ""))
+def _find_name(function: Any, original: Any) -> str:
+    name = str(getattr(original, "__name__", ""))
     return type(function).__name__ if name == "__call__" else name
 
 
-def _hint(where: str, plain: Any, parameter: inspect.Parameter) -> Any:
-    """Return the type of a parameter; a text annotation is read with the names the function itself can see."""
-    problem = _problem(parameter)
+def _resolve_type(setting: str, original: Any, parameter: inspect.Parameter) -> Any:
+    """Return the type of a parameter. A text annotation is evaluated with the names that the function can see."""
+    problem = _find_problem(parameter)
     if problem:
-        raise SettingsError(where, f"parameter {parameter.name} {problem}")
+        raise SettingsError(setting, f"parameter {parameter.name} {problem}")
 
     def probe() -> None: ...
 
     probe.__annotations__ = {parameter.name: parameter.annotation}
-    known: dict[str, Any] = getattr(plain, "__globals__", {})
-    own = _closure(plain)
+    module_names: dict[str, Any] = getattr(original, "__globals__", {})
+    closure_names = _read_closure(original)
     try:
         try:
-            return typing.get_type_hints(probe, known, own, include_extras=True)[parameter.name]
-        except NameError:  # a name beside the function, inside another: no closure holds what only an annotation uses
-            names = {**_around(), **known, **own}
-            return typing.get_type_hints(probe, known, names, include_extras=True)[parameter.name]
-    except Exception as error:  # an annotation is code
-        said = f"its type {parameter.annotation!r} cannot be read ({error}): define it where the function can see it"
-        raise SettingsError(where, f"parameter {parameter.name}: {said}") from error
+            return typing.get_type_hints(probe, module_names, closure_names, include_extras=True)[parameter.name]
+        except NameError:
+            # A closure does not hold a name of the enclosing function that only an annotation uses.
+            names = {**_find_caller_locals(), **module_names, **closure_names}
+            return typing.get_type_hints(probe, module_names, names, include_extras=True)[parameter.name]
+    except Exception as error:  # evaluating an annotation can raise anything
+        problem = f"its type {parameter.annotation!r} cannot be read ({error}): define it where the function can see it"
+        raise SettingsError(setting, f"parameter {parameter.name}: {problem}") from error
 
 
-def _problem(parameter: inspect.Parameter) -> str:
+def _find_problem(parameter: inspect.Parameter) -> str:
     if parameter.kind is parameter.VAR_POSITIONAL:
-        return "is *args, and a model names its arguments: take a list"
+        return "is *args, and a model passes arguments by name: use a list"
     if parameter.kind is parameter.VAR_KEYWORD:
-        return "is **kwargs, and a model must be told each name: name the parameters, or take one model of them"
+        return "is **kwargs, and the schema needs every name: list the parameters, or use one pydantic model"
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        return "is positional-only, and a model names its arguments: remove the /"
+        return "is positional-only, and a model passes arguments by name: remove the /"
     if parameter.annotation is parameter.empty:
         if parameter.name in ("self", "cls"):
-            return "is the object's own: use the bound method, tool(thing.method)"
+            return "belongs to an unbound method: pass the bound one, tool(thing.method)"
         return f"has no type: annotate it, as in `{parameter.name}: str`"
     if isinstance(parameter.default, FieldInfo):
-        return "has Field(...) for a default: put it into the type, Annotated[..., Field(...)]"
+        return "has Field(...) as its default: put it into the type, Annotated[..., Field(...)]"
     return ""
 
 
-def _closure(plain: Any) -> dict[str, Any]:
-    names = plain.__code__.co_freevars if hasattr(plain, "__code__") else ()
-    found = {}
-    for name, cell in zip(names, getattr(plain, "__closure__", None) or (), strict=False):
+def _read_closure(original: Any) -> dict[str, Any]:
+    names = original.__code__.co_freevars if hasattr(original, "__code__") else ()
+    values = {}
+    for name, cell in zip(names, getattr(original, "__closure__", None) or (), strict=False):
         try:
-            found[name] = cell.cell_contents
+            values[name] = cell.cell_contents
         except ValueError:  # not assigned yet
             continue
-    return found
+    return values
 
 
-def _around() -> dict[str, Any]:
-    """Return the local names where the tool is being made: in the first caller that is not of this package."""
+def _find_caller_locals() -> dict[str, Any]:
+    """Return the local names of the first caller outside of convokit: it makes the tool."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "convokit":
         frame = frame.f_back
     return dict(frame.f_locals)
 
 
-def _modelled(
-    where: str, parameters: list[inspect.Parameter], hints: dict[str, Any], notes: dict[str, str], *, strict: bool
+def _build_model(
+    setting: str, parameters: list[inspect.Parameter], types: dict[str, Any], notes: dict[str, str], *, strict: bool
 ) -> tuple[type[BaseModel], dict[str, Any]]:
-    """Return the model that checks the arguments, and the schema that describes them."""
-    fields: dict[str, Any] = {
-        f"p{number}": (hints[each.name], _field(each, hints[each.name], notes.get(each.name)))
-        for number, each in enumerate(parameters)
-    }
+    """Return the pydantic model that validates the arguments, and their JSON schema."""
+    fields: dict[str, Any] = {}
+    for number, parameter in enumerate(parameters):
+        annotation = types[parameter.name]
+        fields[f"p{number}"] = (annotation, _build_field(parameter, annotation, notes.get(parameter.name)))
     try:
-        model = create_model("Arguments", __base__=Signature, **fields)
+        model = create_model("Arguments", __base__=SignatureModel, **fields)
         schema = to_strict_schema(model) if strict else to_plain_schema(model)
     except Exception as error:
-        for name, hint in hints.items():
-            _check_alone(where, name, hint)
-        raise SettingsError(where, f"its parameters have no JSON schema: {error}") from error
-    schema.pop("description", None)  # the base's own docstring
-    for each in parameters:
-        if each.default is not each.empty:
-            properties = schema["properties"]
-            properties[each.name] = _with_default(properties[each.name], each.default, strict=strict)
+        for name, annotation in types.items():
+            _check_type(setting, name, annotation)
+        raise SettingsError(setting, f"its parameters have no JSON schema: {error}") from error
+    schema.pop("description", None)  # the docstring of the base class
+    properties = schema.get("properties", {})
+    for parameter in parameters:
+        if parameter.default is not parameter.empty:
+            properties[parameter.name] = _add_default(properties[parameter.name], parameter.default, strict=strict)
     return model, schema
 
 
-def _field(parameter: inspect.Parameter, hint: Any, note: str | None) -> Any:
-    own = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    said = any(isinstance(each, FieldInfo) and each.description for each in own)
-    given: dict[str, Any] = {} if said or note is None else {"description": note}
+def _build_field(parameter: inspect.Parameter, annotation: Any, note: str | None) -> Any:
+    metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    has_description = any(isinstance(item, FieldInfo) and item.description for item in metadata)
+    options: dict[str, Any] = {} if has_description or note is None else {"description": note}
     if parameter.default is not parameter.empty:
-        given["default_factory"] = lambda: LEFT_OUT  # the function's own default is never copied or checked
-    return Field(alias=parameter.name, validation_alias=parameter.name, **given)
+        options["default_factory"] = lambda: LEFT_OUT  # pydantic would copy and validate the function's default
+    return Field(alias=parameter.name, validation_alias=parameter.name, **options)
 
 
-def _check_alone(where: str, name: str, hint: Any) -> None:
+def _check_type(setting: str, name: str, annotation: Any) -> None:
     try:
-        TypeAdapter(hint).json_schema()
+        TypeAdapter(annotation).json_schema()
     except (PydanticUserError, PydanticUndefinedAnnotation, TypeError, NameError) as error:
-        said = str(error).partition("\n")[0]
-        problem = f"{hint!r} has no JSON schema: use JSON's own types, enums, dataclasses or pydantic models ({said})"
-        raise SettingsError(where, f"parameter {name}: {problem}") from error
+        cause = str(error).partition("\n")[0]
+        advice = "use JSON's own types, enums, dataclasses or pydantic models"
+        raise SettingsError(
+            setting, f"parameter {name}: {annotation!r} has no JSON schema: {advice} ({cause})"
+        ) from error
 
 
-def _with_default(node: dict[str, Any], default: Any, *, strict: bool) -> dict[str, Any]:
-    """Return a parameter's schema with its default: in strict mode, where all are sent, as what null means."""
+def _add_default(node: dict[str, Any], default: Any, *, strict: bool) -> dict[str, Any]:
+    """Return a parameter's schema with its default. In strict mode the description names it as the meaning of null."""
     try:
         value = to_jsonable_python(default)
         text = dump_json(value)
     except (ValueError, TypeError, RecursionError):
         value, text = None, ""
-    short = bool(text) and len(text) <= _DEFAULT_CHARS
+    is_shown = bool(text) and len(text) <= _MAX_DEFAULT_CHARS
     if not strict:
-        return {**node, "default": value} if short else node
-    said = node.get("description", "")
+        return {**node, "default": value} if is_shown else node
+    description = node.get("description", "")
     inner = {key: item for key, item in node.items() if key != "description"}
     if not admits_null(inner):
         branches = inner["anyOf"] if inner.keys() == {"anyOf"} else [inner]
         inner = {"anyOf": [*branches, {"type": "null"}]}
     if default is not None:
-        said = f"{said} (null means {text if short else 'the default'})".strip()
-    return {**inner, "description": said} if said else inner
+        description = f"{description} (null means {text if is_shown else 'the default'})".strip()
+    return {**inner, "description": description} if description else inner

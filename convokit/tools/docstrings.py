@@ -1,7 +1,6 @@
-"""What a function's docstring says to a model: the text before its sections, and a line for each parameter.
+"""Parse docstrings in Google, NumPy and Sphinx style.
 
-Google, NumPy and Sphinx styles are read. Only names that the function has begin an entry, so that prose with a colon in it
-stays what it is: a part of the entry before.
+Only a parameter of the function starts an entry. So a colon in the text does not: that line continues the entry before.
 """
 
 from __future__ import annotations
@@ -26,30 +25,30 @@ _SPHINX = re.compile(
 _SPHINX_ENTRY = re.compile(r":(?:param|parameter|arg|argument|key|keyword)\s+(?:[^:]*\s)?\*{0,2}(\w+)\s*:\s*(.*)")
 
 
-def read(docstring: str | None, names: Collection[str]) -> tuple[str, dict[str, str]]:
-    """Return the text before the first section, and what is said of each of the parameters `names`."""
+def parse_docstring(docstring: str | None, names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Return the text before the first section, and the descriptions of the parameters `names`."""
     lines = inspect.cleandoc(docstring or "").splitlines()
-    first = next((number for number in range(len(lines)) if _begins_section(lines, number)), len(lines))
+    first = next((number for number in range(len(lines)) if _is_section_start(lines, number)), len(lines))
     notes: dict[str, list[str]] = {}
     number = first
     while number < len(lines):
         if _GOOGLE_ARGUMENTS.fullmatch(lines[number].rstrip()):
-            _google(_section(lines, number + 1), names, notes)
-        elif lines[number].strip() in _NUMPY_ARGUMENTS and _underlined(lines, number):
-            _numpy(_section(lines, number + 2), names, notes)
+            _parse_google(_read_section(lines, number + 1), names, notes)
+        elif lines[number].strip() in _NUMPY_ARGUMENTS and _is_underlined(lines, number):
+            _parse_numpy(_read_section(lines, number + 2), names, notes)
         elif _SPHINX.match(lines[number]):
-            _sphinx(_section(lines, number + 1), lines[number], names, notes)
+            _parse_sphinx(_read_section(lines, number + 1), lines[number], names, notes)
         number += 1
-    said = {name: " ".join(" ".join(parts).split()) for name, parts in notes.items()}
-    return "\n".join(lines[:first]).strip(), {name: text for name, text in said.items() if text}
+    joined = {name: " ".join(" ".join(parts).split()) for name, parts in notes.items()}
+    return "\n".join(lines[:first]).strip(), {name: text for name, text in joined.items() if text}
 
 
-def _begins_section(lines: list[str], number: int) -> bool:
+def _is_section_start(lines: list[str], number: int) -> bool:
     line = lines[number].rstrip()
-    return bool(_GOOGLE.fullmatch(line) or _SPHINX.match(line) or _underlined(lines, number))
+    return bool(_GOOGLE.fullmatch(line) or _SPHINX.match(line) or _is_underlined(lines, number))
 
 
-def _underlined(lines: list[str], number: int) -> bool:
+def _is_underlined(lines: list[str], number: int) -> bool:
     return (
         bool(lines[number].strip())
         and number + 1 < len(lines)
@@ -57,45 +56,44 @@ def _underlined(lines: list[str], number: int) -> bool:
     )
 
 
-def _section(lines: list[str], start: int) -> list[str]:
-    """Return the lines up to the next section."""
-    end = next((number for number in range(start, len(lines)) if _begins_section(lines, number)), len(lines))
+def _read_section(lines: list[str], start: int) -> list[str]:
+    end = next((number for number in range(start, len(lines)) if _is_section_start(lines, number)), len(lines))
     return lines[start:end]
 
 
-def _google(body: Iterable[str], names: Collection[str], notes: dict[str, list[str]]) -> None:
-    """Take the entries, which stand indented under their heading."""
-    here: list[str] = []
+def _parse_google(body: Iterable[str], names: Collection[str], notes: dict[str, list[str]]) -> None:
+    """Read entries, which are indented below their heading."""
+    entry: list[str] = []
     for line in body:
         if line.strip() and not line[0].isspace():
             return
-        found = _GOOGLE_ENTRY.fullmatch(line)
-        if found and found[1] in names and found[1] not in notes:
-            here = notes[found[1]] = [found[2]]
+        match = _GOOGLE_ENTRY.fullmatch(line)
+        if match and match[1] in names and match[1] not in notes:
+            entry = notes[match[1]] = [match[2]]
         else:
-            here.append(line)
+            entry.append(line)
 
 
-def _numpy(body: Iterable[str], names: Collection[str], notes: dict[str, list[str]]) -> None:
-    """Take the entries (`a, b : type`), which are not indented, while what is said of them is."""
-    here: list[list[str]] = []
+def _parse_numpy(body: Iterable[str], names: Collection[str], notes: dict[str, list[str]]) -> None:
+    """Read entries (`a, b : type`), which are not indented. Their descriptions are."""
+    entries: list[list[str]] = []
     for line in body:
         if line.strip() and not line[0].isspace():
-            found = _NUMPY_ENTRY.fullmatch(line.strip())
-            named = [name.strip(" *") for name in found[1].split(",")] if found else []
-            here = [notes.setdefault(name, []) for name in named if name in names]
+            match = _NUMPY_ENTRY.fullmatch(line.strip())
+            entry_names = [name.strip(" *") for name in match[1].split(",")] if match else []
+            entries = [notes.setdefault(name, []) for name in entry_names if name in names]
         else:
-            for parts in here:
-                parts.append(line)
+            for entry in entries:
+                entry.append(line)
 
 
-def _sphinx(body: Iterable[str], line: str, names: Collection[str], notes: dict[str, list[str]]) -> None:
-    """Take one entry, which goes on until an empty line or the next field."""
-    found = _SPHINX_ENTRY.match(line)
-    if not found or found[1] not in names:
+def _parse_sphinx(body: Iterable[str], line: str, names: Collection[str], notes: dict[str, list[str]]) -> None:
+    """Read one entry. It ends at an empty line or at the next field."""
+    match = _SPHINX_ENTRY.match(line)
+    if not match or match[1] not in names:
         return
-    here = notes[found[1]] = [found[2]]
-    for more in body:
-        if not more.strip():
+    entry = notes[match[1]] = [match[2]]
+    for next_line in body:
+        if not next_line.strip():
             return
-        here.append(more)
+        entry.append(next_line)

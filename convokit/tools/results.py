@@ -1,8 +1,4 @@
-"""What the model is told of a tool's outcome, as text: what it returned, or what went wrong.
-
-Whatever a function returns becomes a text that can be stored and sent, of at most so many bytes; a cut says how much it cut.
-A failure is told by its type and message, never by a traceback.
-"""
+"""Format the result or the error of a tool as text for the model."""
 
 from __future__ import annotations
 
@@ -19,53 +15,51 @@ from pydantic_core import to_json
 from convokit.domain.text import dump_json, repair_text
 
 MAX_ERROR_CHARS = 2_000
-_WHY_CHARS = 200
+_MAX_CAUSE_CHARS = 200
 
 
 def format_result(value: Any, limit: int) -> str:
-    """Return what a tool returned as text of at most `limit` bytes of UTF-8.
+    """Return the result of a tool as text of at most `limit` bytes of UTF-8. A longer text is cut, and the cut is marked.
 
-    Text stays as it is, everything else becomes compact JSON; bytes are text where they are UTF-8, base64 where they are
-    not. What JSON has no form for becomes an error for the model to read.
+    Text stays as it is. Other values become compact JSON: bytes as text if they are UTF-8, else as base64. A value that is not
+    JSON serializable becomes an error for the model.
     """
     if isinstance(value, str):
-        return _cut(repair_text(str.__str__(value)), limit)
+        return _shorten(repair_text(str.__str__(value)), limit)
     try:
-        text = _json(value)
-    except Exception as error:  # serializers are code of the value's own
-        why = str(error).partition("\n")[0][:_WHY_CHARS]
-        said = f"the tool returned a {type(value).__name__}, which cannot be told as JSON: {why}"
-        text = dump_json({"error": repair_text(said)})
-    return _cut(repair_text(text), limit)
+        text = _to_json(value)
+    except Exception as error:  # a value's own serializer can raise anything
+        cause = str(error).partition("\n")[0][:_MAX_CAUSE_CHARS]
+        message = f"the tool returned a {type(value).__name__}, which is not JSON serializable: {cause}"
+        text = dump_json({"error": repair_text(message)})
+    return _shorten(repair_text(text), limit)
 
 
 def format_error(error: Exception) -> str:
-    """Return a failure as JSON, `{"error": "type: message"}`, of at most 2,000 characters."""
+    """Return an error as JSON, `{"error": "type: message"}`, of at most 2,000 characters. The model never gets a traceback."""
     try:
-        said = repair_text(str(error))
-    except Exception:  # an exception whose own text cannot be made
-        said = ""
+        message = repair_text(str(error))
+    except Exception:  # an exception's own __str__ can raise anything
+        message = ""
     name = type(error).__name__
-    message = f"{name}: {said}" if said else name
+    message = f"{name}: {message}" if message else name
     text = dump_json({"error": message})
     if len(text) <= MAX_ERROR_CHARS:
         return text
-    room = MAX_ERROR_CHARS - len(dump_json({"error": "…"})) + 2
-    kept = bisect_right(
-        range(MAX_ERROR_CHARS), room, key=lambda size: len(dump_json(message[:size]))
-    )  # escapes are long
-    return dump_json({"error": message[: kept - 1] + "…"})
+    # JSON escapes make the text longer by an unknown amount, so the longest part that fits is searched for.
+    available = MAX_ERROR_CHARS - len(dump_json({"error": "…"})) + 2
+    size = bisect_right(range(MAX_ERROR_CHARS), available, key=lambda size: len(dump_json(message[:size])))
+    return dump_json({"error": message[: size - 1] + "…"})
 
 
-def _json(value: Any) -> str:
+def _to_json(value: Any) -> str:
     try:
         return to_json(value, inf_nan_mode="strings").decode("utf-8")
-    except (ValueError, TypeError):  # bytes that are no UTF-8, lone surrogates, a mapping or set of another class
-        return to_json(_plain(value), inf_nan_mode="strings").decode("utf-8")
+    except (ValueError, TypeError):  # bytes that are not UTF-8, lone surrogates, an unknown mapping or set class
+        return to_json(_to_plain(value), inf_nan_mode="strings").decode("utf-8")
 
 
-def _plain(value: Any) -> Any:
-    """Return a value in Python's own containers, its texts and bytes fit for JSON."""
+def _to_plain(value: Any) -> Any:
     if isinstance(value, str):
         return repair_text(value)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -75,29 +69,28 @@ def _plain(value: Any) -> Any:
         except UnicodeDecodeError:
             return base64.b64encode(data).decode("ascii")
     if isinstance(value, BaseModel):
-        return _plain(value.model_dump(by_alias=True))
+        return _to_plain(value.model_dump(by_alias=True))
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {_to_plain(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, os.PathLike):
-        return _plain(os.fspath(value))
+        return _to_plain(os.fspath(value))
     if isinstance(value, list | tuple | Set | range):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     return value
 
 
-def _cut(text: str, limit: int) -> str:
-    """Return the beginning of a text that fits, with a mark of how much is not there."""
+def _shorten(text: str, limit: int) -> str:
     data = text.encode("utf-8")
     if len(data) <= limit:
         return text
-    room = limit - len(_mark(len(data), len(data)).encode("utf-8"))  # no mark is longer than this one
-    if room < 0:
+    available = limit - len(_format_mark(len(data), len(data)).encode("utf-8"))  # the longest mark that is possible
+    if available < 0:
         return data[: max(limit, 0)].decode("utf-8", "ignore")
-    kept = data[:room].decode("utf-8", "ignore")
-    return kept + _mark(len(data) - len(kept.encode("utf-8")), len(data))
+    start = data[:available].decode("utf-8", "ignore")
+    return start + _format_mark(len(data) - len(start.encode("utf-8")), len(data))
 
 
-def _mark(cut: int, size: int) -> str:
-    return f"… [cut: {cut:,} of {size:,} bytes]"
+def _format_mark(cut_bytes: int, size_bytes: int) -> str:
+    return f"… [cut: {cut_bytes:,} of {size_bytes:,} bytes]"

@@ -9,7 +9,7 @@ from typing import Any
 from convokit.context.validity import NAME
 from convokit.domain.content import Blob, Content, validate_content
 from convokit.domain.message import FUNCTION, ROLES, TOOL, USER
-from convokit.domain.text import dump_json, plain_json, validate_json, validate_text
+from convokit.domain.text import dump_json, to_plain_json, validate_json, validate_text
 from convokit.errors import InvalidInput, TooLarge
 from convokit.settings import Limits
 from convokit.transfer.row_checks import check_tool_calls
@@ -147,7 +147,7 @@ def _read_tool_calls(path: str, value: Any, role: str, limits: Limits) -> list[d
     if not isinstance(value, list):
         raise InvalidInput(path, "must be a list")
     calls = []
-    for each in plain_json(path, value, most=2**64):
+    for each in to_plain_json(path, value, max_number=2**64):
         call = {"type": "function", **each} if isinstance(each, dict) else {}
         function = call.get("function")
         if isinstance(function, dict) and not isinstance(function.get("arguments"), str):

@@ -111,7 +111,7 @@ def import_flow(
     try:
         target = ImportTarget(database_id, kit.tenant, kit.clock.now_us())
         yield from thread_flow(importer.open, target=target)
-        if importer.damage is not None:
+        if isinstance(importer, Restorer) and importer.damage is not None:
             tally.add_problem(importer.damage)
         while True:
             try:

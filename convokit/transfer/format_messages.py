@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from convokit.domain.message import INSTRUCTION_ROLES, extract_text
-from convokit.domain.text import dump_json, plain_json
+from convokit.domain.text import dump_json, to_plain_json
 from convokit.errors import BadRecord, InvalidInput
 from convokit.settings import Limits
 from convokit.transfer import import_file
 from convokit.transfer.drafts import ConversationDraft, draft_message
-from convokit.transfer.import_file import ImportFile, parse_json, read_array
+from convokit.transfer.import_file import ImportFile, describe_json_error, parse_json, read_array
 from convokit.transfer.importer import FormatReader, Record
 
 
@@ -57,8 +57,7 @@ class MessagesReader(FormatReader):
         try:
             value = parse_json(text)
         except (ValueError, RecursionError) as error:
-            problem = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
-            yield line, self._file.make_error(f"is not JSON: {problem}")
+            yield line, self._file.make_error(f"is not JSON: {describe_json_error(error)}")
             return
         if _is_list_of_conversations(value):
             yield from ((line, each) for each in value)
@@ -97,7 +96,7 @@ class MessagesReader(FormatReader):
         if self._key is not None and self._is_key_used:
             raise InvalidInput("key", "belongs to one conversation, but the file has more; import it without a key")
         self._is_key_used = True
-        digest = hashlib.sha256(dump_json(plain_json("messages", messages)).encode("utf-8")).hexdigest()
+        digest = hashlib.sha256(dump_json(to_plain_json("messages", messages)).encode("utf-8")).hexdigest()
         # The ref of an import entry has this form: source, number of chain entries there (none), hash.
         draft = ConversationDraft(f"messages:0:{digest}")
         draft.set_fields(values, self._limits)

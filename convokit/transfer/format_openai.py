@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from convokit.context.strategy import Item
 from convokit.context.validity import find_problems, select_sendable
-from convokit.domain.content import blob_digests, inline_blobs
+from convokit.domain.content import find_blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import ASSISTANT, DEVELOPER, PASSAGE, USER, MessageRow
 from convokit.domain.text import dump_json
@@ -81,7 +81,7 @@ def _build_turn(connection: Connection, row: ConversationRow, turn: list[Message
     last = shapes[-1] if shapes else {}
     if last.get("role") != ASSISTANT or last.get("tool_calls") or find_problems(shapes):
         return []
-    digests = {digest for each in turn if each.parts is not None for digest in blob_digests(each.parts)}
+    digests = {digest for each in turn if each.parts is not None for digest in find_blob_digests(each.parts)}
     return inline_blobs(shapes, blobs.read_blobs(connection, row.id, digests)) if digests else shapes
 
 

@@ -33,6 +33,11 @@ def parse_json(text: str) -> Any:
     return _DECODER.decode(text)
 
 
+def describe_json_error(error: Exception) -> str:
+    """Return the problem of a ValueError or RecursionError from a JSON decoder."""
+    return "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
+
+
 class ImportFile:
     """A file to import: a path, or a file that the caller opened. `line` is the number of the last line read.
 
@@ -200,10 +205,7 @@ class _ArrayReader:
                 value, end = _DECODER.raw_decode(self._buffer, self._index)
             except (ValueError, RecursionError) as error:
                 if _is_final(error, len(self._buffer)) or not self._read_more():
-                    problem = (
-                        "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
-                    )
-                    raise self.make_error(problem) from None
+                    raise self.make_error(describe_json_error(error)) from None
                 continue
             if is_number and end == len(self._buffer) and self._read_more():
                 continue  # more digits may follow

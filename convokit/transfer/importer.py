@@ -1,6 +1,6 @@
 """Import conversations from the files of other programs.
 
-A `FormatReader` converts each record into a draft. The importer counts its tokens, places its messages and builds its chain.
+A `FormatReader` converts each record into a draft. The importer counts its tokens, numbers its messages and builds its chain.
 """
 
 from __future__ import annotations
@@ -63,8 +63,6 @@ class Importer:
         self._row: ConversationRow
         self._messages: list[MessageRow]
         self._entries: list[hashchain.Entry]
-        self.damage: BadRecord | None = None
-        """Always None: these files have no digest."""
 
     def open(self, target: ImportTarget) -> None:
         """Open the file. Raises: TransferFailed."""

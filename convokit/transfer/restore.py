@@ -270,7 +270,7 @@ def _move_turn(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _make_blob(row: Mapping[str, Any]) -> Blob:
-    blob = Blob.of(row["media_type"], row["data"])
+    blob = Blob.from_bytes(row["media_type"], row["data"])
     if blob.digest != row["digest"]:
         raise InvalidInput("blob.digest", "does not match the data")
     return blob

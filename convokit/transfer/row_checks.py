@@ -42,7 +42,7 @@ _SEQ_COLUMNS = {
     "tool_call": ("message_seq", "result_seq"),
 }
 _PART_TYPES = {"text": str, "image_url": Mapping, "input_audio": Mapping, "file": Mapping}
-_ENTRY_KINDS = get_args(hashchain.Kind)
+_ENTRY_KINDS = get_args(hashchain.EntryKind)
 _SEQ = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _CALL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:[1-9][0-9]{0,8}", re.ASCII)
 # An open turn is exported as abandoned.
@@ -178,7 +178,7 @@ def _check_choice(field: str, value: str, choices: Sequence[str]) -> None:
 
 def _check_manifest(stored: str) -> None:
     try:
-        Manifest.of(stored)
+        Manifest.from_json(stored)
     except ValueError as error:
         raise InvalidInput("completion.manifest", f"cannot be read ({str(error)[:200]})") from None
 

@@ -37,8 +37,8 @@ class ReplyParser:
 
     def __init__(self) -> None:
         self.choices: dict[int, ChoiceParser] = {}
-        self._beside: dict[str, Any] = {}
-        self._top: dict[str, Any] = {}
+        self._last_top: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._extra: dict[str, Any] = {}
         self._extra_chars = 0
@@ -88,16 +88,16 @@ class ReplyParser:
 
     def build_reply(self) -> ParsedReply:
         """Return the reply as far as it was received."""
-        top, extra, usage = repair_json([self._top, self._extra, self._usage])
+        facts, extra, usage = repair_json([self._facts, self._extra, self._usage])
         return ParsedReply(
             choices=[self.choices[index].build_choice() for index in sorted(self.choices)],
-            response_id=_text_or_none(top.get("id")),
-            model=_text_or_none(top.get("model")),
-            created=parse_count(top.get("created")),
+            response_id=_text_or_none(facts.get("id")),
+            model=_text_or_none(facts.get("model")),
+            created=parse_count(facts.get("created")),
             usage=parse_usage(usage, extra.get("timings")),
             usage_details=usage,
-            service_tier=_text_or_none(top.get("service_tier")),
-            system_fingerprint=_text_or_none(top.get("system_fingerprint")),
+            service_tier=_text_or_none(facts.get("service_tier")),
+            system_fingerprint=_text_or_none(facts.get("system_fingerprint")),
             done=self.done,
             extra=extra,
         )
@@ -109,26 +109,27 @@ class ReplyParser:
         events: list[StreamEvent] = []
         failed = False
         if isinstance(choices, list):
-            for position, piece in enumerate(choices):
-                if isinstance(piece, dict):
-                    choice = self._find_choice(piece, position)
-                    events += choice.feed(piece)
+            for position, raw_choice in enumerate(choices):
+                if isinstance(raw_choice, dict):
+                    choice = self._find_choice(raw_choice, position)
+                    events += choice.feed(raw_choice)
                     failed = failed or choice.finish_reason == "error"
         if failed:
             raise build_payload_error(chunk if is_error_payload(chunk) else _FINISHED_IN_ERROR, partial=self.text)
-        beside = {**chunk, "choices": None, "obfuscation": None}  # obfuscation is padding
+        top = {**chunk, "choices": None, "obfuscation": None}  # obfuscation is padding
         # Most chunks differ only in their choices. Merging the other keys again would double the time of a chunk.
-        if beside != self._beside or not isinstance(choices, list):
+        if top != self._last_top or not isinstance(choices, list):
             if is_error_payload(chunk):
                 raise build_payload_error(chunk, partial=self.text)
-            for key, value in beside.items():
-                if value is not None:
-                    self._merge_beside_choices(key, value)
-            self._beside = beside
+            count_chars(top, depth=-1)  # raises if a value is nested too deeply to be compared with the next one
+            for key, value in top.items():
+                if value is not None and key not in _DROPPED_KEYS:
+                    self._merge_top_key(key, value)
+            self._last_top = top
         return events
 
-    def _find_choice(self, piece: dict[str, Any], position: int) -> ChoiceParser:
-        index = piece.get("index")
+    def _find_choice(self, raw_choice: dict[str, Any], position: int) -> ChoiceParser:
+        index = raw_choice.get("index")
         number = index if isinstance(index, int) and not isinstance(index, bool) else position
         choice = self.choices.get(number)
         if choice is None:
@@ -137,16 +138,15 @@ class ReplyParser:
             choice = self.choices[number] = ChoiceParser(number)
         return choice
 
-    def _merge_beside_choices(self, key: str, value: Any) -> None:
-        chars = count_chars(value)  # raises if the value is nested too deeply to be compared with the next one
+    def _merge_top_key(self, key: str, value: Any) -> None:
         if key in _FIRST_VALUE_KEYS or key in _LAST_VALUE_KEYS:
             # Azure sends these keys empty in its first chunk: an empty value does not count as the first.
-            if isinstance(value, (str, int, float)) and (key in _LAST_VALUE_KEYS or not self._top.get(key)):
-                self._top[key] = value
+            if isinstance(value, (str, int, float)) and (key in _LAST_VALUE_KEYS or not self._facts.get(key)):
+                self._facts[key] = value
         elif key == "usage" and isinstance(value, dict):
             self._usage = value
-        elif key not in _DROPPED_KEYS:
-            self._extra_chars += chars - count_chars(self._extra.get(key))
+        elif self._extra.get(key) != value:
+            self._extra_chars += count_chars(value) - count_chars(self._extra.get(key))
             self._extra[key] = value
 
 
@@ -173,20 +173,20 @@ class ChoiceParser:
         self._unknown_texts: dict[str, list[str]] = {}
         self._unknown: dict[str, Any] = {}
 
-    def feed(self, piece: dict[str, Any]) -> list[StreamEvent]:
+    def feed(self, raw_choice: dict[str, Any]) -> list[StreamEvent]:
         """Merge the choice of one chunk (with `delta`) or of a whole reply (with `message`)."""
         events: list[StreamEvent] = []
-        delta, whole = piece.get("delta"), False
+        delta, whole = raw_choice.get("delta"), False
         if not isinstance(delta, dict) and not self._started:  # a message after deltas repeats them
-            delta, whole = piece.get("message"), True
+            delta, whole = raw_choice.get("message"), True
         if isinstance(delta, dict):
             self._started = True
             for key, value in delta.items():
                 if value is not None:
-                    self._merge_delta(key, value, events, whole=whole)
-        for key, value in piece.items():
+                    self._merge_delta_key(key, value, events, whole=whole)
+        for key, value in raw_choice.items():
             if value is not None and key not in ("index", "delta", "message"):
-                self._merge_beside_delta(key, value, events)
+                self._merge_choice_key(key, value, events)
         return events
 
     def build_choice(self) -> ReplyChoice:
@@ -210,7 +210,7 @@ class ChoiceParser:
         # Texts are repaired here, after they were joined: a chunk may end inside a surrogate pair.
         return ReplyChoice(index=self.index, content=content, **repair_json(fields))
 
-    def _merge_delta(self, key: str, value: Any, events: list[StreamEvent], *, whole: bool) -> None:
+    def _merge_delta_key(self, key: str, value: Any, events: list[StreamEvent], *, whole: bool) -> None:
         if key == "content":
             self._merge_content(value, events)
         elif key == "refusal" and isinstance(value, str):
@@ -219,8 +219,8 @@ class ChoiceParser:
                 events.append(RefusalDelta(repair_surrogates(value), self.index))
         elif key == "tool_calls" and isinstance(value, list):
             self.other_chars += count_chars(value)
-            pieces = [piece for piece in value if isinstance(piece, dict)]
-            events += [self._tool_calls.feed(piece, self.index, whole=whole) for piece in pieces]
+            deltas = [delta for delta in value if isinstance(delta, dict)]
+            events += [self._tool_calls.feed(delta, self.index, whole=whole) for delta in deltas]
         elif key == "function_call" and isinstance(value, dict):
             self.other_chars += count_chars(value)
             self._function_call = self._function_call or PartialToolCall(0)
@@ -230,12 +230,12 @@ class ChoiceParser:
         elif key == "reasoning_details" and isinstance(value, list):
             self.other_chars += count_chars(value)
             self._reasoning_details = self._reasoning_details if self._reasoning_details is not None else []
-            self._reasoning_details += [{**piece, "whole": whole} for piece in value if isinstance(piece, dict)]
+            self._reasoning_details += [{**chunk, "whole": whole} for chunk in value if isinstance(chunk, dict)]
         elif key == "annotations" and isinstance(value, list):
             self.other_chars += count_chars(value)
             self._annotations += [item for item in value if isinstance(item, dict)]
         elif key != "role":
-            self._merge_unknown_delta(key, value, events)
+            self._merge_unknown_key(key, value, events)
 
     def _merge_content(self, value: Any, events: list[StreamEvent]) -> None:
         if isinstance(value, str):
@@ -270,15 +270,15 @@ class ChoiceParser:
     def _merge_audio(self, value: dict[str, Any], events: list[StreamEvent]) -> None:
         self.other_chars += count_chars(value)
         for key, item in value.items():
-            pieces = self._audio.setdefault(key, [])
-            if item is not None and (not pieces or (key in JOINED_AUDIO_KEYS and isinstance(item, str))):
-                pieces.append(item)
+            chunks = self._audio.setdefault(key, [])
+            if item is not None and (not chunks or (key in JOINED_AUDIO_KEYS and isinstance(item, str))):
+                chunks.append(item)
         data, transcript = value.get("data"), value.get("transcript")
         if data or transcript:
             spoken = repair_surrogates(transcript) if isinstance(transcript, str) else ""
             events.append(AudioDelta(data if isinstance(data, str) else "", spoken, self.index))
 
-    def _merge_unknown_delta(self, key: str, value: Any, events: list[StreamEvent]) -> None:
+    def _merge_unknown_key(self, key: str, value: Any, events: list[StreamEvent]) -> None:
         if not isinstance(value, str):
             self._keep_last(key, value)
             return
@@ -288,7 +288,7 @@ class ChoiceParser:
             self._reasoning_key = self._reasoning_key or (key if value else "")
             self._merge_reasoning(value if key == self._reasoning_key else "", events)
 
-    def _merge_beside_delta(self, key: str, value: Any, events: list[StreamEvent]) -> None:
+    def _merge_choice_key(self, key: str, value: Any, events: list[StreamEvent]) -> None:
         if key == "finish_reason":
             # Azure's filter answers late, so a finish reason may change after it came.
             if isinstance(value, str) and value and value != self.finish_reason:

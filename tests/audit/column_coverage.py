@@ -1,7 +1,7 @@
 """Declare for every column whether `verify` finds a change of it.
 
 `proven`: `verify` finds every change. `checked`: `verify` finds a change that contradicts another row. `open`: the column may
-change, for the reason beside it. The tests and the table in docs/why/audit.md use these declarations.
+change, for the reason beside it. The tests and the table in docs/explanation/audit.md use these declarations.
 """
 
 from __future__ import annotations

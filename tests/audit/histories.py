@@ -155,7 +155,7 @@ def _beside(connection: Connection, conversation_id: UUID) -> None:
     connection.execute(insert(summary), {"conversation_id": conversation_id, **values})
 
 
-def extend(connection: Connection, conversation_id: UUID, kind: chains.Kind, ref: str, committed: bytes) -> int:
+def extend(connection: Connection, conversation_id: UUID, kind: chains.EntryKind, ref: str, committed: bytes) -> int:
     """Add an entry to a conversation's chain, as whoever may write every table can. Return its number."""
     row = _values(connection, conversation_id)
     added = chains.extend_chain(row["last_entry"], bytes(row["chain_hash"]), [chains.HashInput(kind, ref, committed)])
@@ -187,7 +187,7 @@ def record(connection: Connection, conversation_id: UUID, ref: str) -> int:
     """Write the entry and the record of a removal, and remove nothing."""
     number: int = _values(connection, conversation_id)["last_entry"] + 1
     salt, covered = chains.new_salt(), [number, ref, "an auditor", "the law", 1_700_000_000_000_000]
-    kind: chains.Kind = "erasure" if ref == "*" else "redaction"
+    kind: chains.EntryKind = "erasure" if ref == "*" else "redaction"
     extend(connection, conversation_id, kind, ref, chains.compute_commitment(salt, covered))
     values = {"number": number, "ref": ref, "author": covered[2], "reason": covered[3], "created_at": covered[4]}
     connection.execute(insert(removal), {"conversation_id": conversation_id, "salt": salt, **values})

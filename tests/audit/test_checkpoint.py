@@ -15,7 +15,7 @@ from sqlalchemy import delete, select, update
 from convokit.audit import checkpoint as checkpoints
 from convokit.audit import flows as audit_flows
 from convokit.audit import sql as audit_sql
-from convokit.domain.conversation import Checkpoint
+from convokit.domain.verification import Checkpoint
 from convokit.errors import ChainBroken, CheckpointError, NotFound, SettingsError
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import completion, conversation, entry, message, turn

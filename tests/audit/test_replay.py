@@ -180,7 +180,7 @@ ALTERED: dict[str, tuple[Table, Any, dict[str, Any], str]] = {
         completion,
         None,
         {"manifest": '{"v":1,"window":[[1,2000000000]],"profile":{}}'},
-        "manifest cannot be read: it names messages that are not there",
+        "manifest cannot be read: the window has messages that do not exist",
     ),
     "a later version": (completion, None, {"manifest": '{"v":99,"window":[],"profile":{}}'}, "version 99"),
     "an unknown profile": (

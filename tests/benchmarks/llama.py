@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from convokit.cli.local_model import BUNDLED, model_file
+from convokit.cli.local_model import BUNDLED, find_model_file
 from convokit.runtime.tokenizer import TokenizeCounter
 
 
@@ -61,7 +61,7 @@ def serving(slots: int, context_tokens: int) -> Iterator[Llama]:
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    settings = {"path": str(model_file(None)), "slots": slots, "context_tokens": context_tokens}
+    settings = {"path": str(find_model_file(None)), "slots": slots, "context_tokens": context_tokens}
     try:
         child.stdin.write(json.dumps(settings) + "\n")
         child.stdin.flush()

@@ -27,10 +27,11 @@ from sqlalchemy.engine import make_url
 
 from convokit.audit.verify import verify_conversation
 from convokit.domain import hashchain
-from convokit.domain.conversation import ConversationRow, Verified
+from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import new_id
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow
+from convokit.domain.verification import Verified
 from convokit.runtime.sync_store import SyncStore
 from convokit.store import conversations, schema
 from convokit.store.engine import open_engine, parse_database_url

@@ -1,4 +1,4 @@
-"""Running the command line: in this process where that is enough, in a terminal of its own where it matters."""
+"""Run the command line in this process, or in a pseudo-terminal of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPAWN = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.
 
 
 class CommandLine:
-    """Runs commands in this process, on one database and against one server."""
+    """Run commands in this process, on one database and against one server."""
 
     def __init__(self, database: str, base_url: str) -> None:
         self.database = database
@@ -36,7 +36,7 @@ class CommandLine:
         given: str | bytes | None = None,
         env: Mapping[str, str | None] | None = None,
     ) -> Result:
-        """Run a command; it must exit with `code`, and never with an exception."""
+        """Run a command. It must exit with `code` and raise nothing."""
         variables = {"CONVOKIT_DATABASE_URL": self.database, **(env or {})}
         result = CliRunner().invoke(app, arguments, input=given, env=variables, catch_exceptions=False)
         assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
@@ -51,7 +51,7 @@ class CommandLine:
         return json.loads(self(*arguments, "--json", **options).stdout)
 
     def mistake(self, *arguments: str, **options: Any) -> str:
-        """Run a command that must fail with one clear line; return that line."""
+        """Run a command that must fail with one line on stderr, and return that line."""
         result = self(*arguments, code=1, **options)
         assert result.stdout == ""
         lines = result.stderr.splitlines()
@@ -62,13 +62,13 @@ class CommandLine:
 
 @pytest.fixture
 def cli(sqlite_file: str, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    """The command line in an empty folder, on a migrated SQLite file and against the loopback server."""
+    """Run in an empty folder, on a migrated SQLite file and against the loopback server."""
     monkeypatch.chdir(tmp_path)
     return CommandLine(sqlite_file, server.url)
 
 
 class Terminal:
-    """A command in a terminal of its own, 60 columns wide."""
+    """Run a command in a pseudo-terminal with 60 columns."""
 
     def __init__(self, *arguments: str, **env: str) -> None:
         variables = {**os.environ, "TERM": "xterm", "COLUMNS": "60", "LINES": "24", "LC_ALL": "C.UTF-8", **env}
@@ -79,20 +79,20 @@ class Terminal:
         self._from = 0
 
     def type(self, text: str) -> None:
-        """Type, as a person would: Enter is a carriage return."""
+        """Type text. Enter is a carriage return."""
         assert self.process.stdin is not None
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
-    def wait_for(self, text: str, timeout_s: float = 20.0) -> None:
-        """Wait until `text` shows up behind what was waited for before."""
+    def wait_for(self, text: str, timeout_s: float = 60.0) -> None:
+        """Wait until the terminal shows `text` after the text of the previous wait."""
         deadline = time.monotonic() + timeout_s
         while (found := self.seen.find(text, self._from)) < 0:
             assert self._more(deadline), f"{text!r} never came; the terminal shows {self.seen[-1000:]!r}"
         self._from = found + len(text)
 
-    def end(self, timeout_s: float = 20.0) -> int:
-        """Return the exit code, once it ends."""
+    def end(self, timeout_s: float = 60.0) -> int:
+        """Wait for the end of the command and return its exit code."""
         deadline = time.monotonic() + timeout_s
         while self._more(deadline):
             pass
@@ -100,7 +100,7 @@ class Terminal:
         return self.process.wait(timeout_s)
 
     def _more(self, deadline: float) -> bool:
-        """Read what is shown next. Return False at the end, and when the time is over."""
+        """Read more output. Return False at the end of the output or at the deadline."""
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], max(deadline - time.monotonic(), 0))[0]:
             return False
@@ -120,7 +120,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal() -> Iterator[type[Terminal]]:
-    """Opens terminals; those still open are closed at the test's end."""
+    """Return a Terminal class whose terminals are closed after the test."""
     opened: list[Terminal] = []
 
     class Kept(Terminal):

@@ -1,4 +1,4 @@
-"""`verify` and `audit checkpoint`: what people and programs read of the proof, and what is wrong with a checkpoint."""
+"""Test `verify` and `audit checkpoint`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRET = "the auditor's own 秘密\n"
 
 @pytest.fixture
 def key(tmp_path: Path) -> str:
-    """A file that holds a secret."""
+    """Return the path of a file with a secret."""
     path = tmp_path / "secret"
     path.write_text(SECRET, "utf-8")
     return str(path)
@@ -31,8 +31,8 @@ def _change(cli: CommandLine, statement: Any) -> None:
     engine.dispose()
 
 
-def test_all_of_them(cli: CommandLine) -> None:
-    """--all verifies every conversation: the counts for people, everything for programs, exit code 1 when one is broken."""
+def test_verify_all_reports_every_broken_conversation(cli: CommandLine) -> None:
+    """The command prints counts, `--json` prints every problem, and a broken chain exits with 1."""
     assert cli("verify", "--all").stdout == "whole: 0 conversations, 0 entries, 0 rows\n"
     cli.chat("--key", "one", "hello")
     cli.chat("--key", "二つ目", "こんにちは")
@@ -47,8 +47,8 @@ def test_all_of_them(cli: CommandLine) -> None:
     assert (found["ok"], [each["ref"] for each in found["broken"]]) == (False, ["1"])
 
 
-def test_a_checkpoint_and_what_it_finds(cli: CommandLine, key: str, tmp_path: Path) -> None:
-    """Written to a file or to stdout it is the same list; against it a deleted conversation is found."""
+def test_verify_against_a_checkpoint_finds_a_deleted_conversation(cli: CommandLine, key: str, tmp_path: Path) -> None:
+    """A checkpoint in a file and one on stdout hold the same entries."""
     cli.chat("--key", "one", "hello")
     cli.chat("--key", "two", "hello")
     path = str(tmp_path / "heads.jsonl")
@@ -67,8 +67,8 @@ def test_a_checkpoint_and_what_it_finds(cli: CommandLine, key: str, tmp_path: Pa
     assert cli("verify", "--all").stdout.startswith("whole: 1 conversations")
 
 
-def test_a_tenant_of_any_script(cli: CommandLine, key: str, tmp_path: Path) -> None:
-    """A checkpoint of a tenant with a Japanese name, through a terminal that has no such letters, is whole."""
+def test_checkpoint_of_a_tenant_with_a_japanese_name_is_ascii(cli: CommandLine, key: str, tmp_path: Path) -> None:
+    """The checkpoint survives a terminal without Japanese characters."""
     cli.chat("--key", "k", "hello", "--tenant", "株式会社")
     printed = cli("audit", "checkpoint", "--key-file", key, "--tenant", "株式会社").stdout
     assert printed.isascii()
@@ -79,16 +79,16 @@ def test_a_tenant_of_any_script(cli: CommandLine, key: str, tmp_path: Path) -> N
     assert "belongs to another tenant" in said
 
 
-def test_mistakes(cli: CommandLine, key: str, tmp_path: Path) -> None:
-    """A key that is none, a checkpoint that is none or was altered, options that exclude each other: one clear line each."""
+def test_verify_and_checkpoint_mistakes_are_one_line(cli: CommandLine, key: str, tmp_path: Path) -> None:
+    """Wrong keys, altered checkpoints and conflicting options are reported."""
     cli.chat("--key", "k", "hello")
     path = tmp_path / "c"
     cli("audit", "checkpoint", "--key-file", key, "-o", str(path))
     short = tmp_path / "short"
     short.write_text("short\n")
     assert "at least 16 bytes" in cli.mistake("audit", "checkpoint", "--key-file", str(short))
-    assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path / "none"))
-    assert "cannot be read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path))
+    assert "cannot read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path / "none"))
+    assert "cannot read" in cli.mistake("audit", "checkpoint", "--key-file", str(tmp_path))
     assert "cannot be written" in cli.mistake(
         "audit", "checkpoint", "--key-file", key, "-o", str(tmp_path / "no" / "c")
     )

@@ -1,4 +1,4 @@
-"""The command line as a whole: help for everything, its version, and how it starts."""
+"""Test the help, the version and the start of the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ COMMANDS = _commands(typer.main.get_command(app))
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
 def test_every_command_and_every_option_has_help(name: str, command: Any) -> None:
-    """A command says in a sentence what it does, and so does each of its options."""
     assert command.help
     assert command.get_short_help_str(limit=200).endswith(".")
     for parameter in command.params:
@@ -35,36 +34,31 @@ def test_every_command_and_every_option_has_help(name: str, command: Any) -> Non
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
-def test_every_help_page_is_shown(name: str, command: Any, cli: CommandLine) -> None:
-    """`--help` works on every command and fits 80 columns."""
+def test_every_help_page_fits_80_columns(name: str, command: Any, cli: CommandLine) -> None:
     shown = cli(*name.split(" ")[1:], "--help").stdout
     assert shown.startswith("Usage: ")
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_whatever_a_program_would_read_has_json() -> None:
-    """Every command that prints a result has `--json`."""
+def test_every_command_has_a_json_option() -> None:
     for name, command in COMMANDS:
         if not hasattr(command, "commands"):
             assert "--json" in {option for each in command.params for option in each.opts}, name
 
 
-def test_the_version_is_printed(cli: CommandLine) -> None:
-    """`--version` names the distribution and its version."""
+def test_version_names_the_distribution(cli: CommandLine) -> None:
     assert cli("--version").stdout.startswith("convokit-sql 0.")
 
 
-def test_it_runs_as_a_module() -> None:
-    """`python -m convokit.cli` is the console script."""
+def test_module_runs_like_the_console_script() -> None:
     ran = subprocess.run([sys.executable, "-m", "convokit.cli", "--version"], capture_output=True, check=True)
     assert ran.stdout.startswith(b"convokit-sql ")
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_it_says_what_to_install(
+def test_missing_extra_is_reported_with_the_install_command(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without typer or rich there is one line that says what to install, and exit code 1."""
     for name in [name for name in sys.modules if name.startswith(("convokit.cli.", "typer", "rich"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
@@ -74,15 +68,13 @@ def test_without_the_extra_it_says_what_to_install(
     assert capsys.readouterr().err == 'convokit: the command line needs its extra: pip install "convokit-sql[cli]"\n'
 
 
-def test_the_library_does_not_pay_for_it() -> None:
-    """`import convokit` loads nothing of the command line."""
+def test_import_convokit_loads_no_command_line() -> None:
     script = "import sys, convokit; print([name for name in ('typer', 'convokit.cli') if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
     assert ran.stdout == "[]\n"
 
 
-def test_a_wrong_option_is_a_usage_error(cli: CommandLine) -> None:
-    """What the command line itself cannot read exits with 2."""
+def test_wrong_options_exit_with_2(cli: CommandLine) -> None:
     assert "No such option" in cli("ls", "--nonsense", code=2).stderr
     assert "exclude each other" in cli("chat", "--key", "k", "--continue", "hi", code=2).stderr
     assert "exclude each other" in cli("chat", "--local", "--model", "m", "hi", code=2).stderr

@@ -1,4 +1,4 @@
-"""`ls`, `show`, `context`, `verify`: what is stored, as it is, for people and for programs."""
+"""Test `ls`, `show`, `context` and `verify`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _kit(cli: CommandLine, **settings: Any) -> Convokit:
 
 
 def test_ls_lists_the_last_used_first(cli: CommandLine) -> None:
-    """Key or id, how many messages, when; a page says how to get the next."""
+    """A page names the cursor of the next one."""
     for key in ("one", "two", "three"):
         cli.chat("--key", key, "hi")
     cli.chat("--key", "one", "again")
@@ -39,8 +39,7 @@ def test_ls_lists_the_last_used_first(cli: CommandLine) -> None:
     assert f"--before {page['next']}" in cli("ls", "--limit", "2").stderr
 
 
-def test_ls_keeps_to_a_subject(cli: CommandLine) -> None:
-    """`--subject` shows one person's conversations."""
+def test_ls_filters_by_subject(cli: CommandLine) -> None:
     with _kit(cli) as kit:
         kit.chat("a", subject="hanako", title="東京への旅").send("hi")
         kit.chat("b", subject="taro").send("hi")
@@ -51,8 +50,8 @@ def test_ls_keeps_to_a_subject(cli: CommandLine) -> None:
     assert "no conversations of nobody yet" in cli("ls", "--subject", "nobody").stderr
 
 
-def test_a_narrow_terminal_cuts_titles_by_cells_and_keys_never(cli: CommandLine) -> None:
-    """A Japanese character is two cells: no line is wider than the terminal, and the id can be copied whole."""
+def test_narrow_terminal_cuts_titles_but_no_ids(cli: CommandLine) -> None:
+    """A Japanese character takes two cells."""
     with _kit(cli) as kit:
         chat = kit.chat(title="とても長い日本語の題名がここにあります" * 4)
         chat.send("hi")
@@ -63,8 +62,8 @@ def test_a_narrow_terminal_cuts_titles_by_cells_and_keys_never(cli: CommandLine)
     assert "…" in shown
 
 
-def test_show_prints_the_words(cli: CommandLine) -> None:
-    """Roles, times and words, oldest first; lines and tabs as they are, in a pipe without wrapping."""
+def test_show_prints_text_unchanged(cli: CommandLine) -> None:
+    """Lines and tabs stay, and a pipe gets no wrapping."""
     cli.chat("--key", "k", "long " * 50 + "\n\tend")
     lines = cli("show", "k").stdout.splitlines()
     assert lines[0].startswith("user  20")
@@ -72,8 +71,8 @@ def test_show_prints_the_words(cli: CommandLine) -> None:
     assert lines[4].startswith("assistant  20")
 
 
-def test_show_finds_ids_keys_and_the_last(cli: CommandLine) -> None:
-    """An id is tried first, then a key, even one that looks like an id; without either it is the last used."""
+def test_show_finds_ids_then_keys_then_the_latest(cli: CommandLine) -> None:
+    """A key may look like an id."""
     odd = "0af7651916cd43dd8448eb211c80319c"
     cli.chat("--key", odd, "by odd key")
     cli.chat("--key", "k", "by key")
@@ -85,8 +84,7 @@ def test_show_finds_ids_keys_and_the_last(cli: CommandLine) -> None:
     assert cli.json("show", odd)["messages"][0]["text"] == "by odd key"
 
 
-def test_show_keeps_to_the_newest(cli: CommandLine) -> None:
-    """`--last N` shows N messages and says that there are more."""
+def test_show_last_limits_the_messages(cli: CommandLine) -> None:
     for number in range(3):
         cli.chat("--key", "k", f"q{number}")
     result = cli("show", "k", "--last", "3")
@@ -97,7 +95,7 @@ def test_show_keeps_to_the_newest(cli: CommandLine) -> None:
 
 
 def test_stored_text_cannot_steer_the_terminal(cli: CommandLine) -> None:
-    """Escapes, carriage returns and direction overrides are shown; `--json` is exact, and safe to print as well."""
+    """JSON escapes the same characters and stays exact."""
     evil = "a\x1b]0;owned\x07b\rc\u202ed\x9b2Je"
     cli.chat("--key", "k", evil)
     shown = cli("show", "k").stdout
@@ -107,23 +105,20 @@ def test_stored_text_cannot_steer_the_terminal(cli: CommandLine) -> None:
     assert cli.json("show", "k")["messages"][0]["text"] == evil
 
 
-def test_markup_and_emoji_codes_are_only_text(cli: CommandLine) -> None:
-    """What looks like the terminal library's own markup is printed as it is."""
+def test_rich_markup_in_text_is_printed_as_text(cli: CommandLine) -> None:
     cli.chat("--key", "[bold]k[/bold]", "[red]hot[/red] :smile: [link=file:///etc]x[/link]")
     assert "[red]hot[/red] :smile: [link=file:///etc]x[/link]" in cli("show", env=NARROW).stdout
     assert "[bold]k[/bold]" in cli("ls", env=NARROW).stdout
 
 
 def test_partial_replies_are_marked(cli: CommandLine, server: LoopbackServer) -> None:
-    """A reply that broke off says so."""
     with _kit(cli) as kit, kit.chat("k").stream("one two three") as events:
         while not next(iter(events)).text:
             pass
     assert "(partial)" in cli("show", "k").stdout
 
 
-def test_context_shows_the_window(cli: CommandLine) -> None:
-    """Every part with its tokens, what is in, what is out and why, and where the window begins."""
+def test_context_shows_the_parts_of_the_request(cli: CommandLine) -> None:
     budget = Budget(context_tokens=300, reply_tokens=50, step_tokens=60)
     with _kit(cli, budget=budget) as kit:
         for number in range(8):
@@ -139,20 +134,19 @@ def test_context_shows_the_window(cli: CommandLine) -> None:
     assert "window: " in shown
 
 
-def test_context_shows_what_stays_out(cli: CommandLine) -> None:
-    """When not everything fits, the parts left out are shown with the rule."""
+def test_context_shows_messages_that_are_left_out(cli: CommandLine) -> None:
     for number in range(12):
         cli.chat("--key", "k", f"question {number} " + "日本語の長い文章です。" * 200)
     found = cli.json("context", "k", "--text", "次は?")
     assert found["messages"][-1] == {"role": "user", "content": "次は?"}
     assert found["report"]["start"] > 1
     shown = _STYLE.sub("", cli("context", "k", "--text", "次は?", env=NARROW).stdout)
-    assert "tokens before it stay out" in " ".join(shown.split())
+    assert "tokens before it are left out" in " ".join(shown.split())
     assert max(map(cell_len, shown.splitlines())) <= 60
 
 
 def test_context_shows_the_summary(cli: CommandLine, server: LoopbackServer) -> None:
-    """With --summary the stored summary is shown in its place, and whether the next question would make another."""
+    """The command also tells if the next question would make a new summary."""
     server.answer = lambda body: (
         completion("約束の要約") if body["messages"][0]["content"] == SUMMARY_PROMPT else echo(body)
     )
@@ -169,10 +163,9 @@ def test_context_shows_the_summary(cli: CommandLine, server: LoopbackServer) -> 
     assert "would be made first" in " ".join(_STYLE.sub("", shown).split())
 
 
-def test_context_shows_when_the_cut_moves_and_what_is_cached(cli: CommandLine, server: LoopbackServer) -> None:
-    """The model, how far the window's start is from moving, the prompt's stable beginning, and what the last call took."""
+def test_context_shows_window_moves_and_cache(cli: CommandLine, server: LoopbackServer) -> None:
     cli.chat("--key", "k", "-p", "Be brief.", "first")
-    assert "cache: nothing expected" in cli("context", "k", "--model", "another").stdout
+    assert "cache: no hit expected" in cli("context", "k", "--model", "another").stdout
     reported = {"prompt_tokens": 1500, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1234}}
     server.script(completion("二番目", usage={**reported, "total_tokens": 1503}))
     cli.chat("--key", "k", "--no-stream", "second")
@@ -181,51 +174,53 @@ def test_context_shows_when_the_cut_moves_and_what_is_cached(cli: CommandLine, s
     assert report["last_call"]["cached_tokens"] == 1234
     assert 0 < report["last_call"]["expected_tokens"] < report["stable_tokens"] < report["tokens"]
     shown = cli("context", "k", "--text", "third").stdout
-    assert "tokens of loop-1: " in shown
+    assert "tokens of loop-1, counted by" in shown
     assert f"; its start moves after {report['moves_in_tokens']:,} more tokens of messages" in shown
-    assert f"cache: the first {report['stable_tokens']:,} of {report['tokens']:,} prompt tokens" in shown
+    assert (
+        f"cache: the previous request had the first {report['stable_tokens']:,} of {report['tokens']:,} prompt tokens"
+        in shown
+    )
     expected = report["last_call"]["expected_tokens"]
     assert f"last call: 1,234 of 1,500 prompt tokens from cache (expected {expected:,})" in shown
     narrow = _STYLE.sub("", cli("context", "k", "--text", "third", env=NARROW).stdout)
     assert max(map(cell_len, narrow.splitlines())) <= 60
 
 
-def test_chat_says_what_a_reply_took(cli: CommandLine, server: LoopbackServer) -> None:
-    """`--usage` puts the server's counts beside what was expected, also where it said nothing of its cache, or nothing."""
+def test_chat_usage_shows_reported_and_expected_tokens(cli: CommandLine, server: LoopbackServer) -> None:
+    """The server may report no cached tokens, or no tokens at all."""
     assert "usage: " not in cli.chat("--key", "k", "first").stderr
     expected = cli.json("context", "k", "--text", "second")["report"]["stable_tokens"]
     result = cli.chat("--key", "k", "--usage", "second")
-    said = f"9 prompt tokens; the server did not say how many from cache (expected {expected:,}); 3 tokens of reply"
+    said = f"9 prompt tokens; the server reported no cached tokens (expected {expected:,}); 3 reply tokens"
     assert f"usage: {said}" in result.stderr
     assert "usage" not in result.stdout
     server.script(stream(["no ", "usage"], done=False))
     result = cli.chat("--key", "k", "--usage", "third")
-    assert "usage: the server did not say what its prompt took (expected from cache: " in result.stderr
-    assert "last call: the server did not say what its prompt took" in cli("context", "k").stdout
+    assert "usage: the server reported no prompt tokens (expected from cache: " in result.stderr
+    assert "last call: the server reported no prompt tokens" in cli("context", "k").stdout
 
 
-def test_what_a_model_does_not_take_as_input_is_not_free(cli: CommandLine) -> None:
-    """Where a model's input limit is less than its window, the rest is no room for messages."""
+def test_tokens_above_the_input_limit_are_not_free(cli: CommandLine) -> None:
+    """Some models take less input than their window."""
     cli.chat("--key", "k", "hi")
     report = cli.json("context", "k", "--model", "gpt-6-luna")["report"]
     shown = cli("context", "k", "--model", "gpt-6-luna").stdout
-    assert f". {report['moves_in_tokens']:,} free, - " in shown
-    assert " over the model's input limit" in shown
+    rows = {line.split("  ")[0]: line.split() for line in shown.splitlines()}
+    assert rows["free"][1] == f"{report['moves_in_tokens']:,}"
+    assert "above the input limit" in rows
     assert "input limit" not in cli("context", "k").stdout
 
 
 def test_context_needs_no_server_but_a_model(cli: CommandLine, server: LoopbackServer) -> None:
-    """Nothing is called. A conversation that stored no model needs one named."""
     with _kit(cli) as kit:
         kit.chat("k").send("hi")
     calls = len(server.requests)
-    assert "no model was named" in cli.mistake("context", "k")
+    assert "no model was given" in cli.mistake("context", "k")
     assert cli.json("context", "k", "--model", "gpt-6-luna")["report"]["context_tokens"] > 100_000
     assert len(server.requests) == calls
 
 
-def test_looking_stores_nothing(cli: CommandLine) -> None:
-    """`context --model` tries another model without storing it."""
+def test_context_stores_nothing(cli: CommandLine) -> None:
     cli.chat("--key", "k", "hi")
     before = cli.json("show", "k")
     cli("context", "k", "--model", "gpt-6-luna")
@@ -233,8 +228,7 @@ def test_looking_stores_nothing(cli: CommandLine) -> None:
     assert cli.json("show", "k") == before
 
 
-def test_verify_tells_whole_from_altered(cli: CommandLine) -> None:
-    """A whole history exits with 0; an altered one names the place and exits with 1, in JSON too."""
+def test_verify_finds_an_altered_message(cli: CommandLine) -> None:
     cli.chat("--key", "k", "hi")
     assert cli("verify", "k").stdout.startswith("whole: 3 entries")
     assert cli.json("verify", "k")["ok"] is True
@@ -246,8 +240,7 @@ def test_verify_tells_whole_from_altered(cli: CommandLine) -> None:
     assert cli.json("verify", "k", code=1)["ok"] is False
 
 
-def test_a_failed_turn_is_shown_too(cli: CommandLine, server: LoopbackServer) -> None:
-    """The question of a turn that failed is there, alone."""
+def test_show_includes_the_question_of_a_failed_turn(cli: CommandLine, server: LoopbackServer) -> None:
     server.script(failure(400, "bad thing"))
     assert "bad thing" in cli.chat("--key", "k", "hello", code=1).stderr
     assert [message["text"] for message in cli.json("show", "k")["messages"]] == ["hello"]

@@ -1,4 +1,4 @@
-"""`db`: the tables are made, upgraded and compared."""
+"""Test `db upgrade`, `db current` and `db check`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from convokit.store.schema import REVISION
 from tests.cli.conftest import CommandLine
 
 
-def test_upgrade_makes_the_tables_and_says_so(cli: CommandLine, tmp_path: Path) -> None:
-    """On a file that is not there, then again with nothing to do."""
+def test_upgrade_creates_the_tables_once(cli: CommandLine, tmp_path: Path) -> None:
     assert cli("db", "upgrade", "-d", "new.db").stdout == f"upgraded from nothing to revision {REVISION}\n"
     assert cli("db", "upgrade", "-d", "new.db").stdout == f"already at revision {REVISION}\n"
     assert cli.json("db", "upgrade", "-d", str(tmp_path / "other.db")) == {"before": None, "after": REVISION}
@@ -21,7 +20,7 @@ def test_upgrade_makes_the_tables_and_says_so(cli: CommandLine, tmp_path: Path) 
 
 
 def test_current_prints_the_revision(cli: CommandLine, tmp_path: Path) -> None:
-    """Also of a database without tables, with what to do."""
+    """A database without tables has none, and stderr names the command that creates them."""
     assert cli("db", "current").stdout == f"{REVISION}\n"
     (tmp_path / "empty.db").touch()
     result = cli("db", "current", "-d", "empty.db")
@@ -31,8 +30,7 @@ def test_current_prints_the_revision(cli: CommandLine, tmp_path: Path) -> None:
 
 
 def test_check_compares_the_tables(cli: CommandLine) -> None:
-    """Exit code 0 when they are what the code expects, 1 with a list when not."""
-    assert cli("db", "check").stdout == "the tables are what this code expects\n"
+    assert cli("db", "check").stdout == "the tables match this release\n"
     file = sqlite3.connect(str(make_url(cli.database).database))
     file.execute("ALTER TABLE convokit_message DROP COLUMN name")
     file.close()
@@ -42,14 +40,12 @@ def test_check_compares_the_tables(cli: CommandLine) -> None:
     assert len(found["differences"]) == 1
 
 
-def test_check_of_no_tables_is_an_error(cli: CommandLine, tmp_path: Path) -> None:
-    """There is nothing to compare: the line says what to do."""
+def test_check_without_tables_is_an_error(cli: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     assert "`convokit db upgrade`" in cli.mistake("db", "check", "-d", "empty.db")
 
 
-def test_postgresql_works_as_well(cli: CommandLine, request: pytest.FixtureRequest) -> None:
-    """The same commands on a PostgreSQL database that was empty."""
+def test_commands_work_on_postgresql(cli: CommandLine, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue("postgres").empty()
     assert "has no convokit tables" in cli.chat("-d", url, "hi", code=1).stderr
     assert cli.json("db", "upgrade", "-d", url) == {"before": None, "after": REVISION}

@@ -1,4 +1,4 @@
-"""`doctor`: every check can pass and can fail, and says what to do."""
+"""Test `doctor`: every check can pass and fail."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ def _checks(
     return {check["name"]: check for check in found["checks"]}
 
 
-def test_a_healthy_installation_passes(cli: CommandLine) -> None:
-    """All that was looked at is listed, and nothing failed."""
+def test_healthy_installation_passes(cli: CommandLine) -> None:
     checks = _checks(cli, env={"OPENAI_API_KEY": "sk-secret", "CONVOKIT_MODEL": "gpt-6-luna"})
     for name in ("Python", "convokit-sql", "namesake", "database", "settings", "clock", "revision", "open turns"):
         assert checks[name]["status"] == "ok", checks[name]
@@ -30,34 +29,29 @@ def test_a_healthy_installation_passes(cli: CommandLine) -> None:
     assert checks["API key"]["status"] == "ok"
 
 
-def test_no_key_is_ever_shown(cli: CommandLine) -> None:
-    """Whether there is one, never what it is."""
+def test_api_key_is_never_shown(cli: CommandLine) -> None:
     for arguments in (["doctor"], ["doctor", "--json"]):
         assert "sk-secret" not in cli(*arguments, env={"OPENAI_API_KEY": "sk-secret"}).output
 
 
-def test_what_is_not_set_up_yet_is_a_warning(cli: CommandLine) -> None:
-    """An empty folder without a model and a key is no failure: each line says what to do."""
+def test_missing_database_model_and_key_are_warnings(cli: CommandLine) -> None:
     checks = _checks(cli, "-d", "new.db")
     assert [checks[name]["status"] for name in ("database", "model", "API key")] == ["warn"] * 3
     assert "--local" in checks["model"]["do"]
     assert "`convokit db upgrade`" in cli("doctor", "-d", "new.db").stdout
 
 
-def test_a_server_that_needs_no_key_gets_no_warning(cli: CommandLine) -> None:
-    """Most compatible servers want none."""
+def test_server_without_key_gives_no_warning(cli: CommandLine) -> None:
     assert _checks(cli, env={"OPENAI_BASE_URL": cli.base_url})["API key"]["status"] == "ok"
 
 
-def test_a_base_url_with_a_password_fails_unseen(cli: CommandLine) -> None:
-    """It would be refused by the first call."""
+def test_base_url_with_a_password_fails_without_showing_it(cli: CommandLine) -> None:
     checks = _checks(cli, code=1, env={"OPENAI_BASE_URL": "http://me:hidden@host/v1"})
     assert checks["base URL"]["status"] == "fail"
     assert "hidden" not in str(checks)
 
 
-def test_tables_that_do_not_fit_fail(cli: CommandLine, tmp_path: Path) -> None:
-    """No tables, or ones that only newer code serves."""
+def test_missing_or_too_new_tables_fail(cli: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     assert "db upgrade" in _checks(cli, "-d", "empty.db", code=1)["revision"]["found"]
     file = sqlite3.connect(str(make_url(cli.database).database))
@@ -68,14 +62,12 @@ def test_tables_that_do_not_fit_fail(cli: CommandLine, tmp_path: Path) -> None:
     assert "too old" in _checks(cli, code=1)["revision"]["found"]
 
 
-def test_a_file_that_is_no_database_fails(cli: CommandLine, tmp_path: Path) -> None:
-    """The failure is the error's own line."""
+def test_file_that_is_no_database_fails(cli: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "letter.db").write_text("Dear reader, " * 100)
     assert "not a usable SQLite database" in _checks(cli, "-d", "letter.db", code=1)["database"]["found"]
 
 
-def test_open_turns_are_counted(cli: CommandLine) -> None:
-    """A turn whose worker died long ago is a warning; a young one is not."""
+def test_old_open_turns_are_a_warning(cli: CommandLine) -> None:
     cli.chat("--key", "k", "hi")
     file = sqlite3.connect(str(make_url(cli.database).database))
     file.execute("UPDATE convokit_turn SET claim = 0, state = 'open', lease_until = 1")
@@ -90,15 +82,17 @@ def test_open_turns_are_counted(cli: CommandLine) -> None:
     assert _checks(cli)["open turns"]["status"] == "warn"
 
 
-def test_the_namesake_is_found(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another distribution named convokit installs the same package: the two cannot share an environment."""
+def test_other_distribution_named_convokit_fails(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both distributions install a package named convokit."""
     info = tmp_path / "site" / "convokit-3.0.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: convokit\nVersion: 3.0.0\n")
     monkeypatch.syspath_prepend(str(info.parent))
     checks = _checks(cli, code=1)
     assert checks["namesake"]["status"] == "fail"
-    assert "environment of its own" in checks["namesake"]["do"]
+    assert "separate environment" in checks["namesake"]["do"]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +111,6 @@ def test_the_namesake_is_found(cli: CommandLine, tmp_path: Path, monkeypatch: py
         ((3, 52, 0), "ok"),
     ],
 )
-def test_sqlite_versions_with_the_wal_reset_bug_are_warned_of(version: tuple[int, int, int], status: str) -> None:
-    """From 3.7.0 to 3.51.2, but for the repaired 3.44 and 3.50."""
-    assert doctor.sqlite_check(version).status == status
+def test_sqlite_versions_with_the_wal_reset_bug_are_warnings(version: tuple[int, int, int], status: str) -> None:
+    """The bug is in 3.7.0 to 3.51.2, except for the repaired 3.44.6 and 3.50.7."""
+    assert doctor.check_sqlite(version).status == status

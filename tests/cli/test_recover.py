@@ -1,4 +1,4 @@
-"""`recover`: what it finds, whose it is, and what it says."""
+"""Test `recover`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def _left(cli: CommandLine, server: LoopbackServer, *tenants: str) -> None:
         subprocess.run([sys.executable, "-c", LEFT, cli.database, server.url, tenant], check=False)
 
 
-def test_recover_says_what_it_closed(cli: CommandLine, server: LoopbackServer) -> None:
-    """One line a turn: whose conversation, for how long it was open, how much of its reply is kept; then nothing is left."""
+def test_recover_lists_the_closed_turns(cli: CommandLine, server: LoopbackServer) -> None:
     _left(cli, server, "default")
     shown = cli("recover").stdout
     assert "open for" in shown
@@ -41,8 +40,7 @@ def test_recover_says_what_it_closed(cli: CommandLine, server: LoopbackServer) -
 
 
 @pytest.mark.soak(sample=True)
-def test_recover_keeps_to_its_tenant_unless_told(cli: CommandLine, server: LoopbackServer) -> None:
-    """Without --all-tenants only the named tenant's turns are closed; with it, everybody's, each under its name."""
+def test_recover_all_tenants_closes_turns_of_other_tenants(cli: CommandLine, server: LoopbackServer) -> None:
     _left(cli, server, "a", "b")
     assert cli.json("recover") == {"recovered": []}
     assert [each["tenant"] for each in cli.json("recover", "--tenant", "a")["recovered"]] == ["a"]

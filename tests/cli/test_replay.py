@@ -1,4 +1,4 @@
-"""`replay` and `diff`: the exact bytes, a listing for people, and exit codes."""
+"""Test `replay` and `diff`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lookup(port: int) -> str:
     return "nginx"
 
 
-def _told(cli: CommandLine, server: LoopbackServer) -> Any:
+def _send_two_turns(cli: CommandLine, server: LoopbackServer) -> Any:
     with Convokit(cli.database, model="loop-1", base_url=server.url, developer_prompt="簡潔に\x1b[31m") as kit:
         chat = kit.chat("鍵", tools=[lookup])
         image = {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lGODdhQAHwAA=="}}
@@ -41,17 +41,16 @@ def _alter(cli: CommandLine, **values: Any) -> None:
 
 
 def test_body_writes_the_exact_bytes(cli: CommandLine, server: LoopbackServer) -> None:
-    """Nothing but the bytes that were sent goes to stdout, of any turn and call."""
-    turns = _told(cli, server)
+    turns = _send_two_turns(cli, server)
     command = [sys.executable, "-m", "convokit.cli", "replay", "鍵", "--body", "--database", cli.database]
     assert subprocess.run(command, capture_output=True, check=True).stdout == server.requests[-1].raw
     first = [*command, "--turn", str(turns[0]), "--call", "1"]
     assert subprocess.run(first, capture_output=True, check=True).stdout == server.requests[0].raw
 
 
-def test_replay_is_listed_for_people(cli: CommandLine, server: LoopbackServer) -> None:
-    """Status, call, model, parameters and each message; nothing in it steers the terminal."""
-    turns = _told(cli, server)
+def test_replay_prints_status_parameters_and_messages(cli: CommandLine, server: LoopbackServer) -> None:
+    """Nothing in the request can steer the terminal."""
+    turns = _send_two_turns(cli, server)
     shown = cli("replay", "鍵").stdout
     assert shown.startswith(f"exact  call 1 of turn {turns[1]}  loop-1")
     for words in ("temperature: 0.5", "tools: 1 (lookup)", "簡潔に", "こんにちは", "echo: parts", "image_url"):
@@ -60,18 +59,17 @@ def test_replay_is_listed_for_people(cli: CommandLine, server: LoopbackServer) -
     assert "\u202e" not in shown
 
 
-def test_replay_is_exact_for_programs(cli: CommandLine, server: LoopbackServer) -> None:
-    """`--json` holds status, messages and parameters as they were sent."""
-    _told(cli, server)
+def test_replay_json_equals_the_request(cli: CommandLine, server: LoopbackServer) -> None:
+    _send_two_turns(cli, server)
     found = cli.json("replay", "鍵")
     assert (found["status"], found["problem"], found["call"]) == ("exact", None, 1)
     body = {"model": found["model"], "messages": found["messages"], **found["parameters"]}
     assert body == server.requests[-1].body
 
 
-def test_a_mismatch_ends_in_exit_code_1(cli: CommandLine, server: LoopbackServer) -> None:
-    """What was altered is shown with the problem, and the exit code says so; a redaction is no error, but has no bytes."""
-    _told(cli, server)
+def test_altered_message_exits_with_1(cli: CommandLine, server: LoopbackServer) -> None:
+    """A redacted message is not an error, but the exact bytes are gone."""
+    _send_two_turns(cli, server)
     _alter(cli, parts=None, content="other")
     assert "mismatch" in cli("replay", "鍵", code=1).stdout
     assert "message 1 is not what was written" in cli("replay", "鍵", code=1).stdout
@@ -83,8 +81,8 @@ def test_a_mismatch_ends_in_exit_code_1(cli: CommandLine, server: LoopbackServer
 
 
 def test_diff_names_the_reason(cli: CommandLine, server: LoopbackServer) -> None:
-    """The reason comes first, then the place with both values, then what is common; without turns it compares the last two."""
-    turns = _told(cli, server)
+    """Without turns the command compares the last two."""
+    turns = _send_two_turns(cli, server)
     shown = cli("diff", "鍵", str(turns[0]), str(turns[1])).stdout
     assert shown.startswith("parameter: the messages begin alike; the parameter temperature differs")
     assert "a  (nothing)" in shown
@@ -95,8 +93,7 @@ def test_diff_names_the_reason(cli: CommandLine, server: LoopbackServer) -> None
     assert (found["reason"], found["turns"]) == ("parameter", [str(turn) for turn in turns])
 
 
-def test_mistakes_are_one_line(cli: CommandLine, server: LoopbackServer) -> None:
-    """What is not there, and one turn alone, are told in one line."""
+def test_replay_and_diff_mistakes_are_one_line(cli: CommandLine, server: LoopbackServer) -> None:
     assert "no conversation" in cli.mistake("replay", "nothing")
     cli.chat("--key", "k", "hello")
     assert "no API call 7" in cli.mistake("replay", "k", "--call", "7")
@@ -106,12 +103,12 @@ def test_mistakes_are_one_line(cli: CommandLine, server: LoopbackServer) -> None
 
 
 @pytest.mark.soak(sample=True)
-def test_a_terminal_is_not_written_bytes(cli: CommandLine, server: LoopbackServer, terminal: type[Terminal]) -> None:
-    """Bytes as they are could steer it: they go to files and programs. Lines fit the terminal by cells."""
-    _told(cli, server)
+def test_body_is_not_written_to_a_terminal(cli: CommandLine, server: LoopbackServer, terminal: type[Terminal]) -> None:
+    """Raw bytes could steer it. The readable form cuts lines at the terminal's width."""
+    _send_two_turns(cli, server)
     looking = terminal("replay", "鍵", "--body", "--database", cli.database)
     assert looking.end() == 2
-    assert "send them to a file" in " ".join(looking.seen.replace("│", " ").split())
+    assert "redirect them to a file" in " ".join(looking.seen.replace("│", " ").split())
     listed = terminal("replay", "鍵", "--database", cli.database, NO_COLOR="1")
     assert listed.end() == 0
     assert "image_url" in listed.seen

@@ -1,4 +1,4 @@
-"""`search`: what it finds, how it shows it, and what it gives to programs."""
+"""Test `search`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from convokit import Convokit
-from convokit.cli.commands.search import _line
+from convokit.cli.commands.search import _draw_snippet
 from convokit.search.query import Hit
 from tests.cli.conftest import CommandLine
 from tests.support.server import LoopbackServer
@@ -22,12 +22,11 @@ def filled(cli: CommandLine, server: LoopbackServer) -> CommandLine:
     return cli
 
 
-def test_search_shows_where_the_words_are(filled: CommandLine) -> None:
-    """A hit is a line that says where, who and when, and a line with the words; nothing found is said on stderr."""
+def test_search_prints_a_head_and_a_snippet_for_each_hit(filled: CommandLine) -> None:
     shown = filled("search", "天気", "東京").stdout.splitlines()
     assert shown[0].startswith("旅行  user  20")
     assert shown[1] == "  東京都の天気を教えて"
-    assert filled("search", "天気", "port").stderr == "nothing was found\n"
+    assert filled("search", "天気", "port").stderr == "no message found\n"
     assert filled("search", "天気", "--role", "assistant").stdout.startswith("旅行  assistant")
     assert "80" in filled("search", '"port 80"', "--key", "ports").stdout
     assert filled("search", "port", "--subject", "hanako").stdout == ""
@@ -36,8 +35,7 @@ def test_search_shows_where_the_words_are(filled: CommandLine) -> None:
     assert filled("search", "port", "--since", "2020-01-01 10:00", "--until", tomorrow).stdout
 
 
-def test_search_gives_json_and_pages(filled: CommandLine) -> None:
-    """JSON holds the place, the snippet with its marks and the rank; `--before` takes the page after."""
+def test_search_json_holds_marks_and_the_next_cursor(filled: CommandLine) -> None:
     first = filled.json("search", "port", "--limit", "1")
     hit = first["hits"][0]
     assert (hit["key"], hit["seq"], hit["role"]) == ("ports", 1, "user")
@@ -48,8 +46,7 @@ def test_search_gives_json_and_pages(filled: CommandLine) -> None:
     assert "--before" in filled("search", "port", "--limit", "1").stderr
 
 
-def test_mistakes_are_one_line(filled: CommandLine) -> None:
-    """A query without a word, a role that is none and an unknown conversation are told in a line; no words are usage."""
+def test_search_mistakes_are_one_line(filled: CommandLine) -> None:
     assert "contains no word" in filled.mistake("search", "***")
     assert "role" in filled.mistake("search", "port", "--role", "boss")
     assert "nobody" in filled.mistake("search", "port", "--key", "nobody")
@@ -57,26 +54,25 @@ def test_mistakes_are_one_line(filled: CommandLine) -> None:
         assert "--rebuild" in filled(*arguments, code=2).stderr
 
 
-def test_rebuild_indexes_what_is_missing(cli: CommandLine, server: LoopbackServer) -> None:
-    """`--rebuild` says how many messages it indexed, and that there was nothing to do the second time."""
+def test_rebuild_indexes_missing_messages_once(cli: CommandLine, server: LoopbackServer) -> None:
     with Convokit(cli.database, model="loop-1", base_url=server.url, search=False) as kit:
         kit.chat("k").send("言葉")
     assert cli("search", "言葉").stdout == ""
-    assert cli("search", "--rebuild").stderr.startswith("2 messages")
+    assert cli("search", "--rebuild").stderr.startswith("indexed 2 messages")
     assert cli("search", "言葉").stdout
     assert cli.json("search", "--rebuild") == {"indexed": 0}
 
 
 @pytest.mark.parametrize("cells", [20, 31, 60])
-def test_a_line_fits_by_cells_and_shows_the_first_word(filled: CommandLine, cells: int) -> None:
-    """A snippet is cut by cells, a Japanese character being two, so that the first word is on the line; nothing steers."""
+def test_snippet_fits_and_shows_the_first_word(filled: CommandLine, cells: int) -> None:
+    """A Japanese character takes two cells."""
     with Convokit(filled.database, model="m") as kit:
         hit = kit.search("天気").items[0]
     for before, after in (("", "後" * 60), ("前" * 60, "後" * 60), ("a" * 59, "")):
         snippet = f"{before}天気{after}"
         made = hit.model_copy(update={"snippet": snippet, "marks": [(len(before), len(before) + 2)]})
-        line = _line(made, cells)
+        line = _draw_snippet(made, cells)
         assert line.cell_len == cell_len(line.plain) <= cells
         assert "天気" in line.plain
     steering = Hit(**{**dict(hit), "snippet": "\x1b[31m天気", "marks": [(5, 7)]})
-    assert "\x1b" not in _line(steering, cells).plain
+    assert "\x1b" not in _draw_snippet(steering, cells).plain

@@ -1,4 +1,4 @@
-"""The interactive chat, in a real terminal: typing, Ctrl-C, Ctrl-D, and Japanese in 60 columns."""
+"""Test the interactive chat and Ctrl-C in a real terminal."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import FrameType
 
 import pytest
 
 from convokit import Budget, Convokit
-from convokit.cli.repl import Interrupts
+from convokit.cli import output
+from convokit.cli.interrupts import InterruptGuard
 from tests.cli.conftest import CommandLine, Terminal
 from tests.support.server import LoopbackServer, stream
 
 Open = Callable[..., Terminal]
 
 
-def _talk(terminal: Open, cli: CommandLine, *arguments: str) -> Terminal:
+def _start_chat(terminal: Open, cli: CommandLine, *arguments: str) -> Terminal:
     opened = terminal("chat", "-m", "loop-1", "--base-url", cli.base_url, "-d", cli.database, *arguments)
     opened.wait_for("> ")
     return opened
 
 
-def test_ctrl_c_in_the_middle_of_a_reply_keeps_what_came(
-    terminal: Open, cli: CommandLine, server: LoopbackServer
-) -> None:
-    """The reply stops at once, its beginning is stored as partial, and the talk goes on with it."""
+def test_ctrl_c_keeps_the_partial_reply(terminal: Open, cli: CommandLine, server: LoopbackServer) -> None:
+    """The chat goes on, and the next request holds the partial reply."""
     server.script(stream([f"word{number} " for number in range(100)], pause_s=0.2))
-    talk = _talk(terminal, cli, "--key", "k")
+    talk = _start_chat(terminal, cli, "--key", "k")
     talk.type("数えてください\r")
     talk.wait_for("word1 ")
     talk.type("\x03")
-    talk.wait_for("stopped: what came is kept")
+    talk.wait_for("stopped: the partial reply is saved")
     talk.wait_for("> ")
     talk.type("go on\r")
     talk.wait_for("echo: go on")
@@ -51,20 +51,18 @@ def test_ctrl_c_in_the_middle_of_a_reply_keeps_what_came(
 
 
 @pytest.mark.soak(sample=True)
-def test_ctrl_c_before_the_first_word_keeps_the_question(
-    terminal: Open, cli: CommandLine, server: LoopbackServer
-) -> None:
-    """Pressed twice in a row too: the save is not interrupted, and the next turn is not refused as busy."""
+def test_ctrl_c_before_the_reply_keeps_the_question(terminal: Open, cli: CommandLine, server: LoopbackServer) -> None:
+    """A second Ctrl-C does not interrupt the save, and the next turn is not refused as busy."""
     server.script(stream(["late"]))
     server._scripted[-1].pieces.insert(0, 30.0)
-    talk = _talk(terminal, cli, "--key", "k")
+    talk = _start_chat(terminal, cli, "--key", "k")
     talk.type("hello\r")
     talk.wait_for("waiting for the reply")
     deadline = time.monotonic() + 20
     while not server.requests and time.monotonic() < deadline:
         time.sleep(0.02)
     talk.type("\x03\x03")
-    talk.wait_for("stopped before a reply came: the question is kept")
+    talk.wait_for("stopped before the reply started: the question is saved")
     talk.wait_for("> ")
     talk.type("again\r")
     talk.wait_for("echo: again")
@@ -75,17 +73,17 @@ def test_ctrl_c_before_the_first_word_keeps_the_question(
     assert [message["text"] for message in cli.json("show", "k")["messages"]] == ["hello", "again", "echo: again"]
 
 
-def test_commands_of_the_talk(terminal: Open, cli: CommandLine) -> None:
-    """/help, /history, /context and /quit; an unknown one is said, not sent; a path with words is a question."""
-    talk = _talk(terminal, cli)
+def test_commands_of_the_interactive_chat(terminal: Open, cli: CommandLine) -> None:
+    """An unknown command is not sent. A path with words is a question."""
+    talk = _start_chat(terminal, cli)
     talk.type("/history\r")
-    talk.wait_for("nothing was said yet")
+    talk.wait_for("no messages yet")
     talk.wait_for("> ")
     talk.type("こんにちは\r")
     talk.wait_for("echo: こんにちは")
     for command, shown in (
-        ("/help", "leave (so do Ctrl-D"),
-        ("/nonsense", "there is no /nonsense"),
+        ("/help", "leave (as Ctrl-D"),
+        ("/nonsense", "unknown command /nonsense"),
         ("/history", "assistant"),
         ("/context", "everything fits"),
         ("/etc/hosts is what?", "echo: /etc/hosts is what?"),
@@ -101,11 +99,10 @@ def test_commands_of_the_talk(terminal: Open, cli: CommandLine) -> None:
 
 
 @pytest.mark.soak(sample=True)
-def test_an_error_does_not_end_the_talk(terminal: Open, cli: CommandLine, server: LoopbackServer) -> None:
-    """It is one line, and the next question is asked."""
+def test_error_does_not_end_the_interactive_chat(terminal: Open, cli: CommandLine, server: LoopbackServer) -> None:
     server.script(stream(["a"], finish=None, done=False))
     server._scripted[-1].pieces.append(None)
-    talk = _talk(terminal, cli)
+    talk = _start_chat(terminal, cli)
     talk.type("one\r")
     talk.wait_for("error: ")
     talk.wait_for("> ")
@@ -114,17 +111,15 @@ def test_an_error_does_not_end_the_talk(terminal: Open, cli: CommandLine, server
 
 
 @pytest.mark.soak(sample=True)
-def test_history_holds_this_conversations_questions(terminal: Open, cli: CommandLine) -> None:
-    """Arrow up brings back what was asked before, in an earlier process too."""
+def test_arrow_up_recalls_questions_of_earlier_processes(terminal: Open, cli: CommandLine) -> None:
     cli.chat("--key", "k", "最初の質問")
-    talk = _talk(terminal, cli, "--key", "k")
+    talk = _start_chat(terminal, cli, "--key", "k")
     talk.type("\x1b[A\r")
     talk.wait_for("echo: 最初の質問")
     assert [message["text"] for message in cli.json("show", "k")["messages"]].count("最初の質問") == 2
 
 
-def test_a_stopped_command_exits_with_130(cli: CommandLine, server: LoopbackServer) -> None:
-    """SIGINT in the middle of `chat TEXT`: what came is kept, and the exit code says how it ended."""
+def test_sigint_exits_with_130_and_keeps_the_partial_reply(cli: CommandLine, server: LoopbackServer) -> None:
     server.script(stream(["one ", "two "] * 50, pause_s=0.1))
     command = [sys.executable, "-m", "convokit.cli", "chat", "-m", "m", "--base-url", cli.base_url, "-d", cli.database]
     ran = subprocess.Popen([*command, "count"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -133,13 +128,39 @@ def test_a_stopped_command_exits_with_130(cli: CommandLine, server: LoopbackServ
     ran.send_signal(signal.SIGINT)
     _, stderr = ran.communicate(timeout=20)
     assert ran.returncode == 130
-    assert stderr.decode().splitlines()[0] == "stopped: what came is kept"
+    assert stderr.decode().splitlines()[0] == "stopped: the partial reply is saved"
     assert cli.json("show")["messages"][1]["status"] == "partial"
 
 
+def test_ctrl_c_inside_the_library_keeps_the_partial_reply(
+    cli: CommandLine, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KeyboardInterrupt would end the generator of the turn before it saves the text, so the guard delays it."""
+    server.script(stream([f"word{number} " for number in range(20)], pause_s=0.05))
+    shown: list[str] = []
+    interrupted: list[str] = []
+
+    def interrupt_turn(frame: FrameType, event: str, arg: object) -> None:
+        if "convokit/completion/" in frame.f_code.co_filename:
+            sys.settrace(None)
+            interrupted.append(frame.f_code.co_name)
+            signal.raise_signal(signal.SIGINT)
+
+    def write_text(text: str) -> None:
+        shown.append(text)
+        if len(shown) == 3:
+            sys.settrace(interrupt_turn)
+
+    monkeypatch.setattr(output, "write_text", write_text)
+    cli.chat("--key", "k", "count", code=130)
+    assert interrupted
+    assert "".join(shown).startswith("word0 word1 word2 ")
+    assert cli.json("show", "k")["messages"][1]["text"] == "".join(shown).removesuffix("\n")
+
+
 @pytest.mark.soak(sample=True)
-def test_a_reader_that_leaves_is_no_fault(cli: CommandLine) -> None:
-    """`convokit show | head -1` ends quietly."""
+def test_closed_pipe_ends_quietly(cli: CommandLine) -> None:
+    """A person runs `convokit show | head -1`."""
     with Convokit(cli.database, model="m", base_url=cli.base_url, budget=Budget(context_tokens=10**6)) as kit:
         kit.chat("k").send("word\n" * 50_000)
     command = [sys.executable, "-m", "convokit.cli", "show", "k", "-d", cli.database]
@@ -154,8 +175,7 @@ def test_a_reader_that_leaves_is_no_fault(cli: CommandLine) -> None:
 
 
 @pytest.mark.soak(sample=True)
-def test_a_terminal_that_is_not_utf8_replaces_what_it_lacks(cli: CommandLine) -> None:
-    """The rest of the text is printed; JSON stays exact."""
+def test_ascii_output_replaces_characters_but_json_is_exact(cli: CommandLine) -> None:
     cli.chat("--key", "k", "日本 ok")
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "convokit.cli", "show", "k", "-d", cli.database]
@@ -166,19 +186,17 @@ def test_a_terminal_that_is_not_utf8_replaces_what_it_lacks(cli: CommandLine) ->
 
 
 def test_a_third_ctrl_c_always_raises() -> None:
-    """Two are held back while nothing is waited for; whoever insists gets out."""
-    with Interrupts() as interrupts:
+    with InterruptGuard() as guard:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-        assert interrupts.pressed == 2
+        assert guard.presses == 2
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_ctrl_c_from_before_the_waiting_ends_it() -> None:
-    """What was held back raises as soon as the program would wait."""
-    with Interrupts() as interrupts:
+def test_recorded_ctrl_c_raises_at_the_next_wait() -> None:
+    with InterruptGuard() as guard:
         signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt), interrupts.waiting():
+        with pytest.raises(KeyboardInterrupt), guard.allow_interrupt():
             pytest.fail("it waited")

@@ -1,4 +1,4 @@
-"""`export` and `import`: what they write, what they say, and what they exit with."""
+"""Test `export` and `import`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ def other(files: Files) -> str:
     return url
 
 
-def test_everything_goes_out_and_into_another_database(cli: CommandLine, other: str) -> None:
-    """What is exported comes in elsewhere; a second time it is there already; stdout holds results, stderr the rest."""
+def test_export_can_be_imported_into_another_database(cli: CommandLine, other: str) -> None:
+    """A repeated import changes nothing."""
     cli.chat("--key", "k", "こんにちは")
     shown = cli("export", "-o", "all.jsonl")
     assert (shown.stdout, shown.stderr) == ("", "1 conversation, 2 messages in all.jsonl\n")
     came = cli("import", "all.jsonl", "--database", other)
-    assert came.stdout == "1 conversation, 2 messages; 1 of them from another database, with a new chain\n"
-    assert cli("import", "all.jsonl", "-d", other).stdout == "0 conversations, 0 messages; 1 were there already\n"
+    assert came.stdout == "1 conversation, 2 messages; 1 of them from another database, with a new hash chain\n"
+    assert (
+        cli("import", "all.jsonl", "-d", other).stdout == "0 conversations, 0 messages; 1 conversation already stored\n"
+    )
     assert cli.json("show", "k", "-d", other)["messages"][0]["content"] == "こんにちは"
 
 
-def test_an_export_can_be_piped(cli: CommandLine, other: str) -> None:
-    """Without -o the export is stdout itself, and - imports stdin."""
+def test_export_to_stdout_can_be_imported_from_stdin(cli: CommandLine, other: str) -> None:
     cli.chat("--key", "k", "hello")
     written = cli("export", "k").stdout
     assert written.startswith('{"convokit":{"version":1')
@@ -44,8 +45,8 @@ def test_an_export_can_be_piped(cli: CommandLine, other: str) -> None:
     assert "\n> hello\n" in cli("export", "--format", "markdown").stdout
 
 
-def test_chatgpts_export_is_taken_as_it_is(cli: CommandLine) -> None:
-    """`import --format chatgpt` reads conversations.json; bad records are an error, or skipped, said, and exit code 1."""
+def test_import_reads_a_chatgpt_export(cli: CommandLine) -> None:
+    """An invalid record is an error, or with --skip-bad it is reported and the exit code is 1."""
     Path("c.json").write_text(json.dumps([{"id": "x"}, conversation()]), "utf-8")
     assert "c.json, line 1: conversation: is not from ChatGPT" in cli.mistake("import", "c.json", "-f", "chatgpt")
     came = cli("import", "c.json", "-f", "chatgpt", "--skip-bad", code=1)
@@ -55,8 +56,7 @@ def test_chatgpts_export_is_taken_as_it_is(cli: CommandLine) -> None:
     assert (found["unchanged"], found["skipped"], found["problems"][0]["line"]) == (1, 1, 1)
 
 
-def test_mistakes_are_one_line(cli: CommandLine) -> None:
-    """A file that is not there, is no export, or cannot be written, and a conversation that is not there."""
+def test_export_and_import_mistakes_are_one_line(cli: CommandLine) -> None:
     assert "no.jsonl: cannot be read" in cli.mistake("import", "no.jsonl")
     Path("x").write_text("{}", "utf-8")
     assert "x, line 1: is not an export of convokit" in cli.mistake("import", "x")
@@ -65,8 +65,7 @@ def test_mistakes_are_one_line(cli: CommandLine) -> None:
     assert "--output" in cli("export", "--json", code=2).stderr
 
 
-def test_a_person_sees_how_far_it_is(cli: CommandLine, terminal: type[Terminal]) -> None:
-    """On a terminal a bar shows what is done; it is gone at the end."""
+def test_terminal_shows_a_progress_bar(cli: CommandLine, terminal: type[Terminal]) -> None:
     cli.chat("--key", "k", "hello")
     shown = terminal("export", "-d", cli.database, "-o", "all.jsonl")
     shown.wait_for("1 conversation, 2 messages in all.jsonl")
@@ -74,7 +73,7 @@ def test_a_person_sees_how_far_it_is(cli: CommandLine, terminal: type[Terminal])
 
 
 def test_an_export_cannot_steer_a_terminal(cli: CommandLine, terminal: type[Terminal]) -> None:
-    """What is exported to a terminal is shown there safely; a pipe gets every byte."""
+    """A pipe gets the exact bytes."""
     cli.chat("--key", "k", "a\x1b[31mred\u202e")
     assert "a\x1b[31mred\u202e" in cli("export", "--format", "markdown").stdout
     shown = terminal("export", "-d", cli.database, "--format", "markdown")

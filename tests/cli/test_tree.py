@@ -1,4 +1,4 @@
-"""`show --tree`: the branches as they part, for people by cells, for programs as they are."""
+"""Test `show --tree`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 LONG = "とても長い日本語の質問がここにあります。" * 6
 
 
-def _branched(cli: CommandLine, *, deep: int = 0) -> None:
-    """Say something, another version of it, and something on a fork; with `deep`, forks of forks."""
+def _make_branches(cli: CommandLine, *, deep: int = 0) -> None:
+    """Make an edit, a second reply and a fork; with `deep`, forks of forks."""
     with Convokit(cli.database, model="loop-1", base_url=cli.base_url) as kit:
         chat = kit.chat("k")
         chat.send("one", passages=["a passage"])
@@ -31,9 +31,9 @@ def _branched(cli: CommandLine, *, deep: int = 0) -> None:
             fork.send(f"side {number}")
 
 
-def test_the_path_goes_down_the_left_and_what_parts_is_beside_it(cli: CommandLine) -> None:
-    """Filled marks on the main branch's path, each branch named at its end; passages are not drawn, their question is."""
-    _branched(cli)
+def test_tree_draws_the_path_and_its_alternatives(cli: CommandLine) -> None:
+    """Filled marks are the main branch's path. A branch's name stands at its last message. Passages are not drawn."""
+    _make_branches(cli)
     lines = cli("show", "k", "--tree").stdout.splitlines()
     assert [re.sub("とても.*。", "…", line) for line in lines] == [
         "┌─○  9 user      uno",
@@ -50,8 +50,8 @@ def test_the_path_goes_down_the_left_and_what_parts_is_beside_it(cli: CommandLin
 
 @pytest.mark.parametrize("columns", [40, 60, 100])
 def test_no_line_is_wider_than_the_terminal(cli: CommandLine, columns: int) -> None:
-    """Counted in cells, Japanese and deep trees too; the words give way, never the mark, the number or the branch."""
-    _branched(cli, deep=20)
+    """In a deep tree the text is cut, but no mark, number or branch."""
+    _make_branches(cli, deep=20)
     env = {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": str(columns), "TERM": "xterm"}
     shown = _STYLE.sub("", cli("show", "k", "--tree", "--last", "500", env=env).stdout).splitlines()
     assert max(map(cell_len, shown)) <= columns
@@ -61,17 +61,15 @@ def test_no_line_is_wider_than_the_terminal(cli: CommandLine, columns: int) -> N
     assert sum("← main" in line for line in shown) == 1
 
 
-def test_only_the_newest_are_drawn(cli: CommandLine) -> None:
-    """`--last` counts messages of all branches; what follows one that is not shown begins a tree of its own."""
-    _branched(cli)
+def test_tree_last_counts_messages_of_all_branches(cli: CommandLine) -> None:
+    _make_branches(cli)
     result = cli("show", "k", "--tree", "--last", "4")
     assert re.findall(r"[●○] +(\d+) ", result.stdout) == ["7", "8", "9", "10"]
     assert "--last 8 shows more" in result.stderr
 
 
-def test_programs_get_branches_path_and_messages(cli: CommandLine) -> None:
-    """The branches with their ends, the places of the main path, every message with its parent, passages too."""
-    _branched(cli)
+def test_tree_json_holds_branches_path_and_messages(cli: CommandLine) -> None:
+    _make_branches(cli)
     found = cli.json("show", "k", "--tree")
     assert [(each["number"], each["name"]) for each in found["branches"]] == [(0, "main"), (1, "試し書き")]
     assert found["path"] == [1, 2, 3, 4, 6]
@@ -79,8 +77,7 @@ def test_programs_get_branches_path_and_messages(cli: CommandLine) -> None:
     assert parents == {1: None, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 3, 8: 7, 9: None, 10: 9}
 
 
-def test_what_is_shown_cannot_steer_the_terminal(cli: CommandLine) -> None:
-    """Words and names are made safe: no escape, no line of their own."""
+def test_tree_text_cannot_steer_the_terminal(cli: CommandLine) -> None:
     with Convokit(cli.database, model="loop-1", base_url=cli.base_url) as kit:
         chat = kit.chat("k")
         chat.send("red \x1b[31m and\nanother line")

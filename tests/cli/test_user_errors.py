@@ -1,4 +1,4 @@
-"""A user's mistake is one clear line on stderr and exit code 1: never a traceback, never half a result."""
+"""Test that a user's mistake is one line on stderr and exit code 1."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ NOBODY = "http://127.0.0.1:1/v1"
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["chat", "hi"], "no model was named"),
-        (["chat", "hi", "-m", "gpt-6-luna"], "wants a key"),
+        (["chat", "hi"], "no model was given"),
+        (["chat", "hi", "-m", "gpt-6-luna"], "needs a key"),
         (["chat", "hi", "-m", "m", "--base-url", "nonsense"], "base_url"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--profile", "nobody"], "no provider named"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--temperature", "9"], "temperature"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--temperature", "nan"], "temperature"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--max-output-tokens", "0"], "max_output_tokens"),
-        (["chat", "hi", "-m", "m", "--base-url", NOBODY, "-o", "temprature=1"], "no such request parameter"),
+        (["chat", "hi", "-m", "m", "--base-url", NOBODY, "-o", "temprature=1"], "unknown request parameter"),
         (["chat", "", "-m", "m", "--base-url", NOBODY], "is empty"),
         (["chat", "a\0b", "-m", "m", "--base-url", NOBODY], "NUL"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--key", ""], "is empty"),
         (["chat", "hi", "-m", "m", "--base-url", NOBODY, "--tenant", ""], "tenant"),
         (["chat", "hi", "-m", "m", "--continue"], "no conversation yet"),
         (["chat", "hi", "-m", "m", "--continue", "-d", "new.db"], "no conversation yet"),
-        (["chat", "hi", "--local", "nothere.gguf"], "there is no file nothere.gguf"),
+        (["chat", "hi", "--local", "nothere.gguf"], "no such file: nothere.gguf"),
         (["chat", "hi", "--local=."], "is a folder"),
         (["show"], "no conversation yet"),
         (["show", "nokey"], "no conversation nokey"),
@@ -51,12 +51,11 @@ NOBODY = "http://127.0.0.1:1/v1"
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_line(cli: CommandLine, arguments: list[str], said: str) -> None:
-    """The line names what is wrong."""
     assert said in cli.mistake(*arguments)
 
 
 def test_an_unreachable_server_is_one_line(cli: CommandLine) -> None:
-    """After its retries the error says that no connection was made; the question is kept."""
+    """The question is saved."""
     result = cli("chat", "hi", "-m", "m", "--base-url", NOBODY, "--key", "k", code=1)
     assert result.stdout == ""
     error = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -65,48 +64,42 @@ def test_an_unreachable_server_is_one_line(cli: CommandLine) -> None:
     assert [message["text"] for message in cli.json("show", "k")["messages"]] == ["hi"]
 
 
-def test_no_file_is_left_behind_by_a_mistake(cli: CommandLine, tmp_path: Path) -> None:
-    """A command that cannot even begin makes no database."""
+def test_mistake_creates_no_database_file(cli: CommandLine, tmp_path: Path) -> None:
     cli.mistake("chat", "hi", "-d", "new.db")
     cli.mistake("chat", "hi", "-d", "new.db", "-m", "m", "--temperature", "9")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_database_is_named(cli: CommandLine, tmp_path: Path) -> None:
-    """Whatever it is, it is left as it was."""
+def test_file_that_is_no_database_stays_unchanged(cli: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "letter.db").write_text("Dear reader, " * 100)
     assert "not a usable SQLite database" in cli.mistake("ls", "-d", "letter.db")
     assert (tmp_path / "letter.db").read_text() == "Dear reader, " * 100
 
 
-def test_a_database_that_cannot_be_reached_is_named_without_its_password(cli: CommandLine) -> None:
-    """The error names host and database, never the password."""
+def test_unreachable_database_is_named_without_its_password(cli: CommandLine) -> None:
     line = cli.mistake("ls", "-d", "postgresql://me:secret@127.0.0.1:1/chats")
     assert "PostgreSQL database chats at 127.0.0.1" in line
     assert "secret" not in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_is_named(cli: CommandLine, tmp_path: Path) -> None:
-    """A file that cannot be made is an error of its place."""
+def test_folder_without_permission_is_reported(cli: CommandLine, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
     assert "permissions" in cli.mistake("chat", "hi", "-m", "m", "-d", "locked/new.db")
 
 
-def test_stdin_that_is_no_text_is_refused(cli: CommandLine) -> None:
-    """The position of the first byte that is not text is said."""
+def test_binary_stdin_is_refused_with_the_byte_position(cli: CommandLine) -> None:
     line = cli.mistake("chat", "-m", "m", "--base-url", NOBODY, given=b"ab\xff")
     assert "byte 2" in line
 
 
-def test_hints_say_what_to_do(cli: CommandLine) -> None:
-    """Without a model or a key there is a way that needs neither."""
+def test_missing_model_or_key_hints_at_local(cli: CommandLine) -> None:
     for arguments in (["hi"], ["hi", "-m", "gpt-6-luna"]):
         assert "--local" in cli("chat", *arguments, code=1).stderr.splitlines()[1]
 
 
-def test_what_a_server_says_cannot_steer_the_terminal(cli: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
-    """An error's text may come from a server: it is one line, and safe."""
-    output.report(ConvokitError("bad\x1b[2J\r\nthing"))
+def test_error_text_cannot_steer_the_terminal(cli: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text of an error may come from a server."""
+    output.report_error(ConvokitError("bad\x1b[2J\r\nthing"))
     assert capsys.readouterr().err == "error: bad␛[2J thing\n"

@@ -26,7 +26,7 @@ def _sent(server: LoopbackServer) -> list[Any]:
         (None, InvalidInput, "context: must be a list of texts, not NoneType"),
         ([ONE, 7], InvalidInput, r"context\[1\]: must be text, not int"),
         ([ONE, ""], InvalidInput, r"context\[1\]: is empty"),
-        ([ONE, "a\x00b"], InvalidInput, r"context\[1\]: holds NUL"),
+        ([ONE, "a\x00b"], InvalidInput, r"context\[1\]: contains NUL"),
         (["x" * 101], TooLarge, r"context\[0\].*Limits.passages_bytes"),
         (["é" * 25, "é" * 26], TooLarge, "context.*102.*Limits.passages_bytes"),
     ],

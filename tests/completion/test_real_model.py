@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from convokit import Budget
-from convokit.cli.local_model import LocalModel, local_model
+from convokit.cli.local_model import LocalModel, serve_local_model
 from convokit.context.validity import find_problems
 from tests.support.faces import Face
 
@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[LocalModel]:
-    with local_model() as model:
+    with serve_local_model() as model:
         yield model
 
 

@@ -1,4 +1,4 @@
-"""Test that the coverage table in docs/why/audit.md is up to date. Run this module to write it."""
+"""Test that the coverage table in docs/explanation/audit.md is up to date. Run this module to write it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def build_table() -> str:
 
 
 def test_coverage_table_matches_the_declarations(checkout: Path) -> None:
-    """docs/why/audit.md has the table of tests/audit/column_coverage.py, which the tampering tests use."""
-    page = (checkout / "docs" / "why" / "audit.md").read_text("utf-8")
-    assert between(page, "coverage") == build_table(), "python -m tests.audit.test_page writes it"
+    """docs/explanation/audit.md has the table of tests/audit/column_coverage.py, which the tampering tests use."""
+    page = (checkout / "docs" / "explanation" / "audit.md").read_text("utf-8")
+    assert between(page, "coverage") == build_table(), "python -m tests.docs.test_coverage_table writes it"
 
 
 if __name__ == "__main__":

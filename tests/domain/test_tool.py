@@ -1,4 +1,4 @@
-"""A tool as a value: its name, its shape on the wire, and the API's own objects."""
+"""Test `Tool`: its name, its shape in a request, and the API's own objects."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CUSTOM: dict[str, Any] = {
 }
 
 
-def test_the_shape_is_the_apis_own_and_in_one_order() -> None:
-    """Name, description, parameters, strict: always in this order, and accepted by the official client's types."""
+def test_wire_shape_has_a_fixed_order() -> None:
+    """The types of the official client accept it."""
     schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     shape = Tool("pay", "Pay.", schema, strict=True).as_wire()
     TypeAdapter(ChatCompletionFunctionToolParam).validate_python(shape)
@@ -40,45 +40,41 @@ def test_the_shape_is_the_apis_own_and_in_one_order() -> None:
     assert shape["function"]["strict"] is True
 
 
-def test_what_is_not_set_is_not_sent() -> None:
-    """No empty description, no empty parameters, no strict false: absent is absent."""
+def test_empty_fields_are_not_sent() -> None:
     assert Tool("pay").as_wire() == {"type": "function", "function": {"name": "pay"}}
 
 
 @pytest.mark.parametrize("name", ["", "a b", "é", "a" * 65, "a.b", "ok\n", "天気", "a/b"])
-def test_a_name_the_api_refuses_is_refused_here(name: str) -> None:
-    """1 to 64 of A-Z a-z 0-9 _ and -; anything else names itself in the error."""
+def test_invalid_name_is_refused(name: str) -> None:
+    """The error quotes the name."""
     with pytest.raises(SettingsError) as caught:
         Tool(name)
     assert repr(name) in str(caught.value)
 
 
 @given(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
-def test_every_name_the_api_takes_is_taken(name: str) -> None:
-    """The whole of the documented alphabet and length works."""
+def test_valid_names_are_accepted(name: str) -> None:
     assert Tool(name).as_wire()["function"]["name"] == name
 
 
-def test_a_tool_cannot_be_changed() -> None:
-    """Frozen and slotted: no attribute is set again or added."""
+def test_tool_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Tool("a").name = "b"  # type: ignore[misc]
     with pytest.raises((AttributeError, TypeError)):
         Tool("a").other = 1  # type: ignore[attr-defined]
 
 
-def test_a_tool_with_a_function_can_be_called() -> None:
-    """It stays the function it was made of; one that is only described says so."""
+def test_tool_with_a_function_is_callable() -> None:
+    """A tool without one raises SettingsError."""
     assert Tool("double", function=lambda n: 2 * n)(4) == 8
-    with pytest.raises(SettingsError, match="only described"):
+    with pytest.raises(SettingsError, match="has no function"):
         Tool("double")(4)
 
 
 @pytest.mark.parametrize(
     ("raw", "form"), [(FUNCTION, ChatCompletionFunctionToolParam), (CUSTOM, ChatCompletionCustomToolParam)]
 )
-def test_the_apis_own_object_is_sent_verbatim(raw: dict[str, Any], form: Any) -> None:
-    """Function and custom tools given as dicts go out byte for byte as they came in."""
+def test_raw_tool_is_sent_unchanged(raw: dict[str, Any], form: Any) -> None:
     TypeAdapter(form).validate_python(raw)
     tool = Tool.of_dict(raw)
     assert json.dumps(tool.as_wire()) == json.dumps(raw)
@@ -87,8 +83,7 @@ def test_the_apis_own_object_is_sent_verbatim(raw: dict[str, Any], form: Any) ->
     assert tool.name == raw[raw["type"]]["name"]
 
 
-def test_unknown_keys_of_a_dict_are_kept() -> None:
-    """What a vendor adds is not ours to drop."""
+def test_unknown_keys_of_a_raw_tool_are_kept() -> None:
     raw = {
         **FUNCTION,
         "cache_control": {"type": "ephemeral"},
@@ -97,8 +92,7 @@ def test_unknown_keys_of_a_dict_are_kept() -> None:
     assert Tool.of_dict(raw).as_wire() == raw
 
 
-def test_a_dict_tool_is_a_copy() -> None:
-    """Changing the dict afterwards does not change what is sent."""
+def test_raw_tool_is_a_copy() -> None:
     raw = json.loads(json.dumps(FUNCTION))
     tool = Tool.of_dict(raw)
     raw["function"]["parameters"]["properties"]["x"] = {"type": "string"}
@@ -112,7 +106,7 @@ def test_a_dict_tool_is_a_copy() -> None:
         ({}, "type"),
         ({"type": "web_search"}, "web_search"),
         ({"name": "pay", "parameters": {}}, "type"),
-        ({"type": "function", "name": "pay"}, "another API's form"),
+        ({"type": "function", "name": "pay"}, "form of the Responses API"),
         ({"type": "function", "function": "pay"}, '"function"'),
         ({"type": "function", "function": {}}, "name"),
         ({"type": "function", "function": {"name": "a b"}}, "'a b'"),
@@ -126,8 +120,8 @@ def test_a_dict_tool_is_a_copy() -> None:
         ({"type": "custom", "custom": {"name": ""}}, "name"),
     ],
 )
-def test_a_dict_that_is_no_tool_says_why(raw: dict[str, Any], said: str) -> None:
-    """A wrong dict is a SettingsError that names what is wrong, before anything is sent."""
+def test_invalid_raw_tool_is_refused(raw: dict[str, Any], said: str) -> None:
+    """The error names the problem."""
     with pytest.raises(SettingsError) as caught:
         Tool.of_dict(raw)
     assert said in str(caught.value)
@@ -139,7 +133,7 @@ def test_a_dict_that_is_no_tool_says_why(raw: dict[str, Any], said: str) -> None
     )
 )
 def test_any_dict_is_a_tool_or_a_settings_error(value: Any) -> None:
-    """Nothing else ever comes out of a dict, wherever it came from."""
+    """Property test."""
     for raw in (
         {"type": "function", "function": value},
         {"type": value},

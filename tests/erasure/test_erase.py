@@ -1,4 +1,4 @@
-"""Erasing a conversation, a person's, or old ones: what goes, what stays, and what works afterwards."""
+"""Erase a conversation, all conversations of a subject, or old ones; purge erased ones."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _whole(receipt: Receipt, database: str) -> None:
     assert receipt.complete
 
 
-def test_nothing_of_an_erased_conversation_is_left(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """Whatever a conversation held, in any column of any table, in the file or in its log, is gone; the chain stays whole."""
+def test_erase_leaves_no_text_anywhere(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """No column of any table, no byte of the file or its log holds text of the conversation. The chain stays whole."""
     chat = canaries.fill(face, kit, server, database)
     missing = [canary for canary in EVERYTHING if not in_rows(database, canary)]
     assert not missing, "the test would prove nothing of these"
@@ -50,8 +50,8 @@ def test_nothing_of_an_erased_conversation_is_left(face: Face, kit: Any, server:
     face.settle(chat.verify())
 
 
-def test_who_erased_it_is_in_the_chain(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """The last entry is an erasure of everything, and its row says who, why and when."""
+def test_erasure_is_recorded_in_the_chain(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """The last entry is an erasure of everything. Its row records author, reason and time."""
     chat = canaries.fill(face, kit, server, database)
     receipt = face.settle(chat.erase(reason="本人の依頼", author="privacy desk"))
 
@@ -65,10 +65,10 @@ def test_who_erased_it_is_in_the_chain(face: Face, kit: Any, server: LoopbackSer
     assert row.created_at == round(receipt.at.timestamp() * 1_000_000)
 
 
-def test_a_conversation_goes_on_after_it_was_erased(
+def test_erased_conversation_continues_with_an_empty_context(
     face: Face, kit: Any, server: LoopbackServer, database: str
 ) -> None:
-    """The same key continues behind the tombstones, with nothing of what was before in its context."""
+    """The same key continues after the redacted messages."""
     chat = canaries.fill(face, kit, server, database)
     face.settle(chat.erase())
     assert face.settle(chat.messages()) == []
@@ -89,8 +89,8 @@ def test_a_conversation_goes_on_after_it_was_erased(
     assert not in_rows(database, "echo: hello")
 
 
-def test_erasing_again_is_no_error(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """A repeat writes nothing, and checks again."""
+def test_erase_can_be_repeated(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A repeated erasure writes nothing and checks again."""
     chat = canaries.fill(face, kit, server, database)
     face.settle(chat.erase())
     rows = _rows(database)
@@ -100,8 +100,8 @@ def test_erasing_again_is_no_error(face: Face, kit: Any, server: LoopbackServer,
     assert _rows(database) == rows
 
 
-def test_a_dry_run_says_what_would_go(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """It counts exactly what the real one then removes, and writes nothing."""
+def test_dry_run_counts_what_erase_removes(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A dry run writes nothing."""
     chat = canaries.fill(face, kit, server, database)
     rows, dumped = _rows(database), in_rows(database, "canary")
     tried = face.settle(chat.erase(dry_run=True, reason="x"))
@@ -110,10 +110,10 @@ def test_a_dry_run_says_what_would_go(face: Face, kit: Any, server: LoopbackServ
     assert face.settle(chat.erase()).removed == tried.removed
 
 
-def test_a_repeated_send_of_what_was_erased_says_so(
+def test_send_with_the_key_of_an_erased_turn_raises_redacted(
     face: Face, kit: Any, server: LoopbackServer, database: str
 ) -> None:
-    """A send under the same idempotency key is not answered anew, nor called a conflict: what it asked was erased."""
+    """A repeated idempotency key is neither answered again nor reported as a conflict."""
     chat = canaries.fill(face, kit, server, database)
     face.settle(chat.erase())
     requests = len(server.requests)
@@ -124,8 +124,8 @@ def test_a_repeated_send_of_what_was_erased_says_so(
     assert len(server.requests) == requests
 
 
-def test_what_is_not_there_cannot_be_erased(face: Face, kit: Any, database: str) -> None:
-    """No such conversation, no such message, no limits named: a typed error, and nothing written."""
+def test_erase_and_redact_refuse_unknown_targets_and_bad_values(face: Face, kit: Any, database: str) -> None:
+    """They raise a typed error and write nothing."""
     with pytest.raises(NotFound, match="conversation"):
         face.settle(kit.chat("never").erase())
     with pytest.raises(NotFound, match="conversation"):
@@ -147,8 +147,8 @@ def test_what_is_not_there_cannot_be_erased(face: Face, kit: Any, database: str)
     assert _rows(database) == rows
 
 
-def test_prompts_that_others_use_stay(face: Face, kit: Any, database: str) -> None:
-    """A developer prompt goes with the last conversation of the tenant that used it; another tenant's is another's."""
+def test_prompt_is_deleted_with_the_last_conversation_that_uses_it(face: Face, kit: Any, database: str) -> None:
+    """A prompt of another tenant is never deleted."""
     for key in ("one", "two"):
         face.settle(kit.chat(key, developer_prompt="shared prompt").send("hello"))
     other = kit.tenant("other")
@@ -160,8 +160,8 @@ def test_prompts_that_others_use_stay(face: Face, kit: Any, database: str) -> No
     assert left == ["other"]
 
 
-def test_one_persons_conversations_go_and_nobody_elses(face: Face, kit: Any, database: str) -> None:
-    """All of a subject's conversations in this tenant; not another subject's, not the same subject's in another tenant."""
+def test_erase_by_subject(face: Face, kit: Any, database: str) -> None:
+    """All conversations of the subject in this tenant, and no others."""
     for name, each in (("default", kit), ("other", kit.tenant("other"))):
         for person in ("alice", "bob"):
             for number in range(3):
@@ -178,8 +178,8 @@ def test_one_persons_conversations_go_and_nobody_elses(face: Face, kit: Any, dat
     assert face.settle(kit.erase(subject="alice")).conversations == 0
 
 
-def test_retention_erases_what_was_not_used_lately(face: Face, kit: Any, database: str) -> None:
-    """By age the longest unused go first; what was used since stays, and a second run has nothing to do."""
+def test_erase_by_age(face: Face, kit: Any, database: str) -> None:
+    """Only conversations that were not used since then. A second run finds nothing."""
     for number in range(4):
         face.settle(kit.chat(str(number)).send("hello"))
 
@@ -197,8 +197,10 @@ def test_retention_erases_what_was_not_used_lately(face: Face, kit: Any, databas
     assert [len(face.settle(kit.chat(str(number)).messages())) for number in range(4)] == [2, 0, 0, 2]
 
 
-def test_purge_removes_even_the_tombstones(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """Every row of an erased conversation is deleted; one that was written to since stays, and so does every other."""
+def test_purge_deletes_all_rows_of_erased_conversations(
+    face: Face, kit: Any, server: LoopbackServer, database: str
+) -> None:
+    """A conversation that was used after its erasure stays, as do all others."""
     before = _rows(database)
     canaries.fill(face, kit, server, database)
     for key in ("kept", "used again"):
@@ -222,8 +224,8 @@ def test_purge_removes_even_the_tombstones(face: Face, kit: Any, server: Loopbac
     assert _rows(database) == before
 
 
-def test_a_persons_conversations_are_listed_newest_first(face: Face, kit: Any) -> None:
-    """The last used comes first, page by page, and another tenant's never."""
+def test_conversations_of_a_subject_are_listed_newest_first(face: Face, kit: Any) -> None:
+    """Page by page, without those of other tenants."""
     for number in range(5):
         face.settle(kit.chat(str(number), subject="alice").send("hello"))
         face.settle(kit.tenant("other").chat(str(number), subject="alice").send("hello"))
@@ -235,10 +237,10 @@ def test_a_persons_conversations_are_listed_newest_first(face: Face, kit: Any) -
     assert face.settle(kit.conversations(subject="bob")).items == []
 
 
-def test_an_open_turn_is_not_erased_under_its_worker(
+def test_erase_and_redact_refuse_while_a_turn_is_open(
     face: Face, kit: Any, server: LoopbackServer, database: str
 ) -> None:
-    """While a turn runs, on any branch, redact and erase refuse; the bulk leaves the conversation alone and names it."""
+    """On any branch. Erasing by subject skips the conversation and names it in the receipt."""
     chat = kit.chat("k", subject="alice")
     face.settle(chat.send("hello"))
     face.settle(kit.chat("other", subject="alice").send("hello"))

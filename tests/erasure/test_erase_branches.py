@@ -1,4 +1,4 @@
-"""Erasing where a conversation has branches: all of them lose the words, and all of them go on."""
+"""Erase and redact conversations with branches."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.server import LoopbackServer
 CANARY = "canary on a branch 枝"
 
 
-def test_every_branch_is_erased_and_goes_on(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """Words and names of all branches go; a chat on any of them continues with an empty context, on its own."""
+def test_erase_covers_all_branches(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """Text and names of all branches are removed. A chat on each branch continues with an empty context."""
     chat = kit.chat("k")
     face.settle(chat.send(f"{CANARY} main"))
     fork = face.settle(chat.fork(name=f"{CANARY} name"))
@@ -33,8 +33,8 @@ def test_every_branch_is_erased_and_goes_on(face: Face, kit: Any, server: Loopba
     face.settle(chat.verify())
 
 
-def test_a_redacted_question_is_neither_answered_again_nor_edited(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """What is gone cannot be asked again; another question in another place can."""
+def test_redacted_question_cannot_be_regenerated_or_edited(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Other questions still can."""
     chat = kit.chat("k")
     face.settle(chat.send("first"))
     face.settle(chat.send("second"))
@@ -48,8 +48,8 @@ def test_a_redacted_question_is_neither_answered_again_nor_edited(face: Face, ki
     face.settle(chat.verify())
 
 
-def test_a_reply_made_again_goes_with_its_salts(face: Face, kit: Any, database: str) -> None:
-    """A question that was answered twice is redacted once: no request that held it keeps its salt."""
+def test_redacting_a_regenerated_question_clears_all_request_salts(face: Face, kit: Any, database: str) -> None:
+    """No request that included the question keeps its salt."""
     chat = kit.chat("k")
     face.settle(chat.send(CANARY))
     face.settle(chat.regenerate())
@@ -61,8 +61,8 @@ def test_a_reply_made_again_goes_with_its_salts(face: Face, kit: Any, database: 
     face.settle(chat.verify())
 
 
-def test_a_copy_is_another_conversation(face: Face, kit: Any, database: str) -> None:
-    """What was redacted before is redacted in the copy; what is redacted after stays in it, until it is erased itself."""
+def test_copy_is_redacted_and_erased_separately(face: Face, kit: Any, database: str) -> None:
+    """A copy keeps what is redacted in the original afterwards."""
     chat = kit.chat("k")
     for number in range(3):
         face.settle(chat.send(f"{CANARY} {number}"))

@@ -1,4 +1,4 @@
-"""What a removal costs: statements counted, and indexes used."""
+"""Count the statements of a removal, and check the indexes it uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from convokit import Convokit
-from convokit.erasure import erase
+from convokit.erasure import removals
 from convokit.store.engine import open_engine, parse_database_url
 from tests.support.canaries import change
 from tests.support.large_databases import fill, grow
@@ -28,13 +28,12 @@ class Statements:
 
 
 @pytest.mark.parametrize("action", ["redact", "erase"])
-def test_statements_do_not_grow_with_the_conversation(
+def test_statement_count_does_not_depend_on_the_conversations_length(
     database: str, server: LoopbackServer, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many statements for 300 messages as for 30: rows are emptied together, and read a thousand at a time."""
-    monkeypatch.setattr(
-        erase, "verify_conversation", lambda *given: None
-    )  # it reads the whole history, at a cost of its own
+    """300 messages take as many statements as 30: rows are emptied together and read in pages of 1,000."""
+    # `verify` reads the whole history.
+    monkeypatch.setattr(removals, "verify_conversation", lambda *given: None)
     counts = []
     with Convokit(database, model="m", base_url=server.url) as kit:
         statements = Statements(kit._runtime._store.engine)
@@ -53,8 +52,8 @@ def test_statements_do_not_grow_with_the_conversation(
     assert counts[0] < 60
 
 
-def test_a_long_conversation_is_erased_in_pages(database: str, server: LoopbackServer) -> None:
-    """Twenty thousand messages go in as many updates as two; only reading back for `verify` takes more."""
+def test_erase_of_20000_messages_takes_as_many_writes_as_of_two(database: str, server: LoopbackServer) -> None:
+    """Only `verify` reads more."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         statements = Statements(kit._runtime._store.engine)
         written = []
@@ -71,8 +70,8 @@ def test_a_long_conversation_is_erased_in_pages(database: str, server: LoopbackS
         assert written[0] == written[1]
 
 
-def test_a_persons_conversations_come_from_an_index(database: str, server: LoopbackServer) -> None:
-    """Listing, counting and erasing a subject's conversations reads the index of subjects, in its order: nothing is sorted."""
+def test_conversations_of_a_subject_are_read_through_the_index(database: str, server: LoopbackServer) -> None:
+    """Listing, counting and erasing them sorts nothing."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         chat = kit.chat("k", subject="alice")
         chat.send("hello")

@@ -1,4 +1,4 @@
-"""Erasing under fire: killed in the middle, beside running turns and readers; and bytes that only look as if they were gone."""
+"""Erase under faults: killed processes, running turns, open readers, and bytes that stay in the file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sqlalchemy.engine import make_url
 from convokit import Convokit
 from convokit.completion import call as calls
 from convokit.completion import resume, turn
-from convokit.domain.removal import Order, traces
-from convokit.erasure import erase, residue
+from convokit.erasure import residue
+from convokit.erasure.removals import ErasureRequest, erase_conversation, redact_message
 from convokit.errors import ConversationBusy, ConvokitError, Interrupted
 from convokit.store import schema
 from convokit.store.engine import WRITE, open_engine, parse_database_url
@@ -88,10 +88,10 @@ def _killed(checkout: Path, database: str, action: str, moment: str) -> bool:
 
 @pytest.mark.once
 @pytest.mark.parametrize("action", keep(["redact", "erase"], "erase", sample=True))
-def test_killed_before_its_commit_nothing_happened(
+def test_kill_before_commit_leaves_all_rows_unchanged(
     database: str, server: LoopbackServer, checkout: Path, action: str
 ) -> None:
-    """At whatever statement the process dies, and right before the commit, every row is what it was; again, it is done."""
+    """At any statement, and right before COMMIT. A second run erases."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         kit.chat("0", title=CANARY).send(CANARY)
     engine = open_engine(parse_database_url(database))
@@ -107,10 +107,10 @@ def test_killed_before_its_commit_nothing_happened(
 
 
 @pytest.mark.soak(sample=True)
-def test_killed_between_two_conversations_it_is_run_again(
+def test_kill_between_two_conversations_leaves_the_rest_to_the_next_run(
     database: str, server: LoopbackServer, checkout: Path
 ) -> None:
-    """Each conversation is erased or whole, and a second run does the rest."""
+    """Each conversation is either erased or unchanged."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         for number in range(5):
             kit.chat(str(number), subject="alice", developer_prompt=f"{CANARY} {number}").send(f"{CANARY} {number}")
@@ -122,33 +122,34 @@ def test_killed_between_two_conversations_it_is_run_again(
     assert everywhere(database, CANARY) == []
 
 
-def test_killed_before_the_prompts_went_they_go_with_the_next_run(database: str, server: LoopbackServer) -> None:
-    """Prompts that an erasure left behind go with the next one of the tenant, even when that finds nothing else to do."""
+def test_kill_before_prompts_are_deleted_leaves_them_to_the_next_run(database: str, server: LoopbackServer) -> None:
+    """Even a run that finds no conversation deletes them."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         chat = kit.chat("k", developer_prompt=CANARY)
         chat.send("hello")
-        change(database, lambda connection: erase.erase(connection, "default", chat.id, Order(None, None, 1)))  # type: ignore[arg-type]
+        request = ErasureRequest(None, None, 1)
+        change(database, lambda connection: erase_conversation(connection, "default", chat.id, request))  # type: ignore[arg-type]
         assert in_rows(database, CANARY) == ["convokit_prompt.body"]
         receipt = kit.erase(subject="nobody")
         assert (receipt.conversations, receipt.removed) == (0, {"prompt": 1})
     assert everywhere(database, CANARY) == []
 
 
-def test_without_the_checkpoint_the_words_are_found(sqlite_file: str, server: LoopbackServer) -> None:
-    """The control: committed and gone from every row, they still stand in the log; then the checkpoint takes them."""
+def test_log_holds_erased_text_until_the_checkpoint(sqlite_file: str, server: LoopbackServer) -> None:
+    """Control test: committed and gone from every row, the text is still in the write-ahead log."""
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         chat.send(CANARY)
-        order = Order(None, None, 1)
-        change(sqlite_file, lambda connection: erase.erase(connection, "default", chat.id, order))  # type: ignore[arg-type]
+        request = ErasureRequest(None, None, 1)
+        change(sqlite_file, lambda connection: erase_conversation(connection, "default", chat.id, request))  # type: ignore[arg-type]
         assert in_rows(sqlite_file, CANARY) == []
         assert in_bytes(sqlite_file, CANARY) != []
         assert chat.erase().bytes == "gone"
         assert in_bytes(sqlite_file, CANARY) == []
 
 
-def test_without_secure_delete_the_words_are_found(sqlite_file: str, server: LoopbackServer, tmp_path: Path) -> None:
-    """The control: over a connection that does not overwrite what it deletes, the same statements leave them in the file."""
+def test_file_holds_erased_text_without_secure_delete(sqlite_file: str, server: LoopbackServer, tmp_path: Path) -> None:
+    """Control test: without `secure_delete` the same statements leave the text in the file."""
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         chat.send(CANARY * 100)
@@ -162,16 +163,18 @@ def test_without_secure_delete_the_words_are_found(sqlite_file: str, server: Loo
             connection.execute(f"PRAGMA secure_delete={secure}").fetchall()
 
         with engine.execution_options(**{WRITE: True}).begin() as connection:
-            assert erase.erase(connection, "default", chat.id, Order(None, None, 1)) is not None  # type: ignore[arg-type]
+            assert erase_conversation(connection, "default", chat.id, ErasureRequest(None, None, 1)) is not None  # type: ignore[arg-type]
         engine.dispose()
-        found = residue.scrub(str(copy), traces(texts=[CANARY * 100], documents=[], binaries=[]))
+        found = residue.truncate_and_search(
+            str(copy), residue.make_samples(texts=[CANARY * 100], documents=[], binaries=[])
+        )
         assert bool(found) is (secure == "OFF")
 
 
-def test_while_somebody_reads_it_is_pending(
+def test_open_reader_makes_the_receipt_pending(
     face: Face, sqlite_file: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader of an older state keeps the log; the receipt says so, and erasing again when it has left is enough."""
+    """The reader keeps the log. Erasing again after it has left is enough."""
     monkeypatch.setattr(residue, "WAIT_S", 0.1)
     chat = face.kit(sqlite_file, model="m", base_url=server.url).chat("k")
     face.settle(chat.send(CANARY))
@@ -187,8 +190,8 @@ def test_while_somebody_reads_it_is_pending(
     assert in_bytes(sqlite_file, CANARY) == []
 
 
-def test_what_a_host_keeps_of_it_is_found(sqlite_file: str, server: LoopbackServer) -> None:
-    """Words that stand in a table that is not ours are found in the file, and the receipt is not complete."""
+def test_text_in_a_table_of_the_host_application_is_found(sqlite_file: str, server: LoopbackServer) -> None:
+    """The receipt is not complete."""
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         chat.send(CANARY)
@@ -199,8 +202,8 @@ def test_what_a_host_keeps_of_it_is_found(sqlite_file: str, server: LoopbackServ
         assert (receipt.bytes, receipt.complete) == ("found", False)
 
 
-def test_whoever_said_the_same_is_not_betrayed(sqlite_file: str, server: LoopbackServer) -> None:
-    """What another tenant wrote word for word is that tenant's: the receipt is the same whether it is there or not."""
+def test_receipt_does_not_reveal_the_same_text_of_another_tenant(sqlite_file: str, server: LoopbackServer) -> None:
+    """The receipt is the same with and without that text."""
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
         receipts = []
         for number in range(2):
@@ -212,18 +215,18 @@ def test_whoever_said_the_same_is_not_betrayed(sqlite_file: str, server: Loopbac
         assert receipts[0]["bytes"] == "gone"
 
 
-def test_the_search_reads_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A piece is found where it stands across two blocks, in the file and in its log, and no piece that is not there."""
+def test_search_finds_samples_across_two_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the file and in its log, and no sample that is absent."""
     monkeypatch.setattr(residue, "BLOCK_BYTES", 10)
     for at in range(25):
         path = tmp_path / f"{at}.db"
         path.write_bytes(b"." * at + b"needle-one" + b"." * 7)
         Path(f"{path}-wal").write_bytes(b"," * at + b"needle-two")
-        assert residue.standing(str(path), [b"needle-one", b"needle-two", b"no"]) == [b"needle-one", b"needle-two"]
+        assert residue.search_files(str(path), [b"needle-one", b"needle-two", b"no"]) == [b"needle-one", b"needle-two"]
 
 
-def test_looking_into_the_file_keeps_its_locks(sqlite_file: str, server: LoopbackServer, checkout: Path) -> None:
-    """A process that closes any descriptor of a file loses its locks on it: the search must not let SQLite's go."""
+def test_search_keeps_sqlites_locks_on_the_file(sqlite_file: str, server: LoopbackServer, checkout: Path) -> None:
+    """A process that closes any descriptor of a file loses its locks on it."""
     alone = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('PRAGMA journal_mode=DELETE')"
 
     def taken_over() -> bool:
@@ -240,9 +243,9 @@ def test_looking_into_the_file_keeps_its_locks(sqlite_file: str, server: Loopbac
 
 
 @pytest.mark.parametrize("text", ["short", "東京", 'a "quoted" word\nin 日本語', "x" * 1000, ""])
-def test_pieces_are_looked_for_as_they_may_be_written(text: str) -> None:
-    """At most three pieces of 48 bytes of each form, none under 12 bytes: those stand anywhere by chance."""
-    found = traces(texts=[text], documents=[], binaries=[b"0123456789abcdef"])
+def test_samples_cover_every_form_of_a_text(text: str) -> None:
+    """At most three samples of 48 bytes for each form, and none below 12 bytes."""
+    found = residue.make_samples(texts=[text], documents=[], binaries=[b"0123456789abcdef"])
     assert found[0] == b"0123456789abcdef"
     assert all(12 <= len(piece) <= 48 for piece in found)
     assert len(found) <= 1 + 3 * 3
@@ -256,10 +259,10 @@ def running(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("running")
 @pytest.mark.parametrize("what", ["erase", "redact"])
-def test_a_worker_whose_turn_was_cancelled_writes_nothing_back(
+def test_cancelled_worker_writes_no_reply_to_a_redacted_question(
     face: Face, kit: Any, server: LoopbackServer, database: str, what: str
 ) -> None:
-    """Its reply would be kept, off the path; where the question is gone meanwhile, the reply to it is not kept either."""
+    """Otherwise its late reply would be kept."""
     chat = kit.chat("k")
     face.settle(chat.send("hello"))
     server.script(stream([f"{CANARY} {number} " for number in range(20)], pause_s=0.05))
@@ -281,10 +284,10 @@ def test_a_worker_whose_turn_was_cancelled_writes_nothing_back(
 
 
 @pytest.mark.usefixtures("running")
-def test_a_late_reply_keeps_no_salt_of_what_it_was_told(
+def test_late_reply_keeps_no_salt_of_a_redacted_request(
     face: Face, kit: Any, server: LoopbackServer, database: str
 ) -> None:
-    """A reply on its way while an earlier message is redacted is kept; what its request could be guessed with is not."""
+    """The reply is kept, without the salt of a request that included the redacted message."""
     chat = kit.chat("k")
     face.settle(chat.send("hello"))
     server.script(stream([f"late {number} " for number in range(20)], pause_s=0.05))
@@ -304,10 +307,10 @@ def test_a_late_reply_keeps_no_salt_of_what_it_was_told(
 
 
 @pytest.mark.parametrize("how", ["send", "resume"])
-def test_a_request_that_was_built_before_a_redaction_is_built_again(
+def test_request_built_before_a_redaction_is_built_again(
     face: Face, kit: Any, server: LoopbackServer, database: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read before, begun after: the turn does not begin with what is gone, whether it is new or taken up again."""
+    """A new or resumed turn never starts with a redacted message."""
     chat = kit.chat("k")
     face.settle(chat.send(CANARY))
     if how == "resume":
@@ -337,8 +340,10 @@ def test_a_request_that_was_built_before_a_redaction_is_built_again(
     face.settle(chat.verify())
 
 
-def test_a_dead_workers_turn_is_closed_first(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """A turn whose worker is gone hinders nobody: it is closed, and what it left goes with the rest."""
+def test_turn_of_a_dead_worker_is_closed_before_erasing(
+    face: Face, kit: Any, server: LoopbackServer, database: str
+) -> None:
+    """What it left is erased with the rest."""
     chat = kit.chat("k")
     face.settle(chat.send("hello"))
 
@@ -356,8 +361,8 @@ def test_a_dead_workers_turn_is_closed_first(face: Face, kit: Any, server: Loopb
     assert everywhere(database, CANARY) == []
 
 
-def test_a_prompt_that_a_turn_is_about_to_use_stays(postgres: Any, server: LoopbackServer) -> None:
-    """A turn that refers to a prompt and has not committed yet is waited for, and its prompt is kept."""
+def test_prompt_of_a_starting_turn_is_kept(postgres: Any, server: LoopbackServer) -> None:
+    """The deletion waits for a turn that refers to the prompt and has not committed yet."""
     database = postgres.migrated()
     with Convokit(database, model="m", base_url=server.url) as kit:
         kit.chat("k", developer_prompt="a prompt").send("hello")
@@ -382,19 +387,21 @@ def test_a_prompt_that_a_turn_is_about_to_use_stays(postgres: Any, server: Loopb
 def _drop(engine: Engine, kit: Convokit) -> int:
     with engine.begin() as connection:
         digests = list(connection.execute(select(schema.prompt.c.digest)).scalars())
-        return residue.drop_prompts(connection, "default", [bytes(each) for each in digests])
+        return residue.delete_unreferenced_prompts(connection, "default", [bytes(each) for each in digests])
 
 
-def test_busy_is_seen_within_the_transaction(database: str, server: LoopbackServer) -> None:
-    """A turn that opens after the first look is seen under the lock: nothing is removed beside it."""
+def test_turn_that_opens_after_the_first_read_is_seen_under_the_lock(database: str, server: LoopbackServer) -> None:
+    """Nothing is removed beside it."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         chat.send("hello")
         change(database, lambda connection: connection.execute(schema.turn.update().values(state="open", claim=0)))
-        for work in (erase.erase, erase.redact):
+        for work in (erase_conversation, redact_message):
             with pytest.raises(ConversationBusy):
                 change(
                     database,
-                    lambda connection, work=work: work(connection, "default", chat.id, Order(None, None, 1, seq=1)),
+                    lambda connection, work=work: work(
+                        connection, "default", chat.id, ErasureRequest(None, None, 1, seq=1)
+                    ),
                 )
         assert in_rows(database, "echo: hello")

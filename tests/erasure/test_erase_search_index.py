@@ -1,4 +1,4 @@
-"""After a removal the search index holds none of the words either, in any table it is made of."""
+"""Check that the search index holds no word of removed text."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def indexed(database: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("what", ["redact", "erase"])
-def test_no_table_of_the_index_holds_a_word_that_is_gone(
+def test_search_index_holds_no_removed_word(
     face: Face, kit: Any, database: str, server: LoopbackServer, what: str
 ) -> None:
-    """Words of a question, a tool's result and a reply, Japanese and half-width among them, are in no table and no byte."""
+    """Words of a question, a tool result and a reply, also Japanese and half-width ones, in no table and no byte."""
     with Convokit(database, model="m", base_url=server.url) as beside:
         beside.chat("other").send("what others say stays")
         chat = kit.chat("k", tools=[lookup])

@@ -1,4 +1,4 @@
-"""Redacting one message: what goes with it, what stays, and that everything else works over what is gone."""
+"""Redact one message: what is removed with it, what stays, and what still works."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def _all(database: str, table: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("seq", list(OF_MESSAGE))
-def test_a_message_is_gone_from_everywhere(
+def test_redact_removes_the_message_from_everywhere(
     face: Face, kit: Any, server: LoopbackServer, database: str, seq: int
 ) -> None:
-    """Its words, its binaries, what the servers told of it, and what was stored of it on its way; nothing else of the talk."""
+    """Its text, binaries, partial chunks and the errors that quote it, and nothing else."""
     chat = canaries.fill(face, kit, server, database, stray=False)
     receipt = face.settle(chat.redact(seq, reason="asked for"))
     assert {str(canary): everywhere(database, canary) for canary in OF_MESSAGE[seq]} == {
@@ -57,10 +57,8 @@ def test_a_message_is_gone_from_everywhere(
     assert tombstones == gone
 
 
-def test_a_tombstone_keeps_its_place_and_nothing_else(
-    face: Face, kit: Any, server: LoopbackServer, database: str
-) -> None:
-    """Place, turn, role, token counts and time stay, so that paths and windows do; the salt that hid the words is gone."""
+def test_redacted_row_keeps_its_structure(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """Seq, turn, role, token counts and time stay, so that paths and windows do. The salt is deleted."""
     chat = canaries.fill(face, kit, server, database, stray=False)
     before = {row.seq: row for row in _all(database, message)}
     for seq in before:
@@ -76,8 +74,8 @@ def test_a_tombstone_keeps_its_place_and_nothing_else(
     face.settle(chat.verify())
 
 
-def test_each_removal_has_its_entry(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """The message and each API call that told of it have a removal, and each removal an entry of its number."""
+def test_each_removal_row_has_a_chain_entry(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """The message and each API call with details get one removal and one entry of its number."""
     chat = canaries.fill(face, kit, server, database, stray=False)
     face.settle(chat.redact(10, reason="asked for", author="desk"))
     rows, turn_id = _all(database, removal), next(row.turn_id for row in _all(database, message) if row.seq == 10)
@@ -87,10 +85,10 @@ def test_each_removal_has_its_entry(face: Face, kit: Any, server: LoopbackServer
     assert {(row.reason, row.author) for row in rows} == {("asked for", "desk")}
 
 
-def test_what_short_words_could_be_guessed_with_is_gone(
+def test_redact_deletes_the_salts_of_requests_with_the_message(
     face: Face, kit: Any, server: LoopbackServer, database: str
 ) -> None:
-    """No salt is left of any request that held the message, nor of the fingerprint of its question; others keep theirs."""
+    """Also the salt of its question's fingerprint. Other requests keep theirs."""
     chat = kit.chat("k")
     for number in range(4):
         face.settle(chat.send(f"pin {number}", idempotency_key=str(number)))
@@ -103,8 +101,8 @@ def test_what_short_words_could_be_guessed_with_is_gone(
     assert receipt.removed["salt"] == 3
 
 
-def test_the_errors_of_later_calls_go_with_it(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """A server may send words back in its error: of each call that sent them, and of the turn that it ended."""
+def test_redact_clears_the_errors_of_later_calls(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A server may quote text in an error of any call that sent it."""
     chat = kit.chat("k")
     face.settle(chat.send(canaries.PIECE))
     face.settle(chat.redact(2))  # the echo
@@ -122,8 +120,8 @@ def test_the_errors_of_later_calls_go_with_it(face: Face, kit: Any, server: Loop
     assert (receipt.remaining, receipt.chain, receipt.removed["completion"]) == (0, "whole", 1)
 
 
-def test_redacting_again_is_no_error(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """A repeat writes no entry; a dry run counts what the real one then removes, and writes nothing."""
+def test_redact_can_be_repeated(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A repeat writes no entry. A dry run counts what redact removes and writes nothing."""
     chat = canaries.fill(face, kit, server, database, stray=False)
     tried = face.settle(chat.redact(3, dry_run=True))
     assert _all(database, removal) == []
@@ -137,10 +135,10 @@ def test_redacting_again_is_no_error(face: Face, kit: Any, server: LoopbackServe
 @pytest.mark.parametrize(
     "gone", [[1], [2], [3], [4], [5], [3, 4], [6], [7], [9], [10], [1, 2, 3, 4, 5], list(range(1, 15))]
 )
-def test_the_next_request_is_valid(
+def test_next_request_after_a_redaction_is_valid(
     face: Face, kit: Any, server: LoopbackServer, database: str, gone: list[int]
 ) -> None:
-    """Whatever was redacted, a question, a call of tools, a result, a file, a pinned message: the next array can be sent."""
+    """After redacting a question, a tool call, a tool result, a file or a pinned message."""
     chat = canaries.fill(face, kit, server, database, stray=False)
     for seq in gone:
         if seq not in (1, 14):  # a passage cannot be pinned; the summary is gone with what it sums up
@@ -160,8 +158,8 @@ def test_the_next_request_is_valid(
     face.settle(chat.verify())
 
 
-def test_what_is_redacted_is_pinned_no_more(face: Face, kit: Any, database: str) -> None:
-    """Its pin goes with it, another message's stays; it cannot be pinned again, and unpinning is no error."""
+def test_redact_removes_the_pin(face: Face, kit: Any, database: str) -> None:
+    """Other pins stay. The message cannot be pinned again, and unpinning it is no error."""
     chat = kit.chat("k")
     face.settle(chat.send("hello"))
     face.settle(chat.pin(1))
@@ -176,8 +174,8 @@ def test_what_is_redacted_is_pinned_no_more(face: Face, kit: Any, database: str)
     assert [row[0] for row in pins] == ["[2]"]
 
 
-def test_reading_over_what_is_gone(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """Messages, turns and context show tombstones without words; a redacted passage is still no message of the talk."""
+def test_listings_show_redacted_rows_without_text(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """A redacted passage is still not listed as a message."""
     chat = canaries.fill(face, kit, server, database, stray=False)
     for seq in range(1, 15):
         face.settle(chat.redact(seq))
@@ -191,8 +189,10 @@ def test_reading_over_what_is_gone(face: Face, kit: Any, server: LoopbackServer,
     assert {part.rule for part in found.report.dropped} == {"redacted", "a tool result without its call"}
 
 
-def test_what_is_gone_is_shown_again_as_redacted(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """A call whose request held it can no longer be shown byte for byte, and is no mismatch; nor is any after an erasure."""
+def test_replay_of_a_redacted_request_has_status_redacted(
+    face: Face, kit: Any, server: LoopbackServer, database: str
+) -> None:
+    """Not "mismatch". The same after an erasure."""
     chat = canaries.fill(face, kit, server, database, stray=False)
     turns = [each.id for each in face.settle(chat.turns())]
     face.settle(chat.redact(6))
@@ -202,8 +202,8 @@ def test_what_is_gone_is_shown_again_as_redacted(face: Face, kit: Any, server: L
     assert face.settle(chat.replay(turns[0])).body is None
 
 
-def test_coming_back_to_a_turn_of_which_something_is_gone(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """A reply that is gone is neither made again nor given out as an empty one; a question that is gone is not asked again."""
+def test_resume_and_repeat_of_a_redacted_turn(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A redacted reply is neither made again nor returned empty. A redacted question is not asked again."""
     chat = kit.chat("k")
     face.settle(chat.send("first", idempotency_key="1"))
     face.settle(chat.redact(2))
@@ -225,10 +225,8 @@ def test_coming_back_to_a_turn_of_which_something_is_gone(face: Face, kit: Any, 
     assert len(server.requests) == requests
 
 
-def test_a_partial_reply_that_is_gone_can_be_made_again(
-    face: Face, kit: Any, server: LoopbackServer, database: str
-) -> None:
-    """What broke off and was redacted is out of the way: resume asks for the reply anew, behind the question."""
+def test_resume_after_redacting_a_partial_reply(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
+    """Resume asks for the reply again, after the question."""
     chat = kit.chat("k")
     server.script(Script([chunk({"content": "half"}), None], headers={"content-type": "text/event-stream"}))
     with pytest.raises(ConvokitError):
@@ -239,8 +237,7 @@ def test_a_partial_reply_that_is_gone_can_be_made_again(
     face.settle(chat.verify())
 
 
-def test_a_binary_that_another_message_shows_stays(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """The bytes go with the last message that refers to them."""
+def test_binary_is_deleted_with_its_last_reference(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
     chat = kit.chat("k")
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     face.settle(chat.send([image]))
@@ -249,8 +246,7 @@ def test_a_binary_that_another_message_shows_stays(face: Face, kit: Any, server:
     assert face.settle(chat.redact(3)).removed["blob"] == 1
 
 
-def test_a_message_of_another_conversation_is_refused(face: Face, kit: Any) -> None:
-    """A message's id names its conversation: another chat does not redact it."""
+def test_redact_refuses_a_message_id_of_another_conversation(face: Face, kit: Any) -> None:
     face.settle(kit.chat("a").send("hello"))
     face.settle(kit.chat("b").send("hello"))
     other = face.settle(kit.chat("a").messages())[0]
@@ -258,8 +254,8 @@ def test_a_message_of_another_conversation_is_refused(face: Face, kit: Any) -> N
         face.settle(kit.chat("b").redact(other))
 
 
-def test_a_new_window_begins_where_the_last_one_began(sqlite_file: str, server: LoopbackServer) -> None:
-    """A redaction in the middle moves no window: token counts along the path stay what they were."""
+def test_redaction_does_not_move_the_window(sqlite_file: str, server: LoopbackServer) -> None:
+    """Token counts along the path stay the same."""
     with Convokit(sqlite_file, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         for number in range(6):

@@ -347,15 +347,21 @@ TENANT = {
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
     "store.blobs.insert_prompt": None,
-    "erasure.sql.selected": lambda connection, wanted: erasure_sql.selected(
-        connection, "rival", subject=None, before=None, erased=False, after=None, limit=1000
+    "erasure.sql.list_matching": lambda connection, wanted: erasure_sql.list_matching(
+        connection, "rival", erasure_sql.ConversationFilter(erased=False), after=None, limit=1000
     ),
-    "erasure.sql.count_selected": lambda connection, wanted: erasure_sql.count_selected(
-        connection, "rival", subject=None, before=None, erased=False
+    "erasure.sql.count_matching": lambda connection, wanted: erasure_sql.count_matching(
+        connection, "rival", erasure_sql.ConversationFilter(erased=False)
     ),
-    "erasure.sql.purge": lambda connection, wanted: erasure_sql.purge(connection, "nobody", wanted),
-    "erasure.residue.unreferenced": lambda connection, wanted: len(residue.unreferenced(connection, "rival", None)),
-    "erasure.residue.drop_prompts": lambda connection, wanted: residue.drop_prompts(connection, "nobody", []),
+    "erasure.sql.delete_conversation": lambda connection, wanted: erasure_sql.delete_conversation(
+        connection, "nobody", wanted
+    ),
+    "erasure.residue.find_unreferenced_prompts": lambda connection, wanted: len(
+        residue.find_unreferenced_prompts(connection, "rival", None)
+    ),
+    "erasure.residue.delete_unreferenced_prompts": lambda connection, wanted: residue.delete_unreferenced_prompts(
+        connection, "nobody", []
+    ),
     "transfer.sql.list_conversation_ids": lambda connection, wanted: transfer_sql.list_conversation_ids(
         connection, "rival", subject=SUBJECT, after=None, limit=1000
     ),
@@ -401,6 +407,8 @@ ROW = {
     "store.conversations.set_pins",
     "audit.consistency.check_consistency",
     "transfer.sql.create_conversation",
+    "erasure.residue.sample_messages",
+    "erasure.residue.sample_conversation",
 }
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
@@ -414,7 +422,7 @@ NO_TENANT = {
     "store.turns.count_open_turns",
     "store.indexes.list_differences",
     "store.turns.list_tenants_with_open_turns",
-    *(f"erasure.residue.{name}" for name in ("stands_elsewhere", "file_of")),
+    *(f"erasure.residue.{name}" for name in ("is_text_in_other_row", "find_database_file")),
     "usage.sql.list_tenants",
 }
 """Functions about a whole database, for its owner. `read_messages_by_ref` reads what `find_candidates` has found."""

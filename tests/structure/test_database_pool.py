@@ -27,7 +27,7 @@ def pool(postgres: Postgres) -> Iterator[Postgres]:
 def _rows(url: str) -> dict[str, int]:
     with psycopg.connect(url) as connection:
         names = [row[0] for row in connection.execute(TABLES)]
-        counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchall() for name in names}
+        counts = {name: connection.execute(f"SELECT count(*) FROM {name}".encode()).fetchall() for name in names}
     return {name: count[0][0] for name, count in counts.items()}
 
 
@@ -70,7 +70,7 @@ def test_a_changed_database_is_not_used_again(pool: Postgres, statement: str) ->
     """What TRUNCATE does not undo leads to a new database."""
     url = pool.migrated()
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement)
+        connection.execute(statement.encode())
     pool.release(url)
     assert pool.migrated() != url
 

@@ -89,7 +89,7 @@ def test_a_window_stays_where_it_began() -> None:
 @pytest.mark.parametrize("factor", [0, -1, 11, float("nan"), "2"])
 def test_a_factor_that_is_none_is_refused(factor: float) -> None:
     """A factor is above 0 and at most 10."""
-    with pytest.raises(SettingsError, match="cannot be calibrated"):
+    with pytest.raises(SettingsError, match="the factor must be above 0"):
         Calibrated(Words(), factor)
 
 

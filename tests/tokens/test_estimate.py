@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convokit.tokens.estimate import CharacterEstimate, _frequent
+from convokit.tokens.estimate import CharacterEstimate, _read_frequent
 from convokit.tokens.exact import ExactTokens
 from tests.tokens.samples import COUNTS, FIXTURES, POOLS, UNSPACED
 
@@ -72,7 +72,7 @@ def test_long_texts_cost_in_proportion(unit: str) -> None:
 
 def test_frequent_words_and_characters_are_single_tokens() -> None:
     """What the estimate takes for one token is one: each word behind a space, each character by itself."""
-    words, han, hangul = _frequent()
+    words, han, hangul = _read_frequent()
     assert all(O200K.count(f" {word}") == 1 for word in words.split())
     assert all(O200K.count(character) == 1 for character in re.sub(r"\s", "", han + hangul))
     assert (len(words.split()), len(re.sub(r"\s", "", han)), len(re.sub(r"\s", "", hangul))) == (2642, 2515, 677)

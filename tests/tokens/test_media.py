@@ -17,7 +17,7 @@ from convokit import ContextBuilder, Profile
 from convokit.domain.profiles import resolve_profile
 from convokit.tokens.counter import choose_counter, count_message, count_schema, count_tools
 from convokit.tokens.estimate import CharacterEstimate
-from convokit.tokens.media import audio_tokens, file_tokens, image_size, image_tokens
+from convokit.tokens.media import count_audio_tokens, count_file_tokens, count_image_tokens, read_image_size
 
 
 class Words:
@@ -63,7 +63,7 @@ IMAGES = {
 @pytest.mark.parametrize("kind", IMAGES)
 def test_the_size_is_read_from_the_header(kind: str) -> None:
     """Width and height of every format that the API takes, without decoding a pixel."""
-    assert image_size(IMAGES[kind]) == (640, 480)
+    assert read_image_size(IMAGES[kind]) == (640, 480)
 
 
 @given(
@@ -73,11 +73,11 @@ def test_the_size_is_read_from_the_header(kind: str) -> None:
 def test_no_bytes_break_it(data: bytes, head: bytes) -> None:
     """Whatever claims to be an image has a size above zero or none, and costs something in every family."""
     given_url = url("png", head + data)
-    size = image_size(given_url)
+    size = read_image_size(given_url)
     assert size is None or min(size) > 0
     part = {"type": "image_url", "image_url": {"url": given_url}}
     for model in ("gpt-4o", "gpt-5-mini", "gpt-5.6", "unknown"):
-        assert 0 < image_tokens(part, resolve_profile(model, "https://api.openai.com/v1").images) <= 50_000
+        assert 0 < count_image_tokens(part, resolve_profile(model, "https://api.openai.com/v1").images) <= 50_000
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_no_bytes_break_it(data: bytes, head: bytes) -> None:
 )
 def test_what_has_no_readable_size_has_none(text: str) -> None:
     """An address, an encoding that is none, a size of zero: not known."""
-    assert image_size(text) is None
+    assert read_image_size(text) is None
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_an_image_costs_what_its_family_says(
 ) -> None:
     """Tiles or patches by family, size and detail; at worst where the size or the family is not known."""
     part = {"type": "image_url", "image_url": {"url": png(*size) if size else "https://x/y.png", "detail": detail}}
-    assert image_tokens(part, resolve_profile(model, "https://api.openai.com/v1").images) == tokens
+    assert count_image_tokens(part, resolve_profile(model, "https://api.openai.com/v1").images) == tokens
 
 
 def test_sound_costs_by_the_second() -> None:
@@ -129,26 +129,26 @@ def test_sound_costs_by_the_second() -> None:
         sound.setparams((1, 2, 24_000, 0, "NONE", ""))
         sound.writeframes(bytes(24_000 * 2 * 30))
     data = base64.b64encode(buffer.getvalue()).decode()
-    assert 300 <= audio_tokens({"input_audio": {"data": data, "format": "wav"}}) <= 303
+    assert 300 <= count_audio_tokens({"input_audio": {"data": data, "format": "wav"}}) <= 303
     mp3 = base64.b64encode(bytes(16_000 * 30)).decode()
-    assert audio_tokens({"input_audio": {"data": mp3, "format": "mp3"}}) >= 300
-    assert audio_tokens({}) > 0
+    assert count_audio_tokens({"input_audio": {"data": mp3, "format": "mp3"}}) >= 300
+    assert count_audio_tokens({}) > 0
 
 
 def test_a_file_costs_its_pages_or_its_bytes() -> None:
     """Each page of a PDF costs an image and its text; other files their bytes; what is only named, one page."""
     pdf = b"%PDF-1.4\n<< /Type /Pages /Count 3 >>\n" + b"<< /Type /Page >>\n" * 3
     family = resolve_profile("gpt-4o", "https://api.openai.com/v1").images
-    page = file_tokens({"file": {"file_id": "file-1"}}, family)
+    page = count_file_tokens({"file": {"file_id": "file-1"}}, family)
     assert page > 1445
     encoded = base64.b64encode(pdf).decode()
-    assert file_tokens({"file": {"file_data": f"data:application/pdf;base64,{encoded}"}}, family) == 3 * page
+    assert count_file_tokens({"file": {"file_data": f"data:application/pdf;base64,{encoded}"}}, family) == 3 * page
     assert (
-        file_tokens({"file": {"file_data": base64.b64encode(pdf.replace(b"3", b"99999")).decode()}}, family)
+        count_file_tokens({"file": {"file_data": base64.b64encode(pdf.replace(b"3", b"99999")).decode()}}, family)
         == 100 * page
     )
     text = base64.b64encode(b"word " * 1000).decode()
-    assert file_tokens({"file": {"file_data": f"data:text/plain;base64,{text}"}}, family) >= 1000
+    assert count_file_tokens({"file": {"file_data": f"data:text/plain;base64,{text}"}}, family) >= 1000
 
 
 def test_families_have_counters_of_their_own() -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from convokit import Convokit
-from convokit.cli.local_model import LocalModel, local_model
+from convokit.cli.local_model import LocalModel, serve_local_model
 from convokit.tokens.calibrate import Calibrated
 from convokit.tokens.estimate import CharacterEstimate
 from convokit.usage.calibration import usage_pairs
@@ -26,7 +26,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[LocalModel]:
-    with local_model() as model:
+    with serve_local_model() as model:
         yield model
 
 

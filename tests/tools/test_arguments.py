@@ -1,4 +1,4 @@
-"""The model's text becomes arguments, or an error it can act on; nothing else, whatever it sends."""
+"""Parse and validate the arguments of tool calls: the result is arguments or BadArguments, whatever the model sends."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def said(made: Tool, raw: str) -> str:
     return str(caught.value)
 
 
-def test_values_are_pythons_own() -> None:
-    """Enums, models, dataclasses, dates, numbers: what the annotation says, not what JSON had."""
+def test_arguments_have_the_annotated_types() -> None:
+    """Enums, models, dataclasses, dates and numbers, not the types of JSON."""
 
     @tool
     def typed(
@@ -94,8 +94,8 @@ def test_values_are_pythons_own() -> None:
     assert type(bound["filters"][0]) is Filter
 
 
-def test_what_is_left_out_or_null_keeps_the_functions_default() -> None:
-    """Absent from the arguments, so that even a default that cannot be copied stays itself."""
+def test_left_out_or_null_argument_keeps_the_default() -> None:
+    """It is absent from the arguments, so that a default that cannot be copied works too."""
     nulls = '{"query": "a", "unit": null, "filters": null, "limit": null, "maybe": null, "mark": null}'
     assert bind_arguments(search, nulls) == bind_arguments(search, '{"query": "a"}') == {"query": "a"}
     called = search(**bind_arguments(search, nulls))
@@ -103,14 +103,13 @@ def test_what_is_left_out_or_null_keeps_the_functions_default() -> None:
     assert called["maybe"] == 7
 
 
-def test_null_without_strict_is_a_value_where_the_type_takes_it() -> None:
-    """The model could have left it out, so null means null; where the type has no null, it means the default."""
+def test_null_without_strict_is_a_value_if_the_type_allows_it() -> None:
+    """Otherwise null means the default."""
     assert bind_arguments(loose, '{"query": "a", "limit": null, "maybe": null}') == {"query": "a", "maybe": None}
     assert bind_arguments(loose, '{"query": "a"}') == {"query": "a"}
 
 
-def test_a_required_null_is_a_value() -> None:
-    """Without a default there is nothing else null could mean."""
+def test_null_for_a_required_parameter_is_a_value() -> None:
 
     @tool
     def take(value: int | None, word: str) -> None: ...
@@ -120,8 +119,8 @@ def test_a_required_null_is_a_value() -> None:
 
 
 @pytest.mark.parametrize("raw", ["", " ", "\n", "{}", " { } "])
-def test_nothing_is_no_arguments(raw: str) -> None:
-    """Servers send an empty text, or an empty object, for a call without arguments."""
+def test_empty_text_means_no_arguments(raw: str) -> None:
+    """Servers send an empty text or an empty object for a call without arguments."""
 
     @tool
     def now() -> None: ...
@@ -162,14 +161,13 @@ def test_nothing_is_no_arguments(raw: str) -> None:
         ('{"query": "a", "filters": [{"field": "a"}, {"since": "x"}]}', "filters[1].field: is missing"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(raw: str, told: str) -> None:
-    """Which argument, what is wrong with it, in few words."""
+def test_bad_argument_names_the_argument_and_the_problem(raw: str, told: str) -> None:
     assert told in said(search, raw)
     assert len(said(search, raw)) < 500
 
 
-def test_several_mistakes_are_told_at_once() -> None:
-    """Up to five, and how many more: the model can mend them all in one try."""
+def test_bad_arguments_are_reported_together() -> None:
+    """Up to five, and how many more."""
 
     @tool
     def many(a: int, b: int, c: int, d: int, e: int, f: int, g: int) -> None: ...
@@ -177,29 +175,28 @@ def test_several_mistakes_are_told_at_once() -> None:
     assert said(many, "{}").endswith("e: is missing; and 2 more")
 
 
-def test_a_mistake_is_told_without_the_value() -> None:
-    """What the model wrote stays where it is stored; messages and logs get places and rules."""
+def test_bad_argument_does_not_quote_the_value() -> None:
+    """Messages and logs get names and rules only."""
     assert "hunter2" not in said(search, '{"query": "a", "limit": "hunter2", "unit": "hunter2"}')
     assert len(said(search, json.dumps({"x" * 10_000: 1, "query": "a"}))) < 500
 
 
-def test_texts_of_small_models_are_read() -> None:
-    """Raw line breaks in strings are let through; a lone surrogate becomes U+FFFD, as everywhere that servers are read."""
+def test_raw_line_breaks_and_lone_surrogates_are_accepted() -> None:
+    """Small models write raw line breaks. A lone surrogate becomes U+FFFD."""
     assert bind_arguments(search, '{"query": "a\nb"}') == {"query": "a\nb"}
     assert bind_arguments(search, '{"query": "a\\ud800"}') == {"query": "a\ufffd"}
     assert bind_arguments(search, '{"query": "\\ud83d\\ude00 東"}') == {"query": "😀 東"}
 
 
-def test_a_tool_that_is_only_described_has_its_arguments_parsed() -> None:
-    """Nobody knows its rules: the object comes as it is."""
+def test_arguments_of_a_tool_without_a_model_are_parsed_only() -> None:
     described = Tool("pay", parameters={"type": "object"})
     assert bind_arguments(described, '{"amount": 5, "to": null}') == {"amount": 5, "to": None}
     assert bind_arguments(described, "") == {}
     assert "must be one JSON object" in said(described, "[]")
 
 
-def test_a_model_of_the_callers_own_checks_too() -> None:
-    """`Tool(arguments=...)` made by hand: names of the fields, defaults filled in, the model's own rules."""
+def test_arguments_model_of_the_caller_validates() -> None:
+    """Field names, defaults and rules of `Tool(arguments=...)` apply."""
 
     class Arguments(BaseModel):
         from_: str = Field(alias="from")
@@ -211,8 +208,8 @@ def test_a_model_of_the_callers_own_checks_too() -> None:
     assert "from: is missing" in said(made, "{}")
 
 
-def test_a_validator_that_breaks_is_a_bad_argument() -> None:
-    """The tool's own check, met by a value it was not made for: told to the model, with the cause kept."""
+def test_failing_validator_of_the_tool_is_a_bad_argument() -> None:
+    """The cause is kept."""
 
     def explode(value: int) -> float:
         return 1 / value
@@ -220,13 +217,12 @@ def test_a_validator_that_breaks_is_a_bad_argument() -> None:
     @tool
     def divide(by: Annotated[int, AfterValidator(explode)]) -> None: ...
 
-    with pytest.raises(BadArguments, match="could not be checked") as caught:
+    with pytest.raises(BadArguments, match="could not be validated") as caught:
         bind_arguments(divide, '{"by": 0}')
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_an_object_of_a_million_keys_is_read_once() -> None:
-    """Finding a key that comes twice takes no longer than reading."""
+def test_duplicate_keys_are_found_in_linear_time() -> None:
     raw = "{" + ",".join(f'"k{n}":0' for n in range(200_000)) + ',"k199999":1}'
     begun = time.perf_counter()
     assert "k199999 is given twice" in said(search, raw)
@@ -263,7 +259,7 @@ NEAR = st.fixed_dictionaries(
 @example('{"query": 1' + "0" * 400 + "}")
 @example("\ufeff{}")
 def test_any_text_is_arguments_or_a_bad_argument(raw: str) -> None:
-    """Whatever the model sends: a dict that the function can be called with, or BadArguments, and nothing else."""
+    """Property test: a dict for the function, or BadArguments, and nothing else."""
     for made in (search, loose, Tool("described")):
         try:
             bound = bind_arguments(made, raw)
@@ -275,8 +271,8 @@ def test_any_text_is_arguments_or_a_bad_argument(raw: str) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8")), st.sampled_from(Unit), st.integers(1, 9), st.none() | st.integers())
-def test_what_was_meant_arrives(query: str, unit: Unit, limit: int, maybe: int | None) -> None:
-    """Arguments written as JSON come back as they were, null standing for the default."""
+def test_arguments_survive_a_round_trip_through_json(query: str, unit: Unit, limit: int, maybe: int | None) -> None:
+    """Null stands for the default."""
     raw = json.dumps(
         {"query": query, "unit": unit.value, "filters": None, "limit": limit, "maybe": maybe, "mark": None}
     )

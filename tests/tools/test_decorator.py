@@ -1,4 +1,4 @@
-"""A function as a tool: its name, its words and its schema, taken from the code alone."""
+"""Make tools of Python functions: name, description and schema."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def properties(made: Tool) -> dict[str, Any]:
     return found
 
 
-def test_a_function_becomes_the_apis_object() -> None:
-    """Name, description up to the sections, a strict schema in the order of the signature; the API's own type takes it."""
+def test_function_becomes_the_object_of_the_api() -> None:
+    """Name, description up to the first section, a strict schema in the order of the signature."""
     made = tool(weather)
     TypeAdapter(ChatCompletionFunctionToolParam).validate_python(made.as_wire())
     assert made.as_wire() == {
@@ -101,13 +101,13 @@ def test_a_function_becomes_the_apis_object() -> None:
     assert made.function is weather
 
 
-def test_the_bytes_never_change() -> None:
-    """Made twice, sent twice: the same bytes, so that a prompt cache can serve them."""
+def test_schema_bytes_are_deterministic() -> None:
+    """A prompt cache needs the same bytes in every request."""
     assert json.dumps(tool(weather).as_wire()) == json.dumps(tool(weather).as_wire())
 
 
-def test_the_schema_is_what_the_official_helper_makes_of_a_model() -> None:
-    """A function of required parameters and a model of the same fields have the same schema, titles aside."""
+def test_schema_equals_the_one_of_the_openai_library() -> None:
+    """For a model with the same required fields, titles aside."""
 
     class Search(BaseModel):
         query: str = Field(description="what")
@@ -135,8 +135,8 @@ def test_the_schema_is_what_the_official_helper_makes_of_a_model() -> None:
     assert tool(search).parameters == tidied(theirs)
 
 
-def test_every_way_to_decorate() -> None:
-    """With and without arguments, as a call, with another name and description; always a Tool that can still be called."""
+def test_decorator_with_and_without_arguments() -> None:
+    """As a call too. The tool can still be called."""
 
     @tool
     def plain(a: int) -> int:
@@ -164,8 +164,8 @@ def test_every_way_to_decorate() -> None:
     assert plain(3) == empty(3) == named(3) == 3
 
 
-def test_a_function_of_nothing_takes_nothing() -> None:
-    """No parameters: an empty closed object, and no description where there is no docstring."""
+def test_function_without_parameters_has_an_empty_closed_schema() -> None:
+    """No description without a docstring."""
 
     @tool
     def now() -> str:
@@ -179,8 +179,8 @@ def test_a_function_of_nothing_takes_nothing() -> None:
     assert bind_arguments(now, "") == {}
 
 
-def test_the_types_of_python_are_told() -> None:
-    """Literal, Enum, Optional, lists, models, dataclasses, TypedDicts, dates and unions, each within the strict subset."""
+def test_python_types_have_strict_schemas() -> None:
+    """Literal, Enum, Optional, lists, models, dataclasses, TypedDicts, dates and unions."""
 
     @tool
     def everything(
@@ -209,8 +209,8 @@ def test_the_types_of_python_are_told() -> None:
     assert everything.parameters["required"] == list(told)
 
 
-def test_words_in_the_type_win_over_the_docstring() -> None:
-    """`Annotated[..., Field(description=...)]` is the nearer word."""
+def test_description_in_the_type_overrides_the_docstring() -> None:
+    """`Annotated[..., Field(description=...)]`."""
 
     @tool
     def find(query: Annotated[str, Field(description="near")], other: str) -> None:
@@ -224,8 +224,8 @@ def test_words_in_the_type_win_over_the_docstring() -> None:
     assert {name: node["description"] for name, node in properties(find).items()} == {"query": "near", "other": "far"}
 
 
-def test_a_default_is_what_null_means() -> None:
-    """Strict: every property is required, one with a default takes null, and the model is told what null means."""
+def test_strict_schema_describes_null_as_the_default() -> None:
+    """Every property is required. One with a default accepts null."""
 
     def searching(
         query: str = "all",
@@ -254,8 +254,8 @@ def test_a_default_is_what_null_means() -> None:
     assert list_violations(tool(searching).parameters) == []
 
 
-def test_without_strict_defaults_are_defaults() -> None:
-    """strict=False: pydantic's own schema, optional parameters not required, free dicts allowed, `strict` not sent."""
+def test_schema_without_strict_has_optional_parameters() -> None:
+    """Free dicts are allowed, and `strict` is not sent."""
 
     @tool(strict=False)
     def search(
@@ -270,8 +270,7 @@ def test_without_strict_defaults_are_defaults() -> None:
     assert '"title"' not in json.dumps(search.parameters)
 
 
-def test_a_parameter_may_have_any_name() -> None:
-    """Names that pydantic keeps for itself are names like others here."""
+def test_parameter_may_have_a_name_that_pydantic_reserves() -> None:
 
     @tool
     def odd(json: int, schema: str, copy: bool, model_config: int, _hidden: int, self_: str, validate: int = 1) -> Any:
@@ -283,8 +282,8 @@ def test_a_parameter_may_have_any_name() -> None:
     assert odd(**bind_arguments(odd, json.dumps(given))) == given
 
 
-def test_types_of_an_enclosing_function_are_found() -> None:
-    """Text annotations (`from __future__ import annotations`) are read where the function stands."""
+def test_annotation_may_use_names_of_the_enclosing_function() -> None:
+    """Also text annotations (`from __future__ import annotations`)."""
 
     class Local(BaseModel):
         a: int
@@ -304,8 +303,8 @@ def test_types_of_an_enclosing_function_are_found() -> None:
     assert isinstance(bound["value"], Local)
 
 
-def test_a_closure_knows_its_own_names() -> None:
-    """A type that the function's body uses too is found even when the tool is made far away."""
+def test_annotation_may_use_names_of_the_closure() -> None:
+    """Also if the tool is made elsewhere."""
 
     def make() -> Callable[..., Any]:
         class Hidden(BaseModel):
@@ -319,8 +318,7 @@ def test_a_closure_knows_its_own_names() -> None:
     assert properties(tool(make()))["value"] == {"$ref": "#/$defs/Hidden"}
 
 
-def test_a_closure_may_not_be_filled_yet() -> None:
-    """A name that the enclosing function gives its value later is no reason to fail."""
+def test_closure_variable_may_be_unassigned() -> None:
 
     def make() -> Tool:
         def count(value: int) -> Any:
@@ -333,14 +331,13 @@ def test_a_closure_may_not_be_filled_yet() -> None:
     assert list(properties(make())) == ["value"]
 
 
-def test_a_function_without_a_signature_says_so() -> None:
-    """Some of Python's own have none that can be read."""
+def test_function_without_a_signature_is_refused() -> None:
+    """Some built-in functions have none."""
     with pytest.raises(SettingsError, match="signature cannot be read"):
         tool(max)
 
 
-def test_a_return_type_nobody_can_read_does_not_matter() -> None:
-    """Only parameters are told to the model."""
+def test_unreadable_return_type_is_ignored() -> None:
 
     def find(query: str) -> NotThere:  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
         """Find."""
@@ -377,8 +374,8 @@ class Shop:
         return order + "!"
 
 
-def test_methods_partials_and_objects_are_functions_too() -> None:
-    """Bound, class and static methods, partials, wrapped functions and objects that can be called."""
+def test_methods_partials_and_callable_objects_become_tools() -> None:
+    """Bound, class and static methods, partials and wrapped functions too."""
     shop = Shop("東")
 
     def loud(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -404,8 +401,7 @@ def test_methods_partials_and_objects_are_functions_too() -> None:
     assert wrapped.parameters == tool(weather).parameters
 
 
-def test_an_async_function_is_a_tool() -> None:
-    """It is described like any other; whoever runs it awaits it."""
+def test_async_function_becomes_a_tool() -> None:
 
     @tool
     async def slow(city: str) -> str:
@@ -430,11 +426,11 @@ def broken(a: int, b: "list[") -> None: ...  # type: ignore[valid-type]  # noqa:
     ("function", "parameter", "way_out"),
     [
         (unannotated, "b", "annotate it, as in `b: str`"),
-        (starred, "rest", "take a list"),
-        (keyed, "rest", "name the parameters"),
+        (starred, "rest", "use a list"),
+        (keyed, "rest", "list the parameters"),
         (positional, "a", "remove the /"),
         (field_default, "a", "Annotated[..., Field(...)]"),
-        (Shop.buy, "self", "use the bound method"),
+        (Shop.buy, "self", "pass the bound one"),
         (no_schema, "s", "use JSON's own types"),
         (callback, "f", "use JSON's own types"),
         (unknown, "b", "define it where the function can see it"),
@@ -442,8 +438,8 @@ def broken(a: int, b: "list[") -> None: ...  # type: ignore[valid-type]  # noqa:
     ],
 )
 @pytest.mark.parametrize("strict", [True, False])
-def test_a_parameter_that_cannot_be_told_is_named(function: Any, parameter: str, way_out: str, *, strict: bool) -> None:
-    """A SettingsError when the tool is made: which tool, which parameter, what to do."""
+def test_parameter_without_a_schema_is_refused(function: Any, parameter: str, way_out: str, *, strict: bool) -> None:
+    """The error names the tool and the parameter, and says what to do."""
     with pytest.raises(SettingsError) as caught:
         tool(function, strict=strict)
     said = str(caught.value)
@@ -452,8 +448,8 @@ def test_a_parameter_that_cannot_be_told_is_named(function: Any, parameter: str,
     assert way_out in said
 
 
-def test_a_schema_outside_the_strict_subset_says_where_and_the_way_out() -> None:
-    """The path of each place, and strict=False."""
+def test_schema_outside_the_strict_subset_is_refused() -> None:
+    """The error has the paths, and suggests strict=False."""
 
     def search(filters: dict[str, int], anything: Any, pair: Pair) -> None: ...
 
@@ -473,14 +469,14 @@ def test_a_schema_outside_the_strict_subset_says_where_and_the_way_out() -> None
 @pytest.mark.parametrize(
     "given", [5, "weather", None, Shop, dict, tool(weather), len, "a".join], ids=lambda given: type(given).__name__
 )
-def test_what_is_no_function_is_no_tool(given: Any) -> None:
-    """Values, classes, tools and functions without a signature a model could use are refused."""
+def test_other_values_are_refused(given: Any) -> None:
+    """Values, classes, tools, and functions without a usable signature."""
     with pytest.raises(SettingsError):
-        decorator._described(given, None, None, strict=True)
+        decorator._describe_function(given, None, None, strict=True)
 
 
-def test_a_name_the_api_refuses_asks_for_another() -> None:
-    """A lambda has no name a model could call; naming it helps."""
+def test_name_that_the_api_refuses_is_refused() -> None:
+    """A lambda needs a name."""
     unnamed = lambda: None  # noqa: E731
     with pytest.raises(SettingsError, match="<lambda>"):
         tool(unnamed)
@@ -490,8 +486,8 @@ def test_a_name_the_api_refuses_asks_for_another() -> None:
 # --- several
 
 
-def test_tools_come_in_every_form_and_keep_their_order() -> None:
-    """Functions, Tools and the API's own dicts, side by side."""
+def test_tools_may_be_functions_tools_and_dicts() -> None:
+    """They keep their order."""
     raw = {"type": "function", "function": {"name": "pay", "parameters": {"type": "object"}}}
     custom = {"type": "custom", "custom": {"name": "sql"}}
     made = to_tools([weather, tool(weather, name="other"), raw, custom, Shop("x").buy])
@@ -500,21 +496,19 @@ def test_tools_come_in_every_form_and_keep_their_order() -> None:
     assert to_tools(()) == ()
 
 
-def test_two_tools_of_one_name_are_refused() -> None:
-    """The model could not say which one it means."""
+def test_two_tools_with_the_same_name_are_refused() -> None:
     with pytest.raises(SettingsError, match="weather"):
         to_tools([weather, {"type": "function", "function": {"name": "weather"}}])
 
 
 @pytest.mark.parametrize("given", [weather, tool(weather), "weather", {"type": "function"}, 5, None])
-def test_tools_are_a_list(given: Any) -> None:
-    """A single tool, or none at all, is told that a list is wanted."""
+def test_tools_must_be_a_list(given: Any) -> None:
     with pytest.raises(SettingsError, match="must be a list"):
         to_tools(given)
 
 
-def test_a_modules_function_is_described_once() -> None:
-    """Given anew with every turn, it costs nothing anew; a function made inside another is not kept alive."""
+def test_function_of_a_module_is_described_once() -> None:
+    """A closure is not cached."""
 
     def local(a: int) -> None: ...
 

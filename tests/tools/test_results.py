@@ -1,4 +1,4 @@
-"""What the model is told of a tool's outcome."""
+"""Format results and errors of tools as text for the model."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ class Word(enum.StrEnum):
 
 
 @pytest.mark.parametrize("text", ["", "plain", "東京 👩‍👩‍👧", '{"a": 1}', "null", "\n"])
-def test_text_stays_as_it_is(text: str) -> None:
-    """A function that returns text has said it in its own words: no quotes around it."""
+def test_text_result_is_not_quoted(text: str) -> None:
     assert format_result(text, LIMIT) == text
 
 
@@ -90,13 +89,13 @@ def test_text_stays_as_it_is(text: str) -> None:
         ([b"ok", b"\xff", bytearray(b"\xfe")], '["ok","/w==","/g=="]'),
     ],
 )
-def test_values_are_compact_json(value: Any, told: str) -> None:
-    """Everything that JSON has a form for, without spaces, characters as they are."""
+def test_value_becomes_compact_json(value: Any, told: str) -> None:
+    """Without spaces, non-ASCII characters as they are."""
     assert format_result(value, LIMIT) == told
 
 
-def test_what_cannot_be_stored_is_replaced() -> None:
-    """Lone surrogates and NUL become U+FFFD, in text and inside values: file names may hold them."""
+def test_nul_and_lone_surrogates_are_replaced() -> None:
+    """By U+FFFD, in text and inside values. File names may contain them."""
     assert format_result("a\ud800b\x00", LIMIT) == "a\ufffdb\ufffd"
     assert (
         format_result(["a\udcff", {"\ud800": Point(1, "\udfff")}, Path("\udcfe")], LIMIT)
@@ -133,21 +132,20 @@ def deep() -> dict[str, Any]:
     [object(), {"a": object()}, lambda: 1, itself(), Refuses(), ValueError("x")],
     ids=lambda value: type(value).__name__,
 )
-def test_what_json_has_no_form_for_is_told(value: Any) -> None:
-    """The model reads an error naming the type, nothing is raised."""
+def test_value_that_is_not_json_serializable_becomes_an_error(value: Any) -> None:
+    """The error names the type. Nothing is raised."""
     told = json.loads(format_result(value, LIMIT))
     assert set(told) == {"error"}
     assert type(value).__name__ in told["error"]
-    assert "cannot be told as JSON" in told["error"]
+    assert "is not JSON serializable" in told["error"]
 
 
-def test_nesting_without_end_is_told_too() -> None:
-    """However deep a value is, there is a text."""
+def test_deeply_nested_value_becomes_an_error() -> None:
     assert "error" in json.loads(format_result(deep(), LIMIT))
 
 
-def test_a_long_result_is_cut_with_a_mark() -> None:
-    """The mark says how many bytes of how many are not there; all of it is within the limit."""
+def test_long_result_is_cut_and_marked() -> None:
+    """The mark has the bytes that were cut and the size. The text is within the limit."""
     text = format_result("x" * 73_728, 32_768)
     assert len(text) <= 32_768
     kept = text.count("x")
@@ -156,8 +154,7 @@ def test_a_long_result_is_cut_with_a_mark() -> None:
     assert format_result("x" * 32_768, 32_768) == "x" * 32_768
 
 
-def test_json_is_cut_like_text() -> None:
-    """A cut value is no JSON any more, and its mark says so."""
+def test_long_json_is_cut_and_marked() -> None:
     text = format_result(list(range(1_000)), 100)
     assert text.startswith("[0,1,2")
     assert text.endswith("bytes]")
@@ -165,8 +162,8 @@ def test_json_is_cut_like_text() -> None:
 
 
 @given(st.text(st.characters(), max_size=300), st.integers(0, 200))
-def test_a_cut_never_passes_the_limit_nor_splits_a_character(text: str, limit: int) -> None:
-    """For any text and limit: bytes within the limit, characters whole, the beginning kept, the numbers right."""
+def test_cut_keeps_the_limit_and_whole_characters(text: str, limit: int) -> None:
+    """Property test: for any text and limit."""
     told = format_result(text, limit)
     whole = format_result(text, 1_000_000)
     size = len(told.encode("utf-8"))
@@ -196,8 +193,8 @@ def test_a_cut_never_passes_the_limit_nor_splits_a_character(text: str, limit: i
         max_leaves=20,
     )
 )
-def test_any_value_becomes_text_that_can_be_stored(value: Any) -> None:
-    """Encodable, without NUL, JSON unless it was text to begin with; and the function's value is not changed."""
+def test_any_value_becomes_storable_text(value: Any) -> None:
+    """Property test: valid UTF-8 without NUL, JSON unless it was text. The value does not change."""
     before = repr(value)
     told = format_result(value, LIMIT)
     assert "\x00" not in told
@@ -210,8 +207,7 @@ def test_any_value_becomes_text_that_can_be_stored(value: Any) -> None:
 # --- errors
 
 
-def test_an_error_is_its_type_and_message() -> None:
-    """JSON with one key; never a traceback."""
+def test_error_is_json_with_type_and_message() -> None:
     assert json.loads(format_error(ValueError("bad 東"))) == {"error": "ValueError: bad 東"}
     assert json.loads(format_error(KeyError("city"))) == {"error": "KeyError: 'city'"}
     assert json.loads(format_error(ValueError())) == {"error": "ValueError"}
@@ -219,8 +215,8 @@ def test_an_error_is_its_type_and_message() -> None:
     assert told == "BadArguments: tool 'pay': amount: is missing"
 
 
-def test_a_raised_error_tells_no_traceback() -> None:
-    """Neither files nor lines nor causes of what was raised."""
+def test_error_has_no_traceback() -> None:
+    """Neither files nor lines nor causes."""
 
     def fail() -> None:
         """Fail twice."""
@@ -241,14 +237,14 @@ class Mute(Exception):
         raise ZeroDivisionError
 
 
-def test_an_error_without_words_is_its_name() -> None:
-    """An exception that fails to say anything is still told."""
+def test_error_without_message_is_its_type() -> None:
+    """Also an exception whose `__str__` fails."""
     assert json.loads(format_error(Mute())) == {"error": "Mute"}
 
 
 @given(st.text(st.characters()) | st.text(st.sampled_from('\n"\\\x01é東'), min_size=900, max_size=4_000))
-def test_any_error_is_short_json(said: str) -> None:
-    """At most 2,000 characters, however much its message holds or needs to be escaped; whole where it fits."""
+def test_error_has_at_most_2000_characters(said: str) -> None:
+    """Property test: however much of it must be escaped."""
     told = format_error(RuntimeError(said))
     assert len(told) <= 2_000
     told.encode("utf-8")

@@ -313,8 +313,8 @@ def _sha(lines: list[str]) -> str:
 
 FORGERIES: dict[str, tuple[str, str, str]] = {
     "a word": ('"content":"one"', '"content":"two"', "message 1 is not what was written"),
-    "a NUL": ('"content":"one"', '"content":"a\\u0000b"', "message.content: holds NUL"),
-    "a surrogate": ('"content":"one"', '"content":"\\ud800"', "message.content: holds a lone surrogate"),
+    "a NUL": ('"content":"one"', '"content":"a\\u0000b"', "message.content: contains NUL"),
+    "a surrogate": ('"content":"one"', '"content":"\\ud800"', "message.content: contains a lone surrogate"),
     "a role": ('"role":"user"', '"role":"root"', "message.role: must be one of .*, not 'root'"),
     "a circle": (
         '"seq":2,"parent_seq":1',

@@ -159,9 +159,9 @@ BROKEN: dict[str, tuple[Any, str]] = {
     ),
     "a NUL": (
         lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=["a\x00b"]),
-        "mapping.a1.message.content: holds NUL",
+        "mapping.a1.message.content: contains NUL",
     ),
-    "a surrogate": (lambda it: it.update(title="\ud800"), "title: holds a lone surrogate"),
+    "a surrogate": (lambda it: it.update(title="\ud800"), "title: contains a lone surrogate"),
     "a long title": (lambda it: it.update(title="x" * 600), "title: 600 characters is over the limit of 512"),
     "no text": (
         lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=[7]),

@@ -22,21 +22,28 @@ from convokit.wire import error_mapping
 NOW = 1_764_000_000.0
 
 
-def told(status: int, body: Any, **headers: str) -> Any:
+def build_error(status: int, body: Any, **headers: str) -> Any:
     """Return the exception for a response."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return error_mapping.build_response_error(status, named, data, retry_after_now=NOW)
 
 
-def openai(message: str, type: str | None = "invalid_request_error", param: str | None = None, code: Any = None) -> Any:
+def openai_error(
+    message: str, type: str | None = "invalid_request_error", param: str | None = None, code: Any = None
+) -> Any:
     """Return an error body as OpenAI sends it."""
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
 ENVELOPES = [
-    (openai("no good", param="model", code="model_not_found"), "model_not_found", "invalid_request_error", "model"),
-    (openai("no good", "BadRequestError", None, 400), "400", "BadRequestError", None),
+    (
+        openai_error("no good", param="model", code="model_not_found"),
+        "model_not_found",
+        "invalid_request_error",
+        "model",
+    ),
+    (openai_error("no good", "BadRequestError", None, 400), "400", "BadRequestError", None),
     ({"error": {"message": "no good", "code": "500", "type": None, "param": None}}, "500", None, None),
     ({"error": "no good"}, None, None, None),
     ({"error": {"message": "no good"}, "error_type": "x"}, None, None, None),
@@ -83,7 +90,7 @@ def test_b66_every_shape_of_an_error_body_is_parsed(
     body: Any, code: str | None, type: str | None, param: str | None
 ) -> None:
     """Status, code (a text), type, param, message and request id are found in each."""
-    error = told(422, body, x_request_id="req_1")
+    error = build_error(422, body, x_request_id="req_1")
     assert isinstance(error, Rejected)
     assert "no good" in str(error)
     assert "SECRET" not in str(error)
@@ -95,7 +102,7 @@ def test_b66_every_shape_of_an_error_body_is_parsed(
 
 @pytest.mark.parametrize("body", [b"", b"  \n", b"\xff\xfe", b"null", b"[]", b"{}", b'""', b"[" * 5000])
 def test_b66_an_empty_or_invalid_body_is_an_error_with_its_status(body: bytes) -> None:
-    error = told(502, body)
+    error = build_error(502, body)
     assert isinstance(error, ServerFailed)
     assert "502" in str(error)
     assert (error.status, error.request_id, error.retry_after_s) == (502, None, None)
@@ -128,7 +135,7 @@ def test_b66_an_empty_or_invalid_body_is_an_error_with_its_status(body: bytes) -
     ],
 )
 def test_b66_the_status_decides_if_the_body_does_not(status: int, kind: type[ModelError]) -> None:
-    error = told(status, {"error": {"message": "x"}})
+    error = build_error(status, {"error": {"message": "x"}})
     assert type(error) is kind
     assert error.status == status
 
@@ -136,12 +143,12 @@ def test_b66_the_status_decides_if_the_body_does_not(status: int, kind: type[Mod
 def test_b66_request_ids_of_other_servers() -> None:
     """Azure, OpenRouter and LiteLLM have headers of their own."""
     for header in ("apim_request_id", "x_generation_id", "x_litellm_call_id", "request_id"):
-        assert told(500, b"", **{header: "r1"}).request_id == "r1"
+        assert build_error(500, b"", **{header: "r1"}).request_id == "r1"
 
 
 def test_b66_a_redirect_names_only_its_host() -> None:
     """The query of the address may contain a key."""
-    error = told(307, b"", location="https://eu.example.com/v1/chat/completions?key=sekret")
+    error = build_error(307, b"", location="https://eu.example.com/v1/chat/completions?key=sekret")
     assert "eu.example.com" in str(error)
     assert "sekret" not in str(error)
 
@@ -154,25 +161,29 @@ QUOTA += ["project_spend_limit_exceeded", "organization_usage_limit_exceeded"]
 def test_b68_an_exhausted_quota_is_not_retryable(code: str) -> None:
     """Its code or its type distinguishes it from a rate limit, which is a 429 too."""
     for body in (
-        openai("You exceeded your current quota", "insufficient_quota", None, code),
-        openai("x", None, None, code),
+        openai_error("You exceeded your current quota", "insufficient_quota", None, code),
+        openai_error("x", None, None, code),
     ):
-        error = told(429, body, retry_after="1")
+        error = build_error(429, body, retry_after="1")
         assert isinstance(error, QuotaExhausted)
         assert not error.retryable
 
 
 @pytest.mark.parametrize("code", ["rate_limit_exceeded", "slow_down", None])
 def test_b68_a_rate_limit_is_retryable(code: str | None) -> None:
-    error = told(429, openai("Rate limit reached", "requests", None, code), retry_after="7", x_should_retry="true")
+    error = build_error(
+        429, openai_error("Rate limit reached", "requests", None, code), retry_after="7", x_should_retry="true"
+    )
     assert isinstance(error, RateLimited)
     assert (error.retry_after_s, error.should_retry, error.retryable) == (7.0, True, True)
 
 
 def test_b68_a_request_larger_than_the_limit_per_minute_is_not_retried() -> None:
     text = "Request too large for gpt-6 on tokens per min (TPM): Limit 30000, Requested {}."
-    assert told(429, openai(text.format(40000), "tokens", None, "rate_limit_exceeded")).should_retry is False
-    assert told(429, openai(text.format(4000), "tokens", None, "rate_limit_exceeded")).should_retry is None
+    assert (
+        build_error(429, openai_error(text.format(40000), "tokens", None, "rate_limit_exceeded")).should_retry is False
+    )
+    assert build_error(429, openai_error(text.format(4000), "tokens", None, "rate_limit_exceeded")).should_retry is None
 
 
 TOOLS_TEXT = (
@@ -182,7 +193,7 @@ TOOLS_TEXT = (
 
 
 def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> None:
-    error = told(400, openai(TOOLS_TEXT, param="reasoning_effort"))
+    error = build_error(400, openai_error(TOOLS_TEXT, param="reasoning_effort"))
     assert isinstance(error, UnsupportedFeature)
     assert "reasoning_effort='none'" in error.hint
     assert error.param == "reasoning_effort"
@@ -193,7 +204,7 @@ def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> No
     [
         (
             400,
-            openai(
+            openai_error(
                 "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
                 param="max_tokens",
                 code="unsupported_parameter",
@@ -202,7 +213,7 @@ def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> No
         ),
         (
             400,
-            openai(
+            openai_error(
                 "Unsupported value: 'temperature' does not support 0.1 with this model. "
                 "Only the default (1) value is supported.",
                 param="temperature",
@@ -210,10 +221,14 @@ def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> No
             ),
             "leave temperature at its default",
         ),
-        (400, openai("Unsupported parameter: 'stop'", param="stop", code="unsupported_parameter"), "leave stop out"),
         (
             400,
-            openai(
+            openai_error("Unsupported parameter: 'stop'", param="stop", code="unsupported_parameter"),
+            "leave stop out",
+        ),
+        (
+            400,
+            openai_error(
                 "Unsupported value: 'reasoning_effort' does not support 'xhigh'. Supported values are: 'low', 'high'.",
                 param="reasoning_effort",
                 code="unsupported_value",
@@ -222,7 +237,7 @@ def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> No
         ),
         (
             400,
-            openai(
+            openai_error(
                 "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
                 code="unsupported_value",
             ),
@@ -234,18 +249,18 @@ def test_b09_tools_with_reasoning_are_an_unsupported_feature_with_a_hint() -> No
             {"error": {"code": 500, "message": "tools param requires --jinja flag", "type": "server_error"}},
             "--jinja",
         ),
-        (400, openai('"auto" tool choice requires --enable-auto-tool-choice'), "--enable-auto-tool-choice"),
+        (400, openai_error('"auto" tool choice requires --enable-auto-tool-choice'), "--enable-auto-tool-choice"),
         (
             500,
             {"error": {"code": 500, "message": "System role not supported at row 1", "type": "server_error"}},
             "fold",
         ),
-        (400, openai("Conversation roles must alternate user/assistant/user/assistant/..."), "alternate"),
+        (400, openai_error("Conversation roles must alternate user/assistant/user/assistant/..."), "alternate"),
         (501, {"error": {"code": 501, "message": "no embeddings", "type": "not_supported_error"}}, ""),
     ],
 )
 def test_unsupported_features_have_a_hint(status: int, body: Any, hint: str) -> None:
-    error = told(status, body)
+    error = build_error(status, body)
     assert isinstance(error, UnsupportedFeature)
     assert hint in error.hint
     assert not error.retryable
@@ -253,7 +268,7 @@ def test_unsupported_features_have_a_hint(status: int, body: Any, hint: str) -> 
 
 def test_errors_keep_their_attributes_when_pickled() -> None:
     error = pickle.loads(
-        pickle.dumps(told(429, openai("x", code="slow_down"), retry_after="3", x_should_retry="false"))
+        pickle.dumps(build_error(429, openai_error("x", code="slow_down"), retry_after="3", x_should_retry="false"))
     )
     assert (error.status, error.code, error.retry_after_s, error.should_retry) == (429, "slow_down", 3.0, False)
 
@@ -270,9 +285,11 @@ def test_an_unknown_error_in_a_200_is_not_retried() -> None:
 def test_an_unknown_model_is_rejected() -> None:
     """Also if the server recommends another one."""
     for status in (401, 403, 404):
-        assert type(told(status, openai("The model 'gpt-0' does not exist. Use 'gpt6' instead."))) is Rejected
+        assert (
+            type(build_error(status, openai_error("The model 'gpt-0' does not exist. Use 'gpt6' instead."))) is Rejected
+        )
 
 
 @pytest.mark.parametrize("code", [[1], {"a": 1}, None, 7])
 def test_an_inner_code_may_have_any_type(code: object) -> None:
-    assert isinstance(told(400, {"error": {"message": "no", "innererror": {"code": code}}}), Rejected)
+    assert isinstance(build_error(400, {"error": {"message": "no", "innererror": {"code": code}}}), Rejected)

@@ -10,7 +10,7 @@ from convokit.domain.reply import ParsedReply, ReplyChoice
 from convokit.errors import ContentFiltered
 from convokit.wire import error_mapping
 
-from .test_errors import openai, told
+from .test_errors import build_error, openai_error
 
 AZURE = {
     "error": {
@@ -31,7 +31,7 @@ AZURE = {
 
 
 def test_b72_azure_filter_is_content_filtered_with_categories() -> None:
-    error = told(400, AZURE)
+    error = build_error(400, AZURE)
     assert isinstance(error, ContentFiltered)
     assert error.categories["hate"] == {"filtered": True, "severity": "high"}
     assert (error.status, error.param, error.code) == (400, "prompt", "content_filter")
@@ -41,7 +41,7 @@ def test_b72_azure_filter_is_content_filtered_with_categories() -> None:
 @pytest.mark.parametrize(
     ("body", "categories"),
     [
-        (openai("x", code="content_policy_violation"), {}),
+        (openai_error("x", code="content_policy_violation"), {}),
         (
             {
                 "error": {
@@ -60,7 +60,7 @@ def test_b72_azure_filter_is_content_filtered_with_categories() -> None:
 )
 def test_b72_other_filters_are_content_filtered(body: Any, categories: dict[str, Any]) -> None:
     """OpenAI's policy, OpenRouter's moderation (without the text that it quotes) and blocked actions."""
-    error = told(403, body)
+    error = build_error(403, body)
     assert isinstance(error, ContentFiltered)
     assert error.categories == categories
     assert "SECRET" not in str(error)

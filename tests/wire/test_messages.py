@@ -22,12 +22,12 @@ FILE = {"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"
 TEXT = {"type": "text", "text": "Hi"}
 
 
-def known(name: str) -> Profile:
+def provider_profile(name: str) -> Profile:
     """Return the profile of a provider."""
     return resolve_profile("m", "http://localhost", name=name)
 
 
-def one(message: dict[str, Any], profile: Profile | None = None, **more: Any) -> dict[str, Any]:
+def convert(message: dict[str, Any], profile: Profile | None = None, **more: Any) -> dict[str, Any]:
     """Return one message, converted."""
     return to_wire_messages([message], profile or Profile(), **more)[0]
 
@@ -57,7 +57,7 @@ def test_plain_messages_are_not_changed() -> None:
 
 @pytest.mark.parametrize("part", [TEXT, IMAGE, INLINE, AUDIO, FILE])
 def test_b33_content_parts_are_sent_as_they_were_stored(part: dict[str, Any]) -> None:
-    assert one({"role": "user", "content": [part]})["content"] == [part]
+    assert convert({"role": "user", "content": [part]})["content"] == [part]
 
 
 @pytest.mark.parametrize(
@@ -69,27 +69,27 @@ def test_b33_unsupported_parts_are_an_error_or_a_placeholder(part: dict[str, Any
     with pytest.raises(InvalidInput, match=kind) as caught:
         to_wire_messages([{"role": "user", "content": "a"}, {"role": "user", "content": [TEXT, part]}], profile)
     assert caught.value.field == "messages[1].content[1]"
-    found = one({"role": "user", "content": [TEXT, part]}, profile, unsupported="placeholder")
+    found = convert({"role": "user", "content": [TEXT, part]}, profile, unsupported="placeholder")
     assert found["content"] == [TEXT, {"type": "text", "text": f"[{kind} left out]"}]
 
 
 def test_b33_a_server_that_accepts_only_text_gets_a_string() -> None:
-    found = one({"role": "user", "content": [TEXT, IMAGE]}, known("deepseek"), unsupported="placeholder")
+    found = convert({"role": "user", "content": [TEXT, IMAGE]}, provider_profile("deepseek"), unsupported="placeholder")
     assert found["content"] == "Hi\n[image left out]"
 
 
 def test_b34_a_missing_or_null_detail_is_not_sent() -> None:
-    assert one({"role": "user", "content": [IMAGE]})["content"][0]["image_url"].keys() == {"url"}
+    assert convert({"role": "user", "content": [IMAGE]})["content"][0]["image_url"].keys() == {"url"}
     nulled = {"type": "image_url", "image_url": {**IMAGE["image_url"], "detail": None}, "prompt_cache_breakpoint": None}  # type: ignore[dict-item]
-    assert one({"role": "user", "content": [nulled]})["content"] == [IMAGE]
+    assert convert({"role": "user", "content": [nulled]})["content"] == [IMAGE]
 
 
 def test_b34_ollama_accepts_only_inline_images() -> None:
-    ollama = known("ollama")
-    assert one({"role": "user", "content": [INLINE]}, ollama)["content"] == [INLINE]
+    ollama = provider_profile("ollama")
+    assert convert({"role": "user", "content": [INLINE]}, ollama)["content"] == [INLINE]
     with pytest.raises(InvalidInput, match="data: URLs"):
-        one({"role": "user", "content": [IMAGE]}, ollama)
-    found = one({"role": "user", "content": [IMAGE]}, ollama, unsupported="placeholder")
+        convert({"role": "user", "content": [IMAGE]}, ollama)
+    found = convert({"role": "user", "content": [IMAGE]}, ollama, unsupported="placeholder")
     assert found["content"] == [{"type": "text", "text": "[image left out]"}]
 
 
@@ -107,24 +107,24 @@ SPOKEN = {"id": "audio_1", "data": "AAAA", "expires_at": 2000, "transcript": "He
 )
 def test_b35_audio_is_sent_as_its_id_until_it_expires(now: float | None, sent: dict[str, Any]) -> None:
     """After that (with a margin) its transcript is sent."""
-    found = one({"role": "assistant", "content": None, "audio": SPOKEN}, now=now)
+    found = convert({"role": "assistant", "content": None, "audio": SPOKEN}, now=now)
     assert found == {"role": "assistant", **sent}
 
 
 def test_b35_audio_of_another_provider_is_sent_as_its_transcript() -> None:
     """So is audio for a server without audio."""
     message = {"role": "assistant", "content": None, "audio": SPOKEN, "extra": {"provider": "azure", "keys": {}}}
-    assert one(message, now=1000.0) == {"role": "assistant", "content": "Hello"}
-    assert one({**message, "extra": None}, known("deepseek"), now=1000.0)["content"] == "Hello"
+    assert convert(message, now=1000.0) == {"role": "assistant", "content": "Hello"}
+    assert convert({**message, "extra": None}, provider_profile("deepseek"), now=1000.0)["content"] == "Hello"
 
 
 def test_b36_a_refusal_is_a_part_or_the_content() -> None:
     message = {"role": "assistant", "content": None, "refusal": "I cannot."}
-    assert one(message) == {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]}
-    assert one(message, Profile(refusal_part=False)) == {"role": "assistant", "content": "I cannot."}
+    assert convert(message) == {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]}
+    assert convert(message, Profile(refusal_part=False)) == {"role": "assistant", "content": "I cannot."}
     part = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
-    assert one(part)["content"] == part["content"]
-    assert one(part, Profile(refusal_part=False))["content"] == [{"type": "text", "text": "No."}]
+    assert convert(part)["content"] == part["content"]
+    assert convert(part, Profile(refusal_part=False))["content"] == [{"type": "text", "text": "No."}]
 
 
 def test_b37_keys_of_a_reply_are_never_sent() -> None:
@@ -139,20 +139,24 @@ def test_b37_keys_of_a_reply_are_never_sent() -> None:
         "finish_reason": "stop",
         "tool_calls": [{**call(), "index": 0, "output": "x"}],
     }
-    assert one(message) == {"role": "assistant", "content": "Hi", "tool_calls": [call()]}
+    assert convert(message) == {"role": "assistant", "content": "Hi", "tool_calls": [call()]}
 
 
 def test_b38_a_vendors_keys_are_sent_only_to_that_vendor() -> None:
     """Only the keys that it is known to need."""
     keys = {"reasoning_content": "Hm", "reasoning_details": [{"type": "x"}], "other": 1}
     message = {"role": "assistant", "content": "Hi", "extra": {"provider": "deepseek", "keys": keys}}
-    assert one(message, known("deepseek")) == {"role": "assistant", "content": "Hi", "reasoning_content": "Hm"}
+    assert convert(message, provider_profile("deepseek")) == {
+        "role": "assistant",
+        "content": "Hi",
+        "reasoning_content": "Hm",
+    }
     for other in ("openrouter", "openai", "generic"):
-        assert one(message, known(other)) == {"role": "assistant", "content": "Hi"}
+        assert convert(message, provider_profile(other)) == {"role": "assistant", "content": "Hi"}
     ours = {**message, "extra": {"provider": "openrouter", "keys": keys}}
-    assert one(ours, known("openrouter"))["reasoning_details"] == [{"type": "x"}]
+    assert convert(ours, provider_profile("openrouter"))["reasoning_details"] == [{"type": "x"}]
     empty = {**message, "extra": {"provider": "deepseek", "keys": {"reasoning_content": ""}}}
-    assert one(empty, known("deepseek"))["reasoning_content"] == ""
+    assert convert(empty, provider_profile("deepseek"))["reasoning_content"] == ""
 
 
 def test_b38_signatures_of_calls_are_sent_only_to_their_vendor() -> None:
@@ -163,9 +167,9 @@ def test_b38_signatures_of_calls_are_sent_only_to_their_vendor() -> None:
         "tool_calls": [signed],
         "extra": {"provider": "generic", "keys": {}},
     }
-    assert one(message)["tool_calls"] == [signed]
-    assert one(message, known("openai"))["tool_calls"] == [call()]
-    assert one({**message, "extra": None})["tool_calls"] == [call()]
+    assert convert(message)["tool_calls"] == [signed]
+    assert convert(message, provider_profile("openai"))["tool_calls"] == [call()]
+    assert convert({**message, "extra": None})["tool_calls"] == [call()]
 
 
 def test_b39_a_call_and_its_result_get_the_same_id() -> None:
@@ -177,13 +181,13 @@ def test_b39_a_call_and_its_result_get_the_same_id() -> None:
         {"role": "tool", "tool_call_id": "Abcdef123", "content": "3"},
     ]
     before = copy.deepcopy(messages)
-    found = to_wire_messages(messages, known("mistral"))
+    found = to_wire_messages(messages, provider_profile("mistral"))
     ids = [one["id"] for one in found[0]["tool_calls"]]
     assert ids == [one["tool_call_id"] for one in found[1:]]
     assert len(set(ids)) == 3
     assert all(re.fullmatch("[A-Za-z0-9]{9}", name) for name in ids)
     assert ids[2] == "Abcdef123"
-    assert found == to_wire_messages(messages, known("mistral"))
+    assert found == to_wire_messages(messages, provider_profile("mistral"))
     assert messages == before
     assert to_wire_messages(messages, Profile())[0]["tool_calls"][0]["id"] == "call_abc"
 
@@ -204,13 +208,13 @@ def test_b39_a_pattern_that_no_id_matches_is_a_settings_error() -> None:
 def test_b40_names_are_sent_only_on_request() -> None:
     """They are personal data, and the API refuses many of them."""
     message = {"role": "user", "content": "Hi", "name": "Zoë Brontë"}
-    assert "name" not in one(message)
-    assert one(message, send_names=True)["name"] == "Zoe_Bronte"
+    assert "name" not in convert(message)
+    assert convert(message, send_names=True)["name"] == "Zoe_Bronte"
 
 
 @pytest.mark.parametrize("name", ["山田太郎", "", "   ", "🙂"])
 def test_b40_a_name_without_valid_characters_is_omitted(name: str) -> None:
-    assert "name" not in one({"role": "user", "content": "Hi", "name": name}, send_names=True)
+    assert "name" not in convert({"role": "user", "content": "Hi", "name": name}, send_names=True)
 
 
 @given(st.text())
@@ -221,16 +225,16 @@ def test_b40_every_slug_is_a_valid_name(name: str) -> None:
 def test_null_content_follows_the_profile() -> None:
     """Only a message with calls may have it."""
     calling = {"role": "assistant", "content": None, "tool_calls": [call()]}
-    assert one(calling)["content"] is None
-    assert one(calling, known("ollama"))["content"] == ""
-    assert one({"role": "assistant", "content": None}) == {"role": "assistant", "content": ""}
-    assert one({"role": "tool", "tool_call_id": "a"})["content"] == ""
+    assert convert(calling)["content"] is None
+    assert convert(calling, provider_profile("ollama"))["content"] == ""
+    assert convert({"role": "assistant", "content": None}) == {"role": "assistant", "content": ""}
+    assert convert({"role": "tool", "tool_call_id": "a"})["content"] == ""
 
 
 def test_b10_empty_tool_calls_are_omitted() -> None:
     """The API answers 400 to an empty list."""
-    assert one({"role": "assistant", "content": "Hi", "tool_calls": []}) == {"role": "assistant", "content": "Hi"}
-    assert "tool_calls" not in one({"role": "assistant", "content": "Hi", "tool_calls": None})
+    assert convert({"role": "assistant", "content": "Hi", "tool_calls": []}) == {"role": "assistant", "content": "Hi"}
+    assert "tool_calls" not in convert({"role": "assistant", "content": "Hi", "tool_calls": None})
 
 
 def test_calls_keep_their_arguments_and_their_kind() -> None:
@@ -238,7 +242,7 @@ def test_calls_keep_their_arguments_and_their_kind() -> None:
     odd = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": tru'}}
     none = {"id": "b", "function": {"name": "f", "arguments": None}}
     custom = {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
-    found = one({"role": "assistant", "content": None, "tool_calls": [odd, none, custom]})["tool_calls"]
+    found = convert({"role": "assistant", "content": None, "tool_calls": [odd, none, custom]})["tool_calls"]
     assert found == [odd, {"id": "b", "type": "function", "function": {"name": "f", "arguments": "{}"}}, custom]
 
 
@@ -258,7 +262,7 @@ def test_calls_keep_their_arguments_and_their_kind() -> None:
 def test_invalid_names_of_calls_are_repaired(name: str | None, sent: str, kind: str) -> None:
     """A model may invent one, and the API refuses it when it is sent back."""
     asked = {"id": "call_1", "type": kind, kind: {"name": name}}
-    assert one({"role": "assistant", "tool_calls": [asked]})["tool_calls"][0][kind]["name"] == sent
+    assert convert({"role": "assistant", "tool_calls": [asked]})["tool_calls"][0][kind]["name"] == sent
 
 
 def test_function_messages_are_sent() -> None:
@@ -297,7 +301,7 @@ def test_b41_the_input_is_not_changed(name: str) -> None:
         {"role": "assistant", "content": None, "refusal": "No."},
     ]
     before = copy.deepcopy(messages)
-    found = to_wire_messages(messages, known(name), unsupported="placeholder", now=0.0, send_names=True)
+    found = to_wire_messages(messages, provider_profile(name), unsupported="placeholder", now=0.0, send_names=True)
     for message in found:
         message["content"] = "changed"
         for one_call in message.get("tool_calls", []):

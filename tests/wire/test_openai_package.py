@@ -22,7 +22,7 @@ from convokit.wire.request import ORDER, render_request
 
 from .test_messages import AUDIO, FILE, IMAGE, INLINE, SPOKEN, TEXT, call
 from .test_request import EVERY, TOOL
-from .vectors import chunk, read, reply, sse, text_of
+from .vectors import chunk, join_text, read, reply, sse
 from .vendors import VENDORS
 
 PLAIN: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsNonStreaming)
@@ -111,7 +111,7 @@ A, B, END = chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop")
 )
 def test_streams_that_the_openai_package_rejects_are_parsed(stream: bytes) -> None:
     events, completion = read(stream)
-    assert text_of(events) == completion.choices[0].content == "ab"
+    assert join_text(events) == completion.choices[0].content == "ab"
     assert completion.choices[0].finish_reason == "stop"
 
 

@@ -9,12 +9,12 @@ import pytest
 from convokit.errors import ContextOverflow, RateLimited, Rejected
 from convokit.wire import error_mapping
 
-from .test_errors import openai, told
+from .test_errors import build_error, openai_error
 
 OVERFLOWS = [
     (
         400,
-        openai(
+        openai_error(
             "This model's maximum context length is 128000 tokens. However, your messages resulted in 204308 tokens. "
             "Please reduce the length of the messages.",
             param="messages",
@@ -25,7 +25,7 @@ OVERFLOWS = [
     ),
     (
         400,
-        openai(
+        openai_error(
             "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 477469 tokens. "
             "Please reduce the length of the messages.",
             param="messages",
@@ -36,7 +36,7 @@ OVERFLOWS = [
     ),
     (
         400,
-        openai(
+        openai_error(
             "This model's maximum context length is 4096 tokens. However, you requested 512 output tokens and your prompt "
             "contains at least 3585 input tokens, for a total of at least 4097 tokens.",
             "BadRequestError",
@@ -130,22 +130,22 @@ OVERFLOWS = [
         300000,
         131072,
     ),
-    (400, openai("Input length (265330) exceeds model's maximum context length (262144)."), 265330, 262144),
+    (400, openai_error("Input length (265330) exceeds model's maximum context length (262144)."), 265330, 262144),
     (
         400,
-        openai("The input token count (1196265) exceeds the maximum number of tokens allowed (1048575)."),
+        openai_error("The input token count (1196265) exceeds the maximum number of tokens allowed (1048575)."),
         1196265,
         1048575,
     ),
-    (400, openai("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"), None, 200000),
-    (400, openai("current length is 5000 while limit is 4096"), 5000, 4096),
+    (400, openai_error("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"), None, 200000),
+    (400, openai_error("current length is 5000 while limit is 4096"), 5000, 4096),
     (
         400,
-        openai("This model's maximum prompt length is 131072 but the request contains 537812 tokens."),
+        openai_error("This model's maximum prompt length is 131072 but the request contains 537812 tokens."),
         537812,
         131072,
     ),
-    (413, openai("Please reduce the length of the messages or completion."), None, None),
+    (413, openai_error("Please reduce the length of the messages or completion."), None, None),
 ]
 
 
@@ -154,13 +154,15 @@ def test_b71_the_overflow_of_each_vendor_is_a_context_overflow(
     status: int, body: Any, needed: int | None, available: int | None
 ) -> None:
     """With its token counts, and also in a 200."""
-    for error in (told(status, body), error_mapping.build_payload_error(body)):
+    for error in (build_error(status, body), error_mapping.build_payload_error(body)):
         assert isinstance(error, ContextOverflow)
         assert (error.needed, error.available) == (needed, available)
         assert error.counter == "the server"
 
 
 def test_b71_other_limits_are_other_errors() -> None:
-    assert isinstance(told(429, openai("Request too large: maximum context length Limit 1, Requested 2")), RateLimited)
-    assert isinstance(told(400, openai("string too long", code="string_above_max_length")), Rejected)
-    assert isinstance(told(404, openai("no model with maximum context length")), Rejected)
+    assert isinstance(
+        build_error(429, openai_error("Request too large: maximum context length Limit 1, Requested 2")), RateLimited
+    )
+    assert isinstance(build_error(400, openai_error("string too long", code="string_above_max_length")), Rejected)
+    assert isinstance(build_error(404, openai_error("no model with maximum context length")), Rejected)

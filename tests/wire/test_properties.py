@@ -62,7 +62,7 @@ TOP = st.fixed_dictionaries(
 FINISH = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
 
 
-def with_ids(message: dict[str, Any]) -> dict[str, Any]:
+def add_ids(message: dict[str, Any]) -> dict[str, Any]:
     """Give each call of a message an id, as servers do."""
     for number, call in enumerate(message.get("tool_calls", [])):
         call["id"] = f"call_{number}"
@@ -115,7 +115,7 @@ def _call_lane(draw: st.DrawFn, calls: list[dict[str, Any]]) -> list[dict[str, A
     return begins
 
 
-def kept(completion: ParsedReply) -> dict[str, Any]:
+def to_plain(completion: ParsedReply) -> dict[str, Any]:
     """Return a reply as plain data."""
     found = asdict(completion)
     found["usage"] = completion.usage.model_dump()
@@ -129,7 +129,7 @@ def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
 ) -> None:
     plain_choices, lanes = [], []
     for index, (drawn, finish) in enumerate(choices):
-        message = with_ids(copy.deepcopy(drawn))
+        message = add_ids(copy.deepcopy(drawn))
         plain_choices.append({"index": index, "message": message, "finish_reason": finish})
         pieces: list[dict[str, Any]] = [{"index": index, "delta": delta} for delta in data.draw(deltas(message))]
         lanes.append([*pieces, {"index": index, "delta": {}, "finish_reason": finish}])
@@ -150,7 +150,7 @@ def test_b63_any_chunking_of_a_reply_equals_the_plain_reply(
             text += event.text if getattr(event, "index", 0) == 0 else ""
     found.end()
     whole = parse(plain)
-    assert kept(found.build_reply()) == kept(whole)
+    assert to_plain(found.build_reply()) == to_plain(whole)
     assert text == found.text == (whole.choices[0].content or "")
 
 
@@ -181,7 +181,7 @@ def test_random_json_raises_only_convokits_errors(values: list[Any], streaming: 
         found.end()
     except ConvokitError:
         pass
-    json.dumps(kept(found.build_reply()), allow_nan=False).encode()
+    json.dumps(to_plain(found.build_reply()), allow_nan=False).encode()
 
 
 @examples(cost=3)
@@ -192,7 +192,7 @@ def test_random_chunks_raise_only_convokits_errors(chunks: list[dict[str, Any]])
         choice = {key: value for key, value in one.items() if key != "error"}
         with contextlib.suppress(ConvokitError):
             parser.feed({**one, "choices": [choice, {"delta": choice}, {"message": choice}]})
-    json.dumps(kept(parser.build_reply()), ensure_ascii=False, default=str).encode()
+    json.dumps(to_plain(parser.build_reply()), ensure_ascii=False, default=str).encode()
 
 
 @given(

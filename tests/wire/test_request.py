@@ -55,7 +55,7 @@ EVERY: dict[str, Any] = {
 }
 
 
-def made(
+def render(
     given: dict[str, Any] | None = None,
     *,
     profile: Profile | None = None,
@@ -77,19 +77,19 @@ def made(
     )
 
 
-def sent(given: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+def render_body(given: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     """Return the body without model and messages."""
-    body: dict[str, Any] = json.loads(made(given, **more).data)
+    body: dict[str, Any] = json.loads(render(given, **more).data)
     del body["model"], body["messages"]
     return body
 
 
-def changes(found: RenderedRequest) -> list[tuple[str, str]]:
+def list_changes(found: RenderedRequest) -> list[tuple[str, str]]:
     """Return the changes without their reasons."""
     return [(change.parameter, change.action) for change in found.changes]
 
 
-def of_model(model: str) -> Profile:
+def openai_profile(model: str) -> Profile:
     """Return the profile of a model at OpenAI."""
     return resolve_profile(model, OPENAI)
 
@@ -97,7 +97,7 @@ def of_model(model: str) -> Profile:
 def test_b01_unset_parameters_are_absent() -> None:
     """The API's documented first request, byte for byte."""
     messages = [{"role": "developer", "content": "You are a helpful assistant."}, {"role": "user", "content": "Hello!"}]
-    found = made(model="gpt-6-luna", messages=messages, profile=of_model("gpt-6-luna"))
+    found = render(model="gpt-6-luna", messages=messages, profile=openai_profile("gpt-6-luna"))
     assert found.data == (
         b'{"model":"gpt-6-luna","messages":[{"role":"developer","content":"You are a helpful assistant."},'
         b'{"role":"user","content":"Hello!"}]}'
@@ -106,7 +106,7 @@ def test_b01_unset_parameters_are_absent() -> None:
 
 
 def test_b01_a_body_with_every_parameter_has_no_null() -> None:
-    found = made(EVERY, stream=True, tools=[TOOL])
+    found = render(EVERY, stream=True, tools=[TOOL])
     assert b"null" not in found.data
     assert list(found.body) == ["model", "messages", *(key for key in request.ORDER if key in found.body)]
 
@@ -115,7 +115,7 @@ def test_every_parameter_is_sent() -> None:
     assert set(EVERY) | {"max_completion_tokens", "max_tokens", "extra_body", "extra_headers"} == set(
         RequestParams.__annotations__
     )
-    body = made(EVERY, stream=True, tools=[TOOL]).body
+    body = render(EVERY, stream=True, tools=[TOOL]).body
     renamed = {"api_metadata": "metadata", "max_output_tokens": "max_tokens", "include_usage": "stream_options"}
     renamed["include_obfuscation"] = "stream_options"
     assert {renamed.get(name, name) for name in EVERY} <= body.keys()
@@ -126,21 +126,21 @@ def test_the_same_arguments_give_the_same_bytes() -> None:
     """Whatever the order of the parameters. Non-ASCII characters are not escaped."""
     turned = dict(reversed(EVERY.items()))
     messages = [{"role": "user", "content": "日本語 \u2028 👩‍👩‍👧 é"}]
-    data = made(EVERY, messages=messages, stream=True, tools=[TOOL]).data
-    assert data == made(turned, messages=messages, stream=True, tools=[TOOL]).data
+    data = render(EVERY, messages=messages, stream=True, tools=[TOOL]).data
+    assert data == render(turned, messages=messages, stream=True, tools=[TOOL]).data
     assert "日本語 \u2028 👩‍👩‍👧 é".encode() in data
     assert b": " not in data.replace(b"\\", b"")
 
 
 def test_b02_empty_messages_are_refused() -> None:
     with pytest.raises(ValueError, match="messages"):
-        made(messages=[])
+        render(messages=[])
     with pytest.raises(SettingsError, match="model"):
-        made(model="")
+        render(model="")
 
 
 def test_b04_metadata_is_sent_only_with_store() -> None:
-    assert sent({"store": True, "api_metadata": {"a": "b"}}) == {"store": True, "metadata": {"a": "b"}}
+    assert render_body({"store": True, "api_metadata": {"a": "b"}}) == {"store": True, "metadata": {"a": "b"}}
     with pytest.raises(SettingsError, match="store"):
         request_params.validate_params({"api_metadata": {"a": "b"}})
 
@@ -153,14 +153,14 @@ def test_b05_the_output_limit_is_sent_under_the_servers_name(cap: Any, name: str
     profile = Profile(output_cap=cap)
     other = "max_tokens" if name == "max_completion_tokens" else "max_completion_tokens"
     for given in ("max_output_tokens", name):
-        found = made({given: 64}, profile=profile)
+        found = render({given: 64}, profile=profile)
         assert found.body[name] == 64
         assert found.changes == ()
-    found = made({other: 64}, profile=profile)
+    found = render({other: 64}, profile=profile)
     assert found.body[name] == 64
     assert other not in found.body
-    assert changes(found) == [(other, "renamed")]
-    assert sent({other: 64}, profile=profile, mode="pass") == {other: 64}
+    assert list_changes(found) == [(other, "renamed")]
+    assert render_body({other: 64}, profile=profile, mode="pass") == {other: 64}
 
 
 def test_b05_a_cap_under_the_servers_name_is_never_refused() -> None:
@@ -168,36 +168,38 @@ def test_b05_a_cap_under_the_servers_name_is_never_refused() -> None:
     profile = resolve_profile("openai/gpt-6-luna", "https://openrouter.ai/api/v1")
     assert "max_tokens" in profile.rejects
     for mode in ("strict", "drop", "pass"):
-        assert sent({"max_output_tokens": 64}, profile=profile, mode=mode) == {"max_tokens": 64}
+        assert render_body({"max_output_tokens": 64}, profile=profile, mode=mode) == {"max_tokens": 64}
 
 
 @pytest.mark.parametrize("mode", ["strict", "drop", "pass"])
 def test_b10_without_tools_nothing_about_tools_is_sent(mode: Mode) -> None:
     """The API answers 400 to an empty list of tools, and to a choice among none."""
-    found = made({"tool_choice": "auto", "parallel_tool_calls": True}, tools=[], mode=mode)
+    found = render({"tool_choice": "auto", "parallel_tool_calls": True}, tools=[], mode=mode)
     assert found.body.keys() == {"model", "messages"}
-    assert sorted(changes(found)) == [("parallel_tool_calls", "dropped"), ("tool_choice", "dropped")]
+    assert sorted(list_changes(found)) == [("parallel_tool_calls", "dropped"), ("tool_choice", "dropped")]
 
 
 def test_b11_stream_options_are_sent_only_with_a_stream() -> None:
     """Usage is requested by default."""
-    assert sent({}, stream=True) == {"stream": True, "stream_options": {"include_usage": True}}
-    assert sent({"include_usage": False}, stream=True) == {"stream": True}
-    assert sent({"include_obfuscation": False, "include_usage": False}, stream=True)["stream_options"] == {
+    assert render_body({}, stream=True) == {"stream": True, "stream_options": {"include_usage": True}}
+    assert render_body({"include_usage": False}, stream=True) == {"stream": True}
+    assert render_body({"include_obfuscation": False, "include_usage": False}, stream=True)["stream_options"] == {
         "include_obfuscation": False
     }
-    assert sent({"include_usage": True, "include_obfuscation": True}) == {}
-    assert sent({}, stream=True, profile=resolve_profile("m", "https://api.mistral.ai/v1")) == {
+    assert render_body({"include_usage": True, "include_obfuscation": True}) == {}
+    assert render_body({}, stream=True, profile=resolve_profile("m", "https://api.mistral.ai/v1")) == {
         "stream": True
     }  # a 422 there
     silent = Profile(stream_usage=False)
-    assert sent({}, stream=True, profile=silent) == {"stream": True}
-    assert sent({"include_usage": True}, stream=True, profile=silent)["stream_options"] == {"include_usage": True}
+    assert render_body({}, stream=True, profile=silent) == {"stream": True}
+    assert render_body({"include_usage": True}, stream=True, profile=silent)["stream_options"] == {
+        "include_usage": True
+    }
 
 
 def test_b12_extra_body_replaces_every_other_key() -> None:
     extra = {"temperature": None, "top_k": 40, "metadata": {"a": "b"}}
-    found = made({"temperature": 0.2, "extra_body": extra, "extra_headers": {"X-Title": "t"}})
+    found = render({"temperature": 0.2, "extra_body": extra, "extra_headers": {"X-Title": "t"}})
     assert json.loads(found.data) == {"model": "m", "messages": HELLO, **extra}
     assert found.headers == {"X-Title": "t"}
 
@@ -215,17 +217,19 @@ def test_b12_extra_body_replaces_every_other_key() -> None:
 )
 def test_b14_model_ids_are_free_strings(model: str, name: str) -> None:
     """A vendor prefix and a date do not hide the family."""
-    assert of_model(model).name == name
-    assert made(model=model, profile=of_model(model)).body["model"] == model
+    assert openai_profile(model).name == name
+    assert render(model=model, profile=openai_profile(model)).body["model"] == model
 
 
 def test_json_object_needs_the_word_json_in_the_messages() -> None:
     form = {"response_format": {"type": "json_object"}}
     with pytest.raises(SettingsError, match="JSON"):
-        made(form)
+        render(form)
     for content in ("Answer in JSON.", [{"type": "text", "text": "as json please"}]):
-        assert sent(form, messages=[{"role": "user", "content": content}])["response_format"] == {"type": "json_object"}
-    assert sent(form, mode="pass")["response_format"] == {"type": "json_object"}
+        assert render_body(form, messages=[{"role": "user", "content": content}])["response_format"] == {
+            "type": "json_object"
+        }
+    assert render_body(form, mode="pass")["response_format"] == {"type": "json_object"}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, b"x", "\ud800"])
@@ -240,7 +244,7 @@ def test_a_value_that_is_not_json_is_refused_by_its_key(value: Any) -> None:
             stream=False,
         )
     with pytest.raises(InvalidInput, match="messages"):
-        made(messages=[{"role": "user", "content": value}])
+        render(messages=[{"role": "user", "content": value}])
 
 
 def test_arguments_are_not_changed() -> None:
@@ -248,7 +252,7 @@ def test_arguments_are_not_changed() -> None:
     given = json.loads(json.dumps(EVERY))
     messages, tools = [dict(HELLO[0])], [dict(TOOL)]
     found = render_request(
-        model="m", messages=messages, params=given, profile=of_model("gpt-5"), stream=True, tools=tools
+        model="m", messages=messages, params=given, profile=openai_profile("gpt-5"), stream=True, tools=tools
     )
     found.body["messages"].append("x")
     found.body["tools"][0]["x"] = 1

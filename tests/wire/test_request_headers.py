@@ -8,7 +8,7 @@ from convokit.domain.profiles import Profile, resolve_profile
 from convokit.errors import SettingsError
 from convokit.wire.headers import build_endpoint_url, build_headers
 
-from .test_request import of_model
+from .test_request import openai_profile
 
 
 @pytest.mark.parametrize(
@@ -61,20 +61,20 @@ def test_b15_invalid_base_urls_are_refused_without_showing_secrets(base: str) ->
     assert "sekret" not in str(caught.value)
 
 
-def heads(profile: Profile | None = None, key: str | None = "k1", stream: bool = False, **extra: str) -> dict[str, str]:
+def build(profile: Profile | None = None, key: str | None = "k1", stream: bool = False, **extra: str) -> dict[str, str]:
     """Return the headers of a request."""
     return build_headers(profile or Profile(), key, stream=stream, request_id="r1", extra=extra)
 
 
 def test_headers_of_a_request() -> None:
-    assert heads() == {
+    assert build() == {
         "Content-Type": "application/json",
         "Accept": "application/json",
         "User-Agent": "convokit",
         "X-Client-Request-Id": "r1",
         "Authorization": "Bearer k1",
     }
-    assert heads(stream=True)["Accept"] == "text/event-stream"
+    assert build(stream=True)["Accept"] == "text/event-stream"
     named = build_headers(Profile(), None, stream=False, request_id="r", extra={}, version="1.2")
     assert named["User-Agent"] == "convokit/1.2"
     assert "Authorization" not in named
@@ -83,14 +83,14 @@ def test_headers_of_a_request() -> None:
 def test_headers_follow_the_profile_and_the_caller() -> None:
     """Azure has its own header for the key; extra headers replace others whatever their case."""
     azure = resolve_profile("d", "https://x.openai.azure.com/openai/v1/")
-    assert heads(azure)["api-key"] == "k1"
-    assert "Authorization" not in heads(azure)
-    assert heads(authorization="Token t")["authorization"] == "Token t"
-    assert "Authorization" not in heads(authorization="Token t")
-    assert {name.lower(): value for name, value in heads(USER_agent="x").items()}["user_agent"] == "x"
+    assert build(azure)["api-key"] == "k1"
+    assert "Authorization" not in build(azure)
+    assert build(authorization="Token t")["authorization"] == "Token t"
+    assert "Authorization" not in build(authorization="Token t")
+    assert {name.lower(): value for name, value in build(USER_agent="x").items()}["user_agent"] == "x"
     with pytest.raises(SettingsError, match="api_key"):
-        heads(of_model("gpt-6-luna"), None)
-    assert heads(of_model("gpt-6-luna"), None, Authorization="Bearer t")["Authorization"] == "Bearer t"
+        build(openai_profile("gpt-6-luna"), None)
+    assert build(openai_profile("gpt-6-luna"), None, Authorization="Bearer t")["Authorization"] == "Bearer t"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_headers_follow_the_profile_and_the_caller() -> None:
 )
 def test_b74_an_invalid_header_value_is_refused_without_showing_it(value: str) -> None:
     with pytest.raises(SettingsError, match="api_key") as caught:
-        heads(key=value)
+        build(key=value)
     assert "sek" not in str(caught.value)
     with pytest.raises(SettingsError, match="X-Title") as caught:
         build_headers(Profile(), None, stream=False, request_id="r", extra={"X-Title": value})

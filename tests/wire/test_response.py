@@ -13,7 +13,7 @@ from convokit.domain.events import Finished, TextDelta
 from convokit.errors import BadReply, ContextOverflow, Interrupted, ModelError, RateLimited, Rejected, ServerFailed
 from convokit.settings import Limits
 
-from .vectors import chunk, read, reader, reply, sse, text_of
+from .vectors import chunk, join_text, read, reader, reply, sse
 
 GOOD = [
     chunk({"role": "assistant", "content": ""}),
@@ -23,7 +23,9 @@ GOOD = [
 ]
 
 
-def broken(data: bytes, kind: type[Exception] = ModelError, *, streaming: bool = True, content_type: str = "") -> Any:
+def read_error(
+    data: bytes, kind: type[Exception] = ModelError, *, streaming: bool = True, content_type: str = ""
+) -> Any:
     """Return the error that a body raises."""
     with pytest.raises(kind) as caught:
         read(data, streaming=streaming, content_type=content_type)
@@ -32,14 +34,14 @@ def broken(data: bytes, kind: type[Exception] = ModelError, *, streaming: bool =
 
 def test_b48_a_finish_reason_completes_a_reply_without_done() -> None:
     events, completion = read(sse(*GOOD, done=False))
-    assert text_of(events) == "Hello"
+    assert join_text(events) == "Hello"
     assert completion.done
     assert completion.choices[0].finish_reason == "stop"
 
 
 def test_b48_end_without_finish_reason_is_interrupted_with_the_partial() -> None:
     for tail in (b"", b": keep-alive\n\n", b'data: {"choices":[{"del'):
-        error = broken(sse(*GOOD[:3], done=False) + tail, Interrupted)
+        error = read_error(sse(*GOOD[:3], done=False) + tail, Interrupted)
         assert error.partial == "Hello"
         assert error.status == 200
 
@@ -52,19 +54,19 @@ def test_b48_done_without_finish_reason_is_interrupted() -> None:
 
 
 def test_b48_one_unfinished_choice_is_interrupted() -> None:
-    error = broken(sse(chunk({"content": "a"}), chunk({"content": "b"}, "stop", 1)), Interrupted)
+    error = read_error(sse(chunk({"content": "a"}), chunk({"content": "b"}, "stop", 1)), Interrupted)
     assert error.partial == "a"
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b": keep-alive\n\n", sse({"choices": []}, done=False)])
 def test_b48_a_stream_without_content_is_interrupted(data: bytes) -> None:
     """Only comments, or an empty chunk (Ollama after an error)."""
-    assert broken(data, Interrupted).partial == ""
+    assert read_error(data, Interrupted).partial == ""
 
 
 def test_b48_done_alone_is_a_bad_reply() -> None:
     """LM Studio sends it if the request has too many tokens."""
-    assert "too many tokens" in str(broken(sse(), BadReply))
+    assert "too many tokens" in str(read_error(sse(), BadReply))
 
 
 def test_b49_nothing_after_done_is_read() -> None:
@@ -105,17 +107,17 @@ def test_b50_errors_in_a_stream_are_raised_with_the_partial_text(error: bytes, s
 
 
 def test_b50_errors_in_a_stream_have_the_class_of_their_kind() -> None:
-    assert isinstance(broken(sse({"error": {"message": "x", "code": 429}})), RateLimited)
-    assert isinstance(broken(sse({"error": {"message": "x", "type": "invalid_request_error"}})), Rejected)
+    assert isinstance(read_error(sse({"error": {"message": "x", "code": 429}})), RateLimited)
+    assert isinstance(read_error(sse({"error": {"message": "x", "type": "invalid_request_error"}})), Rejected)
     overflow = {"error": {"message": "Trying to keep the first 6000 tokens when context the overflows. x"}}
-    assert broken(sse(overflow), ContextOverflow).needed == 6000
+    assert read_error(sse(overflow), ContextOverflow).needed == 6000
 
 
 def test_b51_json_error_on_a_stream_request_is_raised() -> None:
     """Whatever its content type."""
     body = json.dumps({"error": {"message": "boom", "type": "server_error", "code": 503}}).encode()
     for content_type in ("application/json; charset=utf-8", "text/event-stream", ""):
-        error = broken(body, ServerFailed, content_type=content_type)
+        error = read_error(body, ServerFailed, content_type=content_type)
         assert error.status == 503
         assert error.should_retry is None  # nothing had begun
 
@@ -129,24 +131,24 @@ def test_b51_a_whole_reply_to_a_stream_request_is_read(content_type: str) -> Non
 
 def test_b51_stream_under_a_wrong_content_type_is_read() -> None:
     events, _ = read(sse(*GOOD), content_type="application/json")
-    assert text_of(events) == "Hello"
+    assert join_text(events) == "Hello"
 
 
 def test_b52_invalid_json_in_a_stream_is_a_bad_reply_with_an_excerpt() -> None:
-    error = broken(sse(*GOOD[:2], '{"choices": oops}', *GOOD[2:]), BadReply)
+    error = read_error(sse(*GOOD[:2], '{"choices": oops}', *GOOD[2:]), BadReply)
     assert "oops" in str(error)
     assert error.partial == "Hel"
 
 
 @pytest.mark.parametrize("payload", ["1", '"x"', "null", "[1]", "[]"])
 def test_b52_a_chunk_must_be_an_object(payload: str) -> None:
-    assert isinstance(broken(sse(*GOOD[:2], payload)), BadReply)
+    assert isinstance(read_error(sse(*GOOD[:2], payload)), BadReply)
 
 
 def test_b52_endless_nesting_and_digits_are_bad_replies() -> None:
     for payload in ("[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, '{"created":' + "9" * 6000 + "}"):
-        assert isinstance(broken(sse(*GOOD[:2], payload)), BadReply)
-        assert isinstance(broken(b'{"x":' + payload.encode() + b"}", streaming=False), ModelError)
+        assert isinstance(read_error(sse(*GOOD[:2], payload)), BadReply)
+        assert isinstance(read_error(b'{"x":' + payload.encode() + b"}", streaming=False), ModelError)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
@@ -159,19 +161,19 @@ def test_infinite_numbers_become_none(number: str) -> None:
 
 def test_raw_control_characters_in_strings_are_accepted() -> None:
     events, _ = read(sse(json.dumps(chunk({"content": "a_b"})).replace("a_b", "a\tb\x1cc"), chunk({}, "stop")))
-    assert text_of(events) == "a\tb\x1cc"
+    assert join_text(events) == "a\tb\x1cc"
 
 
 @pytest.mark.parametrize(
     "body", [{"error": {"message": "boom"}}, {"error": "boom"}, {"detail": "boom"}, [{"error": "boom"}]]
 )
 def test_b67_error_in_a_plain_200_is_raised(body: Any) -> None:
-    assert "boom" in str(broken(json.dumps(body).encode(), ServerFailed, streaming=False))
+    assert "boom" in str(read_error(json.dumps(body).encode(), ServerFailed, streaming=False))
 
 
 @pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": None}, {"id": "x", "object": "chat.completion"}])
 def test_b67_missing_or_empty_choices_are_a_bad_reply(body: Any) -> None:
-    assert isinstance(broken(json.dumps(body).encode(), streaming=False), BadReply)
+    assert isinstance(read_error(json.dumps(body).encode(), streaming=False), BadReply)
 
 
 @pytest.mark.parametrize("before", [b"\n\n\n", b"\r\n \t", b"\xef\xbb\xbf", b""])
@@ -184,19 +186,19 @@ def test_b67_leading_blanks_are_accepted(before: bytes) -> None:
 def test_b67_html_is_a_bad_reply_with_an_excerpt(streaming: bool) -> None:
     """The excerpt has no tags."""
     page = b"<!DOCTYPE html><html><head><style>a{}</style></head><body><h1>502 Bad\nGateway</h1></body></html>"
-    error = broken(page, BadReply, streaming=streaming, content_type="text/html")
+    error = read_error(page, BadReply, streaming=streaming, content_type="text/html")
     assert "502 Bad Gateway" in str(error)
     assert "text/html" in str(error)
     assert "<h1>" not in str(error)
 
 
 def test_b67_plain_text_on_a_stream_request_is_a_bad_reply() -> None:
-    assert "upstream connect error" in str(broken(b"upstream connect error", BadReply, content_type="text/plain"))
-    assert isinstance(broken(b"", streaming=False), BadReply)
+    assert "upstream connect error" in str(read_error(b"upstream connect error", BadReply, content_type="text/plain"))
+    assert isinstance(read_error(b"", streaming=False), BadReply)
 
 
 def test_an_incomplete_body_is_interrupted() -> None:
-    assert isinstance(broken(json.dumps(reply()).encode()[:-20], streaming=False), Interrupted)
+    assert isinstance(read_error(json.dumps(reply()).encode()[:-20], streaming=False), Interrupted)
 
 
 def test_b65_only_data_counts_as_content() -> None:
@@ -234,7 +236,7 @@ def test_an_event_without_its_blank_line_is_returned_by_end() -> None:
     found = reader()
     data = sse(*GOOD[:2], done=False) + b"data: " + json.dumps(chunk({"content": "lo"}, "stop")).encode()
     events = found.feed(data)
-    assert text_of(events) + "|" + text_of(found.end()) == "Hel|lo"
+    assert join_text(events) + "|" + join_text(found.end()) == "Hel|lo"
 
 
 def test_an_incomplete_event_after_the_finish_reason_is_ignored() -> None:
@@ -271,14 +273,14 @@ def test_an_event_over_the_limit_raises_with_the_text_before_it() -> None:
 def test_an_incomplete_first_event_is_interrupted_and_an_invalid_one_is_a_bad_reply(
     data: bytes, kind: type[Exception]
 ) -> None:
-    assert type(broken(data)) is kind
+    assert type(read_error(data)) is kind
 
 
 def test_invalid_json_that_ends_as_json_does_is_a_bad_reply() -> None:
-    assert isinstance(broken(b'{"choices": oops}', streaming=False), BadReply)
+    assert isinstance(read_error(b'{"choices": oops}', streaming=False), BadReply)
 
 
-def escaped(*chunks: dict[str, Any]) -> bytes:
+def escape(*chunks: dict[str, Any]) -> bytes:
     """Return a stream of chunks with every non-ASCII character escaped."""
     return b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in chunks)
 
@@ -301,7 +303,7 @@ def test_chunks_that_differ_in_any_key_are_merged(padding: bool) -> None:
         chunk({"content": "\ude00"}, "stop", **more[10]),
         chunk({}, "length", index=1, **more[11]),
     ]
-    _, completion = read(escaped(*chunks))
+    _, completion = read(escape(*chunks))
     first, second = completion.choices
     assert first.content == 'abé\u2028q"\\"content":"efg😀'
     assert (second.content, second.finish_reason) == ("cd", "length")
@@ -313,7 +315,7 @@ def test_keys_that_repeat_in_every_chunk_are_joined_in_a_choice_and_kept_once_be
     chunks = [chunk({"content": text, "refusal": "R"}, provider={"content": "P"}, usage=None) for text in "aaa"]
     for one in chunks:
         one["choices"][0]["logprobs"] = {"content": [{"token": "a"}]}
-    completion = read(escaped(*chunks, chunk({}, "stop", usage={"prompt_tokens": 5})))[1]
+    completion = read(escape(*chunks, chunk({}, "stop", usage={"prompt_tokens": 5})))[1]
     choice = completion.choices[0]
     assert (choice.content, choice.refusal, choice.logprobs) == ("aaa", "RRR", {"content": [{"token": "a"}] * 3})
     assert (completion.extra, completion.usage.prompt_tokens) == ({"provider": {"content": "P"}}, 5)
@@ -324,7 +326,7 @@ def test_a_deeply_nested_key_beside_the_choices_is_a_bad_reply(key: str) -> None
     """However often it comes: two such values cannot be compared with each other."""
     deep = "[" * 300 + "1" + "]" * 300
     payload = '{"choices":[{"delta":{"content":"c"}}],"' + key + '":{"a":' + deep + "}}"
-    assert broken(sse(*GOOD[:2], payload, payload), BadReply).partial == "Helc"
+    assert read_error(sse(*GOOD[:2], payload, payload), BadReply).partial == "Helc"
 
 
 @given(
@@ -335,14 +337,14 @@ def test_a_deeply_nested_key_beside_the_choices_is_a_bad_reply(key: str) -> None
 def test_every_character_arrives_in_its_order(texts: list[str]) -> None:
     """Also halves of a character are joined, as text and as events."""
     events, completion = read(
-        escaped(chunk({"content": ""}), *(chunk({"content": text}) for text in texts), chunk({}, "stop"))
+        escape(chunk({"content": ""}), *(chunk({"content": text}) for text in texts), chunk({}, "stop"))
     )
     whole = "".join(texts).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    assert completion.choices[0].content == text_of(events) == whole
+    assert completion.choices[0].content == join_text(events) == whole
 
 
 @pytest.mark.parametrize("index", [True, None, "0", 7, -1, 1.5])
 def test_an_index_that_is_not_a_number_counts_as_the_position(index: Any) -> None:
     """Any number is a choice of its own."""
     chunks = [chunk({"content": text}, index=index) for text in "abc"]
-    assert read(escaped(*chunks, chunk({}, "stop", index=index)))[1].choices[0].content == "abc"
+    assert read(escape(*chunks, chunk({}, "stop", index=index)))[1].choices[0].content == "abc"

@@ -7,7 +7,7 @@ import pytest
 from convokit.errors import ModelError
 from convokit.wire import error_mapping
 
-from .test_errors import NOW, openai, told
+from .test_errors import NOW, build_error, openai_error
 
 KEYS = [
     "sk-proj-abcDEF123456789_xyz",
@@ -28,12 +28,12 @@ KEYS = [
 def test_b74_keys_in_a_servers_message_are_removed(text: str, key: str) -> None:
     said = text.format(key)
     for body in (
-        openai(said, code="invalid_api_key"),
+        openai_error(said, code="invalid_api_key"),
         said.encode(),
         {"detail": said},
         {"error": {"message": "x", "code": said}},
     ):
-        error = told(401, body)
+        error = build_error(401, body)
         assert key not in str(error) + str(error.code)
         assert key not in repr(error)
         assert key[:12] not in str(error)
@@ -49,12 +49,12 @@ def test_b74_the_callers_key_is_removed_whatever_its_form() -> None:
 
 def test_model_names_request_ids_and_parameters_are_not_removed() -> None:
     text = "The model gpt-6-luna-2026-09-01 does not exist; task-based keys, skip-level (req_0123456789abcdef0123456789abcdef)"
-    assert text in str(told(404, openai(text)))
+    assert text in str(build_error(404, openai_error(text)))
 
 
 def test_messages_are_one_short_line() -> None:
     """A server cannot forge a log line, colour a terminal or fill a disk."""
-    error = told(500, openai("a\nERROR forged\x1b[31m\u2028" + "x" * 5000))
+    error = build_error(500, openai_error("a\nERROR forged\x1b[31m\u2028" + "x" * 5000))
     assert "\n" not in str(error)
     assert "\x1b" not in str(error)
     assert len(str(error)) < 600

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from convokit.errors import ConvokitError
 from convokit.wire.sse import SseDecoder
 
-from .vectors import pieces
+from .vectors import cut_bytes
 
 
 def decode(data: bytes, step: int | None = None, limit: int = 1 << 20) -> list[str]:
     """Return the payloads of a stream that arrives `step` bytes at a time."""
     decoder = SseDecoder(limit)
     found: list[str] = []
-    for piece in pieces(data, step or len(data) or 1):
+    for piece in cut_bytes(data, step or len(data) or 1):
         found += decoder.feed(piece)
     return found + decoder.end()
 
@@ -91,7 +91,7 @@ def test_b47_last_event_needs_no_blank_line(end: str, step: int | None) -> None:
 @pytest.mark.parametrize("done", ["data: [DONE]", "data:[DONE]", "data:  [DONE]  ", "data: [DONE]\n"])
 def test_b47_done_ends_the_stream_with_blanks_or_without_a_blank_line(done: str, step: int | None) -> None:
     decoder = SseDecoder(100)
-    for piece in pieces(f"data: 1\n\n{done}".encode(), step or 100):
+    for piece in cut_bytes(f"data: 1\n\n{done}".encode(), step or 100):
         decoder.feed(piece)
     decoder.end()
     assert decoder.done
@@ -119,7 +119,7 @@ def test_an_event_over_the_limit_stops_after_those_before_it(step: int | None) -
     for tail in (b"", b"\n\n"):
         decoder = SseDecoder(64)
         found: list[str] = []
-        for piece in pieces(b"data: 1\n\ndata: " + b"x" * 100 + tail, step or 1000):
+        for piece in cut_bytes(b"data: 1\n\ndata: " + b"x" * 100 + tail, step or 1000):
             found += decoder.feed(piece)
         assert found == ["1"]
         assert decoder.too_large

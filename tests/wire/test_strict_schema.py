@@ -11,26 +11,28 @@ from hypothesis import strategies as st
 from convokit.wire.schema_violations import has_lookaround, list_violations, name_json_type
 
 
-def closed(**properties: Any) -> dict[str, Any]:
+def strict_object(**properties: Any) -> dict[str, Any]:
     """Return an object as strict mode requires it."""
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 TEXT = {"type": "string"}
 FITTING = [
-    closed(),
-    closed(a=TEXT, b={"type": ["string", "null"]}),
-    closed(a={"type": "array", "items": closed(n={"type": "integer", "minimum": 0, "maximum": 9, "multipleOf": 3})}),
-    closed(a={"anyOf": [TEXT, {"type": "null"}], "description": "either"}),
-    closed(a={"type": "string", "format": "date-time"}, b={"type": "string", "pattern": "^(a|b)$"}),
-    closed(a={"type": "string", "enum": ["x", "y"]}, b={"type": "string", "const": "z"}),
-    {**closed(child={"anyOf": [{"$ref": "#"}, {"type": "null"}]}), "title": "Recursive", "description": "yes"},
+    strict_object(),
+    strict_object(a=TEXT, b={"type": ["string", "null"]}),
+    strict_object(
+        a={"type": "array", "items": strict_object(n={"type": "integer", "minimum": 0, "maximum": 9, "multipleOf": 3})}
+    ),
+    strict_object(a={"anyOf": [TEXT, {"type": "null"}], "description": "either"}),
+    strict_object(a={"type": "string", "format": "date-time"}, b={"type": "string", "pattern": "^(a|b)$"}),
+    strict_object(a={"type": "string", "enum": ["x", "y"]}, b={"type": "string", "const": "z"}),
+    {**strict_object(child={"anyOf": [{"$ref": "#"}, {"type": "null"}]}), "title": "Recursive", "description": "yes"},
     {
-        **closed(child={"$ref": "#/$defs/Node"}),
-        "$defs": {"Node": closed(next={"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]})},
+        **strict_object(child={"$ref": "#/$defs/Node"}),
+        "$defs": {"Node": strict_object(next={"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]})},
     },
-    {**closed(child={"$ref": "#/definitions/X"}), "definitions": {"X": closed(a=TEXT)}},
-    closed(title=TEXT, default=TEXT, allOf=TEXT, type=TEXT, **{"$ref": TEXT}),
+    {**strict_object(child={"$ref": "#/definitions/X"}), "definitions": {"X": strict_object(a=TEXT)}},
+    strict_object(title=TEXT, default=TEXT, allOf=TEXT, type=TEXT, **{"$ref": TEXT}),
 ]
 
 
@@ -44,59 +46,71 @@ def test_a_schema_within_the_subset_has_no_violations(schema: dict[str, Any]) ->
     [
         (TEXT, "$: the root must be an object, not 'string'"),
         ({"type": "array", "items": TEXT}, "$: the root must be an object, not 'array'"),
-        ({"anyOf": [closed(), closed(a=TEXT)]}, "$: the root must be an object, not anyOf"),
-        ({**closed(), "anyOf": [closed()]}, "$: the root must be an object, not anyOf"),
-        ({"$ref": "#/$defs/A", "$defs": {"A": closed()}}, "$: the root must be an object, not $ref"),
+        ({"anyOf": [strict_object(), strict_object(a=TEXT)]}, "$: the root must be an object, not anyOf"),
+        ({**strict_object(), "anyOf": [strict_object()]}, "$: the root must be an object, not anyOf"),
+        ({"$ref": "#/$defs/A", "$defs": {"A": strict_object()}}, "$: the root must be an object, not $ref"),
         ({}, "$: the root must be an object, not None"),
-        ({**closed(a=TEXT), "additionalProperties": True}, "$: additionalProperties must be false"),
+        ({**strict_object(a=TEXT), "additionalProperties": True}, "$: additionalProperties must be false"),
         (
-            closed(a={k: v for k, v in closed(b=TEXT).items() if k != "additionalProperties"}),
+            strict_object(a={k: v for k, v in strict_object(b=TEXT).items() if k != "additionalProperties"}),
             "$.properties.a: additionalProperties must be false",
         ),
-        ({**closed(a=TEXT, b=TEXT), "required": ["a"]}, "$: required must name every property; missing: b"),
+        ({**strict_object(a=TEXT, b=TEXT), "required": ["a"]}, "$: required must name every property; missing: b"),
         (
-            {k: v for k, v in closed(a=TEXT).items() if k != "required"},
+            {k: v for k, v in strict_object(a=TEXT).items() if k != "required"},
             "$: required must name every property; missing: a",
         ),
-        (closed(a={"type": "object", "additionalProperties": TEXT}), "$.properties.a: is an object with free keys"),
-        (closed(a={"type": "object", "additionalProperties": True}), "$.properties.a: is an object with free keys"),
-        (closed(a={}), "$.properties.a: must have a type (not Any)"),
-        (closed(a={"description": "anything"}), "$.properties.a: must have a type (not Any)"),
-        (closed(a=True), "$.properties.a: must be a schema"),
-        (closed(a={"enum": ["x"]}), "$.properties.a: must have a type"),
-        (closed(a={"const": "x"}), "$.properties.a: must have a type"),
-        (closed(a={"type": "array"}), "$.properties.a: must have items"),
-        (closed(a={"type": "array", "items": {}}), "$.properties.a.items: must have a type (not Any)"),
-        (closed(a={"type": "text"}), "$.properties.a: there is no type 'text'"),
-        (closed(a={"allOf": [TEXT, TEXT]}), "$.properties.a: 'allOf' is not allowed"),
-        (closed(a={"oneOf": [TEXT, {"type": "null"}]}), "$.properties.a: 'oneOf' is not allowed: use anyOf"),
-        (closed(a={"type": "string", "not": TEXT}), "$.properties.a: 'not' is not allowed"),
-        ({**closed(a=TEXT), "dependentRequired": {}}, "$: 'dependentRequired' is not allowed"),
-        ({**closed(a=TEXT), "dependentSchemas": {}}, "$: 'dependentSchemas' is not allowed"),
-        ({**closed(a=TEXT), "if": {}}, "$: 'if' is not allowed"),
-        ({**closed(a=TEXT), "then": {}}, "$: 'then' is not allowed"),
-        ({**closed(a=TEXT), "else": {}}, "$: 'else' is not allowed"),
-        ({**closed(a=TEXT), "patternProperties": {"^x": TEXT}}, "$: 'patternProperties' is not allowed"),
         (
-            closed(a={"type": "array", "items": TEXT, "uniqueItems": True}),
+            strict_object(a={"type": "object", "additionalProperties": TEXT}),
+            "$.properties.a: is an object with free keys",
+        ),
+        (
+            strict_object(a={"type": "object", "additionalProperties": True}),
+            "$.properties.a: is an object with free keys",
+        ),
+        (strict_object(a={}), "$.properties.a: must have a type (not Any)"),
+        (strict_object(a={"description": "anything"}), "$.properties.a: must have a type (not Any)"),
+        (strict_object(a=True), "$.properties.a: must be a schema"),
+        (strict_object(a={"enum": ["x"]}), "$.properties.a: must have a type"),
+        (strict_object(a={"const": "x"}), "$.properties.a: must have a type"),
+        (strict_object(a={"type": "array"}), "$.properties.a: must have items"),
+        (strict_object(a={"type": "array", "items": {}}), "$.properties.a.items: must have a type (not Any)"),
+        (strict_object(a={"type": "text"}), "$.properties.a: there is no type 'text'"),
+        (strict_object(a={"allOf": [TEXT, TEXT]}), "$.properties.a: 'allOf' is not allowed"),
+        (strict_object(a={"oneOf": [TEXT, {"type": "null"}]}), "$.properties.a: 'oneOf' is not allowed: use anyOf"),
+        (strict_object(a={"type": "string", "not": TEXT}), "$.properties.a: 'not' is not allowed"),
+        ({**strict_object(a=TEXT), "dependentRequired": {}}, "$: 'dependentRequired' is not allowed"),
+        ({**strict_object(a=TEXT), "dependentSchemas": {}}, "$: 'dependentSchemas' is not allowed"),
+        ({**strict_object(a=TEXT), "if": {}}, "$: 'if' is not allowed"),
+        ({**strict_object(a=TEXT), "then": {}}, "$: 'then' is not allowed"),
+        ({**strict_object(a=TEXT), "else": {}}, "$: 'else' is not allowed"),
+        ({**strict_object(a=TEXT), "patternProperties": {"^x": TEXT}}, "$: 'patternProperties' is not allowed"),
+        (
+            strict_object(a={"type": "array", "items": TEXT, "uniqueItems": True}),
             "$.properties.a: 'uniqueItems' is not allowed",
         ),
         (
-            closed(a={"type": "array", "prefixItems": [TEXT], "items": TEXT}),
+            strict_object(a={"type": "array", "prefixItems": [TEXT], "items": TEXT}),
             "$.properties.a: 'prefixItems' is not allowed: for a tuple",
         ),
-        (closed(a={"type": "string", "default": "x"}), "$.properties.a: 'default' is not allowed"),
-        (closed(a={"type": "string", "minLength": 1}), "$.properties.a: 'minLength' is not allowed"),
-        (closed(a={"type": "string", "format": "uri"}), "$.properties.a: format 'uri' is not allowed"),
-        (closed(a={"type": "string", "pattern": "^(?!x)"}), "$.properties.a: pattern must not look ahead or behind"),
+        (strict_object(a={"type": "string", "default": "x"}), "$.properties.a: 'default' is not allowed"),
+        (strict_object(a={"type": "string", "minLength": 1}), "$.properties.a: 'minLength' is not allowed"),
+        (strict_object(a={"type": "string", "format": "uri"}), "$.properties.a: format 'uri' is not allowed"),
         (
-            {**closed(a={"$ref": "#/$defs/A", "type": "string"}), "$defs": {"A": TEXT}},
+            strict_object(a={"type": "string", "pattern": "^(?!x)"}),
+            "$.properties.a: pattern must not look ahead or behind",
+        ),
+        (
+            {**strict_object(a={"$ref": "#/$defs/A", "type": "string"}), "$defs": {"A": TEXT}},
             "$.properties.a: $ref must be alone, without type",
         ),
-        (closed(a={"$ref": "#/$defs/Gone"}), "$.properties.a: #/$defs/Gone does not exist"),
-        (closed(a={"$ref": "https://example.org/x"}), "$.properties.a: https://example.org/x does not exist"),
-        ({**closed(), "$defs": {"A": {}}}, "$.$defs.A: must have a type"),
-        (closed(a={"anyOf": [TEXT, closed(b={})]}), "$.properties.a.anyOf[1].properties.b: must have a type"),
+        (strict_object(a={"$ref": "#/$defs/Gone"}), "$.properties.a: #/$defs/Gone does not exist"),
+        (strict_object(a={"$ref": "https://example.org/x"}), "$.properties.a: https://example.org/x does not exist"),
+        ({**strict_object(), "$defs": {"A": {}}}, "$.$defs.A: must have a type"),
+        (
+            strict_object(a={"anyOf": [TEXT, strict_object(b={})]}),
+            "$.properties.a.anyOf[1].properties.b: must have a type",
+        ),
     ],
 )
 def test_each_violation_has_its_path(schema: dict[str, Any], told: str) -> None:
@@ -105,73 +119,73 @@ def test_each_violation_has_its_path(schema: dict[str, Any], told: str) -> None:
 
 
 def test_every_violation_is_listed_in_the_order_of_the_schema() -> None:
-    found = list_violations({**closed(a={}, b={"type": "text"}), "additionalProperties": True, "if": {}})
+    found = list_violations({**strict_object(a={}, b={"type": "text"}), "additionalProperties": True, "if": {}})
     assert [each.split(":")[0] for each in found] == ["$", "$", "$.properties.a", "$.properties.b"]
 
 
-def nested(levels: int, inner: dict[str, Any]) -> dict[str, Any]:
+def nest_objects(levels: int, inner: dict[str, Any]) -> dict[str, Any]:
     """Return objects inside objects."""
     for _ in range(levels):
-        inner = closed(a=inner)
+        inner = strict_object(a=inner)
     return inner
 
 
 def test_ten_levels_are_allowed_and_eleven_are_not() -> None:
     """An object or an array is a level."""
-    assert list_violations(nested(10, TEXT)) == []
-    assert list_violations(nested(11, TEXT)) == ["$: has 11 levels of nesting, 10 are allowed"]
-    assert list_violations(nested(9, {"type": "array", "items": TEXT})) == []
-    assert list_violations(nested(9, {"type": "array", "items": closed()})) == [
+    assert list_violations(nest_objects(10, TEXT)) == []
+    assert list_violations(nest_objects(11, TEXT)) == ["$: has 11 levels of nesting, 10 are allowed"]
+    assert list_violations(nest_objects(9, {"type": "array", "items": TEXT})) == []
+    assert list_violations(nest_objects(9, {"type": "array", "items": strict_object()})) == [
         "$: has 11 levels of nesting, 10 are allowed"
     ]
-    assert list_violations(closed(a={"anyOf": [{"type": "null"}, nested(9, TEXT)]})) == []
+    assert list_violations(strict_object(a={"anyOf": [{"type": "null"}, nest_objects(9, TEXT)]})) == []
 
 
 def test_levels_are_counted_through_references() -> None:
     """A recursive reference ends the count."""
-    chain = {f"M{n}": closed(a={"$ref": f"#/$defs/M{n + 1}"}) for n in range(9)} | {"M9": closed(a=TEXT)}
-    assert list_violations({**closed(a={"$ref": "#/$defs/M1"}), "$defs": chain}) == []
-    assert list_violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": chain}) == [
+    chain = {f"M{n}": strict_object(a={"$ref": f"#/$defs/M{n + 1}"}) for n in range(9)} | {"M9": strict_object(a=TEXT)}
+    assert list_violations({**strict_object(a={"$ref": "#/$defs/M1"}), "$defs": chain}) == []
+    assert list_violations({**strict_object(a={"$ref": "#/$defs/M0"}), "$defs": chain}) == [
         "$: has 11 levels of nesting, 10 are allowed"
     ]
 
 
 def test_definitions_that_all_refer_to_each_other_are_counted_fast() -> None:
     names = [f"M{n}" for n in range(60)]
-    definitions = {name: closed(**{other: {"$ref": f"#/$defs/{other}"} for other in names}) for name in names}
-    assert isinstance(list_violations({**closed(a={"$ref": "#/$defs/M0"}), "$defs": definitions}), list)
+    definitions = {name: strict_object(**{other: {"$ref": f"#/$defs/{other}"} for other in names}) for name in names}
+    assert isinstance(list_violations({**strict_object(a={"$ref": "#/$defs/M0"}), "$defs": definitions}), list)
 
 
 def test_the_limits_of_size() -> None:
     """5,000 properties, 1,000 enum values, 120,000 characters of names and values."""
-    assert list_violations(closed(**{f"p{n}": TEXT for n in range(5_000)})) == []
-    assert list_violations(closed(**{f"p{n}": TEXT for n in range(5_001)})) == [
+    assert list_violations(strict_object(**{f"p{n}": TEXT for n in range(5_000)})) == []
+    assert list_violations(strict_object(**{f"p{n}": TEXT for n in range(5_001)})) == [
         "$: has 5,001 properties, 5,000 are allowed"
     ]
     numbers = {"type": "integer", "enum": list(range(500))}
-    assert list_violations(closed(a=numbers, b=numbers)) == []
-    assert list_violations(closed(a=numbers, b={"type": "integer", "enum": list(range(501))})) == [
+    assert list_violations(strict_object(a=numbers, b=numbers)) == []
+    assert list_violations(strict_object(a=numbers, b={"type": "integer", "enum": list(range(501))})) == [
         "$: has 1,001 enum values, 1,000 are allowed"
     ]
-    assert list_violations(closed(**{"x" * 120_000: TEXT})) == []
-    assert list_violations(closed(**{"x" * 120_001: TEXT})) == [
+    assert list_violations(strict_object(**{"x" * 120_000: TEXT})) == []
+    assert list_violations(strict_object(**{"x" * 120_001: TEXT})) == [
         "$: has 120,001 characters of names and values, 120,000 are allowed"
     ]
-    assert list_violations(closed(a={"type": "string", "const": "x" * 120_000})) != []
-    assert list_violations({**closed(), "$defs": {"D" * 120_001: TEXT}}) != []
+    assert list_violations(strict_object(a={"type": "string", "const": "x" * 120_000})) != []
+    assert list_violations({**strict_object(), "$defs": {"D" * 120_001: TEXT}}) != []
 
 
 def test_a_long_enum_has_a_limit_of_its_own() -> None:
     """More than 250 values may have 15,000 characters."""
     long = ["x" * 57 + f"{n:03}" for n in range(250)]
-    assert list_violations(closed(a={"type": "string", "enum": long})) == []
-    assert list_violations(closed(a={"type": "string", "enum": [*long, "y"]})) == [
+    assert list_violations(strict_object(a={"type": "string", "enum": long})) == []
+    assert list_violations(strict_object(a={"type": "string", "enum": [*long, "y"]})) == [
         "$.properties.a: its 251 enum values have 15,001 characters, 15,000 are allowed for more than 250 values"
     ]
 
 
 def test_a_schema_that_is_nested_too_deeply_is_a_violation() -> None:
-    assert list_violations(nested(5_000, TEXT)) == ["$: is nested too deeply to be checked"]
+    assert list_violations(nest_objects(5_000, TEXT)) == ["$: is nested too deeply to be checked"]
 
 
 @given(

@@ -7,8 +7,8 @@ from typing import Any
 from convokit.domain.events import ToolCallDelta
 from convokit.wire.reply_parser import ReplyParser
 
-from .test_accumulate import parse_choice
-from .vectors import chunk, parse, piece, reply
+from .test_reply_parser import parse_choice
+from .vectors import chunk, parse, reply, tool_delta
 
 
 def parse_calls(*deltas: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -18,30 +18,41 @@ def parse_calls(*deltas: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def test_b55_repeated_role_id_and_name_do_not_concatenate() -> None:
-    repeated = [{"role": "assistant", **piece(0, "call_1", "weather", text)} for text in ('{"a"', ":1}", "")]
+    repeated = [{"role": "assistant", **tool_delta(0, "call_1", "weather", text)} for text in ('{"a"', ":1}", "")]
     assert parse_calls(*repeated) == [("call_1", "weather", '{"a":1}')]
     kinds = [{**one, "tool_calls": [{**one["tool_calls"][0], "type": "function"}]} for one in repeated]
     assert parse_choice(*kinds).tool_calls[0]["type"] == "function"
 
 
 def test_b56_interleaved_deltas_are_merged_by_index() -> None:
-    deltas = [piece(0, "a", "f", "{"), piece(1, "b", "g", "["), piece(0, arguments="}"), piece(1, arguments="]")]
+    deltas = [
+        tool_delta(0, "a", "f", "{"),
+        tool_delta(1, "b", "g", "["),
+        tool_delta(0, arguments="}"),
+        tool_delta(1, arguments="]"),
+    ]
     assert parse_calls(*deltas) == [("a", "f", "{}"), ("b", "g", "[]")]
 
 
 def test_b56_deltas_without_an_index_are_merged_by_id() -> None:
     """A delta without both belongs to the last call."""
-    assert parse_calls(piece(None, "a", "f", "{"), piece(None, "b", "g", "{"), piece(None, "a", None, "}")) == [
+    assert parse_calls(
+        tool_delta(None, "a", "f", "{"), tool_delta(None, "b", "g", "{"), tool_delta(None, "a", None, "}")
+    ) == [
         ("a", "f", "{}"),
         ("b", "g", "{"),
     ]
-    assert parse_calls(piece(None, "a", "f"), piece(arguments="{"), piece(arguments="}")) == [("a", "f", "{}")]
+    assert parse_calls(tool_delta(None, "a", "f"), tool_delta(arguments="{"), tool_delta(arguments="}")) == [
+        ("a", "f", "{}")
+    ]
 
 
 def test_b56_whole_calls_without_index_and_id() -> None:
     """A name after complete arguments starts another call, and each call gets an id."""
     found = parse_calls(
-        piece(name="f", arguments='{"a":1}'), piece(name="f", arguments='{"a":2}'), piece(name="g", arguments="{}")
+        tool_delta(name="f", arguments='{"a":1}'),
+        tool_delta(name="f", arguments='{"a":2}'),
+        tool_delta(name="g", arguments="{}"),
     )
     assert [one[1:] for one in found] == [("f", '{"a":1}'), ("f", '{"a":2}'), ("g", "{}")]
     assert len({one[0] for one in found}) == 3
@@ -49,28 +60,35 @@ def test_b56_whole_calls_without_index_and_id() -> None:
 
 def test_b56_index_zero_reused_with_a_new_id() -> None:
     """Another id at an index starts another call; a known id continues its own."""
-    deltas = [piece(0, "a", "f", "{"), piece(0, "b", "g", '{"x":'), piece(0, "a", None, "}"), piece(0, "b", None, "1}")]
+    deltas = [
+        tool_delta(0, "a", "f", "{"),
+        tool_delta(0, "b", "g", '{"x":'),
+        tool_delta(0, "a", None, "}"),
+        tool_delta(0, "b", None, "1}"),
+    ]
     assert parse_calls(*deltas) == [("a", "f", "{}"), ("b", "g", '{"x":1}')]
 
 
 def test_b56_indexes_may_start_at_one_and_a_delta_may_have_several_calls() -> None:
-    whole = {"tool_calls": [piece(1, "a", "f", "{}")["tool_calls"][0], piece(2, "b", "g", "{}")["tool_calls"][0]]}
+    whole = {
+        "tool_calls": [tool_delta(1, "a", "f", "{}")["tool_calls"][0], tool_delta(2, "b", "g", "{}")["tool_calls"][0]]
+    }
     assert parse_calls(whole) == [("a", "f", "{}"), ("b", "g", "{}")]
 
 
 def test_b56_events_name_their_call() -> None:
     """An event has the call's position, its id and name so far, and the new part of the arguments."""
     parser = ReplyParser()
-    first = parser.feed(chunk(piece(3, "a", "f", "{")))
-    second = parser.feed(chunk(piece(3, arguments="}")))
+    first = parser.feed(chunk(tool_delta(3, "a", "f", "{")))
+    second = parser.feed(chunk(tool_delta(3, arguments="}")))
     assert first == [ToolCallDelta(0, "a", "f", "{")]
     assert second == [ToolCallDelta(0, "a", "f", "}")]
 
 
 def test_b82_arguments_are_stored_as_they_came() -> None:
     """Empty arguments become an empty object, and an object becomes text."""
-    assert parse_calls(piece(0, "a", "f", '{"x": tru')) == [("a", "f", '{"x": tru')]
-    assert parse_calls(piece(0, "a", "f")) == [("a", "f", "{}")]
+    assert parse_calls(tool_delta(0, "a", "f", '{"x": tru')) == [("a", "f", '{"x": tru')]
+    assert parse_calls(tool_delta(0, "a", "f")) == [("a", "f", "{}")]
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": {"city": "京都"}}}
     found = parse(reply({"content": None, "tool_calls": [call]})).choices[0].tool_calls
     assert found[0]["function"]["arguments"] == '{"city": "京都"}'
@@ -94,7 +112,10 @@ def test_the_deprecated_function_call_is_stored() -> None:
 def test_b56_whole_calls_at_one_index_without_ids() -> None:
     """A name after complete arguments starts another call."""
     found = parse_calls(
-        piece(0, None, "f", '{"a":1}'), piece(0, None, "f", '{"a":2}'), piece(0, None, "f"), piece(0, arguments=" ")
+        tool_delta(0, None, "f", '{"a":1}'),
+        tool_delta(0, None, "f", '{"a":2}'),
+        tool_delta(0, None, "f"),
+        tool_delta(0, arguments=" "),
     )
     assert [one[1:] for one in found] == [("f", '{"a":1}'), ("f", '{"a":2} ')]
 

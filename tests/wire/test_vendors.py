@@ -6,7 +6,7 @@ import pytest
 
 from convokit.domain.reply import ParsedReply
 
-from .vectors import Vendor, read, text_of
+from .vectors import Vendor, join_text, read
 from .vendors import VENDORS
 
 by_name = pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.name)
@@ -35,7 +35,7 @@ def test_b88_the_plain_reply_of_each_vendor_is_parsed(vendor: Vendor) -> None:
 def test_b88_the_stream_of_each_vendor_is_parsed(vendor: Vendor, step: int) -> None:
     """However it is cut into packets."""
     events, completion = read(vendor.stream, step=step)
-    assert text_of(events) == vendor.text
+    assert join_text(events) == vendor.text
     _check(vendor, completion, vendor.stream_usage)
 
 

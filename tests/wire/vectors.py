@@ -69,7 +69,7 @@ def read(
     """Read a body `step` bytes at a time, and return its events and its reply."""
     found = reader(streaming=streaming, content_type=content_type)
     events: list[StreamEvent] = []
-    for piece in pieces(data, step or len(data) or 1):
+    for piece in cut_bytes(data, step or len(data) or 1):
         events += found.feed(piece)
     events += found.end()
     return events, found.build_reply()
@@ -83,17 +83,17 @@ def parse(*chunks: Any) -> ParsedReply:
     return parser.build_reply()
 
 
-def pieces(data: bytes, step: int) -> Iterable[bytes]:
+def cut_bytes(data: bytes, step: int) -> Iterable[bytes]:
     """Cut bytes into pieces of one size."""
     return (data[at : at + step] for at in range(0, len(data), step))
 
 
-def text_of(events: Iterable[StreamEvent]) -> str:
+def join_text(events: Iterable[StreamEvent]) -> str:
     """Return the text that a reader of the stream sees."""
     return "".join(event.text for event in events)
 
 
-def piece(
+def tool_delta(
     index: int | None = None, id: str | None = None, name: str | None = None, arguments: str = ""
 ) -> dict[str, Any]:
     """Return a delta of one tool call. What is None is absent."""

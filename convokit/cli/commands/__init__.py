@@ -1,1 +1,1 @@
-"""The commands, one module each."""
+"""Hold the subcommands, one module for each."""

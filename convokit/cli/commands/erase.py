@@ -1,4 +1,4 @@
-"""`redact`, `erase` and `purge`: removing for good. Each says first what would go, and asks before it goes."""
+"""Define `convokit redact`, `erase` and `purge`: remove stored text after a confirmation."""
 
 from __future__ import annotations
 
@@ -8,74 +8,68 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from convokit.cli import options
-from convokit.cli.connect import Place, existing_chat, opened
-from convokit.cli.output import bar, note, one_line, out, print_json, safe, table
-from convokit.domain.removal import Receipt
+from convokit import Receipt
+from convokit.cli import options, output
+from convokit.cli.connect import Database, find_chat, open_kit
 
-Removal = Callable[[bool], Receipt]
-"""Removes, or only counts when told so."""
 _AGE = re.compile(r"(\d{1,6}) ?([hdwy])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "y": timedelta(days=365)}
-_NAMES = {
+_ROW_NAMES = {
     "message": "messages",
     "blob": "binary parts",
     "completion": "details and errors of API calls",
-    "chunk": "pieces of replies",
+    "chunk": "chunks of replies",
     "turn": "errors of turns",
     "tool_call": "tool calls",
     "summary": "summaries",
     "prompt": "developer prompts and tool sets",
     "salt": "salts of digests",
-    "conversation": "conversations' own values",
+    "conversation": "titles, subjects and settings of conversations",
 }
 _BYTES = {
-    "gone": "gone from the file and its log",
-    "found": "still in the file, in something that is not convokit's",
-    "pending": "still in the log, because somebody reads an older state: run it again later",
-    "unchecked": "the file could not be looked into",
-    "server": "on the server until VACUUM, and in its WAL and backups as long as those are kept",
+    "gone": "removed from the database file and its log",
+    "found": "still in the database file, in data that is not convokit's",
+    "pending": "still in the log, because another process reads an older state: run this again later",
+    "unchecked": "unknown, because the database file could not be read",
+    "server": "on the server until VACUUM, and in its WAL and backups for as long as they are kept",
 }
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and write nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Reason = Annotated[
-    str | None,
-    typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the history.", show_default=False),
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count the rows to remove, and remove nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Reason, stored with the history.")]
 Author = Annotated[
-    str | None,
-    typer.Option("--author", metavar="NAME", help="Who removes it; it is kept with the history.", show_default=False),
+    str | None, typer.Option("--author", metavar="NAME", help="Person who removes, stored with the history.")
 ]
 OlderThan = Annotated[
     str | None,
     typer.Option(
-        "--older-than",
-        metavar="AGE",
-        help="Those not used for so long: 12h, 90d, 8w, 2y.",
-        show_default=False,
+        "--older-than", metavar="AGE", help="Conversations that were not used for this long: 12h, 90d, 8w, 2y."
     ),
 ]
 
 
 def redact(
-    conversation: Annotated[str, typer.Argument(metavar="KEY-or-ID", help="The conversation.")],
-    seq: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The message's number.")],
+    conversation: options.RequiredConversation,
+    seq: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="Number (seq) of the message.")],
     *,
     dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = None,
     author: Author = None,
     json: options.Json = False,
-    database: options.Database = options.DEFAULT_DATABASE,
+    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Remove one message's text from everywhere; its place in the history stays."""
-    with opened(Place(database, tenant)) as kit:
-        chat = existing_chat(kit, conversation)
-        _run(
+    """Remove the text of one message.
+
+    The empty message stays, so that the hash chain can be verified.
+    """
+    with open_kit(Database(database, tenant)) as kit:
+        chat = find_chat(kit, conversation)
+        _confirm_and_remove(
             lambda dry: chat.redact(seq, reason=reason, author=author, dry_run=dry),
-            f"message {seq} of {one_line(conversation)}",
+            f"message {seq} of {output.to_one_line(conversation)}",
             dry_run=dry_run,
             yes=yes,
             json=json,
@@ -84,50 +78,42 @@ def redact(
 
 def erase(
     conversation: Annotated[
-        str | None, typer.Argument(metavar="[KEY-or-ID]", help="The conversation.", show_default=False)
+        str | None, typer.Argument(metavar="[KEY-or-ID]", help="Key or id of the conversation.")
     ] = None,
     *,
-    subject: Annotated[
-        str | None, typer.Option("--subject", help="All of this person's conversations.", show_default=False)
-    ] = None,
+    subject: options.Subject = None,
     older_than: OlderThan = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = None,
     author: Author = None,
     json: options.Json = False,
-    database: options.Database = options.DEFAULT_DATABASE,
+    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Remove every text of a conversation, of a person's, or of old ones.
+    """Remove all text of one or several conversations.
 
-    Empty messages stay for the history's proof; `purge` removes those too. Interrupted, it may be run again.
+    Empty messages stay, so that the hash chain can be verified; `purge` deletes them too. An interrupted run may be repeated.
     """
-    many = subject is not None or older_than is not None
-    if (conversation is None) is not many:
+    selects_many = subject is not None or older_than is not None
+    if (conversation is None) is not selects_many:
         raise typer.BadParameter("name a conversation, or --subject or --older-than")
-    age = _age(older_than)
-    with opened(Place(database, tenant)) as kit:
-        if conversation is not None:
-            chat = existing_chat(kit, conversation)
-            _run(
-                lambda dry: chat.erase(reason=reason, author=author, dry_run=dry),
-                one_line(conversation),
-                dry_run=dry_run,
-                yes=yes,
-                json=json,
-            )
-            return
+    age = _parse_age(older_than)
+    with open_kit(Database(database, tenant)) as kit:
+        chat = None if conversation is None else find_chat(kit, conversation)
 
-        def run(dry: bool) -> Receipt:
-            with bar("counting" if dry else "erasing") as progress:
+        def remove(dry: bool) -> Receipt:
+            if chat is not None:
+                return chat.erase(reason=reason, author=author, dry_run=dry)
+            with output.show_progress("counting" if dry else "erasing") as progress:
                 return kit.erase(
                     subject=subject, older_than=age, reason=reason, author=author, dry_run=dry, progress=progress
                 )
 
-        which = [f"of {one_line(subject)}"] if subject is not None else []
-        which += [f"not used for {older_than}"] if older_than is not None else []
-        _run(run, f"all conversations {' '.join(which)}", dry_run=dry_run, yes=yes, json=json)
+        target = "all conversations" if conversation is None else output.to_one_line(conversation)
+        target += "" if subject is None else f" of {output.to_one_line(subject)}"
+        target += "" if older_than is None else f" not used for {older_than}"
+        _confirm_and_remove(remove, target, dry_run=dry_run, yes=yes, json=json)
 
 
 def purge(
@@ -136,73 +122,78 @@ def purge(
     dry_run: DryRun = False,
     yes: Yes = False,
     json: options.Json = False,
-    database: options.Database = options.DEFAULT_DATABASE,
+    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Delete erased conversations altogether, with what is left of them for the proof."""
-    age = _age(older_than)
-    with opened(Place(database, tenant)) as kit:
+    """Delete erased conversations, with their empty messages and hash chain."""
+    age = _parse_age(older_than)
+    with open_kit(Database(database, tenant)) as kit:
 
-        def run(dry: bool) -> Receipt:
-            with bar("counting" if dry else "deleting") as progress:
+        def remove(dry: bool) -> Receipt:
+            with output.show_progress("counting" if dry else "deleting") as progress:
                 return kit.purge(older_than=age, dry_run=dry, progress=progress)
 
-        _run(run, "all erased conversations", dry_run=dry_run, yes=yes, json=json)
+        _confirm_and_remove(remove, "all erased conversations", dry_run=dry_run, yes=yes, json=json)
 
 
-def _run(remove: Removal, what: str, *, dry_run: bool, yes: bool, json: bool) -> None:
+def _confirm_and_remove(
+    remove: Callable[[bool], Receipt], target: str, *, dry_run: bool, yes: bool, json: bool
+) -> None:
+    """Count with `remove(True)`, ask, and remove with `remove(False)`."""
     if not dry_run and not yes:
-        tried = remove(True)
-        _describe(tried, what)
-        if tried.conversations and not typer.confirm("This cannot be undone. Go on?", err=True):
-            note("nothing was removed")
+        counted = remove(True)
+        _note_target(counted, target)
+        if counted.conversations and not typer.confirm("This cannot be undone. Continue?", err=True):
+            output.print_note("nothing was removed")
             raise typer.Exit(1)
     receipt = remove(dry_run)
     if json:
-        print_json({**receipt.model_dump(mode="json"), "complete": receipt.complete})
+        output.print_json({**receipt.model_dump(mode="json"), "complete": receipt.complete})
     else:
-        _print(receipt)
+        _print_receipt(receipt)
     if not receipt.complete:
         raise typer.Exit(1)
 
 
-def _describe(tried: Receipt, what: str) -> None:
-    messages = tried.removed.get("message", 0)
-    verb = "delete" if tried.action == "purge" else tried.action
-    size = f"{tried.conversations:,} conversations" if tried.conversations != 1 else "1 conversation"
-    note(f"{verb} {what}: {size}" + (f", {messages:,} messages" if tried.action != "purge" else ""))
-
-
-def _print(receipt: Receipt) -> None:
-    console = out()
-    if not receipt.removed:
-        note("there is nothing to remove" if receipt.dry_run else "there was nothing left to remove")
+def _note_target(counted: Receipt, target: str) -> None:
+    conversations = output.format_count(counted.conversations, "conversation")
+    if counted.action == "purge":
+        output.print_note(f"delete {target}: {conversations}")
     else:
-        listing = table("would go" if receipt.dry_run else "removed", "rows", right=("rows",))
+        messages = output.format_count(counted.removed.get("message", 0), "message")
+        output.print_note(f"{counted.action} {target}: {conversations}, {messages}")
+
+
+def _print_receipt(receipt: Receipt) -> None:
+    console = output.get_console()
+    if receipt.removed:
+        table = output.make_table("to remove" if receipt.dry_run else "removed", "rows", right=("rows",))
         for name, count in receipt.removed.items():
-            listing.add_row("conversations" if receipt.action == "purge" else _NAMES.get(name, name), f"{count:,}")
-        console.print(listing)
+            table.add_row("conversations" if receipt.action == "purge" else _ROW_NAMES.get(name, name), f"{count:,}")
+        console.print(table)
+    else:
+        output.print_note("there is nothing to remove" if receipt.dry_run else "there was nothing left to remove")
     if receipt.dry_run:
         return
     facts = {
         "conversations": f"{receipt.conversations:,}",
-        "when": receipt.at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
-        "by": receipt.author,
-        "explanation": receipt.reason,
-        "rows read again": None if receipt.remaining is None else f"{receipt.remaining:,} still hold something",
-        "history": receipt.chain,
+        "time": receipt.at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+        "author": receipt.author,
+        "reason": receipt.reason,
+        "rows left": None if receipt.remaining is None else f"{receipt.remaining:,}",
+        "hash chain": receipt.chain,
         "bytes": _BYTES[receipt.bytes],
         "left alone": ", ".join(map(str, receipt.skipped)) + " (a turn is open)" if receipt.skipped else None,
     }
     for name, value in facts.items():
         if value is not None:
-            console.print(f"{name + ':':<17}{one_line(value, 2000)}")
+            output.print_wrapped(console, Text(f"{name + ':':<15}{output.to_one_line(value, 2000)}"))
 
 
-def _age(given: str | None) -> timedelta | None:
-    if given is None:
+def _parse_age(age: str | None) -> timedelta | None:
+    if age is None:
         return None
-    found = _AGE.fullmatch(given.strip())
-    if found is None:
-        raise typer.BadParameter(f"--older-than: {safe(given)!r} is not an age such as 12h, 90d, 8w or 2y")
-    return int(found[1]) * _UNITS[found[2]]
+    match = _AGE.fullmatch(age.strip())
+    if match is None:
+        raise typer.BadParameter(f"--older-than: {output.make_safe(age)!r} is not an age such as 12h, 90d, 8w or 2y")
+    return int(match[1]) * _UNITS[match[2]]

@@ -1,4 +1,4 @@
-"""`search`: messages by the words in them."""
+"""Define `convokit search`: find messages by their text."""
 
 from __future__ import annotations
 
@@ -10,97 +10,84 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from convokit import Hit
-from convokit.cli import options
-from convokit.cli.connect import Place, opened
-from convokit.cli.output import OTHER_ROLE, ROLE_STYLES, local_time, note, one_line, out, print_json, safe, waiting
+from convokit.cli import options, output
+from convokit.cli.connect import Database, open_kit
 
-_MARK = "bold reverse"
+_MARK_STYLE = "bold reverse"
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
 Since = Annotated[
-    datetime | None,
-    typer.Option(formats=_FORMATS, metavar="TIME", help="Not before this, by the local clock.", show_default=False),
+    datetime | None, typer.Option(formats=_FORMATS, metavar="TIME", help="Written at TIME (local) or later.")
 ]
-Until = Annotated[
-    datetime | None,
-    typer.Option(formats=_FORMATS, metavar="TIME", help="Before this, by the local clock.", show_default=False),
-]
+Until = Annotated[datetime | None, typer.Option(formats=_FORMATS, metavar="TIME", help="Written before TIME (local).")]
 
 
 def search(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="WORDS...", help="What all of them must hold.", show_default=False)
+        list[str] | None, typer.Argument(metavar="WORDS...", help="Words that a message must contain, all of them.")
     ] = None,
     *,
-    role: Annotated[
-        str | None, typer.Option(metavar="ROLE", help="user, assistant or tool.", show_default=False)
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Only in this conversation.", show_default=False)
-    ] = None,
-    subject: Annotated[
-        str | None, typer.Option("--subject", help="Only in this person's conversations.", show_default=False)
-    ] = None,
+    role: Annotated[str | None, typer.Option(metavar="ROLE", help="Only this role: user, assistant or tool.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Only the conversation with this key.")] = None,
+    subject: options.Subject = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, metavar="N", help="How many at most.")] = 10,
-    before: Annotated[
-        str | None, typer.Option("--before", metavar="CURSOR", help="The page after this one.", show_default=False)
-    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, metavar="N", help="Messages on a page.")] = 10,
+    before: options.Before = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Index the messages that were written without, and search nothing.")
+        bool, typer.Option("--rebuild", help="Index the messages that are not indexed yet, instead of searching.")
     ] = False,
     json: options.Json = False,
-    database: options.Database = options.DEFAULT_DATABASE,
+    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
     tenant: options.Tenant = "default",
 ) -> None:
-    """Find messages that hold every one of these words, the best first.
+    """Find messages that contain every word.
 
-    Words between double quotes must follow each other: convokit search '"port 80" taken'.
+    The best match comes first. Words in double quotes must follow each other: convokit search '"port 80" taken'.
     """
     if rebuild == bool(words):
-        raise typer.BadParameter(
-            "say what to search for, or --rebuild" if rebuild is False else "--rebuild takes no words"
-        )
-    with opened(Place(database, tenant)) as kit:
+        raise typer.BadParameter("--rebuild takes no words" if rebuild else "name words to search for, or --rebuild")
+    with open_kit(Database(database, tenant)) as kit:
         if rebuild:
-            with waiting("indexing messages"):
+            with output.show_spinner("indexing messages"):
                 count = kit.reindex()
-            _say_indexed(count, json=json)
+            _report_indexed(count, json=json)
             return
         page = kit.search(
             " ".join(words or ()),
             role=role,
             key=key,
             subject=subject,
-            since=_zoned(since),
-            until=_zoned(until),
+            since=_add_zone(since),
+            until=_add_zone(until),
             limit=limit,
             before=before,
         )
     if json:
-        print_json({"hits": [_as_json(hit) for hit in page], "next": page.next})
+        output.print_json({"hits": [_dump_hit(hit) for hit in page], "next": page.next})
     elif page.items:
         for hit in page:
-            _print(hit)
+            _print_hit(hit)
         if page.next is not None:
-            note(f"more: the same with --before {page.next}")
+            output.print_note(f"more: repeat the command with --before {page.next}")
     else:
-        note("nothing was found")
+        output.print_note("no message found")
 
 
-def _say_indexed(count: int, *, json: bool) -> None:
+def _report_indexed(count: int, *, json: bool) -> None:
     if json:
-        print_json({"indexed": count})
+        output.print_json({"indexed": count})
     else:
-        note(f"{count:,} messages were not in the index and are now" if count else "every message is in the index")
+        output.print_note(
+            f"indexed {output.format_count(count, 'message')}" if count else "every message was already indexed"
+        )
 
 
-def _zoned(given: datetime | None) -> datetime | None:
-    return None if given is None else given.astimezone()
+def _add_zone(local: datetime | None) -> datetime | None:
+    return None if local is None else local.astimezone()
 
 
-def _as_json(hit: Hit) -> dict[str, Any]:
-    """Return a hit for programs: where it is, and the words around it, not the whole message."""
+def _dump_hit(hit: Hit) -> dict[str, Any]:
+    """Return a hit for `--json`: with the text around the words, not the whole message."""
     return {
         "conversation_id": str(hit.conversation_id),
         "key": hit.key,
@@ -114,30 +101,28 @@ def _as_json(hit: Hit) -> dict[str, Any]:
     }
 
 
-def _print(hit: Hit) -> None:
-    console, message = out(), hit.message
-    head = Text(one_line(hit.key) if hit.key is not None else str(hit.conversation_id), style="bold")
-    head.append(f"  {safe(message.role)}", style=ROLE_STYLES.get(message.role, OTHER_ROLE))
-    head.append(f"  {local_time(message.created_at)}  no. {message.seq}", style="not bold default dim")
+def _print_hit(hit: Hit) -> None:
+    console, message = output.get_console(), hit.message
+    head = Text(output.to_one_line(hit.key) if hit.key is not None else str(hit.conversation_id), style="bold")
+    head.append(f"  {output.make_safe(message.role)}", style=output.get_role_style(message.role))
+    head.append(f"  {output.format_time(message.created_at)}  no. {message.seq}", style="not bold default dim")
     head.truncate(console.width, overflow="ellipsis")
     console.print(head)
-    console.print("  ", _line(hit, console.width - 2), sep="")
+    console.print("  ", _draw_snippet(hit, console.width - 2), sep="")
 
 
-def _line(hit: Hit, cells: int) -> Text:
-    """Return the snippet on one line of so many cells, with its first mark in it."""
-    first = hit.marks[0][0] if hit.marks else 0
-    start, room = first, cells // 3
-    if cell_len(hit.snippet) > cells:
-        while start > 0 and (room := room - cell_len(hit.snippet[start - 1])) > 0:
+def _draw_snippet(hit: Hit, cells: int) -> Text:
+    """Return the snippet as one line of at most `cells` cells, cut so that its first mark is visible."""
+    start = 0
+    if hit.marks and cell_len(hit.snippet) > cells:
+        start, before = hit.marks[0][0], cells // 3
+        while start > 0 and (before := before - cell_len(hit.snippet[start - 1])) > 0:
             start -= 1
-    else:
-        start = 0
     line = Text("…" if start else "", no_wrap=True)
-    last = start
-    for begin, end in hit.marks:
-        line.append(safe(hit.snippet[last:begin])).append(safe(hit.snippet[begin:end]), style=_MARK)
-        last = end
-    line.append(safe(hit.snippet[last:]))
+    for mark_start, mark_end in hit.marks:
+        line.append(output.make_safe(hit.snippet[start:mark_start]))
+        line.append(output.make_safe(hit.snippet[mark_start:mark_end]), style=_MARK_STYLE)
+        start = mark_end
+    line.append(output.make_safe(hit.snippet[start:]))
     line.truncate(cells, overflow="ellipsis")
     return line

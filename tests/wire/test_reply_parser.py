@@ -13,7 +13,7 @@ from convokit.domain.reply import ReplyChoice
 from convokit.errors import BadReply, ModelError
 from convokit.wire.reply_parser import MAX_CHOICES, ReplyParser
 
-from .vectors import chunk, parse, piece, reply
+from .vectors import chunk, parse, reply, tool_delta
 
 
 def parse_choice(*deltas: dict[str, Any], finish: str = "stop") -> ReplyChoice:
@@ -80,7 +80,7 @@ def test_b57_choices_are_merged_by_index_in_any_order() -> None:
 @pytest.mark.parametrize(("message", "content"), [({}, None), ({"content": None}, None), ({"content": ""}, "")])
 def test_b58_null_empty_and_absent_content_stay_apart(message: dict[str, Any], content: str | None) -> None:
     """A reply that only calls tools has content None; content sent empty is ""."""
-    tools = piece(0, "a", "f", "{}")
+    tools = tool_delta(0, "a", "f", "{}")
     assert parse_choice({"role": "assistant", **message}, tools).content == content
     assert parse(reply({"role": "assistant", **message, **tools})).choices[0].content == content
 
@@ -171,7 +171,10 @@ def test_surrogate_pairs_cut_between_chunks_are_joined() -> None:
     assert [event.text for event in events] == ["a", "😀b", "\ufffd", "c"]
     assert parser.build_reply().choices[0].content == "a😀b\ufffdc\ufffd"
     whole = parse_choice(
-        {"reasoning": "\ud83d"}, {"reasoning": "\ude00"}, piece(0, "a", "f", "\ud83d"), piece(0, None, None, "\ude00")
+        {"reasoning": "\ud83d"},
+        {"reasoning": "\ude00"},
+        tool_delta(0, "a", "f", "\ud83d"),
+        tool_delta(0, None, None, "\ude00"),
     )
     assert (whole.reasoning, whole.tool_calls[0]["function"]["arguments"]) == ("😀", "😀")
 
@@ -196,7 +199,7 @@ def test_every_kind_of_content_adds_to_the_size() -> None:
             {"content": "x" * 1000},
             {"refusal": "x" * 1000},
             {"reasoning": "x" * 1000},
-            piece(0, "a", "f", "x" * 1000),
+            tool_delta(0, "a", "f", "x" * 1000),
             {"audio": {"data": "x" * 1000}},
             {"annotations": [{"x": "x" * 1000}]},
             {"reasoning_details": [{"text": "x" * 1000}]},

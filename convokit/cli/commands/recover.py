@@ -1,0 +1,43 @@
+"""Define `convokit recover`: close the turns of dead workers."""
+
+from __future__ import annotations
+
+from convokit import Recovered
+from convokit.cli import options, output
+from convokit.cli.connect import Database, open_kit, read_database
+from convokit.store import turns
+
+
+def recover(
+    *,
+    all_tenants: options.AllTenants = False,
+    json: options.Json = False,
+    database: options.DatabaseUrl = options.DEFAULT_DATABASE,
+    tenant: options.Tenant = "default",
+) -> None:
+    """Close the turns of dead workers and keep their partial replies.
+
+    This is optional: the next message to a conversation closes its open turn too. Several processes may run it at once.
+    """
+    with open_kit(Database(database, tenant)) as kit:
+        recovered = [(tenant, each) for each in kit.recover()]
+        if all_tenants:
+            for name in read_database(Database(database), turns.list_tenants_with_open_turns):
+                if name != tenant:
+                    recovered += [(name, each) for each in kit.tenant(name).recover()]
+    if json:
+        output.print_json({"recovered": [{"tenant": name, **each.model_dump(mode="json")} for name, each in recovered]})
+    elif recovered:
+        _print(recovered, with_tenant=all_tenants)
+    else:
+        output.print_note("nothing to recover: no open turn belongs to a dead worker")
+
+
+def _print(recovered: list[tuple[str, Recovered]], *, with_tenant: bool) -> None:
+    columns = [*(["tenant"] if with_tenant else []), "conversation", "open for", "kept of its reply"]
+    table = output.make_table(*columns, right=("open for", "kept of its reply"))
+    for tenant, each in recovered:
+        name = output.to_one_line(each.key) if each.key is not None else str(each.conversation_id)
+        row = [name, output.format_duration(each.open_s), f"{each.kept_chars:,} characters"]
+        table.add_row(*([output.to_one_line(tenant)] if with_tenant else []), *row)
+    output.get_console().print(table)
