@@ -23,8 +23,7 @@ from convokit.cli.connect import DatabaseOption, open_kit, read_database
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
-from convokit.store import migrations
-from convokit.store import turns as turns_store
+from convokit.store import migrations, turns
 from convokit.store.dialects import dialect_of, dialect_of_url, read_clock_us
 from convokit.store.dialects.sqlite import has_wal_reset_bug
 from convokit.store.engine import describe_url
@@ -40,8 +39,6 @@ _EXTRAS = {
 }
 _MAX_SKEW_S = 5.0
 _OLD_TURN_S = 3600.0
-# store/engine.py sets these. With others, a power failure may lose a commit.
-_DURABLE_SETTINGS = {"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +162,11 @@ def _check_other_revision(connection: Connection, name: str, revision: str | Non
 
 
 def _check_open_turns(connection: Connection) -> Check:
-    turns = turns_store.count_open_turns(connection)
-    if not turns.count:
+    open_turns = turns.count_open_turns(connection)
+    if not open_turns.count:
         return Check("open turns", "ok", "none")
-    oldest_s = turns.oldest_us / 1_000_000
-    shown = f"{turns.count:,}, the oldest for {oldest_s:,.0f} s, {turns.expired:,} past their lease"
+    oldest_s = open_turns.oldest_us / 1_000_000
+    shown = f"{open_turns.count:,}, the oldest for {oldest_s:,.0f} s, {open_turns.expired:,} past their lease"
     if oldest_s < _OLD_TURN_S:
         return Check("open turns", "ok", shown)
     advice = "`convokit recover` closes those of dead workers, and so does the next message in each conversation"

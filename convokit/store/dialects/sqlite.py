@@ -36,7 +36,7 @@ BUSY_TIMEOUT_S = 30.0
 """Longer than the longest queue behind one writer: SQLite does not serve waiting connections in order."""
 _FULL = ("disk is full", "disk I/O error")
 _DURABLE = {"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}
-"""Settings that `doctor` expects. 2 is FULL."""
+"""Settings that `doctor` expects; 2 is FULL. With others, a power failure may lose a commit."""
 
 
 class SqliteDialect(Dialect):
@@ -106,7 +106,7 @@ class SqliteDialect(Dialect):
         listed = ", ".join(f"{name}={value}" for name, value in found.items())
         if found == _DURABLE:
             return DatabaseFacts(listed)
-        return DatabaseFacts(listed, "expected write-ahead logging, synchronous=2 (FULL) and foreign keys")
+        return DatabaseFacts(listed, "expected journal_mode=wal, synchronous=2 (FULL) and foreign_keys=1")
 
 
 # The statements are constants for `fast_execute`, which compiles a constant once.
