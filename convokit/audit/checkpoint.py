@@ -1,4 +1,4 @@
-"""Write and read checkpoints: signed lists of the chain heads of a tenant's conversations.
+"""Write and read checkpoints: signed lists of chain heads.
 
 A hash chain shows every change inside it. It cannot show that its end was cut off, or that all of it was written again.
 A copy of the last hash, kept where nobody who can write the database can write, shows that too.

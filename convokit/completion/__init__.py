@@ -1,1 +1,4 @@
-"""The completion service: a turn, from the question to the saved reply, as one generator of effects."""
+"""The completion service: run a turn from question to saved reply.
+
+A turn is one generator of effects (`completion/effects.py`). The drivers in `convokit.runtime` perform them.
+"""

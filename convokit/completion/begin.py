@@ -1,4 +1,4 @@
-"""Start a turn: commit the question, the turn and its first call before a byte is sent to the server."""
+"""Start a turn: commit the question before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resume a turn: return its stored reply, follow the one that is coming, or ask for it again.
+"""Resume a turn: return, follow or repeat its reply.
 
 A turn that ended without a whole reply is reopened for another call. Its question is not stored twice, and tool results
 that are stored are not made twice.

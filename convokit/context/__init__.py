@@ -1,4 +1,4 @@
-"""Build the `messages` array of a request: the developer prompt and as much of the history as fits.
+"""Build the `messages` array of a request.
 
 The package reads no database, network or clock, and changes nothing that is passed in.
 """

@@ -1,4 +1,4 @@
-"""The report of a context: what is sent, what stays out, and why."""
+"""Report a context: what is sent, what stays out, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Summaries in a context: which one is sent, and the text that a new one is made from."""
+"""Choose a summary for a context, and format the next transcript."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit the messages of a strategy, pins and a summary into the budget.
+"""Fit messages, pins and a summary into the budget.
 
 The current turn is always in the window. Tokens are kept free for a summary as soon as anything stays out, whether a summary
 exists already or not. So making a summary does not move the window's start.

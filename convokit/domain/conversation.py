@@ -1,4 +1,4 @@
-"""Define conversations, their branches and their rolling summaries: stored rows and public values."""
+"""Define conversations, their branches and their summaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record and report removals: the stored row, and the receipt that callers get."""
+"""Define removals: the stored row and the caller's receipt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define turns, their API calls and their replies: stored rows and public values."""
+"""Define turns, their API calls and their replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remove text from a history: redact a message, erase or purge a conversation."""
+"""Remove text: redact a message, erase or purge a conversation."""
 
 from typing import TYPE_CHECKING
 

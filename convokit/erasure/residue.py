@@ -1,4 +1,4 @@
-"""Find removed text outside of its rows: unused prompts, and samples of it in a SQLite file.
+"""Find removed text outside of its rows.
 
 SQLite overwrites deleted content in its file (`PRAGMA secure_delete`). The write-ahead log still contains older pages, until a
 checkpoint copies it into the file and truncates it. A reader of an older state blocks the truncation.

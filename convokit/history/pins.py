@@ -1,4 +1,7 @@
-"""Pin messages. A pin belongs to the conversation: the message itself never changes."""
+"""Pin messages, so that they stay in the window.
+
+A pin belongs to the conversation; the message itself never changes.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The only floor that waits: two drivers that perform a flow's effects, and the HTTP client behind a small protocol."""
+"""Perform the effects of flows: the drivers and the HTTP client."""

@@ -1,4 +1,4 @@
-"""The asynchronous driver: performs the effects of a flow without blocking the event loop.
+"""Perform the effects of a flow in an event loop.
 
 A write is never abandoned. A task that is cancelled during a write learns of the cancellation right after it, when it
 is known what was committed.

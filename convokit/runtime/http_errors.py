@@ -1,4 +1,7 @@
-"""Translate errors of httpx: whether the request was sent, may have been processed, and the answer had started."""
+"""Translate errors of httpx into errors of convokit.
+
+Each says whether the request was sent, whether the server may have processed it, and whether the answer had started.
+"""
 
 from __future__ import annotations
 

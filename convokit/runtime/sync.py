@@ -1,4 +1,4 @@
-"""The synchronous driver: performs the effects of a flow one after the other, in the caller's thread."""
+"""Perform the effects of a flow in the caller's thread."""
 
 from __future__ import annotations
 

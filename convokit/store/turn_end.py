@@ -1,4 +1,4 @@
-"""Update and finish turns: replies, tool results and the calls that made them.
+"""Update and finish turns.
 
 Each write starts by comparing the epoch of the turn. A worker that lost its turn finds no row, writes nothing and gets None.
 """

@@ -1,4 +1,4 @@
-"""Count the tokens of texts, messages and tools: estimated, exact, or calibrated by what a server reported."""
+"""Count the tokens of texts, messages and tools."""
 
 from convokit.tokens.calibrate import Calibrated
 from convokit.tokens.counter import Counter, choose_counter, count_message, count_schema, count_tools

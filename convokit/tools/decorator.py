@@ -1,6 +1,7 @@
-"""Make a tool of a Python function: its signature becomes the JSON schema, its docstring the descriptions.
+"""Make a tool of a Python function.
 
-A parameter without a JSON schema is refused when the tool is made, not when the model calls it.
+Its signature becomes the JSON schema, and its docstring the descriptions. A parameter without a JSON schema is refused when the
+tool is made, not when the model calls it.
 """
 
 from __future__ import annotations

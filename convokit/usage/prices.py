@@ -1,4 +1,4 @@
-"""Find the price of an API call: in a table that the caller gives, or in the price lists of the `prices` extra.
+"""Find the price of an API call.
 
 Vendors price a call by its model, its tier, its time and the length of its prompt.
 """

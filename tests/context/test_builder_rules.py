@@ -53,7 +53,7 @@ def test_neighbours_of_one_role_are_merged_where_turns_alternate() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert context.messages == [user(parts), assistant("c\n\nd"), user("e")]
     assert [part.rule for part in context.report.dropped] == [
-        "before the first user message (this model's turns begin there)"
+        "before the first user message (this model's turns start there)"
     ]
 
 

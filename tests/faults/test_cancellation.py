@@ -108,7 +108,7 @@ def in_use(kit: Any) -> int:
     store = kit._runtime._store
     engines = [pair[0].sync_engine for pair in getattr(store, "_engines", {}).values()]
     pools = [each.pool for each in engines or [getattr(store, "_store", store).engine]]
-    loops = getattr(kit._client, "_loops", {0: getattr(kit._client, "_shards", {})})
+    loops = getattr(kit._runtime._client, "_loops", {0: getattr(kit._runtime._client, "_shards", {})})
     requests = sum(load for shards in loops.values() for each in shards.values() for load in each.load.values())
     return int(sum(pool.checkedout() for pool in pools) + requests)
 

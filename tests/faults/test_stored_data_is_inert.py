@@ -96,12 +96,12 @@ MADE_OF_CONSTANTS = {
     ("convokit/store/dialects/sqlite.py", "f'PRAGMA {pragma}'"),
     ("convokit/usage/sql.py", "str(int(value))"),
 }
-"""SQL that is put together, all of it from names that stand in the same module, or from a number."""
+"""SQL that is put together from names of the same module or from a number."""
 NAMED_IN_CODE = {
-    ("convokit/_lazy.py", "f'{floor}.{name}'"),
+    ("convokit/_lazy.py", "f'{package}.{name}'"),
     ("convokit/store/dialects/__init__.py", "_MODULES[name]"),
 }
-"""Imports by name: of a floor's own rooms, which it lists, and of the dialect of an engine that is open."""
+"""Imports by name: of the modules that a package lists, and of the dialect of an open engine."""
 
 
 def _name(call: ast.Call) -> str:

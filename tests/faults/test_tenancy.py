@@ -393,12 +393,12 @@ TENANT = {
 }
 """Functions that are told the tenant, and what B gets through them for A's conversation."""
 ROW = {
-    "store.branches.read_head",
+    "store.message_tree.read_head",
     "store.conversations.create",
     "store.conversations.advance",
-    "store.branches.set_head",
-    "store.branches.list_branches",
-    "store.branches.list_leaves",
+    "store.message_tree.set_head",
+    "store.message_tree.list_branches",
+    "store.message_tree.list_leaves",
     "history.copies.write_copy",
     "store.conversations.update_description",
     "store.turn_start.lock_and_read",

@@ -1,4 +1,4 @@
-"""Define `convokit context`: show the context of the next request and its token budget."""
+"""Define `convokit context`: show the next request and its token budget."""
 
 from __future__ import annotations
 
