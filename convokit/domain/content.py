@@ -62,25 +62,25 @@ class Content:
     """Tokens of the message, by the name of the counter."""
 
 
-def validate_question(given: object, context: object, limits: Limits) -> Content:
+def validate_question(given: object, passages: object, limits: Limits) -> Content:
     """Validate a question and its passages. Raises: InvalidInput, TooLarge."""
-    content, passages = validate_content(given, limits), validate_passages(context, limits)
-    return replace(content, passages=passages) if passages else content
+    content, texts = validate_content(given, limits), validate_passages(passages, limits)
+    return replace(content, passages=texts) if texts else content
 
 
 def validate_passages(given: object, limits: Limits) -> tuple[str, ...]:
     """Validate retrieved texts. Raises: InvalidInput, TooLarge."""
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-        raise InvalidInput("context", f"must be a list of texts, not {type(given).__name__}")
+        raise InvalidInput("passages", f"must be a list of texts, not {type(given).__name__}")
     limit, setting = limits.passages_bytes, "Limits.passages_bytes"
     passages = tuple(
-        validate_text(f"context[{index}]", text, limit=limit, setting=setting) for index, text in enumerate(given)
+        validate_text(f"passages[{index}]", text, limit=limit, setting=setting) for index, text in enumerate(given)
     )
     if "" in passages:
-        raise InvalidInput(f"context[{passages.index('')}]", "is empty")
+        raise InvalidInput(f"passages[{passages.index('')}]", "is empty")
     size = sum(len(text.encode()) for text in passages)
     if size > limit:
-        raise TooLarge("context", size, limit, setting=setting)
+        raise TooLarge("passages", size, limit, setting=setting)
     return passages
 
 

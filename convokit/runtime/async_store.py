@@ -53,7 +53,7 @@ class ThreadedStore:
         self._closed = False
         process.watch(self)
 
-    def forked(self) -> None:
+    def after_fork(self) -> None:
         """Start new threads in a child process: a fork copies none."""
         self._writer = ThreadPoolExecutor(1, "convokit-writer")
         self._readers = ThreadPoolExecutor(_READERS, "convokit-reader")
@@ -90,7 +90,7 @@ class AsyncEngineStore:
         self._closed = False
         process.watch(self)
 
-    def forked(self) -> None:
+    def after_fork(self) -> None:
         """Leave the parent's connections alone, in a child process."""
         for engine, _ in self._engines.values():
             engine.sync_engine.dispose(close=False)

@@ -151,7 +151,7 @@ class HttpxClient:
         self._shards: dict[tuple[str, bool], _Shards[httpx.Client]] = {}
         process.watch(self)
 
-    def forked(self) -> None:
+    def after_fork(self) -> None:
         """Leave the parent's connections alone, in a child process."""
         _parents.append(self._shards)
         self._shards = {}
@@ -202,7 +202,7 @@ class AsyncHttpxClient:
         self._loops = WeakKeyDictionary()  # a connection belongs to the event loop that made it
         process.watch(self)
 
-    def forked(self) -> None:
+    def after_fork(self) -> None:
         """Leave the parent's connections alone, in a child process."""
         _parents.append(self._loops)
         self._loops = WeakKeyDictionary()

@@ -24,7 +24,7 @@ running: set[UUID] = set()
 class ForkAware(Protocol):
     """Holds connections or threads that a child process must not use."""
 
-    def forked(self) -> None:
+    def after_fork(self) -> None:
         """Drop them in the child, without closing what the parent still uses."""
 
 
@@ -32,14 +32,14 @@ _holders: WeakSet[ForkAware] = WeakSet()
 
 
 def watch(holder: ForkAware) -> None:
-    """Call `holder.forked()` in every child process."""
+    """Call `holder.after_fork()` in every child process."""
     _holders.add(holder)
 
 
 def _after_fork() -> None:
     running.clear()
     for holder in list(_holders):
-        holder.forked()
+        holder.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

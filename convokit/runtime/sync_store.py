@@ -35,7 +35,7 @@ class SyncStore:
         self._closed = False
         process.watch(self)
 
-    def forked(self) -> None:
+    def after_fork(self) -> None:
         """Leave the parent's connections alone, in a child process."""
         self.engine.dispose(close=False)
         self._lock = threading.Lock() if self._lock is not None else None

@@ -52,7 +52,7 @@ def read_snapshot(
     head = message_tree.read_head(connection, row, branch)
     end = head if at is None else at or None
     path = messages.read_backwards(connection, row.id, end, lambda rows: rows_needed(row, rows))
-    pinned = _pinned(connection, row, path)
+    pinned = _read_pinned(connection, row, path)
     wanted = {
         digest for each in (*pinned, *path.rows) if each.parts is not None for digest in find_blob_digests(each.parts)
     }
@@ -61,7 +61,7 @@ def read_snapshot(
     return Snapshot(row, head, path, turns.find_open(connection, row.id, branch), found_blobs, pinned, stored)
 
 
-def _pinned(connection: Connection, row: ConversationRow, path: messages.MessagePath) -> list[MessageRow]:
+def _read_pinned(connection: Connection, row: ConversationRow, path: messages.MessagePath) -> list[MessageRow]:
     """Return the pinned messages that lie on the path before its first row that was read."""
     if row.pins is None or path.complete:
         return []

@@ -171,22 +171,22 @@ def _statement(shape: BatchShape) -> Executable:
         source = advance.returning(conversation.c.id).cte("moved")
     parts = []
     if shape.opens:
-        parts.append(_inserted(turn, turns.OPEN_TURN_COLUMNS, source, lease_until=turns.NEW_LEASE))
+        parts.append(_build_insert(turn, turns.OPEN_TURN_COLUMNS, source, lease_until=turns.NEW_LEASE))
     if shape.messages:
-        parts.append(_inserted(message, MessageRow.__slots__, source, shape.messages))
+        parts.append(_build_insert(message, MessageRow.__slots__, source, shape.messages))
     if shape.found:
-        parts.append(_inserted(search_table, INDEX_COLUMNS, source, shape.found))
+        parts.append(_build_insert(search_table, INDEX_COLUMNS, source, shape.found))
     if shape.entries:
-        parts.append(_inserted(entry, Entry.__slots__, source, shape.entries))
+        parts.append(_build_insert(entry, Entry.__slots__, source, shape.entries))
     if shape.ends_call:
         parts.append(api_calls.END_CALL.where(select(source).exists()).cte("ended_call"))
     if shape.begins_call:
-        parts.append(_inserted(completion, CallRow.__slots__, source))
+        parts.append(_build_insert(completion, CallRow.__slots__, source))
     counts = [_count(ended) if ended is not None else literal(0), _count(source)]
     return select(*counts).add_cte(*parts)
 
 
-def _inserted(into: Table[Any], names: Iterable[str], source: CTE, count: int = 1, **computed: Any) -> CTE:
+def _build_insert(into: Table[Any], names: Iterable[str], source: CTE, count: int = 1, **computed: Any) -> CTE:
     """Return the part that inserts `count` rows, if `source` has its row."""
     rows = [select(source.c.id, *_bound(into, names, each).values(), *computed.values()) for each in range(count)]
     return insert(into).from_select(["conversation_id", *names, *computed], union_all(*rows)).cte(f"new_{into.name}")
@@ -206,24 +206,24 @@ def _values(given: WriteBatch, found: Sequence[IndexRow]) -> dict[str, Any]:
     """Return the statement's values, under the names that its parts gave them."""
     row, values = given.row, dict(given.ended or ())
     if given.created:
-        values |= _named(conversation, ConversationRow.__slots__, given.moved, 0)
+        values |= _name_values(conversation, ConversationRow.__slots__, given.moved, 0)
     else:
         values |= conversations.build_advance_values(row, given.moved, _main_head(given))
     if given.opened is not None:
         values |= {f"{turn.name}_{name}_0": value for name, value in given.opened.items()}
         values["lease_us"], values["b_head_seq"] = given.opened["lease_us"], row.head_seq
     for number, each in enumerate(given.messages):
-        values |= _named(message, MessageRow.__slots__, each, number)
+        values |= _name_values(message, MessageRow.__slots__, each, number)
     for number, indexed in enumerate(found):
-        values |= _named(search_table, INDEX_COLUMNS, indexed, number)
+        values |= _name_values(search_table, INDEX_COLUMNS, indexed, number)
     for number, link in enumerate(given.entries):
-        values |= _named(entry, Entry.__slots__, link, number)
+        values |= _name_values(entry, Entry.__slots__, link, number)
     if given.ended_call is not None:
         values |= api_calls.build_call_end_values(row.id, given.ended_call)
     if given.begun_call is not None:
-        values |= _named(completion, CallRow.__slots__, given.begun_call, 0)
+        values |= _name_values(completion, CallRow.__slots__, given.begun_call, 0)
     return values
 
 
-def _named(table: Table[Any], names: Iterable[str], row: object, number: int) -> dict[str, Any]:
+def _name_values(table: Table[Any], names: Iterable[str], row: object, number: int) -> dict[str, Any]:
     return {f"{table.name}_{name}_{number}": getattr(row, name) for name in names}

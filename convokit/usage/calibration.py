@@ -31,13 +31,13 @@ def usage_pairs(
     """
     pairs = []
     for call in api_calls.list_reported_calls(connection, tenant, model, limit):
-        counted = _counted(connection, tenant, counter, call)
+        counted = _count_request(connection, tenant, counter, call)
         if counted is not None:
             pairs.append((counted, call.prompt_tokens))
     return pairs
 
 
-def _counted(connection: Connection, tenant: str, counter: Counter, call: api_calls.ReportedCall) -> int | None:
+def _count_request(connection: Connection, tenant: str, counter: Counter, call: api_calls.ReportedCall) -> int | None:
     manifest = json.loads(call.manifest)
     if manifest.get("transcript"):  # its messages went as one text
         return None
@@ -47,7 +47,7 @@ def _counted(connection: Connection, tenant: str, counter: Counter, call: api_ca
     rows = [
         row for row in messages.read_many(connection, call.conversation_id, sorted(wanted)) if row.status != "redacted"
     ]
-    texts = {name: _kept(connection, tenant, manifest.get(name)) for name in ("prompt", "tools")}
+    texts = {name: _find_prompt(connection, tenant, manifest.get(name)) for name in ("prompt", "tools")}
     if len(rows) != len(wanted) or any(name in manifest and text is None for name, text in texts.items()):
         return None
     items = [
@@ -57,16 +57,16 @@ def _counted(connection: Connection, tenant: str, counter: Counter, call: api_ca
     try:
         builder = ContextBuilder(budget=_EVERYTHING, profile=profile, counter=count)
         tools = json.loads(texts["tools"] or "[]")
-        fixed = builder.count_fixed(texts["prompt"], tools, _response_format(manifest))
+        fixed = builder.count_fixed(texts["prompt"], tools, _find_response_format(manifest))
         context = builder.assemble(ContextInput(items=items, fixed=fixed))
     except (ContextOverflow, InvalidInput):  # no request that could be sent again: nothing to learn from it
         return None
     return context.report.tokens
 
 
-def _kept(connection: Connection, tenant: str, digest: str | None) -> str | None:
+def _find_prompt(connection: Connection, tenant: str, digest: str | None) -> str | None:
     return None if digest is None else blobs.find_prompt(connection, tenant, bytes.fromhex(digest))
 
 
-def _response_format(manifest: dict[str, Any]) -> Any:
+def _find_response_format(manifest: dict[str, Any]) -> Any:
     return manifest.get("params", {}).get("response_format")

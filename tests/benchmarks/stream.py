@@ -86,6 +86,9 @@ class Nothing:
     def execute(self, statement: object, values: object = None) -> Nothing:
         return self
 
+    def get_execution_options(self) -> dict[str, Any]:
+        return {}
+
     def one_or_none(self) -> None:
         return None
 
