@@ -97,7 +97,7 @@ class Stage:
             self.finisher.ask(chat, question)
         if not scenario.left:
             return []
-        shown: list[str] = self.run(chat, STREAMED, "before save_piece #4").all("shown")
+        shown: list[str] = self.run(chat, STREAMED, "before save_chunk #4").all("shown")
         if scenario.recovered:
             assert len(self.finisher.face.settle(self.finisher.kit.recover())) == 1
         if scenario.later:
@@ -193,7 +193,7 @@ def test_killed_at_any_point(stage: Stage, name: str, effort: Effort) -> None:
 @pytest.mark.soak(sample=True)
 def test_a_begin_that_is_not_durable_is_seen(stage: Stage) -> None:
     """The control: were the call made before question and call are stored, the server's request would have no row."""
-    outcome = stage.run("k", PLAIN, "before Read", lost_begin=True)
+    outcome = stage.run("k", PLAIN, "before ReadBody", lost_begin=True)
     with pytest.raises(oracles.Broken, match="has no row"):
         stage.finisher.check("k", outcome)
 
@@ -203,5 +203,5 @@ def test_a_call_after_a_late_reply_is_closed_too(stage: Stage) -> None:
     """Where a reply came late and the turn was opened again, its worker's death leaves no call that seems to run for ever."""
     late = stage.leave_late("k", STREAMED)
     assert oracles.check_conversation(stage.url, "k").texts("assistant", "late") == [late]
-    stage.run("k", STREAMED, "before save_piece #3")
+    stage.run("k", STREAMED, "before save_chunk #3")
     stage.finisher.finish("k", [STREAMED], later_first=False)
