@@ -13,6 +13,9 @@ from convokit.errors import Interrupted
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, completion
 
+# The rules of this module depend on neither database nor API.
+pytestmark = pytest.mark.once
+
 SOUND = base64.b64encode(b"RIFF" * 20).decode()
 SPEAKING: dict[str, Any] = {"modalities": ["text", "audio"], "audio": {"format": "wav", "voice": "alloy"}}
 

@@ -26,13 +26,13 @@ TEXT = "".join(WORDS)
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces are stored more often, so that a test sees many of them in little time."""
-    monkeypatch.setattr(calls, "CHUNK_S", 0.05)
+    monkeypatch.setattr(calls, "CHUNK_S", 0.02)
 
 
 @pytest.fixture
 def slow(server: LoopbackServer) -> LoopbackServer:
-    """The first answer takes a second and a half."""
-    server.script(stream(WORDS, pause_s=0.05))
+    """The first answer takes 0.6 seconds."""
+    server.script(stream(WORDS, pause_s=0.02))
     return server
 
 

@@ -22,13 +22,13 @@ def _sent(server: LoopbackServer) -> list[Any]:
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
-        ("text", InvalidInput, "context: must be a list of texts, not str"),
-        (None, InvalidInput, "context: must be a list of texts, not NoneType"),
-        ([ONE, 7], InvalidInput, r"context\[1\]: must be text, not int"),
-        ([ONE, ""], InvalidInput, r"context\[1\]: is empty"),
-        ([ONE, "a\x00b"], InvalidInput, r"context\[1\]: contains NUL"),
-        (["x" * 101], TooLarge, r"context\[0\].*Limits.passages_bytes"),
-        (["é" * 25, "é" * 26], TooLarge, "context.*102.*Limits.passages_bytes"),
+        ("text", InvalidInput, "passages: must be a list of texts, not str"),
+        (None, InvalidInput, "passages: must be a list of texts, not NoneType"),
+        ([ONE, 7], InvalidInput, r"passages\[1\]: must be text, not int"),
+        ([ONE, ""], InvalidInput, r"passages\[1\]: is empty"),
+        ([ONE, "a\x00b"], InvalidInput, r"passages\[1\]: contains NUL"),
+        (["x" * 101], TooLarge, r"passages\[0\].*Limits.passages_bytes"),
+        (["é" * 25, "é" * 26], TooLarge, "passages.*102.*Limits.passages_bytes"),
     ],
 )
 @pytest.mark.parametrize("key", [None, "1"])

@@ -18,6 +18,9 @@ from tests.support.faces import Face
 from tests.support.selection import keep
 from tests.support.server import LoopbackServer, calls, completion, failure, stream
 
+# The rules of this module depend on neither database nor API.
+pytestmark = pytest.mark.once
+
 ONE, TWO = "Port 80 is the port of HTTP.", "nginx listens on port 80."
 ONCE = Retry(attempts=1)
 

@@ -27,6 +27,9 @@ from tests.completion.summaries import (
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, calls, completion
 
+# The rules of this module depend on neither database nor API.
+pytestmark = pytest.mark.once
+
 
 def test_what_falls_out_is_summed_up_first(face: Face, summed: Any, server: LoopbackServer) -> None:
     """When the start moves, one call to the summary's model sees what fell out, with the prompt before it; then the request is

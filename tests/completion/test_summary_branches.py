@@ -22,6 +22,9 @@ from tests.completion.summaries import (
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
+# The rules of this module depend on neither database nor API.
+pytestmark = pytest.mark.once
+
 
 def test_branches_use_what_covers_their_own_past(
     face: Face, summed: Any, server: LoopbackServer, database: str, writer: Writer

@@ -24,6 +24,9 @@ from tests.completion.summaries import (
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, completion, echo, failure
 
+# The rules of this module depend on neither database nor API.
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     "answer",

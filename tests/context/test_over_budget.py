@@ -20,6 +20,9 @@ from tests.context.oracle import refusals
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion
 
+# The rules of this module depend on neither database nor API.
+pytestmark = pytest.mark.once
+
 LONG = "word " * 500
 WIDE = {"type": "function", "function": {"name": "f", "description": LONG, "parameters": {"type": "object"}}}
 FORM = {"type": "json_schema", "json_schema": {"name": "x", "description": LONG, "schema": {"type": "object"}}}

@@ -45,4 +45,4 @@ def test_every_page_can_be_reached() -> None:
             for link in LINK.findall(prose(page))
             if not urlsplit(link).scheme and urlsplit(link).path
         ]
-    assert {name(page) for page in pages()} == {name(page) for page in reached}
+    assert {name(page) for page in pages()} - {name(page) for page in reached} == set()

@@ -24,7 +24,7 @@ from tests.support.selection import Effort
 from tests.support.server import LoopbackServer, Script, calls, completion, stream
 
 WAYS = ["plain", "streamed", "tools"]
-STEP: dict[Effort, int] = {"quick": 7, "sample": 1, "soak": 1}
+STEP: dict[Effort, int] = {"quick": 11, "sample": 1, "soak": 1}
 """How far apart the moments are that are tried."""
 
 

@@ -27,6 +27,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--soak", action="store_true", help="also run all soak tests, on all points and with 40,000 examples"
     )
     group.addoption("--soak-sample", action="store_true", help="also run the soak tests marked with sample=True")
+    group.addoption("--skip-default", action="store_true", help="leave out what a run without options has tested")
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -38,7 +39,19 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def _is_selected(config: pytest.Config, item: pytest.Item) -> bool:
-    return _is_in_matrix(config, item) and _is_in_soak(config, item)
+    if config.getoption("--skip-default") and _is_in_default(item):
+        return False
+    matrix = config.getoption("--matrix") or _is_in_pairs(item)
+    return matrix and _is_in_soak(config, item)
+
+
+def _is_in_default(item: pytest.Item) -> bool:
+    """Return whether the default run tests this just as well. Properties and efforts try more in the other runs."""
+    if "effort" in getattr(item, "fixturenames", ()) or getattr(
+        getattr(item, "obj", None), "is_hypothesis_test", False
+    ):
+        return False
+    return _is_in_pairs(item) and item.get_closest_marker("soak") is None
 
 
 def _is_in_soak(config: pytest.Config, item: pytest.Item) -> bool:
@@ -48,8 +61,8 @@ def _is_in_soak(config: pytest.Config, item: pytest.Item) -> bool:
     return bool(config.getoption("--soak-sample")) and all(mark.kwargs.get("sample", False) for mark in marks)
 
 
-def _is_in_matrix(config: pytest.Config, item: pytest.Item) -> bool:
-    if config.getoption("--matrix") or item.get_closest_marker("matrix"):
+def _is_in_pairs(item: pytest.Item) -> bool:
+    if item.get_closest_marker("matrix"):
         return True
     backends, apis = _parameters(item, _BACKENDS), _parameters(item, _APIS)
     if item.get_closest_marker("once"):
