@@ -9,8 +9,8 @@ from uuid import UUID
 
 from convokit import audit, erasure, history
 from convokit.completion import follow, preview, recovery, resume
+from convokit.completion.on_busy import OnBusy
 from convokit.completion.options import CallOptions, PartLike, to_options
-from convokit.completion.recovery import OnBusy
 from convokit.completion.send import SendRequest, send_flow
 from convokit.completion.state import ChatRef, KitState
 from convokit.context.report import Context

@@ -91,19 +91,17 @@ class NotFound(ConvokitError, LookupError):
 
 
 class StoreError(ConvokitError):
-    """A database operation failed."""
+    """A database operation failed. `unsaved` is the text of a reply that was received but not stored: save it yourself."""
+
+    unsaved = ""
 
 
 class StoreUnavailable(StoreError):
-    """The database is missing, unreachable, read-only, or not a database.
-
-    `transient`: a retry may succeed (restart, dropped connection, deadlock). `unsaved`: the text of a reply that was received
-    but not stored. Save it yourself; convokit has no other copy.
-    """
+    """The database is missing, unreachable, read-only, or not a database. `transient`: a retry may succeed."""
 
     def __init__(self, database: str, problem: str, *, transient: bool = False) -> None:
         super().__init__(f"{database}: {problem}")
-        self.database, self.transient, self.unsaved = database, transient, ""
+        self.database, self.transient = database, transient
 
 
 class StoreFull(StoreUnavailable):

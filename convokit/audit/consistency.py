@@ -27,7 +27,7 @@ from sqlalchemy import (
 from convokit.audit.sql import find_entry_number
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import ASSISTANT, PASSAGE, TOOL, USER
-from convokit.domain.turn import LATE_CALL_OFFSET, TurnState
+from convokit.domain.turn import LATE, TurnState
 from convokit.errors import ChainBroken
 from convokit.store.schema import branch, chunk, completion, conversation, message, summary, tool_call, turn
 
@@ -37,6 +37,8 @@ _IMPORTED: BindParameter[bool] = bindparam("imported", type_=Boolean)
 """Whether messages were copied or imported: then the source conversation may have kept their turns and calls."""
 # An import writes this for a call that was running at the export. Such a call has no `ended_at`.
 _ABANDONED = "abandoned"
+_FIRST_LATE_NUMBER = 1000
+"""Version 0.1 added this to the number of a late call, which it gave no state of its own."""
 _SUBJECTS = {"chunk": "chunk of turn", "completion": "API call"}  # in error messages, instead of the table's name
 
 
@@ -183,12 +185,15 @@ _CALL_RULES = (
     ),
     _call_rule(
         "failed, and its turn is completed",
-        completion.c.state != "ok",
-        completion.c.number < LATE_CALL_OFFSET,
+        completion.c.state.not_in(("ok", LATE)),
+        completion.c.number < _FIRST_LATE_NUMBER,
         _has_row(turn, _turn_of_call, turn.c.state == "completed"),
         not_(
             _has_row(
-                _later_call, _later_call.c.turn_id == completion.c.turn_id, _later_call.c.number > completion.c.number
+                _later_call,
+                _later_call.c.turn_id == completion.c.turn_id,
+                _later_call.c.number > completion.c.number,
+                _later_call.c.state != LATE,
             )
         ),
     ),

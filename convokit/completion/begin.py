@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from uuid import UUID
 
+from convokit.completion import summarize
+from convokit.completion.anchor import TurnAnchor
 from convokit.completion.call import ActiveCall, lease_us, longest_silence_s, new_call_row
-from convokit.completion.effects import Flow
+from convokit.completion.effects import Flow, Sleep, read_flow
+from convokit.completion.on_busy import BusyPolicy, make_busy_error, wait_in_line_flow, wait_or_take_over_flow
 from convokit.completion.options import NO_OPTIONS, Options
-from convokit.completion.prepare import PreparedRequest, shift_request
-from convokit.completion.state import ChatRef, KitState
+from convokit.completion.prepare import PreparedRequest, prepare, prepare_stored, shift_request
+from convokit.completion.read_path import read_snapshot_flow
+from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.completion.write_retry import START_S, write_step_flow
 from convokit.domain import hashchain
 from convokit.domain.content import Content
@@ -18,7 +23,95 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, USER, MessageRow, place_rows
 from convokit.domain.text import dump_json
 from convokit.domain.turn import IdempotencyKey
-from convokit.store.turn_start import TurnStart
+from convokit.errors import SettingsError
+from convokit.store import turns
+from convokit.store.turn_start import Conflict, TurnStart
+
+_MAX_REBUILDS = 3
+_YIELD_S = 0.05
+
+
+def start_when_free_flow(
+    kit: KitState,
+    chat: ChatRef,
+    content: Content | None,
+    call_options: Options,
+    turn_id: UUID,
+    policy: BusyPolicy,
+    *,
+    stream: bool,
+    key: IdempotencyKey | None,
+    anchor: TurnAnchor | None,
+) -> Flow[ActiveCall]:
+    """Start the turn as soon as the policy allows it, and return its first call. Raises: as `ask_flow`."""
+    conversation_id = yield from identify_flow(kit, chat)
+    line = kit.lines.join((conversation_id, chat.branch)) if policy.on_busy == "wait" else nullcontext()
+    with line as position:
+        if position is not None:
+            yield from wait_in_line_flow(kit, chat, policy, position)
+        return (
+            yield from _start_or_rebuild_flow(
+                kit, chat, content, call_options, turn_id, policy, stream=stream, key=key, anchor=anchor
+            )
+        )
+
+
+def _start_or_rebuild_flow(
+    kit: KitState,
+    chat: ChatRef,
+    content: Content | None,
+    call_options: Options,
+    turn_id: UUID,
+    policy: BusyPolicy,
+    *,
+    stream: bool,
+    key: IdempotencyKey | None,
+    anchor: TurnAnchor | None,
+) -> Flow[ActiveCall]:
+    """Build the request and start the turn. Build it again if the conversation changed since it was read."""
+    heads: set[int | None] = set()
+    conflicts = 0
+    while len(heads) <= _MAX_REBUILDS:
+        at = None if anchor is None else anchor.seq
+        snapshot = yield from read_snapshot_flow(kit, chat, call_options, content or Content(""), at)
+        if snapshot.conversation is None and (chat.must_exist or chat.branch or anchor is not None):
+            raise not_found(chat)
+        if snapshot.open_turn is not None:
+            yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, policy)
+            continue
+        if anchor is not None and anchor.head not in (None, snapshot.head):
+            raise Conflict
+        if content is None:
+            request = prepare_stored(kit, chat, call_options, snapshot, stream=stream)
+        else:
+            request = prepare(kit, chat, call_options, snapshot, content, stream=stream)
+        request = yield from summarize.plan_summary_flow(kit, chat, call_options, request)
+        check_api_key(kit, request)
+        try:
+            return (yield from start_turn_flow(kit, chat, request, content, turn_id, key))
+        except Conflict:
+            assert chat.id is not None
+            if key is not None:
+                same = yield from read_flow(turns.find_by_idempotency_key, kit.tenant, chat.id, key.hash)
+                if same is not None:
+                    raise
+            if conflicts and snapshot.conversation is None:  # another tenant has this id
+                raise not_found(chat) from None
+            conflicts += 1
+            if policy.on_busy == "raise":
+                heads.add(snapshot.head)  # only this branch's own moves count: other branches may move as they like
+            if kit.clock.monotonic() >= policy.until:
+                break
+            if len(heads) < conflicts:
+                yield Sleep(_YIELD_S * kit.clock.random())
+    raise make_busy_error(chat, None)
+
+
+def check_api_key(kit: KitState, request: PreparedRequest) -> None:
+    """Raise SettingsError if the server needs an API key and there is none."""
+    key = kit.api_key()  # asked for in any case: a bad key raises before anything is written
+    if request.options.profile.needs_key and not key:
+        raise SettingsError("api_key", f"{kit.base_url} needs a key: pass api_key=... or set OPENAI_API_KEY")
 
 
 def start_turn_flow(

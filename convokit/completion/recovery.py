@@ -7,14 +7,14 @@ reply is kept and the conversation goes on. A takeover is one transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.effects import Flow, Sleep, read_flow
-from convokit.completion.options import NO_OPTIONS, Options
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.options import NO_OPTIONS
 from convokit.completion.state import (
+    DEFAULT_TIMEOUTS,
     ChatRef,
     KitState,
     check_schema_flow,
@@ -27,16 +27,16 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, MessageRow, place_rows
 from convokit.domain.turn import CallRow, OpenTurn, Recovered
-from convokit.errors import ConversationBusy, NotFound, SettingsError
+from convokit.errors import NotFound, SettingsError
+from convokit.settings import UNSET
 from convokit.store import api_calls, chunks, conversations, message_tree, messages, turns
-from convokit.store.snapshot import Snapshot
 from convokit.store.turn_end import TurnEnd
 from convokit.store.turn_start import Written
 from convokit.tokens.counter import Counter, count_message
 from convokit.tokens.estimate import CharacterEstimate
 
-OnBusy = Literal["raise", "wait", "supersede"]
-POLL_S = 0.1
+_TRUSTED_TURNS = 10
+"""How many times `Timeouts.total_s` a living worker keeps its turn although its lease ran out by a clock that may jump."""
 
 
 @dataclass(slots=True)
@@ -52,29 +52,16 @@ class _Remains:
 
 
 def is_worker_gone(kit: KitState, turn: OpenTurn) -> bool:
-    """Return whether the worker of an open turn is known to be gone."""
-    return turn.expired or (turn.owner is not None and kit.is_dead(turn.owner, turn.id))
+    """Return whether the worker of an open turn is known to be gone.
 
-
-def wait_or_take_over_flow(
-    kit: KitState, chat: ChatRef, call_options: Options, snapshot: Snapshot, on_busy: OnBusy, deadline: float
-) -> Flow[None]:
-    """Close the branch's open turn if its worker is gone; else do what `on_busy` says.
-
-    Raises: ConversationBusy at once for "raise", and after `deadline` (monotonic seconds) for "wait".
+    Its process is asked first, if it is one of this host. The lease decides where that cannot be known. A server's clock
+    also decides against a living process: it may have been stopped. This machine's own clock may have jumped.
     """
-    turn, conversation = snapshot.open_turn, snapshot.conversation
-    assert turn is not None
-    assert conversation is not None
-    counter = resolve_options(kit, chat, call_options, conversation).counter
-    if is_worker_gone(kit, turn):
-        yield from close_turn_flow(kit, conversation, chat.branch, turn, counter, "abandoned")
-    elif on_busy == "supersede":
-        yield from close_turn_flow(kit, conversation, chat.branch, turn, counter, "superseded")
-    elif on_busy == "raise" or kit.clock.monotonic() >= deadline:
-        raise ConversationBusy(chat.name, turn.id, turn.age_us / 1_000_000)
-    else:
-        yield Sleep(POLL_S * (0.5 + kit.clock.random()))
+    alive = None if turn.owner is None else kit.is_alive(turn.owner, turn.id)
+    if alive is None or (alive and not kit.has_local_clock):
+        return turn.expired
+    timeouts = DEFAULT_TIMEOUTS if kit.options.timeouts is UNSET else kit.options.timeouts
+    return not alive or (turn.expired and turn.age_us > _TRUSTED_TURNS * timeouts.total_s * 1_000_000)
 
 
 def close_turn_flow(

@@ -16,7 +16,7 @@ from convokit.domain.content import Blob
 from convokit.domain.message import ASSISTANT, Message, MessageRow, place_rows
 from convokit.domain.reply import ParsedReply, ReplyChoice, Usage, UsageSource
 from convokit.domain.text import dump_json, repair_text
-from convokit.domain.turn import LATE_CALL_OFFSET, CallRow, Reply, TurnRow
+from convokit.domain.turn import LATE, CallRow, Reply, TurnRow
 from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
 from convokit.store import api_calls, messages
 from convokit.store.turn_start import Written
@@ -54,9 +54,10 @@ class Outcome:
 def read_reply(connection: Connection, conversation_id: UUID, turn: TurnRow) -> Reply:
     """Return the stored reply of a completed turn. Raises: NotFound, Redacted."""
     row = None if turn.reply_seq is None else messages.find(connection, conversation_id, turn.reply_seq)
-    call = api_calls.find_call(connection, conversation_id, turn.id, turn.calls)
-    if row is None or call is None:
+    calls = [each for each in api_calls.list_calls(connection, conversation_id, turn.id) if not each.is_late]
+    if row is None or not calls:
         raise NotFound("reply of turn", turn.id)
+    call = calls[-1]
     if row.status == "redacted":
         raise Redacted(conversation_id, f"the reply of turn {turn.id}")
     message = Message.from_row(conversation_id, row)
@@ -68,7 +69,7 @@ def read_reply(connection: Connection, conversation_id: UUID, turn: TurnRow) -> 
         model=call.served_model or call.requested_model,
         finish_reason=call.finish_reason,
         request_id=call.request_id,
-        attempts=turn.calls % LATE_CALL_OFFSET,
+        attempts=len(calls),
     )
 
 
@@ -168,7 +169,7 @@ def list_audio_blobs(call: ActiveCall) -> list[Blob]:
 def record_outcome(call: ActiveCall, reply: ParsedReply, outcome: Outcome, now: int) -> None:
     """Write into the call's row how it ended and what the server reported."""
     row = call.row
-    row.state = "ok" if outcome.is_ok else "error"
+    row.state = LATE if outcome.status == "late" else "ok" if outcome.is_ok else "error"
     row.error = dump_json(describe_error(outcome.error)) if outcome.error is not None else None
     row.ended_at = now
     row.served_model = _mask(call, reply.model)

@@ -6,20 +6,30 @@ that are stored are not made twice.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from uuid import UUID
 
 from convokit.completion import anchor as anchors
 from convokit.completion import follow, summarize
+from convokit.completion.begin import check_api_key
 from convokit.completion.call import ActiveCall, lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Emit, Flow, Sleep, read_flow
+from convokit.completion.on_busy import (
+    POLL_S,
+    BusyPolicy,
+    OnBusy,
+    make_busy_policy,
+    wait_in_line_flow,
+    wait_or_take_over_flow,
+)
 from convokit.completion.options import Options
 from convokit.completion.prepare import PreparedRequest, prepare_stored
 from convokit.completion.read_path import read_snapshot_flow
-from convokit.completion.recovery import POLL_S, OnBusy, is_worker_gone, wait_or_take_over_flow
+from convokit.completion.recovery import is_worker_gone
 from convokit.completion.result import end_error, read_reply
-from convokit.completion.state import ChatRef, KitState, find_conversation_flow, identify_flow, not_found
-from convokit.completion.turn import ask_flow, check_api_key, find_timeouts, run_turn_flow, running_turn
+from convokit.completion.state import ChatRef, KitState, find_conversation_flow, find_timeouts, identify_flow, not_found
+from convokit.completion.turn import ask_flow, run_turn_flow, running_turn
 from convokit.completion.write_retry import START_S, write_step_flow
 from convokit.domain.content import Content
 from convokit.domain.events import Started, TextDelta
@@ -62,7 +72,7 @@ def return_or_reopen_flow(
     """Return the turn's reply: the stored one, the one that is coming, or a new one on the branch that it was sent to."""
     chat = chat if chat.branch == turn.branch else replace(chat, branch=turn.branch)
     assert chat.id is not None
-    deadline = kit.clock.monotonic() + find_timeouts(kit, chat, call_options).total_s
+    until_closed = make_busy_policy(kit, "wait", find_timeouts(kit, chat, call_options).total_s)
     for _ in range(MAX_TRIES):
         if stream and (yield from _is_running_flow(kit, chat.id, turn)):
             try:
@@ -72,7 +82,7 @@ def return_or_reopen_flow(
                 if error.partial:  # the reader has this text already: another reply would come on top of it
                     raise
                 turn = yield from _reread_flow(chat.id, turn)
-        turn = yield from _wait_until_closed_flow(kit, chat, call_options, turn, deadline)
+        turn = yield from _wait_until_closed_flow(kit, chat, call_options, turn, until_closed)
         if turn.state == "completed":
             reply = yield from read_flow(read_reply, chat.id, turn)
             yield Emit([Started(turn.id), TextDelta(reply.text)])
@@ -94,14 +104,14 @@ def _is_running_flow(kit: KitState, conversation_id: UUID, turn: TurnRow) -> Flo
 
 
 def _wait_until_closed_flow(
-    kit: KitState, chat: ChatRef, call_options: Options, turn: TurnRow, deadline: float
+    kit: KitState, chat: ChatRef, call_options: Options, turn: TurnRow, policy: BusyPolicy
 ) -> Flow[TurnRow]:
     """Wait until the turn is closed, and close it if its worker is gone."""
     assert chat.id is not None
     while turn.state == "open":
         snapshot = yield from read_snapshot_flow(kit, chat, call_options, Content(""))
         if snapshot.open_turn is not None and snapshot.open_turn.id == turn.id:
-            yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, "wait", deadline)
+            yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, policy)
         else:
             yield Sleep(POLL_S)
         turn = yield from _reread_flow(chat.id, turn)
@@ -143,12 +153,17 @@ def _read_when_free_flow(
     kit: KitState, chat: ChatRef, call_options: Options, turn: TurnRow, on_busy: OnBusy
 ) -> Flow[Snapshot]:
     """Return the snapshot once no other turn is open on the branch."""
-    deadline = kit.clock.monotonic() + find_timeouts(kit, chat, call_options).busy_s
-    while True:
-        snapshot = yield from read_snapshot_flow(kit, chat, call_options, Content(""))
-        if snapshot.open_turn is None or snapshot.open_turn.id == turn.id:
-            return snapshot
-        yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, on_busy, deadline)
+    policy = make_busy_policy(kit, on_busy, find_timeouts(kit, chat, call_options).busy_s)
+    assert chat.id is not None
+    line = kit.lines.join((chat.id, chat.branch)) if on_busy == "wait" else nullcontext()
+    with line as position:
+        if position is not None:
+            yield from wait_in_line_flow(kit, chat, policy, position)
+        while True:
+            snapshot = yield from read_snapshot_flow(kit, chat, call_options, Content(""))
+            if snapshot.open_turn is None or snapshot.open_turn.id == turn.id:
+                return snapshot
+            yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, policy)
 
 
 def _drop_broken_replies(rows: list[MessageRow], turn: TurnRow) -> list[MessageRow]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from convokit.completion.anchor import TurnAnchor
 from convokit.completion.effects import Flow, read_flow
+from convokit.completion.on_busy import OnBusy
 from convokit.completion.options import Options
-from convokit.completion.recovery import OnBusy
 from convokit.completion.resume import MAX_TRIES, return_or_reopen_flow
 from convokit.completion.state import ChatRef, KitState, identify_flow
 from convokit.completion.turn import ask_flow

@@ -11,11 +11,12 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Clock, Flow, read_flow, read_once_flow
 from convokit.completion.options import NO_OPTIONS, Options
+from convokit.completion.process_turns import RunningTurns, WaitingLines
 from convokit.completion.resolved_options import ResolvedOptions, resolve
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
 from convokit.errors import NotFound, SettingsError
-from convokit.settings import UNSET, Limits
+from convokit.settings import UNSET, Limits, Timeouts
 from convokit.store import conversations, message_tree, migrations
 from convokit.wire.headers import build_endpoint_url
 
@@ -23,6 +24,7 @@ Result = TypeVar("Result")
 ResolvedCache = dict[str | None, ResolvedOptions]
 """Resolved options by the settings that the conversation stores."""
 _CACHE_SIZE = 256
+DEFAULT_TIMEOUTS = Timeouts()
 
 
 @dataclass(slots=True)
@@ -45,12 +47,16 @@ class KitState:
     limits: Limits
     owner: Callable[[], str]
     """Returns the name of this worker: host, boot, process, start."""
-    is_dead: Callable[[str, UUID], bool]
-    """Returns whether the owner of a turn is known to be gone."""
+    is_alive: Callable[[str, UUID], bool | None]
+    """Returns whether the owner of a turn still runs it; None if that cannot be known."""
+    has_local_clock: bool
+    """Whether leases are measured by this machine's clock, which may jump, and not by a server's."""
     search: bool = True
     """Whether messages enter the search index, and can be searched."""
-    running: set[UUID] = field(default_factory=set)
+    running: RunningTurns = field(default_factory=RunningTurns)
     """The turns that this process is running."""
+    lines: WaitingLines = field(default_factory=WaitingLines)
+    """The senders of this process that wait for a branch."""
     url: str = field(init=False)
     """The endpoint of calls, below `base_url`."""
     resolved: ResolvedCache = field(default_factory=dict, repr=False, compare=False)
@@ -157,6 +163,12 @@ def find_option(kit: KitState, chat: ChatRef, call_options: Options, name: str) 
         if value is not UNSET:
             return value
     return UNSET
+
+
+def find_timeouts(kit: KitState, chat: ChatRef, call_options: Options) -> Timeouts:
+    """Return the timeouts that apply before the conversation is read: a conversation stores none."""
+    timeouts = find_option(kit, chat, call_options, "timeouts")
+    return DEFAULT_TIMEOUTS if timeouts is UNSET else timeouts
 
 
 def require_search(kit: KitState) -> None:

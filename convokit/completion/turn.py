@@ -13,31 +13,24 @@ from uuid import UUID
 
 from convokit.completion import summarize
 from convokit.completion.anchor import TurnAnchor
-from convokit.completion.begin import start_turn_flow
+from convokit.completion.begin import start_when_free_flow
 from convokit.completion.call import ActiveCall, LeaseLost, call_with_retries_flow, describe_error
-from convokit.completion.effects import CloseResponse, Emit, Flow, Sleep, Stopped, read_flow
+from convokit.completion.effects import CloseResponse, Emit, Flow, Stopped, read_flow
+from convokit.completion.on_busy import OnBusy, make_busy_policy
 from convokit.completion.options import Options
-from convokit.completion.prepare import PreparedRequest, prepare, prepare_stored
-from convokit.completion.read_path import read_snapshot_flow
-from convokit.completion.recovery import OnBusy, wait_or_take_over_flow
 from convokit.completion.result import Outcome, end_error, list_audio_blobs, make_reply, make_reply_rows
-from convokit.completion.state import ChatRef, KitState, find_option, not_found
+from convokit.completion.state import ChatRef, KitState, find_timeouts
 from convokit.completion.tool_rounds import list_tool_calls_to_run, run_round_flow
 from convokit.completion.write_retry import LEAVING_S, SAVE_S, write_step_flow
 from convokit.domain.content import Content
 from convokit.domain.events import Started
 from convokit.domain.ids import new_id
 from convokit.domain.text import dump_json
-from convokit.domain.turn import LATE_CALL_OFFSET, IdempotencyKey, Reply
-from convokit.errors import ConversationBusy, Interrupted, ModelError, SettingsError, StoreUnavailable
-from convokit.settings import UNSET, Timeouts
+from convokit.domain.turn import IdempotencyKey, Reply
+from convokit.errors import Interrupted, ModelError, StoreError, StoreUnavailable
 from convokit.store import turns
 from convokit.store.turn_end import LateReply, TurnEnd
-from convokit.store.turn_start import Conflict, Written
-
-_MAX_REBUILDS = 3
-_YIELD_S = 0.05
-_DEFAULT_TIMEOUTS = Timeouts()
+from convokit.store.turn_start import Written
 
 
 def ask_flow(
@@ -56,77 +49,23 @@ def ask_flow(
     Raises: every ConvokitError. Conflict if a turn under the same `key` was started meanwhile, or if the branch left
     the head that `anchor` was found for.
     """
-    check_on_busy(on_busy)
-    deadline = kit.clock.monotonic() + find_timeouts(kit, chat, call_options).busy_s
-    heads: set[int | None] = set()
-    conflicts = 0
-    while len(heads) <= _MAX_REBUILDS:
-        at = None if anchor is None else anchor.seq
-        snapshot = yield from read_snapshot_flow(kit, chat, call_options, content or Content(""), at)
-        if snapshot.conversation is None and (chat.must_exist or chat.branch or anchor is not None):
-            raise not_found(chat)
-        if snapshot.open_turn is not None:
-            yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, on_busy, deadline)
-            continue
-        if anchor is not None and anchor.head not in (None, snapshot.head):
-            raise Conflict
-        if content is None:
-            request = prepare_stored(kit, chat, call_options, snapshot, stream=stream)
-        else:
-            request = prepare(kit, chat, call_options, snapshot, content, stream=stream)
-        request = yield from summarize.plan_summary_flow(kit, chat, call_options, request)
-        check_api_key(kit, request)
-        with running_turn(kit, new_id()) as turn_id:
-            try:
-                call = yield from start_turn_flow(kit, chat, request, content, turn_id, key)
-            except Conflict:
-                assert chat.id is not None
-                if (
-                    key is not None
-                    and (yield from read_flow(turns.find_by_idempotency_key, kit.tenant, chat.id, key.hash)) is not None
-                ):
-                    raise
-                if conflicts and snapshot.conversation is None:  # another tenant has this id
-                    raise not_found(chat) from None
-                conflicts += 1
-                if on_busy == "raise":
-                    heads.add(snapshot.head)  # only this branch's own moves count: other branches may move as they like
-                if kit.clock.monotonic() >= deadline:
-                    break
-                if len(heads) < conflicts:
-                    yield Sleep(_YIELD_S * kit.clock.random())
-                continue
-            return (yield from run_turn_flow(kit, call))
-    raise ConversationBusy(chat.name, "several", None)
-
-
-def check_on_busy(on_busy: str) -> None:
-    """Raise SettingsError unless `on_busy` is "raise", "wait" or "supersede"."""
-    if on_busy not in ("raise", "wait", "supersede"):
-        raise SettingsError("on_busy", f'must be "raise", "wait" or "supersede", not {on_busy!r}')
-
-
-def find_timeouts(kit: KitState, chat: ChatRef, call_options: Options) -> Timeouts:
-    """Return the timeouts that apply before the conversation is read: a conversation stores none."""
-    timeouts = find_option(kit, chat, call_options, "timeouts")
-    return _DEFAULT_TIMEOUTS if timeouts is UNSET else timeouts
+    policy = make_busy_policy(kit, on_busy, find_timeouts(kit, chat, call_options).busy_s)
+    turn_id = new_id()
+    with running_turn(kit, turn_id):
+        call = yield from start_when_free_flow(
+            kit, chat, content, call_options, turn_id, policy, stream=stream, key=key, anchor=anchor
+        )
+        return (yield from run_turn_flow(kit, call))
 
 
 @contextmanager
-def running_turn(kit: KitState, turn_id: UUID) -> Iterator[UUID]:
+def running_turn(kit: KitState, turn_id: UUID) -> Iterator[None]:
     """Count a turn as run by this process while the block runs."""
     kit.running.add(turn_id)
     try:
-        yield turn_id
+        yield
     finally:
-        kit.running.discard(turn_id)
-
-
-def check_api_key(kit: KitState, request: PreparedRequest) -> None:
-    """Raise SettingsError if the server needs an API key and there is none."""
-    key = kit.api_key()  # asked for in any case: a bad key raises before anything is written
-    if request.options.profile.needs_key and not key:
-        raise SettingsError("api_key", f"{kit.base_url} needs a key: pass api_key=... or set OPENAI_API_KEY")
+        kit.running.remove(turn_id)
 
 
 def run_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Reply]:
@@ -191,9 +130,14 @@ def _finish_flow(
         has_chunks=call.chunks > 0 or call.may_have_stored or call.attempts > 1 or call.row.number > 1,
         tools_from_seq=call.parent.seq if call.recorded else None,
     )
+    return (yield from _save_flow(kit, call, end, patience_s))
+
+
+def _save_flow(kit: KitState, call: ActiveCall, step: TurnEnd | LateReply, patience_s: float) -> Flow[Written | None]:
+    """Write a step that saves the reply. An error carries its text as `unsaved`: no other copy exists."""
     try:
-        return (yield from write_step_flow(kit, end, patience_s=patience_s))
-    except StoreUnavailable as error:
+        return (yield from write_step_flow(kit, step, patience_s=patience_s))
+    except StoreError as error:
         error.unsaved = call.text
         raise
 
@@ -225,7 +169,6 @@ def _keep_late_flow(
     if call.recorded or not (call.text or (error is None and call.reader is not None)):
         return None
     now = kit.clock.now_us()
-    call.row.number += LATE_CALL_OFFSET  # the call's own row was ended by the worker that closed the turn
     late = LateReply(
         conversation=call.conversation,
         branch=call.branch,
@@ -236,4 +179,4 @@ def _keep_late_flow(
         moves_head=call.moves_head,
         blobs=list_audio_blobs(call),
     )
-    return (yield from write_step_flow(kit, late, patience_s=patience_s))
+    return (yield from _save_flow(kit, call, late, patience_s))

@@ -17,9 +17,9 @@ from convokit.domain.message import Message, to_datetime
 from convokit.domain.reply import Change, RateLimits, Usage
 
 TurnState = Literal["open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded"]
-LATE_CALL_OFFSET = 1000
-"""Added to the number of a call whose reply came late. The row of the call itself is final by then."""
-CallState = Literal["sending", "streaming", "ok", "error", "ambiguous", "abandoned"]
+LATE = "late"
+"""The state of a second row for a call whose reply came after its turn was closed. The first row is final by then."""
+CallState = Literal["sending", "streaming", "ok", "error", "ambiguous", "abandoned", "late"]
 
 
 @dataclass(slots=True)
@@ -182,6 +182,11 @@ class CallRow:
     def chained_values(self) -> list[object]:
         """Return the values that the hash chain commits to: every column except the salts."""
         return [getattr(self, name) for name in CHAINED_COLUMNS]
+
+    @property
+    def is_late(self) -> bool:
+        """Whether this row holds a reply that came after its turn was closed."""
+        return self.state == LATE
 
     @property
     def ref(self) -> str:

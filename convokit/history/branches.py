@@ -19,12 +19,13 @@ from convokit.completion.anchor import (
     resolve_seq_flow,
 )
 from convokit.completion.effects import Flow, read_flow, write_once_flow
+from convokit.completion.on_busy import OnBusy, check_on_busy
 from convokit.completion.options import Options
-from convokit.completion.recovery import OnBusy, close_turn_flow, is_worker_gone, resolve_counter
+from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
 from convokit.completion.resume import MAX_TRIES
 from convokit.completion.send import SendRequest, send_flow
 from convokit.completion.state import ChatRef, KitState, find_conversation_flow, identify_flow, not_found
-from convokit.completion.turn import ask_flow, check_on_busy
+from convokit.completion.turn import ask_flow
 from convokit.completion.write_retry import START_S, write_with_retry_flow
 from convokit.domain.content import validate_question
 from convokit.domain.conversation import MAIN, BranchRow

@@ -16,8 +16,9 @@ from convokit.domain.ids import MAX_SEQ, new_id, parse_id
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.domain.text import validate_json, validate_text
 from convokit.errors import InvalidInput, SettingsError, TooLarge
-from convokit.runtime.process import is_dead, owner, running
+from convokit.runtime.process import is_alive, lines, owner, running
 from convokit.settings import UNSET, Environment, Limits
+from convokit.store.dialects import dialect_of_url
 from convokit.store.engine import describe_url, parse_database_url
 
 OnDisconnect = Literal["stop", "finish"]
@@ -58,9 +59,11 @@ def make_kit_state(
         options=options,
         limits=bounds,
         owner=owner,
-        is_dead=is_dead,
+        is_alive=is_alive,
+        has_local_clock=dialect_of_url(url).has_local_clock,
         search=search,
         running=running,
+        lines=lines,
     )
     return url, state
 

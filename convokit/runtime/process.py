@@ -1,4 +1,4 @@
-"""Name this process, and detect whether another one is dead.
+"""Name this process, and detect whether another one is alive.
 
 The name has host, boot, process id and process start, so a dead owner on this host is recognized at once. After a fork,
 the child opens connections of its own: two processes on one socket would read each other's answers.
@@ -15,10 +15,12 @@ from typing import Protocol
 from uuid import UUID
 from weakref import WeakSet
 
+from convokit.completion.process_turns import RunningTurns, WaitingLines
+
 _HOST_NAMESPACE = "pid:[4026531836]"
 """The initial process namespace of Linux: processes outside of containers are in it."""
-running: set[UUID] = set()
-"""The turns that this process is running."""
+running = RunningTurns()
+lines = WaitingLines()
 
 
 class ForkAware(Protocol):
@@ -38,6 +40,7 @@ def watch(holder: ForkAware) -> None:
 
 def _after_fork() -> None:
     running.clear()
+    lines.clear()
     for holder in list(_holders):
         holder.after_fork()
 
@@ -53,35 +56,43 @@ def owner() -> str:
 
 @lru_cache(maxsize=1)  # by pid: right after a fork the name is another one
 def _make_name(pid: int) -> str:
-    return json.dumps([_read_machine(), _read_boot() + _read_namespace(), pid, _read_start(pid)], separators=(",", ":"))
+    return json.dumps(
+        [_read_machine(), _read_boot() + _read_namespace(), pid, _read_stat(pid)[1]], separators=(",", ":")
+    )
 
 
-def is_dead(name: str, turn_id: UUID) -> bool:
-    """Return True only if the owner of a turn is known to be gone.
+def is_alive(name: str, turn_id: UUID) -> bool | None:
+    """Return whether the owner of a turn still runs it; None if that cannot be known.
 
-    The owner is a process of this host that has ended, or the current process, if it is no longer running the turn (for
-    example after KeyboardInterrupt).
+    False: the owner is a process of this host that has ended, or the current process, if it is no longer running the turn
+    (for example after KeyboardInterrupt). None: another host or container, or a system without signals to ask with.
     """
     if name == owner():
-        return turn_id not in running
+        return turn_id in running
     try:
         machine, boot, pid, started = json.loads(name)
     except (ValueError, TypeError):
-        return False
+        return None
     if machine != _read_machine():
-        return False
+        return None
     if boot != _read_boot() + _read_namespace():
-        return _is_boot_over(machine, str(boot))
-    if os.name == "nt":  # signal 0 is Ctrl-C on Windows, so only the lease decides
-        return False
+        return False if _is_boot_over(machine, str(boot)) else None
+    if os.name == "nt":  # signal 0 is Ctrl-C on Windows
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except (PermissionError, OSError, TypeError):
-        pass
-    now = _read_start(pid)
-    return bool(started and now and started != now)
+        return False
+    except PermissionError:
+        pass  # it exists, and belongs to another user
+    except (OSError, TypeError):
+        return None
+    state, now = _read_stat(pid)
+    if state in ("Z", "X"):
+        return False
+    if not started or not now or state in ("T", "t"):  # a process that is stopped does not run its turn
+        return None
+    return bool(started == now)
 
 
 def _is_boot_over(machine: str, boot: str) -> bool:
@@ -118,13 +129,11 @@ def _read_namespace() -> str:
         return ""
 
 
-def _read_start(pid: int) -> str:
-    """Return the start of a process in clock ticks since boot; empty on systems without /proc."""
+def _read_stat(pid: int) -> tuple[str, str]:
+    """Return the state letter of a process and its start in clock ticks since boot; empty on systems without /proc."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
+        return "", ""
     fields = stat.rpartition(")")[2].split()
-    if fields and fields[0] in "ZX":
-        return "dead"
-    return fields[19] if len(fields) > 19 else ""
+    return (fields[0], fields[19]) if len(fields) > 19 else ("", "")

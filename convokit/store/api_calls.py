@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from convokit.domain.turn import CallRow
+from convokit.domain.turn import LATE, CallRow
 from convokit.store.schema import completion, conversation
 
 _COLUMNS = tuple(getattr(completion.c, name) for name in CallRow.__slots__)
@@ -37,6 +37,7 @@ END_CALL = (
 )
 _SELECT_ONE = select(*_COLUMNS).where(*_OF_TURN, completion.c.number == bindparam("number"))
 _SELECT_OF_TURN = select(*_COLUMNS).where(*_OF_TURN).order_by(completion.c.number)
+_SELECT_LAST_NUMBER = select(func.coalesce(func.max(completion.c.number), 0)).where(*_OF_TURN)
 _COUNT_ENDED = (
     select(func.count())
     .select_from(completion)
@@ -45,6 +46,7 @@ _COUNT_ENDED = (
 _SELECT_LAST_ANSWERED = (
     select(completion.c.manifest, completion.c.prompt_tokens, completion.c.cached_tokens, completion.c.usage_source)
     .where(*_OF_TURN, completion.c.first_byte_at.is_not(None), completion.c.ended_at.is_not(None))
+    .where(completion.c.state != LATE)
     .order_by(completion.c.number.desc())
     .limit(1)
 )
@@ -85,6 +87,11 @@ def insert_call(connection: Connection, conversation_id: UUID, row: CallRow) -> 
     """Record an API call. The record is committed before the request is sent."""
     values = {name: getattr(row, name) for name in row.__slots__}
     connection.execute(_INSERT, {"conversation_id": conversation_id, **values})
+
+
+def next_number(connection: Connection, conversation_id: UUID, turn_id: UUID) -> int:
+    """Return the number of a turn's next call. The conversation must be locked, so that no other call gets it too."""
+    return int(connection.execute(_SELECT_LAST_NUMBER, {"id": conversation_id, "turn": turn_id}).scalar_one()) + 1
 
 
 def end_call(connection: Connection, conversation_id: UUID, row: CallRow) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Integer, bindparam, func, insert, select, tup
 
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
+from convokit.store.dialects import dialect_of
 from convokit.store.schema import conversation, schema_
 
 _COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slots__)
@@ -16,7 +17,7 @@ _DESCRIPTION = ("settings", "subject", "title", "metadata")
 _SELECT_BY_ID = select(*_COLUMNS).where(
     conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant")
 )
-_LOCK = select(conversation.c.id).where(conversation.c.id == bindparam("id")).with_for_update()
+_LOCK = select(conversation.c.id).where(conversation.c.id == bindparam("id")).with_for_update(key_share=True)
 _SELECT_DATABASE_ID = select(schema_.c.database_id)
 _INSERT = insert(conversation)
 _UPDATE = update(conversation).where(
@@ -67,9 +68,13 @@ def list_recent(
 
 
 def lock(connection: Connection, conversation_id: UUID) -> None:
-    """Lock the conversation's row until the transaction ends."""
-    # SQLite has no FOR UPDATE and needs none: a writing transaction is the only one.
-    connection.execute(_LOCK, {"id": conversation_id})
+    """Lock the conversation's row until the transaction ends.
+
+    Every transaction that writes a conversation and its turns does this first, by a statement of its own: two transactions
+    that lock the same rows in different orders would wait for each other. FOR NO KEY UPDATE lets chunks be inserted meanwhile.
+    """
+    if not dialect_of(connection).has_single_writer:  # SQLite has no row locks: a writing transaction is the only one
+        connection.execute(_LOCK, {"id": conversation_id})
 
 
 def create(connection: Connection, row: ConversationRow) -> None:

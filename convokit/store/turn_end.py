@@ -19,6 +19,7 @@ from convokit.domain.message import MessageRow, shift_rows
 from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow, ToolCallRow
 from convokit.store import (
+    api_calls,
     blobs,
     chunks,
     conversations,
@@ -29,7 +30,7 @@ from convokit.store import (
     turns,
     write_batch,
 )
-from convokit.store.turn_start import Written, is_call_stored, lock_and_read
+from convokit.store.turn_start import Written, find_stored_number, lock_and_read
 
 
 @dataclass(slots=True, repr=False, kw_only=True)
@@ -112,6 +113,7 @@ class TurnEnd(_TurnWrite):
     def write(self, connection: Connection) -> Written | None:
         """Finish the turn. Return None, and write nothing, when it is no longer open under this epoch."""
         row = self.conversation
+        conversations.lock(connection, row.id)
         reply_seq = self.rows[0].seq if self.rows else None
         ended = turns.build_end_values(
             row.id,
@@ -163,11 +165,14 @@ class TurnUpdate(_TurnWrite):
     def write(self, connection: Connection) -> Written | None:
         """Write the step. Return None, and write nothing, when the turn is no longer ours."""
         row = self.conversation
+        conversations.lock(connection, row.id)
         ours = turns.renew_lease(
             connection, row.id, self.turn_id, self.epoch, lease_us=self.lease_us, first_token_at=None
         )
         if not ours:
             return None
+        if self.next_call is not None:
+            self.next_call.number = api_calls.next_number(connection, row.id, self.turn_id)
         written = self._append(
             connection, ended_call=self.call, next_call=self.next_call, next_manifest=self.next_manifest
         )
@@ -189,7 +194,7 @@ class TurnUpdate(_TurnWrite):
     def find_written(self, connection: Connection) -> Written | None:
         """Return what an earlier `write` committed, None if it committed nothing."""
         rows, call = self._find_rows(connection), self.next_call
-        is_written = bool(rows) if call is None else is_call_stored(connection, self.conversation, call)
+        is_written = bool(rows) if call is None else find_stored_number(connection, self.conversation, call) is not None
         if not is_written:
             return None
         self._numbered_tools(rows)
@@ -219,13 +224,16 @@ class LateReply(_TurnWrite):
                 return None
             if self.call is not None:
                 self.call.body_salt = None  # the request may have held removed text: its digest must prove nothing
+        if self.call is not None:
+            # The call's own row is final: the worker that closed the turn has ended it.
+            self.call.number = api_calls.next_number(connection, fresh.id, self.turn_id)
         self.rows = shift_rows(self.rows, fresh.last_seq - self.conversation.last_seq)
         self.conversation = fresh
         return self._append(connection, next_call=self.call)
 
     def find_written(self, connection: Connection) -> Written | None:
         """Return what an earlier `write` committed, None if it committed nothing."""
-        if self.call is None or not is_call_stored(connection, self.conversation, self.call):
+        if self.call is None or find_stored_number(connection, self.conversation, self.call) is None:
             return None
         return self._reread(connection, self._find_rows(connection))
 

@@ -64,6 +64,8 @@ class TurnStart:
         A conflict means that the branch moved, that another turn is open on it, or that another process created the
         conversation.
         """
+        if not self.created:
+            conversations.lock(connection, self.conversation.id)
         try:
             written = self._write_behind(connection, self.conversation) or self._write_moved(connection)
         except IntegrityError:  # a unique index: an open turn on the branch, the idempotency key, the conversation's id
@@ -152,13 +154,14 @@ class TurnReopen:
             raise Conflict from None
         if not opened:
             raise Conflict
+        self.call.number = api_calls.next_number(connection, row.id, turn.id)
         api_calls.insert_call(connection, row.id, self.call)
         _insert_prompts(connection, row.tenant, self.prompts)
         return True
 
     def find_written(self, connection: Connection) -> bool | None:
         """Return True if an earlier `write` was committed, else None."""
-        return True if is_call_stored(connection, self.conversation, self.call) else None
+        return True if find_stored_number(connection, self.conversation, self.call) is not None else None
 
 
 def lock_and_read(connection: Connection, row: ConversationRow) -> ConversationRow:
@@ -170,11 +173,11 @@ def lock_and_read(connection: Connection, row: ConversationRow) -> ConversationR
     return fresh
 
 
-def is_call_stored(connection: Connection, row: ConversationRow, call: CallRow) -> bool:
-    """Return whether this very call is stored."""
-    stored = api_calls.find_call(connection, row.id, call.turn_id, call.number)
+def find_stored_number(connection: Connection, row: ConversationRow, call: CallRow) -> int | None:
+    """Return the number under which this very call is stored, as a late one or not; None if it is not stored."""
     # The digest identifies the call, and is as random as its salt. The salt itself may be gone after a redaction.
-    return stored is not None and stored.body_digest == call.body_digest
+    stored = (each for each in api_calls.list_calls(connection, row.id, call.turn_id) if each.is_late == call.is_late)
+    return next((each.number for each in stored if each.body_digest == call.body_digest), None)
 
 
 def _insert_prompts(connection: Connection, tenant: str, prompts: Sequence[tuple[bytes, str]]) -> None:

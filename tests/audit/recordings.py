@@ -354,11 +354,11 @@ SCENES: tuple[Callable[[Stage], None], ...] = (
 
 
 def every_call(database: str, conversation_id: UUID | None = None) -> list[Any]:
-    """Return each call that was made, in all conversations or in one: (conversation_id, turn_id, number)."""
+    """Return each call, in all conversations or in one: (conversation_id, turn_id, number, state)."""
     of_it = true() if conversation_id is None else completion.c.conversation_id == conversation_id
     engine = open_engine(parse_database_url(database))
     with engine.connect() as connection:
-        columns = completion.c.conversation_id, completion.c.turn_id, completion.c.number
+        columns = completion.c.conversation_id, completion.c.turn_id, completion.c.number, completion.c.state
         rows = list(connection.execute(select(*columns).where(of_it)))
     engine.dispose()
     return rows

@@ -24,7 +24,7 @@ def test_calls_of_earlier_versions_are_replayed_exactly(face: Face, empty_databa
     head = restored(path, empty_database)
     kit: Any = face.kit(empty_database, model="another")
     shown = {"exact": 0, "redacted": 0}
-    for conversation_id, turn_id, number in every_call(empty_database):
+    for conversation_id, turn_id, number, _ in every_call(empty_database):
         replay = face.settle(kit.chat(id=conversation_id).replay(turn_id, call=number))
         expected = "redacted" if str(conversation_id) == head["redacted"] else "exact"
         assert replay.status == expected, (turn_id, number, replay.problem)

@@ -116,7 +116,7 @@ def test_any_request_is_replayed_exactly(played: Stage, kits: tuple[Any, Any], t
             opened.reverse()
     played.fails(chat.messages)  # whatever became of the turns, it knows its conversation now
     bodies: Counter[bytes] = Counter()
-    for _, turn_id, number in every_call(played.database, chat.id):
+    for _, turn_id, number, _ in every_call(played.database, chat.id):
         shown = chat.replay(turn_id, call=number)
         assert shown.body is not None, shown.problem
         bodies[shown.body] += 1

@@ -112,7 +112,8 @@ def _kit_state(**options: Any) -> KitState:
         options=Options(model="m", **options),
         limits=Limits(),
         owner=lambda: "me",
-        is_dead=lambda owner, turn: False,
+        is_alive=lambda owner, turn: None,
+        has_local_clock=False,
         clock=Clock(random=lambda: 0.5),
     )
 

@@ -99,7 +99,7 @@ async def left_at(chat: Any, way: str, name: str, at: int, again: int | None = N
 
 def stranger_to(kit: Any) -> Any:
     """Have a kit see other workers' turns as a process on another host sees them: it cannot tell who is dead."""
-    kit._state = replace(kit._state, is_dead=lambda owner, turn: False)
+    kit._state = replace(kit._state, is_alive=lambda owner, turn: None)
     return kit
 
 

@@ -18,7 +18,6 @@ from sqlalchemy.engine import make_url
 
 from convokit import Convokit, Retry
 from convokit.completion import effects, write_retry
-from convokit.domain.turn import LATE_CALL_OFFSET
 from convokit.errors import Interrupted, InvalidInput, ServerFailed
 from convokit.store.turn_end import LateReply
 from tests.support.abandoned_turns import leave
@@ -270,11 +269,12 @@ def test_a_redaction_before_a_late_reply_is_looked_for(turns: Turns, monkeypatch
         left.join()
     with psycopg.connect(turns.url) as connection:
         query = (
-            "SELECT number, body_salt FROM convokit_completion WHERE conversation_id = %s ORDER BY started_at, number"
+            "SELECT number, state, body_salt FROM convokit_completion"
+            " WHERE conversation_id = %s ORDER BY started_at, number"
         )
         called = connection.execute(query, (chat.id,)).fetchall()
-    assert [number > LATE_CALL_OFFSET for number, _ in called] == [False, False, True]
-    assert [salt for _, salt in called] == [None, None, None]
+    assert [(number, state) for number, state, _ in called] == [(1, "ok"), (1, "abandoned"), (2, "late")]
+    assert [salt for _, _, salt in called] == [None, None, None]
     assert tries == 1
     turns.face.settle(chat.verify())
 

@@ -402,7 +402,7 @@ ROW = {
     "history.copies.write_copy",
     "store.conversations.update_description",
     "store.turn_start.lock_and_read",
-    "store.turn_start.is_call_stored",
+    "store.turn_start.find_stored_number",
     "store.turn_pages.read_turns_page",
     "store.write_batch.write",
     "store.turns.end",

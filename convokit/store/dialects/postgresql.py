@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
 
-from convokit.errors import ConvokitError, SettingsError, StoreFull, StoreUnavailable
+from convokit.errors import ConvokitError, SettingsError, StoreError, StoreFull, StoreUnavailable
 from convokit.store.dialects.postgresql_search import PostgresqlSearch
 from convokit.store.dialects.protocol import DatabaseFacts, Dialect
 from convokit.store.engine import WRITE
@@ -38,6 +38,7 @@ class PostgresqlDialect(Dialect):
     # Not clock_timestamp(): a distributed PostgreSQL requires a value that is constant within an UPDATE.
     now_us_sql = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)"
     has_async_driver = True
+    has_local_clock = False
     has_single_writer = False
     has_write_batches = True
     # READ COMMITTED, the server's default, gives each statement a snapshot of its own.
@@ -87,6 +88,8 @@ class PostgresqlDialect(Dialect):
             reason = str(error).strip().split("\n", 1)[0][:300]
             return StoreUnavailable(name, f"cannot be reached ({reason})", transient=True)
         detail = type(error).__name__ + (f", SQLSTATE {state}" if state else "")
+        if (state or "").startswith("23"):  # another try would be refused too
+            return StoreError(f"{name}: refused a row ({detail})")
         if is_connection_lost or (state or "").startswith("08"):
             return StoreUnavailable(name, f"dropped the connection ({detail})", transient=True)
         return StoreUnavailable(name, f"refused a statement ({detail})", transient=state in _TRANSIENT_STATES)

@@ -128,6 +128,8 @@ class Dialect(Protocol):
     """The clock in microseconds since 1970, as SQL."""
     has_async_driver: bool
     """True if statements run on the event loop; False if they run in threads."""
+    has_local_clock: bool
+    """True if the database's clock is the clock of this machine, which may jump."""
     has_single_writer: bool
     """True if the database runs one writing transaction at a time. A process then queues its own."""
     has_write_batches: bool

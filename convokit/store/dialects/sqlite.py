@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from convokit.errors import ConvokitError, SettingsError, StoreFull, StoreUnavailable
+from convokit.errors import ConvokitError, SettingsError, StoreError, StoreFull, StoreUnavailable
 from convokit.store.dialects.protocol import DatabaseFacts, Dialect
 from convokit.store.dialects.sqlite_search import SqliteSearch
 from convokit.store.engine import WRITE
@@ -46,6 +46,7 @@ class SqliteDialect(Dialect):
     # SQLite's clock counts milliseconds, and a day as a float holds no more.
     now_us_sql = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
     has_async_driver = False
+    has_local_clock = True
     has_single_writer = True
     has_write_batches = False
     read_options: Mapping[str, Any] = {}
@@ -85,6 +86,8 @@ class SqliteDialect(Dialect):
             if is_connection_lost:
                 return StoreUnavailable(name, f"dropped the connection ({kind})", transient=True)
             return StoreUnavailable(name, f"refused a statement ({kind})")
+        if isinstance(error, sqlite3.IntegrityError):  # another try would be refused too
+            return StoreError(f"{name}: refused a row ({error})")
         if any(message in str(error) for message in _FULL):
             return StoreFull(name, f"the disk cannot be written ({error}); this transaction was rolled back")
         return translate_sqlite_error(name, error)
