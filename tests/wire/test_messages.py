@@ -239,7 +239,7 @@ def test_b10_empty_tool_calls_are_omitted() -> None:
 
 def test_calls_keep_their_arguments_and_their_kind() -> None:
     """Empty arguments become an empty object; custom tools have an input."""
-    odd = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": tru'}}
+    odd = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": true}'}}
     none = {"id": "b", "function": {"name": "f", "arguments": None}}
     custom = {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
     found = convert({"role": "assistant", "content": None, "tool_calls": [odd, none, custom]})["tool_calls"]
