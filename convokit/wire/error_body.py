@@ -55,6 +55,19 @@ def is_error_payload(payload: dict[str, Any]) -> bool:
     )
 
 
+def find_choice_error(value: Any) -> dict[str, Any] | None:
+    """Return the payload for the value of `error` inside of a choice; None if it reports nothing."""
+    reports = any(item not in (None, "") for item in value.values()) if isinstance(value, dict) else bool(value)
+    return {"error": value} if reports else None
+
+
+def describe_finish_failure(reason: str) -> dict[str, Any]:
+    """Return the payload for a finish reason that means a failure."""
+    code = reason.lower()
+    message = f"the server ended the reply with finish_reason {reason!r}"
+    return {"error": {"message": message, "code": None if code == "error" else code}}
+
+
 def parse_error_body(body: bytes, secrets: Iterable[str] = ()) -> ErrorBody:
     """Return the error in a body of any kind. `secrets` are removed from its texts."""
     text = body[:_READ_BYTES].decode("utf-8-sig", "replace").strip()

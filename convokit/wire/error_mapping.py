@@ -91,6 +91,8 @@ _IMPLIED_STATUS = {
     "rate_limit_exceeded": 429,
     "slow_down": 429,
     "server_error": 500,
+    "network_error": 502,
+    "insufficient_system_resource": 503,
     "api_error": 500,
     "InternalServerError": 500,
     "not_supported_error": 501,
@@ -168,7 +170,7 @@ def build_payload_error(
 
 def find_filter_error(choice: ReplyChoice, reply: ParsedReply) -> ContentFiltered | None:
     """Return the error for a choice that a content filter stopped, with its text as `partial`; None for any other choice."""
-    if choice.finish_reason != "content_filter":
+    if choice.finish_kind != "filtered":
         return None
     categories: dict[str, Any] = {}
     prompts = reply.extra.get("prompt_filter_results")

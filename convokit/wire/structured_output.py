@@ -18,6 +18,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
+from convokit.domain.finish_reason import classify_finish_reason
 from convokit.domain.profiles import Profile
 from convokit.domain.text import dump_json
 from convokit.errors import ContentFiltered, Refused, SettingsError, Truncated, ValidationFailed
@@ -67,11 +68,12 @@ def parse_structured(model: type[Value], text: str | None, *, finish_reason: str
 
     Raises: ContentFiltered, Refused or Truncated if the reply is not whole; ValidationFailed with the text and each problem.
     """
-    if finish_reason == "content_filter":
+    kind = classify_finish_reason(finish_reason)
+    if kind == "filtered":
         raise ContentFiltered("a content filter stopped the reply", categories={}, partial=text or "")
     if refusal:
         raise Refused(refusal)
-    if finish_reason == "length":
+    if kind == "cut":
         raise Truncated(text or "")
     if not text:
         raise ValidationFailed("", ["the reply is empty"])

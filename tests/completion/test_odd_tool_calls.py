@@ -75,3 +75,40 @@ def test_a_replay_uses_the_renderer_of_its_request(
     difference = face.settle(chat.diff(first, second))
     assert difference.reason == "altered"
     assert "versions 1 and 2 of the renderer" in difference.why
+
+
+def list_pairs(body: Any) -> list[tuple[str, str, str]]:
+    """Return id, path and result of each call in a request."""
+    results = {each["tool_call_id"]: each["content"] for each in body["messages"] if each["role"] == "tool"}
+    asked = [call for each in body["messages"] for call in each.get("tool_calls") or ()]
+    return [(call["id"], json.loads(call["function"]["arguments"])["path"], results[call["id"]]) for call in asked]
+
+
+@pytest.mark.parametrize("id", ["same", "look", ""])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_two_calls_with_one_id(face: Face, kit: Any, server: LoopbackServer, id: str, streamed: bool) -> None:
+    """Both run, and the model reads both results. The next reply of the path may use the id again."""
+    chat = kit.chat("t", tools=[look])
+    for number in range(2):
+        asked = [(id, "look", f'{{"path":"/{number}{name}"}}') for name in ("x", "y")]
+        server.script(calls(*asked, streamed=streamed))
+        if streamed:
+            face.collect(chat.stream("q"))
+        else:
+            face.settle(chat.send("q"))
+    pairs = list_pairs(server.requests[-1].body)
+    assert [(path, result) for _, path, result in pairs] == [
+        (f"/{each}", f"seen /{each}") for each in ("0x", "0y", "1x", "1y")
+    ]
+    assert len({each[0] for each in pairs}) == 4
+    stored = [call["id"] for each in face.settle(chat.messages()) for call in each.tool_calls or ()]
+    assert stored == [each[0] for each in pairs]
+    face.settle(chat.verify())
+
+
+def test_calls_for_the_caller_get_ids_of_their_own(face: Face, kit: Any, server: LoopbackServer) -> None:
+    server.script(calls(("a", "look", "{}"), ("a", "look", "{}")))
+    tool = {"type": "function", "function": {"name": "look"}}
+    ids = [call["id"] for call in face.settle(kit.chat("t").send("q", tools=[tool])).tool_calls]
+    assert ids[0] == "a"
+    assert len(set(ids)) == 2
