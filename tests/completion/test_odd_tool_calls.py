@@ -112,3 +112,18 @@ def test_calls_for_the_caller_get_ids_of_their_own(face: Face, kit: Any, server:
     ids = [call["id"] for call in face.settle(kit.chat("t").send("q", tools=[tool])).tool_calls]
     assert ids[0] == "a"
     assert len(set(ids)) == 2
+
+
+@pytest.mark.parametrize("name", ["look<|channel|>commentary", "functions.look", " look\n"])
+def test_an_odd_name_runs_the_tool_that_is_meant(face: Face, kit: Any, server: LoopbackServer, name: str) -> None:
+    """The name is stored as it came. A tool without a function is the caller's under this name too."""
+    chat = kit.chat("t")
+    server.script(calls(("c1", name, json.dumps(json.dumps({"path": "/京都"})))))
+    face.settle(chat.send("q", tools=[look]))
+    _, _, result = server.requests[-1].body["messages"]
+    assert result["content"] == "seen /京都"
+    assert face.settle(chat.messages())[1].tool_calls[0]["function"]["name"] == name
+    face.settle(chat.verify())
+    server.script(calls(("c2", name, "{}")))
+    tool = {"type": "function", "function": {"name": "look"}}
+    assert face.settle(chat.send("q", tools=[tool])).tool_calls[0]["id"] == "c2"
