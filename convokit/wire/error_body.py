@@ -27,6 +27,8 @@ _SECRET = re.compile(
     r"|(?<![\w-])(?:[0-9a-f]{32}|[A-Za-z0-9]{40,})(?![\w-])"
 )
 _REPLACEMENT = "[key]"
+_STATUS_KEYS = ("status", "status_code", "statusCode", "http_status", "httpStatus", "http_code", "httpCode")
+_NESTED_KEYS = ("metadata", "detail", "details", "innererror")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,7 @@ def is_error_payload(payload: dict[str, Any]) -> bool:
         return False
     if "error" in payload or payload.get("detail"):
         return payload.get("object") is None
-    return isinstance(payload.get("message"), str) and not payload.keys().isdisjoint(
-        {"code", "type", "status", "statusCode"}
-    )
+    return isinstance(payload.get("message"), str) and not payload.keys().isdisjoint({"code", "type", *_STATUS_KEYS})
 
 
 def find_choice_error(value: Any) -> dict[str, Any] | None:
@@ -103,13 +103,12 @@ def parse_error_payload(payload: Any, secrets: Iterable[str] = ()) -> ErrorBody:
     )
     if kind is None and _parse_status(error.get("status")) is None:
         kind = _parse_word(error.get("status"), secrets)  # Google's status is a word: INVALID_ARGUMENT
-    statuses = map(_parse_status, (error.get("status"), code, payload.get("statusCode"), payload.get("status")))
     return ErrorBody(
         message=sanitize(message or describe_json(payload), secrets),
         type=kind,
         code=code,
         param=_parse_word(error.get("param"), secrets) or _parse_word(param, secrets),
-        status=next((status for status in statuses if status is not None), None),
+        status=_find_status(error, code, payload),
         raw=error,
     )
 
@@ -158,6 +157,14 @@ def _parse_upstream_message(error: dict[str, Any]) -> str:
 def _get_object(error: dict[str, Any], key: str) -> dict[str, Any]:
     value = error.get(key)
     return value if isinstance(value, dict) else {}
+
+
+def _find_status(error: dict[str, Any], code: str | None, payload: dict[str, Any]) -> int | None:
+    """Return the HTTP status that an error names in any of its words, the closest one first."""
+    words = [error.get("status"), code, *(error.get(key) for key in _STATUS_KEYS[1:])]
+    words += [payload.get(key) for key in (*_STATUS_KEYS, "code")]
+    words += [_get_object(error, nested).get(key) for nested in _NESTED_KEYS for key in _STATUS_KEYS]
+    return next((status for status in map(_parse_status, words) if status is not None), None)
 
 
 def _parse_word(value: Any, secrets: Iterable[str]) -> str | None:

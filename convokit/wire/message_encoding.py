@@ -139,7 +139,10 @@ class _MessageConverter:
         # Some providers need their own keys back, such as DeepSeek its reasoning_content.
         keys = extra.get("keys") if same_provider and isinstance(extra, Mapping) else None
         if isinstance(keys, Mapping):
-            out |= {key: keys[key] for key in sorted(self.profile.replay_keys) if key in keys and key not in out}
+            wanted = self.profile.replay_keys | (self.profile.replay_keys_with_calls if calls else frozenset())
+            out |= {key: keys[key] for key in sorted(wanted) if key in keys and key not in out}
+        if calls and self.profile.needs_reasoning:
+            out.setdefault("reasoning_content", "")
 
     def convert_call(self, call: Mapping[str, Any], *, same_provider: bool) -> dict[str, Any]:
         kind = str(call.get("type") or "function")
