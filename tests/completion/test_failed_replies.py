@@ -61,12 +61,13 @@ def test_a_failed_reply_is_kept_as_partial(
 
 
 def test_a_reader_who_leaves_at_the_end_of_a_filtered_reply(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """The reply is not stored as complete."""
+    """Neither the reply nor its turn is stored as complete."""
     chat = kit.chat("t")
     server.script(stream(["half"], finish="content_filter"))
     events = face.take(chat.stream("q"), 3)
     assert isinstance(events[-1], Finished)
     assert [each.status for each in face.settle(chat.messages())] == ["complete", "partial"]
+    assert [turn.state for turn in face.settle(chat.turns())] == ["interrupted"]
 
 
 @pytest.mark.parametrize(
