@@ -28,6 +28,8 @@ _SECRET = re.compile(
 )
 _REPLACEMENT = "[key]"
 _STATUS_KEYS = ("status", "status_code", "statusCode", "http_status", "httpStatus", "http_code", "httpCode")
+# `429`, `429 Too Many Requests`, `HTTP_429`; DashScope starts messages with `<429>`.
+_STATUS_WORD = re.compile(r"\s*(?:<|:?http[\s_/-]*(?:status)?[\s_/:-]*)?([45][0-9]{2})(?![0-9A-Za-z])", re.IGNORECASE)
 _NESTED_KEYS = ("metadata", "detail", "details", "innererror")
 
 
@@ -52,7 +54,9 @@ def is_error_payload(payload: dict[str, Any]) -> bool:
         return False
     if "error" in payload or payload.get("detail"):
         return payload.get("object") is None
-    return isinstance(payload.get("message"), str) and not payload.keys().isdisjoint({"code", "type", *_STATUS_KEYS})
+    return isinstance(payload.get("message") or payload.get("msg"), str) and not payload.keys().isdisjoint(
+        {"code", "type", *_STATUS_KEYS}
+    )
 
 
 def find_choice_error(value: Any) -> dict[str, Any] | None:
@@ -164,6 +168,9 @@ def _find_status(error: dict[str, Any], code: str | None, payload: dict[str, Any
     words = [error.get("status"), code, *(error.get(key) for key in _STATUS_KEYS[1:])]
     words += [payload.get(key) for key in (*_STATUS_KEYS, "code")]
     words += [_get_object(error, nested).get(key) for nested in _NESTED_KEYS for key in _STATUS_KEYS]
+    message = error.get("message")
+    if isinstance(message, str) and message.lstrip()[:1] in ("<", ":"):
+        words.append(message)
     return next((status for status in map(_parse_status, words) if status is not None), None)
 
 
@@ -174,6 +181,7 @@ def _parse_word(value: Any, secrets: Iterable[str]) -> str | None:
 
 
 def _parse_status(value: Any) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == 3:
-        value = int(value)
+    if isinstance(value, str):
+        match = _STATUS_WORD.match(value)
+        value = int(match[1]) if match else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600 else None

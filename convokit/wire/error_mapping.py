@@ -87,14 +87,14 @@ _FILTER_NAMES = frozenset(
 )
 _UNSUPPORTED_NAMES = frozenset({"unsupported_parameter", "unsupported_value", "not_supported_error"})
 # Codes and types of errors in a 200 response or a stream, which have no status of their own. In lower case and without
-# underscores: servers write one name in several ways (`rate_limit_error`, `RateLimitError`). Of a code with a dot
-# (`Throttling.RateQuota`), the first word decides where the whole code is not in the table.
+# underscores: servers write one name in several ways (`rate_limit_error`, `RateLimitError`). Of a code with dots
+# (`Throttling.RateQuota`, `InternalError.Algo.InvalidParameter`), the last word decides, else the first.
 _IMPLIED_STATUS = {
     name: status
     for status, names in {
-        400: "invalidrequesterror badrequesterror badrequest invalidparameter invalidargument",
+        400: "invalidrequesterror badrequesterror badrequest invalidparameter invalidparametererror invalidargument",
         401: "invalidapikey authenticationerror unauthorized unauthenticated",
-        403: "permissionerror permissiondenied permissiondeniederror forbidden accessdenied model.accessdenied",
+        403: "permissionerror permissiondenied permissiondeniederror forbidden accessdenied",
         404: "notfounderror notfound modelnotfound",
         408: "timeout requesttimeout",
         429: "ratelimiterror ratelimitexceeded slowdown toomanyrequests resourceexhausted throttling limitrequests",
@@ -183,8 +183,8 @@ def build_payload_error(
 
 
 def _find_implied_status(name: str | None) -> int | None:
-    whole = (name or "").lower().replace("_", "").replace("-", "")
-    return _IMPLIED_STATUS.get(whole) or _IMPLIED_STATUS.get(whole.partition(".")[0])
+    words = (name or "").lower().replace("_", "").replace("-", "").split(".")
+    return _IMPLIED_STATUS.get(words[-1]) or _IMPLIED_STATUS.get(words[0])
 
 
 def find_filter_error(choice: ReplyChoice, reply: ParsedReply) -> ContentFiltered | None:
