@@ -172,7 +172,7 @@ class Limits:
     """A key, subject, title, branch name or tenant, in characters."""
     reply_bytes: int = 16 * 1024 * 1024
     """The body of a response. A longer one fails with BadReply, or Interrupted in a stream."""
-    event_bytes: int = 4 * 1024 * 1024
+    event_bytes: int = 16 * 1024 * 1024
     """One event of a stream. A longer one fails with BadReply."""
     tool_result_bytes: int = 32 * 1024
     """The result of a tool. A longer one is cut, and the cut is marked."""

@@ -152,7 +152,9 @@ def _explain_messages(
             return "audio", "a spoken reply expired at the server, so its transcript is sent instead of its id"
     if a.manifest.profile != b.manifest.profile or a.manifest.unsupported != b.manifest.unsupported:
         return "profile", "the server's profile changed, so the same messages are sent in another form"
-    return "altered", "the same messages are sent in another form"
+    versions = a.manifest.renderer, b.manifest.renderer
+    by = f", by versions {versions[0]} and {versions[1]} of the renderer" if versions[0] != versions[1] else ""
+    return "altered", f"the same messages are sent in another form{by}"
 
 
 def _list_audio_ids(request: RebuiltRequest) -> list[Any]:

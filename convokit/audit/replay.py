@@ -172,8 +172,8 @@ def rebuild_request(connection: Connection, row: ConversationRow, call: CallRow)
 def _read_parts(connection: Connection, row: ConversationRow, request: RebuiltRequest) -> None:
     """Read the rows that the manifest names. Raises: ValueError."""
     manifest = request.manifest = Manifest.from_json(request.call.manifest)
-    if manifest.renderer != RENDERER:
-        raise ValueError(f"it has version {manifest.renderer}, this code renders version {RENDERER}")
+    if not 1 <= manifest.renderer <= RENDERER:
+        raise ValueError(f"it has version {manifest.renderer}, this code renders versions 1 to {RENDERER}")
     seqs = manifest.list_seqs(row.last_seq)
     rows: dict[int, MessageRow] = {}
     for start in range(0, len(seqs), _PAGE):
@@ -239,7 +239,11 @@ def _render(request: RebuiltRequest) -> RenderedRequest | None:
             items = [Item(0, {"role": USER, "content": text}, 0, 0)]
         shapes, _, _ = arrange_messages(items, request.prompt, manifest.profile, manifest.partial)
         request.messages = to_wire_messages(
-            inline_blobs(shapes, request.blobs), manifest.profile, unsupported=manifest.unsupported, now=now
+            inline_blobs(shapes, request.blobs),
+            manifest.profile,
+            unsupported=manifest.unsupported,
+            now=now,
+            renderer=manifest.renderer,
         )
         rendered = render_request(
             model=call.requested_model,

@@ -109,8 +109,10 @@ class _ReplyPrinter:
 def _print_remarks(reply: Reply) -> None:
     for change in reply.changes:
         output.print_note(f"note: {change.parameter} was {change.action}: {change.reason}")
-    if reply.finish_reason == "length":
+    if reply.finish == "cut":
         output.print_note("note: the reply was cut at its length limit (--max-output-tokens)")
+    elif reply.finish == "unknown" and reply.finish_reason:
+        output.print_note(f"note: unknown finish reason {reply.finish_reason!r}: the reply may not be complete")
     if not reply.text:
         output.print_note(f"note: the reply has no text (finish reason: {reply.finish_reason})")
 

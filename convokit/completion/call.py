@@ -169,8 +169,9 @@ def _exchange_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
     call.row.request_id = None if request_id is None else call.mask_key(request_id)
     if not 200 <= call.head.status < 300:
         raise (yield from _read_error_flow(kit, call, call.head))
-    content_type = call.head.headers.get("content-type", "")
-    reader = call.reader = ReplyReader(content_type=content_type, streaming=call.stream, limits=kit.limits)
+    kind, taken_ids = call.head.headers.get("content-type", ""), call.request.list_call_ids()
+    reader = ReplyReader(content_type=kind, streaming=call.stream, limits=kit.limits, taken_ids=taken_ids)
+    call.reader = reader
     call.content_at = call.stored_at = kit.clock.monotonic()
     while not reader.finished:
         data = yield ReadBody(_read_timeout_s(kit, call, timeouts.stall_s))

@@ -23,6 +23,7 @@ from convokit.context.builder import ContextInput
 from convokit.context.report import Context, Part, PreviousRequest
 from convokit.context.strategy import Item
 from convokit.context.summary import format_transcript
+from convokit.context.validity import list_call_ids
 from convokit.domain.content import Blob, Content, inline_blobs
 from convokit.domain.conversation import StoredSummary
 from convokit.domain.message import USER, MessageRow
@@ -78,6 +79,11 @@ class PreparedRequest:
     def first(self) -> PreparedRequest:
         """The request that is sent first: the summary's, where one is due."""
         return self if self.summary_request is None else self.summary_request.request
+
+    def list_call_ids(self) -> frozenset[str]:
+        """Return the ids of the tool calls in its window, and of their results."""
+        ids = {call_id for item in self.items for call_id in list_call_ids(item.shape)}
+        return frozenset(ids | {str(item.shape["tool_call_id"]) for item in self.items if "tool_call_id" in item.shape})
 
 
 def prepare(

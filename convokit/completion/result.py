@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from convokit.completion.call import ActiveCall, describe_error
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
-from convokit.domain.message import ASSISTANT, Message, MessageRow, place_rows
+from convokit.domain.message import ASSISTANT, FINISH_REASON_KEY, Message, MessageRow, place_rows
 from convokit.domain.reply import ParsedReply, ReplyChoice, Usage, UsageSource
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import LATE, CallRow, Reply, TurnRow
@@ -92,9 +92,14 @@ def make_reply_rows(call: ActiveCall, outcome: Outcome, now: int) -> list[Messag
     reply = call.parse_reply()
     record_outcome(call, reply, outcome, now)
     choices = [choice for choice in reply.choices if outcome.is_ok or _has_text(choice)]
-    rows = [_make_row(call, choice, outcome.status, now) for choice in choices]
+    rows = [_make_row(call, choice, _find_status(choice, outcome), now) for choice in choices]
     place_rows(rows, call.conversation.last_seq, call.parent, chained=False)
     return rows
+
+
+def _find_status(choice: ReplyChoice, outcome: Outcome) -> str:
+    # A filter that stops the first choice fails the call. The others of a reply (`n` > 1) are kept as partial.
+    return "partial" if outcome.status == "complete" and choice.finish_kind == "filtered" else outcome.status
 
 
 def _has_text(choice: ReplyChoice) -> bool:
@@ -143,6 +148,8 @@ def _encode_extra(call: ActiveCall, choice: ReplyChoice) -> str | None:
         keys["annotations"] = choice.annotations
     if choice.audio:
         keys["audio"] = _split_audio(choice)[0]
+    if choice.finish_reason and choice.finish_kind != "complete":
+        keys[FINISH_REASON_KEY] = choice.finish_reason
     if not keys:
         return None
     return repair_text(dump_json({"provider": call.request.options.profile.provider, "keys": keys}))

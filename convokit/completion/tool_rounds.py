@@ -24,7 +24,7 @@ from convokit.domain.turn import ToolCallRow
 from convokit.errors import ContextOverflow, ConvokitError, TooManyRounds, UnknownTool
 from convokit.store.turn_end import TurnUpdate
 from convokit.tokens.counter import count_message
-from convokit.tools.arguments import bind_arguments
+from convokit.tools.arguments import bind_arguments, find_tool
 from convokit.tools.results import format_error, format_result
 
 ToolCall = dict[str, Any]
@@ -38,7 +38,7 @@ def list_tool_calls_to_run(call: ActiveCall) -> list[ToolCall]:
     tool_calls: list[ToolCall] = choices[0].tool_calls if choices else []
     if options.max_tool_rounds == 0 or not options.tools:
         return []
-    tools = [options.tools.get(_name_and_arguments(each)[0]) for each in tool_calls]
+    tools = [find_tool(options.tools, _name_and_arguments(each)[0]) for each in tool_calls]
     if any(each.get("type") != "function" for each in tool_calls) or any(tool and not tool.function for tool in tools):
         return []
     return tool_calls
@@ -78,7 +78,7 @@ def _run_flow(call: ActiveCall, tool_calls: list[ToolCall]) -> Flow[list[Any]]:
 
 
 def _bind(tools: Mapping[str, Tool], name: str, arguments: str) -> BoundCall | ConvokitError:
-    tool = tools.get(name)
+    tool = find_tool(tools, name)
     if tool is None or tool.function is None:
         return UnknownTool(name, f"there is no such tool; there are {', '.join(sorted(tools))}")
     try:

@@ -43,7 +43,10 @@ class ReasoningDelta:
 
 @dataclass(slots=True)
 class ToolCallDelta:
-    """A chunk of a tool call. `position` counts the calls of this choice from 0; `arguments` is the new part only."""
+    """A chunk of a tool call. `position` counts the calls of this choice from 0; `arguments` are those of this chunk.
+
+    Some gateways repeat arguments in later chunks. The whole arguments are in the reply.
+    """
 
     position: int
     id: str

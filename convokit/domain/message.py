@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from convokit.domain import hashchain
+from convokit.domain.finish_reason import classify_finish_reason
 from convokit.domain.ids import format_message_id
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
@@ -31,6 +32,8 @@ PASSAGE = "passage"
 """The status of a text that was retrieved for one question. It is sent with the turn of that question only."""
 SUMMARY = "summary"
 """The status of a rolling summary. It is a child of the last message that it summarizes, and on no branch."""
+FINISH_REASON_KEY = "finish_reason"
+"""The key in `extra` that marks a reply whose finish reason does not say that it is complete."""
 
 
 @dataclass(slots=True)
@@ -78,6 +81,14 @@ class MessageRow:
     def is_question(self) -> bool:
         """Whether a turn answers this message."""
         return self.role == USER and self.status != SUMMARY and not self.is_passage
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the message is a reply that was stored although it is not whole: cut at a length limit, or filtered."""
+        if self.extra is None or FINISH_REASON_KEY not in self.extra:
+            return False
+        reason = json.loads(self.extra)["keys"].get(FINISH_REASON_KEY)
+        return isinstance(reason, str) and classify_finish_reason(reason) in ("cut", "filtered", "failed")
 
     def as_wire(self) -> dict[str, Any]:
         """Return the message in the shape of the API. The key `extra` holds what only its own provider gets back."""

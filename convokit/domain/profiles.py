@@ -95,6 +95,10 @@ class Profile(BaseModel):
     """Whether a refusal is sent as a refusal part. False: it is sent as text."""
     replay_keys: frozenset[str] = frozenset()
     """Keys of an assistant message that this provider wants back unchanged."""
+    replay_keys_with_calls: frozenset[str] = frozenset()
+    """Keys that are sent back only with tool calls. A gateway to a reasoning model may refuse the calls without them."""
+    needs_reasoning: bool = False
+    """Whether each assistant message with tool calls must have `reasoning_content`. An empty one is sent if there is none."""
     json_schema: bool = True
     json_object: bool = True
     max_n: int = 128

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from convokit.domain.finish_reason import FinishKind, classify_finish_reason
+
 UsageSource = Literal["reported", "estimated", "absent"]
 
 
@@ -58,6 +60,11 @@ class ReplyChoice:
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of the message that the API does not define. Some providers want them back."""
 
+    @property
+    def finish_kind(self) -> FinishKind:
+        """How the choice ended."""
+        return classify_finish_reason(self.finish_reason)
+
 
 @dataclass(slots=True)
 class ParsedReply:
@@ -73,7 +80,7 @@ class ParsedReply:
     service_tier: str | None = None
     system_fingerprint: str | None = None
     done: bool = False
-    """Whether every choice has a finish reason."""
+    """Whether every choice has a finish reason, and no filter stopped the first one."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Top-level keys that the API does not define (`timings`, `provider`, `prompt_filter_results` …)."""
 

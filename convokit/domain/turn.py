@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from convokit.domain import hashchain
+from convokit.domain.finish_reason import FinishKind, classify_finish_reason
 from convokit.domain.ids import format_message_id
 from convokit.domain.message import Message, to_datetime
 from convokit.domain.reply import Change, RateLimits, Usage
@@ -244,6 +245,14 @@ class Reply(BaseModel):
     """The rate limits that the server reported, if it did."""
     context: Any = None
     """A `convokit.Report` of the context that was sent."""
+
+    @property
+    def finish(self) -> FinishKind:
+        """How the reply ended: "complete", "cut" at a length limit, or "unknown".
+
+        A reply with an unknown finish reason counts as complete.
+        """
+        return classify_finish_reason(self.finish_reason)
 
     @property
     def text(self) -> str:

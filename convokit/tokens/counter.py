@@ -41,6 +41,8 @@ class ProfileCounter:
         self.images = profile.images
         self.provider = profile.provider
         self.replayed = tuple(sorted(profile.replay_keys))
+        # Not in the name: the counts of all messages without such calls are those of the counter itself.
+        self.replayed_with_calls = tuple(sorted(profile.replay_keys | profile.replay_keys_with_calls))
         images = "" if self.images is None else f"+{self.images.name}"
         replayed = f"+{self.provider}:{','.join(self.replayed)}" if self.replayed else ""
         self.name = f"{counter.name}{images}{replayed}"
@@ -56,7 +58,8 @@ def choose_counter(profile: Profile, given: Counter | None = None) -> Counter:
     if isinstance(given, ProfileCounter):
         return given
     counter = given or _choose_default(profile.tokenizer)
-    return counter if profile.images is None and not profile.replay_keys else ProfileCounter(counter, profile)
+    has_facts = profile.images is not None or profile.replay_keys or profile.replay_keys_with_calls
+    return ProfileCounter(counter, profile) if has_facts else counter
 
 
 def _choose_default(tokenizer: str | None) -> Counter:
@@ -85,7 +88,7 @@ def count_message(counter: Counter, message: Mapping[str, Any]) -> int:
         total += TOOL_OVERHEAD + counter.count(json.dumps(call, ensure_ascii=False))
     if message.get("function_call"):
         total += TOOL_OVERHEAD + counter.count(json.dumps(message["function_call"], ensure_ascii=False))
-    if isinstance(counter, ProfileCounter) and counter.replayed and message.get("role") == ASSISTANT:
+    if isinstance(counter, ProfileCounter) and counter.replayed_with_calls and message.get("role") == ASSISTANT:
         total += _count_replayed(counter, message)
     return total
 
@@ -96,7 +99,8 @@ def _count_replayed(counter: ProfileCounter, message: Mapping[str, Any]) -> int:
     same_provider = isinstance(extra, Mapping) and extra.get("provider") == counter.provider
     stored = extra.get("keys") if same_provider and isinstance(extra, Mapping) else None
     merged = {**stored, **message} if isinstance(stored, Mapping) else message
-    values = (merged[key] for key in counter.replayed if merged.get(key) is not None)
+    replayed = counter.replayed_with_calls if message.get("tool_calls") else counter.replayed
+    values = (merged[key] for key in replayed if merged.get(key) is not None)
     texts = (
         value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str) for value in values
     )

@@ -73,7 +73,7 @@ def _split_turns(pages: Iterable[list[MessageRow]]) -> Iterator[list[MessageRow]
 def _build_turn(connection: Connection, row: ConversationRow, turn: list[MessageRow]) -> list[dict[str, Any]]:
     """Return the messages of a turn as the API accepts them; none if the turn has no complete reply."""
     # A reply to a redacted question would be trained as the answer to another one.
-    if any(each.status in _INCOMPLETE for each in turn):
+    if any(each.status in _INCOMPLETE or each.is_cut for each in turn):
         return []
     items = [Item(each.seq, _build_message(each), 0, 0, each.status) for each in turn]
     sendable, _ = select_sendable(items, partial="leave_out")

@@ -27,6 +27,10 @@ _SECRET = re.compile(
     r"|(?<![\w-])(?:[0-9a-f]{32}|[A-Za-z0-9]{40,})(?![\w-])"
 )
 _REPLACEMENT = "[key]"
+_STATUS_KEYS = ("status", "status_code", "statusCode", "http_status", "httpStatus", "http_code", "httpCode")
+# `429`, `429 Too Many Requests`, `HTTP_429`; DashScope starts messages with `<429>`.
+_STATUS_WORD = re.compile(r"\s*(?:<|:?http[\s_/-]*(?:status)?[\s_/:-]*)?([45][0-9]{2})(?![0-9A-Za-z])", re.IGNORECASE)
+_NESTED_KEYS = ("metadata", "detail", "details", "innererror")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,22 @@ def is_error_payload(payload: dict[str, Any]) -> bool:
         return False
     if "error" in payload or payload.get("detail"):
         return payload.get("object") is None
-    return isinstance(payload.get("message"), str) and not payload.keys().isdisjoint(
-        {"code", "type", "status", "statusCode"}
+    return isinstance(payload.get("message") or payload.get("msg"), str) and not payload.keys().isdisjoint(
+        {"code", "type", *_STATUS_KEYS}
     )
+
+
+def find_choice_error(value: Any) -> dict[str, Any] | None:
+    """Return the payload for the value of `error` inside of a choice; None if it reports nothing."""
+    reports = any(item not in (None, "") for item in value.values()) if isinstance(value, dict) else bool(value)
+    return {"error": value} if reports else None
+
+
+def describe_finish_failure(reason: str) -> dict[str, Any]:
+    """Return the payload for a finish reason that means a failure."""
+    code = reason.lower()
+    message = f"the server ended the reply with finish_reason {reason!r}"
+    return {"error": {"message": message, "code": None if code == "error" else code}}
 
 
 def parse_error_body(body: bytes, secrets: Iterable[str] = ()) -> ErrorBody:
@@ -90,13 +107,12 @@ def parse_error_payload(payload: Any, secrets: Iterable[str] = ()) -> ErrorBody:
     )
     if kind is None and _parse_status(error.get("status")) is None:
         kind = _parse_word(error.get("status"), secrets)  # Google's status is a word: INVALID_ARGUMENT
-    statuses = map(_parse_status, (error.get("status"), code, payload.get("statusCode"), payload.get("status")))
     return ErrorBody(
         message=sanitize(message or describe_json(payload), secrets),
         type=kind,
         code=code,
         param=_parse_word(error.get("param"), secrets) or _parse_word(param, secrets),
-        status=next((status for status in statuses if status is not None), None),
+        status=_find_status(error, code, payload),
         raw=error,
     )
 
@@ -147,6 +163,17 @@ def _get_object(error: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _find_status(error: dict[str, Any], code: str | None, payload: dict[str, Any]) -> int | None:
+    """Return the HTTP status that an error names in any of its words, the closest one first."""
+    words = [error.get("status"), code, *(error.get(key) for key in _STATUS_KEYS[1:])]
+    words += [payload.get(key) for key in (*_STATUS_KEYS, "code")]
+    words += [_get_object(error, nested).get(key) for nested in _NESTED_KEYS for key in _STATUS_KEYS]
+    message = error.get("message")
+    if isinstance(message, str) and message.lstrip()[:1] in ("<", ":"):
+        words.append(message)
+    return next((status for status in map(_parse_status, words) if status is not None), None)
+
+
 def _parse_word(value: Any, secrets: Iterable[str]) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
@@ -154,6 +181,7 @@ def _parse_word(value: Any, secrets: Iterable[str]) -> str | None:
 
 
 def _parse_status(value: Any) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == 3:
-        value = int(value)
+    if isinstance(value, str):
+        match = _STATUS_WORD.match(value)
+        value = int(match[1]) if match else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600 else None

@@ -73,31 +73,39 @@ _QUOTA_NAMES = frozenset(
         "organization_usage_limit_exceeded",
         "billing_hard_limit_reached",
         "billing_not_active",
+        "Arrearage",
     }
 )
-_FILTER_NAMES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+_FILTER_NAMES = frozenset(
+    {
+        "content_filter",
+        "content_policy_violation",
+        "ResponsibleAIPolicyViolation",
+        "DataInspectionFailed",
+        "data_inspection_failed",
+    }
+)
 _UNSUPPORTED_NAMES = frozenset({"unsupported_parameter", "unsupported_value", "not_supported_error"})
-# Statuses for errors in a 200 response or a stream, which have no status of their own.
+# Codes and types of errors in a 200 response or a stream, which have no status of their own. In lower case and without
+# underscores: servers write one name in several ways (`rate_limit_error`, `RateLimitError`). Of a code with dots
+# (`Throttling.RateQuota`, `InternalError.Algo.InvalidParameter`), the last word decides, else the first.
 _IMPLIED_STATUS = {
-    "invalid_request_error": 400,
-    "BadRequestError": 400,
-    "invalid_api_key": 401,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "model_not_found": 404,
-    "timeout": 408,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "slow_down": 429,
-    "server_error": 500,
-    "api_error": 500,
-    "InternalServerError": 500,
-    "not_supported_error": 501,
-    "unavailable_error": 503,
-    "service_unavailable_error": 503,
-    "server_is_overloaded": 503,
-    "overloaded_error": 529,
+    name: status
+    for status, names in {
+        400: "invalidrequesterror badrequesterror badrequest invalidparameter invalidparametererror invalidargument",
+        401: "invalidapikey authenticationerror unauthorized unauthenticated",
+        403: "permissionerror permissiondenied permissiondeniederror forbidden accessdenied",
+        404: "notfounderror notfound modelnotfound",
+        408: "timeout requesttimeout",
+        429: "ratelimiterror ratelimitexceeded slowdown toomanyrequests resourceexhausted throttling limitrequests",
+        500: "servererror apierror internalservererror internalerror systemerror",
+        501: "notsupportederror",
+        502: "networkerror badgateway",
+        503: "unavailableerror serviceunavailableerror serviceunavailable serverisoverloaded insufficientsystemresource",
+        504: "deadlineexceeded gatewaytimeout",
+        529: "overloadederror",
+    }.items()
+    for name in names.split()
 }
 # In order: the first pattern that the message contains gives the hint.
 _HINTS = (
@@ -114,6 +122,14 @@ _HINTS = (
     (
         r"Unexpected message role|does not support '(?:system|developer)'",
         "use a profile with another role for instructions",
+    ),
+    (
+        r"reasoning_content\W.*\b(?:unsupported|unexpected|unknown|not (?:supported|permitted|allowed))",
+        "use a Profile without replay_keys and replay_keys_with_calls",
+    ),
+    (
+        r"reasoning_content",
+        "set profile='deepseek', or a Profile with reasoning_content in replay_keys: they send the reasoning back",
     ),
     (r"roles must alternate", "use a profile with alternate=True"),
 )
@@ -162,13 +178,18 @@ def build_payload_error(
     """
     body = parse_error_payload(payload)
     shown = body.status or status
-    implied = next((_IMPLIED_STATUS[word] for word in (body.code, body.type) if word in _IMPLIED_STATUS), status)
+    implied = _find_implied_status(body.code) or _find_implied_status(body.type) or status
     return _classify(body, body.status or implied, shown, {"partial": partial, "request_id": request_id})
+
+
+def _find_implied_status(name: str | None) -> int | None:
+    words = (name or "").lower().replace("_", "").replace("-", "").split(".")
+    return _IMPLIED_STATUS.get(words[-1]) or _IMPLIED_STATUS.get(words[0])
 
 
 def find_filter_error(choice: ReplyChoice, reply: ParsedReply) -> ContentFiltered | None:
     """Return the error for a choice that a content filter stopped, with its text as `partial`; None for any other choice."""
-    if choice.finish_reason != "content_filter":
+    if choice.finish_kind != "filtered":
         return None
     categories: dict[str, Any] = {}
     prompts = reply.extra.get("prompt_filter_results")

@@ -19,6 +19,8 @@ from pydantic import BaseModel
 from convokit.domain.message import ASSISTANT, FUNCTION, TOOL
 from convokit.domain.profiles import Profile
 from convokit.errors import InvalidInput, SettingsError
+from convokit.wire.request import RENDERER
+from convokit.wire.tool_arguments import to_sendable_arguments
 
 Unsupported = Literal["raise", "placeholder"]
 MessageLike = Mapping[str, Any] | BaseModel
@@ -39,6 +41,7 @@ def to_wire_messages(
     unsupported: Unsupported = "raise",
     now: float | None = None,
     send_names: bool = False,
+    renderer: int = RENDERER,
 ) -> list[dict[str, Any]]:
     """Return the messages in the shape that the server accepts. The same arguments always give the same result.
 
@@ -50,19 +53,23 @@ def to_wire_messages(
         now: Unix time in seconds. A spoken reply is sent as its id until it expires, and as its transcript after that. None
             sends the transcript.
         send_names: Whether `name` is sent, in the characters that the API allows.
+        renderer: The version of the renderer. A replay passes the version that rendered the request.
     """
-    converter = _MessageConverter(profile, unsupported, now, send_names)
+    converter = _MessageConverter(profile, unsupported, now, send_names, renderer)
     return [converter.convert(_to_mapping(message), f"messages[{index}]") for index, message in enumerate(messages)]
 
 
 class _MessageConverter:
     """Convert the messages of one request. `field` is the path of a value, for errors."""
 
-    def __init__(self, profile: Profile, unsupported: Unsupported, now: float | None, send_names: bool) -> None:
+    def __init__(
+        self, profile: Profile, unsupported: Unsupported, now: float | None, send_names: bool, renderer: int
+    ) -> None:
         self.profile = profile
         self.unsupported = unsupported
         self.now = now
         self.send_names = send_names
+        self.renderer = renderer
 
     def convert(self, message: Mapping[str, Any], field: str) -> dict[str, Any]:
         role = message.get("role")
@@ -124,14 +131,18 @@ class _MessageConverter:
         if calls:
             out["tool_calls"] = [self.convert_call(_to_mapping(call), same_provider=same_provider) for call in calls]
         if message.get("function_call"):
-            out["function_call"] = dict(_to_mapping(message["function_call"]))
+            function_call = _to_mapping(message["function_call"])
+            out["function_call"] = {**function_call, "arguments": self.convert_arguments(function_call)}
         audio = message.get("audio")
         if isinstance(audio, Mapping):
             self.add_audio(audio, out, other_provider=isinstance(extra, Mapping) and not same_provider)
         # Some providers need their own keys back, such as DeepSeek its reasoning_content.
         keys = extra.get("keys") if same_provider and isinstance(extra, Mapping) else None
         if isinstance(keys, Mapping):
-            out |= {key: keys[key] for key in sorted(self.profile.replay_keys) if key in keys and key not in out}
+            wanted = self.profile.replay_keys | (self.profile.replay_keys_with_calls if calls else frozenset())
+            out |= {key: keys[key] for key in sorted(wanted) if key in keys and key not in out}
+        if calls and self.profile.needs_reasoning:
+            out.setdefault("reasoning_content", "")
 
     def convert_call(self, call: Mapping[str, Any], *, same_provider: bool) -> dict[str, Any]:
         kind = str(call.get("type") or "function")
@@ -139,11 +150,15 @@ class _MessageConverter:
         if kind == "custom":
             inner = {"name": _repair_tool_name(body.get("name")), "input": body.get("input") or ""}
         else:
-            inner = {"name": _repair_tool_name(body.get("name")), "arguments": body.get("arguments") or "{}"}
+            inner = {"name": _repair_tool_name(body.get("name")), "arguments": self.convert_arguments(body)}
         out = {"id": self.convert_call_id(call.get("id", "")), "type": kind, kind: inner}
         if same_provider and call.get("extra_content") is not None:
             out["extra_content"] = call["extra_content"]
         return out
+
+    def convert_arguments(self, function: Mapping[str, Any]) -> Any:
+        arguments = function.get("arguments")
+        return to_sendable_arguments(arguments) if self.renderer > 1 else arguments or "{}"
 
     def convert_call_id(self, id: Any) -> str:
         pattern = self.profile.tool_call_id_pattern

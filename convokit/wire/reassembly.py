@@ -1,4 +1,4 @@
-"""Join the audio and the reasoning details of several chunks."""
+"""Join the audio, the objects and the reasoning details of several chunks."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def join_base64(text: str) -> str:
     except (binascii.Error, ValueError):
         return text  # invalid base64 is kept as it came
     return base64.b64encode(data).decode("ascii")
+
+
+def join_objects(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with the keys of both. Lists are joined, unless the second repeats the first."""
+    joined = {**first, **second}
+    for key, value in second.items():
+        old = first.get(key)
+        if isinstance(value, list) and isinstance(old, list) and value[: len(old)] != old:
+            joined[key] = [*old, *value]
+    return joined
 
 
 def join_reasoning_details(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,8 +17,12 @@ from convokit.domain.reply import Change
 from convokit.errors import InvalidInput, ModelError, SettingsError
 from convokit.wire.headers import validate_headers
 
-RENDERER = 1
-"""The version of the rendered bytes, stored with every request. A change of the bytes for the same arguments raises it."""
+RENDERER = 2
+"""The version of the rendered bytes, stored with every request. A change of the bytes for the same arguments raises it.
+
+- 1: arguments of tool calls are sent as they are stored.
+- 2: arguments of tool calls are always a JSON object.
+"""
 Mode = Literal["strict", "drop", "pass"]
 """The treatment of a parameter that the model is known to refuse: raise, leave out and report, or send."""
 

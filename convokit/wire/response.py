@@ -6,6 +6,8 @@ stream was requested. A stream is complete when every choice has its finish reas
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from convokit.domain.events import StreamEvent
 from convokit.domain.reply import ParsedReply
 from convokit.errors import BadReply, Interrupted, ModelError
@@ -29,13 +31,14 @@ class ReplyReader:
         content_type: The response's content type, for error messages.
         streaming: Whether the request asked for a stream.
         limits: `reply_bytes` bounds the reply in memory, `event_bytes` one event of a stream.
+        taken_ids: The ids of the tool calls in the request. A call of the reply with one of them gets a new id.
     """
 
-    def __init__(self, *, content_type: str, streaming: bool, limits: Limits) -> None:
+    def __init__(self, *, content_type: str, streaming: bool, limits: Limits, taken_ids: Collection[str] = ()) -> None:
         self.content_seen = False
         self._content_type = content_type.partition(";")[0].strip().lower()
         self._limits = limits
-        self._parser = ReplyParser()
+        self._parser = ReplyParser(taken_ids)
         self._decoder = SseDecoder(limits.event_bytes)
         self._body: bytearray | None = None if streaming else bytearray()
         self._first_byte_missing = streaming

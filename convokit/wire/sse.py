@@ -13,6 +13,7 @@ from convokit.errors import BadReply
 from convokit.wire.json_text import parse_json
 
 _BOM = b"\xef\xbb\xbf"
+_STATUS_COMMENT = "HTTP_STATUS/"  # DashScope sends the status of an error in a comment
 _LF = 10
 _CR = 13
 
@@ -105,9 +106,11 @@ class SseDecoder:
 
     def _parse_event(self, event: str, payloads: list[str]) -> None:
         data: list[str] = []
-        name = ""
+        name, status = "", ""
         for line in event.split("\n"):
             field, _, value = line.partition(":")
+            if not field and value.startswith(_STATUS_COMMENT):
+                status = value.removeprefix(_STATUS_COMMENT).strip()
             value = value.removeprefix(" ")
             if field == "data":
                 data.append(value)
@@ -120,7 +123,8 @@ class SseDecoder:
         if bare == "[DONE]":
             self.done = True
         elif bare:
-            payloads.append(_format_error(payload) if name == "error" else payload)
+            is_error = name == "error" or status[:1] in ("4", "5")
+            payloads.append(_format_error(payload, status) if is_error else payload)
 
     def _parse_events_within_limit(self, head: bytes) -> list[str]:
         payloads: list[str] = []
@@ -138,12 +142,14 @@ class SseDecoder:
             self._buffer.clear()
 
 
-def _format_error(value: str) -> str:
-    """Return an error from outside `data` in the form that errors have inside it."""
+def _format_error(value: str, status: str = "") -> str:
+    """Return an error from outside `data` in the form that errors have inside it. `status` is a comment before it."""
     try:
         parsed = parse_json(value)
     except BadReply:
         parsed = value
-    if isinstance(parsed, dict) and parsed.get("error"):
+    if not isinstance(parsed, dict) or not parsed.get("error"):
+        parsed = {"error": parsed or "an error without a text"}
+    elif not status:
         return value
-    return json.dumps({"error": parsed or "an error without a text"})
+    return json.dumps({"http_status": status, **parsed} if status else parsed)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
+from convokit.domain.finish_reason import classify_finish_reason
 from convokit.domain.profiles import Profile
 from convokit.domain.text import dump_json
 from convokit.errors import ContentFiltered, Refused, SettingsError, Truncated, ValidationFailed
@@ -33,6 +34,9 @@ _INSTRUCTION = (
     "no code fence.\n"
 )
 _CODE_FENCE = "```"
+_THINKING_END = "</think>"
+_BLANK = "\ufeff \t\r\n"
+_LENIENT_DECODER = json.JSONDecoder(strict=False)
 _MAX_PROBLEMS = 5
 _MAX_PROBLEM_CHARS = 200
 _MAX_KEY_CHARS = 64
@@ -63,23 +67,54 @@ def build_response_format(model_or_dict: Any, profile: Profile) -> tuple[dict[st
 
 
 def parse_structured(model: type[Value], text: str | None, *, finish_reason: str | None, refusal: str | None) -> Value:
-    """Return the value in the text of a finished reply. A code fence around the whole text is removed.
+    """Return the value in the text of a finished reply.
+
+    A byte order mark, the thinking of a model, and a code fence around the whole text are removed. Raw control characters in
+    strings are accepted.
 
     Raises: ContentFiltered, Refused or Truncated if the reply is not whole; ValidationFailed with the text and each problem.
     """
-    if finish_reason == "content_filter":
+    kind = classify_finish_reason(finish_reason)
+    if kind == "filtered":
         raise ContentFiltered("a content filter stopped the reply", categories={}, partial=text or "")
     if refusal:
         raise Refused(refusal)
-    if finish_reason == "length":
+    if kind == "cut":
         raise Truncated(text or "")
     if not text:
         raise ValidationFailed("", ["the reply is empty"])
     adapter: TypeAdapter[Value] = _describe_type(model).adapter
+    first: ValidationError | None = None
+    for reading in _list_readings(text):
+        try:
+            return adapter.validate_json(reading)
+        except ValidationError as error:
+            if not _is_invalid_json(error):
+                raise ValidationFailed(text, list_validation_problems(error)) from None
+            first = first or error
+    assert first is not None
+    raise ValidationFailed(text, list_validation_problems(first))
+
+
+def _list_readings(text: str) -> Iterator[str]:
+    """Yield the texts that the reply may mean, as long as none of them is JSON."""
+    yield _strip_code_fence(text)
+    bare = text.strip(_BLANK)
+    opening, end_tag, rest = bare.partition(_THINKING_END)
+    # A chat template may write the start tag, and then the reply has the end tag only.
+    if end_tag and not opening.startswith(("{", "[")):
+        bare = rest.strip(_BLANK)
+    bare = _strip_code_fence(bare).strip(_BLANK)
+    yield bare
     try:
-        return adapter.validate_json(_strip_code_fence(text))
-    except ValidationError as error:
-        raise ValidationFailed(text, list_validation_problems(error)) from None
+        yield json.dumps(_LENIENT_DECODER.decode(bare))
+    except (ValueError, RecursionError):
+        return
+
+
+def _is_invalid_json(error: ValidationError) -> bool:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return first["type"] == "json_invalid" and not first["loc"]
 
 
 def list_validation_problems(error: ValidationError) -> list[str]:

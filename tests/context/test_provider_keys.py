@@ -87,3 +87,18 @@ def test_a_spoken_reply_is_stored_with_its_words_counted(face: Face, kit: Any, s
     )
     reply = face.settle(kit.chat("spoken").send("speak", modalities=["text", "audio"], audio={"format": "wav"}))
     assert reply.message.tokens > 300
+
+
+def test_reasoning_that_goes_back_with_calls_is_counted() -> None:
+    """The counter of an unknown gateway has the name of the counter itself."""
+    gateway = resolve_profile("m", "http://127.0.0.1:9/v1")
+    counter = choose_counter(gateway, Words())
+    assert counter.name == Words().name
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calling = {**_said("generic", **THOUGHT), "tool_calls": [call]}
+    plain = {key: value for key, value in calling.items() if key != "extra"}
+    assert count_message(counter, calling) - count_message(counter, plain) >= 40
+    (sent,) = to_wire_messages([calling], gateway)
+    assert count_message(counter, sent) == count_message(counter, calling)
+    silent = _said("generic", **THOUGHT)
+    assert count_message(counter, silent) == count_message(Words(), silent)

@@ -197,7 +197,7 @@ def test_tool_calls_of_odd_names(stage: Stage, id: str, name: str) -> None:
 
 
 def test_two_calls_of_one_id(stage: Stage) -> None:
-    """Of two calls under one id both are run; one of them goes back with its own result: the API takes an id once."""
+    """Two calls under one id are both run, and both go back with their results: the second gets an id of its own."""
 
     def look_up(word: str) -> str:
         return f"found {word}"
@@ -212,8 +212,9 @@ def test_two_calls_of_one_id(stage: Stage) -> None:
     stage.settle(chat.send("x"))
     asked, *results = stage.server.requests[-1].body["messages"][1:]
     words = [json.loads(call["function"]["arguments"])["word"] for call in asked["tool_calls"]]
-    assert len(words) == 1
-    assert [each["content"] for each in results] == [f"found {words[0]}"]
+    assert words == ["a", "b"]
+    assert [each["content"] for each in results] == ["found a", "found b"]
+    assert [each["tool_call_id"] for each in results] == [call["id"] for call in asked["tool_calls"]]
     stored = [message.text for message in stage.settle(chat.messages()) if message.role == "tool"]
     assert stored == ["found a", "found b"]
 

@@ -10,6 +10,7 @@ import pytest
 
 from convokit.errors import (
     BadReply,
+    ContentFiltered,
     ModelError,
     QuotaExhausted,
     RateLimited,
@@ -17,7 +18,7 @@ from convokit.errors import (
     ServerFailed,
     UnsupportedFeature,
 )
-from convokit.wire import error_mapping
+from convokit.wire import error_body, error_mapping
 
 NOW = 1_764_000_000.0
 
@@ -293,3 +294,71 @@ def test_an_unknown_model_is_rejected() -> None:
 @pytest.mark.parametrize("code", [[1], {"a": 1}, None, 7])
 def test_an_inner_code_may_have_any_type(code: object) -> None:
     assert isinstance(build_error(400, {"error": {"message": "no", "innererror": {"code": code}}}), Rejected)
+
+
+STATUS_WORDS: list[tuple[dict[str, Any], type[ModelError], int | None]] = [
+    ({"error": {"message": "m", "status_code": 429}}, RateLimited, 429),
+    ({"error": {"message": "m", "statusCode": "401"}}, Rejected, 401),
+    ({"error": {"message": "m", "http_status": 429}}, RateLimited, 429),
+    ({"error": {"message": "m", "httpCode": 403}}, Rejected, 403),
+    ({"error": {"message": "m", "metadata": {"status_code": 429}}}, RateLimited, 429),
+    ({"error": {"message": "m"}, "status_code": 401}, Rejected, 401),
+    ({"error": {"message": "m"}, "code": 429}, RateLimited, 429),
+    ({"error": "混雑", "http_code": 429}, RateLimited, 429),
+    ({"status_code": 429, "message": "m"}, RateLimited, 429),
+    ({"code": "Throttling", "message": "m", "request_id": "r"}, RateLimited, None),
+    ({"code": "Throttling.RateQuota", "message": "m"}, RateLimited, None),
+    ({"code": "InvalidApiKey", "message": "m"}, Rejected, None),
+    ({"code": "Model.AccessDenied", "message": "m"}, Rejected, None),
+    ({"code": "InvalidParameter.NotSupported", "message": "m"}, Rejected, None),
+    ({"code": "Arrearage", "message": "m"}, QuotaExhausted, None),
+    ({"code": "DataInspectionFailed", "message": "m"}, ContentFiltered, None),
+    ({"code": "InternalError.Algo", "message": "m"}, ServerFailed, None),
+    ({"error": {"message": "m", "type": "RateLimitError"}}, RateLimited, None),
+    ({"error": {"message": "m", "status": "RESOURCE_EXHAUSTED"}}, RateLimited, None),
+    ({"error": {"message": "m", "status": "UNAUTHENTICATED"}}, Rejected, None),
+    ({"code": "InternalError.Algo.InvalidParameter", "message": "m"}, Rejected, None),
+    ({"error": {"message": "<429> InternalError.Algo: m"}}, RateLimited, 429),
+    ({"error": {"message": ":HTTP_STATUS/401 m"}}, Rejected, 401),
+    ({"error": {"message": "429 words of a text"}}, ServerFailed, None),
+    ({"error": {"message": "m", "code": "429 Too Many Requests"}}, RateLimited, 429),
+    ({"error": {"message": "m", "code": "HTTP_401"}}, Rejected, 401),
+    ({"error": {"message": "m", "code": "400001"}}, ServerFailed, None),
+    ({"error": {"message": "m", "code": "٤٢٩"}}, ServerFailed, None),
+    ({"code": 429, "msg": "混雑"}, RateLimited, 429),
+    ({"error": {"message": "m", "status_code": 200}}, ServerFailed, None),
+    ({"error": {"message": "m", "status_code": True}}, ServerFailed, None),
+]
+
+
+@pytest.mark.parametrize(("payload", "kind", "status"), STATUS_WORDS, ids=range(len(STATUS_WORDS)))
+def test_a_status_in_other_words(payload: dict[str, Any], kind: type[ModelError], status: int | None) -> None:
+    """An error in a 200 names its status in many ways, or by a code."""
+    assert error_body.is_error_payload(payload)
+    error = error_mapping.build_payload_error(payload)
+    assert type(error) is kind
+    assert isinstance(error, ModelError)
+    assert error.status == status
+
+
+def test_the_status_of_the_response_comes_first() -> None:
+    assert isinstance(build_error(401, {"error": {"message": "m", "status_code": 429}}), Rejected)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Missing `reasoning_content` field in the assistant message at message index 1",
+        "The reasoning_content in the thinking mode must be passed back to the API.",
+    ],
+)
+def test_missing_reasoning_names_the_way_out(message: str) -> None:
+    error = build_error(400, openai_error(message))
+    assert isinstance(error, UnsupportedFeature)
+    assert "profile='deepseek'" in str(error)
+
+
+def test_refused_reasoning_names_the_way_out() -> None:
+    error = build_error(400, openai_error("property 'reasoning_content' is unsupported"))
+    assert isinstance(error, UnsupportedFeature)
+    assert "without replay_keys" in error.hint

@@ -239,7 +239,7 @@ def test_b10_empty_tool_calls_are_omitted() -> None:
 
 def test_calls_keep_their_arguments_and_their_kind() -> None:
     """Empty arguments become an empty object; custom tools have an input."""
-    odd = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": tru'}}
+    odd = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": true}'}}
     none = {"id": "b", "function": {"name": "f", "arguments": None}}
     custom = {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
     found = convert({"role": "assistant", "content": None, "tool_calls": [odd, none, custom]})["tool_calls"]
@@ -307,3 +307,25 @@ def test_b41_the_input_is_not_changed(name: str) -> None:
         for one_call in message.get("tool_calls", []):
             one_call["function"]["arguments"] = "changed"
     assert messages == before
+
+
+def test_reasoning_goes_back_beside_calls_through_an_unknown_gateway() -> None:
+    """It goes to the provider that sent it, and to no other one."""
+    extra = {"provider": "generic", "keys": {"reasoning_content": "思考", "other": 1}}
+    calling = {"role": "assistant", "content": None, "tool_calls": [call()], "extra": extra}
+    gateway = provider_profile("generic")
+    assert convert(calling, gateway)["reasoning_content"] == "思考"
+    assert "reasoning_content" not in convert({"role": "assistant", "content": "x", "extra": extra}, gateway)
+    assert "reasoning_content" not in convert(
+        calling, Profile(provider="another", replay_keys_with_calls=frozenset({"k"}))
+    )
+    assert "reasoning_content" not in convert({**calling, "extra": {**extra, "provider": "x"}}, gateway)
+
+
+def test_deepseek_gets_empty_reasoning_with_calls_of_another_provider() -> None:
+    calling = {"role": "assistant", "content": None, "tool_calls": [call()]}
+    deepseek = provider_profile("deepseek")
+    assert convert(calling, deepseek)["reasoning_content"] == ""
+    extra = {"provider": "deepseek", "keys": {"reasoning_content": "hm"}}
+    assert convert({**calling, "extra": extra}, deepseek)["reasoning_content"] == "hm"
+    assert "reasoning_content" not in convert({"role": "assistant", "content": "x"}, deepseek)

@@ -295,3 +295,20 @@ def test_an_invalid_created_time_is_none(created: object) -> None:
     parser.feed({"created": created, "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
     assert parser.build_reply().created is None
     assert parser.text == "x"
+
+
+def test_lists_of_several_chunks_are_joined() -> None:
+    """Pictures and blocks of thinking come one in each chunk. A list that repeats the ones before it replaces them."""
+    one, two = {"url": "A"}, {"url": "B"}
+    for key in ("images", "thinking_blocks", "未知"):
+        assert parse_choice({key: [one]}, {key: [two]}).extra[key] == [one, two]
+        assert parse_choice({key: [one]}, {key: [one, two]}, {key: [one, two]}).extra[key] == [one, two]
+        nested = parse_choice(*({"provider_specific_fields": {key: [each], "last": each}} for each in (one, two)))
+        assert nested.extra["provider_specific_fields"] == {key: [one, two], "last": two}
+    chunks = [chunk({"content": "a"}), chunk({"content": "b"}, "stop")]
+    for each, ids in zip(chunks, ([1], [2]), strict=True):
+        each["choices"][0]["token_ids"] = ids
+    assert parse(*chunks).choices[0].extra["token_ids"] == [1, 2]
+    whole = reply({"content": "two", "images": [one, two]})
+    assert parse(whole).choices[0].extra["images"] == [one, two]
+    assert whole["choices"][0]["message"]["images"] == [one, two]

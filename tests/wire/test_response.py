@@ -348,3 +348,22 @@ def test_an_index_that_is_not_a_number_counts_as_the_position(index: Any) -> Non
     """Any number is a choice of its own."""
     chunks = [chunk({"content": text}, index=index) for text in "abc"]
     assert read(escape(*chunks, chunk({}, "stop", index=index)))[1].choices[0].content == "abc"
+
+
+@pytest.mark.parametrize("step", [None, 1])
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        (b'id:1\nevent:error\n:HTTP_STATUS/429\ndata:{"code":"X","message":"m","request_id":"r"}\n\n', RateLimited),
+        (b'event: error\n:HTTP_STATUS/401\ndata: {"message":"m"}\n\n', Rejected),
+        (b':HTTP_STATUS/401\ndata: {"error":{"message":"m"}}\n\n', Rejected),
+        (b"event:error\n:HTTP_STATUS/429\ndata:m\n\n", RateLimited),
+    ],
+)
+def test_the_status_in_a_comment_of_an_error_counts(event: bytes, kind: type[ModelError], step: int | None) -> None:
+    """DashScope sends it. The comment of a chunk that is no error says 200."""
+    with pytest.raises(kind, match="m") as caught:
+        read(sse(*GOOD[:3], done=False) + event, step=step)
+    assert caught.value.status in (401, 429)
+    fine = b"".join(b"id:1\nevent:result\n:HTTP_STATUS/200\n" + sse(each, done=False) for each in GOOD)
+    assert read(fine, step=step)[1].choices[0].content == "Hello"

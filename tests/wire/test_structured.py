@@ -585,6 +585,47 @@ def test_a_code_fence_around_the_whole_text_is_removed(text: str) -> None:
     assert read(text) == Place(name="東京")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + GOOD,
+        f"\ufeff```json\n{GOOD}\n```",
+        f"<think>{{hm}} 東京?</think>\n\n{GOOD}",
+        f"hm, 東京</think>{GOOD}",
+        f"<think></think>\n```json\n\ufeff{GOOD}\n```",
+        f"\ufeff\n<think>\nhm\n</think>\n{GOOD}",
+    ],
+)
+def test_marks_and_thinking_before_the_value_are_removed(text: str) -> None:
+    assert read(text) == Place(name="東京")
+
+
+def test_raw_control_characters_in_strings_are_accepted() -> None:
+    assert read('{"name": "東\n京\t"}') == Place(name="東\n京\t")
+    assert read('<think>x</think>```json\n{"name": "東\n京"}\n```') == Place(name="東\n京")
+
+
+def test_the_end_of_thinking_inside_of_the_value_is_text() -> None:
+    assert read('{"name": "a</think>b"}') == Place(name="a</think>b")
+    assert read('{"name": "a</think>\nb"}') == Place(name="a</think>\nb")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('<think>hm</think>{"nam": "x"}', "name: is missing"),
+        ("<think>hm", "Invalid JSON"),
+        (f"<think>hm</think>{GOOD} and more", "Invalid JSON"),
+        (f"{GOOD}{GOOD}", "Invalid JSON"),
+        ("\ufeff", "Invalid JSON"),
+    ],
+)
+def test_what_is_behind_the_thinking_must_fit(text: str, problem: str) -> None:
+    with pytest.raises(ValidationFailed, match=problem) as caught:
+        read(text)
+    assert caught.value.text == text
+
+
 def test_megabytes_of_white_space_are_parsed_fast() -> None:
     """A model in JSON mode may write blanks until its limit."""
     for text in ("```json\n" + " " * 2_000_000, "```json\n" + " \n" * 1_000_000 + "```", " " * 2_000_000):
