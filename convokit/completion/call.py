@@ -38,6 +38,7 @@ from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, Timed
 from convokit.store.turn_end import TurnUpdate, save_chunk
 from convokit.store.turn_start import Written
 from convokit.wire import error_mapping, headers
+from convokit.wire.error_body import mask_error
 from convokit.wire.response import ReplyReader
 
 log = logging.getLogger(__name__)
@@ -97,10 +98,6 @@ class ActiveCall:
             return self.reply
         return self.reader.build_reply() if self.reader is not None else ParsedReply([])
 
-    def mask_key(self, text: str) -> str:
-        """Return a text of the server without the API key: some servers send it back."""
-        return text.replace(self.key, "[key]") if self.key else text
-
     def advance(self, written: Written | None, request: PreparedRequest, next_call: CallRow) -> None:
         """Become the next call of the same turn. Raises: LeaseLost if the turn is no longer ours."""
         if written is None:
@@ -137,14 +134,10 @@ def call_with_retries_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
 
 
 def _complete_error(call: ActiveCall, error: ModelError | ContextOverflow) -> None:
-    """Add the partial reply to the error, and mask the API key in it."""
+    """Add the partial reply to the error, and mask the API key in it, because some servers send the key back."""
     if isinstance(error, ModelError) and not error.partial:
         error.partial = call.text
-    error.args = tuple(call.mask_key(str(each)) for each in error.args)
-    for name in ("code", "type", "param", "request_id"):
-        value = getattr(error, name, None)
-        if isinstance(value, str):
-            setattr(error, name, call.mask_key(value))
+    mask_error(error, call.key)
 
 
 def _find_delay_s(kit: KitState, call: ActiveCall, error: Exception, attempt: int) -> float | None:
@@ -165,8 +158,7 @@ def _exchange_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
     call.head = yield _open_request(kit, call)
     assert call.head is not None
     call.row.first_byte_at = kit.clock.now_us()
-    request_id = headers.parse_request_id(call.head.headers)
-    call.row.request_id = None if request_id is None else call.mask_key(request_id)
+    call.row.request_id = headers.parse_request_id(call.head.headers)
     if not 200 <= call.head.status < 300:
         raise (yield from _read_error_flow(kit, call, call.head))
     content_type = call.head.headers.get("content-type", "")
@@ -231,10 +223,7 @@ def _read_error_flow(kit: KitState, call: ActiveCall, head: ResponseHead) -> Flo
             break
         body += data
     yield CloseResponse()
-    secrets = (call.key,) if call.key else ()
-    return error_mapping.build_response_error(
-        head.status, head.headers, body, retry_after_now=kit.clock.time(), secrets=secrets
-    )
+    return error_mapping.build_response_error(head.status, head.headers, body, retry_after_now=kit.clock.time())
 
 
 def _emit_and_store_flow(kit: KitState, call: ActiveCall, events: Sequence[StreamEvent], now: float) -> Flow[None]:

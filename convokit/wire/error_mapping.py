@@ -7,7 +7,7 @@ arrive under many statuses. The status decides only the rest.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from convokit.errors import (
     ServerFailed,
     UnsupportedFeature,
 )
-from convokit.wire.error_body import ErrorBody, parse_error_body, parse_error_payload, sanitize
+from convokit.wire.error_body import ErrorBody, parse_error_body, parse_error_payload
 from convokit.wire.headers import parse_request_id, parse_retry_after_s, parse_should_retry
 
 _OVERFLOW_NAMES = frozenset(
@@ -121,7 +121,7 @@ _LIMIT_AND_REQUESTED = re.compile(r"Limit:? (\d+), Requested:? (\d+)")
 
 
 def build_response_error(
-    status: int, headers: Mapping[str, str], body: bytes, *, retry_after_now: float, secrets: Iterable[str] = ()
+    status: int, headers: Mapping[str, str], body: bytes, *, retry_after_now: float
 ) -> ModelError | ContextOverflow:
     """Return the error for a response whose status is not 2xx.
 
@@ -130,11 +130,9 @@ def build_response_error(
         headers: The response headers, with lower-case names.
         body: The body; its first 64 KiB are read.
         retry_after_now: Unix time in seconds. A date in `retry-after` is compared with it.
-        secrets: Texts to remove from the server's messages. Everything that looks like an API key is removed as well.
     """
-    secrets = tuple(secrets)
     facts: dict[str, Any] = {
-        "request_id": sanitize(parse_request_id(headers) or "", secrets) or None,
+        "request_id": parse_request_id(headers),
         "retry_after_s": parse_retry_after_s(headers, retry_after_now),
     }
     if 300 <= status < 400:
@@ -146,7 +144,7 @@ def build_response_error(
             status=status,
             **facts,
         )
-    error = _classify(parse_error_body(body, secrets), status, status, facts)
+    error = _classify(parse_error_body(body), status, status, facts)
     should_retry = parse_should_retry(headers)
     if should_retry is not None and isinstance(error, ModelError):
         error.should_retry = should_retry
