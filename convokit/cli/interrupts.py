@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from convokit import HttpxClient
-from convokit.runtime.http_client import Answer
+from convokit.runtime.http_answer import Answer
 
 _MAX_DELAYED = 2
 

@@ -47,6 +47,7 @@ CHUNK_S = 1.0
 CHUNK_CHARS = 4096
 _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_S = 10.0
+_OUT_OF_TIME = "the turn took longer than Timeouts.total_s"
 
 
 class LeaseLost(Exception):  # never reaches a user: `turn.py` finds out what became of the turn
@@ -120,7 +121,7 @@ def call_with_retries_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
             return
         except (ModelError, ContextOverflow) as error:
             yield CloseResponse()
-            _complete_error(call, error)
+            _complete_error(kit, call, error)
             adapted = None if call.first_token_at is not None else adapt_request(kit, call.request, error)
             wait_s: float | None = 0.0
             if adapted is None:
@@ -133,10 +134,14 @@ def call_with_retries_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
             yield Sleep(wait_s)
 
 
-def _complete_error(call: ActiveCall, error: ModelError | ContextOverflow) -> None:
+def _complete_error(kit: KitState, call: ActiveCall, error: ModelError | ContextOverflow) -> None:
     """Add the partial reply to the error, and mask the API key in it, because some servers send the key back."""
     if isinstance(error, ModelError) and not error.partial:
         error.partial = call.text
+    is_out_of_time = kit.clock.monotonic() >= call.deadline  # the last wait was as long as the rest of the turn's time
+    if isinstance(error, TimedOut) and error.phase in ("first_byte", "stall") and is_out_of_time:
+        error.phase, error.args = "total", (_OUT_OF_TIME,)
+    error_mapping.add_url_hint(error, kit.url)
     mask_error(error, call.key)
 
 
@@ -200,6 +205,7 @@ def _open_request(kit: KitState, call: ActiveCall) -> OpenRequest:
         data=rendered.data,
         connect_s=options.timeouts.connect_s,
         first_byte_s=max(remaining_s, 0.001),
+        has_key=bool(call.key),
     )
 
 
@@ -207,7 +213,7 @@ def _read_timeout_s(kit: KitState, call: ActiveCall, stall_s: float) -> float:
     """Return how long to wait for the next bytes. SSE comments keep a connection alive, but are no content."""
     now = kit.clock.monotonic()
     if now >= call.deadline:
-        raise TimedOut("the turn took longer than Timeouts.total_s", phase="total", partial=call.text)
+        raise TimedOut(_OUT_OF_TIME, phase="total", partial=call.text)
     silent_s = now - call.content_at
     if silent_s >= stall_s:
         raise TimedOut(f"no content for {stall_s:g} s (Timeouts.stall_s)", phase="stall", partial=call.text)

@@ -117,6 +117,9 @@ _HINTS = (
     ),
     (r"roles must alternate", "use a profile with alternate=True"),
 )
+_NAMED_THING = re.compile(r"model|deployment", re.IGNORECASE)
+_API_VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)|/deployments/")
+"""A version in the path of a URL. Azure's older paths have `/deployments/NAME` in its place."""
 _LIMIT_AND_REQUESTED = re.compile(r"Limit:? (\d+), Requested:? (\d+)")
 
 
@@ -162,6 +165,21 @@ def build_payload_error(
     shown = body.status or status
     implied = next((_IMPLIED_STATUS[word] for word in (body.code, body.type) if word in _IMPLIED_STATUS), status)
     return _classify(body, body.status or implied, shown, {"partial": partial, "request_id": request_id})
+
+
+def add_url_hint(error: ModelError | ContextOverflow, url: str) -> None:
+    """Add the URL of the request to an error that a wrong address explains, and ask whether /v1 is missing in it."""
+    is_other_page = isinstance(error, BadReply) and error.status == 200 and not error.partial
+    if not isinstance(error, ModelError) or not (is_other_page or error.status in (404, 405)):
+        return
+    if _NAMED_THING.search(f"{error.code} {error}"):  # the address is right: the server looked for a model
+        return
+    parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.netloc}{parts.path}"  # a query may contain a secret
+    if not _API_VERSION.search(parts.path):
+        error.args = (f"{error} (the request went to {shown}: is /v1 missing in base_url?)",)
+    elif not is_other_page:
+        error.args = (f"{error} (the request went to {shown})",)
 
 
 def find_filter_error(choice: ReplyChoice, reply: ParsedReply) -> ContentFiltered | None:
