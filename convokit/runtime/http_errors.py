@@ -76,5 +76,5 @@ def _to_setting_error(error: Exception, url: str, *, own: bool) -> ConvokitError
         return SettingsError("http_client", f"the httpx client cannot be used: {reason}")
     is_of_library = type(error).__module__.partition(".")[0] in _HTTP_LIBRARIES
     if own or is_of_library or isinstance(error, ssl.SSLError):
-        return Unreachable(f"cannot send the request to {urlsplit(url).netloc} ({reason})")
+        return Unreachable(f"cannot send the request to {urlsplit(url).netloc} ({reason}){_name_variables(url, own)}")
     return None

@@ -86,9 +86,12 @@ def test_this_machine_needs_no_proxy(
     assert face.settle(kit.chat("a").send("hello")).text == "echo: hello"
 
 
-def test_a_proxy_that_does_not_answer_is_named(face: Face, sqlite_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("port", [9, 99_999])
+def test_a_proxy_that_does_not_answer_is_named(
+    face: Face, sqlite_file: str, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
     """A failed connection names the proxy variables that were used, without their values."""
-    monkeypatch.setenv("ALL_PROXY", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", f"http://user:secret@127.0.0.1:{port}")
     error = _fail(face, sqlite_file, Unreachable, base_url="http://llm.example.test/v1")
     assert "ALL_PROXY" in str(error)
     assert "secret" not in str(error)
