@@ -141,6 +141,7 @@ class AsyncConvokit:
             id: The id of an existing conversation, in place of a key.
             branch: The number or name of a branch that `fork` made. Default: the main branch.
             subject: The person that the conversation belongs to.
+            metadata: The conversation's own data, which is never sent. The API's metadata is `api_metadata`.
 
         Raises: InvalidInput, SettingsError. A later call raises NotFound for an id or branch that does not exist.
         """

@@ -72,7 +72,8 @@ class Chat:
             idempotency_key: Makes the send repeatable. A repeat, from any process, returns the reply of the same turn;
                 the question is saved once.
             options: Settings of this call and request parameters. `tools` are typed functions, `Tool`s or the API's own
-                dicts; the functions that the model calls are run, for at most `max_tool_rounds` rounds.
+                dicts; the functions that the model calls are run, for at most `max_tool_rounds` rounds. `metadata` is
+                the API's own and needs `store=True`.
 
         Raises: ConvokitError; ModelError for a failed call; ParseFailed when `response_format` is a type and the reply
         does not fit.

@@ -28,6 +28,7 @@ from convokit.cli.commands.search import search
 from convokit.cli.commands.show import show
 from convokit.cli.commands.usage import usage
 from convokit.cli.commands.verify import verify
+from convokit.cli.interrupts import exit_on_sigterm
 from convokit.cli.output import replace_unencodable, report_error
 from convokit.cli.shared_options import LocalModelCommand
 from convokit.errors import ConvokitError
@@ -94,4 +95,5 @@ def root(
 def run() -> None:
     """Run the command line of this process and exit."""
     replace_unencodable(sys.stdout, sys.stderr)
+    exit_on_sigterm()
     app(prog_name="convokit")

@@ -34,7 +34,7 @@ def run_repl(session: ChatSession) -> None:
     """Ask what the user types until the user leaves. An error is printed and does not end the loop."""
     _recall_questions(session.chat)
     output.print_note("/help for help, Ctrl-D to leave")
-    while (line := _read_line()) is not None:
+    while not session.guard.is_terminated and (line := _read_line()) is not None:
         try:
             if line == "/quit":
                 break

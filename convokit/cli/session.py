@@ -1,6 +1,6 @@
 """Ask a chat questions and print its replies.
 
-Only the text of a reply goes to stdout. Ctrl-C stops a reply and keeps its partial text.
+Only the text of a reply goes to stdout. Ctrl-C and SIGTERM stop a reply and keep its partial text.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, Timed
 from convokit.store.turn_end import TurnUpdate, save_chunk
 from convokit.store.turn_start import Written
 from convokit.wire import error_mapping, headers
+from convokit.wire.error_body import mask_error
 from convokit.wire.response import ReplyReader
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ CHUNK_S = 1.0
 CHUNK_CHARS = 4096
 _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_S = 10.0
+_OUT_OF_TIME = "the turn took longer than Timeouts.total_s"
 
 
 class LeaseLost(Exception):  # never reaches a user: `turn.py` finds out what became of the turn
@@ -97,10 +99,6 @@ class ActiveCall:
             return self.reply
         return self.reader.build_reply() if self.reader is not None else ParsedReply([])
 
-    def mask_key(self, text: str) -> str:
-        """Return a text of the server without the API key: some servers send it back."""
-        return text.replace(self.key, "[key]") if self.key else text
-
     def advance(self, written: Written | None, request: PreparedRequest, next_call: CallRow) -> None:
         """Become the next call of the same turn. Raises: LeaseLost if the turn is no longer ours."""
         if written is None:
@@ -123,7 +121,7 @@ def call_with_retries_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
             return
         except (ModelError, ContextOverflow) as error:
             yield CloseResponse()
-            _complete_error(call, error)
+            _complete_error(kit, call, error)
             adapted = None if call.first_token_at is not None else adapt_request(kit, call.request, error)
             wait_s: float | None = 0.0
             if adapted is None:
@@ -136,15 +134,15 @@ def call_with_retries_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
             yield Sleep(wait_s)
 
 
-def _complete_error(call: ActiveCall, error: ModelError | ContextOverflow) -> None:
-    """Add the partial reply to the error, and mask the API key in it."""
+def _complete_error(kit: KitState, call: ActiveCall, error: ModelError | ContextOverflow) -> None:
+    """Add the partial reply to the error, and mask the API key in it, because some servers send the key back."""
     if isinstance(error, ModelError) and not error.partial:
         error.partial = call.text
-    error.args = tuple(call.mask_key(str(each)) for each in error.args)
-    for name in ("code", "type", "param", "request_id"):
-        value = getattr(error, name, None)
-        if isinstance(value, str):
-            setattr(error, name, call.mask_key(value))
+    is_out_of_time = kit.clock.monotonic() >= call.deadline  # the last wait was as long as the rest of the turn's time
+    if isinstance(error, TimedOut) and error.phase in ("first_byte", "stall") and is_out_of_time:
+        error.phase, error.args = "total", (_OUT_OF_TIME,)
+    error_mapping.add_url_hint(error, kit.url)
+    mask_error(error, call.key)
 
 
 def _find_delay_s(kit: KitState, call: ActiveCall, error: Exception, attempt: int) -> float | None:
@@ -165,8 +163,7 @@ def _exchange_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
     call.head = yield _open_request(kit, call)
     assert call.head is not None
     call.row.first_byte_at = kit.clock.now_us()
-    request_id = headers.parse_request_id(call.head.headers)
-    call.row.request_id = None if request_id is None else call.mask_key(request_id)
+    call.row.request_id = headers.parse_request_id(call.head.headers)
     if not 200 <= call.head.status < 300:
         raise (yield from _read_error_flow(kit, call, call.head))
     kind, taken_ids = call.head.headers.get("content-type", ""), call.request.list_call_ids()
@@ -209,6 +206,7 @@ def _open_request(kit: KitState, call: ActiveCall) -> OpenRequest:
         data=rendered.data,
         connect_s=options.timeouts.connect_s,
         first_byte_s=max(remaining_s, 0.001),
+        has_key=bool(call.key),
     )
 
 
@@ -216,7 +214,7 @@ def _read_timeout_s(kit: KitState, call: ActiveCall, stall_s: float) -> float:
     """Return how long to wait for the next bytes. SSE comments keep a connection alive, but are no content."""
     now = kit.clock.monotonic()
     if now >= call.deadline:
-        raise TimedOut("the turn took longer than Timeouts.total_s", phase="total", partial=call.text)
+        raise TimedOut(_OUT_OF_TIME, phase="total", partial=call.text)
     silent_s = now - call.content_at
     if silent_s >= stall_s:
         raise TimedOut(f"no content for {stall_s:g} s (Timeouts.stall_s)", phase="stall", partial=call.text)
@@ -232,10 +230,7 @@ def _read_error_flow(kit: KitState, call: ActiveCall, head: ResponseHead) -> Flo
             break
         body += data
     yield CloseResponse()
-    secrets = (call.key,) if call.key else ()
-    return error_mapping.build_response_error(
-        head.status, head.headers, body, retry_after_now=kit.clock.time(), secrets=secrets
-    )
+    return error_mapping.build_response_error(head.status, head.headers, body, retry_after_now=kit.clock.time())
 
 
 def _emit_and_store_flow(kit: KitState, call: ActiveCall, events: Sequence[StreamEvent], now: float) -> Flow[None]:

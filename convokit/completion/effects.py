@@ -45,6 +45,8 @@ class OpenRequest:
     data: bytes = field(repr=False)
     connect_s: float
     first_byte_s: float
+    has_key: bool = False
+    """Whether the headers contain an API key. Without one, the HTTP client may add credentials of its own."""
 
 
 @dataclass(slots=True)

@@ -81,6 +81,8 @@ class CallOptions(RequestParams, total=False):
     """Chooses the history that is sent."""
     summary: Summary | None
     """Summarizes messages that fall out of the window; None makes no summaries."""
+    metadata: dict[str, str]
+    """The API's own metadata, as `api_metadata`. The conversation's metadata is set by `kit.chat(metadata=...)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Options:
     def __post_init__(self) -> None:
         if not self.params and all(getattr(self, name) is UNSET for name in _FIELDS):
             return
-        object.__setattr__(self, "params", validate_params(self.params))
+        object.__setattr__(self, "params", validate_params(self.params, are_all=False))
         for name, types in _TYPES.items():
             value = getattr(self, name)
             if value is not UNSET and not isinstance(value, types):
@@ -141,7 +143,7 @@ class Options:
             own = getattr(self, name)
             object.__setattr__(merged, name, getattr(below, name) if own is UNSET else own)
         both = self.params and below.params
-        params = validate_params({**below.params, **self.params}) if both else self.params or below.params
+        params = cast("RequestParams", {**below.params, **self.params}) if both else self.params or below.params
         object.__setattr__(merged, "params", params)
         return merged
 
@@ -179,7 +181,18 @@ def to_options(given: CallOptions) -> Options:
         return NO_OPTIONS
     values: dict[str, Any] = dict(given)
     own: dict[str, Any] = {name: values.pop(name) for name in _CALL_SETTINGS if name in values}
-    return Options(**{**own, "tools": to_tools(own.get("tools", UNSET))}, params=cast("RequestParams", values))
+    own["tools"] = to_tools(own.get("tools", UNSET))
+    if "metadata" not in values:
+        return Options(**own, params=cast("RequestParams", values))
+    if "api_metadata" in values:
+        raise SettingsError("metadata", "is the same parameter as api_metadata: pass one of them")
+    values["api_metadata"] = values.pop("metadata")
+    try:
+        return Options(**own, params=cast("RequestParams", values))
+    except SettingsError as error:  # it names the parameter as the caller wrote it
+        if not error.setting.startswith("api_metadata"):
+            raise
+        raise SettingsError(error.setting.removeprefix("api_"), str(error).partition(": ")[2]) from None
 
 
 def to_tools(given: Sequence[decorator.ToolLike] | Unset) -> tuple[Tool, ...] | Unset:

@@ -11,7 +11,7 @@ from convokit.completion.options import Options
 from convokit.context.builder import ContextBuilder, FixedParts
 from convokit.context.strategy import compute_window_rule
 from convokit.context.summary import summary_reserve
-from convokit.domain.params import RequestParams
+from convokit.domain.params import RequestParams, check_combinations
 from convokit.domain.profiles import Profile, resolve_profile
 from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
@@ -82,6 +82,7 @@ def resolve(options: Options, base_url: str) -> ResolvedOptions:
     """Return `options` with defaults in place. Raises: SettingsError if no model is given."""
     if isinstance(options.model, Unset):
         raise SettingsError("model", 'no model was given: pass model="..." to Convokit or set CONVOKIT_MODEL')
+    check_combinations(options.params)
     profile = _find_profile(options, options.model, base_url)
     builder = ContextBuilder(
         budget=_or_default(options.budget, Budget()),

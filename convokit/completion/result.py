@@ -179,23 +179,18 @@ def record_outcome(call: ActiveCall, reply: ParsedReply, outcome: Outcome, now: 
     row.state = LATE if outcome.status == "late" else "ok" if outcome.is_ok else "error"
     row.error = dump_json(describe_error(outcome.error)) if outcome.error is not None else None
     row.ended_at = now
-    row.served_model = _mask(call, reply.model)
-    row.response_id = _mask(call, reply.response_id)
-    row.finish_reason = _mask(call, reply.choices[0].finish_reason) if reply.choices else None
-    row.service_tier = _mask(call, reply.service_tier)
+    row.served_model = _repair(reply.model)
+    row.response_id = _repair(reply.response_id)
+    row.finish_reason = _repair(reply.choices[0].finish_reason) if reply.choices else None
+    row.service_tier = _repair(reply.service_tier)
     row.cost_nanousd = parse_cost_nanousd(reply.usage_details, call.head.headers if call.head is not None else {})
-    row.details = _mask(call, _encode_details(reply))
+    row.details = _repair(_encode_details(reply))
     _write_usage(row, _find_usage(call, reply))
     row.salt = hashchain.new_salt()
 
 
-def _mask(call: ActiveCall, text: str | None) -> str | None:
-    """Return a text of the server as it may be stored."""
-    return None if text is None else call.mask_key(repair_text(text))
-
-
 def _encode_details(reply: ParsedReply) -> str | None:
-    values = dict(reply.extra)
+    values = dict(reply.extra) if reply.choices else {}  # a body without a choice may be anything; its error quotes it
     if reply.system_fingerprint:
         values["system_fingerprint"] = reply.system_fingerprint
     if not _USAGE_COLUMNS.issuperset(reply.usage_details):

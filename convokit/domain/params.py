@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from convokit.domain.argument_names import describe_unknown_argument
 from convokit.domain.text import to_plain_json
 from convokit.errors import InvalidInput, SettingsError
 
@@ -47,7 +48,9 @@ class RequestParams(TypedDict, total=False):
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"]
     store: bool
     api_metadata: dict[Text64, Annotated[str, Field(max_length=512)]]
-    """The API's own `metadata`, at most 16 pairs. Needs `store=True`. It is not the conversation's metadata."""
+    """The API's own metadata, at most 16 pairs, as a default of a kit or chat; a call may also write `metadata`.
+
+    Needs `store=True`. It is not the conversation's metadata."""
     modalities: list[Literal["text", "audio"]]
     audio: dict[str, Any]
     prediction: dict[str, Any]
@@ -75,8 +78,12 @@ def _build_adapter() -> TypeAdapter[RequestParams]:
     return TypeAdapter(RequestParams)
 
 
-def validate_params(given: Mapping[str, Any]) -> RequestParams:
-    """Check the range of each parameter, and their combinations. Raises: SettingsError for the first invalid one."""
+def validate_params(given: Mapping[str, Any], *, are_all: bool = True) -> RequestParams:
+    """Check the range of each parameter, and their combinations. Raises: SettingsError for the first invalid one.
+
+    `are_all` is False for the parameters of one level (kit, chat or call), which others complete. Their combinations are
+    checked later by `check_combinations`.
+    """
     if not given:
         return {}
     try:
@@ -85,12 +92,13 @@ def validate_params(given: Mapping[str, Any]) -> RequestParams:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(step) for step in first["loc"]) or "parameters"
         problem = (
-            "unknown request parameter: check the spelling, or pass it in extra_body"
+            describe_unknown_argument(name, tuple(RequestParams.__annotations__))
             if first["type"] == "extra_forbidden"
             else first["msg"]
         )
         raise SettingsError(name, problem) from None
-    _check_combinations(params)
+    if are_all:
+        check_combinations(params)
     return cast("RequestParams", {name: _to_plain_value(name, value) for name, value in params.items()})
 
 
@@ -104,13 +112,14 @@ def _to_plain_value(name: str, value: Any) -> Any:
         raise SettingsError(error.field, str(error).removeprefix(f"{error.field}: ")) from None
 
 
-def _check_combinations(params: RequestParams) -> None:
+def check_combinations(params: RequestParams) -> None:
+    """Raise SettingsError for a parameter without another one that it needs, and for two that exclude each other."""
     if "top_logprobs" in params and not params.get("logprobs"):
         raise SettingsError("top_logprobs", "needs logprobs=True")
     if len(params.get("api_metadata", {})) > 16:
-        raise SettingsError("api_metadata", "may have at most 16 pairs")
+        raise SettingsError("api_metadata", "the API's own metadata (metadata= of a call) may have at most 16 pairs")
     if "api_metadata" in params and not params.get("store"):
-        raise SettingsError("api_metadata", "needs store=True")
+        raise SettingsError("api_metadata", "the API's own metadata (metadata= of a call) needs store=True")
     if "audio" in params and "audio" not in params.get("modalities", ()):
         raise SettingsError("audio", 'needs modalities=["text", "audio"]')
     caps = [name for name in ("max_output_tokens", "max_completion_tokens", "max_tokens") if name in params]

@@ -33,7 +33,8 @@ from convokit.errors import ConvokitError
 from convokit.runtime.async_store import AsyncStore, open_store
 from convokit.runtime.background import Background
 from convokit.runtime.config import OnDisconnect, finishes_without_reader
-from convokit.runtime.http_client import AsyncAnswer, AsyncClient, AsyncHttpxClient, validate_client
+from convokit.runtime.http_answer import AsyncAnswer
+from convokit.runtime.http_client import AsyncClient, AsyncHttpxClient, HttpxClient, validate_client
 from convokit.runtime.sync_store import migrate
 from convokit.runtime.tools import arun_functions
 from convokit.store.engine import Durability
@@ -49,7 +50,7 @@ class AsyncRuntime:
     ) -> None:
         self._url, self._name = url, name
         self._store = open_store(url, name, durability, search=search)
-        self._client = validate_client(http_client) or AsyncHttpxClient()
+        self._client = validate_client(http_client, HttpxClient) or AsyncHttpxClient()
         self._background = Background()
 
     async def migrate(self) -> None:

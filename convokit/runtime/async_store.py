@@ -79,7 +79,7 @@ class AsyncEngineStore:
 
     def __init__(self, url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> None:
         self._dialect = dialect_of_url(url)
-        self._dialect.require_driver()
+        self._dialect.check_url(url)
         self._durability: Durability = validate_durability(durability)
         self._search = search
         self._url = url

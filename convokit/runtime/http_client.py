@@ -1,6 +1,6 @@
 """Send requests over httpx.
 
-Only this module and `http_errors.py` import httpx (ADR 0003).
+Only the modules `http_*.py` of this package import httpx (ADR 0003), and the counter in `tokenizer.py`.
 
 Clients are sharded: the pool of one httpx client walks all its connections at the start and end of every request, so
 hundreds of requests at once make it slow (measured: 59 requests a second through one client, 1,129 through fifty).
@@ -13,35 +13,32 @@ import asyncio
 import functools
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import httpx
 
-from convokit.completion.effects import OpenRequest, ResponseHead
+from convokit.completion.effects import OpenRequest
 from convokit.errors import SettingsError
 from convokit.runtime import process
-from convokit.runtime.http_errors import head_timeout_error, raise_model_error
+from convokit.runtime.http_answer import Answer, AsyncAnswer, AsyncHttpxAnswer, Deadline, HttpxAnswer
+from convokit.runtime.http_environment import is_loopback, make_in_environment, make_tls_context
+from convokit.runtime.http_errors import raise_model_error
+from convokit.wire.content_decoder import ACCEPTED_ENCODINGS
 
 PER_SHARD = 8
 """The number of requests at once on one httpx client."""
 KEEPALIVE_S = 4.0
 """Shorter than servers keep idle connections, so that the client closes first."""
+_CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")
+"""Events of httpcore that bring a new connection, directly or through a proxy."""
+_WRITE_BYTES = 256 * 1024
 
 
 _parents: list[object] = []
 """Clients of the parent process. They must not be collected: that would close the parent's TLS sessions."""
-
-
-class Answer(Protocol):
-    """An answer whose body is not read yet."""
-
-    head: ResponseHead
-
-    def read(self, timeout_s: float) -> bytes: ...
-    def close(self) -> None: ...
 
 
 class Client(Protocol):
@@ -49,15 +46,6 @@ class Client(Protocol):
 
     def open(self, request: OpenRequest) -> Answer: ...
     def close(self) -> None: ...
-
-
-class AsyncAnswer(Protocol):
-    """As `Answer`, awaited."""
-
-    head: ResponseHead
-
-    async def read(self, timeout_s: float) -> bytes: ...
-    async def close(self) -> None: ...
 
 
 class AsyncClient(Protocol):
@@ -70,12 +58,24 @@ class AsyncClient(Protocol):
 Pooled = TypeVar("Pooled")
 
 
-def validate_client(given: Any) -> Any:
-    """Return a client that was passed in. Raises: SettingsError if it has no `open` and `close`."""
-    if given is not None and not (callable(getattr(given, "open", None)) and callable(getattr(given, "close", None))):
-        name = "AsyncHttpxClient" if isinstance(given, httpx.AsyncClient) else "HttpxClient"
-        raise SettingsError("http_client", f"must have `open` and `close`; wrap it: convokit.{name}(...)")
-    return given
+def validate_client(given: Any, other: type) -> Any:
+    """Return a client that was passed in.
+
+    Raises: SettingsError if it has no `open` and `close`, or is of the class `other`, which serves the other API.
+    """
+    if given is None or (callable(getattr(given, "open", None)) and callable(getattr(given, "close", None))):
+        if not isinstance(given, other):
+            return given
+        right = "HttpxClient" if other is AsyncHttpxClient else "AsyncHttpxClient"
+        raise SettingsError("http_client", f"must be {right} here, not {other.__name__}")
+    name = "AsyncHttpxClient" if isinstance(given, httpx.AsyncClient) else "HttpxClient"
+    raise SettingsError("http_client", f"must have `open` and `close`; wrap it: convokit.{name}(...)")
+
+
+def _check_wrapped(given: object, wanted: type) -> None:
+    if given is not None and not isinstance(given, wanted):
+        kind = type(given)
+        raise SettingsError("http_client", f"must be httpx.{wanted.__name__}, not {kind.__module__}.{kind.__name__}")
 
 
 class _Shards(Generic[Pooled]):
@@ -107,12 +107,6 @@ def _limits() -> dict[str, Any]:
     return {"limits": limits, "follow_redirects": False, "timeout": None}
 
 
-def _is_loopback(url: str) -> bool:
-    """Return whether the host is this machine: no proxy of the environment is used for it."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
 class _Tls:
     """One TLS context for all shards: loading the certificates takes longer than a request."""
 
@@ -123,8 +117,24 @@ class _Tls:
         if urlsplit(url).scheme == "http":
             return False
         if self.context is None:
-            self.context = httpx.create_ssl_context()
+            self.context = make_tls_context()
         return self.context
+
+
+def _limit_stream(stream: Any) -> None:
+    """Make a connection of httpcore obey a `Deadline`. Other timeouts stay as they are."""
+    read, write = stream.read, stream.write
+
+    def read_in_time(max_bytes: int, timeout: float | None = None) -> bytes:
+        data: bytes = read(max_bytes, timeout.count_left() if isinstance(timeout, Deadline) else timeout)
+        return data
+
+    def write_in_time(buffer: bytes, timeout: float | None = None) -> None:
+        for at in range(0, len(buffer), _WRITE_BYTES):
+            left = timeout.count_left() if isinstance(timeout, Deadline) else timeout
+            write(buffer[at : at + _WRITE_BYTES], left)
+
+    stream.read, stream.write = read_in_time, write_in_time
 
 
 class _ConnectionTrace:
@@ -133,18 +143,22 @@ class _ConnectionTrace:
     def __init__(self) -> None:
         self.fresh = False
 
-    def note(self, event: str, info: object) -> None:
+    def note(self, event: str, info: dict[str, Any]) -> None:
         if event.startswith("connection.connect"):
             self.fresh = True
+        if event.endswith(_CONNECTED):
+            _limit_stream(info["return_value"])
 
     async def anote(self, event: str, info: object) -> None:
-        self.note(event, info)
+        if event.startswith("connection.connect"):
+            self.fresh = True
 
 
 class HttpxClient:
     """Sends requests with httpx. `client` is an `httpx.Client` of your own, for proxies or certificates; default: new ones."""
 
     def __init__(self, client: httpx.Client | None = None) -> None:
+        _check_wrapped(client, httpx.Client)
         self._tls = _Tls()
         self._own = client is None
         self._given = client
@@ -157,28 +171,35 @@ class HttpxClient:
         self._shards = {}
 
     def open(self, request: OpenRequest) -> Answer:
-        """Send the request and wait for the head of the answer. Raises: ModelError."""
+        """Send the request and wait for the head of the answer. Raises: ModelError, SettingsError."""
         shards = self._for(request.url)
         client = shards.take()
         trace = _ConnectionTrace()
         timeout = _timeout(request)
         try:
             built = _build_request(request, client, own=self._own, timeout=timeout, trace=trace.note)
-            response = client.send(built, stream=True, follow_redirects=False, auth=None)
-        except httpx.HTTPError as error:
+            auth = _find_auth(request, own=self._own)
+            response = client.send(built, stream=True, follow_redirects=False, auth=auth)
+        except httpx.HTTPStatusError as error:  # a hook of the user's own client calls raise_for_status()
+            response = error.response
+        except Exception as error:
             shards.release(client)
-            raise_model_error(error, body_started=False, fresh=trace.fresh, url=request.url)
+            raise_model_error(error, body_started=False, fresh=trace.fresh, own=self._own, url=request.url)
         except BaseException:
             shards.release(client)
             raise
-        return _HttpxAnswer(response, timeout, lambda: shards.release(client))
+        return HttpxAnswer(response, timeout, lambda: shards.release(client), own=self._own)
 
     def _for(self, url: str) -> _Shards[httpx.Client]:
-        kind = (urlsplit(url).scheme, _is_loopback(url))
+        kind = (urlsplit(url).scheme, is_loopback(url))
         if kind not in self._shards:
-            verify, given = self._tls.verify(url), self._given
+            given = self._given
+            verify = given is not None or self._tls.verify(url)
             self._shards[kind] = _Shards(
-                lambda: given or httpx.Client(verify=verify, trust_env=not kind[1], **_limits())
+                lambda: (
+                    given
+                    or make_in_environment(lambda: httpx.Client(verify=verify, trust_env=not kind[1], **_limits()))
+                )
             )
         return self._shards[kind]
 
@@ -195,6 +216,7 @@ class AsyncHttpxClient:
     """Sends requests with httpx, asynchronously. `client` is an `httpx.AsyncClient` of your own; default: new ones."""
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
+        _check_wrapped(client, httpx.AsyncClient)
         self._tls = _Tls()
         self._own = client is None
         self._given = client
@@ -208,32 +230,38 @@ class AsyncHttpxClient:
         self._loops = WeakKeyDictionary()
 
     async def open(self, request: OpenRequest) -> AsyncAnswer:
-        """Send the request and wait for the head of the answer. Raises: ModelError."""
+        """Send the request and wait for the head of the answer. Raises: ModelError, SettingsError."""
         shards = self._for(request.url)
         client = shards.take()
         trace = _ConnectionTrace()
         timeout = _timeout(request)
         try:
             built = _build_request(request, client, own=self._own, timeout=timeout, trace=trace.anote)
+            auth = _find_auth(request, own=self._own)
             async with asyncio.timeout(request.first_byte_s):  # httpx limits each read of the head, not the whole head
-                response = await client.send(built, stream=True, follow_redirects=False, auth=None)
-        except TimeoutError:
+                response = await client.send(built, stream=True, follow_redirects=False, auth=auth)
+        except httpx.HTTPStatusError as error:  # a hook of the user's own client calls raise_for_status()
+            response = error.response
+        except Exception as error:
             shards.release(client)
-            raise head_timeout_error() from None
-        except httpx.HTTPError as error:
-            shards.release(client)
-            raise_model_error(error, body_started=False, fresh=trace.fresh, url=request.url)
+            raise_model_error(error, body_started=False, fresh=trace.fresh, own=self._own, url=request.url)
         except BaseException:
             shards.release(client)
             raise
-        return _AsyncHttpxAnswer(response, timeout, lambda: shards.release(client))
+        return AsyncHttpxAnswer(response, timeout, lambda: shards.release(client), own=self._own)
 
     def _for(self, url: str) -> _Shards[httpx.AsyncClient]:
         kinds = self._loops.setdefault(asyncio.get_running_loop(), {})
-        kind = (urlsplit(url).scheme, _is_loopback(url))
+        kind = (urlsplit(url).scheme, is_loopback(url))
         if kind not in kinds:
-            verify, given = self._tls.verify(url), self._given
-            kinds[kind] = _Shards(lambda: given or httpx.AsyncClient(verify=verify, trust_env=not kind[1], **_limits()))
+            given = self._given
+            verify = given is not None or self._tls.verify(url)
+            kinds[kind] = _Shards(
+                lambda: (
+                    given
+                    or make_in_environment(lambda: httpx.AsyncClient(verify=verify, trust_env=not kind[1], **_limits()))
+                )
+            )
         return kinds[kind]
 
     async def close(self) -> None:
@@ -245,63 +273,15 @@ class AsyncHttpxClient:
         self._loops.clear()
 
 
-class _HttpxAnswer:
-    def __init__(self, response: httpx.Response, timeout: dict[str, float], done: Callable[[], None]) -> None:
-        self.head = _read_head(response)
-        self._response = response
-        self._timeout = timeout
-        self._done = done
-        self._chunks: Iterator[bytes] | None = None
-
-    def read(self, timeout_s: float) -> bytes:
-        """Return the next bytes of the body; empty at its end. Raises: ModelError."""
-        if self._chunks is None:
-            self._timeout["read"] = timeout_s  # httpcore reads the timeout once, when the body starts
-            encoded = "content-encoding" in self.head.headers
-            self._chunks = self._response.iter_bytes() if encoded else self._response.iter_raw()
-        try:
-            return next(self._chunks, b"")
-        except httpx.HTTPError as error:
-            raise_model_error(error, body_started=True, fresh=True)
-
-    def close(self) -> None:
-        """Release the connection. A connection with an unread answer is closed."""
-        try:
-            self._response.close()
-        finally:
-            self._done()
-
-
-class _AsyncHttpxAnswer:
-    def __init__(self, response: httpx.Response, timeout: dict[str, float], done: Callable[[], None]) -> None:
-        self.head = _read_head(response)
-        self._response = response
-        self._timeout = timeout
-        self._done = done
-        self._chunks: AsyncIterator[bytes] | None = None
-
-    async def read(self, timeout_s: float) -> bytes:
-        """Return the next bytes of the body; empty at its end. Raises: ModelError."""
-        if self._chunks is None:
-            self._timeout["read"] = timeout_s
-            encoded = "content-encoding" in self.head.headers
-            self._chunks = self._response.aiter_bytes() if encoded else self._response.aiter_raw()
-        try:
-            return await anext(self._chunks, b"")
-        except httpx.HTTPError as error:
-            raise_model_error(error, body_started=True, fresh=True)
-
-    async def close(self) -> None:
-        """Release the connection. A connection with an unread answer is closed."""
-        try:
-            await self._response.aclose()
-        finally:
-            self._done()
-
-
 def _timeout(request: OpenRequest) -> dict[str, float]:
-    first, connect = request.first_byte_s, min(request.connect_s, request.first_byte_s)
-    return {"connect": connect, "read": first, "write": first, "pool": first}
+    first = Deadline(request.first_byte_s)
+    return {"connect": min(request.connect_s, first), "read": first, "write": first, "pool": request.first_byte_s}
+
+
+def _find_auth(request: OpenRequest, *, own: bool) -> Any:
+    """Return how httpx authorizes the request: as the user's own client does it, if the request has no key."""
+    is_authorized = request.has_key or any(name.lower() == "authorization" for name in request.headers)
+    return None if own or is_authorized else httpx.USE_CLIENT_DEFAULT
 
 
 def _build_request(
@@ -310,22 +290,19 @@ def _build_request(
     *,
     own: bool,
     timeout: dict[str, float],
-    trace: Callable[[str, object], object],
+    trace: Callable[[str, Any], object],
 ) -> httpx.Request:
     """Return the request for httpx. A client of the user's own adds its headers and cookies; ours has only defaults."""
     more = {"timeout": timeout, "trace": trace}
     if not own:
-        made = client.build_request("POST", request.url, content=request.data, headers=request.headers)
+        headers = {"Accept-Encoding": ACCEPTED_ENCODINGS, **request.headers}
+        made = client.build_request("POST", request.url, content=request.data, headers=headers)
         made.extensions = more
         return made
-    headers = {"Accept-Encoding": client.headers["Accept-Encoding"], "Connection": "keep-alive", **request.headers}
+    headers = {"Accept-Encoding": ACCEPTED_ENCODINGS, "Connection": "keep-alive", **request.headers}
     return httpx.Request("POST", _parse_url(request.url), headers=headers, content=request.data, extensions=more)
 
 
 @functools.lru_cache(maxsize=64)
 def _parse_url(url: str) -> httpx.URL:
     return httpx.URL(url)
-
-
-def _read_head(response: httpx.Response) -> ResponseHead:
-    return ResponseHead(response.status_code, {name.lower(): value for name, value in response.headers.items()})

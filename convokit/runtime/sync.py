@@ -28,7 +28,8 @@ from convokit.completion.effects import (
 from convokit.domain.events import Started, StreamEvent
 from convokit.errors import ConvokitError
 from convokit.runtime.config import OnDisconnect, finishes_without_reader
-from convokit.runtime.http_client import Answer, Client, HttpxClient, validate_client
+from convokit.runtime.http_answer import Answer
+from convokit.runtime.http_client import AsyncHttpxClient, Client, HttpxClient, validate_client
 from convokit.runtime.sync_store import SyncStore, migrate, open_store
 from convokit.runtime.tools import run_functions
 from convokit.store.engine import Durability
@@ -45,7 +46,7 @@ class Runtime:
     ) -> None:
         self._url, self._name = url, name
         self._store = open_store(url, name, durability, search=search)
-        self._client = validate_client(http_client) or HttpxClient()
+        self._client = validate_client(http_client, AsyncHttpxClient) or HttpxClient()
 
     def migrate(self) -> None:
         """Bring the tables up to date. Raises: StoreError."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from convokit.errors import BadReply, Rejected, ServerFailed, SettingsError, TimedOut, Unreachable
+from convokit.runtime.http_environment import make_in_environment
 
 _CACHED_TEXTS = 4096
 _LONGEST_CACHED_CHARS = 16_384  # so the cache stays below 64 MiB of text
@@ -27,15 +28,23 @@ class TokenizeCounter:
     """
 
     def __init__(self, url: str, model: str = "", api_key: str | None = None, *, timeout_s: float = 30.0) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            httpx.URL(url).copy_with(port=parts.port)  # both libraries check the host, and the first one the port
+        except (ValueError, httpx.InvalidURL):
+            raise SettingsError("counter", f"needs the URL of a server, not {url!r}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SettingsError("counter", f"needs the URL of a server, not {url!r}")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise SettingsError("api_key", "contains control characters or non-ASCII characters")
         self._address = parts.netloc.rpartition("@")[2]
         self.name = f"llama.cpp:{model or self._address}"
         self._url = f"{parts.scheme}://{self._address}{parts.path.rstrip('/').removesuffix('/v1')}/tokenize"
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         verify = parts.scheme == "https"  # loading certificates is slow, and plain http needs none
-        self._client = httpx.Client(headers=headers, timeout=timeout_s, trust_env=False, verify=verify)
+        self._client = make_in_environment(
+            lambda: httpx.Client(headers=headers, timeout=timeout_s, trust_env=False, verify=verify)
+        )
         self._lock = threading.Lock()
         self._cached = functools.lru_cache(maxsize=_CACHED_TEXTS)(self._ask)
 
@@ -73,5 +82,7 @@ class TokenizeCounter:
                 return self._client.post(self._url, json={"content": text})
         except httpx.TimeoutException:
             raise TimedOut(f"the server at {self._address} took too long to count tokens", phase="total") from None
-        except httpx.HTTPError as error:
+        except RuntimeError:
+            raise SettingsError("counter", "was closed; make another one") from None
+        except (httpx.HTTPError, UnicodeError) as error:  # UnicodeError: a host name that cannot exist
             raise Unreachable(f"the server at {self._address} that counts tokens does not answer ({error})") from None

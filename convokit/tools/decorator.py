@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin, overload
 from pydantic import BaseModel, Field, TypeAdapter, create_model
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
+from pydantic_core import SchemaError, to_jsonable_python
 
 from convokit.domain.text import dump_json
 from convokit.domain.tool import Tool
@@ -216,7 +216,7 @@ def _build_field(parameter: inspect.Parameter, annotation: Any, note: str | None
 def _check_type(setting: str, name: str, annotation: Any) -> None:
     try:
         TypeAdapter(annotation).json_schema()
-    except (PydanticUserError, PydanticUndefinedAnnotation, TypeError, NameError) as error:
+    except (PydanticUserError, PydanticUndefinedAnnotation, SchemaError, TypeError, NameError) as error:
         cause = str(error).partition("\n")[0]
         advice = "use JSON's own types, enums, dataclasses or pydantic models"
         raise SettingsError(

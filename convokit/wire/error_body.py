@@ -8,7 +8,6 @@ echo the key that they refuse. The part of the request that a validator quotes (
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +18,9 @@ _READ_BYTES = 64 * 1024
 _MAX_DEPTH = 4
 _HTML_TAG = re.compile(r"<(?:script|style)\b[^<]*</(?:script|style)>|<[^<>]*>", re.IGNORECASE)
 # In this order: a named key, a vendor's prefix, a JSON web token, a long run of hex digits or letters.
+# ASCII only: a Japanese character beside a key is not a part of it.
 _SECRET = re.compile(
-    r"(?i)(?P<named>\bbearer\s+(?=[^\s\"',;]*[0-9._~+/=-])|\bapi[-_ ]?key(?:\s+provided)?\s*[:=]\s*[\"']?)"
+    r"(?ai)(?P<named>\bbearer\s+(?=[^\s\"',;]*[0-9._~+/=-])|\bapi[-_ ]?key(?:\s+provided)?\s*[:=]\s*[\"']?)"
     r"[^\s\"',;]+[^\s\"',;.]"
     r"|\b(?:(?:sk|gsk|csk|sess|xai|hf|pplx|nvapi)[-_]|AIza)[A-Za-z0-9*_\-]{3}[A-Za-z0-9*_\-.]{3,}[A-Za-z0-9*]"
     r"|\beyJ[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)*"
@@ -31,6 +31,11 @@ _STATUS_KEYS = ("status", "status_code", "statusCode", "http_status", "httpStatu
 # `429`, `429 Too Many Requests`, `HTTP_429`; DashScope starts messages with `<429>`.
 _STATUS_WORD = re.compile(r"\s*(?:<|:?http[\s_/-]*(?:status)?[\s_/:-]*)?([45][0-9]{2})(?![0-9A-Za-z])", re.IGNORECASE)
 _NESTED_KEYS = ("metadata", "detail", "details", "innererror")
+_SERVER_TEXTS = ("code", "type", "param", "hint", "categories")
+_MIN_KEY_CHARS = 8
+"""A shorter key, such as "ollama" or "EMPTY", is a placeholder, and its letters are parts of other words."""
+# JSON writes a line break before a key as a backslash and an `n`.
+_WORD_START = r"(?:(?<![A-Za-z0-9_-])|(?<=\\[bfnrt]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +77,25 @@ def describe_finish_failure(reason: str) -> dict[str, Any]:
     return {"error": {"message": message, "code": None if code == "error" else code}}
 
 
-def parse_error_body(body: bytes, secrets: Iterable[str] = ()) -> ErrorBody:
-    """Return the error in a body of any kind. `secrets` are removed from its texts."""
+def parse_error_body(body: bytes) -> ErrorBody:
+    """Return the error in a body of any kind."""
     text = body[:_READ_BYTES].decode("utf-8-sig", "replace").strip()
     if not text:
         return ErrorBody()
     if text[0] in "{[":
         try:
-            return parse_error_payload(parse_json(text), secrets)
+            return parse_error_payload(parse_json(text))
         except BadReply:
-            return ErrorBody(message=sanitize(text, secrets))
-    return ErrorBody(message=sanitize(_HTML_TAG.sub(" ", text[:4096]) if text[0] == "<" else text, secrets))
+            return ErrorBody(message=sanitize(text))
+    return ErrorBody(message=sanitize(_HTML_TAG.sub(" ", text[:4096]) if text[0] == "<" else text))
 
 
-def parse_error_payload(payload: Any, secrets: Iterable[str] = ()) -> ErrorBody:
-    """Return the error in a JSON value. `secrets` are removed from its texts."""
+def parse_error_payload(payload: Any) -> ErrorBody:
+    """Return the error in a JSON value."""
     if isinstance(payload, list) and payload:
         payload = payload[0]
     if not isinstance(payload, dict):
-        return ErrorBody(message=sanitize(payload if isinstance(payload, str) else describe_json(payload), secrets))
+        return ErrorBody(message=sanitize(payload if isinstance(payload, str) else describe_json(payload)))
     error = payload.get("error")
     if isinstance(error, list) and error:
         error = error[0]
@@ -101,28 +106,51 @@ def parse_error_payload(payload: Any, secrets: Iterable[str] = ()) -> ErrorBody:
     upstream = _parse_upstream_message(error)
     if upstream and upstream not in message:
         message = f"{message}: {upstream}" if message else upstream
-    code = _parse_word(error.get("code"), secrets) or _parse_word(_get_object(error, "detail").get("code"), secrets)
-    kind = _parse_word(error.get("type"), secrets) or _parse_word(
-        _get_object(error, "metadata").get("error_type"), secrets
-    )
+    code = _parse_word(error.get("code")) or _parse_word(_get_object(error, "detail").get("code"))
+    kind = _parse_word(error.get("type")) or _parse_word(_get_object(error, "metadata").get("error_type"))
     if kind is None and _parse_status(error.get("status")) is None:
-        kind = _parse_word(error.get("status"), secrets)  # Google's status is a word: INVALID_ARGUMENT
+        kind = _parse_word(error.get("status"))  # Google's status is a word: INVALID_ARGUMENT
     return ErrorBody(
-        message=sanitize(message or describe_json(payload), secrets),
+        message=sanitize(message or describe_json(payload)),
         type=kind,
         code=code,
-        param=_parse_word(error.get("param"), secrets) or _parse_word(param, secrets),
+        param=_parse_word(error.get("param")) or _parse_word(param),
         status=_find_status(error, code, payload),
         raw=error,
     )
 
 
-def sanitize(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a server's text on one line of at most 500 characters. API keys and `secrets` are replaced."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, _REPLACEMENT)
+def sanitize(text: str) -> str:
+    """Return a server's text on one line of at most 500 characters. Texts that look like API keys are replaced."""
     return shorten(_SECRET.sub(lambda match: (match["named"] or "") + _REPLACEMENT, text[:4096]))
+
+
+def mask_error(error: Exception, key: str | None) -> None:
+    """Replace the API key of the call in the error's message and in its attributes with texts of the server.
+
+    No other value is masked: a model, an id, a number or the reply may contain the same letters.
+    """
+    if key is None or len(key) < _MIN_KEY_CHARS:
+        return
+    error.args = tuple(_mask_value(each, key) for each in error.args)
+    for name in _SERVER_TEXTS:
+        if hasattr(error, name):
+            setattr(error, name, _mask_value(getattr(error, name), key))
+
+
+def _mask_value(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return {_mask_value(name, key): _mask_value(item, key) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_mask_value(item, key) for item in value]
+    return _mask_text(value, key) if isinstance(value, str) else value
+
+
+def _mask_text(text: str, key: str) -> str:
+    """Return a text without the key where it is a whole word, or a word that was cut off with the text."""
+    text = re.sub(rf"{_WORD_START}{re.escape(key)}(?![A-Za-z0-9_-])", _REPLACEMENT, text)
+    cut_word = rf"{_WORD_START}{re.escape(key[:_MIN_KEY_CHARS])}[^\s…]*(?=…|$)"
+    return re.sub(cut_word, lambda match: _REPLACEMENT if key.startswith(match[0]) else match[0], text)
 
 
 def _parse_detail(detail: Any, depth: int = 0) -> tuple[str, str]:
@@ -174,10 +202,10 @@ def _find_status(error: dict[str, Any], code: str | None, payload: dict[str, Any
     return next((status for status in map(_parse_status, words) if status is not None), None)
 
 
-def _parse_word(value: Any, secrets: Iterable[str]) -> str | None:
+def _parse_word(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
-    return sanitize(str(value), secrets)[:120] or None
+    return sanitize(str(value))[:120] or None
 
 
 def _parse_status(value: Any) -> int | None:

@@ -7,7 +7,7 @@ arrive under many statuses. The status decides only the rest.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from convokit.errors import (
     ServerFailed,
     UnsupportedFeature,
 )
-from convokit.wire.error_body import ErrorBody, parse_error_body, parse_error_payload, sanitize
+from convokit.wire.error_body import ErrorBody, parse_error_body, parse_error_payload
 from convokit.wire.headers import parse_request_id, parse_retry_after_s, parse_should_retry
 
 _OVERFLOW_NAMES = frozenset(
@@ -133,11 +133,14 @@ _HINTS = (
     ),
     (r"roles must alternate", "use a profile with alternate=True"),
 )
+_NAMED_THING = re.compile(r"model|deployment", re.IGNORECASE)
+_API_VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)|/deployments/")
+"""A version in the path of a URL. Azure's older paths have `/deployments/NAME` in its place."""
 _LIMIT_AND_REQUESTED = re.compile(r"Limit:? (\d+), Requested:? (\d+)")
 
 
 def build_response_error(
-    status: int, headers: Mapping[str, str], body: bytes, *, retry_after_now: float, secrets: Iterable[str] = ()
+    status: int, headers: Mapping[str, str], body: bytes, *, retry_after_now: float
 ) -> ModelError | ContextOverflow:
     """Return the error for a response whose status is not 2xx.
 
@@ -146,11 +149,9 @@ def build_response_error(
         headers: The response headers, with lower-case names.
         body: The body; its first 64 KiB are read.
         retry_after_now: Unix time in seconds. A date in `retry-after` is compared with it.
-        secrets: Texts to remove from the server's messages. Everything that looks like an API key is removed as well.
     """
-    secrets = tuple(secrets)
     facts: dict[str, Any] = {
-        "request_id": sanitize(parse_request_id(headers) or "", secrets) or None,
+        "request_id": parse_request_id(headers),
         "retry_after_s": parse_retry_after_s(headers, retry_after_now),
     }
     if 300 <= status < 400:
@@ -162,7 +163,7 @@ def build_response_error(
             status=status,
             **facts,
         )
-    error = _classify(parse_error_body(body, secrets), status, status, facts)
+    error = _classify(parse_error_body(body), status, status, facts)
     should_retry = parse_should_retry(headers)
     if should_retry is not None and isinstance(error, ModelError):
         error.should_retry = should_retry
@@ -185,6 +186,21 @@ def build_payload_error(
 def _find_implied_status(name: str | None) -> int | None:
     words = (name or "").lower().replace("_", "").replace("-", "").split(".")
     return _IMPLIED_STATUS.get(words[-1]) or _IMPLIED_STATUS.get(words[0])
+
+
+def add_url_hint(error: ModelError | ContextOverflow, url: str) -> None:
+    """Add the URL of the request to an error that a wrong address explains, and ask whether /v1 is missing in it."""
+    is_other_page = isinstance(error, BadReply) and error.status == 200 and not error.partial
+    if not isinstance(error, ModelError) or not (is_other_page or error.status in (404, 405)):
+        return
+    if _NAMED_THING.search(f"{error.code} {error}"):  # the address is right: the server looked for a model
+        return
+    parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.netloc}{parts.path}"  # a query may contain a secret
+    if not _API_VERSION.search(parts.path):
+        error.args = (f"{error} (the request went to {shown}: is /v1 missing in base_url?)",)
+    elif not is_other_page:
+        error.args = (f"{error} (the request went to {shown})",)
 
 
 def find_filter_error(choice: ReplyChoice, reply: ParsedReply) -> ContentFiltered | None:

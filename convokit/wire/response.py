@@ -43,6 +43,7 @@ class ReplyReader:
         self._body: bytearray | None = None if streaming else bytearray()
         self._first_byte_missing = streaming
         self._parsed_any = False
+        self._has_events = False
         self._head = b""
         self._stream_bytes = 0
         self._ended = False
@@ -119,6 +120,7 @@ class ReplyReader:
         for payload in payloads:
             events += self._parser.feed(parse_json(payload))
             self._parsed_any = True
+            self._has_events = self._has_events or bool(events)
         if payloads:
             self.content_seen = True
             # The parser counts content, not JSON, so it is asked only when the stream itself is over the limit.
@@ -194,8 +196,8 @@ class ReplyReader:
     def _complete_error(self, error: ModelError) -> None:
         error.partial = error.partial or self.text
         error.status = error.status or 200
-        if self._body is None:
-            error.should_retry = False  # text of a stream may be shown already, so only the caller can decide
+        if self._has_events:
+            error.should_retry = False  # chunks of the stream may be shown already, so only the caller can decide
 
 
 def _extract_message(body: bytes) -> str:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic_core import SchemaError
 
 from convokit.domain.finish_reason import classify_finish_reason
 from convokit.domain.profiles import Profile
@@ -164,7 +165,7 @@ def _build_output_type(kind: Any) -> _OutputType:
         adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
         schema = to_strict_schema(adapter)
         text = dump_json(schema)
-    except (PydanticUserError, PydanticUndefinedAnnotation, NameError, TypeError, ValueError) as error:
+    except (PydanticUserError, PydanticUndefinedAnnotation, SchemaError, NameError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise SettingsError("response_format", f"{_ACCEPTED_TYPES}; {name} has no JSON schema: {reason}") from error
     api_name = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:64] or "reply"

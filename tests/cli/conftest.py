@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -90,6 +91,12 @@ class Terminal:
         while (found := self.seen.find(text, self._from)) < 0:
             assert self._more(deadline), f"{text!r} never came; the terminal shows {self.seen[-1000:]!r}"
         self._from = found + len(text)
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal to the command, which is the only child of the process that makes the terminal."""
+        pid = self.process.pid
+        (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(int(child), number)
 
     def end(self, timeout_s: float = 60.0) -> int:
         """Wait for the end of the command and return its exit code."""

@@ -119,21 +119,44 @@ def test_arrow_up_recalls_questions_of_earlier_processes(terminal: Open, cli: Co
     assert [message["text"] for message in cli.json("show", "k")["messages"]].count("最初の質問") == 2
 
 
-def test_sigint_exits_with_130_and_keeps_the_partial_reply(cli: CommandLine, server: LoopbackServer) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_program_and_keeps_the_partial_reply(
+    cli: CommandLine, server: LoopbackServer, number: signal.Signals, code: int
+) -> None:
+    """The text that was shown is stored to its last word: no chunk waits to be stored."""
     server.script(stream(["one ", "two "] * 50, pause_s=0.1))
     command = [sys.executable, "-m", "convokit.cli", "chat", "-m", "m", "--base-url", cli.base_url, "-d", cli.database]
     ran = subprocess.Popen([*command, "count"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert ran.stdout is not None
-    assert os.read(ran.stdout.fileno(), 3) == b"one"
-    ran.send_signal(signal.SIGINT)
-    _, stderr = ran.communicate(timeout=20)
-    assert ran.returncode == 130
+    shown = os.read(ran.stdout.fileno(), 3)
+    assert shown == b"one"
+    ran.send_signal(number)
+    rest, stderr = ran.communicate(timeout=20)
+    assert ran.returncode == code
     assert stderr.decode().splitlines()[0] == "stopped: the partial reply is saved"
-    assert cli.json("show")["messages"][1]["status"] == "partial"
+    message = cli.json("show")["messages"][1]
+    assert message["status"] == "partial"
+    assert message["text"].strip() == (shown + rest).decode().strip()
 
 
-def test_ctrl_c_inside_the_library_keeps_the_partial_reply(
-    cli: CommandLine, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+def test_sigterm_leaves_the_interactive_chat(terminal: Open, cli: CommandLine, server: LoopbackServer) -> None:
+    """The reply so far is saved, and no prompt follows; SIGTERM at the prompt ends the program too."""
+    server.script(stream([f"word{number} " for number in range(100)], pause_s=0.2))
+    talk = _start_chat(terminal, cli, "--key", "k")
+    talk.type("数えて\r")
+    talk.wait_for("word1 ")
+    talk.kill(signal.SIGTERM)
+    talk.wait_for("stopped: the partial reply is saved")
+    assert talk.end() == 143
+    assert cli.json("show", "k")["messages"][1]["text"].startswith("word0 word1")
+    talk = _start_chat(terminal, cli, "--key", "k")
+    talk.kill(signal.SIGTERM)
+    assert talk.end() == 143
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_inside_the_library_keeps_the_partial_reply(
+    cli: CommandLine, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     """KeyboardInterrupt would end the generator of the turn before it saves the text, so the guard delays it."""
     server.script(stream([f"word{number} " for number in range(20)], pause_s=0.05))
@@ -144,7 +167,7 @@ def test_ctrl_c_inside_the_library_keeps_the_partial_reply(
         if "convokit/completion/" in frame.f_code.co_filename:
             sys.settrace(None)
             interrupted.append(frame.f_code.co_name)
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     def write_text(text: str) -> None:
         shown.append(text)
@@ -152,7 +175,7 @@ def test_ctrl_c_inside_the_library_keeps_the_partial_reply(
             sys.settrace(interrupt_turn)
 
     monkeypatch.setattr(output, "write_text", write_text)
-    cli.chat("--key", "k", "count", code=130)
+    cli.chat("--key", "k", "count", code=code)
     assert interrupted
     assert "".join(shown).startswith("word0 word1 word2 ")
     assert cli.json("show", "k")["messages"][1]["text"] == "".join(shown).removesuffix("\n")
@@ -193,6 +216,15 @@ def test_a_third_ctrl_c_always_raises() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_recorded_sigterm_is_not_forgotten() -> None:
+    """SIGTERM while the reply is being saved raises nothing, and still ends the program."""
+    before = signal.getsignal(signal.SIGTERM)
+    with InterruptGuard() as guard:
+        signal.raise_signal(signal.SIGTERM)
+    assert (guard.is_terminated, guard.exit_code) == (True, 143)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_recorded_ctrl_c_raises_at_the_next_wait() -> None:

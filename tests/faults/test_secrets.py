@@ -55,7 +55,7 @@ def served(name: str, key: str) -> Script:
             422, "no", detail=[{"loc": ["body"], "msg": "bad", "input": QUESTION}]
         ),
         "401 echo": lambda: failure(401, f"Incorrect API key provided: {key}", code=key, type=key, param=key),
-        "401 header": lambda: failure(401, headers={"x-request-id": key, "www-authenticate": f"Bearer {key}"}),
+        "401 header": lambda: failure(401, headers={"www-authenticate": f"Bearer {key}"}),
         "401 plain echo": lambda: Script([f"bad key {key}".encode()], status=401, headers={}),
         "403 quoted echo": lambda: failure(403, f'{{"headers": {{"authorization": "Bearer {key}"}}}}'),
         "500 echo": lambda: failure(500, f"Authorization: Bearer {key}; x-token: there"),
@@ -64,7 +64,6 @@ def served(name: str, key: str) -> Script:
         "html echo": lambda: Script([f"<html>{key}</html>".encode()], headers=html),
         "json echo": lambda: Script([f'{{"authorization": "{key}"}}'.encode()]),
         "broken echo": lambda: Script([f'data: {{"authorization": "{key}"\n\n'.encode()], headers=SSE),
-        "request id header": lambda: Script(completion(ANSWER).pieces, headers={"x-request-id": key}),
         "stream error echo": lambda: Script([chunk({"content": ANSWER}), event({"error": echo})], headers=SSE),
     }
     return scripts[name]()
@@ -74,7 +73,7 @@ QUIET = ["answered", "streamed", "cut", "closed", "silent", "stalled", "422 with
 """Servers that do not send the key back: then it is in no frame either."""
 ECHOING = ["401 echo", "401 plain echo", "403 quoted echo", "500 echo", "429 echo", "redirect header"]
 ECHOING += ["html echo", "broken echo"]
-REPEATING = ("request id header", "401 header", "json echo", "stream error echo")
+REPEATING = ("401 header", "json echo", "stream error echo")
 """Where a server sends the key back in what is not its sentence."""
 
 

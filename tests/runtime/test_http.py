@@ -25,6 +25,7 @@ from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, completion, event, failure, stream
 
 SSE = {"content-type": "text/event-stream"}
+ONE_CHUNK = chunk({"content": "one "})
 ONCE = Retry(attempts=1)
 FAST = Retry(attempts=3, initial_s=0.0)
 
@@ -246,13 +247,114 @@ def test_the_documented_request_comes_out_exactly(face: Face, database: str, ser
     )
 
 
-def test_a_dripping_head_does_not_outlast_its_deadline(database: str, server: LoopbackServer) -> None:
-    """A head that comes byte by byte is given up after `first_byte_s`, on the asynchronous face."""
-    face = Face("async")
-    server.script(Script([b"{}"], drip_s=0.1))
+@pytest.mark.parametrize(
+    ("stream", "timeouts", "phase"),
+    [(True, Timeouts(first_byte_s=0.4), "first_byte"), (False, Timeouts(total_s=0.4), "total")],
+)
+def test_a_dripping_head_does_not_outlast_its_deadline(
+    face: Face, kit: Any, server: LoopbackServer, stream: bool, timeouts: Timeouts, phase: str
+) -> None:
+    """A head that comes byte by byte is given up after `first_byte_s`, that of a plain answer after `total_s`."""
+    server.script(Script([b"{}"], drip_s=0.05))
     before = time.monotonic()
-    kit = face.kit(database, model="m", base_url=server.url)
-    raised = _failing(face, kit.chat("b"), TimedOut, timeouts=Timeouts(first_byte_s=0.5), retry=ONCE)
-    assert raised.phase == "first_byte"
-    assert time.monotonic() - before < 2.5
-    face.close()
+    ask = kit.chat("b").stream if stream else kit.chat("b").send
+    wait = face.collect if stream else face.settle
+    with pytest.raises(TimedOut) as caught:
+        wait(ask("hello", timeouts=timeouts, retry=ONCE))
+    assert caught.value.phase == phase
+    assert time.monotonic() - before < 1.5
+
+
+def test_a_dripping_head_on_a_kept_connection_has_its_deadline(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """The deadline holds on a connection that an earlier request opened."""
+    chat = kit.chat("b")
+    face.settle(chat.send("hello"))
+    server.script(Script([b"{}"], drip_s=0.05))
+    before = time.monotonic()
+    assert _failing(face, chat, TimedOut, timeouts=Timeouts(first_byte_s=0.4), retry=ONCE).phase == "first_byte"
+    assert time.monotonic() - before < 1.5
+
+
+@pytest.mark.parametrize(("timeouts", "phase"), [(Timeouts(total_s=0.4), "total"), (Timeouts(stall_s=0.4), "stall")])
+def test_a_dripping_chunk_has_its_deadline(
+    face: Face, kit: Any, server: LoopbackServer, timeouts: Timeouts, phase: str
+) -> None:
+    """The bytes of a chunk's size are no data, so `stall_s` and `total_s` end a body that never gets further."""
+    drip: list[bytes | float | None] = [b"0", 0.05] * 60
+    server.script(
+        Script(
+            [b"%x\r\n%b\r\n" % (len(ONE_CHUNK), ONE_CHUNK), *drip],
+            headers={**SSE, "transfer-encoding": "chunked"},
+            chunked=False,
+        )
+    )
+    before = time.monotonic()
+    raised = _failing(face, kit.chat("b"), TimedOut, timeouts=timeouts, retry=ONCE)
+    assert (raised.phase, raised.partial) == (phase, "one ")
+    assert time.monotonic() - before < 1.5
+
+
+def test_the_total_time_ends_a_silent_stream(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """The wait for a chunk is as long as the rest of `total_s`, also when the first wait of the stream was longer."""
+    server.script(Script([ONE_CHUNK, 0.3, ONE_CHUNK, 5.0], headers=SSE))
+    before = time.monotonic()
+    raised = _failing(face, kit.chat("b"), TimedOut, timeouts=Timeouts(total_s=0.5), retry=ONCE)
+    assert (raised.phase, raised.partial) == ("total", "one one ")
+    assert time.monotonic() - before < 0.75
+
+
+FIRST_EVENTS = {
+    "429": {"error": {"message": "slow down", "code": 429}},
+    "503 as text": {"error": {"message": "no instance", "code": "503"}},
+    "overloaded": {"type": "error", "error": {"type": "overloaded_error", "message": "overloaded"}},
+    "rate limit": {"error": {"message": "slow down", "type": "rate_limit_error"}},
+    "502 in a status": {"error": {"message": "bad gateway", "status": 502}},
+}
+
+
+@pytest.mark.parametrize("name", FIRST_EVENTS)
+@pytest.mark.parametrize("before", [[], [b": ping\n\n"], [chunk({"role": "assistant", "content": ""})]])
+def test_an_error_as_the_first_event_is_retried(
+    face: Face, kit: Any, server: LoopbackServer, name: str, before: list[bytes | float | None]
+) -> None:
+    """A stream that reports a limit or a failure before its first text is made again, as after the same HTTP status."""
+    server.script(Script([*before, event(FIRST_EVENTS[name])], headers=SSE))
+    streaming = kit.chat("b").stream("hello", retry=FAST)
+    face.collect(streaming)
+    assert (streaming.reply.text, streaming.reply.attempts) == ("echo: hello", 2)
+    face.settle(kit.chat("b").verify())
+
+
+@pytest.mark.parametrize("error", [{"message": "no", "code": 400}, {"message": "no", "code": "insufficient_quota"}])
+def test_a_rejection_as_the_first_event_is_not_retried(
+    face: Face, kit: Any, server: LoopbackServer, error: dict[str, Any]
+) -> None:
+    server.script(Script([event({"error": error})], headers=SSE))
+    _failing(face, kit.chat("b"), ModelError, retry=FAST)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body", "asks"),
+    [
+        ("", 404, "Not Found", True),
+        ("/api", 405, "<h1>405 Not Allowed</h1>", True),
+        ("", 200, "<html>the web page</html>", True),
+        ("/v1", 404, "Not Found", False),
+        ("/openai/v1beta", 404, "Not Found", False),
+        ("", 404, "the model `m` does not exist", False),
+        ("", 500, "Not Found", False),
+    ],
+)
+def test_a_base_url_without_a_version_is_asked_about(
+    face: Face, database: str, server: LoopbackServer, path: str, status: int, body: str, asks: bool
+) -> None:
+    """An answer of another page than the API names the URL, and asks whether /v1 is missing in it."""
+    base = server.url.removesuffix("/v1") + path
+    server.script(Script([body.encode()], status=status, headers={"content-type": "text/html"}))
+    kit = face.kit(database, model="m", base_url=f"{base}/?token=secret")
+    with pytest.raises(ModelError) as caught:
+        face.settle(kit.chat("b").send("hello", retry=ONCE))
+    assert ("is /v1 missing in base_url?" in str(caught.value)) is asks
+    assert (f"{base}/chat/completions" in str(caught.value)) is (asks or (status == 404 and "model" not in body))
+    assert "secret" not in str(caught.value)

@@ -111,3 +111,21 @@ def test_a_kit_counts_with_it(sqlite_file: str, server: LoopbackServer) -> None:
     assert asked[before:] == ["and more", "echo: and more"]
     kit.close()
     counter.close()
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://h:x", "http://h:99999", "ftp://h", "http://", "http://\x00"])
+def test_a_url_that_cannot_be_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError):
+        TokenizeCounter(url)
+
+
+def test_a_counter_that_was_closed_and_a_host_that_cannot_exist() -> None:
+    """No exception of httpx or of Python's sockets reaches the caller."""
+    counter = TokenizeCounter("http://a..b")
+    with pytest.raises((Unreachable, SettingsError)):
+        counter.count("x")
+    counter.close()
+    with pytest.raises(SettingsError, match="was closed"):
+        counter.count("y")
+    with pytest.raises(SettingsError, match="api_key"):
+        TokenizeCounter("http://127.0.0.1:9", api_key="鍵")

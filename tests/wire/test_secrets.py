@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from convokit.errors import ModelError
+from convokit.errors import ContentFiltered, ContextOverflow, ModelError
 from convokit.wire import error_mapping
+from convokit.wire.error_body import mask_error
 
 from .test_errors import NOW, build_error, openai_error
 
@@ -23,7 +26,13 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(
     "text",
-    ["Incorrect API key provided: {}. You can find it", "bad Authorization: Bearer {}", "api_key={} x", "key {} is"],
+    [
+        "Incorrect API key provided: {}. You can find it",
+        "bad Authorization: Bearer {}",
+        "api_key={} x",
+        "key {} is",
+        "キー{}は無効です",
+    ],
 )
 def test_b74_keys_in_a_servers_message_are_removed(text: str, key: str) -> None:
     said = text.format(key)
@@ -39,12 +48,79 @@ def test_b74_keys_in_a_servers_message_are_removed(text: str, key: str) -> None:
         assert key[:12] not in str(error)
 
 
-def test_b74_the_callers_key_is_removed_whatever_its_form() -> None:
-    error = error_mapping.build_response_error(
-        401, {"x-request-id": "hunter2"}, b"wrong key hunter2", retry_after_now=NOW, secrets=["hunter2", ""]
-    )
+def build_masked_error(key: str, body: bytes, headers: dict[str, str] | None = None) -> ModelError:
+    error = error_mapping.build_response_error(401, headers or {}, body, retry_after_now=NOW)
+    mask_error(error, key)
     assert isinstance(error, ModelError)
-    assert "hunter2" not in str(error) + str(error.request_id)
+    return error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wrong key {}",
+        "{}",
+        "キーは{}です",
+        'header "Bearer {}".',
+        "first line\n{}",
+        "https://host/?key={}&x=1",
+        "x" * 460 + " {}",
+        "x" * 480 + " {}",
+    ],
+)
+def test_b74_the_callers_key_is_removed_as_a_word(text: str) -> None:
+    """The key of the call is masked beside any character that no key contains, also when the text is cut inside the key."""
+    key = "hunter-2-of-the-north"
+    said = text.format(key)
+    for body in (said.encode(), json.dumps({"error": {"message": said}}).encode(), json.dumps({"x": said}).encode()):
+        error = build_masked_error(key, body)
+        assert key[:8] not in str(error)
+        assert "[key]" in str(error)
+
+
+def test_b74_the_callers_key_is_removed_from_the_details_of_an_error() -> None:
+    key = "hunter-2-of-the-north"
+    filtered = {"violence": {"filtered": True, "by": [key]}}
+    body = {"message": "no", "code": key, "type": f"bad {key}", "param": key, "content_filter_result": filtered}
+    error = build_masked_error(key, json.dumps({"error": body}).encode())
+    assert isinstance(error, ContentFiltered)
+    assert (error.code, error.type, error.param) == ("[key]", "bad [key]", "[key]")
+    assert error.categories == {"violence": {"filtered": True, "by": ["[key]"]}}
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("token", "at most 8192 tokens"),
+        ("ollama", "try: ollama pull llama9"),
+        ("1", "10213 of 8192"),
+        ("1234567", "key 1234567"),
+        ("tokenizer", "the tokenizers differ; pretokenizer and tokenizer_2 too"),
+        ("lm-studio", "lm-studio-community/qwen"),
+    ],
+)
+def test_b74_a_short_key_or_a_part_of_a_word_stays(key: str, text: str) -> None:
+    """A placeholder such as "ollama" is cut out of no text, and no key is cut out of a longer word."""
+    assert text in str(build_masked_error(key, text.encode()))
+
+
+def test_b74_an_id_and_a_number_are_not_masked() -> None:
+    """The request id and the counts of an overflow come as the server sent them, whatever the key is."""
+    error = build_masked_error("req-12345678", b"no", {"x-request-id": "req-12345678"})
+    assert error.request_id == "req-12345678"
+    text = (
+        b"This model's maximum context length is 12345678 tokens. However, your messages resulted in 99999999 tokens."
+    )
+    overflow = error_mapping.build_response_error(400, {}, text, retry_after_now=NOW)
+    mask_error(overflow, "12345678")
+    assert isinstance(overflow, ContextOverflow)
+    assert (overflow.needed, overflow.available) == (99_999_999, 12_345_678)
+
+
+def test_b74_a_request_id_of_hex_digits_stays() -> None:
+    """Some servers number requests with 32 hex digits, which look like a key."""
+    found = build_masked_error("sk-0", b"no", {"x-request-id": "0123456789abcdef0123456789abcdef"})
+    assert found.request_id == "0123456789abcdef0123456789abcdef"
 
 
 def test_model_names_request_ids_and_parameters_are_not_removed() -> None:

@@ -22,9 +22,6 @@ from convokit.domain.params import RequestParams, validate_params
 from convokit.errors import InvalidInput, SettingsError
 from convokit.settings import Environment
 
-# The exit code of a program that SIGINT ended: 128 + 2.
-_INTERRUPTED = 130
-
 
 def chat(
     text: Annotated[
@@ -91,8 +88,8 @@ def chat(
             output.print_json(dump_reply(session.chat, reply))
         if key is None and not json and session.chat is not None:
             output.print_note(f"continue with: {_format_continue_command(source, target)}")
-    if question is not None and reply is None:
-        raise typer.Exit(_INTERRUPTED)
+    if guard.is_terminated or (question is not None and reply is None):
+        raise typer.Exit(guard.exit_code)
 
 
 def _parse_params(pairs: list[str], **given: Any) -> RequestParams:

@@ -21,11 +21,14 @@ from convokit.store.dialects.protocol import Dialect
 
 _MODULES = {"sqlite": "convokit.store.dialects.sqlite", "postgresql": "convokit.store.dialects.postgresql"}
 """Modules by SQLAlchemy's name of the database."""
+_ALIASES = {"postgres": "postgresql"}
+"""Names that hosts of databases use in their URLs."""
 
 
 @functools.cache
 def find_dialect(name: str) -> Dialect:
     """Return the dialect that SQLAlchemy calls `name`. Raises: SettingsError if the database is not supported."""
+    name = _ALIASES.get(name, name)
     if name not in _MODULES:
         raise SettingsError(
             "database", f"{name} is not supported; use sqlite:///chat.db or postgresql://user@host/name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import select
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, SQLAlchemyError
 
 from convokit.errors import ConvokitError, SettingsError, StoreError, StoreFull, StoreUnavailable
 from convokit.store.dialects.postgresql_search import PostgresqlSearch
@@ -27,6 +28,21 @@ _MIGRATION_LOCK = 0x636F6E766F6B6974 >> 1
 """The number of the advisory lock: "convokit"."""
 _FULL_STATES = {"53100", "53200"}
 """SQLSTATEs: disk full, out of memory."""
+_OPTION_ADVICE = {
+    "ssl": "write sslmode=require",
+    "schema": "write options=-csearch_path%3DNAME",
+    "search_path": "write options=-csearch_path%3DNAME",
+    "currentSchema": "write options=-csearch_path%3DNAME",
+    "pgbouncer": "leave it out, because convokit recognizes pgbouncer itself",
+    "prepare_threshold": "leave it out, because convokit recognizes pgbouncer itself",
+    "prepared_statement_cache_size": "leave it out, because convokit recognizes pgbouncer itself",
+    "statement_cache_size": "leave it out, because convokit recognizes pgbouncer itself",
+    "server_settings": "write options=-cNAME%3DVALUE",
+    "timeout": "write connect_timeout=SECONDS",
+    "command_timeout": "write options=-cstatement_timeout%3DMILLISECONDS",
+    "statement_timeout": "write options=-cstatement_timeout%3DMILLISECONDS",
+}
+"""Advice on options of other drivers and programs that do not belong to PostgreSQL's own."""
 _TRANSIENT_STATES = {"40001", "40P01", "53300", "57P01", "57P02", "57P03"}
 """SQLSTATEs: serialization failure, deadlock, too many connections, and a server that shuts down, crashed or starts."""
 
@@ -58,16 +74,28 @@ class PostgresqlDialect(Dialect):
     def file_of(self, connection: Connection) -> str | None:
         return None
 
-    def require_driver(self) -> None:
+    def check_url(self, url: URL) -> None:
         try:
-            import psycopg  # noqa: F401, PLC0415  # an extra: most SQLite users never install it
+            from psycopg import pq  # noqa: PLC0415  # an extra: most SQLite users never install it
         except ImportError:
             raise SettingsError(
                 "database", 'PostgreSQL needs its driver: pip install "convokit-sql[postgres]"'
             ) from None
+        known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+        for name, value in url.query.items():
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                advice = _OPTION_ADVICE.get(name) or (f"did you mean {close[0]}?" if close else "leave it out")
+                raise SettingsError("database", f"PostgreSQL has no option {name!r} in a URL: {advice}")
+            if not isinstance(value, str) and name not in ("host", "port"):
+                raise SettingsError("database", f"the URL has the option {name!r} more than once: keep one")
+        try:
+            url.get_dialect()().create_connect_args(url)
+        except ArgumentError as error:  # lists of hosts and ports that do not fit
+            raise SettingsError("database", f"its hosts and ports cannot be used: {error}") from None
 
     def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:
-        self.require_driver()
+        self.check_url(url)
         engine = create_engine(url, **ENGINE_OPTIONS)
         _add_listeners(engine, sync_commit=sync_commit)
         return engine
@@ -87,6 +115,9 @@ class PostgresqlDialect(Dialect):
             # The first line names host and reason. Later lines are skipped: drivers put bound values into messages.
             reason = str(error).strip().split("\n", 1)[0][:300]
             return StoreUnavailable(name, f"cannot be reached ({reason})", transient=True)
+        if state is None and type(error).__name__ == "ProgrammingError":  # psycopg refuses a setting before it connects
+            reason = str(error).strip().split("\n", 1)[0][:300]
+            return StoreUnavailable(name, f"cannot be used ({reason}): check the URL and the variables PG*")
         detail = type(error).__name__ + (f", SQLSTATE {state}" if state else "")
         if (state or "").startswith("23"):  # another try would be refused too
             return StoreError(f"{name}: refused a row ({detail})")

@@ -156,8 +156,8 @@ class Dialect(Protocol):
         """Return the absolute path of the database's file; None on a server."""
         ...
 
-    def require_driver(self) -> None:
-        """Raise SettingsError if the driver is not installed."""
+    def check_url(self, url: URL) -> None:
+        """Raise SettingsError if the driver is not installed, or does not know an option of the URL."""
         ...
 
     def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:

@@ -69,8 +69,8 @@ class SqliteDialect(Dialect):
     def file_of(self, connection: Connection) -> str | None:
         return str(connection.exec_driver_sql("PRAGMA database_list").all()[0][2])
 
-    def require_driver(self) -> None:
-        """Do nothing: the driver is part of Python."""
+    def check_url(self, url: URL) -> None:
+        """Do nothing: the driver is part of Python, and only the file's path is read from the URL."""
 
     def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:
         _warn_of_wal_reset_bug()

@@ -1,0 +1,93 @@
+"""Tests that a database URL works as hosts write it, and that an unknown option of it is named."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from convokit.errors import ConvokitError, SettingsError, StoreUnavailable
+from tests.support.databases import Postgres
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> Iterator[str]:
+    made = postgres.migrated()
+    yield made
+    postgres.release(made)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgres+psycopg2"])
+def test_every_scheme_of_postgresql_is_accepted(face: Face, url: str, server: LoopbackServer, scheme: str) -> None:
+    """The driver in a URL is that of another library, and hosts write `postgres://`."""
+    given = make_url(url).set(drivername=scheme).update_query_dict({"application_name": "試験"})
+    kit = face.kit(given.render_as_string(hide_password=False), model="m", base_url=server.url)
+    assert face.settle(kit.chat("a").send("hello")).text == "echo: hello"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("pgbouncer", "true", "leave it out"),
+        ("schema", "public", "csearch_path"),
+        ("ssl", "require", "sslmode=require"),
+        ("sslmod", "require", "did you mean sslmode"),
+        ("autocommit", "true", "leave it out"),
+        ("row_factory", "x", "leave it out"),
+        ("prepare_threshold", "0", "pgbouncer"),
+        ("plugin", "x", "leave it out"),
+        ("設定", "x", "leave it out"),
+    ],
+)
+def test_an_unknown_option_is_named(face: Face, name: str, value: str, advice: str) -> None:
+    """An option of another driver or program is a SettingsError before anything connects."""
+    url = make_url("postgresql://u:secret@127.0.0.1:9/d").update_query_dict({name: value})
+    with pytest.raises(SettingsError) as caught:
+        face.settle(face.kit(url.render_as_string(hide_password=False), model="m").conversations())
+    assert caught.value.setting == "database"
+    assert repr(name) in str(caught.value)
+    assert advice in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sslmode=wrong",
+        "sslmode=require&sslmode=disable",
+        "connect_timeout=soon",
+        "service=missing",
+        "sslmode=verify-full&sslrootcert=/missing",
+        "options=-cwrong%3D1",
+        "passfile=/missing",
+        "client_encoding=KLINGON",
+        "hostaddr=nowhere",
+        "port=x",
+    ],
+)
+def test_a_wrong_value_of_an_option_is_a_typed_error(
+    face: Face, url: str, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """Whatever the driver or the server says about a value, the caller gets an error of convokit."""
+    monkeypatch.setattr("convokit.completion.effects.READ_WAITS_S", ())
+    kit = None
+    with contextlib.suppress(ConvokitError):
+        kit = face.kit(f"{url}{'&' if '?' in url else '?'}{query}", model="m")
+        face.settle(kit.conversations())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PGSSLMODE", "wrong"), ("PGCONNECT_TIMEOUT", "soon"), ("PGSERVICE", "missing"), ("PGPORT", "x")],
+)
+def test_a_wrong_variable_of_postgresql_is_a_typed_error(
+    face: Face, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setattr("convokit.completion.effects.READ_WAITS_S", ())
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StoreUnavailable, match="cannot be"):
+        face.settle(face.kit("postgresql://u:secret@127.0.0.1/d", model="m").conversations())
