@@ -37,9 +37,10 @@ class OpenWebUIReader(FormatReader):
         """Return the draft of a chat. Raises: InvalidInput, TooLarge."""
         record = value if isinstance(value, Mapping) else {}
         chat = record["chat"] if isinstance(record.get("chat"), Mapping) else record
-        nodes, current = _find_nodes(chat)
+        # Other programs have a list of messages, too, but not within a chat.
+        nodes, current = _find_nodes(chat) if "chat" in record or "history" in record else (None, None)
         if nodes is None:
-            problem = 'is not from Open WebUI: it has no "history" and no "messages"'
+            problem = 'is not from Open WebUI: it has no "chat" with "history" or "messages"'
             raise InvalidInput("chat", f"{problem}{find_hint(value)}")
         # ASCII escapes lone surrogates, which have no UTF-8 form.
         digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()
