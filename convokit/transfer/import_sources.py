@@ -6,6 +6,7 @@ export may not see. Nothing is unpacked to disk.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -146,7 +147,9 @@ def _walk(folder: Path) -> Iterator[Path]:
     yield from (Path(entry.path) for entry in listed if entry.is_file(follow_symlinks=False))
     for entry in listed:
         if entry.is_dir(follow_symlinks=False):
-            with os.scandir(entry.path) as below:
+            inner: list[os.DirEntry[str]] = []
+            # A subfolder that must not be read belongs to somebody else.
+            with contextlib.suppress(OSError), os.scandir(entry.path) as below:
                 inner = sorted(below, key=lambda each: each.name)
             yield from (Path(each.path) for each in inner if each.is_file(follow_symlinks=False))
 

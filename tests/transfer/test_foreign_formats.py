@@ -69,6 +69,13 @@ def test_a_bad_link_costs_no_more_than_its_node(face: Face, kit: Any, node_id: s
     assert list_texts(face, kit.chat("chatgpt:c")) == [("user", "こんにちは"), ("assistant", "はい")]
 
 
+@pytest.mark.once
+def test_a_root_that_is_its_own_parent_is_a_root(face: Face, kit: Any) -> None:
+    nodes = tree(ROOT, ASKED, ANSWERED)
+    nodes["root"] = {**nodes["root"], "parent": "root"}
+    assert into(face, kit, [{"id": "c", "mapping": nodes, "current_node": "a"}], format="chatgpt").messages == 2
+
+
 def test_unstorable_text_of_chatgpt_is_repaired(face: Face, kit: Any, server: LoopbackServer) -> None:
     """As replies are: NUL and lone surrogates become U+FFFD."""
     nodes = tree(ROOT, node("q", "root", "user", "a\x00b"), node("a", "q", "assistant", "c\ud83dd"))
