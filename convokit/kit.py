@@ -33,7 +33,7 @@ from convokit.settings import UNSET, Budget, Limits, Retry, Summary, Timeouts, U
 from convokit.store.engine import Durability
 from convokit.tokens.counter import Counter
 from convokit.tools.decorator import ToolLike
-from convokit.transfer.models import Exported, ExportFormat, Imported, ImportFormat, OnError
+from convokit.transfer.models import Exported, ExportFormat, Imported, ImportFormat, ImportSource, OnError
 from convokit.usage.models import Price, Prices, UsageBy, UsageReport
 from convokit.wire.message_encoding import Unsupported
 from convokit.wire.request import Mode
@@ -282,29 +282,46 @@ class Convokit:
 
     def import_(
         self,
-        source: str | Path | IO[Any],
+        source: ImportSource,
         *,
         format: ImportFormat = "jsonl",
         key: str | None = None,
+        prefix: str | None = None,
+        trusted: bool = False,
+        dry_run: bool = False,
         on_error: OnError = "raise",
         progress: Progress | None = None,
     ) -> Imported:
-        """Import the conversations of a file, each in a transaction of its own.
+        """Import the conversations of files, each in a transaction of its own.
 
         Conversations that exist already are not changed. So an interrupted import is simply repeated.
 
         Args:
-            source: A path, or an open file.
-            format: "jsonl" is an export of convokit. "chatgpt" is the `conversations.json` of ChatGPT. "messages" has
-                arrays of messages in the API's shape.
-            key: The key of the imported conversation, for a file of format "messages" with one conversation.
+            source: A path, several paths, or an open file. In a folder or ZIP archive, the files of the format are read.
+            format: "jsonl" is an export of convokit. "chatgpt" and "claude" are data exports of these services, "openwebui"
+                is one of Open WebUI. "messages" and "openai" have arrays of messages in the API's shape.
+            key: The key of the imported conversation, for a file with one conversation and the formats "jsonl", "messages" and
+                "openai".
+            prefix: The text before the key that a conversation has in the file. Without `key`, `prefix` and `trusted`, keys
+                are left out, except those that name the service, such as `chatgpt:<id>`.
+            trusted: Whether the file may bring instructions, settings, keys and subjects. A trusted export of convokit is
+                restored with its ids, rows and hashes. Pass it for your own files only.
+            dry_run: Whether to write nothing, and only return what would be imported and left out.
             on_error: "raise" ends at the first bad record. "skip" skips bad records and reports them in the result.
-            progress: Called with the amount read and the size of the file, which is None if it is not known.
+            progress: Called with the amount read and the size of the files, which is None if it is not known.
 
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
         flow = transfer.flows.import_flow(
-            self._state, source, format=format, key=key, on_error=on_error, progress=progress
+            self._state,
+            source,
+            format=format,
+            key=key,
+            prefix=prefix,
+            trusted=trusted,
+            dry_run=dry_run,
+            on_error=on_error,
+            progress=progress,
         )
         return self._runtime.run(flow)
 

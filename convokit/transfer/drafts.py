@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,12 @@ class MessageDraft:
     name: str | None = None
     refusal: str | None = None
     created_at: int | None = None
+    status: str = "complete"
+    extra: dict[str, Any] | None = None
+
+    def has_content(self) -> bool:
+        """Return whether the message has text, parts, a refusal or tool calls."""
+        return any((self.content, self.parts, self.tool_calls, self.refusal))
 
     def as_wire(self) -> dict[str, Any]:
         """Return the message in the API's shape."""
@@ -43,9 +50,11 @@ class MessageDraft:
 
 @dataclass(slots=True)
 class ConversationDraft:
-    """A conversation to import. `origin` identifies it and its content, so that a repeated import finds it."""
+    """A conversation to import. `origin` is the ref of its import entry: source, number of chain entries there, hash."""
 
     origin: str
+    identity: str | None = None
+    """A text that identifies the content, if `origin` does not. Without a key, a repeated import finds it by this."""
     key: str | None = None
     subject: str | None = None
     title: str | None = None
@@ -57,14 +66,14 @@ class ConversationDraft:
     head: int | None = None
     """The index of the branch head in `messages`."""
     blobs: dict[bytes, Blob] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """The number of things that the draft does not have of its record, by their kind."""
 
     def set_fields(self, values: Mapping[str, Any], limits: Limits) -> None:
-        """Set key, subject, title and metadata from a record. Raises: InvalidInput, TooLarge."""
-        for name in ("key", "subject", "title"):
-            value = values.get(name)
-            if value is None or value == "":
-                continue
-            setattr(self, name, validate_label(name, value, limits))
+        """Set title and metadata from a record. Raises: InvalidInput, TooLarge."""
+        title = values.get("title")
+        if title is not None and title != "":
+            self.title = validate_label("title", title, limits)
         if values.get("metadata") is not None:
             self.metadata = validate_json(
                 "metadata", values["metadata"], limit=limits.metadata_bytes, setting="Limits.metadata_bytes"
@@ -123,7 +132,10 @@ def _read_content(path: str, value: Any, role: str, limits: Limits) -> tuple[Con
     if not isinstance(value, list):
         return Content(_read_text(path, value, limits)), None
     kinds = [part.get("type") if isinstance(part, Mapping) else "text" for part in value]
-    refusal = "".join(str(part["refusal"]) for part, kind in zip(value, kinds, strict=True) if kind == "refusal")
+    refusals = [part.get("refusal") for part, kind in zip(value, kinds, strict=True) if kind == "refusal"]
+    if not all(isinstance(each, str) for each in refusals):
+        raise InvalidInput(path, 'must have a text "refusal" in each part of type refusal')
+    refusal = "".join(refusals)
     parts = [part for part, kind in zip(value, kinds, strict=True) if kind != "refusal"]
     if role != USER and any(kind not in ("text", "refusal") for kind in kinds):
         raise InvalidInput(path, f"may contain only text in a message of role {role}")

@@ -5,10 +5,14 @@ Files are read and written in a thread, so that an event loop is not blocked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import TextIO
 from uuid import UUID
+
+from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow, read_once_flow, thread_flow, write_once_flow
 from convokit.completion.recovery import resolve_counter
@@ -16,18 +20,22 @@ from convokit.completion.state import KitState, check_schema_flow
 from convokit.domain.ids import derive_conversation_id, parse_id
 from convokit.domain.paging import Progress
 from convokit.errors import BadRecord, InvalidInput, NotFound, SettingsError
+from convokit.tokens.counter import Counter as TokenCounter
 from convokit.transfer import sql
 from convokit.transfer.drafts import validate_label
 from convokit.transfer.export import Exporter
+from convokit.transfer.format_untrusted import UntrustedReader
 from convokit.transfer.formats import IMPORT_FORMATS
 from convokit.transfer.import_file import ImportFile
-from convokit.transfer.importer import Importer
+from convokit.transfer.import_sources import ImportSources
+from convokit.transfer.importer import FormatReader, Importer, ImportOptions
 from convokit.transfer.models import (
     MAX_PROBLEMS,
     Exported,
     ExportFormat,
     Imported,
     ImportFormat,
+    ImportSource,
     ImportTarget,
     OnError,
     RecordResult,
@@ -85,70 +93,148 @@ def _export_all_flow(kit: KitState, exporter: Exporter, subject: str | None) -> 
 
 def import_flow(
     kit: KitState,
-    source: str | Path | IO[Any],
+    source: ImportSource,
     *,
     format: ImportFormat,
     key: str | None,
+    prefix: str | None,
+    trusted: bool,
+    dry_run: bool,
     on_error: OnError,
     progress: Progress | None,
 ) -> Flow[Imported]:
-    """Import every record of a file. Raises: BadRecord, InvalidInput, SettingsError, TransferFailed."""
+    """Import every record of the files. Raises: BadRecord, InvalidInput, SettingsError, TransferFailed."""
     if format not in IMPORT_FORMATS:
         raise SettingsError("format", f"must be one of {', '.join(IMPORT_FORMATS)}, not {format!r}")
-    if key is not None:
-        _validate_key(kit, format, key)
-    file = ImportFile(source)
-    reader_class = IMPORT_FORMATS[format]
-    importer: Importer | Restorer
-    if reader_class is None:
-        importer = Restorer(file)
-    else:
-        importer = Importer(file, reader_class(file, kit.limits, key), resolve_counter(kit, None))
     if on_error not in ("raise", "skip"):
         raise SettingsError("on_error", f'must be "raise" or "skip", not {on_error!r}')
+    reader_class = IMPORT_FORMATS[format]
+    restores = trusted and reader_class is UntrustedReader
+    _validate_key(kit, format, key, prefix, takes_key=reader_class.takes_key and not restores, restores=restores)
+    sources = ImportSources(source)
+    make_importer: Callable[[ImportFile], Importer | Restorer] = Restorer
+    if not restores:
+        options = ImportOptions(kit.limits, key=key, prefix=prefix, trusted=trusted)
+        make_importer = partial(_make_importer, reader_class, options, resolve_counter(kit, None))
     database_id = yield from check_schema_flow(kit)
-    tally = _Tally(on_error)
+    target = ImportTarget(database_id, kit.tenant, kit.clock.now_us())
+    tally = _Tally(on_error, dry_run=dry_run)
     try:
-        target = ImportTarget(database_id, kit.tenant, kit.clock.now_us())
-        yield from thread_flow(importer.open, target=target)
+        files = yield from thread_flow(sources.list_files, patterns=reader_class.file_names)
+        meter = _Meter(files, progress)
+        for file in files:
+            yield from _import_file_flow(file, make_importer(file), target, tally, meter)
+    finally:
+        sources.close()
+    return tally.sum_up()
+
+
+def _make_importer(
+    reader_class: type[FormatReader], options: ImportOptions, counter: TokenCounter, file: ImportFile
+) -> Importer:
+    return Importer(file, reader_class(file, options), counter)
+
+
+def _import_file_flow(
+    file: ImportFile, importer: Importer | Restorer, target: ImportTarget, tally: _Tally, meter: _Meter
+) -> Flow[None]:
+    try:
+        try:
+            yield from thread_flow(importer.open, target=target)
+        except BadRecord as error:
+            tally.add_problem(error)
+            return
         if isinstance(importer, Restorer) and importer.damage is not None:
             tally.add_problem(importer.damage)
         while True:
             try:
                 if not (yield from thread_flow(importer.read_record)):
-                    return tally.sum_up()
-                tally.add_result((yield from write_once_flow(importer.write_record)))
+                    return
+                tally.add_result((yield from _write_flow(importer, dry_run=tally.dry_run)))
             except BadRecord as error:
                 tally.add_problem(error)
-            if progress is not None:
-                progress(file.done, file.size)
+            meter.report(file)
     finally:
         file.close()
 
 
-def _validate_key(kit: KitState, format: ImportFormat, key: str) -> None:
-    reader_class = IMPORT_FORMATS[format]
-    if reader_class is None or not reader_class.takes_key:
+def _write_flow(importer: Importer | Restorer, *, dry_run: bool) -> Flow[RecordResult]:
+    if not dry_run:
+        return (yield from write_once_flow(importer.write_record))
+    try:
+        yield from write_once_flow(_rehearse, importer)
+    except _Rehearsed as rehearsed:
+        return rehearsed.result
+    raise AssertionError("a dry run was not rolled back")
+
+
+class _Rehearsed(Exception):
+    """Rolls back the transaction of a dry run."""
+
+    def __init__(self, result: RecordResult) -> None:
+        super().__init__()
+        self.result = result
+
+
+def _rehearse(connection: Connection, importer: Importer | Restorer) -> None:
+    raise _Rehearsed(importer.write_record(connection))
+
+
+def _validate_key(
+    kit: KitState, format: ImportFormat, key: str | None, prefix: str | None, *, takes_key: bool, restores: bool
+) -> None:
+    if key is not None and not takes_key:
         raise InvalidInput("key", f"the format {format} takes no key: its conversations bring their own")
-    if not validate_label("key", key, kit.limits):
+    if key is not None and prefix is not None:
+        raise InvalidInput("prefix", "pass either key or prefix")
+    if key is not None and not validate_label("key", key, kit.limits):
         raise InvalidInput("key", "is empty")
+    if prefix is not None:
+        validate_label("prefix", prefix, kit.limits)
+        if restores:
+            raise InvalidInput(
+                "prefix", "a restored conversation keeps its key; import without trusted, or without prefix"
+            )
+
+
+class _Meter:
+    """Reports the progress of an import over all its files."""
+
+    def __init__(self, files: Sequence[ImportFile], progress: Progress | None) -> None:
+        self._progress = progress
+        self._files = files
+
+    def report(self, current: ImportFile) -> None:
+        """Call the caller's function with the amount read and the size of all files, None if it is not known."""
+        if self._progress is not None:
+            sizes = [file.size for file in self._files]
+            total = None if None in sizes else sum(size for size in sizes if size is not None)
+            before = self._files[: self._files.index(current)]
+            self._progress(sum(file.done for file in before) + current.done, total)
 
 
 class _Tally:
     """Counts the records of an import."""
 
-    def __init__(self, on_error: OnError) -> None:
+    def __init__(self, on_error: OnError, *, dry_run: bool) -> None:
+        self.dry_run = dry_run
         self._on_error = on_error
         self._counts = dict.fromkeys(("conversations", "messages", "unchanged", "rechained", "skipped"), 0)
         self._problems: list[Skipped] = []
+        self._left_out: Counter[str] = Counter()
+        self._rehearsed: set[UUID] = set()
+        """The conversations of a dry run, which a later record does not find in the database."""
 
     def add_result(self, result: RecordResult) -> None:
-        if result.unchanged:
+        if result.unchanged or result.conversation_id in self._rehearsed:
             self._counts["unchanged"] += 1
             return
+        if self.dry_run:
+            self._rehearsed.add(result.conversation_id)
         self._counts["conversations"] += 1
         self._counts["messages"] += result.messages
         self._counts["rechained"] += result.rechained
+        self._left_out.update(result.left_out)
 
     def add_problem(self, error: BadRecord) -> None:
         """Count a skipped record. Raises: BadRecord, the given one, if records must not be skipped."""
@@ -156,7 +242,8 @@ class _Tally:
             raise error
         self._counts["skipped"] += 1
         if len(self._problems) < MAX_PROBLEMS:
-            self._problems.append(Skipped(line=error.line or 0, problem=error.problem))
+            self._problems.append(Skipped(line=error.line or 0, problem=error.problem, file=error.file))
 
     def sum_up(self) -> Imported:
-        return Imported(**self._counts, problems=tuple(self._problems))
+        left_out = {kind: count for kind, count in sorted(self._left_out.items()) if count}
+        return Imported(**self._counts, problems=tuple(self._problems), left_out=left_out)

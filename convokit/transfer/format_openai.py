@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,11 +13,12 @@ from convokit.context.strategy import Item
 from convokit.context.validity import find_problems, select_sendable
 from convokit.domain.content import find_blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import ASSISTANT, DEVELOPER, PASSAGE, USER, MessageRow
+from convokit.domain.message import ASSISTANT, DEVELOPER, PASSAGE, USER, MessageRow, extract_text
 from convokit.domain.text import dump_json
 from convokit.store import blobs
 from convokit.transfer import sql
 from convokit.transfer.models import ExportChunk
+from convokit.transfer.training_data import SAMPLE_KEYS, find_sample, find_weight
 
 _MESSAGE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "refusal")
 _INCOMPLETE = ("partial", "redacted", "late")
@@ -24,31 +26,48 @@ _INCOMPLETE = ("partial", "redacted", "late")
 
 def export_conversation(connection: Connection, row: ConversationRow) -> Iterator[ExportChunk]:
     """Yield the complete turns of the conversation's path as one line; nothing if no turn is complete."""
-    prompt, tools = _read_instructions(connection, row)
-    is_first = True
+    instructions: _Instructions | None = None
+    sample: dict[str, Any] | None = None
     for turn in _split_turns(sql.read_path_pages(connection, row.id, row.head_seq)):
+        if sample is None:
+            sample = find_sample(turn[0].extra)
         shapes = _build_turn(connection, row, turn)
         if not shapes:
             continue
-        if is_first:
+        if instructions is None:
+            instructions = _read_instructions(connection, row, sample)
             yield '{"messages":[', 0
-            if prompt:
-                shapes.insert(0, {"role": DEVELOPER, "content": prompt})
-        yield ("" if is_first else ",") + ",".join(dump_json(shape) for shape in shapes), len(shapes)
-        is_first = False
-    if not is_first:
-        yield "]" + (f',"tools":{tools}' if tools else "") + "}\n", 0
+            shapes = [*instructions.messages, *shapes]
+            yield ",".join(dump_json(shape) for shape in shapes), len(shapes)
+        else:
+            yield "," + ",".join(dump_json(shape) for shape in shapes), len(shapes)
+    if instructions is not None:
+        yield "]" + "".join(f',"{name}":{value}' for name, value in instructions.options.items()) + "}\n", 0
 
 
-def _read_instructions(connection: Connection, row: ConversationRow) -> tuple[str | None, str | None]:
-    """Return the developer prompt and the tools (as JSON): the conversation's own, else those of the newest API call."""
+@dataclass(frozen=True, slots=True)
+class _Instructions:
+    """The messages before the first turn, and the options of the sample as JSON."""
+
+    messages: list[dict[str, Any]]
+    options: dict[str, str]
+
+
+def _read_instructions(connection: Connection, row: ConversationRow, sample: Mapping[str, Any]) -> _Instructions:
+    """Return the conversation's own instructions, else those of the newest API call, else those of an imported sample."""
     settings = json.loads(row.settings) if row.settings else {}
     manifest = json.loads(sql.find_last_manifest(connection, row.id) or "{}")
     if "developer_prompt" in settings:
         prompt = settings["developer_prompt"]
     else:
         prompt = _find_prompt(connection, row.tenant, manifest.get("prompt"))
-    return prompt, _find_prompt(connection, row.tenant, manifest.get("tools"))
+    messages = [{"role": DEVELOPER, "content": prompt}] if prompt else []
+    imported = sample.get("instructions")
+    if imported is not None and prompt in (None, extract_text(imported.get("content"))):
+        messages = [imported]  # with the role that it had in its file
+    options = {name: dump_json(sample[name]) for name in SAMPLE_KEYS if name in sample}
+    tools = _find_prompt(connection, row.tenant, manifest.get("tools"))
+    return _Instructions(messages, options | ({"tools": tools} if tools else {}))
 
 
 def _find_prompt(connection: Connection, tenant: str, digest: str | None) -> str | None:
@@ -75,11 +94,18 @@ def _build_turn(connection: Connection, row: ConversationRow, turn: list[Message
     # A reply to a redacted question would be trained as the answer to another one.
     if any(each.status in _INCOMPLETE or each.is_cut for each in turn):
         return []
-    items = [Item(each.seq, _build_message(each), 0, 0, each.status) for each in turn]
+    # An imported sample may end in tool calls: that the model calls them is what it teaches.
+    ends_in_calls = turn[-1].seq == row.head_seq and turn[-1].turn_id is None and turn[-1].tool_calls is not None
+    rows = turn[:-1] if ends_in_calls else turn
+    items = [Item(each.seq, _build_message(each), 0, 0, each.status) for each in rows]
     sendable, _ = select_sendable(items, partial="leave_out")
     shapes = [item.shape for item in sendable]
     last = shapes[-1] if shapes else {}
-    if last.get("role") != ASSISTANT or last.get("tool_calls") or find_problems(shapes):
+    if find_problems(shapes):
+        return []
+    if ends_in_calls:
+        shapes.append(_build_message(turn[-1]))
+    elif last.get("role") != ASSISTANT or last.get("tool_calls"):
         return []
     digests = {digest for each in turn if each.parts is not None for digest in find_blob_digests(each.parts)}
     return inline_blobs(shapes, blobs.read_blobs(connection, row.id, digests)) if digests else shapes
@@ -87,4 +113,5 @@ def _build_turn(connection: Connection, row: ConversationRow, turn: list[Message
 
 def _build_message(row: MessageRow) -> dict[str, Any]:
     shape = row.as_wire()
-    return {key: shape[key] for key in _MESSAGE_KEYS if key in shape}
+    weight = find_weight(row.extra)
+    return {key: shape[key] for key in _MESSAGE_KEYS if key in shape} | ({} if weight is None else {"weight": weight})

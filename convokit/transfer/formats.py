@@ -18,7 +18,10 @@ from sqlalchemy import Connection
 from convokit.domain.conversation import ConversationRow
 from convokit.transfer import format_jsonl, format_markdown, format_openai
 from convokit.transfer.format_chatgpt import ChatGPTReader
+from convokit.transfer.format_claude import ClaudeReader
 from convokit.transfer.format_messages import MessagesReader
+from convokit.transfer.format_openwebui import OpenWebUIReader
+from convokit.transfer.format_untrusted import UntrustedReader
 from convokit.transfer.importer import FormatReader
 from convokit.transfer.models import ExportChunk, ExportFormat, ImportFormat
 
@@ -27,8 +30,11 @@ EXPORT_FORMATS: dict[ExportFormat, Callable[[Connection, ConversationRow], Itera
     "openai": format_openai.export_conversation,
     "markdown": format_markdown.export_conversation,
 }
-IMPORT_FORMATS: dict[ImportFormat, type[FormatReader] | None] = {
-    "jsonl": None,  # contains ids, rows and chain: `restore.Restorer` writes them as they are
+IMPORT_FORMATS: dict[ImportFormat, type[FormatReader]] = {
+    "jsonl": UntrustedReader,  # a trusted file is restored by `restore.Restorer` instead
     "chatgpt": ChatGPTReader,
+    "claude": ClaudeReader,
+    "openwebui": OpenWebUIReader,
     "messages": MessagesReader,
+    "openai": MessagesReader,
 }

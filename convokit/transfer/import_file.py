@@ -5,19 +5,31 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-import os
+import re
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from convokit.errors import BadRecord, SettingsError, TransferFailed
+from convokit.errors import BadRecord, TransferFailed
 
 MAX_RECORD_CHARS = 256 * 1024 * 1024
 _CHUNK_SIZE = 64 * 1024
-_JSON_WHITESPACE = " \t\r\n"
+_JSON_WHITESPACE = re.compile(r"[ \t\r\n]*")
 # No keyword or escape sequence of JSON is longer. A syntax error closer to the end of a text may come from a cut.
 _MAX_TOKEN_CHARS = 16
+
+
+READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""Exceptions of a file or of a member of a ZIP archive. A member with a password raises RuntimeError."""
+# Returns the suffix and the bytes of an image of at most so many bytes, by its id; None if it is missing or larger.
+ImageReader = Callable[[str, int], tuple[str, bytes] | None]
+
+
+def make_read_error(name: str, error: Exception) -> TransferFailed:
+    """Return the error for a file that cannot be read."""
+    return TransferFailed(name, f"cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
 def _reject_constant(name: str) -> Any:
@@ -39,38 +51,42 @@ def describe_json_error(error: Exception) -> str:
 
 
 class ImportFile:
-    """A file to import: a path, or a file that the caller opened. `line` is the number of the last line read.
+    """A file to import. `line` is the number of the last line read. A file that is not `owned` stays open.
 
-    `done` is the amount read so far and `size` the total, if known: bytes, or characters of a text file.
+    `read_image` reads an image of the same export by its id. `done` is the amount read so far and `size` the total, if known:
+    bytes, or characters of a text file.
     """
 
-    def __init__(self, source: str | Path | IO[Any]) -> None:
-        self._given = source
-        self.path = Path(source) if isinstance(source, str | Path) else None
-        self.name = str(source) if self.path is not None else str(getattr(source, "name", "the file given"))
-        if self.path is None and not hasattr(source, "read"):
-            raise SettingsError("source", f"must be a path or a text file, not {type(source).__name__}")
+    def __init__(
+        self,
+        name: str,
+        open_file: Callable[[], IO[Any]],
+        read_image: ImageReader,
+        *,
+        size: int | None = None,
+        owned: bool = True,
+    ) -> None:
+        self.name = name
+        self._open_file = open_file
+        self.read_image = read_image
+        self._is_owned = owned
         self._file: Any = None
         self._temp_copy: Any = None
         self._start: Any = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.line = 0
         self.done = 0
-        self.size: int | None = None
+        self.size = size
 
     def open(self, *, rewindable: bool = False) -> None:
         """Open the file. A pipe is copied to a temporary file if it must be `rewindable`. Raises: TransferFailed."""
         try:
-            if self.path is not None:
-                self._file = open(self.path, "rb")  # noqa: SIM115  # closed by close()
-                self.size = os.fstat(self._file.fileno()).st_size
-            else:
-                self._file = self._given
+            self._file = self._open_file()
             if rewindable and not self._file.seekable():
                 self._temp_copy = self._copy_to_temp()
             elif rewindable:
                 self._start = self._file.tell()
-        except (OSError, ValueError) as error:
+        except READ_ERRORS as error:
             raise self._make_read_error(error) from None
 
     def _copy_to_temp(self) -> Any:
@@ -101,7 +117,7 @@ class ImportFile:
             line = (self._temp_copy or self._file).readline(MAX_RECORD_CHARS + 1)
         except UnicodeDecodeError:
             raise self.make_error("is not UTF-8 text", self.line + 1) from None
-        except (OSError, ValueError) as error:
+        except READ_ERRORS as error:
             raise self._make_read_error(error) from None
         self.line += bool(line)
         self.done += len(line)
@@ -123,7 +139,7 @@ class ImportFile:
             data = self._file.read(count)
         except UnicodeDecodeError:
             raise self.make_error("is not UTF-8 text", self.line + 1) from None
-        except (OSError, ValueError) as error:
+        except READ_ERRORS as error:
             raise self._make_read_error(error) from None
         is_first, self.done = self.done == 0, self.done + len(data)
         if isinstance(data, bytes):
@@ -141,24 +157,28 @@ class ImportFile:
         return BadRecord(self.name, problem, self.line if line is None else line)
 
     def _make_read_error(self, error: Exception) -> TransferFailed:
-        return TransferFailed(self.name, f"cannot be read ({getattr(error, 'strerror', None) or error})")
+        return make_read_error(self.name, error)
 
     def close(self) -> None:
         """Close the file, unless the caller opened it."""
         if self._temp_copy is not None:
             self._temp_copy.close()
-        if self.path is not None and self._file is not None:
+        if self._is_owned and self._file is not None:
             self._file.close()
 
 
-def read_array(file: ImportFile, buffered: str = "") -> Iterator[tuple[int, Any]]:
-    """Yield the values of a file that is one JSON array, each with its first line. `buffered` is text read before.
+def read_values(file: ImportFile, buffered: str = "") -> Iterator[tuple[int, Any]]:
+    """Yield the values of a file that is one JSON array, each with its first line; or objects that follow each other.
 
-    Raises: BadRecord for a syntax error. The rest of the file cannot be read then.
+    `buffered` is text read before. Raises: BadRecord for a syntax error. The rest of the file cannot be read then.
     """
-    reader = _ArrayReader(file, buffered)
+    reader = _ValueReader(file, buffered)
+    if reader.peek() == "{":
+        while reader.peek():
+            yield reader.read_value()
+        return
     if reader.peek() != "[":
-        raise file.make_error("is not a JSON array", 1)
+        raise file.make_error("is not a JSON array or object", 1)
     reader.skip()
     while reader.peek() != "]":
         yield reader.read_value()
@@ -173,7 +193,7 @@ def read_array(file: ImportFile, buffered: str = "") -> Iterator[tuple[int, Any]
         raise reader.make_error("unexpected text after the array")
 
 
-class _ArrayReader:
+class _ValueReader:
     """Reads JSON values from a buffer, which grows until the next value is complete."""
 
     def __init__(self, file: ImportFile, buffered: str) -> None:
@@ -185,9 +205,8 @@ class _ArrayReader:
     def peek(self) -> str:
         """Return the next character that is not whitespace; empty at the end of the file."""
         while True:
-            while self._index < len(self._buffer) and self._buffer[self._index] in _JSON_WHITESPACE:
-                self._line += self._buffer[self._index] == "\n"
-                self._index += 1
+            start, self._index = self._index, _skip_whitespace(self._buffer, self._index)
+            self._line += self._buffer.count("\n", start, self._index)
             if self._index < len(self._buffer):
                 return self._buffer[self._index]
             if not self._read_more():
@@ -228,8 +247,19 @@ class _ArrayReader:
         return self._file.make_error(f"is not JSON: {problem}", self._line)
 
 
-def _is_final(error: Exception, length: int) -> bool:
-    """Return whether a text of this length stays invalid when more text follows."""
+def _skip_whitespace(text: str, index: int) -> int:
+    match = _JSON_WHITESPACE.match(text, index)
+    assert match is not None  # the pattern also matches no text
+    return match.end()
+
+
+def is_cut_off(error: Exception, text: str) -> bool:
+    """Return whether a text is invalid JSON only because it breaks off."""
+    return not _is_final(error, len(text.rstrip()), 1)
+
+
+def _is_final(error: Exception, length: int, token: int = _MAX_TOKEN_CHARS) -> bool:
+    """Return whether a text of this length stays invalid when more text follows. Its last `token` characters may be a cut."""
     if not isinstance(error, json.JSONDecodeError):
         return True
-    return not error.msg.startswith("Unterminated") and error.pos < length - _MAX_TOKEN_CHARS
+    return not error.msg.startswith("Unterminated") and error.pos < length - token

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter as Tally
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,7 @@ from convokit.settings import Limits
 from convokit.store import blobs, chain, messages
 from convokit.tokens.counter import Counter, count_message
 from convokit.transfer import sql
-from convokit.transfer.drafts import ConversationDraft, MessageDraft
+from convokit.transfer.drafts import ConversationDraft, MessageDraft, validate_label
 from convokit.transfer.import_file import ImportFile
 from convokit.transfer.models import ImportTarget, RecordResult
 
@@ -30,15 +31,55 @@ from convokit.transfer.models import ImportTarget, RecordResult
 Record = tuple[int, Any]
 
 
+class ImportOptions:
+    """The options of one import.
+
+    Without `trusted`, a conversation gets no instructions and no subject of the file. Its key is `key`, or `prefix` and the key
+    in the file.
+    """
+
+    def __init__(
+        self, limits: Limits, *, key: str | None = None, prefix: str | None = None, trusted: bool = False
+    ) -> None:
+        self.limits = limits
+        self.trusted = trusted
+        self._key = key
+        self._prefix = prefix
+        self._is_key_used = False
+
+    def choose_key(self, file_key: object, left_out: Tally[str]) -> str | None:
+        """Return the key of the next conversation, which has `file_key` in the file. Raises: InvalidInput, TooLarge."""
+        if self._key is not None:
+            if self._is_key_used:
+                raise InvalidInput("key", "belongs to one conversation, but the file has more; import it without a key")
+            self._is_key_used = True
+            return self._key
+        if file_key is None or file_key == "":
+            return None
+        if self._prefix is None and not self.trusted:
+            left_out["keys"] += 1
+            return None
+        return self.add_prefix(validate_label("key", file_key, self.limits))
+
+    def add_prefix(self, key: str) -> str:
+        """Return a key with the prefix, if there is one. Raises: InvalidInput, TooLarge."""
+        return validate_label("key", f"{self._prefix}{key}", self.limits) if self._prefix else key
+
+
 class FormatReader(ABC):
-    """Reads the records of one file format. `takes_key` means that the caller may name the key of a conversation."""
+    """Reads the records of one file format."""
 
     takes_key = False
+    """Whether the caller may name the key of a conversation."""
+    rewindable = False
+    """Whether the file is read twice. A pipe is copied to a temporary file then."""
+    file_names: tuple[str, ...] = ("*.jsonl", "*.json")
+    """The names of the files that are read in a folder or ZIP archive, as patterns of fnmatch."""
 
-    def __init__(self, file: ImportFile, limits: Limits, key: str | None) -> None:
+    def __init__(self, file: ImportFile, options: ImportOptions) -> None:
         self._file = file
-        self._limits = limits
-        self._key = key
+        self._options = options
+        self._limits = options.limits
 
     @abstractmethod
     def read_records(self) -> Iterator[Record]:
@@ -67,7 +108,7 @@ class Importer:
     def open(self, target: ImportTarget) -> None:
         """Open the file. Raises: TransferFailed."""
         self._target = target
-        self._file.open()
+        self._file.open(rewindable=self._reader.rewindable)
         self._records = self._reader.read_records()
 
     def read_record(self) -> bool:
@@ -94,17 +135,17 @@ class Importer:
         """Write the conversation that was read. Raises: ConversationExists."""
         row = self._row
         if not sql.create_conversation(connection, row, self._draft.origin, self._file.name, self._line):
-            return RecordResult(unchanged=True)
+            return RecordResult(row.id, unchanged=True)
         for first in range(0, len(self._messages), sql.PAGE):
             messages.append(connection, row.id, self._messages[first : first + sql.PAGE])
         for first in range(0, len(self._entries), sql.PAGE):
             chain.append_entries(connection, row.id, self._entries[first : first + sql.PAGE])
         blobs.insert_blobs(connection, row.id, list(self._draft.blobs.values()))
-        return RecordResult(messages=len(self._messages))
+        return RecordResult(row.id, messages=len(self._messages), left_out=self._draft.left_out)
 
 
 def _build_conversation(draft: ConversationDraft, target: ImportTarget, rows: list[MessageRow]) -> ConversationRow:
-    id_ = target.derive_id(draft.key, draft.origin)
+    id_ = target.derive_id(draft.key, draft.identity or draft.origin)
     created_at = draft.created_at if draft.created_at is not None else target.now_us
     settings = None
     if draft.developer_prompt is not None:
@@ -141,7 +182,7 @@ def _build_messages(draft: ConversationDraft, counter: Counter, now_us: int) -> 
                 run_start_seq=parent.run_start_seq if parent is not None and parent.seq == seq - 1 else seq,
                 turn_id=None,
                 role=message.role,
-                status="complete",
+                status=message.status,
                 tokens=tokens,
                 counter=counter.name,
                 path_tokens=tokens + (0 if parent is None else parent.path_tokens),
@@ -152,6 +193,7 @@ def _build_messages(draft: ConversationDraft, counter: Counter, now_us: int) -> 
                 tool_call_id=message.tool_call_id,
                 name=message.name,
                 refusal=message.refusal,
+                extra=None if message.extra is None else dump_json(message.extra),
                 salt=hashchain.new_salt(),
             )
         )

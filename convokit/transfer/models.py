@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -12,8 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from convokit.domain.ids import derive_conversation_id
 
 ExportFormat = Literal["jsonl", "openai", "markdown"]
-ImportFormat = Literal["jsonl", "chatgpt", "messages"]
+ImportFormat = Literal["jsonl", "chatgpt", "claude", "openwebui", "messages", "openai"]
 OnError = Literal["raise", "skip"]
+# A file, a folder or ZIP archive of files, several of these, or a file that the caller opened.
+ImportPath = str | Path
+ImportSource = ImportPath | IO[Any] | Sequence[ImportPath]
 MAX_PROBLEMS = 1000
 # A part of an export's text, and the number of messages in it.
 ExportChunk = tuple[str, int]
@@ -34,12 +39,13 @@ class Exported(BaseModel):
 
 
 class Skipped(BaseModel):
-    """A record that an import skipped: its first line in the file, and the problem."""
+    """A record that an import skipped: its first line in the file, the problem, and the name of the file."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     line: int
     problem: str
+    file: str = ""
 
 
 class Imported(BaseModel):
@@ -47,7 +53,8 @@ class Imported(BaseModel):
 
     `conversations` and `messages` count new ones. `unchanged` counts conversations that an earlier import wrote. `rechained`
     counts new conversations from another database or tenant. They have new ids and a new chain, whose first entry names the old
-    one. `skipped` counts bad records. `problems` describes the first 1,000 of them.
+    one. `skipped` counts bad records. `problems` describes the first 1,000 of them. `left_out` counts what the new
+    conversations do not have of the file, by its kind: `{"instructions": 1, "turns": 4}`.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -58,6 +65,7 @@ class Imported(BaseModel):
     rechained: int = 0
     skipped: int = 0
     problems: tuple[Skipped, ...] = ()
+    left_out: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,8 @@ class ImportTarget:
 class RecordResult:
     """The result of one imported record. `unchanged` means that an earlier import wrote the conversation."""
 
+    conversation_id: UUID
     unchanged: bool = False
     messages: int = 0
     rechained: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)

@@ -8,7 +8,6 @@ keep their `seq`, so references to them stay valid. Every conversation is verifi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,13 +24,12 @@ from convokit.domain.message import MessageRow
 from convokit.errors import BadRecord, ChainBroken, InvalidInput
 from convokit.store import blobs, chain, messages
 from convokit.transfer import format_jsonl, sql
+from convokit.transfer.export_lines import ExportLines, check_end
 from convokit.transfer.import_file import ImportFile
 from convokit.transfer.models import ImportTarget, RecordResult
 from convokit.transfer.row_checks import RemovalRowChecker, RowChecker, check_conversation, validate_any_text
 
 _PROMPT_DIGEST_BYTES = 16
-# The kind of a line, its values and its text.
-Line = tuple[str, Any, str]
 
 
 class Restorer:
@@ -41,7 +39,7 @@ class Restorer:
         self._file = file
         self._target: ImportTarget
         self._is_same_origin = False
-        self._next_line: Line | None = None
+        self._lines = ExportLines(file)
         self._row: ConversationRow
         self._row_text = ""
         self.damage: BadRecord | None = None
@@ -51,45 +49,16 @@ class Restorer:
         """Open the file and check its header and digest. Raises: BadRecord, TransferFailed."""
         self._target = target
         self._file.open(rewindable=True)
-        header = self._read_header()
+        header = self._lines.read_header()
         self._is_same_origin = (header.get("database"), header.get("tenant")) == (
             str(target.database_id),
             target.tenant,
         )
-        try:
-            self._check_digest()
-        except BadRecord as error:
-            self.damage = error
-        self._file.rewind()
-        self._file.readline()  # the header
-
-    def _read_header(self) -> Mapping[str, Any]:
-        try:
-            header = json.loads(self._file.readline()).get("convokit")
-            version = header.get("version")
-        except (ValueError, AttributeError, RecursionError):
-            raise self._file.make_error("is not an export of convokit in the format jsonl", 1) from None
-        if version != format_jsonl.VERSION:
-            problem = f"has version {version!r} of the format, this convokit reads {format_jsonl.VERSION}"
-            raise self._file.make_error(f"{problem}; update convokit-sql", 1)
-        values: Mapping[str, Any] = header
-        return values
-
-    def _check_digest(self) -> None:
-        self._file.rewind()
-        digest, last = self._file.hash_lines()
-        try:
-            footer = json.loads(last).get("footer")
-        except (ValueError, AttributeError, RecursionError):
-            footer = None
-        if not isinstance(footer, Mapping) or not last.endswith("\n"):
-            raise self._file.make_error("the file is truncated: its last line is not a footer")
-        if footer.get("sha256") != digest:
-            raise self._file.make_error("the file was changed after its export: its SHA-256 differs from the footer")
+        self.damage = self._lines.find_damage()
 
     def read_record(self) -> bool:
         """Go to the next conversation. Return whether there is one. Raises: BadRecord."""
-        while (line := self._read_line()) is not None:
+        while (line := self._lines.read()) is not None:
             kind, values, text = line
             if kind != "conversation":
                 continue  # the rest of a conversation that was skipped
@@ -103,20 +72,6 @@ class Restorer:
             return True
         return False
 
-    def _read_line(self) -> Line | None:
-        """Return the next line; None at the footer or the end of the file."""
-        line, self._next_line = self._next_line, None
-        if line is not None:
-            return line
-        text = self._file.readline()
-        if not text:
-            return None
-        try:
-            ((kind, values),) = json.loads(text).items()
-        except (ValueError, AttributeError, RecursionError):
-            raise self._file.make_error("is not a line of an export") from None
-        return None if kind == "footer" else (kind, values, text)
-
     def write_record(self, connection: Connection) -> RecordResult:
         """Write the conversation that was read. Raises: BadRecord; the transaction must be rolled back then."""
         old, target = self._row, self._target
@@ -129,16 +84,18 @@ class Restorer:
         try:
             row = old if import_ref is None else replace(old, id=target.derive_id(old.key, import_ref))
             if not sql.create_conversation(connection, row, import_ref, self._file.name, line):
-                return RecordResult(unchanged=True)
+                return RecordResult(row.id, unchanged=True)
             count = self._write_rows(connection, row, import_ref)
             verify_conversation(connection, target.tenant, row.id)
         except InvalidInput as error:
             raise self._file.make_error(str(error)) from None
         except ChainBroken as error:
             raise self._file.make_error(str(error), line) from None
+        except RecursionError:
+            raise self._file.make_error("is nested too deeply", line) from None
         except IntegrityError:
             raise self._file.make_error("two rows have the same primary key", line) from None
-        return RecordResult(messages=count, rechained=not keeps_chain)
+        return RecordResult(row.id, messages=count, rechained=not keeps_chain)
 
     def _write_rows(self, connection: Connection, row: ConversationRow, import_ref: str | None) -> int:
         """Insert all rows below the conversation. Return the number of messages."""
@@ -147,7 +104,7 @@ class Restorer:
         writer = _RowWriter(connection, self._row, row, import_ref)
         batch: list[dict[str, Any]] = []
         batch_kind = ""
-        while (line := self._read_line()) is not None:
+        while (line := self._lines.read()) is not None:
             kind, values, text = line
             if kind == "conversation":
                 break  # lines are missing: the previous conversation has no end
@@ -155,9 +112,11 @@ class Restorer:
                 writer.insert(batch_kind, batch)
                 batch = []
             if kind == "end":
-                self._check_end(values, digest.hexdigest(), line_count)
+                check_end(self._row.id, values, digest.hexdigest(), line_count)
                 removal_checker.finish()
                 writer.finish()
+                if row_checker.newest > row.updated_at:  # a search by time relies on it
+                    sql.set_update_time(connection, row.id, row_checker.newest)
                 return row_checker.finish()
             digest.update(text.encode("utf-8", "surrogatepass"))
             line_count += 1
@@ -171,13 +130,9 @@ class Restorer:
                 batch_kind = kind
             else:
                 raise InvalidInput(str(kind)[:50], "is an unknown kind of line; update convokit-sql")
-        self._next_line = line
+        if line is not None:
+            self._lines.put_back(line)
         raise InvalidInput("conversation", f'{self._row.id} is truncated: it has no line "end"')
-
-    def _check_end(self, values: Any, digest: str, line_count: int) -> None:
-        if not isinstance(values, Mapping) or (values.get("sha256"), values.get("lines")) != (digest, line_count):
-            problem = f"{self._row.id} was changed after its export: its SHA-256 or number of lines differs"
-            raise InvalidInput("conversation", problem)
 
 
 def _insert_prompt(connection: Connection, tenant: str, values: Any) -> None:

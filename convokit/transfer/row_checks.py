@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from convokit.audit import references
 from convokit.context.validity import find_problems
 from convokit.domain import hashchain, params
+from convokit.domain.content import BLOB_SCHEME
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import ROLES, TOOL, Status
+from convokit.domain.message import PASSAGE, ROLES, SUMMARY, TOOL, Status
 from convokit.domain.removal import RemovalRow
 from convokit.domain.stored_request import Manifest
 from convokit.domain.text import validate_text
 from convokit.domain.turn import TurnState
 from convokit.errors import InvalidInput, SettingsError
 from convokit.transfer.import_file import ImportFile
+from convokit.transfer.timestamps import MAX_TIME_US
 
-# The end of the year 9999, the last time that a datetime can hold.
-_MAX_TIME_US = 253_402_300_799_000_000
+# No counter of the library, custom or not, counts more than a token for each byte of text.
+_MAX_PART_TOKENS = 100_000
+# Counters such as the number of a try or the position of a call grow by one. So they never leave their column's range.
+_MAX_COUNT = 10**9
+# A million dollars. Thousands of such costs can still be added up.
+_MAX_COST_NANOUSD = 10**15
+_UNCOUNTED_COLUMNS = ("path_tokens", "window_rule")
 _JSON_COLUMNS: dict[tuple[str, str], type] = {
     ("conversation", "metadata"): dict,
     ("conversation", "settings"): dict,
@@ -43,6 +51,9 @@ _SEQ_COLUMNS = {
 }
 _PART_TYPES = {"text": str, "image_url": Mapping, "input_audio": Mapping, "file": Mapping}
 _ENTRY_KINDS = get_args(hashchain.EntryKind)
+_BLOB = re.compile(r"blob:[0-9a-f]{64}")
+# The keys of parts and of a spoken reply that may name a stored binary, and the other texts beside them.
+_BODY_KEYS = frozenset({"url", "data", "file_data", "file_id", "filename"})
 _SEQ = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _CALL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:[1-9][0-9]{0,8}", re.ASCII)
 # An open turn is exported as abandoned.
@@ -87,8 +98,12 @@ def _check_columns(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
         type_ = _JSON_COLUMNS.get((kind, name))
         if type_ is not None:
             json_values[name] = _parse_json(f"{kind}.{name}", value, type_)
-        elif name.endswith("_at") and not 0 <= value <= _MAX_TIME_US:
+        elif name.endswith("_at") and not 0 <= value <= MAX_TIME_US:
             raise InvalidInput(f"{kind}.{name}", f"{value} is not a time in microseconds from 1970 to 9999")
+        elif isinstance(value, int) and name not in _UNCOUNTED_COLUMNS and not name.endswith("_at"):
+            largest = _MAX_COST_NANOUSD if name == "cost_nanousd" else _MAX_COUNT
+            if not 0 <= value <= largest:
+                raise InvalidInput(f"{kind}.{name}", f"must be from 0 to {largest:,}, not {value}")
     return json_values
 
 
@@ -97,7 +112,9 @@ def _parse_json(field: str, text: str, type_: type) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, type_):
+    if isinstance(value, type_):
+        validate_any_text(field, json.dumps(value, ensure_ascii=False))  # an escape may stand for a lone surrogate
+    else:
         raise InvalidInput(field, f"is not a JSON {'object' if type_ is dict else 'array'}")
     return value
 
@@ -117,6 +134,10 @@ class RowChecker:
         self._last_seq = 0
         self._run_start = 0
         self._last_removal = 0
+        self._path_tokens = array("q")
+        """The `path_tokens` of each message, by its seq less 1."""
+        self.newest = 0
+        """The time of the newest message."""
 
     def check(self, kind: str, values: Mapping[str, Any]) -> None:
         """Check a row. Raises: InvalidInput."""
@@ -145,15 +166,32 @@ class RowChecker:
         self._last_seq, self._run_start = seq, self._run_start if follows_last else seq
         if values["run_start_seq"] != self._run_start:
             raise InvalidInput("message.run_start_seq", f"must be {self._run_start}, not {values['run_start_seq']}")
-        if min(values["tokens"], values["path_tokens"]) < 0:
-            raise InvalidInput("message.tokens", "tokens and path_tokens must not be negative")
+        self.newest = max(self.newest, values["created_at"])
         _check_choice("message.role", values["role"], ROLES)
         _check_choice("message.status", values["status"], _STATUSES)
         _check_parts(json_values.get("parts", ()))
-        if "extra" in json_values and not isinstance(json_values["extra"].get("keys"), dict):
-            raise InvalidInput("message.extra", 'must contain an object "keys"')
+        if "extra" in json_values:
+            _check_extra(json_values["extra"])
+        self._check_tokens(values, len(json_values.get("parts", ())))
         if "tool_calls" in json_values and values["status"] != "redacted":
             check_tool_calls("message.tool_calls", values["role"], json_values["tool_calls"])
+
+    def _check_tokens(self, values: Mapping[str, Any], part_count: int) -> None:
+        """Check the counts that the budget of later requests relies on."""
+        tokens, status = values["tokens"], values["status"]
+        # The text of a redacted message is gone, and with it the bytes that were counted.
+        most = sum(len(value.encode()) for value in values.values() if isinstance(value, str))
+        most += part_count * _MAX_PART_TOKENS
+        if tokens > most and status != "redacted":
+            raise InvalidInput(
+                "message.tokens", f"{tokens:,} are more than the {most:,} that a row of its size can have"
+            )
+        before = 0 if values["parent_seq"] is None else self._path_tokens[values["parent_seq"] - 1]
+        # Passages and summaries are not part of the path.
+        expected = before + (0 if status in (PASSAGE, SUMMARY) else tokens)
+        if values["path_tokens"] != expected:
+            raise InvalidInput("message.path_tokens", f"must be {expected}, not {values['path_tokens']}")
+        self._path_tokens.append(expected)
 
     def _check_removal(self, values: Mapping[str, Any]) -> None:
         number, ref = values["number"], values["ref"]
@@ -194,8 +232,27 @@ def _check_entry(values: Mapping[str, Any]) -> None:
 def _check_parts(parts: Sequence[Any]) -> None:
     for index, part in enumerate(parts):
         type_ = part.get("type") if isinstance(part, dict) else None
-        if type_ not in _PART_TYPES or not isinstance(part.get(type_), _PART_TYPES[type_]):
+        if not isinstance(type_, str) or not isinstance(part.get(type_), _PART_TYPES.get(type_, ())):
             raise InvalidInput(f"message.parts[{index}]", f"is not a content part ({', '.join(_PART_TYPES)})")
+        if isinstance(part[type_], dict):
+            _check_body(f"message.parts[{index}].{type_}", part[type_])
+
+
+def _check_body(field: str, body: Mapping[str, Any]) -> None:
+    """Check the values of a content part: texts, or the digest of a stored binary."""
+    for name in _BODY_KEYS & body.keys():
+        value = body[name]
+        if not isinstance(value, str) or (value.startswith(BLOB_SCHEME) and not _BLOB.fullmatch(value)):
+            raise InvalidInput(f"{field}.{name}", "must be text, or blob: and 64 hexadecimal digits")
+
+
+def _check_extra(extra: Mapping[str, Any]) -> None:
+    keys = extra.get("keys")
+    audio = keys.get("audio") if isinstance(keys, dict) else None
+    if not isinstance(keys, dict) or not (audio is None or isinstance(audio, dict)):
+        raise InvalidInput("message.extra", 'must contain an object "keys", and in it no "audio" that is not an object')
+    if audio:
+        _check_body("message.extra.keys.audio", audio)
 
 
 def check_tool_calls(field: str, role: str, calls: Sequence[Any]) -> None:

@@ -57,6 +57,9 @@ _SET_CHAIN_END = (
     .where(conversation.c.id == bindparam("b_id"))
     .values(last_entry=bindparam("new_entry"), chain_hash=bindparam("new_hash"))
 )
+_SET_UPDATE_TIME = (
+    update(conversation).where(conversation.c.id == bindparam("b_id")).values(updated_at=bindparam("new_time"))
+)
 _RUN_PAGE = (
     select(*(getattr(message.c, name) for name in MessageRow.__slots__))
     .where(
@@ -180,6 +183,11 @@ def _is_same_conversation(connection: Connection, row: ConversationRow, import_r
 def insert_rows(connection: Connection, conversation_id: UUID, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows of a child table, each with all its columns."""
     connection.execute(insert(CHILD_TABLES[name]), [{"conversation_id": conversation_id, **row} for row in rows])
+
+
+def set_update_time(connection: Connection, conversation_id: UUID, updated_at: int) -> None:
+    """Store the time of the newest message in the row of a new conversation."""
+    connection.execute(_SET_UPDATE_TIME, {"b_id": conversation_id, "new_time": updated_at})
 
 
 def set_chain_end(connection: Connection, conversation_id: UUID, last_entry: int, chain_hash: bytes) -> None:

@@ -12,6 +12,7 @@ from convokit import Convokit
 from tests.cli.conftest import CommandLine, Terminal
 from tests.support.chatgpt import conversation
 from tests.support.databases import Files
+from tests.transfer.test_import_sources import write_parts
 
 
 @pytest.fixture
@@ -27,10 +28,11 @@ def test_export_can_be_imported_into_another_database(cli: CommandLine, other: s
     cli.chat("--key", "k", "こんにちは")
     shown = cli("export", "-o", "all.jsonl")
     assert (shown.stdout, shown.stderr) == ("", "1 conversation, 2 messages in all.jsonl\n")
-    came = cli("import", "all.jsonl", "--database", other)
+    came = cli("import", "all.jsonl", "--trusted", "--database", other)
     assert came.stdout == "1 conversation, 2 messages; 1 of them from another database, with a new hash chain\n"
     assert (
-        cli("import", "all.jsonl", "-d", other).stdout == "0 conversations, 0 messages; 1 conversation already stored\n"
+        cli("import", "all.jsonl", "--trusted", "-d", other).stdout
+        == "0 conversations, 0 messages; 1 conversation already stored\n"
     )
     assert cli.json("show", "k", "-d", other)["messages"][0]["content"] == "こんにちは"
 
@@ -39,7 +41,7 @@ def test_export_to_stdout_can_be_imported_from_stdin(cli: CommandLine, other: st
     cli.chat("--key", "k", "hello")
     written = cli("export", "k").stdout
     assert written.startswith('{"convokit":{"version":1')
-    found = cli.json("import", "-", "-d", other, given=written)
+    found = cli.json("import", "-", "--trusted", "-d", other, given=written)
     assert (found["conversations"], found["rechained"]) == (1, 1)
     assert '"messages":[{"role":"user","content":"hello"}' in cli("export", "--format", "openai").stdout
     assert "\n> hello\n" in cli("export", "--format", "markdown").stdout
@@ -48,12 +50,37 @@ def test_export_to_stdout_can_be_imported_from_stdin(cli: CommandLine, other: st
 def test_import_reads_a_chatgpt_export(cli: CommandLine) -> None:
     """An invalid record is an error, or with --skip-bad it is reported and the exit code is 1."""
     Path("c.json").write_text(json.dumps([{"id": "x"}, conversation()]), "utf-8")
-    assert "c.json, line 1: conversation: is not from ChatGPT" in cli.mistake("import", "c.json", "-f", "chatgpt")
-    came = cli("import", "c.json", "-f", "chatgpt", "--skip-bad", code=1)
+    assert "c.json, line 1: conversation: is not from ChatGPT" in cli.mistake(
+        "import", "c.json", "-f", "chatgpt", "--trusted"
+    )
+    came = cli("import", "c.json", "-f", "chatgpt", "--trusted", "--skip-bad", code=1)
     assert came.stdout == "1 conversation, 12 messages\n"
-    assert came.stderr.startswith("skipped, line 1: conversation: is not from ChatGPT")
-    found: Any = cli.json("import", "c.json", "-f", "chatgpt", "--skip-bad", code=1)
+    assert came.stderr == (
+        "left out: images 2, thoughts 1\n"
+        'skipped, line 1: conversation: is not from ChatGPT: it has no object "mapping"\n'
+    )
+    found: Any = cli.json("import", "c.json", "-f", "chatgpt", "--trusted", "--skip-bad", code=1)
     assert (found["unchanged"], found["skipped"], found["problems"][0]["line"]) == (1, 1, 1)
+
+
+def test_import_reads_several_files_and_folders(cli: CommandLine) -> None:
+    """`--dry-run` writes nothing, and what is left out is shown."""
+    paths = [str(path) for path in write_parts(Path())]
+    shown = cli("import", *paths, "-f", "chatgpt", "--dry-run")
+    assert shown.stdout == "would import 3 conversations, 33 messages\n"
+    assert shown.stderr == "left out: images 6, instructions 3, thoughts 3\n"
+    assert cli("import", *paths, "-f", "chatgpt").stdout == "3 conversations, 33 messages\n"
+    assert cli("import", ".", "-f", "chatgpt").stdout == "0 conversations, 0 messages; 3 conversations already stored\n"
+    Path("b.json").write_text("7")
+    found = cli("import", *paths, "b.json", "-f", "chatgpt", "--skip-bad", code=1)
+    assert "b.json, line 1: is not a JSON array or object" in found.stderr.replace("\n", "")
+
+
+def test_import_takes_keys_with_a_prefix(cli: CommandLine) -> None:
+    cli.chat("--key", "k", "hello")
+    cli("export", "-o", "all.jsonl")
+    assert cli("import", "all.jsonl", "--prefix", "ada/").stdout == "1 conversation, 2 messages\n"
+    assert cli.json("show", "ada/k")["messages"][0]["content"] == "hello"
 
 
 def test_export_and_import_mistakes_are_one_line(cli: CommandLine) -> None:

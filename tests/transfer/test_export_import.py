@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -81,8 +82,8 @@ def out(face: Face, kit: Any, **options: Any) -> list[str]:
 
 
 def into(face: Face, kit: Any, lines: list[str], **options: Any) -> Any:
-    """Import lines."""
-    return face.settle(kit.import_(io.StringIO("".join(lines)), **options))
+    """Import lines, as a backup of one's own."""
+    return face.settle(kit.import_(io.StringIO("".join(lines)), **{"trusted": True, **options}))
 
 
 def opened(database: str) -> Engine:
@@ -102,7 +103,7 @@ def test_a_restore_is_byte_identical(
     fill(face, kit, server)
     written = face.settle(kit.export(tmp_path / "all.jsonl"))
     restored = face.kit(twin, model="loop-1", base_url=server.url)
-    found = face.settle(restored.import_(tmp_path / "all.jsonl"))
+    found = face.settle(restored.import_(tmp_path / "all.jsonl", trusted=True))
     assert (found.conversations, found.messages, found.rechained) == (2, written.messages, 0)
     assert face.settle(restored.chat("k").verify()) == face.settle(kit.chat("k").verify())
     again = out(face, restored)
@@ -332,6 +333,46 @@ FORGERIES: dict[str, tuple[str, str, str]] = {
         '"tokens":99999999999,"x":',
         "message.tokens: Input should be less than 2147483648, not 99999999999",
     ),
+    "tokens": ('"tokens":', '"tokens":1000,"path_tokens":', "message.tokens: 1,000 are more than the"),
+    "tokens below 0": ('"tokens":', '"tokens":-', "message.tokens: must be from 0 to 1,000,000,000, not -[0-9]+"),
+    "tokens of the path": (
+        '"path_tokens":',
+        '"path_tokens":922337203685477580',
+        "message.path_tokens: must be [0-9]+, not 922337203685477580[0-9]+",
+    ),
+    "an epoch": ('"epoch":', '"epoch":200000000', "turn.epoch: must be from 0 to 1,000,000,000, not 200000000[0-9]"),
+    "a call's number": ('"number":1,', '"number":2147483647,', "number: must be from 0 to 1,000,000,000"),
+    "a call's tokens": ('"prompt_tokens":', '"prompt_tokens":-', "completion.prompt_tokens: must be from 0"),
+    "a cost": (
+        '"requested_model":',
+        '"cost_nanousd":9223372036854775807,"requested_model":',
+        "completion.cost_nanousd: must be from 0 to 1,000,000,000,000,000",
+    ),
+    "a part's type": (
+        '"content":"one"',
+        '"parts":"[{\\"type\\":[\\"text\\"]}]"',
+        r"message.parts\[0\]: is not a content part",
+    ),
+    "a part's url": (
+        '"content":"one"',
+        '"parts":"[{\\"type\\":\\"image_url\\",\\"image_url\\":{\\"url\\":7}}]"',
+        r"message.parts\[0\].image_url.url: must be text",
+    ),
+    "a binary's digest": (
+        '"content":"one"',
+        '"parts":"[{\\"type\\":\\"image_url\\",\\"image_url\\":{\\"url\\":\\"blob:x\\"}}]"',
+        r"message.parts\[0\].image_url.url: must be text, or blob: and 64",
+    ),
+    "spoken audio": (
+        '"content":"one"',
+        '"content":"one","extra":"{\\"keys\\":{\\"audio\\":\\"blob:\\"}}"',
+        "message.extra: must contain an object",
+    ),
+    "a surrogate in JSON": (
+        '"content":"one"',
+        '"parts":"[{\\"type\\":\\"text\\",\\"text\\":\\"\\\\ud800\\"}]"',
+        "message.parts: contains a lone surrogate",
+    ),
     "a column": ('"status":"complete"', '"status":"complete","mood":"good"', "message.mood: is an unknown column"),
     "a kind": ('{"turn":', '{"secret":', "secret: is an unknown kind of line"),
     "a state": ('"state":"completed"', '"state":"open"', "turn.state: must be one of .*, not 'open'"),
@@ -365,6 +406,35 @@ def test_a_forged_row_is_rejected(
     assert len(face.settle(to.conversations())) == 0
     assert into(face, to, forged, on_error="skip").conversations == 0
     assert into(face, to, lines).conversations == 1
+
+
+def test_no_restored_message_is_newer_than_its_conversation(face: Face, kit: Any, twin: str, other: Any) -> None:
+    """A search by time relies on this, and a clock that was set back may have written something else."""
+    face.settle(kit.chat("k").send("one"))
+    lines = out(face, kit)
+    at = next(number for number, line in enumerate(lines) if '{"conversation"' in line)
+    row = json.loads(lines[at])["conversation"]
+    old = resealed([*lines[:at], json.dumps({"conversation": {**row, "updated_at": 1}}) + "\n", *lines[at + 1 :]])
+    for to in (face.kit(twin, model="loop-1"), other):
+        into(face, to, old)
+        newest = max(each.created_at for each in face.settle(to.chat("k").messages()))
+        assert face.settle(to.conversations()).items[0].updated_at == newest
+        assert len(face.settle(to.search("one", since=newest - timedelta(seconds=1)))) > 0
+        face.settle(to.chat("k").verify())
+
+
+def test_a_restored_message_may_have_many_tokens_for_its_parts(face: Face, kit: Any, twin: str) -> None:
+    """100,000 for each part; a count of one more is refused."""
+    face.settle(kit.chat("k").send(["look", {"type": "image_url", "image_url": {"url": IMAGE}}]))
+    lines = out(face, kit)
+    at = next(number for number, line in enumerate(lines) if '"image_url' in line)
+    row = json.loads(lines[at])["message"]
+    forged = json.dumps({"message": {**row, "tokens": 201_000, "path_tokens": 201_000}}) + "\n"
+    with pytest.raises(BadRecord, match=r"message\.tokens: 201,000 are more than the 200,"):
+        into(face, face.kit(twin, model="loop-1"), resealed([*lines[:at], forged, *lines[at + 1 :]]))
+    forged = json.dumps({"message": {**row, "tokens": 200_000, "path_tokens": 200_000}}) + "\n"
+    with pytest.raises(BadRecord, match=r"message.path_tokens|message 1 is not what was written"):
+        into(face, face.kit(twin, model="loop-1"), resealed([*lines[:at], forged, *lines[at + 1 :]]))
 
 
 def test_an_export_selects_conversations(face: Face, kit: Any, server: LoopbackServer) -> None:
@@ -425,6 +495,6 @@ def test_a_pipe_can_be_imported(face: Face, kit: Any, other: Any) -> None:
         def seekable(self) -> bool:
             return False
 
-    assert face.settle(other.import_(Pipe("".join(out(face, kit))))).conversations == 1
+    assert face.settle(other.import_(Pipe("".join(out(face, kit))), trusted=True)).conversations == 1
     with pytest.raises(BadRecord, match="truncated"):
-        face.settle(other.import_(Pipe("".join(out(face, kit)[:-1]))))
+        face.settle(other.import_(Pipe("".join(out(face, kit)[:-1])), trusted=True))

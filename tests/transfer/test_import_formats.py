@@ -48,8 +48,9 @@ def test_a_chatgpt_conversation_keeps_its_branches(
     """Every node with text is a message on its branch, and the branch head is ChatGPT's current node."""
     (tmp_path / PICTURE_NAME).write_bytes(PICTURE)
     (tmp_path / "conversations.json").write_text(json.dumps([conversation()]), "utf-8")
-    found = face.settle(kit.import_(tmp_path / "conversations.json", format="chatgpt"))
+    found = face.settle(kit.import_(tmp_path / "conversations.json", format="chatgpt", trusted=True))
     assert (found.conversations, found.messages, found.skipped) == (1, 12, 0)
+    assert found.left_out == {"images": 1, "thoughts": 1}
     chat = kit.chat(f"chatgpt:{ID}")
     (listed,) = face.settle(kit.conversations())
     assert (listed.title, listed.last_seq) == ("猫とポート80", 12)
@@ -114,7 +115,7 @@ def test_a_chatgpt_import_survives_an_export_and_a_restore(
     face.settle(kit.export(tmp_path / "out.jsonl"))
     other = face.kit(files.empty(), model="loop-1", base_url=server.url)
     face.settle(other.migrate())
-    face.settle(other.import_(tmp_path / "out.jsonl"))
+    face.settle(other.import_(tmp_path / "out.jsonl", trusted=True))
     for kind in ("message", "blob"):
         assert _rows(face, other, kind) == _rows(face, kit, kind) != []
     chats = [each.chat(f"chatgpt:{ID}") for each in (kit, other)]
@@ -149,24 +150,8 @@ BROKEN: dict[str, tuple[Any, str]] = {
     ),
     "no mapping": (lambda it: it.update(mapping=None), "is not from ChatGPT: it has no object .mapping."),
     "no id": (lambda it: [it.pop("id"), it.pop("conversation_id")], "conversation_id: is missing"),
-    "a role": (
-        lambda it: it["mapping"]["a1"]["message"]["author"].update(role="critic"),
-        "a1.message.role: must be one of .*, not 'critic'",
-    ),
-    "no author": (
-        lambda it: it["mapping"]["a1"]["message"].update(author=None),
-        "an object with an author and content",
-    ),
-    "a NUL": (
-        lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=["a\x00b"]),
-        "mapping.a1.message.content: contains NUL",
-    ),
-    "a surrogate": (lambda it: it.update(title="\ud800"), "title: contains a lone surrogate"),
+    "a NUL in the id": (lambda it: it.update(conversation_id="a\x00"), "conversation_id: contains NUL"),
     "a long title": (lambda it: it.update(title="x" * 600), "title: 600 characters is over the limit of 512"),
-    "no text": (
-        lambda it: it["mapping"]["a1"]["message"]["content"].update(parts=[7]),
-        "must contain text or objects, not int",
-    ),
 }
 
 
@@ -191,7 +176,8 @@ def test_a_bad_chatgpt_conversation_raises_or_is_skipped(face: Face, kit: Any, n
     ("text", "match"),
     [
         ("", "line 1: is not a JSON array"),
-        ("{}", "line 1: is not a JSON array"),
+        ("7", "line 1: is not a JSON array or object"),
+        ("{}", "line 1: conversation: is not from ChatGPT"),
         ("[{", "is not JSON: Expecting property name"),
         ("[1 2]", "is not JSON: expected a comma"),
         ("[1,]", "is not JSON: a value is missing"),
@@ -236,7 +222,7 @@ def test_message_arrays_become_conversations(face: Face, kit: Any, server: Loopb
         {"role": "developer", "content": "Be longer."},
         {"role": "user", "content": "why?", "name": "Ada"},
     ]
-    assert into(face, kit, given, format="messages", key="m").messages == 6
+    assert into(face, kit, given, format="messages", key="m", trusted=True).messages == 6
     sent = continue_chat(face, kit.chat("m"), server)
     assert sent[0] == {"role": "system", "content": "Be brief."}
     assert sent[1]["content"][1]["image_url"]["url"] == url
@@ -257,8 +243,8 @@ def test_each_line_of_messages_is_a_conversation(face: Face, kit: Any) -> None:
     ]
     text = "\n".join(lines)
     with pytest.raises(BadRecord, match="line 4: is not JSON"):
-        into(face, kit, text, format="messages")
-    found = into(face, kit, text, format="messages", on_error="skip")
+        into(face, kit, text, format="messages", trusted=True)
+    found = into(face, kit, text, format="messages", on_error="skip", trusted=True)
     assert (found.conversations, found.unchanged) == (1, 2)
     assert [(each.line, each.problem.partition(":")[0]) for each in found.problems] == [
         (4, "is not JSON"),
@@ -370,7 +356,9 @@ def test_imported_messages_are_counted_by_the_counter_of_the_kit(face: Face, dat
 
 @pytest.mark.once
 def test_wrong_arguments_of_an_import_raise(face: Face, kit: Any) -> None:
-    with pytest.raises(SettingsError, match="format: must be one of jsonl, chatgpt, messages"):
+    with pytest.raises(
+        SettingsError, match="format: must be one of jsonl, chatgpt, claude, openwebui, messages, openai"
+    ):
         into(face, kit, [], format="csv")
     with pytest.raises(SettingsError, match="on_error"):
         into(face, kit, [], format="messages", on_error="ignore")
@@ -409,4 +397,4 @@ def test_a_conversation_over_the_record_limit_is_not_read_into_memory(
         face.settle(kit.import_(file, format="messages"))
     assert 200_000 < file.tell() < 500_000
     talks = ",\n".join(f'{{"key": "{number}", "messages": [{message}]}}' for number in range(400))
-    assert face.settle(kit.import_(io.StringIO(f"[\n{talks}\n]"), format="messages")).conversations == 400
+    assert face.settle(kit.import_(io.StringIO(f"[\n{talks}\n]"), format="messages", prefix="")).conversations == 400
