@@ -14,7 +14,15 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from convokit.domain.message import Message
-from convokit.domain.search_words import MAX_INDEXED_CHARS, Word, build_pattern, fold, fold_with_positions, split_words
+from convokit.domain.search_words import (
+    MAX_INDEXED_CHARS,
+    Word,
+    build_pattern,
+    fold,
+    fold_with_positions,
+    limit_marks,
+    split_words,
+)
 from convokit.errors import InvalidInput
 
 MAX_WORDS = 32
@@ -110,7 +118,7 @@ class TextQuery:
 
     def excerpt(self, text: str) -> tuple[str, list[tuple[int, int]]]:
         """Return the part of a text around its first match, on one line, and the positions of the words in it."""
-        text = text[:MAX_INDEXED_CHARS]
+        text = limit_marks(text[:MAX_INDEXED_CHARS])
         folded, positions = fold_with_positions(text)
         phrase = self.phrase.search(folded)
         first = (

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from convokit import Budget, Limits
+from convokit.domain import search_words
 from convokit.errors import InvalidInput, NotFound, SettingsError, TooLarge
+from convokit.store import search_index, write_batch
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion, failure
 
@@ -225,3 +227,38 @@ def test_the_index_limits_long_messages(face: Face, database: str, server: Loopb
         "words",
     }
     assert len(face.settle(kit.search("終わり"))) == 0
+
+
+def test_words_are_split_before_the_transaction(face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a long text is split into words, no writer waits for it."""
+    writing, split = False, []
+    write, build_keys = write_batch.write, search_words.build_keys
+
+    def observe_write(*arguments: Any) -> Any:
+        nonlocal writing
+        writing = True
+        try:
+            return write(*arguments)
+        finally:
+            writing = False
+
+    def observe_keys(text: str) -> set[str]:
+        split.append((text, writing))
+        return build_keys(text)
+
+    monkeypatch.setattr(write_batch, "write", observe_write)
+    monkeypatch.setattr(search_index, "build_keys", observe_keys)
+    chat = kit.chat("k")
+    face.settle(chat.send("a\u0301\u0316の質問", passages=["添付"]))
+    face.collect(chat.stream("二番目"))
+    assert [text for text, _ in split] == ["a\u0301\u0316の質問", "echo: a\u0301\u0316の質問", "二番目", "echo: 二番目"]
+    assert not any(inside for _, inside in split)
+    assert [hit.message.seq for hit in face.settle(kit.search("質問 a\u0316\u0301", role="user"))] == [2]
+
+
+def test_a_kit_without_search_splits_no_words(
+    face: Face, database: str, server: LoopbackServer, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(search_index, "build_keys", None)
+    kit = face.kit(database, model="loop-1", base_url=server.url, search=False)
+    assert face.settle(kit.chat("k").send("質問")).text == "echo: 質問"
