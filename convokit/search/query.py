@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from convokit.domain.message import Message
+from convokit.domain.message import SUMMARY, Message
 from convokit.domain.search_words import (
     MAX_INDEXED_CHARS,
     Word,
@@ -39,7 +39,7 @@ class Hit(BaseModel):
     """A message that matches a search.
 
     `snippet` is a part of its text, with `…` where it was cut. `marks` are the start and end positions of the query's words in
-    the snippet. `rank` is between 0 and 1; 1 is best.
+    the snippet. `rank` is between 0 and 1; 1 is best. `is_summary` marks a rolling summary, which nobody said.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -50,6 +50,11 @@ class Hit(BaseModel):
     snippet: str
     marks: list[tuple[int, int]]
     rank: float
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether the message is a rolling summary that the library had a model write."""
+        return self.message.status == SUMMARY
 
     def highlighted(self, before: str = "**", after: str = "**") -> str:
         """Return the snippet with `before` and `after` around each word."""

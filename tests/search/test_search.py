@@ -11,9 +11,11 @@ import pytest
 from convokit import Budget, Limits
 from convokit.domain import search_words
 from convokit.errors import InvalidInput, NotFound, SettingsError, TooLarge
+from convokit.search import flows
 from convokit.store import search_index, write_batch
+from tests.completion.summaries import BUDGET, SUMMARY, Writer, talk_until
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, completion, failure
+from tests.support.server import LoopbackServer, completion, echo, failure
 
 SAID = [
     "東京都の天気を教えて",  # 1
@@ -141,6 +143,7 @@ def test_invalid_parameters_are_rejected_by_name(face: Face, kit: Any) -> None:
         ("a " * 33, {}, "query"), ("word", {"role": "boss"}, "role"), ("word", {"key": "k", "id": "x"}, "key"),
         ("word", {"id": "x"}, "id"), ("word", {"subject": "\x00"}, "subject"), ("word", {"since": "2026"}, "since"),
         ("word", {"until": datetime(2026, 1, 1)}, "until"),
+        ("word", {"summaries": "yes"}, "summaries"), ("word", {"before": cursor, "summaries": True}, "before"),
         ("word", {"limit": 0}, "limit"), ("word", {"limit": 101}, "limit"), ("word", {"limit": True}, "limit"),
         ("word", {"metadata": {"a": []}}, "metadata.a"), ("word", {"metadata": {1: "a"}}, "metadata"),
         ("word", {"metadata": {"a": float("nan")}}, "metadata.a"), ("word", {"metadata": {"a": 2**60}}, "metadata.a"),
@@ -262,3 +265,48 @@ def test_a_kit_without_search_splits_no_words(
     monkeypatch.setattr(search_index, "build_keys", None)
     kit = face.kit(database, model="loop-1", base_url=server.url, search=False)
     assert face.settle(kit.chat("k").send("質問")).text == "echo: 質問"
+
+
+def test_summaries_are_hits_only_if_asked_for(face: Face, database: str, server: LoopbackServer) -> None:
+    """A rolling summary repeats what was said, but nobody said it. With `summaries=True`, hits mark it."""
+    server.answer = Writer()
+    kit = face.kit(database, model="m", base_url=server.url, budget=BUDGET, summary=SUMMARY)
+    talk_until(face, server, kit.chat("k"))
+    server.answer = echo
+    face.settle(kit.chat("other").send("so far"))
+    for given in ({}, {"role": "user"}, {"key": "k"}, {"key": "k", "role": "user"}):
+        hits = face.settle(kit.search("so far", **given)).items
+        assert [(hit.key, hit.is_summary) for hit in hits if hit.key == "k"] == []
+        assert not any(hit.is_summary for hit in hits)
+    assert len(face.settle(kit.search("so far"))) == 2
+    found = face.settle(kit.search("so far", summaries=True)).items
+    assert sorted((hit.key, hit.is_summary, hit.message.status) for hit in found) == [
+        ("k", True, "summary"),
+        ("other", False, "complete"),
+        ("other", False, "complete"),
+    ]
+    (hit,) = face.settle(kit.search("so far", key="k", summaries=True, role="user"))
+    assert (hit.message.role, hit.is_summary) == ("user", True)
+
+
+def test_pages_leave_out_summaries(
+    face: Face, database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is full although summaries are among the candidates of its block."""
+    server.answer = Writer()
+    kit = face.kit(database, model="m", base_url=server.url, budget=BUDGET, summary=SUMMARY)
+    talk_until(face, server, kit.chat("k"), until=2)
+    server.answer = echo
+    for number in range(3):
+        face.settle(kit.chat(f"{number}").send("so far"))
+    for block in (2, 3, 256):
+        monkeypatch.setattr(flows, "_BLOCK", block)
+        seen, before = [], None
+        while True:
+            page = face.settle(kit.search("so far", limit=2, before=before))
+            seen += [(hit.key, hit.message.seq) for hit in page]
+            before = page.next
+            if before is None:
+                break
+            assert len(page) == 2
+        assert sorted(seen) == [(f"{number}", seq) for number in range(3) for seq in (1, 2)]
