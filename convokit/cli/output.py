@@ -99,6 +99,12 @@ def print_note(text: str) -> None:
     print_wrapped(get_error_console(), Text(make_safe(text), style="dim"))
 
 
+def print_warning(text: str) -> None:
+    """Print a yellow line on stderr: the command goes on, but something should be changed."""
+    line = Text("warning: ", style="bold yellow")
+    print_wrapped(get_error_console(), line.append(make_safe(text), style="not bold default"))
+
+
 def print_wrapped(console: Console, text: Text) -> None:
     """Print text that a terminal breaks between words and a pipe keeps whole."""
     console.print(text, soft_wrap=not console.is_terminal)
