@@ -13,7 +13,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from math import ceil
@@ -178,6 +178,19 @@ def make_table(*columns: str, right: tuple[str, ...] = (), cut: tuple[str, ...] 
     return table
 
 
+def fit_columns(longest: Sequence[int], least: Sequence[int], cells: int) -> list[int] | None:
+    """Return the cells of each column: `longest` where all fit into `cells`, else the widest columns get fewer.
+
+    No column gets fewer than its `least`, unless its texts are shorter. None: even these do not fit.
+    """
+    least = [min(pair) for pair in zip(longest, least, strict=True)]
+    for limit in range(max(longest, default=0), -1, -1):
+        widths = [min(most, max(few, limit)) for most, few in zip(longest, least, strict=True)]
+        if sum(widths) <= cells:
+            return widths
+    return None
+
+
 def make_cell(text: str, style: str = "") -> Text:
     """Return text as one line that ends with an ellipsis where it does not fit."""
     return Text(to_one_line(text), style=style, no_wrap=True, overflow="ellipsis")
@@ -208,6 +221,12 @@ def format_count(count: int, noun: str) -> str:
 def format_time(moment: datetime) -> str:
     """Return a time of the local time zone, to the minute."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def format_removal(at: datetime, author: str | None, reason: str | None) -> str:
+    """Return who removed something, when and why: "2026-03-10 12:00 by hanako: asked for"."""
+    by = f" by {to_one_line(author)}" if author else ""
+    return f"{format_time(at)}{by}{f': {to_one_line(reason)}' if reason else ''}"
 
 
 def format_duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ def _modes(folder: Path) -> dict[str, str]:
 def test_new_files_are_private(api: str, server: LoopbackServer, tmp_path: Path) -> None:
     """The database, its log, exports and checkpoints get mode 0600."""
     face = Face(api)
-    kit = face.kit(tmp_path / "chat.db", model="m", base_url=server.url)
+    kit = face.kit(f"sqlite:///{tmp_path}/chat.db", model="m", base_url=server.url)
     face.settle(kit.migrate())
     face.settle(kit.chat("k").send("秘密"))
     for form in ("jsonl", "openai", "markdown"):

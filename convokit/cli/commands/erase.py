@@ -83,6 +83,7 @@ def erase(
     *,
     subject: shared_options.Subject = None,
     older_than: OlderThan = None,
+    expect_some: Annotated[bool, typer.Option("--expect-some", help="Exit with 1 if no conversation matches.")] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = None,
@@ -113,7 +114,12 @@ def erase(
         target = "all conversations" if conversation is None else output.to_one_line(conversation)
         target += "" if subject is None else f" of {output.to_one_line(subject)}"
         target += "" if older_than is None else f" not used for {older_than}"
-        _confirm_and_remove(remove, target, dry_run=dry_run, yes=yes, json=json)
+        receipt = _confirm_and_remove(remove, target, dry_run=dry_run, yes=yes, json=json)
+    if not receipt.conversations and not receipt.skipped:
+        nothing = "there is nothing to remove" if dry_run else "there was nothing left to remove"
+        output.print_note(f"{target}: no conversation matches, {nothing}")
+        if expect_some:
+            raise typer.Exit(1)
 
 
 def purge(
@@ -138,8 +144,8 @@ def purge(
 
 def _confirm_and_remove(
     remove: Callable[[bool], Receipt], target: str, *, dry_run: bool, yes: bool, json: bool
-) -> None:
-    """Count with `remove(True)`, ask, and remove with `remove(False)`."""
+) -> Receipt:
+    """Count with `remove(True)`, ask, and remove with `remove(False)`. Return the receipt."""
     if not dry_run and not yes:
         counted = remove(True)
         _note_target(counted, target)
@@ -153,6 +159,7 @@ def _confirm_and_remove(
         _print_receipt(receipt)
     if not receipt.complete:
         raise typer.Exit(1)
+    return receipt
 
 
 def _note_target(counted: Receipt, target: str) -> None:
@@ -171,7 +178,7 @@ def _print_receipt(receipt: Receipt) -> None:
         for name, count in receipt.removed.items():
             table.add_row("conversations" if receipt.action == "purge" else _ROW_NAMES.get(name, name), f"{count:,}")
         console.print(table)
-    else:
+    elif receipt.conversations or receipt.action == "purge":  # `erase` itself says that nothing matched
         output.print_note("there is nothing to remove" if receipt.dry_run else "there was nothing left to remove")
     if receipt.dry_run:
         return
