@@ -101,7 +101,7 @@ def remove_messages(connection: Connection, conversation_id: UUID, seqs: Iterabl
     """Remove the words of these messages from the index. Messages that are not indexed are skipped.
 
     Call it before the messages' rows change: SQLite otherwise has to read the whole index for their words. The removed bytes
-    stay in SQLite's file until `optimize`, and in PostgreSQL's rows until VACUUM.
+    stay in SQLite's file until `optimize`, and in PostgreSQL's files until VACUUM FULL.
     """
     index = dialect_of(connection).search
     remaining = sorted(set(seqs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from convokit.cli.commands import doctor
+from convokit.domain.removal import VACUUM_COMMAND
+from convokit.store.schema import metadata
 from tests.cli.conftest import CommandLine
 
 
@@ -129,3 +132,17 @@ def test_doctor_warns_of_a_readable_database(cli: CommandLine, tmp_path: Path) -
         assert checks["file access"]["status"] == status, oct(mode)
     assert "秘密 chat.db" in checks["file access"]["found"]
     assert f"chmod 600 '{path}'" in checks["file access"]["do"]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_doctor_and_erase_name_the_command_for_postgresql(cli: CommandLine, database: str, backend: str) -> None:
+    cli.chat("--key", "k", "hi", "-d", database)
+    assert f"`{VACUUM_COMMAND}`" in _checks(cli, "-d", database)["erased text"]["found"]
+    shown = cli("erase", "k", "--yes", "-d", database).stdout
+    assert f"`{VACUUM_COMMAND}`" in shown
+    assert "erased text" not in _checks(cli)
+
+
+def test_the_vacuum_command_names_every_table_with_text() -> None:
+    without = {"convokit_schema", "convokit_entry", "convokit_removal"}
+    assert set(re.findall("convokit_[a-z_]+", VACUUM_COMMAND)) == set(metadata.tables) - without

@@ -23,6 +23,7 @@ from convokit._files import is_readable_by_others
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, open_kit, read_database
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
+from convokit.domain.removal import VACUUM_COMMAND
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
 from convokit.store import migrations, turns
@@ -126,6 +127,8 @@ def _check_database(database: DatabaseOption) -> Iterator[Check]:
     yield Check("database", "ok", name)
     if (file := dialect_of_url(database.url).file_of_url(database.url)) is not None:
         yield _check_access(file)
+    else:
+        yield Check("erased text", "ok", f"stays in the server's files until `{VACUUM_COMMAND}`")
     yield _run_check(database, dialect_of_url(database.url).facts_name, _check_facts)
     yield _run_check(database, "clock", _check_clock)
     if revision == REVISION:

@@ -13,6 +13,7 @@ from rich.text import Text
 from convokit import Receipt
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, find_chat, open_kit
+from convokit.domain.removal import VACUUM_COMMAND
 
 _AGE = re.compile(r"(\d{1,6}) ?([hdwy])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "y": timedelta(days=365)}
@@ -33,7 +34,7 @@ _BYTES = {
     "found": "still in the database file, in data that is not convokit's",
     "pending": "still in the log, because another process reads an older state: run this again later",
     "unchecked": "unknown, because the database file could not be read",
-    "server": "on the server until VACUUM, and in its WAL and backups for as long as they are kept",
+    "server": f"in the server's files until `{VACUUM_COMMAND}`, and in its WAL and backups for as long as they are kept",
 }
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count the rows to remove, and remove nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
