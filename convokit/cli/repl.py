@@ -1,4 +1,4 @@
-"""Run the interactive chat: one line, or several pasted lines, is one turn.
+"""Run the interactive chat: one line, or one paste, is one turn.
 
 Ctrl-C stops a reply; at the prompt it leaves. Arrow up recalls the questions of this conversation. readline keeps them in
 memory and writes no file.
