@@ -177,6 +177,7 @@ class AsyncConvokit:
         since: datetime | None = None,
         until: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
+        summaries: bool = False,
         limit: int = 20,
         before: str | None = None,
     ) -> Page[Hit]:
@@ -191,6 +192,7 @@ class AsyncConvokit:
             since: Only messages written at or after this time, which has a time zone.
             until: Only messages written before this time, which has a time zone.
             metadata: Only conversations whose metadata have these values.
+            summaries: Also rolling summaries, which the library had a model write. `Hit.is_summary` marks them.
             limit: The number of hits on a page.
             before: The `next` of a page, for the page after it.
 
@@ -206,6 +208,7 @@ class AsyncConvokit:
             since=since,
             until=until,
             metadata=metadata,
+            summaries=summaries,
             limit=limit,
             before=before,
         )

@@ -178,6 +178,7 @@ class Convokit:
         since: datetime | None = None,
         until: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
+        summaries: bool = False,
         limit: int = 20,
         before: str | None = None,
     ) -> Page[Hit]:
@@ -192,6 +193,7 @@ class Convokit:
             since: Only messages written at or after this time, which has a time zone.
             until: Only messages written before this time, which has a time zone.
             metadata: Only conversations whose metadata have these values.
+            summaries: Also rolling summaries, which the library had a model write. `Hit.is_summary` marks them.
             limit: The number of hits on a page.
             before: The `next` of a page, for the page after it.
 
@@ -207,6 +209,7 @@ class Convokit:
             since=since,
             until=until,
             metadata=metadata,
+            summaries=summaries,
             limit=limit,
             before=before,
         )

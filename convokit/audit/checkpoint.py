@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID, uuid4
 
+from convokit._files import open_replacement
 from convokit.domain.verification import Checkpoint, CheckpointHead
 from convokit.errors import CheckpointError, SettingsError
 
@@ -68,7 +69,7 @@ class CheckpointWriter:
             # In the same folder: a rename across file systems would not be atomic.
             self._temporary_path = self._path.with_name(f".{self._path.name}.{uuid4().hex[:8]}")
             with self._writing():
-                self._file = self._temporary_path.open("w", encoding="utf-8", newline="\n")
+                self._file = open_replacement(self._temporary_path, self._path)
         created_at = now.isoformat(timespec="seconds").replace("+00:00", "Z")
         values = {"convokit": FORMAT, "database": str(database_id), "tenant": tenant, "created_at": created_at}
         self._write_line(values, signed=True)

@@ -29,13 +29,13 @@ from convokit.cli.commands.show import show
 from convokit.cli.commands.usage import usage
 from convokit.cli.commands.verify import verify
 from convokit.cli.interrupts import exit_on_sigterm
-from convokit.cli.output import replace_unencodable, report_error
+from convokit.cli.output import leave_closed_pipe, replace_unencodable, report_error
 from convokit.cli.shared_options import LocalModelCommand
 from convokit.errors import ConvokitError
 
 
 class ErrorReportingGroup(TyperGroup):
-    """Report a ConvokitError in one line and exit with 1.
+    """Report a ConvokitError in one line and exit with 1. Exit without a word if the reader of a pipe has left.
 
     Any other exception is a bug in convokit and keeps its traceback.
     """
@@ -45,7 +45,13 @@ class ErrorReportingGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except ConvokitError as error:
-            report_error(error)
+            if isinstance(error.__context__, BrokenPipeError):
+                leave_closed_pipe()
+            else:
+                report_error(error)
+            raise typer.Exit(1) from None
+        except BrokenPipeError:
+            leave_closed_pipe()
             raise typer.Exit(1) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from convokit import Budget, Chat, Convokit
+from convokit._files import is_readable_by_others
+from convokit.cli import output
 from convokit.cli.local_model import serve_local_model
 from convokit.errors import NotFound
 from convokit.runtime.sync_store import open_store
@@ -122,6 +125,12 @@ def _parse_uuid(name: str) -> UUID | None:
         return UUID(name)
     except ValueError:
         return None
+
+
+def warn_if_readable(path: Path) -> None:
+    """Print a warning if every user of this machine can read a file that holds a secret or stored text."""
+    if is_readable_by_others(path):
+        output.print_warning(f"every user of this machine can read {path}: run `chmod 600 {shlex.quote(str(path))}`")
 
 
 def read_database(database: DatabaseOption, function: Callable[[Connection], Result]) -> Result:

@@ -9,12 +9,13 @@ Stored text and text from a server are untrusted: they must not move the cursor,
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from math import ceil
 from typing import Any
@@ -35,7 +36,7 @@ from rich.table import Table
 from rich.text import Text
 
 from convokit.domain.message import ASSISTANT, TOOL, USER
-from convokit.errors import ContextOverflow, ConvokitError, NotFound, SettingsError, Unreachable
+from convokit.errors import ContextOverflow, ConversationBusy, ConvokitError, NotFound, SettingsError, Unreachable
 
 _ROLE_STYLES = {USER: "bold cyan", ASSISTANT: "bold green", TOOL: "bold yellow"}
 # Wide enough that a program or a file gets whole lines.
@@ -94,9 +95,22 @@ def replace_unencodable(*streams: Any) -> None:
             stream.reconfigure(errors="replace")
 
 
+def leave_closed_pipe() -> None:
+    """Drop all further output to stdout: its reader has left, as `head` does when it has its lines."""
+    # Python flushes stdout at its end, and would print an error there.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def print_note(text: str) -> None:
     """Print a dim line on stderr."""
     print_wrapped(get_error_console(), Text(make_safe(text), style="dim"))
+
+
+def print_warning(text: str) -> None:
+    """Print a yellow line on stderr: the command goes on, but something should be changed."""
+    line = Text("warning: ", style="bold yellow")
+    print_wrapped(get_error_console(), line.append(make_safe(text), style="not bold default"))
 
 
 def print_wrapped(console: Console, text: Text) -> None:
@@ -124,7 +138,7 @@ def _is_unicode(stream: Any) -> bool:
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
-@contextmanager
+@contextlib.contextmanager
 def show_spinner(label: str) -> Iterator[None]:
     """Show a spinner and the elapsed time on stderr while the block runs; in a pipe show nothing."""
     console = get_error_console()
@@ -137,7 +151,7 @@ def show_spinner(label: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
+@contextlib.contextmanager
 def show_progress(
     label: str, amount: ProgressColumn | None = None
 ) -> Iterator[Callable[[int, int | None], None] | None]:
@@ -172,6 +186,19 @@ def make_table(*columns: str, right: tuple[str, ...] = (), cut: tuple[str, ...] 
     return table
 
 
+def fit_columns(longest: Sequence[int], least: Sequence[int], cells: int) -> list[int] | None:
+    """Return the cells of each column: `longest` where all fit into `cells`, else the widest columns get fewer.
+
+    No column gets fewer than its `least`, unless its texts are shorter. None: even these do not fit.
+    """
+    least = [min(pair) for pair in zip(longest, least, strict=True)]
+    for limit in range(max(longest, default=0), -1, -1):
+        widths = [min(most, max(few, limit)) for most, few in zip(longest, least, strict=True)]
+        if sum(widths) <= cells:
+            return widths
+    return None
+
+
 def make_cell(text: str, style: str = "") -> Text:
     """Return text as one line that ends with an ellipsis where it does not fit."""
     return Text(to_one_line(text), style=style, no_wrap=True, overflow="ellipsis")
@@ -204,6 +231,12 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def format_removal(at: datetime, author: str | None, reason: str | None) -> str:
+    """Return who removed something, when and why: "2026-03-10 12:00 by hanako: asked for"."""
+    by = f" by {to_one_line(author)}" if author else ""
+    return f"{format_time(at)}{by}{f': {to_one_line(reason)}' if reason else ''}"
+
+
 def format_duration(seconds: float) -> str:
     """Return a duration in its largest fitting unit: "80 s", "5 min", "30 h", "3 days"."""
     if seconds < 90:
@@ -231,11 +264,21 @@ def format_age(moment: datetime, now: datetime) -> str:
 
 def report_error(error: ConvokitError) -> None:
     """Print an error as one line on stderr, and a hint below it where one helps."""
-    line = Text("error: ", style="bold red")
-    line.append(to_one_line(str(error), 2000), style="not bold default")
-    print_wrapped(get_error_console(), line)
+    print_error(_describe_busy(error) if isinstance(error, ConversationBusy) else str(error))
     if hint := _find_hint(error):
         print_note(f"hint: {hint}")
+
+
+def print_error(text: str) -> None:
+    """Print one red line on stderr."""
+    line = Text("error: ", style="bold red")
+    print_wrapped(get_error_console(), line.append(to_one_line(text, 2000), style="not bold default"))
+
+
+def _describe_busy(error: ConversationBusy) -> str:
+    # The message of the exception names a parameter of the API.
+    age = "" if error.since_s is None else f", for {error.since_s:.1f} s"
+    return f"conversation {error.conversation} has an open turn ({error.turn}{age}): wait until it ends, then try again"
 
 
 def _find_hint(error: ConvokitError) -> str:
@@ -243,6 +286,8 @@ def _find_hint(error: ConvokitError) -> str:
         return _SETTING_HINTS.get(error.setting, "")
     if isinstance(error, Unreachable):
         return "check that the server runs and that --base-url (or OPENAI_BASE_URL) is right; `--local` needs no server"
+    if isinstance(error, ConversationBusy):
+        return "`convokit recover` closes the turns of workers that died"
     if isinstance(error, NotFound) and "`" not in str(error):  # an error with a command in it has its own hint
         return "`convokit ls` lists the conversations"
     if isinstance(error, ContextOverflow):

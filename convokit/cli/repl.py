@@ -1,10 +1,14 @@
-"""Run the interactive chat: one line is one turn.
+"""Run the interactive chat: one line, or one paste, is one turn.
 
 Ctrl-C stops a reply; at the prompt it leaves. Arrow up recalls the questions of this conversation. readline keeps them in
 memory and writes no file.
 """
 
 from __future__ import annotations
+
+import contextlib
+import select
+import sys
 
 from convokit import Chat
 from convokit.cli import output
@@ -24,7 +28,10 @@ _HELP = """\
 /history   show the messages so far
 /help      show this help
 /quit      leave (as Ctrl-D, and Ctrl-C at the prompt)
-Ctrl-C stops a reply and keeps its partial text."""
+Several pasted lines are one message. Ctrl-C stops a reply and keeps its partial text."""
+_COMMANDS = ("/context", "/history", "/help", "/quit")
+_PASTE_WAIT_S = 0.05
+"""A pasted line follows the previous one at once. Nobody types a line in this time."""
 _NO_MESSAGES = "no messages yet"
 _RECALLED_MESSAGES = 100
 _SHOWN_MESSAGES = 1000
@@ -38,7 +45,7 @@ def run_repl(session: ChatSession) -> None:
         try:
             if line == "/quit":
                 break
-            if line.startswith("/") and " " not in line:
+            if line.startswith("/") and not any(map(str.isspace, line)):
                 _run_command(line, session.chat)
             else:
                 session.ask(line)
@@ -47,10 +54,13 @@ def run_repl(session: ChatSession) -> None:
 
 
 def _read_line() -> str | None:
-    """Return the next line that is not empty, or None when the user leaves."""
+    """Return the next message that is not empty, or None when the user leaves."""
     while True:
         try:
-            line = input(_make_prompt()).strip()
+            line = input(_make_prompt())
+            if line.strip() not in _COMMANDS:
+                line += _read_pending_lines()
+            line = line.strip()
         except (EOFError, KeyboardInterrupt):
             print()
             return None
@@ -59,6 +69,26 @@ def _read_line() -> str | None:
             continue
         if line:
             return line
+
+
+def _read_pending_lines() -> str:
+    """Return the lines that the terminal sent together with the first one.
+
+    Most terminals mark a paste, and readline then returns all its lines at once. The others send line after line.
+    """
+    lines = ""
+    with contextlib.suppress(EOFError):  # the lines before a Ctrl-D are asked
+        while _has_pending_input():
+            lines += f"\n{input()}"
+    return lines
+
+
+def _has_pending_input() -> bool:
+    """Return whether the terminal has sent more than one line at once."""
+    try:
+        return bool(select.select([sys.stdin], [], [], _PASTE_WAIT_S)[0])
+    except (OSError, ValueError):  # Windows has no select for a terminal
+        return False
 
 
 def _make_prompt() -> str:
@@ -90,6 +120,8 @@ def _recall_questions(chat: Chat | None) -> None:
     if readline is None:
         return
     readline.clear_history()
+    if "libedit" not in (readline.__doc__ or ""):
+        readline.parse_and_bind("set enable-bracketed-paste on")  # Python switches it off
     if chat is None:
         return
     try:

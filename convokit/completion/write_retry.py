@@ -37,6 +37,7 @@ class TurnStep(Protocol[Result_co]):
 
     conversation: ConversationRow
 
+    def build_search_keys(self) -> None: ...
     def write(self, connection: Connection) -> Result_co: ...
     def find_written(self, connection: Connection) -> Result_co | None: ...
 
@@ -45,6 +46,8 @@ def write_step_flow(
     kit: KitState, step: TurnStep[Result], *, patience_s: float, only_transient: bool = False
 ) -> Flow[Result]:
     """Write one step of a turn, once. Raises: Conflict, StoreUnavailable."""
+    if kit.search:
+        step.build_search_keys()  # not in the transaction, where all other writers of a SQLite file would wait for it
     return write_with_retry_flow(
         kit,
         step.conversation.id,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from convokit.domain.ids import format_message_id
 from convokit.domain.message import MessageRow, to_datetime
+from convokit.domain.removal import RemovalRow
 
 MAIN = "main"
 """The name of branch 0, which every conversation has."""
@@ -58,10 +59,16 @@ class Conversation(BaseModel):
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
+    erased_at: datetime | None = None
+    """When all text was erased. None: the text was not erased, or the conversation went on since."""
+    erased_by: str | None = None
+    """The `author` that `erase` was given."""
+    erase_reason: str | None = None
+    """The `reason` that `erase` was given."""
 
     @classmethod
-    def from_row(cls, row: ConversationRow) -> Conversation:
-        """Convert a stored row. The values are not validated again."""
+    def from_row(cls, row: ConversationRow, erasure: RemovalRow | None = None) -> Conversation:
+        """Convert a stored row, and the erasure that is its last chain entry. The values are not validated again."""
         return cls.model_construct(
             id=row.id,
             key=row.key,
@@ -72,6 +79,9 @@ class Conversation(BaseModel):
             created_at=to_datetime(row.created_at),
             updated_at=to_datetime(row.updated_at),
             archived_at=None if row.archived_at is None else to_datetime(row.archived_at),
+            erased_at=None if erasure is None else to_datetime(erasure.created_at),
+            erased_by=None if erasure is None else erasure.author,
+            erase_reason=None if erasure is None else erasure.reason,
         )
 
 

@@ -15,6 +15,9 @@ Action = Literal["redact", "erase", "purge"]
 BytesState = Literal["gone", "found", "pending", "unchecked", "server"]
 EVERYTHING = "*"
 """The `ref` of a removal that erased everything before its chain entry."""
+_ERASABLE = "message search completion turn chunk tool_call blob prompt conversation branch summary"
+VACUUM_COMMAND = "VACUUM FULL ANALYZE " + ", ".join(f"convokit_{name}" for name in _ERASABLE.split())
+"""Rewrites PostgreSQL's files without the old versions of erased rows. A plain VACUUM leaves their bytes in the files."""
 
 
 @dataclass(slots=True)
@@ -43,7 +46,7 @@ class Receipt(BaseModel):
     - "pending": a reader keeps an older state of the database open; erase again later
     - "found": the file still contains them, outside of convokit's tables
     - "unchecked": the file could not be read, or this was a dry run
-    - "server": PostgreSQL keeps them until VACUUM, and in its WAL and backups
+    - "server": PostgreSQL keeps them in its files until VACUUM FULL, and in its WAL and backups
 
     `removed` counts rows by table:
 
@@ -80,6 +83,6 @@ class Receipt(BaseModel):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do. Ignores VACUUM, WAL and backups of PostgreSQL."""
+        """Whether nothing is left to do. Ignores VACUUM FULL, WAL and backups of PostgreSQL."""
         checked = not self.remaining and self.chain in ("whole", None) and self.bytes in ("gone", "server")
         return self.dry_run or (checked and not self.skipped)

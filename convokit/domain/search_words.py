@@ -1,8 +1,8 @@
 """Split text into the words and index keys of the search.
 
-Stored messages and queries go through the same steps. Text is folded: NFKC, lower case, no accents on Latin, Greek and
-Cyrillic letters. Folded text is split into words. Languages without spaces have no word boundaries: their runs are indexed by
-each character and by each pair of neighbouring characters.
+Stored messages and queries go through the same steps. Text is folded: at most 30 marks on a letter, NFKC, lower case, no
+accents on Latin, Greek and Cyrillic letters. Folded text is split into words. Languages without spaces have no word
+boundaries: their runs are indexed by each character and by each pair of neighbouring characters.
 
 Rows are removed from the index with the keys that these rules give. A change of the rules therefore needs a migration that
 empties the index.
@@ -21,6 +21,10 @@ MAX_INDEXED_CHARS = 65_536
 """Folded characters of a message that are indexed. Their pairs take at most 512 KiB; PostgreSQL limits a row to 1 MiB."""
 MAX_WORD_CHARS = 64
 """A longer word is indexed by its beginning: at most 256 bytes. PostgreSQL limits an index entry to 2 kB."""
+_MAY_BE_MARKS = re.compile("[\\W\uff9e\uff9f]{31,}")
+"""Runs that may have too many marks. No mark is a letter or digit, except the half-width voicing marks of kana."""
+MAX_MARKS = 30
+"""Combining marks in a row that are kept: the limit of Unicode's stream-safe text (UAX 15, D3)."""
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
     "\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3100-\u318f\u31a0-\u31bf\u31f0-\u31ff"  # jamo, kana, bopomofo
@@ -62,11 +66,31 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
+    text = limit_marks(text)
     # NFKC runs again because case folding can leave its normal form.
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if _ACCENTED.search(text):
         text = unicodedata.normalize("NFC", _MARKS.sub("", unicodedata.normalize("NFD", text)))
     return text
+
+
+def limit_marks(text: str) -> str:
+    """Return `text` without the combining marks beyond 30 in a row.
+
+    Normalization sorts the marks of a run, and takes quadratic time for that. No language has so many marks on a letter.
+    """
+    return text if text.isascii() else _MAY_BE_MARKS.sub(_cut_marks, text)
+
+
+def _cut_marks(match: re.Match[str]) -> str:
+    kept, count = [], 0
+    for character in match.group():
+        # Some marks have class 0 and stand for two marks of other classes, so the decomposed form counts.
+        is_mark = unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) > 0
+        count = count + 1 if is_mark else 0
+        if count <= MAX_MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def fold_with_positions(text: str) -> tuple[str, list[int]]:

@@ -29,10 +29,11 @@ from convokit.domain.conversation import Branch, Conversation, ConversationRow
 from convokit.domain.ids import MAX_SEQ, parse_id, parse_message_seq
 from convokit.domain.message import Message, MessageRow
 from convokit.domain.paging import Page, validate_limit
+from convokit.domain.removal import RemovalRow
 from convokit.domain.text import validate_text
 from convokit.domain.turn import Turn
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import conversations, message_tree, messages
+from convokit.store import conversations, message_tree, messages, removal_records
 from convokit.store.turn_pages import read_turns_page
 
 
@@ -151,8 +152,13 @@ def list_conversations_flow(
     if subject is not None:
         validate_text("subject", subject, limit=kit.limits.key_chars * 4, setting="Limits.key_chars")
     yield from check_schema_flow(kit)
-    rows = yield from read_flow(conversations.list_recent, kit.tenant, subject=subject, limit=limit + 1, before=cursor)
-    items = [Conversation.from_row(row) for row in rows[:limit]]
+
+    def read(connection: Connection) -> tuple[list[ConversationRow], dict[UUID, RemovalRow]]:
+        rows = conversations.list_recent(connection, kit.tenant, subject=subject, limit=limit + 1, before=cursor)
+        return rows, removal_records.find_erasures(connection, [row.id for row in rows])
+
+    rows, erasures = yield from read_flow(read)
+    items = [Conversation.from_row(row, erasures.get(row.id)) for row in rows[:limit]]
     has_more = len(rows) > limit
     following = _encode_cursor(rows[limit - 1].updated_at, rows[limit - 1].id) if has_more else None
     return Page[Conversation].model_construct(items=items, next=following)

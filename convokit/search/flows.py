@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow, write_once_flow
 from convokit.completion.state import KitState, check_schema_flow, require_search
-from convokit.domain.message import Message
+from convokit.domain.message import SUMMARY, Message
 from convokit.domain.paging import Page
 from convokit.errors import InvalidInput, NotFound
 from convokit.search.parameters import INVALID_CURSOR, SearchCursor, SearchQuery, encode_cursor, parse_search
@@ -40,6 +40,7 @@ def search_flow(
     since: datetime | None = None,
     until: datetime | None = None,
     metadata: Mapping[str, Any] | None = None,
+    summaries: bool = False,
     limit: int = 20,
     before: str | None = None,
 ) -> Flow[Page[Hit]]:
@@ -57,6 +58,7 @@ def search_flow(
         since=since,
         until=until,
         metadata=metadata,
+        summaries=summaries,
         limit=limit,
         before=before,
     )
@@ -111,7 +113,9 @@ def run_search(connection: Connection, tenant: str, query: SearchQuery) -> Page[
     while True:
         block = search_query.find_candidates(connection, tenant, wanted, limit=_BLOCK, within=within)
         ranked = [
-            _RankedCandidate(rank, each, block) for each in block if (rank := query.text.rank(each.text)) is not None
+            _RankedCandidate(rank, each, block)
+            for each in block
+            if (query.summaries or each.status != SUMMARY) and (rank := query.text.rank(each.text)) is not None
         ]
         ranked.sort(key=lambda each: each.sort_key, reverse=True)
         hits += [each for each in ranked if after is None or each.sort_key < after]

@@ -42,6 +42,7 @@ class SearchQuery:
     key: str | None
     id: UUID | None
     filter: SearchFilter
+    summaries: bool
     limit: int
     before: SearchCursor | None
     digest: str
@@ -59,6 +60,7 @@ def parse_search(
     since: datetime | None,
     until: datetime | None,
     metadata: Mapping[str, Any] | None,
+    summaries: bool,
     limit: int,
     before: str | None,
 ) -> SearchQuery:
@@ -71,6 +73,8 @@ def parse_search(
     for name, value in (("key", key), ("subject", subject)):
         if value is not None:
             validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
+    if not isinstance(summaries, bool):
+        raise InvalidInput("summaries", f"must be True or False, not {summaries!r}")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_HITS:
         raise InvalidInput("limit", f"must be an integer from 1 to {MAX_HITS}, not {limit!r}")
     conversation_id = None if id is None else parse_id(id)
@@ -84,10 +88,10 @@ def parse_search(
         metadata=_validate_metadata(metadata, limits),
     )
     times, values = (filter_.since, filter_.until), sorted(filter_.metadata.items())
-    parts = [text.text, role, key, str(conversation_id), subject, *times, values]
+    parts = [text.text, role, key, str(conversation_id), subject, *times, values, summaries]
     digest = hashlib.sha256(dump_json(parts).encode()).hexdigest()[:16]
     cursor = None if before is None else _decode_cursor(before, digest)
-    return SearchQuery(text, key, conversation_id, filter_, limit, cursor, digest)
+    return SearchQuery(text, key, conversation_id, filter_, summaries, limit, cursor, digest)
 
 
 def _to_microseconds(name: str, given: object) -> int | None:

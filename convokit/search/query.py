@@ -13,8 +13,16 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from convokit.domain.message import Message
-from convokit.domain.search_words import MAX_INDEXED_CHARS, Word, build_pattern, fold, fold_with_positions, split_words
+from convokit.domain.message import SUMMARY, Message
+from convokit.domain.search_words import (
+    MAX_INDEXED_CHARS,
+    Word,
+    build_pattern,
+    fold,
+    fold_with_positions,
+    limit_marks,
+    split_words,
+)
 from convokit.errors import InvalidInput
 
 MAX_WORDS = 32
@@ -31,7 +39,7 @@ class Hit(BaseModel):
     """A message that matches a search.
 
     `snippet` is a part of its text, with `…` where it was cut. `marks` are the start and end positions of the query's words in
-    the snippet. `rank` is between 0 and 1; 1 is best.
+    the snippet. `rank` is between 0 and 1; 1 is best. `is_summary` marks a rolling summary, which nobody said.
     """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -42,6 +50,11 @@ class Hit(BaseModel):
     snippet: str
     marks: list[tuple[int, int]]
     rank: float
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether the message is a rolling summary that the library had a model write."""
+        return self.message.status == SUMMARY
 
     def highlighted(self, before: str = "**", after: str = "**") -> str:
         """Return the snippet with `before` and `after` around each word."""
@@ -110,7 +123,7 @@ class TextQuery:
 
     def excerpt(self, text: str) -> tuple[str, list[tuple[int, int]]]:
         """Return the part of a text around its first match, on one line, and the positions of the words in it."""
-        text = text[:MAX_INDEXED_CHARS]
+        text = limit_marks(text[:MAX_INDEXED_CHARS])
         folded, positions = fold_with_positions(text)
         phrase = self.phrase.search(folded)
         first = (

@@ -52,11 +52,8 @@ _PARTS = message.c.run_start_seq == message.c.seq
 _IS_NOT_SUMMARY = message.c.status != SUMMARY
 # `MessageRow.is_passage` in SQL. A redacted passage or summary is recognized by its zero tokens.
 _WAS_PASSAGE_OR_SUMMARY = and_(message.c.status == "redacted", message.c.role == USER, message.c.tokens == 0)
-_SELECT_ROOTS = (
-    select(*_MESSAGE_COLUMNS)
-    .where(_MESSAGE_IN_CONVERSATION, message.c.parent_seq.is_(None), _PARTS)
-    .order_by(message.c.seq)
-)
+# `list_children` sorts the rows: with ORDER BY, SQLite reads the whole conversation in the order of its primary key.
+_SELECT_ROOTS = select(*_MESSAGE_COLUMNS).where(_MESSAGE_IN_CONVERSATION, message.c.parent_seq.is_(None), _PARTS)
 _SELECT_CHILDREN = union_all(
     select(*_MESSAGE_COLUMNS).where(
         _MESSAGE_IN_CONVERSATION,
@@ -70,7 +67,7 @@ _SELECT_CHILDREN = union_all(
         message.c.seq != bindparam("parent") + 1,
         _IS_NOT_SUMMARY,
     ),
-).order_by("seq")
+)
 
 
 def _build_select_leaves() -> Any:
@@ -176,7 +173,8 @@ def list_children(connection: Connection, conversation_id: UUID, parent_seq: int
     """Return the messages whose parent is `parent_seq`, on all paths, by seq. None returns the first messages."""
     values = {"id": conversation_id, "parent": parent_seq}
     statement: Any = _SELECT_ROOTS if parent_seq is None else _SELECT_CHILDREN
-    return [MessageRow(*row) for row in connection.execute(statement, values)]
+    children = (MessageRow(*row) for row in connection.execute(statement, values))
+    return sorted(children, key=lambda row: row.seq)
 
 
 def list_leaves(connection: Connection, row: ConversationRow, before: int, limit: int) -> list[MessageRow]:

@@ -90,15 +90,24 @@ class MessagePath:
     complete: bool
 
 
-def append(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], owner: str | None = None) -> None:
-    """Insert messages and index them for the search. `owner` is the conversation's tenant; None reads it."""
+def append(
+    connection: Connection,
+    conversation_id: UUID,
+    rows: Sequence[MessageRow],
+    owner: str | None = None,
+    search_keys: Sequence[set[str]] | None = None,
+) -> None:
+    """Insert messages and index them for the search.
+
+    `owner` is the conversation's tenant; None reads it. `search_keys` are the keys of the rows' words; None computes them.
+    """
     if not rows:
         return
     values = [
         {"conversation_id": conversation_id, **{name: getattr(row, name) for name in row.__slots__}} for row in rows
     ]
     connection.execute(_INSERT, values)
-    search_index.add_messages(connection, conversation_id, rows, owner)
+    search_index.add_messages(connection, conversation_id, rows, owner, search_keys)
 
 
 def find(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow | None:

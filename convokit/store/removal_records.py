@@ -6,22 +6,56 @@ A removal is a redaction or an erasure. The chain has an entry for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, and_, bindparam, insert, select
 
 from convokit.domain.removal import EVERYTHING, RemovalRow
-from convokit.store.schema import removal
+from convokit.store.schema import conversation, removal
 
 PAGE = 1000
 _INSERT = insert(removal)
 _SELECT_REFS = select(removal.c.ref).where(removal.c.conversation_id == bindparam("id"))
+_COLUMNS = tuple(getattr(removal.c, name) for name in RemovalRow.__slots__)
+_SELECT_NEWEST = (
+    select(*_COLUMNS)
+    .where(removal.c.conversation_id == bindparam("id"))
+    .order_by(removal.c.number.desc())
+    .limit(bindparam("limit"))
+)
+# A conversation is erased while an erasure is its last chain entry: a later turn makes it a living one again.
+# An outer join: SQLite then reads one row of each conversation, instead of all its removals.
+_IS_LAST_ERASURE = and_(
+    removal.c.conversation_id == conversation.c.id,
+    removal.c.number == conversation.c.last_entry,
+    removal.c.ref == EVERYTHING,
+)
+_SELECT_ERASURES = (
+    select(conversation.c.id, *_COLUMNS)
+    .join_from(conversation, removal, _IS_LAST_ERASURE, isouter=True)
+    .where(conversation.c.id.in_(bindparam("ids", expanding=True)))
+)
 
 
 def insert_removals(connection: Connection, conversation_id: UUID, rows: Sequence[RemovalRow]) -> None:
     """Insert removals."""
     values = [{name: getattr(row, name) for name in RemovalRow.__slots__} for row in rows]
     connection.execute(_INSERT, [{"conversation_id": conversation_id, **each} for each in values])
+
+
+def list_newest(connection: Connection, conversation_id: UUID, limit: int = PAGE) -> list[RemovalRow]:
+    """Return the newest removals of a conversation, the newest first."""
+    values = {"id": conversation_id, "limit": limit}
+    return [RemovalRow(*row) for row in connection.execute(_SELECT_NEWEST, values)]
+
+
+def find_erasures(connection: Connection, conversation_ids: Sequence[UUID]) -> dict[UUID, RemovalRow]:
+    """Return the erasure of each of these conversations that is erased now."""
+    if not conversation_ids:
+        return {}
+    rows: Sequence[Any] = connection.execute(_SELECT_ERASURES, {"ids": list(conversation_ids)}).all()
+    return {row[0]: RemovalRow(*row[1:]) for row in rows if row.number is not None}
 
 
 def read_removed_refs(connection: Connection, conversation_id: UUID) -> set[str]:

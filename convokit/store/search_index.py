@@ -57,28 +57,43 @@ def is_indexing(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get(SEARCH, True))
 
 
+def build_search_keys(messages: Iterable[MessageRow]) -> list[set[str]]:
+    """Return the keys of each message's words. Passages have none, because no search finds them."""
+    return [
+        set() if row.status == PASSAGE else build_keys(extract_row_text(row.content, row.parts, row.refusal))
+        for row in messages
+    ]
+
+
 def build_rows(
-    index: SearchDialect, tenant: str, conversation_id: UUID, messages: Iterable[MessageRow]
+    index: SearchDialect,
+    tenant: str,
+    conversation_id: UUID,
+    messages: Sequence[MessageRow],
+    search_keys: Sequence[set[str]] | None = None,
 ) -> list[IndexRow]:
-    """Return the index rows of new messages. Passages and messages without words have none."""
-    rows = []
-    for row in messages:
-        if row.status == PASSAGE:
-            continue
-        if keys := build_keys(extract_row_text(row.content, row.parts, row.refusal)):
-            rows.append(index.build_row(row, keys, build_owner_keys(tenant, conversation_id)))
-    return rows
+    """Return the index rows of new messages. Messages without words have none. `search_keys` are theirs, if known."""
+    owner_keys = build_owner_keys(tenant, conversation_id)
+    known = build_search_keys(messages) if search_keys is None else search_keys
+    return [index.build_row(row, keys, owner_keys) for row, keys in zip(messages, known, strict=True) if keys]
 
 
 def add_messages(
-    connection: Connection, conversation_id: UUID, messages: Sequence[MessageRow], owner: str | None = None
+    connection: Connection,
+    conversation_id: UUID,
+    messages: Sequence[MessageRow],
+    owner: str | None = None,
+    search_keys: Sequence[set[str]] | None = None,
 ) -> None:
-    """Index new messages, unless this connection does not index. `owner` is their tenant; None reads it."""
+    """Index new messages, unless this connection does not index.
+
+    `owner` is their tenant; None reads it. `search_keys` are the keys of their words; None computes them.
+    """
     if not messages or not is_indexing(connection):
         return
     index = dialect_of(connection).search
     owner = owner or connection.execute(_TENANT_OF_CONVERSATION, {"id": conversation_id}).scalar_one()
-    if rows := build_rows(index, owner, conversation_id, messages):
+    if rows := build_rows(index, owner, conversation_id, messages, search_keys):
         index.insert_rows(connection, conversation_id, rows)
 
 
@@ -86,7 +101,7 @@ def remove_messages(connection: Connection, conversation_id: UUID, seqs: Iterabl
     """Remove the words of these messages from the index. Messages that are not indexed are skipped.
 
     Call it before the messages' rows change: SQLite otherwise has to read the whole index for their words. The removed bytes
-    stay in SQLite's file until `optimize`, and in PostgreSQL's rows until VACUUM.
+    stay in SQLite's file until `optimize`, and in PostgreSQL's files until VACUUM FULL.
     """
     index = dialect_of(connection).search
     remaining = sorted(set(seqs))

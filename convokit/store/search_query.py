@@ -31,6 +31,7 @@ class SearchCandidate:
     sort_key: SortKey
     message_ref: MessageRef
     key: str | None
+    status: str
     text: str
 
 
@@ -77,9 +78,15 @@ def _read_candidates(
     # Only the indexed part of the text: a message may be many megabytes long.
     text = func.substr(message.c.content, 1, MAX_INDEXED_CHARS), message.c.parts, message.c.refusal
     is_same = (message.c.conversation_id == found.c.conversation_id) & (message.c.seq == found.c.seq)
-    statement = select(found, *text).join_from(found, message, is_same).order_by(*(each.desc() for each in ordered))
+    statement = (
+        select(found, message.c.status, *text)
+        .join_from(found, message, is_same)
+        .order_by(*(each.desc() for each in ordered))
+    )
     return [
-        SearchCandidate(tuple(row[: len(order)]), (row.conversation_id, row.seq), row.key, extract_row_text(*row[-3:]))
+        SearchCandidate(
+            tuple(row[: len(order)]), (row.conversation_id, row.seq), row.key, row.status, extract_row_text(*row[-3:])
+        )
         for row in connection.execute(statement)
     ]
 

@@ -25,6 +25,7 @@ from convokit.store import (
     conversations,
     messages,
     removal_records,
+    search_index,
     summaries,
     tool_calls,
     turns,
@@ -47,6 +48,12 @@ class _TurnWrite:
     moves_head: bool = True
     """False where later messages follow the question already: the reply is then a branch of its own."""
     blobs: Sequence[Blob] = ()
+    search_keys: Sequence[set[str]] | None = None
+    """The keys of each row's words; None computes them in the transaction."""
+
+    def build_search_keys(self) -> None:
+        """Split the texts into words for the search index, while no transaction is open."""
+        self.search_keys = search_index.build_search_keys(self.rows)
 
     def _append(
         self,
@@ -69,6 +76,7 @@ class _TurnWrite:
             moved = write_batch.advance_row(row, self.branch, head, last, entries, self.at)
             batch = write_batch.WriteBatch(row, moved, self.branch, head, entries, rows)
             batch.ended, batch.ended_call, batch.begun_call = ended, ended_call, next_call
+            batch.search_keys = self.search_keys
             outcome = write_batch.write(connection, batch)
             if outcome == "all":
                 break

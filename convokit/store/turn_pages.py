@@ -28,7 +28,14 @@ def read_turns_page(
         head = question.parent_seq
 
     def rows_needed(rows: list[MessageRow]) -> int:
-        return 0 if len(set(_list_turn_ids(rows[::-1], {}))) >= limit else len(rows)
+        if len(set(_list_turn_ids(rows[::-1], {}))) >= limit:
+            return 0
+        # A message without a turn was imported. All messages before it were imported too, so only a regeneration finds one.
+        oldest = rows[-1]
+        is_imported = oldest.turn_id is None
+        if is_imported and not turns.has_regenerations(connection, conversation.id, branch, below=oldest.seq):
+            return 0
+        return len(rows)
 
     path = messages.read_backwards(connection, conversation.id, head, rows_needed)
     waiting = [row.seq for row, after in pairwise([*path.rows, None]) if _is_waiting(row, after)]

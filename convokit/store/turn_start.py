@@ -17,7 +17,17 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow, shift_rows
 from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow, IdempotencyKey, TurnRow
-from convokit.store import api_calls, blobs, conversations, message_tree, messages, removal_records, turns, write_batch
+from convokit.store import (
+    api_calls,
+    blobs,
+    conversations,
+    message_tree,
+    messages,
+    removal_records,
+    search_index,
+    turns,
+    write_batch,
+)
 
 
 class Conflict(Exception):  # never reaches a user: the flow reads again and tries once more
@@ -57,6 +67,12 @@ class TurnStart:
     key: IdempotencyKey | None = None
     prompts: Sequence[tuple[bytes, str]] = ()
     blobs: Sequence[Blob] = ()
+    search_keys: Sequence[set[str]] | None = None
+    """The keys of each row's words; None computes them in the transaction."""
+
+    def build_search_keys(self) -> None:
+        """Split the texts into words for the search index, while no transaction is open."""
+        self.search_keys = search_index.build_search_keys(self.rows)
 
     def write(self, connection: Connection) -> Written:
         """Write the turn. Raises: Conflict.
@@ -99,6 +115,7 @@ class TurnStart:
         )
         batch = write_batch.WriteBatch(row, moved, self.branch, question.seq, entries, rows, was=self.head)
         batch.created, batch.opened, batch.begun_call = self.created, opened, call
+        batch.search_keys = self.search_keys
         return Written(moved, rows) if write_batch.write(connection, batch) == "all" else None
 
     def _write_moved(self, connection: Connection) -> Written:
@@ -141,6 +158,9 @@ class TurnReopen:
     owner: str
     lease_us: int
     prompts: Sequence[tuple[bytes, str]] = ()
+
+    def build_search_keys(self) -> None:
+        """Do nothing: this step writes no message."""
 
     def write(self, connection: Connection) -> bool:
         """Open the turn again. Raises: Conflict if another process did, or if another turn is open on the branch."""

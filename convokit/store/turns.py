@@ -69,6 +69,16 @@ _SELECT_REGENERATIONS = _SELECT_TURN.where(
     turn.c.branch == bindparam("branch"),
     turn.c.after_entry.is_not(None),
 ).order_by(turn.c.after_entry)
+_SELECT_REGENERATION_BELOW = (
+    select(turn.c.id)
+    .where(
+        turn.c.conversation_id == bindparam("id"),
+        turn.c.question_seq < bindparam("below"),
+        turn.c.branch == bindparam("branch"),
+        turn.c.after_entry.is_not(None),
+    )
+    .limit(1)
+)
 _SELECT_BY_IDEMPOTENCY_KEY = _SELECT_TURN.join(conversation, conversation.c.id == turn.c.conversation_id).where(
     turn.c.conversation_id == bindparam("id"),
     conversation.c.tenant == bindparam("tenant"),
@@ -195,6 +205,12 @@ def find_regenerations(
     values = {"id": conversation_id, "branch": branch, "questions": list(question_seqs)}
     rows = (TurnRow(*cast("Any", row)) for row in connection.execute(_SELECT_REGENERATIONS, values))
     return {row.question_seq: row for row in rows}  # in order: the newest turn of a question replaces the others
+
+
+def has_regenerations(connection: Connection, conversation_id: UUID, branch: int, *, below: int) -> bool:
+    """Return whether a turn regenerated a reply to a question below seq `below` on a branch."""
+    values = {"id": conversation_id, "branch": branch, "below": below}
+    return connection.execute(_SELECT_REGENERATION_BELOW, values).first() is not None
 
 
 def build_open_values(

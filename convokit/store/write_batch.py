@@ -64,6 +64,8 @@ class WriteBatch:
     """The turn that ends, as `turns.build_end_values` gives it: where it is not open any more, nothing is written."""
     begun_call: CallRow | None = None
     ended_call: CallRow | None = None
+    search_keys: Sequence[set[str]] | None = None
+    """The keys of each message's words; None computes them in the transaction."""
 
 
 def advance_row(
@@ -100,7 +102,7 @@ def _one_by_one(connection: Connection, given: WriteBatch) -> Written:
         return "nothing" if given.ended is None else "turn"
     if given.opened is not None:
         turns.insert_open(connection, row.id, given.opened)
-    messages.append(connection, row.id, given.messages, row.tenant)
+    messages.append(connection, row.id, given.messages, row.tenant, given.search_keys)
     chain.append_entries(connection, row.id, given.entries)
     if given.ended_call is not None:
         api_calls.end_call(connection, row.id, given.ended_call)
@@ -110,8 +112,10 @@ def _one_by_one(connection: Connection, given: WriteBatch) -> Written:
 
 
 def _at_once(connection: Connection, given: WriteBatch) -> Written:
-    found = search_index.build_rows(dialect_of(connection).search, given.row.tenant, given.row.id, given.messages)
-    found = found if search_index.is_indexing(connection) else []
+    found: list[IndexRow] = []
+    if search_index.is_indexing(connection):
+        index = dialect_of(connection).search
+        found = search_index.build_rows(index, given.row.tenant, given.row.id, given.messages, given.search_keys)
     shape = BatchShape(
         created=given.created,
         opens=given.opened is not None,

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from convokit._files import open_replacement
 from convokit.domain.paging import Progress
 from convokit.errors import SettingsError, TransferFailed
 from convokit.store import conversations
@@ -46,7 +47,10 @@ class ExportFile:
         if not direct:
             self._temp_path = self._path.with_name(f".{self._path.name}.{os.urandom(4).hex()}.part")
         with self._translate_errors():
-            self._file = open(self._temp_path or self._path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+            if self._temp_path is not None:
+                self._file = open_replacement(self._temp_path, self._path)
+            else:
+                self._file = open(self._path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
 
     def write(self, text: str) -> None:
         """Write text. Raises: TransferFailed."""

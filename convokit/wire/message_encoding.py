@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from convokit.domain.message import ASSISTANT, FUNCTION, TOOL
 from convokit.domain.profiles import Profile
+from convokit.domain.search_words import limit_marks
 from convokit.errors import InvalidInput, SettingsError
 from convokit.wire.request import RENDERER
 from convokit.wire.tool_arguments import to_sendable_arguments
@@ -203,7 +204,7 @@ def _find_id_length(pattern: str) -> int:
 
 def slugify_name(name: str) -> str:
     """Return a name in the characters that the API allows, 64 at most. It is empty if none of its characters is left."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
+    plain = unicodedata.normalize("NFKD", limit_marks(name)).encode("ascii", "ignore").decode("ascii")
     return _NOT_IN_NAMES.sub("_", plain).strip("_")[:64]
 
 

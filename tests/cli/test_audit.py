@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,17 @@ def test_verify_and_checkpoint_mistakes_are_one_line(cli: CommandLine, key: str,
     assert "not a checkpoint" in cli.mistake("verify", "k", "--against", key, "--key-file", key)
     for wrong in (("k", "--all"), ("k", "--against", str(path)), ("k", "--key-file", key)):
         cli("verify", *wrong, code=2)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are those of POSIX")
+def test_checkpoint_warns_of_a_readable_key(cli: CommandLine, tmp_path: Path) -> None:
+    """The command also warns of a list of heads that was there, and whose mode it kept."""
+    key, heads = tmp_path / "key", tmp_path / "heads.jsonl"
+    key.write_text(SECRET, "utf-8")
+    arguments = ("audit", "checkpoint", "--key-file", str(key), "-o", str(heads))
+    key.chmod(0o600)
+    assert "warning" not in cli(*arguments).stderr
+    key.chmod(0o644)
+    assert f"warning: every user of this machine can read {key}: run `chmod 600 {key}`" in cli(*arguments).stderr
+    heads.chmod(0o644)
+    assert f"can read {heads}" in cli(*arguments).stderr

@@ -6,6 +6,7 @@ import re
 import sqlite3
 from typing import Any
 
+import pytest
 from rich.cells import cell_len
 from sqlalchemy.engine import make_url
 
@@ -60,6 +61,79 @@ def test_narrow_terminal_cuts_titles_but_no_ids(cli: CommandLine) -> None:
     assert str(chat.id) in shown
     assert "  とても長い日本語の題名" in shown
     assert "…" in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("long", ["x" * 300, "とても長い日本語のキー" * 20], ids=["ASCII", "Japanese"])
+def test_a_long_key_leaves_the_other_columns(cli: CommandLine, width: int, long: str) -> None:
+    """The table keeps its columns, and cuts the long key only."""
+    with _kit(cli) as kit:
+        for key in ("short", long, "二つ目"):
+            kit.chat(key).send("hi")
+    result = cli("ls", env={**NARROW, "COLUMNS": str(width)})
+    lines = _STYLE.sub("", result.stdout).splitlines()
+    assert [line.split() for line in (lines[0], lines[1], lines[3])] == [
+        ["conversation", "messages", "last", "used"],
+        ["二つ目", "2", "just", "now"],
+        ["short", "2", "just", "now"],
+    ]
+    assert lines[2].startswith(long[:10])
+    assert lines[2].rstrip().endswith("2  just now")
+    assert len({cell_len(line.rstrip()) for line in lines[1:]}) == 1
+    assert cell_len(lines[2].rstrip()) <= width
+    assert ("a long key is cut" in result.stderr) == ("…" in lines[2])
+    assert long in cli("ls").stdout  # a pipe gets the whole key
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_ls_fits_every_width(cli: CommandLine, width: int) -> None:
+    with _kit(cli) as kit:
+        kit.chat("鍵" * 40, title="題名" * 40, subject="花子" * 10).send("hi")
+        unnamed = kit.chat(title="idonly")
+        unnamed.send("hi")
+        kit.chat("gone").send("hi")
+        kit.chat("gone").erase(author="花子", reason="頼まれた")
+    shown = _STYLE.sub("", cli("ls", env={**NARROW, "COLUMNS": str(width)}).stdout)
+    lines = [line for line in shown.splitlines() if "鍵" not in line]
+    assert max(map(cell_len, lines)) <= width
+    assert str(unnamed.id) in shown
+    for word in ("idonly", "題名", "花子", "gone"):
+        assert word in shown
+    assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d", shown)
+
+
+def test_ls_shows_who_erased_a_conversation(cli: CommandLine) -> None:
+    """The time, the author and the reason are shown until the conversation goes on."""
+    for key in ("kept", "gone"):
+        cli.chat("--key", key, "hi")
+    assert "erased" not in cli("ls").stdout
+    cli("erase", "gone", "--yes", "--author", "花子", "--reason", "頼まれた")
+    lines = cli("ls").stdout.splitlines()
+    assert lines[0].split() == ["conversation", "messages", "last", "used", "erased"]
+    found = {item["key"]: item for item in cli.json("ls")["conversations"]}
+    assert (found["gone"]["erased_by"], found["gone"]["erase_reason"]) == ("花子", "頼まれた")
+    assert (found["kept"]["erased_at"], found["kept"]["erased_by"]) == (None, None)
+    shown = next(line for line in lines if line.startswith("gone"))
+    assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d by 花子: 頼まれた", shown)
+    cli.chat("--key", "gone", "again")
+    assert "erased" not in cli("ls").stdout
+
+
+def test_show_tells_what_was_erased(cli: CommandLine) -> None:
+    """Of an erased conversation, of its part before it went on, and of a single message."""
+    cli.chat("--key", "k", "one")
+    cli("redact", "k", "1", "--yes", "--author", "taro", "--reason", "a name")
+    head = cli("show", "k").stdout.splitlines()[0]
+    assert re.fullmatch(r"user  \S+ \S+  \(redacted \S+ \S+ by taro: a name\)", head)
+    cli("erase", "k", "--yes", "--author", "花子\x1b[31m", "--reason", "頼まれた")
+    (line,) = cli("show", "k").stdout.splitlines()
+    assert re.fullmatch(r"all messages until then were erased \S+ \S+ by 花子␛\[31m: 頼まれた", line)
+    assert cli("show", "k", "--tree").stdout.splitlines()[0] == line
+    removals = cli.json("show", "k")["removals"]
+    assert [(each["ref"], each["author"]) for each in removals] == [("message:1", "taro"), ("*", "花子\x1b[31m")]
+    cli.chat("--key", "k", "two")
+    assert cli("show", "k").stdout.splitlines()[0] == line
+    assert [message["text"] for message in cli.json("show", "k")["messages"]] == ["two", "echo: two"]
 
 
 def test_show_prints_text_unchanged(cli: CommandLine) -> None:

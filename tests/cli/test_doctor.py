@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from convokit.cli.commands import doctor
+from convokit.domain.removal import VACUUM_COMMAND
+from convokit.store.schema import metadata
 from tests.cli.conftest import CommandLine
 
 
@@ -114,3 +118,31 @@ def test_other_distribution_named_convokit_fails(
 def test_sqlite_versions_with_the_wal_reset_bug_are_warnings(version: tuple[int, int, int], status: str) -> None:
     """The bug is in 3.7.0 to 3.51.2, except for the repaired 3.44.6 and 3.50.7."""
     assert doctor.check_sqlite(version).status == status
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are those of POSIX")
+def test_doctor_warns_of_a_readable_database(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "秘密 chat.db"
+    cli("db", "upgrade", "-d", str(path))
+    checks = {each["name"]: each for each in cli.json("doctor", "-d", str(path))["checks"]}
+    assert checks["file access"]["status"] == "ok"
+    for mode, status in ((0o660, "ok"), (0o644, "warn")):
+        path.chmod(mode)
+        checks = {each["name"]: each for each in cli.json("doctor", "-d", str(path))["checks"]}
+        assert checks["file access"]["status"] == status, oct(mode)
+    assert "秘密 chat.db" in checks["file access"]["found"]
+    assert f"chmod 600 '{path}'" in checks["file access"]["do"]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_doctor_and_erase_name_the_command_for_postgresql(cli: CommandLine, database: str, backend: str) -> None:
+    cli.chat("--key", "k", "hi", "-d", database)
+    assert f"`{VACUUM_COMMAND}`" in _checks(cli, "-d", database)["erased text"]["found"]
+    shown = cli("erase", "k", "--yes", "-d", database).stdout
+    assert f"`{VACUUM_COMMAND}`" in shown
+    assert "erased text" not in _checks(cli)
+
+
+def test_the_vacuum_command_names_every_table_with_text() -> None:
+    without = {"convokit_schema", "convokit_entry", "convokit_removal"}
+    assert set(re.findall("convokit_[a-z_]+", VACUUM_COMMAND)) == set(metadata.tables) - without

@@ -120,3 +120,16 @@ def test_unclear_selection_exits_with_2(filled: CommandLine, arguments: tuple[st
 def test_missing_conversation_or_message_is_one_line(filled: CommandLine) -> None:
     assert "no conversation nobody" in filled.mistake("erase", "nobody", "--yes")
     assert "no message 99" in filled.mistake("redact", "one", "99", "--yes")
+
+
+@pytest.mark.parametrize("given", [("--yes",), ("--dry-run",), ("--yes", "--json"), ()])
+def test_a_subject_without_conversations_is_said(filled: CommandLine, given: tuple[str, ...]) -> None:
+    """An erase is repeated after a kill, so nothing to erase is no error unless `--expect-some` is given."""
+    said = "all conversations of 誰か: no conversation matches, there "
+    done = filled("erase", "--subject", "誰か", *given)
+    assert said in done.stderr
+    if "--json" in given:
+        assert filled.json("erase", "--subject", "誰か", "--yes")["conversations"] == 0
+    assert said in filled("erase", "--subject", "誰か", "--expect-some", *given, code=1).stderr
+    assert "no conversation matches" not in filled("erase", "--subject", "花子", "--expect-some", "--yes").stderr
+    assert said.replace("誰か", "花子") in filled("erase", "--subject", "花子", "--yes").stderr

@@ -11,6 +11,8 @@ from convokit import Convokit
 from convokit.cli.commands.search import _draw_snippet
 from convokit.search.query import Hit
 from tests.cli.conftest import CommandLine
+from tests.completion.summaries import BUDGET, SUMMARY, Writer, talk_until
+from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
 
@@ -76,3 +78,16 @@ def test_snippet_fits_and_shows_the_first_word(filled: CommandLine, cells: int) 
         assert "天気" in line.plain
     steering = Hit(**{**dict(hit), "snippet": "\x1b[31m天気", "marks": [(5, 7)]})
     assert "\x1b" not in _draw_snippet(steering, cells).plain
+
+
+def test_search_marks_summaries(cli: CommandLine, server: LoopbackServer) -> None:
+    face = Face("sync")
+    server.answer = Writer()
+    kit = face.kit(cli.database, model="m", base_url=server.url, budget=BUDGET, summary=SUMMARY)
+    talk_until(face, server, kit.chat("k"))
+    face.close()
+    assert cli("search", "so far").stderr == "no message found\n"
+    shown = cli("search", "so far", "--summaries").stdout.splitlines()
+    assert shown[0].startswith("k  summary  20")
+    assert [hit["is_summary"] for hit in cli.json("search", "so far", "--summaries")["hits"]] == [True]
+    assert [hit["is_summary"] for hit in cli.json("search", "turn", "--limit", "1")["hits"]] == [False]

@@ -232,3 +232,25 @@ def test_recorded_ctrl_c_raises_at_the_next_wait() -> None:
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt), guard.allow_interrupt():
             pytest.fail("it waited")
+
+
+PASTED = "最初の行\rsecond line\r\r  /quit\rlast"
+
+
+@pytest.mark.parametrize(
+    "typed", [f"{PASTED}\r", f"\x1b[200~{PASTED}\x1b[201~\r"], ids=["line after line", "marked as a paste"]
+)
+def test_pasted_lines_are_one_message(terminal: Open, cli: CommandLine, server: LoopbackServer, typed: str) -> None:
+    """Whether or not the terminal marks a paste, one call is made. The next line is a message of its own."""
+    talk = _start_chat(terminal, cli, "--key", "k")
+    talk.type(typed)
+    talk.wait_for("echo: 最初の行")
+    talk.wait_for("> ")
+    talk.type("next\r")
+    talk.wait_for("echo: next")
+    talk.wait_for("> ")
+    talk.type("\x04")
+    assert talk.end() == 0
+    asked = [each["text"] for each in cli.json("show", "k")["messages"] if each["role"] == "user"]
+    assert asked == [PASTED.replace("\r", "\n"), "next"]
+    assert len(server.requests) == 2

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
+from convokit import Convokit
 from convokit.cli import output
 from convokit.errors import ConvokitError
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import CommandLine, Terminal
+from tests.support.server import LoopbackServer, stream
 
 NOBODY = "http://127.0.0.1:1/v1"
 
@@ -103,3 +110,70 @@ def test_error_text_cannot_steer_the_terminal(cli: CommandLine, capsys: pytest.C
     """The text of an error may come from a server."""
     output.report_error(ConvokitError("bad\x1b[2J\r\nthing"))
     assert capsys.readouterr().err == "error: bad␛[2J thing\n"
+
+
+def test_diff_without_a_key_compares_the_turns_of_the_last_conversation(cli: CommandLine) -> None:
+    cli.chat("--key", "old", "one")
+    cli.chat("--key", "new", "one")
+    cli.chat("--key", "new", "two")
+    assert cli.json("diff") == cli.json("diff", "new")
+
+
+def test_verify_names_conversations_by_their_key(cli: CommandLine) -> None:
+    """A conversation without a key is named by its id."""
+    cli.chat("--key", "鍵", "hi")
+    cli.chat("hi")
+    unnamed = cli.json("ls", "--limit", "1")["conversations"][0]["id"]
+    file = sqlite3.connect(str(make_url(cli.database).database))
+    file.execute("UPDATE convokit_message SET content = 'ho' WHERE seq = 1")
+    file.commit()
+    file.close()
+    lines = cli("verify", "--all", code=1).stdout.splitlines()
+    assert sorted(line.partition(", entry")[0] for line in lines[:2]) == sorted(
+        ["broken: conversation 鍵", f"broken: conversation {unnamed}"]
+    )
+    assert cli.mistake("verify", "鍵").startswith("error: conversation 鍵, entry")
+    assert cli.mistake("verify").startswith(f"error: conversation {unnamed}, entry")
+    assert {each["key"] for each in cli.json("verify", "--all", code=1)["broken"]} == {"鍵", None}
+    assert cli.json("verify", "鍵", code=1)["key"] == "鍵"
+
+
+def test_a_busy_conversation_is_told_without_names_of_the_api(cli: CommandLine, server: LoopbackServer) -> None:
+    """The command line has no option `on_busy`."""
+    server.script(stream(["one ", "two "], pause_s=0.0))
+    with Convokit(cli.database, model="loop-1", base_url=cli.base_url) as kit, kit.chat("k").stream("hi") as events:
+        next(iter(events))
+        said = cli.chat("--key", "k", "again", code=1).stderr
+    assert "conversation k has an open turn" in said
+    assert "wait until it ends" in said
+    assert "convokit recover" in said
+    assert "on_busy" not in said
+
+
+@pytest.mark.parametrize("command", [("export",), ("export", "-f", "markdown"), ("ls",), ("show", "k")])
+def test_a_closed_pipe_is_no_error(cli: CommandLine, command: tuple[str, ...]) -> None:
+    """`convokit export | head` prints what `head` asked for, and nothing on stderr."""
+    cli.chat("--key", "k", "長い文章。" * 200)
+    run = [sys.executable, "-m", "convokit.cli", *command, "-d", cli.database]
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 1
+
+
+def test_export_to_a_terminal_shows_no_control_characters(
+    cli: CommandLine, terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    """A file gets the exact text. `-o /dev/stdout` may be the terminal too."""
+    cli.chat("--key", "k", "a\x1b]0;owned\x07b\x9b2J")
+    for given in ((), ("-o", "/dev/stdout"), ("-o", "/dev/tty")):
+        shown = terminal("export", "-f", "markdown", "-d", cli.database, *given)
+        assert shown.end() == 0
+        assert "a␛]0;owned␇b<U+009B>2J" in shown.seen
+        assert "\x1b]" not in shown.seen  # the progress bar on stderr uses other sequences
+        assert not set("\x07\x9b") & set(shown.seen)
+    cli("export", "-f", "markdown", "-o", str(tmp_path / "out.md"))
+    assert "a\x1b]0;owned\x07b\x9b2J" in (tmp_path / "out.md").read_text("utf-8")

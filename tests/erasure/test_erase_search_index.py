@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from sqlalchemy import Connection, select
 
 from convokit import Convokit
 from convokit.domain import search_words
+from convokit.domain.removal import VACUUM_COMMAND
 from convokit.store.dialects.postgresql_search import hash_keys
+from convokit.store.engine import open_engine, parse_database_url
 from convokit.store.schema import search
 from tests.support.canaries import change, in_bytes
 from tests.support.faces import Face
@@ -71,3 +74,30 @@ def test_search_index_holds_no_removed_word(
         assert {name: keys for name, keys in indexed(database).items() if keys} == {}
         assert [key for key in EVERY if len(key.encode()) > 4 and in_bytes(database, key)] == []
         assert len(beside.search("others say").items) == 2
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_only_vacuum_full_removes_erased_words_from_the_files_of_postgresql(
+    database: str, server: LoopbackServer, backend: str
+) -> None:
+    """The command that the pages, `erase` and `doctor` name leaves no word. A plain VACUUM does not suffice."""
+    with Convokit(database, model="m", base_url=server.url) as kit:
+        kit.chat("k", title=ASKED).send(ASKED)
+        kit.chat("k").send(ASKED * 200)
+        kit.chat("k").erase()
+    assert _count_in_files(database, "CHECKPOINT") > 0
+    assert _count_in_files(database, "VACUUM", "CHECKPOINT") > 0
+    assert _count_in_files(database, VACUUM_COMMAND, "CHECKPOINT") == 0
+
+
+def _count_in_files(database: str, *commands: str) -> int:
+    """Run commands outside a transaction. Return how often the data files of the database contain the first canary."""
+    engine = open_engine(parse_database_url(database))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for command in commands:
+            connection.exec_driver_sql(command)
+        files = "SELECT current_setting('data_directory') || '/base/' || oid FROM pg_database"
+        folder = connection.exec_driver_sql(f"{files} WHERE datname = current_database()").scalar_one()
+    engine.dispose()
+    word = ASKED.split(maxsplit=1)[0].encode()
+    return sum(path.read_bytes().count(word) for path in Path(folder).iterdir() if path.is_file())

@@ -420,6 +420,7 @@ NO_TENANT = {
     "store.search_index.is_indexing",
     "store.search_index.optimize",
     "store.search_query.read_messages_by_ref",
+    "store.removal_records.find_erasures",
     *(f"store.migrations.{name}" for name in ("upgrade", "read_revision", "check_schema")),
     "store.turns.count_open_turns",
     "store.indexes.list_differences",
@@ -427,7 +428,10 @@ NO_TENANT = {
     *(f"erasure.residue.{name}" for name in ("is_text_in_other_row", "find_database_file")),
     "usage.sql.list_tenants",
 }
-"""Functions about a whole database, for its owner. `read_messages_by_ref` reads what `find_candidates` has found."""
+"""Functions about a whole database, for its owner.
+
+`read_messages_by_ref` and `find_erasures` read what `find_candidates` and `list_recent` have found.
+"""
 
 
 def _store_functions(checkout: Path) -> dict[str, Callable[..., Any]]:

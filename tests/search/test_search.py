@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from convokit import Budget, Limits
+from convokit.domain import search_words
 from convokit.errors import InvalidInput, NotFound, SettingsError, TooLarge
+from convokit.search import flows
+from convokit.store import search_index, write_batch
+from tests.completion.summaries import BUDGET, SUMMARY, Writer, talk_until
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, completion, failure
+from tests.support.server import LoopbackServer, completion, echo, failure
 
 SAID = [
     "東京都の天気を教えて",  # 1
@@ -139,6 +143,7 @@ def test_invalid_parameters_are_rejected_by_name(face: Face, kit: Any) -> None:
         ("a " * 33, {}, "query"), ("word", {"role": "boss"}, "role"), ("word", {"key": "k", "id": "x"}, "key"),
         ("word", {"id": "x"}, "id"), ("word", {"subject": "\x00"}, "subject"), ("word", {"since": "2026"}, "since"),
         ("word", {"until": datetime(2026, 1, 1)}, "until"),
+        ("word", {"summaries": "yes"}, "summaries"), ("word", {"before": cursor, "summaries": True}, "before"),
         ("word", {"limit": 0}, "limit"), ("word", {"limit": 101}, "limit"), ("word", {"limit": True}, "limit"),
         ("word", {"metadata": {"a": []}}, "metadata.a"), ("word", {"metadata": {1: "a"}}, "metadata"),
         ("word", {"metadata": {"a": float("nan")}}, "metadata.a"), ("word", {"metadata": {"a": 2**60}}, "metadata.a"),
@@ -225,3 +230,83 @@ def test_the_index_limits_long_messages(face: Face, database: str, server: Loopb
         "words",
     }
     assert len(face.settle(kit.search("終わり"))) == 0
+
+
+def test_words_are_split_before_the_transaction(face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a long text is split into words, no writer waits for it."""
+    writing, split = False, []
+    write, build_keys = write_batch.write, search_words.build_keys
+
+    def observe_write(*arguments: Any) -> Any:
+        nonlocal writing
+        writing = True
+        try:
+            return write(*arguments)
+        finally:
+            writing = False
+
+    def observe_keys(text: str) -> set[str]:
+        split.append((text, writing))
+        return build_keys(text)
+
+    monkeypatch.setattr(write_batch, "write", observe_write)
+    monkeypatch.setattr(search_index, "build_keys", observe_keys)
+    chat = kit.chat("k")
+    face.settle(chat.send("a\u0301\u0316の質問", passages=["添付"]))
+    face.collect(chat.stream("二番目"))
+    assert [text for text, _ in split] == ["a\u0301\u0316の質問", "echo: a\u0301\u0316の質問", "二番目", "echo: 二番目"]
+    assert not any(inside for _, inside in split)
+    assert [hit.message.seq for hit in face.settle(kit.search("質問 a\u0316\u0301", role="user"))] == [2]
+
+
+def test_a_kit_without_search_splits_no_words(
+    face: Face, database: str, server: LoopbackServer, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(search_index, "build_keys", None)
+    kit = face.kit(database, model="loop-1", base_url=server.url, search=False)
+    assert face.settle(kit.chat("k").send("質問")).text == "echo: 質問"
+
+
+def test_summaries_are_hits_only_if_asked_for(face: Face, database: str, server: LoopbackServer) -> None:
+    """A rolling summary repeats what was said, but nobody said it. With `summaries=True`, hits mark it."""
+    server.answer = Writer()
+    kit = face.kit(database, model="m", base_url=server.url, budget=BUDGET, summary=SUMMARY)
+    talk_until(face, server, kit.chat("k"))
+    server.answer = echo
+    face.settle(kit.chat("other").send("so far"))
+    for given in ({}, {"role": "user"}, {"key": "k"}, {"key": "k", "role": "user"}):
+        hits = face.settle(kit.search("so far", **given)).items
+        assert [(hit.key, hit.is_summary) for hit in hits if hit.key == "k"] == []
+        assert not any(hit.is_summary for hit in hits)
+    assert len(face.settle(kit.search("so far"))) == 2
+    found = face.settle(kit.search("so far", summaries=True)).items
+    assert sorted((hit.key, hit.is_summary, hit.message.status) for hit in found) == [
+        ("k", True, "summary"),
+        ("other", False, "complete"),
+        ("other", False, "complete"),
+    ]
+    (hit,) = face.settle(kit.search("so far", key="k", summaries=True, role="user"))
+    assert (hit.message.role, hit.is_summary) == ("user", True)
+
+
+def test_pages_leave_out_summaries(
+    face: Face, database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is full although summaries are among the candidates of its block."""
+    server.answer = Writer()
+    kit = face.kit(database, model="m", base_url=server.url, budget=BUDGET, summary=SUMMARY)
+    talk_until(face, server, kit.chat("k"), until=2)
+    server.answer = echo
+    for number in range(3):
+        face.settle(kit.chat(f"{number}").send("so far"))
+    for block in (2, 3, 256):
+        monkeypatch.setattr(flows, "_BLOCK", block)
+        seen, before = [], None
+        while True:
+            page = face.settle(kit.search("so far", limit=2, before=before))
+            seen += [(hit.key, hit.message.seq) for hit in page]
+            before = page.next
+            if before is None:
+                break
+            assert len(page) == 2
+        assert sorted(seen) == [(f"{number}", seq) for number in range(3) for seq in (1, 2)]

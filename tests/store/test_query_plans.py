@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -14,16 +15,17 @@ from sqlalchemy import Engine, event, text
 
 from convokit import Budget, Chat, Convokit
 from convokit.domain.message import MessageRow
+from convokit.errors import ModelError
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.large_databases import fill, grow
 from tests.support.selection import keep
-from tests.support.server import LoopbackServer
+from tests.support.server import LoopbackServer, failure
 
 _ALLOWED = {"convokit_schema"}
 """Tables that may be scanned: the schema table has one row."""
 _WHOLE = "(conversation_id=?)"
 """Bound by nothing but its conversation, a search reads all there is of it."""
-_COLUMN = re.compile(r"(\w+) (?:=|<|>)")
+_COLUMN = re.compile(r"(\w+) (?:=|<|>|IS)")
 _OURS = re.compile(r"SCAN (?!CONSTANT|run\b|\(|SUBQUERY)(\S+)(.*)")
 _CTE = re.compile(r"(?:WITH RECURSIVE|WITH|,)\s+(\w+)\s*(?:\([^()]*\)\s*)?AS\s")
 
@@ -35,13 +37,14 @@ def long(database: str, server: LoopbackServer) -> Iterator[Convokit]:
         yield kit
 
 
-def _change(database: str, *work: Callable[[Any], None]) -> None:
+def _change(database: str, *work: Callable[[Any], None], analyze: bool = True) -> None:
     engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         for each in work:
             each(connection)
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
-        connection.execute(text("ANALYZE"))
+    if analyze or engine.dialect.name == "postgresql":
+        with engine.execution_options(**{WRITE: True}).begin() as connection:
+            connection.execute(text("ANALYZE"))
     engine.dispose()
 
 
@@ -103,6 +106,8 @@ def _everything(kit: Convokit, chat: Chat) -> None:
     chat.regenerate()
     chat.edit(found[-2].seq, "hello again", passages=["a passage"])
     chat.siblings(found[-2].seq)
+    chat.siblings(found[1])
+    chat.siblings(1)
     chat.resume()
     forked = chat.fork(found[-1].seq, name="other")
     forked.send("on a branch")
@@ -116,10 +121,14 @@ def _everything(kit: Convokit, chat: Chat) -> None:
 
 
 @pytest.mark.parametrize("run", keep([None, 4], 4, sample=True))
-def test_no_statement_scans_a_table(long: Convokit, database: str, run: int | None) -> None:
-    """Turns and listings find their rows by an index, in a long and in a branched conversation."""
-    identity = _grown(long, database, "k", 5000, run)
-    _change(database, lambda connection: fill(connection, identity, 3000))
+@pytest.mark.parametrize("analyze", [True, False], ids=["analyzed", "not analyzed"])
+def test_no_statement_scans_a_table(long: Convokit, database: str, run: int | None, analyze: bool) -> None:
+    """Turns and listings find their rows by an index, in a long and in a branched conversation.
+
+    No SQLite file has statistics until someone runs ANALYZE. PostgreSQL makes them itself.
+    """
+    identity = _grown(long, database, "k", 5000, run, analyze=analyze)
+    _change(database, lambda connection: fill(connection, identity, 3000), analyze=analyze)
     statements = Statements(long._runtime._store.engine)
     _everything(long, long.chat("k"))
     assert len(statements.seen) > 15
@@ -130,24 +139,34 @@ def test_no_statement_scans_a_table(long: Convokit, database: str, run: int | No
     assert {statement: found for statement, found in scans.items() if found} == {}
 
 
-def _read(kit: Convokit, key: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
-    """Return how many rows of messages a turn and three looks at a conversation read, and in how many statements."""
-    read = 0
+def _count_rows(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> int:
+    """Return how many rows of messages `work` reads or makes."""
+    count = 0
     original = MessageRow.__init__
 
     def counting(self: MessageRow, *args: Any, **kwargs: Any) -> None:
-        nonlocal read
-        read += 1
+        nonlocal count
+        count += 1
         original(self, *args, **kwargs)
 
-    statements = Statements(kit._runtime._store.engine)
     with monkeypatch.context() as patched:
         patched.setattr(MessageRow, "__init__", counting)
+        work()
+    return count
+
+
+def _read(kit: Convokit, key: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Return how many rows of messages a turn and three looks at a conversation read, and in how many statements."""
+
+    def work() -> None:
         chat = kit.chat(key)
         chat.context("and now?")
         chat.send("and now?")
         chat.messages(limit=200)
         chat.turns(limit=1)
+
+    statements = Statements(kit._runtime._store.engine)
+    read = _count_rows(monkeypatch, work)
     return read, statements.count
 
 
@@ -181,14 +200,38 @@ def test_a_path_over_many_branches_takes_one_more_statement_for_each_page(long: 
     assert counts[0] == counts[1] + 2
 
 
-def _grown(kit: Convokit, database: str, key: str, count: int, run: int | None) -> UUID:
+def _grown(kit: Convokit, database: str, key: str, count: int, run: int | None, *, analyze: bool = True) -> UUID:
     """Return the id of a conversation that now has so many messages."""
     chat = kit.chat(key, subject="hanako")
     chat.send("first")
     assert chat.id is not None
     identity = chat.id
-    _change(database, lambda connection: grow(connection, identity, count, run=run))
+    _change(database, lambda connection: grow(connection, identity, count, run=run), analyze=analyze)
     return identity
+
+
+def test_turns_do_not_read_imported_messages(
+    long: Convokit, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path without turns is not read to its beginning. A turn that answers an imported question is still found."""
+    said = [{"role": ("user", "assistant")[at % 2], "content": f"m{at}"} for at in range(2000)]
+    (tmp_path / "said.json").write_text(json.dumps({"messages": [{"role": "user", "content": "first"}, *said]}))
+    long.import_(tmp_path / "said.json", format="messages")
+    chat = long.chat(id=long.conversations().items[0].id)
+    assert chat.turns() == []
+    assert _count_rows(monkeypatch, lambda: chat.turns(limit=1000)) <= 32
+    asked = [chat.send(f"q{number}").turn_id for number in range(3)]
+    assert [turn.id for turn in chat.turns()] == asked
+    assert _count_rows(monkeypatch, lambda: chat.turns(limit=1000)) <= 32
+    assert [turn.id for turn in chat.turns(limit=2, before=asked[2])] == asked[:2]
+    last = chat.messages(limit=1)[0]
+    server.script(failure(400))
+    with pytest.raises(ModelError):
+        chat.regenerate(1)
+    failed = chat.turns()
+    assert [turn.state for turn in failed] == ["failed"]
+    chat.checkout(last)
+    assert [turn.id for turn in chat.turns()] == [failed[0].id, *asked]
 
 
 def test_usage_reads_only_conversations_used_since(long: Convokit, database: str) -> None:

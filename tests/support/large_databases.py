@@ -55,6 +55,10 @@ def fill(connection: Connection, conversation_id: UUID, count: int) -> None:
     )
     _copy(connection, schema.completion, {"turn_id": uuid}, conversation_id, "h.number = 1", (1, count))
     _copy(connection, schema.entry, {"number": "i"}, conversation_id, "h.number = 1", (1000, 1000 + count))
+    erased = f"{uuid}, 1, '*', CAST('x' AS bytea), 0"
+    removals = f"{_NUMBERS} SELECT {erased if postgresql else erased.replace('bytea', 'blob')} FROM n"
+    insert = f"INSERT INTO convokit_removal (conversation_id, number, ref, salt, created_at) {removals}"
+    connection.execute(text(insert), {"low": 1, "high": count})
     for number, (table, columns, values) in enumerate(
         (
             ("branch", "conversation_id, number, created_at", ":id, i, 0"),

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from convokit.cli import output, shared_options
 from convokit.cli.commands.verify import read_key_file
-from convokit.cli.connect import DatabaseOption, open_kit
+from convokit.cli.connect import DatabaseOption, open_kit, warn_if_readable
 
 audit = typer.Typer(
     cls=TyperGroup, help="Write checkpoints for `verify --against`.", no_args_is_help=True, rich_markup_mode=None
@@ -36,8 +36,12 @@ def checkpoint(
     if json and output_file is None:
         raise typer.BadParameter("--json describes the written file: name one with --output")
     key = read_key_file(key_file)
+    path = None if output_file is None else output_file.expanduser()
     with open_kit(DatabaseOption(database, tenant)) as kit:
-        written = kit.checkpoint(key=key, to=sys.stdout if output_file is None else output_file.expanduser())
+        written = kit.checkpoint(key=key, to=sys.stdout if path is None else path)
+    warn_if_readable(key_file.expanduser())
+    if path is not None:
+        warn_if_readable(path)
     if json:
         output.print_json({"file": str(output_file), **written.model_dump(mode="json", exclude={"text"})})
     else:

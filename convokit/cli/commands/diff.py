@@ -14,7 +14,7 @@ from convokit.errors import NotFound
 
 
 def diff(
-    conversation: shared_options.RequiredConversation,
+    conversation: shared_options.Conversation = None,
     a: Annotated[
         str | None, typer.Argument(metavar="[TURN_A]", help="Id of a turn; default: the last but one.")
     ] = None,

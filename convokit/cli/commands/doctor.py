@@ -6,6 +6,7 @@ The command changes nothing, calls no server and prints no key.
 from __future__ import annotations
 
 import platform
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,11 @@ import typer
 from rich.text import Text
 from sqlalchemy import Connection
 
+from convokit._files import is_readable_by_others
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, open_kit, read_database
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
+from convokit.domain.removal import VACUUM_COMMAND
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
 from convokit.store import migrations, turns
@@ -122,6 +125,10 @@ def _check_database(database: DatabaseOption) -> Iterator[Check]:
         yield Check("database", "fail", str(error), "check --database (or CONVOKIT_DATABASE_URL)")
         return
     yield Check("database", "ok", name)
+    if (file := dialect_of_url(database.url).file_of_url(database.url)) is not None:
+        yield _check_access(file)
+    else:
+        yield Check("erased text", "ok", f"stays in the server's files until `{VACUUM_COMMAND}`")
     yield _run_check(database, dialect_of_url(database.url).facts_name, _check_facts)
     yield _run_check(database, "clock", _check_clock)
     if revision == REVISION:
@@ -137,6 +144,15 @@ def _run_check(database: DatabaseOption, name: str, check: Callable[[Connection]
         return read_database(database, check)
     except ConvokitError as error:
         return Check(name, "fail", str(error))
+
+
+def _check_access(file: str) -> Check:
+    """Warn of a database file, write-ahead log or index of the log that every user of this machine can read."""
+    readable = [path for path in (file, f"{file}-wal", f"{file}-shm") if is_readable_by_others(path)]
+    if not readable:
+        return Check("file access", "ok", "not readable by every user of this machine")
+    found = f"every user of this machine can read {', '.join(readable)}"
+    return Check("file access", "warn", found, f"`chmod 600 {shlex.join(readable)}`, or `chmod 660` for a group")
 
 
 def _check_facts(connection: Connection) -> Check:

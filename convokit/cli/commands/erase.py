@@ -13,6 +13,7 @@ from rich.text import Text
 from convokit import Receipt
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, find_chat, open_kit
+from convokit.domain.removal import VACUUM_COMMAND
 
 _AGE = re.compile(r"(\d{1,6}) ?([hdwy])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "y": timedelta(days=365)}
@@ -33,7 +34,7 @@ _BYTES = {
     "found": "still in the database file, in data that is not convokit's",
     "pending": "still in the log, because another process reads an older state: run this again later",
     "unchecked": "unknown, because the database file could not be read",
-    "server": "on the server until VACUUM, and in its WAL and backups for as long as they are kept",
+    "server": f"in the server's files until `{VACUUM_COMMAND}`, and in its WAL and backups for as long as they are kept",
 }
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count the rows to remove, and remove nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
@@ -83,6 +84,7 @@ def erase(
     *,
     subject: shared_options.Subject = None,
     older_than: OlderThan = None,
+    expect_some: Annotated[bool, typer.Option("--expect-some", help="Exit with 1 if no conversation matches.")] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = None,
@@ -113,7 +115,12 @@ def erase(
         target = "all conversations" if conversation is None else output.to_one_line(conversation)
         target += "" if subject is None else f" of {output.to_one_line(subject)}"
         target += "" if older_than is None else f" not used for {older_than}"
-        _confirm_and_remove(remove, target, dry_run=dry_run, yes=yes, json=json)
+        receipt = _confirm_and_remove(remove, target, dry_run=dry_run, yes=yes, json=json)
+    if not receipt.conversations and not receipt.skipped:
+        nothing = "there is nothing to remove" if dry_run else "there was nothing left to remove"
+        output.print_note(f"{target}: no conversation matches, {nothing}")
+        if expect_some:
+            raise typer.Exit(1)
 
 
 def purge(
@@ -138,8 +145,8 @@ def purge(
 
 def _confirm_and_remove(
     remove: Callable[[bool], Receipt], target: str, *, dry_run: bool, yes: bool, json: bool
-) -> None:
-    """Count with `remove(True)`, ask, and remove with `remove(False)`."""
+) -> Receipt:
+    """Count with `remove(True)`, ask, and remove with `remove(False)`. Return the receipt."""
     if not dry_run and not yes:
         counted = remove(True)
         _note_target(counted, target)
@@ -153,6 +160,7 @@ def _confirm_and_remove(
         _print_receipt(receipt)
     if not receipt.complete:
         raise typer.Exit(1)
+    return receipt
 
 
 def _note_target(counted: Receipt, target: str) -> None:
@@ -171,7 +179,7 @@ def _print_receipt(receipt: Receipt) -> None:
         for name, count in receipt.removed.items():
             table.add_row("conversations" if receipt.action == "purge" else _ROW_NAMES.get(name, name), f"{count:,}")
         console.print(table)
-    else:
+    elif receipt.conversations or receipt.action == "purge":  # `erase` itself says that nothing matched
         output.print_note("there is nothing to remove" if receipt.dry_run else "there was nothing left to remove")
     if receipt.dry_run:
         return

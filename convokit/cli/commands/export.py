@@ -55,10 +55,14 @@ def export(
 @contextmanager
 def _open_output(path: Path | None) -> Iterator[Path | TextIO]:
     """Yield the path, or stdout: UTF-8 with exact bytes in a pipe, visible control characters on a terminal."""
-    if path is not None:
+    if path is not None and path.is_char_device():
+        # `-o /dev/stdout` and `-o /dev/tty` may be a terminal too.
+        with path.open("w", encoding="utf-8", newline="\n") as device:
+            yield _SafeStdout(device) if device.isatty() else device
+    elif path is not None:
         yield path
     elif sys.stdout.isatty():
-        yield _SafeStdout()
+        yield _SafeStdout(sys.stdout)
     else:
         exact = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n", write_through=True)
         try:
@@ -68,9 +72,14 @@ def _open_output(path: Path | None) -> Iterator[Path | TextIO]:
 
 
 class _SafeStdout(io.StringIO):
-    """A text file that prints what is written to it."""
+    """A text file that prints what is written to it on a terminal."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        super().__init__()
+        self._terminal = terminal
 
     def write(self, text: str) -> int:
         """Print safe text."""
-        output.write_text(text)
+        self._terminal.write(output.make_safe(text))
+        self._terminal.flush()
         return len(text)

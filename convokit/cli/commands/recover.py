@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.text import Text
+
 from convokit import Recovered
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, open_kit, read_database
@@ -35,9 +37,13 @@ def recover(
 
 def _print(recovered: list[tuple[str, Recovered]], *, with_tenant: bool) -> None:
     columns = [*(["tenant"] if with_tenant else []), "conversation", "open for", "kept of its reply"]
-    table = output.make_table(*columns, right=("open for", "kept of its reply"))
+    table = output.make_table(*columns, right=("open for", "kept of its reply"), cut=("conversation",))
     for tenant, each in recovered:
-        name = output.to_one_line(each.key) if each.key is not None else str(each.conversation_id)
-        row = [name, output.format_duration(each.open_s), f"{each.kept_chars:,} characters"]
+        name = each.key if each.key is not None else str(each.conversation_id)
+        row: list[str | Text] = [
+            output.make_cell(name),
+            output.format_duration(each.open_s),
+            f"{each.kept_chars:,} characters",
+        ]
         table.add_row(*([output.to_one_line(tenant)] if with_tenant else []), *row)
     output.get_console().print(table)

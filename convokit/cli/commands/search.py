@@ -31,6 +31,9 @@ def search(
     subject: shared_options.Subject = None,
     since: Since = None,
     until: Until = None,
+    summaries: Annotated[
+        bool, typer.Option("--summaries", help="Also the rolling summaries that convokit had a model write.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, metavar="N", help="Messages on a page.")] = 10,
     before: shared_options.Before = None,
     rebuild: Annotated[
@@ -59,6 +62,7 @@ def search(
             subject=subject,
             since=_add_zone(since),
             until=_add_zone(until),
+            summaries=summaries,
             limit=limit,
             before=before,
         )
@@ -94,6 +98,7 @@ def _dump_hit(hit: Hit) -> dict[str, Any]:
         "message_id": hit.message.id,
         "seq": hit.message.seq,
         "role": hit.message.role,
+        "is_summary": hit.is_summary,
         "created_at": hit.message.created_at.isoformat(),
         "snippet": hit.snippet,
         "marks": hit.marks,
@@ -104,7 +109,10 @@ def _dump_hit(hit: Hit) -> dict[str, Any]:
 def _print_hit(hit: Hit) -> None:
     console, message = output.get_console(), hit.message
     head = Text(output.to_one_line(hit.key) if hit.key is not None else str(hit.conversation_id), style="bold")
-    head.append(f"  {output.make_safe(message.role)}", style=output.get_role_style(message.role))
+    if hit.is_summary:
+        head.append("  summary", style=output.get_role_style(message.status))
+    else:
+        head.append(f"  {output.make_safe(message.role)}", style=output.get_role_style(message.role))
     head.append(f"  {output.format_time(message.created_at)}  no. {message.seq}", style="not bold default dim")
     head.truncate(console.width, overflow="ellipsis")
     console.print(head)

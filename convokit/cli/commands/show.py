@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.text import Text
+from sqlalchemy import Connection
 
 from convokit import Branch, Chat, Message
 from convokit.cli import output, shared_options
-from convokit.cli.connect import DatabaseOption, find_chat, open_kit
+from convokit.cli.connect import DatabaseOption, find_chat, open_kit, read_database
 from convokit.cli.tree import draw_tree, find_path
+from convokit.domain.message import to_datetime
+from convokit.domain.removal import EVERYTHING, RemovalRow
+from convokit.store import removal_records
 
 _PAGE = 1000
 
@@ -28,24 +34,33 @@ def show(
     """Show a conversation's messages, oldest first."""
     with open_kit(DatabaseOption(database, tenant)) as kit:
         chat = find_chat(kit, conversation)
+        assert chat.id is not None
+        removals = read_database(DatabaseOption(database, tenant), partial(_list_removals, chat.id))
         if tree:
-            _show_tree(chat, last, json=json)
+            _show_tree(chat, last, removals, json=json)
         else:
-            _show_path(chat, last, json=json)
+            _show_path(chat, last, removals, json=json)
 
 
-def _show_path(chat: Chat, last: int, *, json: bool) -> None:
+def _list_removals(conversation_id: UUID, connection: Connection) -> list[RemovalRow]:
+    """Return the newest removals of a conversation, oldest first."""
+    return removal_records.list_newest(connection, conversation_id)[::-1]
+
+
+def _show_path(chat: Chat, last: int, removals: list[RemovalRow], *, json: bool) -> None:
     messages = read_newest(chat, last)
     if json:
         dumped = [_dump_message(message) for message in messages]
-        output.print_json({"conversation_id": str(chat.id), "key": chat.key, "messages": dumped})
+        shown = {"conversation_id": str(chat.id), "key": chat.key, "messages": dumped}
+        output.print_json({**shown, "removals": [_dump_removal(each) for each in removals]})
         return
+    _print_erasures(removals)
     if messages and chat.messages(limit=1, before=messages[0].seq):
         _note_earlier(last)
-    print_messages(messages)
+    print_messages(messages, {each.ref: each for each in removals})
 
 
-def _show_tree(chat: Chat, last: int, *, json: bool) -> None:
+def _show_tree(chat: Chat, last: int, removals: list[RemovalRow], *, json: bool) -> None:
     messages = read_newest(chat, last, all_branches=True)
     branches = _read_branches(chat)
     path = find_path(messages, branches[0].head)
@@ -57,9 +72,11 @@ def _show_tree(chat: Chat, last: int, *, json: bool) -> None:
                 "branches": [branch.model_dump(mode="json") for branch in branches],
                 "path": sorted(path),
                 "messages": [_dump_message(message) for message in messages],
+                "removals": [_dump_removal(each) for each in removals],
             }
         )
         return
+    _print_erasures(removals)
     if messages and messages[0].seq > 1:
         _note_earlier(last)
     console = output.get_console()
@@ -91,18 +108,37 @@ def _dump_message(message: Message) -> dict[str, Any]:
     return {**message.model_dump(mode="json"), "text": message.text}
 
 
+def _dump_removal(removal: RemovalRow) -> dict[str, Any]:
+    at = to_datetime(removal.created_at).isoformat()
+    return {"ref": removal.ref, "at": at, "author": removal.author, "reason": removal.reason}
+
+
+def _print_erasures(removals: Sequence[RemovalRow]) -> None:
+    """Print who erased all text of the conversation, and when."""
+    for removal in removals:
+        if removal.ref == EVERYTHING:
+            line = Text(f"all messages until then were erased {_describe_removal(removal)}", style="yellow")
+            output.print_wrapped(output.get_console(), line)
+
+
+def _describe_removal(removal: RemovalRow) -> str:
+    return output.format_removal(to_datetime(removal.created_at), removal.author, removal.reason)
+
+
 def _note_earlier(last: int) -> None:
     output.print_note(f"earlier messages are not shown: --last {last * 2} shows more")
 
 
-def print_messages(messages: Iterable[Message]) -> None:
-    """Print each message's role, time, text and tool calls."""
+def print_messages(messages: Iterable[Message], removals: Mapping[str, RemovalRow] | None = None) -> None:
+    """Print each message's role, time, text and tool calls. `removals` tells who redacted a message, by its ref."""
     console = output.get_console()
     for message in messages:
         head = Text(output.make_safe(message.role), style=output.get_role_style(message.role))
         head.append(f"  {output.format_time(message.created_at)}", style="not bold default dim")
         if message.status != "complete":
-            head.append(f"  ({message.status})", style="not bold yellow")
+            removal = (removals or {}).get(f"message:{message.seq}")
+            status = message.status if removal is None else f"{message.status} {_describe_removal(removal)}"
+            head.append(f"  ({status})", style="not bold yellow")
         console.print(head)
         if message.text:
             output.write_text(f"{message.text}\n")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
+from sqlalchemy import Connection
 
 from convokit import Convokit
 from convokit.cli import output, shared_options
-from convokit.cli.connect import DatabaseOption, find_chat, open_kit
+from convokit.cli.connect import DatabaseOption, find_chat, open_kit, read_database
+from convokit.domain.conversation import ConversationRow
 from convokit.errors import ChainBroken, SettingsError
+from convokit.store import conversations
 
 _MAX_KEY_BYTES = 64 * 1024
 
@@ -47,32 +52,37 @@ def verify(
         checkpoint = {"against": against, "key": read_key_file(key_file)}
     with open_kit(DatabaseOption(database, tenant)) as kit:
         if all_:
-            _verify_all(kit, checkpoint, json=json)
+            _verify_all(kit, DatabaseOption(database, tenant), checkpoint, json=json)
         else:
-            _verify_one(kit, conversation, checkpoint, json=json)
+            _verify_one(kit, DatabaseOption(database, tenant), conversation, checkpoint, json=json)
 
 
-def _verify_one(kit: Convokit, conversation: str | None, checkpoint: dict[str, Any], *, json: bool) -> None:
+def _verify_one(
+    kit: Convokit, database: DatabaseOption, conversation: str | None, checkpoint: dict[str, Any], *, json: bool
+) -> None:
     try:
         verified = find_chat(kit, conversation).verify(**checkpoint)
     except ChainBroken as error:
+        key = _find_key(database, error)
         if json:
-            output.print_json({"ok": False, **_dump_position(error)})
-        raise
+            output.print_json({"ok": False, **_dump_position(error, key)})
+        output.print_error(_describe(error, key))
+        raise typer.Exit(1) from None
     if json:
         output.print_json({"ok": True, **verified.model_dump(mode="json")})
     else:
         output.get_console().print(f"whole: {verified.entries:,} entries, {verified.rows:,} rows; head {verified.head}")
 
 
-def _verify_all(kit: Convokit, checkpoint: dict[str, Any], *, json: bool) -> None:
+def _verify_all(kit: Convokit, database: DatabaseOption, checkpoint: dict[str, Any], *, json: bool) -> None:
     broken: list[dict[str, Any]] = []
 
     def add_broken(error: ChainBroken) -> None:
+        key = _find_key(database, error)
         if json:
-            broken.append({**_dump_position(error), "problem": str(error)})
+            broken.append({**_dump_position(error, key), "problem": str(error)})
         else:
-            output.get_console().print(f"broken: {output.to_one_line(str(error), 2000)}")
+            output.get_console().print(f"broken: {output.to_one_line(_describe(error, key), 2000)}")
 
     with output.show_progress("verifying") as progress:
         verified = kit.verify(**checkpoint, broken=add_broken, progress=progress)
@@ -87,8 +97,23 @@ def _verify_all(kit: Convokit, checkpoint: dict[str, Any], *, json: bool) -> Non
         raise typer.Exit(1)
 
 
-def _dump_position(error: ChainBroken) -> dict[str, Any]:
-    return {"conversation_id": error.conversation, "entry": error.entry, "ref": error.ref}
+def _find_key(database: DatabaseOption, error: ChainBroken) -> str | None:
+    """Return the key of a conversation; None if it has none, or is missing."""
+    found = read_database(database, partial(_find_conversation, database.tenant, UUID(error.conversation)))
+    return None if found is None else found.key
+
+
+def _find_conversation(tenant: str, conversation_id: UUID, connection: Connection) -> ConversationRow | None:
+    return conversations.find(connection, tenant, conversation_id)
+
+
+def _describe(error: ChainBroken, key: str | None) -> str:
+    """Return the message of the error, with the key of the conversation instead of its id where there is one."""
+    return str(error) if key is None else str(error).replace(error.conversation, key, 1)
+
+
+def _dump_position(error: ChainBroken, key: str | None) -> dict[str, Any]:
+    return {"conversation_id": error.conversation, "key": key, "entry": error.entry, "ref": error.ref}
 
 
 def read_key_file(path: Path) -> bytes:

@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from convokit._files import create_private_file
 from convokit.errors import ConvokitError, SettingsError, StoreError, StoreFull, StoreUnavailable
 from convokit.store.dialects.protocol import DatabaseFacts, Dialect
 from convokit.store.dialects.sqlite_search import SqliteSearch
@@ -135,6 +136,8 @@ def _create_engine(path: str, *, create: bool, synchronous: str) -> Engine:
 
     def connect() -> sqlite3.Connection:
         _check_file(path, create=create)
+        if create:
+            _create_file(path)
         # The pool gives a connection to several threads, one after the other.
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
         connection.isolation_level = None
@@ -249,6 +252,14 @@ def _check_file(path: str, *, create: bool) -> None:
         problem = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
     if problem is not None:
         raise StoreUnavailable(_describe(path), problem)
+
+
+def _create_file(path: str) -> None:
+    """Create the file with mode 0600, unless the file exists. SQLite gives the log and its index the mode of the file."""
+    try:
+        create_private_file(path)
+    except OSError as error:
+        raise StoreUnavailable(_describe(path), f"cannot be created ({error.strerror or error})") from None
 
 
 def _find_file_problem(file: Path, *, create: bool) -> str | None:
