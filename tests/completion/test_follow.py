@@ -72,6 +72,7 @@ def test_a_turn_that_is_over_can_be_followed(face: Face, kit: Any) -> None:
     assert following.reply.message == reply.message
 
 
+@pytest.mark.once
 def test_several_may_follow_one_turn(database: str, slow: LoopbackServer) -> None:
     """Readers of one turn do not disturb each other, nor the turn."""
     running = Running(database, slow)
@@ -230,6 +231,7 @@ def test_a_reply_is_finished_though_its_reader_left(face: Face, kit: Any, slow: 
     assert face.settle(kit.chat("k").turns())[-1].state == "completed"
 
 
+@pytest.mark.once
 def test_a_cancelled_task_does_not_cancel_a_reply_that_is_to_finish(database: str, slow: LoopbackServer) -> None:
     """A request handler that is cancelled takes its reader along, not the reply; closing the kit waits for it."""
 
@@ -350,6 +352,7 @@ def test_a_repeat_reads_along_while_its_turn_runs(face: Face, kit: Any, database
     assert len(slow.requests) == 1
 
 
+@pytest.mark.once
 def test_a_slow_reader_is_not_a_silent_server(face: Face, kit: Any, server: LoopbackServer) -> None:
     """The time that its reader takes between two events does not count as the server's silence."""
     from convokit import Timeouts  # noqa: PLC0415

@@ -49,6 +49,7 @@ def slow_server(server: LoopbackServer) -> LoopbackServer:
     return server
 
 
+@pytest.mark.once
 def test_raise_is_the_default(database: str, slow_server: LoopbackServer) -> None:
     """A second sender is told at once, with the turn that is in the way; the first one is not disturbed."""
     with Convokit(database, model="m", base_url=slow_server.url) as kit:
@@ -61,6 +62,7 @@ def test_raise_is_the_default(database: str, slow_server: LoopbackServer) -> Non
         assert outcomes == ["the slow answer"]
 
 
+@pytest.mark.once
 def test_wait_waits_its_turn(database: str, slow_server: LoopbackServer) -> None:
     """A waiting sender goes after the first, and sees its reply in the history."""
     with Convokit(database, model="m", base_url=slow_server.url) as kit:
@@ -74,6 +76,7 @@ def test_wait_waits_its_turn(database: str, slow_server: LoopbackServer) -> None
         kit.chat("k").verify()
 
 
+@pytest.mark.once
 def test_waiting_has_an_end(database: str, slow_server: LoopbackServer) -> None:
     """After `Timeouts.busy_s` a waiting sender is told that the conversation is busy."""
     with Convokit(database, model="m", base_url=slow_server.url) as kit:
@@ -85,6 +88,7 @@ def test_waiting_has_an_end(database: str, slow_server: LoopbackServer) -> None:
         thread.join()
 
 
+@pytest.mark.once
 def test_a_superseded_turns_reply_is_kept_off_the_path(database: str, slow_server: LoopbackServer) -> None:
     """The new question follows the superseded one; the old reply, paid for, is stored as late; the chain holds."""
     with Convokit(database, model="m", base_url=slow_server.url) as kit:

@@ -234,6 +234,7 @@ def test_senders_that_wait_are_served_in_the_order_they_came(database: str, serv
     assert len({"".join(text[0] for text in each) for each in rounds}) == 1
 
 
+@pytest.mark.once
 def test_a_waiting_sender_reads_one_row_at_a_time(database: str, server: LoopbackServer) -> None:
     """The window is read when the branch is free, not with every look at it; and only the first of a line looks."""
     with Convokit(database, model="m", base_url=server.url) as kit:

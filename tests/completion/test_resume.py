@@ -197,6 +197,7 @@ for number in range(4):
 """
 
 
+@pytest.mark.once
 def test_a_kit_serves_one_event_loop_after_another(database: str, server: LoopbackServer) -> None:
     """`asyncio.run` again and again with one kit: connections belong to their loop, and a new loop gets new ones."""
     subprocess.run([sys.executable, "-W", "ignore", "-c", LOOPS, database, server.url], check=True)

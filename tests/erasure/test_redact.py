@@ -58,6 +58,7 @@ def test_redact_removes_the_message_from_everywhere(
     assert tombstones == gone
 
 
+@pytest.mark.once
 def test_redacted_row_keeps_its_structure(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
     """Seq, turn, role, token counts and time stay, so that paths and windows do. The salt is deleted."""
     chat = canaries.fill(face, kit, server, database, stray=False)
@@ -176,6 +177,7 @@ def test_redact_removes_the_pin(face: Face, kit: Any, database: str) -> None:
     assert [row[0] for row in pins] == ["[2]"]
 
 
+@pytest.mark.once
 def test_listings_show_redacted_rows_without_text(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
     """A redacted passage is still not listed as a message."""
     chat = canaries.fill(face, kit, server, database, stray=False)
@@ -191,6 +193,7 @@ def test_listings_show_redacted_rows_without_text(face: Face, kit: Any, server: 
     assert {part.rule for part in found.report.dropped} == {"redacted", "a tool result without its call"}
 
 
+@pytest.mark.once
 def test_replay_of_a_redacted_request_has_status_redacted(
     face: Face, kit: Any, server: LoopbackServer, database: str
 ) -> None:

@@ -20,7 +20,7 @@ from convokit import AsyncConvokit, Convokit
 from convokit.completion.effects import Effect, Emit
 from convokit.runtime.sync import SyncDriver
 from tests.faults import oracles
-from tests.support.selection import Effort
+from tests.support.selection import Effort, keep
 from tests.support.server import LoopbackServer, Script, calls, completion, stream
 
 WAYS = ["plain", "streamed", "tools"]
@@ -128,7 +128,7 @@ def run_clean(main: Callable[[], Awaitable[None]]) -> None:
     assert complaints == []
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", keep(WAYS, "streamed", "tools", sample=True))
 def test_a_task_cancelled_at_any_await(database: str, server: LoopbackServer, way: str, effort: Effort) -> None:
     """At whichever await a turn's task is cancelled: the next sender goes at once, and the repeat has one answer."""
     server.answer = answer
@@ -161,6 +161,7 @@ async def _check_free(database: str, kit: Any, stranger: Any, key: str, way: str
     oracles.check_once(oracles.check_conversation(database, key), told)
 
 
+@pytest.mark.once
 def test_a_task_cancelled_twice_at_random(database: str, server: LoopbackServer, effort: Effort) -> None:
     """Cancelled again while its last saves run, a turn still leaves the conversation as whole and as free."""
     server.answer = answer
@@ -235,7 +236,7 @@ def sync_ask(chat: Any, way: str, name: str) -> str:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", keep(WAYS, "streamed", "tools", sample=True))
 def test_ctrl_c_at_any_effect(
     database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, way: str, after: bool, effort: Effort
 ) -> None:

@@ -24,6 +24,7 @@ def small(face: Face, database: str, server: LoopbackServer) -> Any:
     return face.kit(database, model="m", base_url=server.url, budget=SMALL)
 
 
+@pytest.mark.once
 def test_a_pinned_message_is_sent_from_before_the_window(face: Face, small: Any, server: LoopbackServer) -> None:
     """However far the window has moved on, a pinned message comes first; unpinned, it stays behind again."""
     chat = small.chat("k")

@@ -173,6 +173,7 @@ def running(kit: Any, face: Face, database: str, server: LoopbackServer, monkeyp
     made.end()
 
 
+@pytest.mark.once
 def test_a_regeneration_can_be_followed(face: Face, kit: Any, running: Running) -> None:
     """Whoever attaches to the chat reads the reply that is on its way, not the old one."""
     following = kit.chat("k").follow()
@@ -211,6 +212,7 @@ def test_a_regeneration_keeps_its_branch(face: Face, kit: Any, running: Running)
     face.settle(chat.verify())
 
 
+@pytest.mark.once
 def test_a_waiting_regeneration_answers_the_last_question(face: Face, kit: Any, running: Running) -> None:
     """With `on_busy="wait"` the question is the last one when the branch is free."""
     assert face.settle(kit.chat("k").regenerate(on_busy="wait")).text == "2: one"

@@ -175,6 +175,7 @@ def test_an_overflow_says_by_how_much(face: Face, kit: Any, server: LoopbackServ
     assert (raised.needed, raised.available) == (150, 100)
 
 
+@pytest.mark.once
 def test_an_overflow_may_be_trimmed_and_tried_once(face: Face, kit: Any, server: LoopbackServer) -> None:
     """With `retrim` the window is cut to what the server holds and the call made once more; never a third time."""
     chat = kit.chat("b")

@@ -247,6 +247,7 @@ def _plans(engine: Engine, kit: Convokit, *searches: dict[str, Any]) -> list[str
     return plans
 
 
+@pytest.mark.soak(sample=True)
 def test_a_search_uses_the_index(engine: Engine, kit: Convokit, monkeypatch: pytest.MonkeyPatch) -> None:
     """No search scans a table of messages: the index is read first, and each row by its key."""
     monkeypatch.setattr(postgresql_search, "SORT_AT_ONCE", 100)

@@ -74,6 +74,7 @@ def scattered(seed: int) -> list[int]:
     return times
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", keep(range(6), 0, 1, sample=True))
 @pytest.mark.parametrize("limit", [1, 7])
 def test_blocks_contain_every_message_once_newest_first(engine: Engine, seed: int, limit: int) -> None:
@@ -107,6 +108,7 @@ def test_filters_do_not_hide_older_messages(engine: Engine, seed: int) -> None:
         assert found == expected
 
 
+@pytest.mark.soak(sample=True)
 def test_a_frequent_word_reads_only_the_newest_periods(engine: Engine) -> None:
     """Of 6,000 messages with a word, no statement for the newest reads more than two periods."""
     if engine.dialect.name != "postgresql":
@@ -161,6 +163,7 @@ def _rows(plan: dict[str, Any]) -> Iterator[float]:
         yield from _rows(each)
 
 
+@pytest.mark.once
 def test_an_unused_word_rarely_matches(engine: Engine) -> None:
     """Two hashes identify a word, or a pair of characters and each character. By one hash, 37 of 2,000 messages match."""
     said_at(engine, list(range(2_000)), *OWN)

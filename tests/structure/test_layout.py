@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import subprocess
 import sys
@@ -48,6 +49,11 @@ def _files(checkout: Path) -> list[Path]:
     return sorted((checkout / "convokit").rglob("*.py"))
 
 
+@functools.cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 @pytest.mark.parametrize("package", [convokit, context, store, tokens, wire])
 def test_all_is_sorted_and_complete(package: ModuleType) -> None:
     """`__all__` names every public name of a public package, sorted."""
@@ -60,7 +66,7 @@ def test_files_and_functions_have_a_size_limit(checkout: Path) -> None:
     for path in _files(checkout):
         text = path.read_text("utf-8")
         assert text.count("\n") <= MAX_LINES or path.name in API_CLASSES, path
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(_parse(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION, f"{path}: {node.name}"
 
@@ -71,7 +77,7 @@ def test_only_the_store_and_the_sql_modules_of_features_build_statements(checkou
     for path in _files(checkout):
         if "store" in path.parts or path.relative_to(checkout / "convokit").as_posix() in SQL_OF_FEATURES:
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(_parse(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy"):
                 assert not statements & {alias.name for alias in node.names}, path
             if isinstance(node, ast.Attribute):
@@ -86,7 +92,7 @@ def test_only_the_dialect_modules_name_a_database(checkout: Path) -> None:
     for path in _files(checkout):
         if path.parent.name == "dialects":
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(_parse(path)):
             if isinstance(node, ast.Compare | ast.match_case):
                 names = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
                 assert not names & {"sqlite", "postgresql"}, f"{path}:{ast.unparse(node)}"
@@ -98,7 +104,7 @@ def test_only_the_dialect_modules_name_a_database(checkout: Path) -> None:
 def test_no_function_imports_convokit(checkout: Path) -> None:
     """An import of convokit inside a function would hide an import cycle."""
     for path in _files(checkout):
-        for function in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for function in ast.walk(_parse(path)):
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             for node in ast.walk(function):
@@ -199,7 +205,7 @@ def test_modules_begin_with_a_short_summary(checkout: Path) -> None:
     """The first line of a module's docstring is a statement of at most 12 words."""
     riddles = {"What", "Where", "Whether", "How", "Who", "When", "Which", "Everything"}
     for path in _files(checkout):
-        docstring = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        docstring = ast.get_docstring(_parse(path))
         assert docstring, path
         summary = docstring.splitlines()[0]
         assert len(summary.split()) <= 12, f"{path}: {summary}"
@@ -212,7 +218,7 @@ def test_roles_are_named_in_one_module(checkout: Path) -> None:
     for path in _files(checkout):
         if path.parts[-2:] == ("domain", "message.py"):
             continue
-        tree = ast.parse(path.read_text("utf-8"))
+        tree = ast.parse(path.read_text("utf-8"))  # changed below, so not the shared one
         for node in ast.walk(tree):
             if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
                 node.slice = ast.Constant(None)
@@ -231,9 +237,6 @@ def test_file_names_are_unique(checkout: Path) -> None:
 def test_class_names_are_unique(checkout: Path) -> None:
     """No two modules define a class of the same name. The API exists twice on purpose, sync and async."""
     names = Counter(
-        node.name
-        for path in _files(checkout)
-        for node in ast.parse(path.read_text("utf-8")).body
-        if isinstance(node, ast.ClassDef)
+        node.name for path in _files(checkout) for node in _parse(path).body if isinstance(node, ast.ClassDef)
     )
     assert [name for name, count in names.items() if count > 1] == []

@@ -64,6 +64,7 @@ def removals(database: str, identity: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.once
 def test_a_restore_keeps_redacted_rows_and_removals(
     face: Face, kit: Any, database: str, twin: str, server: LoopbackServer
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_restore_keeps_redacted_rows_and_removals(
     assert stored(database) == stored(twin)
 
 
+@pytest.mark.once
 def test_a_rechained_import_renumbers_removals(
     face: Face, kit: Any, database: str, empty_database: str, server: LoopbackServer
 ) -> None:
