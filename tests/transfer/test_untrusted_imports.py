@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from convokit import Convokit
 from convokit.errors import BadRecord, ConversationExists, InvalidInput
 from tests.faults.shared_kit import dump
 from tests.support.chatgpt import conversation
@@ -237,3 +241,40 @@ def test_an_import_that_is_stopped_leaves_whole_conversations(face: Face, kit: A
     face.settle(kit.chat(listed.key).verify())
     found = face.settle(kit.import_(tmp_path, format="chatgpt"))
     assert (found.conversations, found.unchanged) == (2, 1)
+
+
+KILLED = """
+import os, signal, sys
+from convokit import Convokit
+from convokit.store import messages
+
+append, count = messages.append, 0
+
+
+def append_or_die(*given):
+    global count
+    count += 1
+    append(*given)
+    if count == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+messages.append = append_or_die
+with Convokit(sys.argv[1], model="m") as kit:
+    kit.import_(sys.argv[2], format="chatgpt")
+"""
+
+
+@pytest.mark.soak(sample=True)
+def test_a_killed_import_leaves_whole_conversations(database: str, tmp_path: Path) -> None:
+    """Killed inside the transaction of the second conversation: the first is whole, and a repeated import adds the rest."""
+    values = [conversation(f"6632a1b4-000{number}-8000-a000-000000000000") for number in range(3)]
+    (tmp_path / "conversations.json").write_text(json.dumps(values), "utf-8")
+    ended = subprocess.run([sys.executable, "-c", KILLED, database, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    with Convokit(database, model="m") as kit:
+        (listed,) = kit.conversations()
+        kit.chat(listed.key).verify()
+        found = kit.import_(tmp_path, format="chatgpt")
+        assert (found.conversations, found.unchanged) == (2, 1)
+        assert kit.verify().conversations == 3
