@@ -25,7 +25,7 @@ from convokit.domain.reply import Usage
 from convokit.domain.stored_request import Diff, Replay
 from convokit.domain.tool import Tool
 from convokit.domain.turn import Recovered, Reply, Turn
-from convokit.domain.verification import Checkpoint, Verified, VerifiedAll
+from convokit.domain.verification import Checkpoint, MovedHead, Verified, VerifiedAll
 from convokit.errors import ConvokitError
 from convokit.kit import Convokit
 from convokit.runtime.aio import AsyncStream
@@ -61,6 +61,7 @@ __all__ = [
     "Imported",
     "Limits",
     "Message",
+    "MovedHead",
     "Page",
     "Price",
     "Prices",

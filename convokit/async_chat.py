@@ -340,8 +340,12 @@ class AsyncChat:
     ) -> Verified:
         """Recompute the conversation's hash chain from its rows.
 
+        The chain does not commit to branch heads, because `checkout` and `edit` move them. The result has the heads and the
+        number of messages on no branch.
+
         Args:
             against: A checkpoint, or its file: it also shows a history that was cut off, rewritten as a whole, or deleted.
+                `moved_heads` lists the branches that no longer have the head of the checkpoint on their path.
             key: The key that the checkpoint was signed with.
 
         Raises: ChainBroken, naming the first row that differs; CheckpointError for a checkpoint that proves nothing here.

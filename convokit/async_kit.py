@@ -341,7 +341,8 @@ class AsyncConvokit:
 
         Args:
             against: A checkpoint, or its file. A conversation that it lists and that does not exist counts as broken.
-                Conversations that are newer than the checkpoint are verified without it.
+                Conversations that are newer than the checkpoint are verified without it. `moved_heads` lists the branches that
+                no longer have the head of the checkpoint on their path.
             key: The key that the checkpoint was signed with.
             broken: Called with the error of each broken conversation. Default: the first one is raised.
             progress: Called with the number of conversations verified and the total.
@@ -352,10 +353,10 @@ class AsyncConvokit:
         return await self._runtime.run(flow)
 
     async def checkpoint(self, *, key: str | bytes, to: str | Path | IO[str] | None = None) -> Checkpoint:
-        """Return a signed list of the chain heads of the tenant's conversations.
+        """Return a signed list of the chain heads and branch heads of the tenant's conversations.
 
         Store it where nobody who can write the database can write. `verify(against=...)` then detects chains that were cut
-        off, rewritten as a whole, or deleted.
+        off, rewritten as a whole, or deleted, and lists the branch heads that moved away.
 
         Args:
             key: The secret of the signature (HMAC-SHA256), 16 bytes or more.

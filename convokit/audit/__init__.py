@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from convokit._lazy import import_on_use
 
 if TYPE_CHECKING:
+    from convokit.audit import branch_heads as branch_heads
     from convokit.audit import checkpoint as checkpoint
     from convokit.audit import consistency as consistency
     from convokit.audit import diff as diff
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = import_on_use(
         __name__,
+        "branch_heads",
         "checkpoint",
         "consistency",
         "diff",

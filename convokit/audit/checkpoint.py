@@ -1,7 +1,9 @@
-"""Write and read checkpoints: signed lists of chain heads.
+"""Write and read checkpoints: signed lists of chain heads and branch heads.
 
 A hash chain shows every change inside it. It cannot show that its end was cut off, or that all of it was written again.
 A copy of the last hash, kept where nobody who can write the database can write, shows that too.
+
+A hash chain does not commit to the branch heads either, because heads move lawfully. A checkpoint has them too.
 
 A checkpoint is a file of JSON lines. The first line describes the checkpoint. The next lines hold one conversation each,
 in the order of the ids. The last line holds the HMAC-SHA256 of all bytes before it.
@@ -29,7 +31,7 @@ from convokit.errors import CheckpointError, SettingsError
 FORMAT = "checkpoint.1"
 MIN_KEY_BYTES = 16
 PAGE = 1000
-_MAX_LINE_BYTES = 16 * 1024  # the tenant's name is the longest value in a line
+_MAX_LINE_BYTES = 32 * 1024 * 1024  # the heads of a million branches
 CheckpointSource = Checkpoint | str | Path
 
 
@@ -77,7 +79,12 @@ class CheckpointWriter:
     def add(self, heads: Sequence[CheckpointHead]) -> None:
         """Write heads. Call it in the order of the conversations' ids."""
         for each in heads:
-            values = {"conversation": str(each.conversation_id), "entries": each.entries, "head": each.head}
+            values = {
+                "conversation": str(each.conversation_id),
+                "entries": each.entries,
+                "head": each.head,
+                "branch_heads": each.branch_heads,
+            }
             self._write_line(values, signed=True)
             self.conversations, self.entries = self.conversations + 1, self.entries + each.entries
 
@@ -213,8 +220,9 @@ class CheckpointReader:
         try:
             values = json.loads(line)
             conversation_id, entries = UUID(values["conversation"]), int(values["entries"])
-            return CheckpointHead(conversation_id, entries, str(values["head"]), self._created_at)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            branch_heads = _parse_branch_heads(values.get("branch_heads"))
+            return CheckpointHead(conversation_id, entries, str(values["head"]), self._created_at, branch_heads)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             problem = "was altered: a line is not the head of a conversation"
             raise CheckpointError(self._name, problem, "signature") from None
 
@@ -231,6 +239,13 @@ class CheckpointReader:
         if not hmac.compare_digest(str(signature).encode(), computed.encode()) or conversations != count:
             problem = "its signature does not match: it was altered, or signed with another key"
             raise CheckpointError(self._name, problem, "signature")
+
+
+def _parse_branch_heads(values: dict[str, int | None] | None) -> dict[int, int | None] | None:
+    """Return the head of each branch. Checkpoints of earlier versions have none."""
+    if values is None:
+        return None
+    return {int(number): None if seq is None else int(seq) for number, seq in values.items()}
 
 
 def open_checkpoint(against: CheckpointSource | None, key: object) -> CheckpointReader | None:

@@ -1,7 +1,8 @@
 """Verify one conversation or all conversations of a tenant, and make checkpoints.
 
 Each conversation is verified in one read transaction, and each page of heads is read in another. So a large tenant takes
-more time, and the same memory. Files are read and written in a thread, to keep an event loop free.
+more time, and the same memory; only the list of moved heads grows. Files are read and written in a thread, to keep an event
+loop free.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from convokit.audit.checkpoint import CheckpointReader, CheckpointSource, Checkp
 from convokit.audit.verify import verify_conversation
 from convokit.completion.effects import Flow, read_flow, thread_flow
 from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found
-from convokit.domain.verification import Checkpoint, CheckpointHead, Verified, VerifiedAll
+from convokit.domain.verification import Checkpoint, CheckpointHead, MovedHead, Verified, VerifiedAll
 from convokit.errors import ChainBroken
 
 PAGE = 1000
@@ -57,7 +58,8 @@ def verify_all_flow(
     heads = _HeadCursor(checkpoint, database_id, kit.tenant)
     yield from heads.check_flow()
     total = yield from read_flow(sql.count_conversations, kit.tenant)
-    conversations, entries, rows, failures = 0, 0, 0, 0
+    conversations, entries, rows, failures, unreachable = 0, 0, 0, 0, 0
+    moved: list[MovedHead] = []
 
     def report(error: ChainBroken) -> None:
         nonlocal failures
@@ -81,6 +83,8 @@ def verify_all_flow(
                     raise _missing_conversation(known)
                 if verified is not None:
                     entries, rows = entries + verified.entries, rows + verified.rows
+                    unreachable += verified.unreachable_messages
+                    moved.extend(verified.moved_heads)
             except ChainBroken as error:
                 report(error)
             conversations += 1
@@ -91,7 +95,14 @@ def verify_all_flow(
     while missing := (yield from heads.take_before_flow(None)):
         for head in missing:
             report(_missing_conversation(head))
-    return VerifiedAll(conversations=conversations, entries=entries, rows=rows, broken=failures)
+    return VerifiedAll(
+        conversations=conversations,
+        entries=entries,
+        rows=rows,
+        broken=failures,
+        unreachable_messages=unreachable,
+        moved_heads=tuple(moved),
+    )
 
 
 def _missing_conversation(head: CheckpointHead) -> ChainBroken:

@@ -25,12 +25,13 @@ class RemovalChecker:
     def __init__(self, connection: Connection, conversation_id: UUID) -> None:
         self._conversation_id = conversation_id
         self._redactions: dict[str, int] = {}
-        self._last_erasure = 0
+        self.last_erasure = 0
+        """The number of the last entry that erased everything, 0 when there is none."""
         self._unchecked = sql.read_removals(connection, conversation_id)
         self.checked_count = 0
         for row in sql.read_removals(connection, conversation_id):
             if row.ref == EVERYTHING:
-                self._last_erasure, self._redactions = row.number, {}
+                self.last_erasure, self._redactions = row.number, {}
             else:
                 self._redactions.setdefault(row.ref, row.number)  # the first one emptied the row
 
@@ -39,7 +40,7 @@ class RemovalChecker:
         redaction = self._redactions.get(f"{entry.kind}:{entry.ref}", 0)
         if redaction > entry.number:
             return redaction
-        return self._last_erasure if self._last_erasure > entry.number else 0
+        return self.last_erasure if self.last_erasure > entry.number else 0
 
     def check_entry(self, entry: Entry, last_seq: int) -> None:
         """Check the entry of a removal, which follows `last_seq` messages. Raises: ChainBroken."""

@@ -18,6 +18,7 @@ from convokit.domain.turn import CallRow
 from convokit.domain.verification import CheckpointHead
 from convokit.store.schema import (
     blob,
+    branch,
     completion,
     conversation,
     entry,
@@ -37,16 +38,32 @@ _ID: BindParameter[Any] = bindparam("id")
 _AFTER: BindParameter[Any] = bindparam("after")
 _LIMIT: BindParameter[Any] = bindparam("limit")
 _HEADS = (
-    select(conversation.c.id, conversation.c.last_entry, conversation.c.chain_hash)
+    select(conversation.c.id, conversation.c.last_entry, conversation.c.chain_hash, conversation.c.head_seq)
     .where(conversation.c.tenant == bindparam("tenant"), conversation.c.id > _AFTER)
     .order_by(conversation.c.id)
     .limit(_LIMIT)
+)
+_BRANCH_HEADS = (
+    select(branch.c.conversation_id, branch.c.number, branch.c.head_seq)
+    .where(branch.c.conversation_id.in_(bindparam("ids", expanding=True)))
+    .order_by(branch.c.conversation_id, branch.c.number)
+)
+_BRANCHES = (
+    select(branch.c.number, branch.c.name, branch.c.head_seq)
+    .where(branch.c.conversation_id == _ID)
+    .order_by(branch.c.number)
 )
 _COUNT = select(func.count()).select_from(conversation).where(conversation.c.tenant == bindparam("tenant"))
 _MESSAGES = (
     select(*(message.c[name] for name in MessageRow.__slots__))
     .where(message.c.conversation_id == _ID, message.c.seq > _AFTER)
     .order_by(message.c.seq)
+    .limit(_LIMIT)
+)
+_TREE = (
+    select(message.c.seq, message.c.parent_seq, message.c.status.in_(("complete", "partial")))
+    .where(message.c.conversation_id == _ID, message.c.seq < bindparam("before"))
+    .order_by(message.c.seq.desc())
     .limit(_LIMIT)
 )
 _CALLS = select(*(completion.c[name] for name in CallRow.__slots__)).where(
@@ -140,15 +157,48 @@ class LinkedToolCall(NamedTuple):
     result_call_id: str | None
 
 
+class TreeNode(NamedTuple):
+    """The position of a message in the tree of messages."""
+
+    seq: int
+    parent_seq: int | None
+    is_counted: bool
+    """Whether the message is complete or partial: late replies, summaries and passages are beside the paths."""
+
+
 def count_conversations(connection: Connection, tenant: str) -> int:
     """Return how many conversations the tenant has."""
     return int(connection.execute(_COUNT, {"tenant": tenant}).scalar_one())
 
 
 def read_heads(connection: Connection, tenant: str, after: UUID, limit: int) -> list[CheckpointHead]:
-    """Return the heads of the tenant's next conversations, in the order of their ids."""
-    rows = connection.execute(_HEADS, {"tenant": tenant, "after": after, "limit": limit})
-    return [CheckpointHead(cast("UUID", row[0]), row[1], bytes(row[2]).hex()) for row in rows]
+    """Return the heads of the tenant's next conversations, with the heads of their branches, in the order of their ids."""
+    rows = connection.execute(_HEADS, {"tenant": tenant, "after": after, "limit": limit}).all()
+    branch_heads: dict[UUID, dict[int, int | None]] = {cast("UUID", row[0]): {0: row[3]} for row in rows}
+    if branch_heads:
+        for conversation_id, number, head_seq in connection.execute(_BRANCH_HEADS, {"ids": list(branch_heads)}):
+            branch_heads[cast("UUID", conversation_id)][number] = head_seq
+    return [
+        CheckpointHead(each, row[1], bytes(row[2]).hex(), branch_heads=branch_heads[each])
+        for row, each in zip(rows, branch_heads, strict=True)
+    ]
+
+
+def read_branches(connection: Connection, conversation_id: UUID) -> list[tuple[int, str | None, int | None]]:
+    """Return number, name and head of every branch but the main branch, in the order of their numbers."""
+    rows = connection.execute(_BRANCHES, {"id": conversation_id})
+    return [(number, name, head_seq) for number, name, head_seq in rows]
+
+
+def read_tree(connection: Connection, conversation_id: UUID, last_seq: int) -> Iterator[TreeNode]:
+    """Yield the position of every message in the tree, from message `last_seq` to the first."""
+    before = last_seq + 1
+    while True:
+        rows = connection.execute(_TREE, {"id": conversation_id, "before": before, "limit": PAGE}).all()
+        yield from (TreeNode(*row) for row in rows)
+        if len(rows) < PAGE:
+            return
+        before = rows[-1][0]
 
 
 def read_messages(connection: Connection, conversation_id: UUID, after: int, limit: int) -> list[MessageRow]:

@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.audit import consistency, references, sql
+from convokit.audit.branch_heads import check_heads
 from convokit.audit.removal_checks import RemovalChecker
 from convokit.domain import hashchain
 from convokit.domain.content import find_blob_references
@@ -38,7 +39,8 @@ def verify_conversation(
 ) -> Verified | None:
     """Verify all rows of a conversation; return None when the conversation does not exist. Raises: ChainBroken.
 
-    `known` is its head in a checkpoint: the chain must still have that entry, with that hash.
+    `known` is its head in a checkpoint: the chain must still have that entry, with that hash. The result lists the branches
+    whose heads moved away from those in the checkpoint.
     """
     row = conversations.find(connection, tenant, conversation_id)
     return None if row is None else ChainVerifier(connection, row, known).verify()
@@ -89,6 +91,9 @@ class ChainVerifier:
         references.check_blobs(self.connection, row, self.last_entry, self.referring)
         tool_calls = references.check_tool_calls(self.connection, row, self.last_entry)
         consistency.check_consistency(self.connection, row, self.last_entry, imported=self.imported)
+        # An erasure empties all branches. The chain has its entry, so the heads of an earlier checkpoint say nothing.
+        erased = self.known is not None and removals.last_erasure > self.known.entries
+        heads = check_heads(self.connection, row, None if erased else self.known)
         return Verified(
             conversation_id=row.id,
             entries=self.last_entry,
@@ -99,6 +104,7 @@ class ChainVerifier:
             tool_calls=tool_calls,
             blobs=len(self.referring),
             head=previous.hex(),
+            **heads._asdict(),
         )
 
     def _raise_broken(self, entry: Entry, problem: str) -> NoReturn:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
+
+
+class MovedHead(BaseModel):
+    """A branch whose path no longer has the message that was its head in the checkpoint.
+
+    `checkout`, `edit` and `regenerate` move heads lawfully. A head that was moved in SQL hides messages.
+    """
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    conversation_id: UUID
+    branch: str | int
+    """The name of the branch, or its number as in `Verified.heads`."""
+    checkpoint_seq: int
+    """The seq of the head in the checkpoint."""
+    seq: int | None
+    """The seq of the head now. None: the branch is empty, or its row is missing."""
 
 
 class Verified(BaseModel):
@@ -27,6 +45,15 @@ class Verified(BaseModel):
     blobs: int = 0
     head: str
     """The last hash (hexadecimal). A copy of it, kept outside the database, shows later whether earlier rows changed."""
+    heads: dict[str | int, int | None] = {}
+    """The branch heads: the seq of the last message of each branch, None for an empty branch. The key is the branch's name. A
+    branch without a name, or with a number as its name, has its number as the key."""
+    unreachable_messages: int = 0
+    """Messages on no branch: no branch head has them on its path. `edit`, `regenerate`, `checkout` and `n=2` leave such
+    messages. Late replies, summaries, passages and redacted messages do not count."""
+    moved_heads: tuple[MovedHead, ...] = ()
+    """Branches that no longer have the head of the checkpoint on their path. Empty without a checkpoint, and when all messages
+    were erased since."""
 
 
 class VerifiedAll(BaseModel):
@@ -40,6 +67,10 @@ class VerifiedAll(BaseModel):
     rows: int = 0
     broken: int = 0
     """Conversations that disagree with their hash chain or with the checkpoint. Always 0 without a `broken` callback."""
+    unreachable_messages: int = 0
+    """Messages on no branch, as in `Verified`. Broken conversations do not count."""
+    moved_heads: tuple[MovedHead, ...] = ()
+    """Branches that no longer have the head of the checkpoint on their path. They do not count as broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +83,9 @@ class CheckpointHead:
     """The hash of the last entry (hexadecimal)."""
     checkpoint_created_at: str = ""
     """The time of the checkpoint, for messages to people."""
+    branch_heads: Mapping[int, int | None] | None = None
+    """The seq of the head of each branch, by the number of the branch: a name may change. None: the checkpoint has no heads of
+    branches, because an earlier version wrote it."""
 
 
 class Checkpoint(BaseModel):

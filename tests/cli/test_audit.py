@@ -6,12 +6,13 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 
 from convokit.store.engine import WRITE, open_engine, parse_database_url
-from convokit.store.schema import conversation, message
+from convokit.store.schema import branch, conversation, message
 from tests.cli.conftest import CommandLine
 
 SECRET = "the auditor's own 秘密\n"
@@ -34,16 +35,17 @@ def _change(cli: CommandLine, statement: Any) -> None:
 
 def test_verify_all_reports_every_broken_conversation(cli: CommandLine) -> None:
     """The command prints counts, `--json` prints every problem, and a broken chain exits with 1."""
-    assert cli("verify", "--all").stdout == "whole: 0 conversations, 0 entries, 0 rows\n"
+    assert cli("verify", "--all").stdout == "whole: 0 conversations, 0 entries, 0 rows; messages on no branch: 0\n"
     cli.chat("--key", "one", "hello")
     cli.chat("--key", "二つ目", "こんにちは")
-    assert cli("verify", "--all").stdout == "whole: 2 conversations, 6 entries, 6 rows\n"
-    assert cli.json("verify", "--all") == {"ok": True, "conversations": 2, "entries": 6, "rows": 6, "broken": []}
+    assert cli("verify", "--all").stdout == "whole: 2 conversations, 6 entries, 6 rows; messages on no branch: 0\n"
+    counts = {"conversations": 2, "entries": 6, "rows": 6, "unreachable_messages": 0}
+    assert cli.json("verify", "--all") == {"ok": True, **counts, "moved_heads": [], "broken": []}
     _change(cli, update(message).where(message.c.content == "hello").values(content="x\x1b[31m"))
     lines = cli("verify", "--all", code=1).stdout.splitlines()
     assert len(lines) == 2
     assert lines[0].endswith("(1): message 1 is not what was written")
-    assert lines[1] == "1 broken: 2 conversations, 3 entries, 3 rows"
+    assert lines[1] == "1 broken: 2 conversations, 3 entries, 3 rows; messages on no branch: 0"
     found = cli.json("verify", "--all", code=1)
     assert (found["ok"], [each["ref"] for each in found["broken"]]) == (False, ["1"])
 
@@ -66,6 +68,37 @@ def test_verify_against_a_checkpoint_finds_a_deleted_conversation(cli: CommandLi
     _change(cli, delete(conversation).where(conversation.c.key == "two"))
     assert "is missing: the checkpoint of" in cli("verify", "--all", *held, code=1).stdout
     assert cli("verify", "--all").stdout.startswith("whole: 1 conversations")
+
+
+def test_verify_shows_heads_and_those_that_moved_since_a_checkpoint(cli: CommandLine, key: str, tmp_path: Path) -> None:
+    """A line has the heads and the number of messages on no branch. Moved heads are named, and the exit code stays 0."""
+    for text in ("hello", "and then?"):
+        cli.chat("--key", "二つ目", text)
+    held = ("--against", str(tmp_path / "heads.jsonl"), "--key-file", key)
+    cli("audit", "checkpoint", "--key-file", key, "-o", held[1])
+    assert cli("verify", "二つ目").stdout.splitlines()[1:] == ["heads: main at message 4; messages on no branch: 0"]
+    _change(cli, update(conversation).values(head_seq=2))
+    moved = "main was at message 4 in the checkpoint, and is at message 2"
+    lines = cli("verify", "二つ目", *held).stdout.splitlines()
+    assert lines[1:] == ["heads: main at message 2; messages on no branch: 2", f"moved: {moved}"]
+    assert cli("verify", "--all", *held).stdout.splitlines() == [
+        f"moved: 二つ目: {moved}",
+        "whole: 1 conversations, 6 entries, 6 rows; messages on no branch: 2",
+    ]
+    one, every = cli.json("verify", "二つ目", *held), cli.json("verify", "--all", *held)
+    assert (one["ok"], one["heads"], one["unreachable_messages"]) == (True, {"main": 2}, 2)
+    assert (every["ok"], every["unreachable_messages"]) == (True, 2)
+    assert every["moved_heads"] == [{**one["moved_heads"][0], "key": "二つ目"}]
+    assert (one["moved_heads"][0]["checkpoint_seq"], one["moved_heads"][0]["seq"]) == (4, 2)
+    _change(cli, update(conversation).values(head_seq=None))
+    rows = [
+        {"conversation_id": UUID(one["conversation_id"]), "number": number, "head_seq": 4} for number in range(1, 10)
+    ]
+    _change(cli, insert(branch).values([{**row, "created_at": 1} for row in rows]))
+    lines = cli("verify", "二つ目", *held).stdout.splitlines()
+    assert lines[1].startswith("heads: main is empty, branch 1 at message 4, branch 2 ")
+    assert lines[1].endswith("branch 7 at message 4, 2 more; messages on no branch: 0")
+    assert lines[2] == "moved: main was at message 4 in the checkpoint, and is empty or missing"
 
 
 def test_checkpoint_of_a_tenant_with_a_japanese_name_is_ascii(cli: CommandLine, key: str, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ EVENTS = (
     "Started", "TextDelta", "ReasoningDelta", "RefusalDelta", "ToolCallDelta", "AudioDelta", "Retrying", "Finished",
 )  # fmt: skip
 VALUES = (
-    "Conversation", "Message", "Page", "Hit", "Reply", "Turn", "Branch", "Usage", "Verified", "VerifiedAll", "Checkpoint",
+    "Conversation", "Message", "Page", "Hit", "Reply", "Turn", "Branch", "Usage", "Verified", "VerifiedAll",
+    "MovedHead", "Checkpoint",
     "Replay", "Diff", "Receipt", "Recovered", "Exported", "Imported", "UsageReport", "Price", "Prices",
     "tool", "Tool", "HttpxClient", "AsyncHttpxClient", "TokenizeCounter",
 )  # fmt: skip
