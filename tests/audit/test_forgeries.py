@@ -145,7 +145,7 @@ def test_turn_state_and_reply_are_checked(histories: Histories) -> None:
                 assert isinstance(
                     verify_after(histories.engine, histories.rich, make_update(turn, row, state=state)), ChainBroken
                 )
-            for seq in [None, *range(1, 30)]:
+            for seq in [None, *range(1, 30, 3)]:
                 if seq != row["reply_seq"]:
                     found = verify_after(histories.engine, histories.rich, make_update(turn, row, reply_seq=seq))
                     assert isinstance(found, ChainBroken), (row, seq)
