@@ -195,6 +195,7 @@ def test_diff_names_reason_place_and_sentence(stage: Stage, reason: str) -> None
     assert (found.index is not None) == (place is not None and place.startswith("messages"))
 
 
+@pytest.mark.once
 def test_values_are_cut_around_their_first_difference(stage: Stage) -> None:
     """Both values show the first different character. An absent value is None."""
     same = "同じ文。" * 100
@@ -209,6 +210,7 @@ def test_values_are_cut_around_their_first_difference(stage: Stage) -> None:
     assert (given.a, given.b) == (None, "7")
 
 
+@pytest.mark.once
 def test_common_messages_and_tokens_are_counted(stage: Stage) -> None:
     """Another set of tools leaves no common tokens."""
     kit = stage.kit(developer_prompt="短く", tools=[lookup])

@@ -95,6 +95,7 @@ def rows_in(connection: Connection, table: Any, conversation_id: UUID) -> Row:
 MALFORMED = ("", "x", "1:2:3", f"{FRESH}", f"{FRESH}:", f"{FRESH}:0", f"{FRESH}:{10**30}", "\x01:1", "１", "message:１")
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("kind", ["message", "completion", "redaction", "erasure", "import", "other"])
 def test_malformed_refs_raise_chain_broken(histories: Histories, kind: str) -> None:
     """An entry with a malformed ref raises ChainBroken at that entry, and no other error."""
@@ -125,6 +126,7 @@ CONTRADICTIONS: dict[str, tuple[Any, Row]] = {
 }
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 def test_contradicting_rows_are_found(histories: Histories, name: str) -> None:
     """A row outside the chain that contradicts a chained row is found."""
@@ -143,7 +145,7 @@ def test_turn_state_and_reply_are_checked(histories: Histories) -> None:
                 assert isinstance(
                     verify_after(histories.engine, histories.rich, make_update(turn, row, state=state)), ChainBroken
                 )
-            for seq in [None, *range(1, 30)]:
+            for seq in [None, *range(1, 30, 3)]:
                 if seq != row["reply_seq"]:
                     found = verify_after(histories.engine, histories.rich, make_update(turn, row, reply_seq=seq))
                     assert isinstance(found, ChainBroken), (row, seq)

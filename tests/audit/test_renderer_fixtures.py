@@ -18,6 +18,7 @@ def test_every_renderer_version_has_a_fixture() -> None:
     assert [path.stem for path in FIXTURES] == [f"renderer_{version}" for version in range(1, RENDERER + 1)]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: str(path.stem))
 def test_calls_of_earlier_versions_are_replayed_exactly(face: Face, empty_database: str, path: Path) -> None:
     """Calls whose messages were redacted are the exception."""

@@ -23,6 +23,7 @@ def stage(face: Face, database: str, server: LoopbackServer) -> Stage:
     return Stage(face, database, server)
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: str(scene.__name__))
 def test_every_request_is_replayed_byte_for_byte(stage: Stage, scene: Callable[[Stage], None]) -> None:
     """A kit with other settings rebuilds the bytes that the server received."""
@@ -119,6 +120,7 @@ def test_unknown_turns_and_calls_raise_not_found(stage: Stage) -> None:
             stage.do(chat.replay(other))
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(("seq", "role"), [(1, "user"), (4, "assistant"), (5, "tool"), (7, "user")])
 def test_redacted_message_has_a_placeholder(stage: Stage, seq: int, role: str) -> None:
     """All other messages are as they were sent. `body` is None: nobody can check the bytes."""

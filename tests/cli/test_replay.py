@@ -44,8 +44,8 @@ def test_body_writes_the_exact_bytes(cli: CommandLine, server: LoopbackServer) -
     turns = _send_two_turns(cli, server)
     command = [sys.executable, "-m", "convokit.cli", "replay", "鍵", "--body", "--database", cli.database]
     assert subprocess.run(command, capture_output=True, check=True).stdout == server.requests[-1].raw
-    first = [*command, "--turn", str(turns[0]), "--call", "1"]
-    assert subprocess.run(first, capture_output=True, check=True).stdout == server.requests[0].raw
+    first = cli("replay", "鍵", "--body", "--turn", str(turns[0]), "--call", "1")
+    assert first.stdout_bytes == server.requests[0].raw
 
 
 def test_replay_prints_status_parameters_and_messages(cli: CommandLine, server: LoopbackServer) -> None:

@@ -27,6 +27,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", ["metadata", "api_metadata"])
 @pytest.mark.parametrize("way", CALLS)
 def test_metadata_of_a_call_is_the_apis_own(

@@ -69,6 +69,7 @@ def test_parts_that_cannot_be(face: Face, kit: Any, server: LoopbackServer, part
     assert len(face.settle(kit.conversations())) == 0
 
 
+@pytest.mark.once
 def test_too_much_at_once(face: Face, kit: Any) -> None:
     """Binaries over the limit are refused."""
     big = base64.b64encode(bytes(21 * 1024 * 1024)).decode()
@@ -76,6 +77,7 @@ def test_too_much_at_once(face: Face, kit: Any) -> None:
         face.settle(kit.chat("p").send([{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{big}"}}]))
 
 
+@pytest.mark.once
 def test_a_spoken_reply_is_named_by_its_id_while_it_lives(
     face: Face, kit: Any, database: str, server: LoopbackServer
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_spoken_reply_is_named_by_its_id_while_it_lives(
         face.settle(chat.verify())
 
 
+@pytest.mark.once
 def test_a_model_without_eyes(face: Face, database: str, server: LoopbackServer) -> None:
     """A part the profile does not take is a typed error, or by choice a text that says what was left out."""
     blind = Profile(parts=frozenset({"text"}))

@@ -40,6 +40,7 @@ FAILED: list[tuple[dict[str, Any], type[Exception]]] = [
 ]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(("fields", "kind"), FAILED)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_failed_reply_is_kept_as_partial(
@@ -60,6 +61,7 @@ def test_a_failed_reply_is_kept_as_partial(
     face.settle(chat.verify())
 
 
+@pytest.mark.once
 def test_a_reader_who_leaves_at_the_end_of_a_filtered_reply(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Neither the reply nor its turn is stored as complete."""
     chat = kit.chat("t")
@@ -93,6 +95,7 @@ def test_a_cut_reply_is_kept_and_is_no_training_data(
     face.settle(chat.verify())
 
 
+@pytest.mark.once
 def test_an_unknown_reason_is_complete_and_marked(face: Face, kit: Any, server: LoopbackServer) -> None:
     server.script(plain(finish_reason="vendor_reason"), completion("whole"))
     reply = face.settle(kit.chat("t").send("odd"))
@@ -101,6 +104,7 @@ def test_an_unknown_reason_is_complete_and_marked(face: Face, kit: Any, server: 
     assert export_questions(face, kit) == ["odd", "known"]
 
 
+@pytest.mark.once
 def test_other_choices_that_are_cut_or_filtered(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Each choice of a reply has the status of its own finish reason."""
     reasons = ("stop", "length", "content_filter")

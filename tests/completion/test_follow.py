@@ -219,6 +219,7 @@ def test_turns_are_listed_with_what_became_of_them(face: Face, kit: Any, server:
     assert [each.id for each in page] == [found[1].id, found[2].id]
 
 
+@pytest.mark.once
 def test_a_reply_is_finished_though_its_reader_left(face: Face, kit: Any, slow: LoopbackServer) -> None:
     """With on_disconnect="finish" a reply comes to its end without its reader, and is saved whole."""
     face.take(kit.chat("k").stream("count", on_disconnect="finish"), 3)
@@ -253,6 +254,7 @@ def test_a_cancelled_task_does_not_cancel_a_reply_that_is_to_finish(database: st
         assert [message.text for message in kit.chat("k").messages()] == ["count", TEXT]
 
 
+@pytest.mark.once
 def test_an_unknown_disconnect_policy_is_refused(kit: Any) -> None:
     """`on_disconnect` takes two words."""
     with pytest.raises(SettingsError, match="on_disconnect"):
@@ -306,6 +308,7 @@ def test_a_closed_kit_says_so(face: Face, database: str, server: LoopbackServer)
     assert len(server.requests) == 1
 
 
+@pytest.mark.once
 def test_a_plain_reply_that_was_cancelled_is_kept_as_late(database: str, server: LoopbackServer) -> None:
     """Cancelled while a plain call runs, its whole reply is paid for and kept off the path."""
     script = completion("the slow answer")

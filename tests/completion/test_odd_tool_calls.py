@@ -34,6 +34,7 @@ def refuse_invalid_arguments(body: Any) -> Script:
     return echo(body)
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("arguments", ['{"path": "/京都', "{'path': '/a'}", '{"path":"/a"}{"path":"/a"}', "[1]", '"a"'])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_conversation_goes_on_after_malformed_arguments(
@@ -57,6 +58,7 @@ def test_a_conversation_goes_on_after_malformed_arguments(
     face.settle(chat.verify())
 
 
+@pytest.mark.once
 def test_a_replay_uses_the_renderer_of_its_request(
     face: Face, kit: Any, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +86,7 @@ def list_pairs(body: Any) -> list[tuple[str, str, str]]:
     return [(call["id"], json.loads(call["function"]["arguments"])["path"], results[call["id"]]) for call in asked]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("id", ["same", "look", ""])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_two_calls_with_one_id(face: Face, kit: Any, server: LoopbackServer, id: str, streamed: bool) -> None:
@@ -106,6 +109,7 @@ def test_two_calls_with_one_id(face: Face, kit: Any, server: LoopbackServer, id:
     face.settle(chat.verify())
 
 
+@pytest.mark.once
 def test_calls_for_the_caller_get_ids_of_their_own(face: Face, kit: Any, server: LoopbackServer) -> None:
     server.script(calls(("a", "look", "{}"), ("a", "look", "{}")))
     tool = {"type": "function", "function": {"name": "look"}}
@@ -114,6 +118,7 @@ def test_calls_for_the_caller_get_ids_of_their_own(face: Face, kit: Any, server:
     assert len(set(ids)) == 2
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", ["look<|channel|>commentary", "functions.look", " look\n"])
 def test_an_odd_name_runs_the_tool_that_is_meant(face: Face, kit: Any, server: LoopbackServer, name: str) -> None:
     """The name is stored as it came. A tool without a function is the caller's under this name too."""

@@ -111,6 +111,7 @@ def test_a_superseded_turns_reply_is_kept_off_the_path(database: str, slow_serve
         kit.chat("k").verify()
 
 
+@pytest.mark.once
 def test_an_unknown_policy_is_refused(face: Face, kit: Any) -> None:
     """`on_busy` takes three words."""
     with pytest.raises(SettingsError, match="on_busy"):

@@ -32,6 +32,7 @@ def test_handles_that_set_nothing_share_their_options(face: Face, kit: Any, reso
     assert len(resolved) == 1
 
 
+@pytest.mark.once
 def test_what_a_chat_sets_is_its_own(face: Face, kit: Any, server: LoopbackServer, resolved: list[Any]) -> None:
     """A chat that stores a prompt has options of its own: no other chat gets them, and every later handle on it does."""
     server.script(*(completion("done") for _ in range(4)))
@@ -43,6 +44,7 @@ def test_what_a_chat_sets_is_its_own(face: Face, kit: Any, server: LoopbackServe
     assert prompts == ["hello", "Be brief.", "Be brief.", "hello"]
 
 
+@pytest.mark.once
 def test_what_a_call_sets_holds_for_it_alone(face: Face, kit: Any, server: LoopbackServer) -> None:
     """A model that one call names is not the next one's."""
     chat = kit.chat("a")
@@ -65,6 +67,7 @@ class Counting:
         return len(text.split())
 
 
+@pytest.mark.once
 def test_a_text_is_counted_once(face: Face, database: str, server: LoopbackServer) -> None:
     """Question and reply are counted when they come, and the names of roles never again."""
     counter = Counting()

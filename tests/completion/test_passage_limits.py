@@ -51,6 +51,7 @@ def test_bad_passages_are_refused_before_anything_is_written(
     assert server.requests == []
 
 
+@pytest.mark.once
 def test_passages_that_do_not_fit_are_an_overflow(face: Face, database: str, server: LoopbackServer) -> None:
     """The current turn with its passages must fit: else ContextOverflow says by how much, and nothing is written."""
     budget = Budget(context_tokens=200, reply_tokens=50)
@@ -67,6 +68,7 @@ def test_passages_that_do_not_fit_are_an_overflow(face: Face, database: str, ser
     assert reply.context.tokens <= 150
 
 
+@pytest.mark.once
 def test_the_history_makes_room_for_passages(face: Face, database: str, server: LoopbackServer) -> None:
     """Passages are of the current turn: older turns give way to them, and they are sent whole."""
     budget = Budget(context_tokens=200, reply_tokens=50)

@@ -145,6 +145,7 @@ def test_a_refused_row_is_not_tried_again(
     assert len(tries) == 1
 
 
+@pytest.mark.once
 def test_a_late_reply_that_cannot_be_stored_is_in_the_error(
     database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

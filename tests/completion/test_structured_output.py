@@ -49,6 +49,7 @@ def test_a_type_comes_back_as_a_value(face: Face, kit: Any, server: LoopbackServ
     assert face.settle(kit.chat("r").messages())[-1].text == GOOD
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
@@ -67,6 +68,7 @@ def test_each_failure_is_its_own(face: Face, kit: Any, server: LoopbackServer, a
     assert face.settle(kit.chat("r").send("again")).text == "echo: again"
 
 
+@pytest.mark.once
 def test_a_filtered_reply_is_not_a_structure(face: Face, kit: Any, server: LoopbackServer) -> None:
     """A reply that the content filter ended raises ContentFiltered, with what came kept as partial."""
     server.script(_finish("some", "content_filter"))
@@ -75,6 +77,7 @@ def test_a_filtered_reply_is_not_a_structure(face: Face, kit: Any, server: Loopb
     assert [message.status for message in face.settle(kit.chat("r").messages())] == ["complete", "partial"]
 
 
+@pytest.mark.once
 def test_a_server_without_schemas_gets_it_in_words(face: Face, database: str, server: LoopbackServer) -> None:
     """Where json_schema is unknown: json_object with the schema in the instructions; where that is too: words alone."""
     for profile, form in (
@@ -93,6 +96,7 @@ def test_a_server_without_schemas_gets_it_in_words(face: Face, database: str, se
         assert "minutes" in instructions
 
 
+@pytest.mark.once
 def test_a_type_that_cannot_be_strict_says_where(face: Face, kit: Any, server: LoopbackServer) -> None:
     """A schema outside the strict subset is refused before any call, with the path of the violation."""
 

@@ -76,6 +76,7 @@ def test_several_calls_run_at_once_and_answer_in_order(face: Face, kit: Any, ser
     face.settle(kit.chat("t").verify())
 
 
+@pytest.mark.once
 def test_the_model_is_told_what_went_wrong(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Bad arguments, an unknown tool and an exception become results that say so; the turn goes on."""
 
@@ -93,6 +94,7 @@ def test_the_model_is_told_what_went_wrong(face: Face, kit: Any, server: Loopbac
     assert "Traceback" not in "".join(said)
 
 
+@pytest.mark.once
 def test_a_result_is_cut_where_it_is_stored(face: Face, kit: Any, server: LoopbackServer) -> None:
     """A result over the limit is stored and sent cut, with a mark."""
 
@@ -107,6 +109,7 @@ def test_a_result_is_cut_where_it_is_stored(face: Face, kit: Any, server: Loopba
     assert "cut" in stored[-80:]
 
 
+@pytest.mark.once
 def test_rounds_end(face: Face, kit: Any, server: LoopbackServer) -> None:
     """A model that never stops calling is stopped with a typed error; the chat is valid and goes on."""
     server.script(*[calls((f"c{number}", "weather", '{"city": "x", "unit": "c"}')) for number in range(4)])

@@ -58,6 +58,7 @@ def test_counts_name_the_vendor_whose_keys_they_hold(provider: str) -> None:
     assert ContextBuilder(counter=Words()).counter.name == Words().name
 
 
+@pytest.mark.once
 def test_a_long_thought_stays_within_the_budget(face: Face, database: str, server: LoopbackServer) -> None:
     """The reply is stored with what it costs as it goes back; every request fits, and the thought leaves the window with it."""
     budget = Budget(context_tokens=300, reply_tokens=20, step_tokens=50)
@@ -80,6 +81,7 @@ def test_a_long_thought_stays_within_the_budget(face: Face, database: str, serve
     assert face.settle(elsewhere.context("and now?")).report.tokens < 150
 
 
+@pytest.mark.once
 def test_a_spoken_reply_is_stored_with_its_words_counted(face: Face, kit: Any, server: LoopbackServer) -> None:
     """The transcript goes back once the sound is forgotten: the stored count holds it."""
     server.script(

@@ -62,6 +62,7 @@ def _common(before: Any, after: Any) -> int:
     return tokens
 
 
+@pytest.mark.once
 def test_the_stable_prefix_is_what_two_requests_have_in_common(database: str, server: LoopbackServer) -> None:
     """`stable_tokens` is, turn by turn, the cost of the beginning that this body shares with the one before; also when the
     window's start moves."""
@@ -82,6 +83,7 @@ def test_the_stable_prefix_is_what_two_requests_have_in_common(database: str, se
     assert len({report.start for report in reports}) > 2, "the start never moved"
 
 
+@pytest.mark.once
 def test_a_round_of_tools_builds_on_the_request_before_it(database: str, server: LoopbackServer) -> None:
     """The second request of a turn shares the whole first one: tools, prompt and question."""
 
@@ -99,6 +101,7 @@ def test_a_round_of_tools_builds_on_the_request_before_it(database: str, server:
     assert len(first["messages"]) == 1
 
 
+@pytest.mark.once
 def test_another_model_has_nothing_cached(database: str, server: LoopbackServer) -> None:
     """The report names the model; what one model was sent is in no other's cache."""
     with Convokit(database, model="loop-1", base_url=server.url) as kit:

@@ -262,7 +262,7 @@ def test_a_naive_trimmer_fails_here(cases: st.SearchStrategy[list[Message]], lea
     """The control: the prompt and the last n messages, as many trim, is refused in a large share of the same cases."""
     outcomes: list[bool] = []
 
-    @settings(max_examples=200, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=60, deadline=None, database=None, derandomize=True)
     @given(cases, st.integers(3, 12))
     def trim(history: list[Message], last: int) -> None:
         outcomes.append(bool(refusals([{"role": "system", "content": PROMPT}, *history[-last:]])))

@@ -190,6 +190,7 @@ def test_text_comes_back_as_it_was(stage: Stage, name: str) -> None:
     stage.settle(chat.verify())
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("field", ["key", "subject", "title", "developer_prompt", "user", "idempotency"])
 @pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if len(text) <= 512])
 def test_names_come_back_as_they_were(stage: Stage, field: str, name: str) -> None:
@@ -233,6 +234,7 @@ PARTS: list[tuple[str, Any, Any]] = [
 ]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(("given", "sent"), [pytest.param(*case[1:], id=case[0]) for case in PARTS])
 def test_parts_are_sent_as_they_were_stored(stage: Stage, given: Any, sent: Any) -> None:
     """Accepted parts are made canonical once and sent the same ever after; no URL in them is followed, nothing is decoded."""
@@ -246,6 +248,7 @@ def test_parts_are_sent_as_they_were_stored(stage: Stage, given: Any, sent: Any)
 CURSORS: list[Any] = [-1, 10**30, MAX_SEQ + 1, 1.5, math.nan, True, [], {}, "", "\ud800", "x", ":1", "1:1", b"1"]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("before", CURSORS)
 def test_places_that_are_none(stage: Stage, before: Any) -> None:
     """`before` takes a place in this conversation; anything else, another conversation's too, is refused."""
@@ -301,6 +304,7 @@ def test_ten_megabytes_of_text(stage: Stage) -> None:
     assert (caught.value.size, caught.value.limit) == (10_500_000, 1024 * 1024)
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     "given", ["", "nonsense", "\ud800", 5, 1.5, True, [], b"x", "0" * 33, str(UUID(int=7)), UUID(int=7)]
 )

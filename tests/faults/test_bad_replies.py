@@ -28,6 +28,7 @@ MENDED: list[tuple[str, str, str]] = [
 ]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(("written", "kept"), [pytest.param(*case[1:], id=case[0]) for case in MENDED])
 def test_text_is_kept_and_mended(stage: Stage, written: str, kept: str) -> None:
     """Whole or in pieces, what a backend cannot hold becomes U+FFFD and everything else stays, in the next request too."""
@@ -196,6 +197,7 @@ def test_tool_calls_of_odd_names(stage: Stage, id: str, name: str) -> None:
     goes_on(stage, chat)
 
 
+@pytest.mark.once
 def test_two_calls_of_one_id(stage: Stage) -> None:
     """Two calls under one id are both run, and both go back with their results: the second gets an id of its own."""
 
@@ -242,6 +244,7 @@ RESULTS: list[tuple[str, Any]] = [
 ]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("value", [pytest.param(case[1], id=case[0]) for case in RESULTS])
 def test_tool_results_of_any_kind(stage: Stage, value: Any) -> None:
     """Whatever a tool returns or raises becomes a text that can be stored and sent, of at most Limits.tool_result_bytes."""
@@ -260,6 +263,7 @@ def test_tool_results_of_any_kind(stage: Stage, value: Any) -> None:
     assert goes_on(stage, chat)[2].content == result["content"]
 
 
+@pytest.mark.once
 def test_rejected_words_are_not_repeated(stage: Stage) -> None:
     """What a validator quotes of the request stays out of the error."""
     detail = [{"loc": ["body", "messages"], "msg": "bad", "input": "the whole question", "type": "x"}]

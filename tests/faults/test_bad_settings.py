@@ -126,6 +126,7 @@ def test_a_setting_of_a_call_that_cannot_be(stage: Stage, named: str, given: dic
             str(error).encode()
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("given", "sent"),
     [
@@ -205,6 +206,7 @@ def test_a_key_that_no_header_can_carry(stage: Stage, key: Any) -> None:
         assert "ä" not in str(caught.value)
 
 
+@pytest.mark.once
 def test_an_unreachable_host(face: Face, database: str) -> None:
     """A refused connection is Unreachable after its retries; the question is kept."""
     kit = face.kit(database, model="m", base_url="http://127.0.0.1:9/v1")

@@ -128,6 +128,7 @@ def run_clean(main: Callable[[], Awaitable[None]]) -> None:
     assert complaints == []
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("way", keep(WAYS, "streamed", "tools", sample=True))
 def test_a_task_cancelled_at_any_await(database: str, server: LoopbackServer, way: str, effort: Effort) -> None:
     """At whichever await a turn's task is cancelled: the next sender goes at once, and the repeat has one answer."""
@@ -235,6 +236,7 @@ def sync_ask(chat: Any, way: str, name: str) -> str:
     return str(chat.send(name, idempotency_key=name, tools=[double] if way == "tools" else []).text)
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("way", keep(WAYS, "streamed", "tools", sample=True))
 def test_ctrl_c_at_any_effect(

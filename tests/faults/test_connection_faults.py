@@ -105,6 +105,7 @@ def _asked(stage: Stage, wire: Wire, **settings: Any) -> Any:
     return kit.chat(stage.chat().key)
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_broken_stream(stage: Stage, name: str) -> None:
     """However a stream breaks: one call, one typed error that holds what came, which is stored; the next turn goes through."""
@@ -136,6 +137,7 @@ PLAIN: dict[str, Callable[[Line], bool]] = {
 }
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_broken_answer(stage: Stage, name: str) -> None:
     """A plain answer that breaks off may have been paid for: it is not asked for again, and nothing of it is a reply."""
@@ -158,6 +160,7 @@ def test_an_ambiguous_failure_is_repeated_only_on_request(stage: Stage, name: st
     assert stage.calls(chat) == ["error", "ok"]
 
 
+@pytest.mark.once
 def test_a_kept_connection_that_was_closed(stage: Stage) -> None:
     """The server closes an idle connection just as we use it: the request was not read, so it is made again, unasked."""
 
@@ -227,6 +230,7 @@ def _dripping(pieces: list[bytes]) -> Callable[[Line], bool]:
     return fault
 
 
+@pytest.mark.once
 def test_a_body_that_drips_has_an_end(stage: Stage) -> None:
     """Bytes that never make an event are no content: `stall_s` ends them though every read brings something."""
     with wired(_dripping([bytes([each]) for each in ONE * 9])) as wire:
@@ -254,6 +258,7 @@ def _bomb(begin: bytes, filling: bytes) -> bytes:
     return gzip.compress(begin + filling * 60_000_000, compresslevel=1)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("begin", "filling", "named"),
     [
@@ -276,6 +281,7 @@ def test_a_bomb_is_bounded(stage: Stage, begin: bytes, filling: bytes, named: st
     stage.goes_on(chat, "")
 
 
+@pytest.mark.once
 def test_a_line_of_64_megabytes(stage: Stage) -> None:
     """One endless line is given up at Limits.event_bytes, long before it is all there."""
 

@@ -24,6 +24,7 @@ def _limited(stage: Stage, **limits: int) -> Any:
     return kit.chat(stage.chat().key)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("limits", "script"),
     [
@@ -57,6 +58,7 @@ def test_a_whole_reply_over_its_limit(stage: Stage) -> None:
     goes_on(stage, chat)
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("limits", "content"),
     [
@@ -75,6 +77,7 @@ def test_a_message_over_its_limit(stage: Stage, limits: dict[str, int], content:
     assert caught.value.limit == 10 < caught.value.size
 
 
+@pytest.mark.once
 def test_a_tool_result_over_its_limit_is_cut(stage: Stage) -> None:
     """Limits.tool_result_bytes cuts a result, and says by how much."""
 
@@ -89,6 +92,7 @@ def test_a_tool_result_over_its_limit_is_cut(stage: Stage) -> None:
     assert "of 3,000 bytes" in result
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "budget", [Budget(context_tokens=10, reply_tokens=5), Budget(context_tokens=100, reply_tokens=90)]
 )

@@ -57,6 +57,7 @@ ANSWERS: dict[str, tuple[Script, str]] = {
 }
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", ANSWERS)
 def test_a_stream_as_some_server_sends_it(stage: Stage, name: str) -> None:
     """Each of these is a whole reply: it is stored as one, and the conversation goes on."""
@@ -73,6 +74,7 @@ def test_a_stream_as_some_server_sends_it(stage: Stage, name: str) -> None:
     stage.settle(chat.verify())
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("script", "error"),
     [

@@ -40,6 +40,7 @@ def test_what_is_whole_passes(two_turns: Any, database: str, server: LoopbackSer
     assert oracles.check_conversation(database, "another").row is None
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_is_named(kind: str, two_turns: Any, database: str) -> None:
     """Each rule, when it is broken in the tables, is the one that is reported."""

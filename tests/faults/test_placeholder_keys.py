@@ -21,6 +21,7 @@ def _answer(model: str, key: str) -> Script:
     return Script([json.dumps(body).encode()], headers={"content-type": "application/json", "x-request-id": f"r-{key}"})
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("key", "model"),
     [
@@ -41,6 +42,7 @@ def test_a_reply_is_stored_as_it_came(face: Face, database: str, server: Loopbac
     assert face.settle(kit.chat("a").verify()).entries
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("key", ["token", "1", "8192", "context", "EMPTY"])
 def test_an_overflow_keeps_its_numbers(face: Face, database: str, server: LoopbackServer, key: str) -> None:
     """The counts of an overflow are read from the message of the server, and no key cuts them."""
@@ -51,6 +53,7 @@ def test_an_overflow_keeps_its_numbers(face: Face, database: str, server: Loopba
     assert (caught.value.needed, caught.value.available) == (10_213, 8_192)
 
 
+@pytest.mark.once
 def test_a_long_key_is_masked_in_errors_alone(face: Face, database: str, server: LoopbackServer) -> None:
     """The message and code of an error show no key; its request id stays, because support asks for it."""
     key = "house-gateway-key-1"

@@ -32,6 +32,7 @@ TEMPLATES = [
 ]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: next(iter(trap)))
 def test_stored_mappings_are_data(stage: Stage, trap: dict[str, Any]) -> None:
     """A mapping that another library would revive comes back as the mapping it is: in metadata, tool calls and vendor keys."""
@@ -73,6 +74,7 @@ def test_stored_mappings_are_data(stage: Stage, trap: dict[str, Any]) -> None:
     stage.settle(again.verify())
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("text", TEMPLATES, ids=lambda text: text[:12])
 def test_stored_text_is_no_template(stage: Stage, text: str) -> None:
     """Text that a template engine, a format string or our own references would expand is sent as it is, from every place."""

@@ -304,6 +304,7 @@ def _blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "_SELECT_BY_ID", statement)
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", ["Chat.messages", "Chat.context", "Chat.verify"])
 def test_a_missing_condition_would_be_seen(pair: Pair, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The scenarios can fail: without the tenant in the statement that finds a conversation, each of these tells A's data."""
@@ -465,6 +466,7 @@ def test_every_function_of_the_store_says_whom_it_trusts(checkout: Path) -> None
     assert "take a conversation's id and trust it" in page
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", [name for name, call in TENANT.items() if call is not None])
 def test_the_store_tells_b_nothing_of_a(pair: Pair, name: str) -> None:
     """A function that is told the tenant gives B the same beside A as alone."""

@@ -43,6 +43,7 @@ def test_a_pinned_message_is_sent_from_before_the_window(face: Face, small: Any,
     face.settle(chat.verify())
 
 
+@pytest.mark.once
 def test_pins_that_do_not_fit_give_way(face: Face, small: Any, server: LoopbackServer) -> None:
     """The current turn goes before pins: they are left out, the oldest first, with the reason in the report."""
     chat = small.chat("k")
@@ -68,6 +69,7 @@ def test_only_messages_that_are_there_can_be_pinned(face: Face, small: Any) -> N
         face.settle(chat.pin("not a message"))
 
 
+@pytest.mark.once
 def test_last_turns_sends_the_last_turns(face: Face, database: str, server: LoopbackServer) -> None:
     """The last three turns, the current one included, whatever the history; rows read do not grow with it."""
     kit = face.kit(database, model="m", base_url=server.url, strategy=LastTurns(3))
@@ -97,6 +99,7 @@ class Questions:
         return Selection(len(view.items) + 5, self.name, asked)
 
 
+@pytest.mark.once
 def test_a_users_own_strategy_can_only_select(face: Face, database: str, server: LoopbackServer) -> None:
     """Whatever it selects, the current turn is in, the budget holds, and the reason is the strategy's own."""
     kit = face.kit(database, model="m", base_url=server.url, strategy=Questions(), budget=SMALL)
@@ -110,6 +113,7 @@ def test_a_users_own_strategy_can_only_select(face: Face, database: str, server:
     assert len(sent) > 5
 
 
+@pytest.mark.once
 def test_what_is_no_strategy_is_refused(face: Face, kit: Any) -> None:
     """A strategy has a name, a number of turns and `select`; LastTurns takes a number from 1 up."""
     with pytest.raises(SettingsError, match="strategy"):

@@ -45,6 +45,7 @@ def _goes_on(face: Face, chat: Any) -> list[Any]:
     return list(before)
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("script", "error", "partial"),
     [
@@ -81,6 +82,7 @@ def test_nothing_is_repeated_after_the_first_piece(face: Face, kit: Any, server:
     assert len(server.requests) == 1
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
 def test_what_may_be_repeated_is(face: Face, kit: Any, server: LoopbackServer, status: int) -> None:
     """Failures before an answer are tried again, each call with a row of its own."""
@@ -90,6 +92,7 @@ def test_what_may_be_repeated_is(face: Face, kit: Any, server: LoopbackServer, s
     face.settle(kit.chat("b").verify())
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("script", "error"),
     [
@@ -112,6 +115,7 @@ def test_what_may_not_be_repeated_is_not(
     assert "sk-abcdefghijklmnop1234" not in str(raised)
 
 
+@pytest.mark.once
 def test_retry_after_is_honoured(face: Face, kit: Any, server: LoopbackServer) -> None:
     """The server's own wish decides how long to wait."""
     server.script(failure(429, headers={"retry-after-ms": "300", "retry-after": "60"}))
@@ -120,6 +124,7 @@ def test_retry_after_is_honoured(face: Face, kit: Any, server: LoopbackServer) -
     assert time.monotonic() - before >= 0.3
 
 
+@pytest.mark.once
 def test_a_stall_is_noticed_though_comments_keep_coming(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Keep-alive comments are no content: after `stall_s` without any, the reply is cut and kept."""
     pings: list[bytes | float | None] = [chunk({"content": "one "})]
@@ -132,6 +137,7 @@ def test_a_stall_is_noticed_though_comments_keep_coming(face: Face, kit: Any, se
     assert [message.status for message in _goes_on(face, kit.chat("b"))] == ["complete", "partial"]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("script", "timeouts", "phase"),
     [
@@ -149,6 +155,7 @@ def test_each_timeout_is_told_apart(
     assert raised.phase == phase
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_packets_of_any_size_give_the_same_reply(face: Face, kit: Any, server: LoopbackServer, size: int) -> None:
     """Split at every few bytes, Japanese and emoji included, the reply is the same."""
@@ -167,6 +174,7 @@ def test_a_whole_answer_to_a_stream_request_is_one(face: Face, kit: Any, server:
     assert streaming.reply.text == "all at once"
 
 
+@pytest.mark.once
 def test_an_overflow_says_by_how_much(face: Face, kit: Any, server: LoopbackServer) -> None:
     """The server's context overflow is ContextOverflow with its numbers."""
     message = "This model's maximum context length is 100 tokens. However, your messages resulted in 150 tokens."
@@ -192,6 +200,7 @@ def test_an_overflow_may_be_trimmed_and_tried_once(face: Face, kit: Any, server:
     face.settle(chat.verify())
 
 
+@pytest.mark.once
 def test_an_unsupported_parameter_may_be_dropped(face: Face, kit: Any, server: LoopbackServer) -> None:
     """With `drop_unsupported` the parameter the server names is left out and the call made again; the reply says so."""
     server.script(failure(400, "no", code="unsupported_parameter", param="seed"))
@@ -219,6 +228,7 @@ def test_choices_are_siblings(face: Face, kit: Any, server: LoopbackServer) -> N
     face.settle(kit.chat("n").verify())
 
 
+@pytest.mark.once
 def test_the_documented_request_comes_out_exactly(face: Face, database: str, server: LoopbackServer) -> None:
     """Model, a developer message, a user message, Bearer auth: nothing more, nothing less."""
     kit = face.kit(
@@ -248,6 +258,7 @@ def test_the_documented_request_comes_out_exactly(face: Face, database: str, ser
     )
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("stream", "timeouts", "phase"),
     [(True, Timeouts(first_byte_s=0.4), "first_byte"), (False, Timeouts(total_s=0.4), "total")],
@@ -266,6 +277,7 @@ def test_a_dripping_head_does_not_outlast_its_deadline(
     assert time.monotonic() - before < 1.5
 
 
+@pytest.mark.once
 def test_a_dripping_head_on_a_kept_connection_has_its_deadline(face: Face, kit: Any, server: LoopbackServer) -> None:
     """The deadline holds on a connection that an earlier request opened."""
     chat = kit.chat("b")
@@ -276,6 +288,7 @@ def test_a_dripping_head_on_a_kept_connection_has_its_deadline(face: Face, kit: 
     assert time.monotonic() - before < 1.5
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(("timeouts", "phase"), [(Timeouts(total_s=0.4), "total"), (Timeouts(stall_s=0.4), "stall")])
 def test_a_dripping_chunk_has_its_deadline(
     face: Face, kit: Any, server: LoopbackServer, timeouts: Timeouts, phase: str
@@ -295,6 +308,7 @@ def test_a_dripping_chunk_has_its_deadline(
     assert time.monotonic() - before < 1.5
 
 
+@pytest.mark.once
 def test_the_total_time_ends_a_silent_stream(face: Face, kit: Any, server: LoopbackServer) -> None:
     """The wait for a chunk is as long as the rest of `total_s`, also when the first wait of the stream was longer."""
     server.script(Script([ONE_CHUNK, 0.3, ONE_CHUNK, 5.0], headers=SSE))
@@ -313,6 +327,7 @@ FIRST_EVENTS = {
 }
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", FIRST_EVENTS)
 @pytest.mark.parametrize("before", [[], [b": ping\n\n"], [chunk({"role": "assistant", "content": ""})]])
 def test_an_error_as_the_first_event_is_retried(
@@ -326,6 +341,7 @@ def test_an_error_as_the_first_event_is_retried(
     face.settle(kit.chat("b").verify())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("error", [{"message": "no", "code": 400}, {"message": "no", "code": "insufficient_quota"}])
 def test_a_rejection_as_the_first_event_is_not_retried(
     face: Face, kit: Any, server: LoopbackServer, error: dict[str, Any]
@@ -335,6 +351,7 @@ def test_a_rejection_as_the_first_event_is_not_retried(
     assert len(server.requests) == 1
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize(
     ("path", "status", "body", "asks"),
     [

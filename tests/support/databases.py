@@ -32,12 +32,14 @@ _SESSION_END_S = 0.1
 _ROOM_BYTES = 4 * 1024**3
 """What the databases of several test processes may need."""
 
-# A commit need not survive a power cut here. Autovacuum would hold locks that TRUNCATE has to wait for.
+# A commit need not survive a power cut here. Autovacuum would hold locks that TRUNCATE has to wait for. Compiling a plan with
+# JIT takes longer than any statement of a test.
 _FAST: tuple[LiteralString, ...] = (
     "ALTER SYSTEM SET fsync = off",
     "ALTER SYSTEM SET full_page_writes = off",
     "ALTER SYSTEM SET synchronous_commit = off",
     "ALTER SYSTEM SET autovacuum = off",
+    "ALTER SYSTEM SET jit = off",
     "SELECT pg_reload_conf()",
 )
 _SESSIONS: LiteralString = (

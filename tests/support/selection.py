@@ -17,6 +17,7 @@ _APIS = {"sync", "async"}
 _PAIRS = {("sqlite", "sync"), ("postgresql", "async")}
 Effort = Literal["quick", "sample", "soak"]
 Point = TypeVar("Point")
+_IS_FIRST = pytest.StashKey[bool]()
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -32,10 +33,22 @@ def add_options(parser: pytest.Parser) -> None:
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what this run leaves out."""
+    _mark_first_parameters(items)
     left_out = [item for item in items if not _is_selected(config, item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if _is_selected(config, item)]
+
+
+def _mark_first_parameters(items: Iterable[pytest.Item]) -> None:
+    """Mark the first parameter that is no soak test, for each test and each pair of backend and API."""
+    seen = set()
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        key = (name, *sorted(_parameters(item, _BACKENDS)), *sorted(_parameters(item, _APIS)))
+        if key not in seen and item.get_closest_marker("soak") is None:
+            seen.add(key)
+            item.stash[_IS_FIRST] = True
 
 
 def _is_selected(config: pytest.Config, item: pytest.Item) -> bool:
@@ -65,7 +78,8 @@ def _is_in_pairs(item: pytest.Item) -> bool:
     if item.get_closest_marker("matrix"):
         return True
     backends, apis = _parameters(item, _BACKENDS), _parameters(item, _APIS)
-    if item.get_closest_marker("once"):
+    once = item.get_closest_marker("once")
+    if once and not (once.kwargs.get("except_first", False) and item.stash.get(_IS_FIRST, False)):
         return backends <= {"sqlite"} and apis <= {"sync"}
     return not (backends and apis) or (max(backends), max(apis)) in _PAIRS
 
@@ -93,6 +107,8 @@ def effort(config: pytest.Config) -> Effort:
 
 def spread(points: Sequence[Point], count: int) -> list[Point]:
     """Return `count` of the points, at equal distances: the first, the last, and some between."""
+    if not points:
+        return []
     last = len(points) - 1
     return [points[at] for at in sorted({round(number * last / (count - 1)) for number in range(count)})]
 

@@ -76,6 +76,7 @@ def test_a_root_that_is_its_own_parent_is_a_root(face: Face, kit: Any) -> None:
     assert into(face, kit, [{"id": "c", "mapping": nodes, "current_node": "a"}], format="chatgpt").messages == 2
 
 
+@pytest.mark.once
 def test_unstorable_text_of_chatgpt_is_repaired(face: Face, kit: Any, server: LoopbackServer) -> None:
     """As replies are: NUL and lone surrogates become U+FFFD."""
     nodes = tree(ROOT, node("q", "root", "user", "a\x00b"), node("a", "q", "assistant", "c\ud83dd"))
@@ -117,6 +118,7 @@ CLAUDE = {
 }
 
 
+@pytest.mark.once
 def test_a_claude_export_is_imported(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Text and the text of attachments, with times. Thoughts, tool calls and binary files are counted."""
     found = into(face, kit, [CLAUDE, {"uuid": "c2", "chat_messages": []}], format="claude")
@@ -203,6 +205,7 @@ def test_a_file_of_another_format_is_named(
         into(face, kit, json.dumps(value, indent=indent), format=form)
 
 
+@pytest.mark.once
 def test_times_of_message_arrays_are_kept(face: Face, kit: Any) -> None:
     """Of the conversation and of each message. A message without a time has that of the conversation."""
     messages = [
@@ -294,6 +297,7 @@ SAMPLES: dict[str, Any] = {
 }
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("trusted", [False, True])
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_fine_tuning_sample_survives_the_round_trip(

@@ -82,6 +82,7 @@ def _rows(face: Face, kit: Any, kind: str) -> list[dict[str, Any]]:
     return [line[kind] for line in lines if kind in line]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("changed", [None, 1_600_000_000.0, 1_800_000_000.0])
 def test_no_message_is_newer_than_its_conversation(face: Face, kit: Any, changed: float | None) -> None:
     """A search by time relies on this, whatever update time the file names."""
@@ -123,6 +124,7 @@ def test_a_chatgpt_import_survives_an_export_and_a_restore(
     assert continue_chat(face, chats[0], server) == continue_chat(face, chats[1], server)
 
 
+@pytest.mark.once
 def test_a_missing_image_becomes_a_text_with_its_id(face: Face, kit: Any, server: LoopbackServer) -> None:
     into(face, kit, [conversation()], format="chatgpt")
     assert "[image file-Ab3dEf7hIj]\nこの写真は何ですか?" in [
@@ -196,6 +198,7 @@ def test_invalid_json_is_an_error(face: Face, kit: Any, text: str, match: str) -
     assert match in f"line {found.problems[-1].line}: {found.problems[-1].problem}"
 
 
+@pytest.mark.once
 def test_conversations_before_a_truncation_are_imported(face: Face, kit: Any) -> None:
     """The truncation raises, or is reported as skipped."""
     ids = [f"6632a1b4-000{number}-8000-a000-000000000000" for number in range(3)]
@@ -206,6 +209,7 @@ def test_conversations_before_a_truncation_are_imported(face: Face, kit: Any) ->
     assert (found.conversations, found.unchanged, found.skipped) == (0, 2, 1)
 
 
+@pytest.mark.once
 def test_message_arrays_become_conversations(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Tool calls, images, refusals and names are kept. A first developer message becomes the developer prompt."""
     url = "data:image/png;base64,iVBORw0KGgo="
@@ -257,6 +261,7 @@ def test_each_line_of_messages_is_a_conversation(face: Face, kit: Any) -> None:
     assert len(face.settle(kit.conversations())) == 3
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("count", [1, 3])
 def test_one_json_array_contains_one_conversation_or_several(
@@ -293,6 +298,7 @@ POISON: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("name", POISON)
 def test_every_imported_conversation_can_be_continued(face: Face, kit: Any, server: LoopbackServer, name: str) -> None:
     """Messages that the API would refuse are stored, and left out of the next request."""
@@ -333,6 +339,7 @@ def test_a_bad_message_raises_with_its_path(face: Face, kit: Any, database: str,
     assert len(face.settle(kit.conversations())) == 0
 
 
+@pytest.mark.once
 def test_imported_messages_are_counted_by_the_counter_of_the_kit(face: Face, database: str) -> None:
     """Tokens add up along the path of each branch. A kit without a model counts too."""
 
@@ -372,6 +379,7 @@ def test_wrong_arguments_of_an_import_raise(face: Face, kit: Any) -> None:
         face.settle(kit.import_("no such file", format="chatgpt"))
 
 
+@pytest.mark.once
 def test_an_import_decodes_utf8_in_chunks(face: Face, kit: Any, tmp_path: Path) -> None:
     """With or without a byte order mark, characters across two chunks, and bytes that are not UTF-8."""
     path = tmp_path / "conversations.json"

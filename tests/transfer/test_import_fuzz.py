@@ -164,7 +164,7 @@ def import_text(files: Files, text: str, **options: Any) -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("form", RECORDS)
-@examples(cost=2)
+@examples(cost=4)
 @given(data=st.data())
 def test_a_spoiled_record_raises_only_the_typed_error(files: Files, form: Any, data: st.DataObject) -> None:
     value = spoil(data, RECORDS[form])
@@ -175,7 +175,7 @@ def test_a_spoiled_record_raises_only_the_typed_error(files: Files, form: Any, d
 
 
 @pytest.mark.once
-@examples(cost=2)
+@examples(cost=4)
 @given(data=st.data())
 def test_a_spoiled_export_raises_only_the_typed_error(files: Files, lines: list[str], data: st.DataObject) -> None:
     """The digests of the file are made to fit again: what somebody does who knows the form."""
@@ -218,7 +218,7 @@ def digest(lines: list[str]) -> str:
 
 
 @pytest.mark.once
-@examples(cost=2)
+@examples(cost=4)
 @given(
     form=st.sampled_from(["jsonl", *RECORDS]),
     value=st.one_of(VALUES.map(json.dumps), st.text(max_size=20), st.text(alphabet='[]{}",:1 \n', max_size=30)),
@@ -230,7 +230,7 @@ def test_a_random_file_raises_only_the_typed_error(files: Files, form: Any, valu
 
 
 @pytest.mark.once
-@examples(cost=2)
+@examples(cost=4)
 @given(data=st.data())
 def test_a_damaged_archive_raises_only_the_typed_error(files: Files, data: st.DataObject) -> None:
     file = io.BytesIO()

@@ -46,6 +46,7 @@ def list_images(face: Face, kit: Any) -> list[str]:
     return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("form", ["ZIP", "open ZIP", "folder", "files"])
 def test_an_export_in_parts_is_imported_as_a_whole(face: Face, kit: Any, tmp_path: Path, form: str) -> None:
     """A repeated import writes nothing. The images are found in every form."""

@@ -199,6 +199,7 @@ def test_wrong_keys_and_prefixes_raise(face: Face, kit: Any) -> None:
         bring(face, kit, "[]", format="messages", prefix="\x00")
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_dry_run_writes_nothing(
     face: Face, kit: Any, database: str, other: Any, server: LoopbackServer, *, trusted: bool

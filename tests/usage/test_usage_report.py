@@ -67,6 +67,7 @@ def test_calls_are_summed_by_day_model_and_conversation(
     assert days.total.prompt_tokens == 430
 
 
+@pytest.mark.once
 def test_every_part_of_a_price_is_applied(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Cached, cache-written and reasoning tokens have their own prices. A long prompt has another price for the whole call."""
     long = Price(prompt=Decimal(4), completion=Decimal(20))
@@ -104,6 +105,7 @@ def test_every_part_of_a_price_is_applied(face: Face, kit: Any, server: Loopback
     assert report.total.cached_share == 300 / 2011
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("usage", "headers"),
     [
@@ -135,6 +137,7 @@ def test_invalid_reported_cost_is_ignored(face: Face, kit: Any, server: Loopback
     assert face.settle(kit.usage(prices=TABLE)).total.cost == Decimal("0.0003")
 
 
+@pytest.mark.once
 def test_unknown_model_makes_the_cost_unknown(face: Face, kit: Any, server: LoopbackServer) -> None:
     """`cost` is None, `known_cost` has the other calls, and the report names the model."""
     server.script(_reply_with_usage(100, 10), _reply_with_usage(100, 10, model="nobody-knows"))
@@ -149,6 +152,7 @@ def test_unknown_model_makes_the_cost_unknown(face: Face, kit: Any, server: Loop
     assert [(row.model, row.cost) for row in models.rows] == [("loop-1", Decimal("0.0003")), ("nobody-knows", None)]
 
 
+@pytest.mark.once
 def test_served_version_falls_back_to_the_requested_model(face: Face, kit: Any, server: LoopbackServer) -> None:
     """A served name that is a version of the requested model has its price. Another served model has not."""
     server.script(_reply_with_usage(100, 10, model="loop-1-2026-01-01"), _reply_with_usage(100, 10, model="loop-2"))
@@ -161,6 +165,7 @@ def test_served_version_falls_back_to_the_requested_model(face: Face, kit: Any, 
     ]
 
 
+@pytest.mark.once
 def test_interrupted_stream_is_estimated(face: Face, kit: Any, server: LoopbackServer) -> None:
     """The tokens of an interrupted stream are counted by convokit, and reported as estimated."""
     words = [chunk({"content": f"word {number} "}) for number in range(20)]
@@ -189,6 +194,7 @@ def test_reply_of_a_dead_worker_is_estimated(face: Face, kit: Any, server: Loopb
     assert total.estimated_tokens > before.prompt_tokens > 0
 
 
+@pytest.mark.once
 def test_refused_calls_have_no_tokens_and_no_cost(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Refused calls and retries count as calls, without tokens and cost."""
     server.script(failure(429), _reply_with_usage(100, 10), failure(400))
@@ -200,6 +206,7 @@ def test_refused_calls_have_no_tokens_and_no_cost(face: Face, kit: Any, server: 
     assert (total.prompt_tokens, total.cost) == (100, Decimal("0.0003"))
 
 
+@pytest.mark.once
 def test_missing_usage_is_estimated(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Without usage, convokit counts. Counts that no server reports are None, not 0."""
     answer = completion("yes")
@@ -269,6 +276,7 @@ def test_report_has_only_calls_of_its_tenant(face: Face, kit: Any) -> None:
     assert face.settle(kit.tenant("nobody").usage()).total.calls == 0
 
 
+@pytest.mark.once
 def test_invalid_arguments_are_refused(face: Face, kit: Any) -> None:
     """The error names the argument, before anything is read."""
     for field, asked in (
