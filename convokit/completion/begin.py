@@ -45,7 +45,9 @@ def start_when_free_flow(
 ) -> Flow[ActiveCall]:
     """Start the turn as soon as the policy allows it, and return its first call. Raises: as `ask_flow`."""
     conversation_id = yield from identify_flow(kit, chat)
-    line = kit.lines.join((conversation_id, chat.branch)) if policy.on_busy == "wait" else nullcontext()
+    line = (
+        kit.lines.join((kit.database.name, conversation_id, chat.branch)) if policy.on_busy == "wait" else nullcontext()
+    )
     with line as position:
         if position is not None:
             yield from wait_in_line_flow(kit, chat, policy, position)

@@ -34,7 +34,7 @@ from convokit.domain.message import MessageRow
 from convokit.domain.reply import ParsedReply, Usage
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import CallRow
-from convokit.errors import ContextOverflow, ModelError, StoreUnavailable, TimedOut
+from convokit.errors import ContextOverflow, Interrupted, ModelError, StoreUnavailable, TimedOut
 from convokit.store.turn_end import TurnUpdate, save_chunk
 from convokit.store.turn_start import Written
 from convokit.wire import error_mapping, headers
@@ -160,18 +160,21 @@ def _find_delay_s(kit: KitState, call: ActiveCall, error: Exception, attempt: in
 def _exchange_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
     """Send the request and read the whole answer."""
     timeouts = call.request.options.timeouts
-    call.head = yield _open_request(kit, call)
-    assert call.head is not None
-    call.row.first_byte_at = kit.clock.now_us()
-    call.row.request_id = headers.parse_request_id(call.head.headers)
-    if not 200 <= call.head.status < 300:
-        raise (yield from _read_error_flow(kit, call, call.head))
-    kind, taken_ids = call.head.headers.get("content-type", ""), call.request.list_call_ids()
-    reader = ReplyReader(content_type=kind, streaming=call.stream, limits=kit.limits, taken_ids=taken_ids)
-    call.reader = reader
+    head: ResponseHead = yield _open_request(kit, call)
+    call.head, call.row.first_byte_at = head, kit.clock.now_us()
+    call.row.request_id = headers.parse_request_id(head.headers)
+    if not 200 <= head.status < 300:
+        raise (yield from _read_error_flow(kit, call, head))
+    kind, taken_ids = head.headers.get("content-type", ""), call.request.list_call_ids()
+    reader = call.reader = ReplyReader(content_type=kind, streaming=call.stream, limits=kit.limits, taken_ids=taken_ids)
     call.content_at = call.stored_at = kit.clock.monotonic()
     while not reader.finished:
-        data = yield ReadBody(_read_timeout_s(kit, call, timeouts.stall_s))
+        try:
+            data = yield ReadBody(_read_timeout_s(kit, call, timeouts.stall_s))
+        except (Interrupted, TimedOut):
+            if not reader.is_whole:
+                raise
+            data = b""  # only `[DONE]` and the end of the body are missing
         events = reader.feed(data) if data else reader.end()
         now = kit.clock.monotonic()
         if reader.content_seen or not call.stream:
@@ -225,7 +228,10 @@ def _read_error_flow(kit: KitState, call: ActiveCall, head: ResponseHead) -> Flo
     body = b""
     until = min(kit.clock.monotonic() + _ERROR_BODY_S, call.deadline)
     while len(body) < _ERROR_BODY_BYTES and kit.clock.monotonic() < until:
-        data = yield ReadBody(max(until - kit.clock.monotonic(), 0.001))
+        try:
+            data = yield ReadBody(max(until - kit.clock.monotonic(), 0.001))
+        except ModelError:  # the status counts more than a body that breaks off or cannot be unpacked
+            data = b""
         if not data:
             break
         body += data

@@ -53,7 +53,7 @@ def wait_in_line_flow(kit: KitState, chat: ChatRef, policy: BusyPolicy, position
     """Wait until the position is the first of its line. Raises: ConversationBusy at the end of the policy's patience."""
     while not position.is_first:
         if kit.clock.monotonic() >= policy.until:
-            turn = yield from read_flow(turns.find_open, position.branch[0], chat.branch)
+            turn = yield from read_flow(turns.find_open, position.branch[1], chat.branch)
             raise make_busy_error(chat, turn)
         yield Sleep(_LINE_POLL_S)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-BranchRef = tuple[UUID, int]
-"""A conversation's id and the number of a branch."""
+BranchRef = tuple[str, UUID, int]
+"""The name of a database, a conversation's id and the number of a branch. A copy of a database has the same ids."""
 
 
 class RunningTurns:

@@ -155,7 +155,7 @@ def _read_when_free_flow(
     """Return the snapshot once no other turn is open on the branch."""
     policy = make_busy_policy(kit, on_busy, find_timeouts(kit, chat, call_options).busy_s)
     assert chat.id is not None
-    line = kit.lines.join((chat.id, chat.branch)) if on_busy == "wait" else nullcontext()
+    line = kit.lines.join((kit.database.name, chat.id, chat.branch)) if on_busy == "wait" else nullcontext()
     with line as position:
         if position is not None:
             yield from wait_in_line_flow(kit, chat, policy, position)

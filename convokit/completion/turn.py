@@ -94,14 +94,18 @@ def run_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Reply]:
     except Exception as error:
         outcome = Outcome("interrupted" if call.text else "failed", "partial", error)
         patience_s = LEAVING_S if isinstance(error, StoreUnavailable) else SAVE_S
-        yield from _finish_or_keep_flow(kit, call, outcome, patience_s=patience_s)
+        try:
+            yield from _finish_or_keep_flow(kit, call, outcome, patience_s=patience_s)
+        except Stopped:  # the caller left before the text was saved
+            yield from _finish_or_keep_flow(kit, call, outcome, patience_s=LEAVING_S)
+            raise
         if isinstance(error, ModelError):
             error.turn_id = str(call.row.turn_id)
         raise
     try:
         written = yield from _finish_flow(kit, call, Outcome("completed", "complete"))
     except Stopped:  # the caller left right before the reply was saved: it is whole, and paid for
-        yield from _finish_flow(kit, call, Outcome("completed", "complete"), patience_s=LEAVING_S)
+        yield from _finish_or_keep_flow(kit, call, Outcome("completed", "complete"), patience_s=LEAVING_S)
         raise
     if written is None:
         raise (yield from _lose_turn_flow(kit, call))
@@ -152,8 +156,12 @@ def _lose_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Interrupted]:
     """Keep the reply so far, and return the error that says how another worker closed the turn."""
     error = Interrupted("another worker took this turn over", code="abandoned", partial=call.text)
     error.turn_id = str(call.row.turn_id)
-    is_whole = call.reader is not None and call.reader.finished
-    yield from _keep_late_flow(kit, call, None if is_whole else error)
+    late_error = None if call.reader is not None and call.reader.finished else error
+    try:
+        yield from _keep_late_flow(kit, call, late_error)
+    except Stopped:  # the caller left before the late reply was saved
+        yield from _keep_late_flow(kit, call, late_error, patience_s=LEAVING_S)
+        raise
     turn = yield from read_flow(turns.find, call.conversation.id, call.row.turn_id)
     kept = "; the reply so far is kept off the path" if call.text else ""
     if turn is not None and turn.state in ("cancelled", "superseded"):

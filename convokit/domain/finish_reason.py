@@ -1,13 +1,15 @@
 """Classify finish reasons in one table.
 
-Servers and gateways write finish reasons in words of their own, in lower or upper case. OpenRouter also reports the word of the
-provider behind it, the native finish reason.
+Servers and gateways write finish reasons in words of their own: `content_filter`, `content-filter`, `ContentFilter`,
+`FinishReason.CONTENT_FILTER`. OpenRouter also reports the word of the provider behind it, the native finish reason.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
+_SEPARATORS = re.compile(r"[\s_-]+")
 FinishKind = Literal["complete", "cut", "filtered", "failed", "unknown"]
 """How a reply ended.
 
@@ -18,8 +20,28 @@ FinishKind = Literal["complete", "cut", "filtered", "failed", "unknown"]
 - unknown: the reason is missing, or in no list here. The reply counts as complete
 """
 _REASONS: dict[FinishKind, tuple[str, ...]] = {
-    "complete": ("stop", "tool_calls", "function_call", "end_turn", "stop_sequence", "tool_use", "eos", "eos_token"),
-    "cut": ("length", "max_tokens", "model_context_window_exceeded"),
+    "complete": (
+        "stop",
+        "tool_calls",
+        "function_call",
+        "end_turn",
+        "stop_sequence",
+        "tool_use",
+        "eos",
+        "eos_token",
+        "complete",  # Cohere
+    ),
+    "cut": (
+        "length",
+        "max_tokens",
+        "max_output_tokens",
+        "max_length",
+        "model_length",  # Mistral
+        "token_limit",  # watsonx, and the next one
+        "time_limit",
+        "error_limit",  # Cohere
+        "model_context_window_exceeded",
+    ),
     "filtered": (
         "content_filter",
         "content_filtered",  # Bedrock
@@ -36,15 +58,42 @@ _REASONS: dict[FinishKind, tuple[str, ...]] = {
         "image_recitation",
         "error_toxic",  # Cohere
     ),
-    "failed": ("error", "network_error", "insufficient_system_resource", "abort", "timeout"),
+    "failed": (
+        "error",
+        "network_error",
+        "server_error",
+        "internal_error",
+        "insufficient_system_resource",
+        "abort",
+        "aborted",
+        "cancelled",  # TensorRT-LLM and watsonx
+        "canceled",
+        "user_cancel",  # Cohere
+        "timeout",
+        "timed_out",
+    ),
 }
-_KINDS: dict[str, FinishKind] = {reason: kind for kind, reasons in _REASONS.items() for reason in reasons}
+_MISSING = frozenset({"", "null", "none", "unspecified", "finishreasonunspecified"})
+"""Words that some gateways write into every chunk before the last one."""
+
+
+def _simplify(reason: str) -> str:
+    """Return the last word of a reason in lower case, without its separators."""
+    return _SEPARATORS.sub("", reason.rstrip(".").rpartition(".")[2]).lower()
+
+
+_KINDS: dict[str, FinishKind] = {_simplify(reason): kind for kind, reasons in _REASONS.items() for reason in reasons}
 _SEVERITIES: tuple[FinishKind, ...] = ("unknown", "complete", "cut", "filtered", "failed")
 
 
 def classify_finish_reason(reason: str | None) -> FinishKind:
-    """Return the kind of a finish reason, whatever its case."""
-    return _KINDS.get((reason or "").lower(), "unknown")
+    """Return the kind of a finish reason, in whatever spelling."""
+    return _KINDS.get(_simplify(reason or ""), "unknown")
+
+
+def is_finish_reason(value: object) -> bool:
+    """Return whether a value says that the reply has ended."""
+    return isinstance(value, str) and _simplify(value) not in _MISSING
 
 
 def choose_finish_reason(reason: str | None, native: object) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from convokit.domain.events import AudioDelta, Finished, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta
-from convokit.domain.finish_reason import choose_finish_reason, classify_finish_reason
+from convokit.domain.finish_reason import choose_finish_reason, classify_finish_reason, is_finish_reason
 from convokit.domain.reply import ReplyChoice
 from convokit.wire.error_body import describe_finish_failure, find_choice_error
 from convokit.wire.growing_message import GrowingMessage
@@ -101,9 +101,9 @@ class ChoiceParser:
             self._refusal = self._append(self._refusal, value)
             if value:
                 events.append(RefusalDelta(repair_surrogates(value), self.index))
-        elif key == "tool_calls" and isinstance(value, list):
+        elif key == "tool_calls" and isinstance(value, (list, dict)):
             self.other_chars += count_chars(value)
-            for position, call in enumerate(value):
+            for position, call in enumerate(value if isinstance(value, list) else [value]):
                 if isinstance(call, dict):
                     events.append(self._tool_calls.feed(call, self.index, position=position if whole else None))
         elif key == "function_call" and isinstance(value, dict):
@@ -178,7 +178,7 @@ class ChoiceParser:
     def _merge_choice_key(self, key: str, value: Any, events: list[StreamEvent]) -> None:
         if key == "finish_reason":
             # Azure's filter answers late, so a finish reason may change after it came.
-            if isinstance(value, str) and value and value != self.finish_reason:
+            if is_finish_reason(value) and value != self.finish_reason:
                 if self._half:  # no second half follows any more
                     self._half = ""
                     self._merge_content("\ufffd", events)

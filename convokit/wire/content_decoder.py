@@ -13,6 +13,7 @@ ACCEPTED_ENCODINGS = "gzip, deflate"
 """The value of the request header `Accept-Encoding`."""
 _CHUNK_BYTES = 64 * 1024
 _HEADER_BYTES = 2
+_GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = frozenset({"gzip", "x-gzip"})
 _NOT_ACCEPTED = frozenset({"br", "zstd", "compress", "x-compress"})
 _FREE_BYTES = 16 * 1024 * 1024
@@ -43,21 +44,32 @@ class ContentDecoder:
 
         Raises: Interrupted for damaged data, BadReply for a body that unpacks to hundreds of times its size.
         """
-        if self._decompressor is None:
-            if len(self._data) < _HEADER_BYTES:
-                return b""
-            self._decompressor = zlib.decompressobj(self._find_window_bits())
-        if not self._data and not self._has_more:
-            return b""
-        try:
-            made = self._decompressor.decompress(self._data, _CHUNK_BYTES)
-        except zlib.error as error:
-            raise Interrupted(f"the compressed answer is damaged ({error})") from None
-        self._data = self._decompressor.unconsumed_tail
-        self._has_more = len(made) == _CHUNK_BYTES
+        made = b""
+        while not made and (self._data or self._has_more):
+            if self._decompressor is None:
+                if len(self._data) < _HEADER_BYTES:
+                    return b""
+                if self._made_bytes and not self._data.startswith(_GZIP_MAGIC):
+                    self._data = b""  # padding behind the last member
+                    return b""
+                self._decompressor = zlib.decompressobj(self._find_window_bits())
+            made = self._decompress(self._decompressor)
         self._made_bytes += len(made)
         if self._made_bytes > max(_FREE_BYTES, _MAX_RATIO * self._read_bytes):
             raise BadReply(f"the compressed answer unpacks to more than {_MAX_RATIO} times its size", status=200)
+        return made
+
+    def _decompress(self, decompressor: zlib._Decompress) -> bytes:
+        try:
+            made = decompressor.decompress(self._data, _CHUNK_BYTES)
+        except zlib.error as error:
+            raise Interrupted(f"the compressed answer is damaged ({error})") from None
+        self._data = decompressor.unconsumed_tail
+        self._has_more = len(made) == _CHUNK_BYTES
+        if decompressor.eof and not self._has_more:
+            # A gzip body may have several members (RFC 1952, section 2.2): some proxies compress each event by itself.
+            self._data = decompressor.unused_data if self._is_gzip else b""
+            self._decompressor = None if self._is_gzip else decompressor
         return made
 
     def _find_window_bits(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from convokit.errors import BadReply
 from convokit.wire.json_text import describe_json, parse_json, shorten
@@ -148,7 +149,9 @@ def _mask_value(value: Any, key: str) -> Any:
 
 def _mask_text(text: str, key: str) -> str:
     """Return a text without the key where it is a whole word, or a word that was cut off with the text."""
-    text = re.sub(rf"{_WORD_START}{re.escape(key)}(?![A-Za-z0-9_-])", _REPLACEMENT, text)
+    # A server may quote the key as a part of a URL, or as JSON that escapes slashes.
+    for spelling in (key, quote(key, safe=""), key.replace("/", r"\/")):
+        text = re.sub(rf"{_WORD_START}{re.escape(spelling)}(?![A-Za-z0-9_-])", _REPLACEMENT, text)
     cut_word = rf"{_WORD_START}{re.escape(key[:_MIN_KEY_CHARS])}[^\s…]*(?=…|$)"
     return re.sub(cut_word, lambda match: _REPLACEMENT if key.startswith(match[0]) else match[0], text)
 

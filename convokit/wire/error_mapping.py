@@ -96,7 +96,7 @@ _IMPLIED_STATUS = {
         401: "invalidapikey authenticationerror unauthorized unauthenticated",
         403: "permissionerror permissiondenied permissiondeniederror forbidden accessdenied",
         404: "notfounderror notfound modelnotfound",
-        408: "timeout requesttimeout",
+        408: "timeout timedout requesttimeout",
         429: "ratelimiterror ratelimitexceeded slowdown toomanyrequests resourceexhausted throttling limitrequests",
         500: "servererror apierror internalservererror internalerror systemerror",
         501: "notsupportederror",

@@ -6,6 +6,7 @@ stream was requested. A stream is complete when every choice has its finish reas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from convokit.domain.events import StreamEvent
@@ -19,6 +20,7 @@ from convokit.wire.sse import SseDecoder
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _EXCERPT_BYTES = 1024
+_CHARSET = re.compile(r";\s*charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 
 
 class ReplyReader:
@@ -37,6 +39,7 @@ class ReplyReader:
     def __init__(self, *, content_type: str, streaming: bool, limits: Limits, taken_ids: Collection[str] = ()) -> None:
         self.content_seen = False
         self._content_type = content_type.partition(";")[0].strip().lower()
+        self._charset = _parse_charset(content_type)
         self._limits = limits
         self._parser = ReplyParser(taken_ids)
         self._decoder = SseDecoder(limits.event_bytes)
@@ -53,6 +56,11 @@ class ReplyReader:
     def finished(self) -> bool:
         """Whether the reply is complete: `[DONE]` followed every finish reason, or `end` returned."""
         return self._decoder.done or self._ended
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every choice of the stream has its finish reason, although the body has not ended yet."""
+        return self._body is None and self._parser.done
 
     @property
     def text(self) -> str:
@@ -171,7 +179,7 @@ class ReplyReader:
         return []
 
     def _end_body(self, body: bytes) -> list[StreamEvent]:
-        text = body.decode("utf-8-sig", "replace").strip()
+        text = self._decode_body(body).strip()
         if not text:
             raise BadReply(f"the response body is empty ({self._describe_type()})")
         if text[0] not in "{[":
@@ -190,6 +198,17 @@ class ReplyReader:
             raise BadReply(f"the reply has no choices: {_extract_message(body)}")
         return events
 
+    def _decode_body(self, body: bytes) -> str:
+        """Return the text of a body: UTF-8 as JSON must be, else the encoding that the content type names."""
+        try:
+            return body.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            pass
+        try:
+            return body.decode(self._charset)
+        except (LookupError, ValueError):
+            return body.decode("utf-8-sig", "replace")
+
     def _describe_type(self) -> str:
         return self._content_type or "a body without a content type"
 
@@ -198,6 +217,11 @@ class ReplyReader:
         error.status = error.status or 200
         if self._has_events:
             error.should_retry = False  # chunks of the stream may be shown already, so only the caller can decide
+
+
+def _parse_charset(content_type: str) -> str:
+    match = _CHARSET.search(content_type)
+    return match[1] if match else "utf-8"
 
 
 def _extract_message(body: bytes) -> str:

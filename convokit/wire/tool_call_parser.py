@@ -23,6 +23,8 @@ from convokit.domain.text import repair_text
 from convokit.wire.json_text import repair_surrogates
 from convokit.wire.tool_arguments import join_arguments, parse_object, repeats_arguments
 
+_MAX_INDEX_DIGITS = 10
+
 
 class PartialToolCalls:
     """The tool calls of one choice, in the order in which they started.
@@ -51,9 +53,9 @@ class PartialToolCalls:
         return ToolCallDelta(call.position, call.id, call.name, added, choice)
 
     def _find_call(self, delta: dict[str, Any]) -> PartialToolCall:
-        index, call_id = delta.get("index"), _parse_id(delta.get("id"))
+        index, call_id = _parse_index(delta.get("index")), _parse_id(delta.get("id"))
         same_id = self._by_id.get(call_id) if call_id else None
-        if not isinstance(index, int):
+        if index is None:
             last = self.all[-1] if self.all else None
             call = same_id or (None if call_id else last)
             return self._start_call() if call is None or _starts_another(call, delta) else call
@@ -168,6 +170,13 @@ def _dump_arguments(value: Any) -> str:
 
 def _text_or_empty(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _parse_index(value: Any) -> int | None:
+    # Some gateways write the index as a text or as a float.
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() and len(value) < _MAX_INDEX_DIGITS else None
+    return int(value) if isinstance(value, int) or (isinstance(value, float) and value.is_integer()) else None
 
 
 def _parse_id(value: Any) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from convokit import Finished, Retry
-from convokit.errors import ContentFiltered, ServerFailed
+from convokit import Finished, Retry, Timeouts
+from convokit.errors import ContentFiltered, Interrupted, Rejected, ServerFailed
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, completion, event, stream
 
@@ -121,3 +121,47 @@ def test_other_choices_that_are_cut_or_filtered(face: Face, kit: Any, server: Lo
         face.settle(chat.checkout(choice))
         assert export_questions(face, kit) == []
     face.settle(chat.verify())
+
+
+HALF_DONE = [chunk({"content": "全部"}), chunk({}, "stop")]
+
+
+@pytest.mark.parametrize("end", [[0.01, None], [5.0]], ids=["breaks", "is silent"])
+def test_a_stream_without_its_end_is_whole_after_the_finish_reason(
+    face: Face, database: str, server: LoopbackServer, end: list[float | None]
+) -> None:
+    """The reply is paid for: it is saved as a whole one, and not asked for again."""
+    kit = face.kit(database, model="m", base_url=server.url, retry=ONCE, timeouts=Timeouts(stall_s=0.1))
+    server.script(Script([*HALF_DONE, *end], headers={"content-type": "text/event-stream"}))
+    chat = kit.chat("k")
+    face.collect(chat.stream("質問"))
+    reply = face.settle(chat.resume())
+    assert (reply.text, reply.message.status, len(server.requests)) == ("全部", "complete", 1)
+
+
+def test_a_stream_that_breaks_before_the_finish_reason_is_not_whole(
+    face: Face, kit: Any, server: LoopbackServer
+) -> None:
+    server.script(Script([HALF_DONE[0], 0.01, None], headers={"content-type": "text/event-stream"}))
+    with pytest.raises(Interrupted) as caught:
+        face.collect(kit.chat("k").stream("質問"))
+    assert caught.value.partial == "全部"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "encoding"),
+    [([b'{"error', 0.01, None], "identity"), ([b"\x01\x02\x03"], "br"), ([b"no gzip"], "gzip")],
+    ids=["breaks off", "not accepted", "damaged"],
+)
+def test_the_status_counts_more_than_a_body_that_cannot_be_read(
+    face: Face, database: str, server: LoopbackServer, pieces: list[Any], encoding: str
+) -> None:
+    """429 is tried again, and 401 is refused, whatever their bodies are."""
+    kit = face.kit(database, model="m", base_url=server.url, retry=Retry(attempts=2, initial_s=0.001))
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    server.script(Script(pieces, status=429, headers=headers))
+    assert face.settle(kit.chat("k").send("質問")).attempts == 2
+    server.script(Script(pieces, status=401, headers=headers))
+    with pytest.raises(Rejected) as caught:
+        face.settle(kit.chat("k").send("質問"))
+    assert caught.value.status == 401

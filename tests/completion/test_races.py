@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text as sql
@@ -16,7 +17,8 @@ from convokit import AsyncConvokit, Convokit, Retry, Timeouts
 from convokit.completion.process_turns import RunningTurns, WaitingLines
 from convokit.domain.ids import new_id
 from convokit.errors import ConversationBusy, ServerFailed, StoreError, StoreUnavailable
-from convokit.store.engine import WRITE, open_engine, parse_database_url
+from convokit.runtime.process import lines
+from convokit.store.engine import WRITE, describe_url, open_engine, parse_database_url
 from convokit.store.turn_end import LateReply, TurnEnd
 from tests.store.test_turn_cost import Traffic
 from tests.support.background_reader import Running
@@ -255,7 +257,7 @@ def test_a_waiting_sender_reads_one_row_at_a_time(database: str, server: Loopbac
 
 def test_a_line_forgets_who_left_it() -> None:
     """Leaving from the middle keeps the order of the others."""
-    lines, branch = WaitingLines(), (new_id(), 0)
+    lines, branch = WaitingLines(), ("db", new_id(), 0)
     with lines.join(branch) as first, lines.join(branch) as second, lines.join(branch) as third:
         assert (first.is_first, second.is_first, third.is_first) == (True, False, False)
         second.leave()
@@ -263,3 +265,17 @@ def test_a_line_forgets_who_left_it() -> None:
         assert third.is_first
     with lines.join(branch) as alone:
         assert alone.is_first
+
+
+def test_senders_of_a_copy_do_not_wait_for_the_original(database: str, twin: str, server: LoopbackServer) -> None:
+    """A restored backup has the same ids. Its senders stand in lines of their own."""
+    patience = Timeouts(busy_s=0.05)
+    with (
+        Convokit(database, model="m", base_url=server.url, timeouts=patience) as kit,
+        Convokit(twin, model="m", base_url=server.url, timeouts=patience) as copy,
+    ):
+        conversation_id = UUID(kit.chat("k").send("hello").message.id.partition(":")[0])
+        with lines.join((describe_url(parse_database_url(database)), conversation_id, 0)):
+            assert copy.chat("k").send("hello", on_busy="wait").message.id == f"{conversation_id}:2"
+            with pytest.raises(ConversationBusy):
+                kit.chat("k").send("again", on_busy="wait")

@@ -28,7 +28,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.errors import ConversationBusy, Rejected, ServerFailed, Unreachable
 from convokit.settings import Limits, Retry
 from convokit.store import snapshot
-from convokit.store.turn_end import TurnEnd, TurnUpdate
+from convokit.store.turn_end import LateReply, TurnEnd, TurnUpdate
 from convokit.store.turn_start import Conflict, TurnStart, Written
 
 BODY = {
@@ -85,7 +85,7 @@ class Outside:
         if isinstance(step, TurnStart) and self.conflicts:
             self.conflicts -= 1
             raise Conflict
-        assert isinstance(step, TurnStart | TurnUpdate | TurnEnd)
+        assert isinstance(step, TurnStart | TurnUpdate | TurnEnd | LateReply)
         return Written(step.conversation, step.rows)
 
     def run(self, flow: Flow[Any]) -> Any:
@@ -180,6 +180,49 @@ def test_a_caller_who_leaves_closes_the_turn(kind: type) -> None:
     with pytest.raises(Stopped):
         flow.send(outside.perform(effect))
     assert outside.written[-1].state == "interrupted"
+
+
+def _run_until(outside: Outside, flow: Flow[Any], last: str, answer: Any) -> Any:
+    """Perform the flow's effects up to the one that is logged as `last`. Answer that one, and return the next effect."""
+    effect = next(flow)
+    while True:
+        found = outside.perform(effect)
+        if outside.log[-1] == last:
+            return flow.send(answer)
+        effect = flow.send(found)
+
+
+@pytest.mark.parametrize("leaves_at", ["end", "late"])
+def test_a_late_reply_is_stored_although_its_caller_leaves(leaves_at: str) -> None:
+    """Another worker closed the turn, and the caller leaves before or after that is known: the paid reply is stored."""
+    outside = Outside((200, BODY))
+    flow = _send(_kit_state(), "hello", stream=False)
+    if leaves_at == "late":
+        _run_until(outside, flow, "write TurnEnd", None)
+        effect = flow.throw(Stopped())
+    else:
+        _run_until(outside, flow, "closeresponse", None)
+        effect = flow.throw(Stopped())
+        outside.perform(effect)
+        effect = flow.send(None)
+    outside.perform(effect)
+    with pytest.raises(Stopped):
+        flow.send(Written(outside.written[-1].conversation, outside.written[-1].rows))
+    late = outside.written[-1]
+    assert isinstance(late, LateReply)
+    assert late.rows[0].content == "hi"
+
+
+def test_a_failed_turn_is_closed_although_its_caller_leaves() -> None:
+    outside = Outside((400, {"error": {"message": "bad"}}))
+    flow = _send(_kit_state(), "hello", stream=False)
+    _run_until(outside, flow, "readbody", b"")
+    while not isinstance(flow.send(None), Sql):
+        pass
+    effect = flow.throw(Stopped())
+    with pytest.raises(Stopped):
+        flow.send(outside.perform(effect))
+    assert (outside.written[-1].state, outside.written[-1].call.state) == ("failed", "error")
 
 
 def _conversation() -> ConversationRow:

@@ -81,3 +81,11 @@ def test_a_bomb_is_unpacked_in_little_memory_and_given_up() -> None:
         tracemalloc.stop()
     with pytest.raises(BadReply, match="200 times"):
         collections.deque(iter(decoder.take, b""), maxlen=0)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1_000, 10**9])
+def test_members_of_a_gzip_body_are_joined(step: int) -> None:
+    """Some proxies compress each event by itself. Padding behind the last member is no member."""
+    members = [gzip.compress(text.encode()) for text in ("data: 一\n\n", "", "data: 二\n\n", "data: [DONE]\n\n")]
+    body = b"".join([*members, *[gzip.compress(b"")] * 2_000, b"\0" * 64])
+    assert decode("gzip", body, step)[0].decode() == "data: 一\n\ndata: 二\n\ndata: [DONE]\n\n"

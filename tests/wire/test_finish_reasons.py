@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convokit.domain.finish_reason import FinishKind, choose_finish_reason, classify_finish_reason
-from convokit.errors import ContentFiltered, ModelError, RateLimited, ServerFailed, Truncated
+from convokit.errors import ContentFiltered, Interrupted, ModelError, RateLimited, ServerFailed, Truncated
 from convokit.wire import error_mapping
 from convokit.wire.reply_parser import ReplyParser
 from convokit.wire.structured_output import parse_structured
@@ -15,10 +15,41 @@ from convokit.wire.structured_output import parse_structured
 from .vectors import chunk, parse, read, reply, sse
 
 KINDS: dict[FinishKind, tuple[str, ...]] = {
-    "complete": ("stop", "tool_calls", "function_call", "STOP", "end_turn"),
-    "cut": ("length", "max_tokens", "MAX_TOKENS", "model_context_window_exceeded"),
-    "filtered": ("content_filter", "sensitive", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "guardrail_intervened"),
-    "failed": ("error", "ERROR", "network_error", "insufficient_system_resource", "abort", "timeout"),
+    "complete": ("stop", "tool_calls", "function_call", "STOP", "end_turn", "tool-calls", "COMPLETE"),
+    "cut": (
+        "length",
+        "max_tokens",
+        "MAX_TOKENS",
+        "model_context_window_exceeded",
+        "FinishReason.MAX_TOKENS",
+        "max-tokens",
+        "maxTokens",
+        "model_length",
+        "max_output_tokens",
+    ),
+    "filtered": (
+        "content_filter",
+        "sensitive",
+        "SAFETY",
+        "RECITATION",
+        "PROHIBITED_CONTENT",
+        "guardrail_intervened",
+        "content-filter",
+        "ContentFilter",
+        "FinishReason.SAFETY",
+    ),
+    "failed": (
+        "error",
+        "ERROR",
+        "network_error",
+        "insufficient_system_resource",
+        "abort",
+        "timeout",
+        "FinishReason.ERROR",
+        "network-error",
+        "cancelled",
+        "timed_out",
+    ),
     "unknown": ("", "理由", "other", "stopped"),
 }
 
@@ -26,6 +57,16 @@ KINDS: dict[FinishKind, tuple[str, ...]] = {
 @pytest.mark.parametrize(("kind", "reason"), [(kind, reason) for kind, reasons in KINDS.items() for reason in reasons])
 def test_every_reason_has_one_kind(kind: FinishKind, reason: str) -> None:
     assert classify_finish_reason(reason) == kind
+
+
+@pytest.mark.parametrize("word", ["null", "None", "", "FINISH_REASON_UNSPECIFIED"])
+def test_a_word_for_no_reason_ends_no_stream(word: str) -> None:
+    """Some gateways write `"null"` into every chunk. A stream that is cut after one of them is not whole."""
+    half = chunk({"content": "前半"}, word)
+    with pytest.raises(Interrupted) as caught:
+        read(sse(half))
+    assert caught.value.partial == "前半"
+    assert parse(half, chunk({"content": "後半"}, "stop")).choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize(

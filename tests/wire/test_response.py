@@ -367,3 +367,22 @@ def test_the_status_in_a_comment_of_an_error_counts(event: bytes, kind: type[Mod
     assert caught.value.status in (401, 429)
     fine = b"".join(b"id:1\nevent:result\n:HTTP_STATUS/200\n" + sse(each, done=False) for each in GOOD)
     assert read(fine, step=step)[1].choices[0].content == "Hello"
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "euc-jp", "utf-16", "utf-8"])
+def test_a_body_in_another_encoding_is_read_as_its_content_type_says(encoding: str) -> None:
+    """The Japanese text is not replaced by U+FFFD in silence."""
+    body = json.dumps(reply({"role": "assistant", "content": "日本語"}), ensure_ascii=False).encode(encoding)
+    made = reader(streaming=False, content_type=f'application/json; charset="{encoding}"')
+    made.feed(body)
+    made.end()
+    assert made.text == "日本語"
+
+
+@pytest.mark.parametrize("charset", ["no-such", "base64", "utf-8"])
+def test_a_body_that_no_encoding_fits_is_repaired(charset: str) -> None:
+    body = json.dumps(reply({"content": "日本語"}), ensure_ascii=False).encode("shift_jis")
+    made = reader(streaming=False, content_type=f"application/json; charset={charset}")
+    made.feed(body)
+    made.end()
+    assert "\ufffd" in made.text

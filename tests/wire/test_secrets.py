@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from convokit.errors import ContentFiltered, ContextOverflow, ModelError
+from convokit.errors import ContentFiltered, ContextOverflow, ModelError, Rejected
 from convokit.wire import error_mapping
 from convokit.wire.error_body import mask_error
 
@@ -134,3 +134,10 @@ def test_messages_are_one_short_line() -> None:
     assert "\n" not in str(error)
     assert "\x1b" not in str(error)
     assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize("spelling", ["pj.Zx9-Lm/abc+def==", "pj.Zx9-Lm%2Fabc%2Bdef%3D%3D", r"pj.Zx9-Lm\/abc+def=="])
+def test_a_key_that_a_server_escapes_is_masked(spelling: str) -> None:
+    error = Rejected(f"鍵 {spelling} と", status=401, code=spelling)
+    mask_error(error, "pj.Zx9-Lm/abc+def==")
+    assert (str(error), error.code) == ("鍵 [key] と", "[key]")

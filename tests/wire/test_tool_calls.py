@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from convokit.domain.events import ToolCallDelta
 from convokit.wire.reply_parser import ReplyParser
 
@@ -125,3 +127,18 @@ def test_b56_calls_of_a_whole_reply_are_never_merged() -> None:
     none = {"type": "function", "function": {"name": "f", "arguments": ""}}
     found = parse(reply({"content": None, "tool_calls": [same, same, none, none]})).choices[0].tool_calls
     assert len(found) == 4
+
+
+@pytest.mark.parametrize("write", [str, float], ids=["text", "float"])
+def test_an_index_of_another_type_is_an_index(write: Any) -> None:
+    """The parts of two calls come in turn, and only the index says which call they belong to."""
+    starts = [{**tool_delta(n, f"c{n}", "f", '{"n":')} for n in (0, 1)]
+    ends = [tool_delta(n, None, None, f"{n}}}") for n in (0, 1)]
+    for each in (*starts, *ends):
+        each["tool_calls"][0]["index"] = write(each["tool_calls"][0]["index"])
+    assert parse_calls(*starts, *ends) == [("c0", "f", '{"n":0}'), ("c1", "f", '{"n":1}')]
+
+
+def test_a_tool_call_without_a_list_around_it() -> None:
+    call = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert [each["id"] for each in parse(chunk({"tool_calls": call})).choices[0].tool_calls] == ["a"]
