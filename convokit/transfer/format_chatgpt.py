@@ -165,8 +165,8 @@ def _build_call(node: str, recipient: str, text: str) -> dict[str, Any]:
 
 
 def _find_call_id(messages: list[MessageDraft], parent: int | None) -> str | None:
-    """Return the id of the last tool call on the path. Only other tool messages may be between."""
-    while parent is not None and messages[parent].role == TOOL:
-        parent = messages[parent].parent
-    calls = None if parent is None else messages[parent].tool_calls
-    return calls[0]["id"] if calls else None
+    """Return the id of the last tool call on the path. Only other tool messages, which have this id too, may be between."""
+    if parent is None:
+        return None
+    message = messages[parent]
+    return message.tool_calls[0]["id"] if message.tool_calls else message.tool_call_id

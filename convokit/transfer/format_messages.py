@@ -43,9 +43,12 @@ class MessagesReader(FormatReader):
     def read_records(self) -> Iterator[Record]:
         """Yield the conversations of the file: of each line, or of one array over many lines."""
         file = self._file
-        text = file.readline()
+        text = " "
         while text and not text.strip():
-            text = file.readline()
+            try:
+                text = file.readline()
+            except BadRecord as error:
+                yield file.line, error
         try:
             parse_json(text)
         except (ValueError, RecursionError) as error:
