@@ -114,3 +114,8 @@ def repair_texts(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {repair_text(key): repair_texts(item) for key, item in value.items()}
     return value
+
+
+def read_title(value: object, limits: Limits) -> str | None:
+    """Return a title that can be stored: cut if it is long, None if it is no text. A title never costs its conversation."""
+    return repair_text(value)[: limits.key_chars] if isinstance(value, str) else None

@@ -109,3 +109,18 @@ def test_a_text_file_that_is_not_utf8_is_not_read_on(face: Face, kit: Any) -> No
     file = io.TextIOWrapper(io.BytesIO(good + b'"\xff"\n' + good), encoding="utf-8")
     with pytest.raises(TransferFailed, match="open it in binary mode"):
         face.settle(kit.import_(file, format="messages", on_error="skip"))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("title", "kept"), [("長" * 3000, 512), (7, None), (["x"], None), ("\ud800\0", 2)])
+@pytest.mark.parametrize("format", ["chatgpt", "claude", "openwebui"])
+def test_a_title_never_costs_its_conversation(face: Face, kit: Any, format: str, title: Any, kept: int | None) -> None:
+    messages = [{"role": "user", "sender": "human", "content": "x", "text": "x"}]
+    value = {
+        "chatgpt": {"id": "c", "title": title, "mapping": tree(node("q", None, "user", "x"))},
+        "claude": {"uuid": "c", "name": title, "chat_messages": messages},
+        "openwebui": {"id": "c", "title": title, "chat": {"messages": messages}},
+    }[format]
+    assert face.settle(kit.import_(io.StringIO(json.dumps(value)), format=format)).messages == 1
+    found = face.settle(kit.conversations()).items[0].title
+    assert (found and len(found)) == kept
