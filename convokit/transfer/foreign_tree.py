@@ -51,6 +51,7 @@ class MessageTree:
             self.step_over(node, parent)
             return
         message.parent, message.created_at, message.status = self.find_last(parent), created_at, status
+        self._draft.left_out["vendor_keys"] += message.drop_vendor_keys()
         self._draft.add_blobs(content)
         self._draft.messages.append(message)
         self._last_messages[node] = len(self._draft.messages) - 1

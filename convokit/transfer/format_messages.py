@@ -152,6 +152,8 @@ class MessagesReader(FormatReader):
             return None if message.role == DEVELOPER else message.as_wire()
         message.parent = len(draft.messages) - 1 if draft.messages else None
         message.created_at = _find_time(value, draft)
+        if not self._options.trusted:
+            draft.left_out["vendor_keys"] += message.drop_vendor_keys()
         unknown = _count_unknown(value, _MESSAGE_KEYS)
         if value.get("weight") is not None and not keep_weight(message, value["weight"]):
             unknown += 1

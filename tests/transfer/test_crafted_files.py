@@ -124,3 +124,21 @@ def test_a_title_never_costs_its_conversation(face: Face, kit: Any, format: str,
     assert face.settle(kit.import_(io.StringIO(json.dumps(value)), format=format)).messages == 1
     found = face.settle(kit.conversations()).items[0].title
     assert (found and len(found)) == kept
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("trusted", [True, False])
+def test_vendor_keys_of_tool_calls_need_trust(face: Face, kit: Any, trusted: bool) -> None:
+    """A server that refuses an unknown key would refuse every later request."""
+    call = {
+        "id": "c",
+        "type": "function",
+        "extra_content": {"a": "b"},
+        "function": {"name": "f", "arguments": "{}", "x": 1},
+    }
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]}]
+    text = io.StringIO(json.dumps({"messages": messages}))
+    found = face.settle(kit.import_(text, format="messages", key="k", trusted=trusted))
+    (stored,) = face.settle(kit.chat("k").messages())[1].tool_calls
+    assert ("extra_content" in stored, "x" in stored["function"]) == (trusted, trusted)
+    assert found.left_out == ({} if trusted else {"vendor_keys": 2})
