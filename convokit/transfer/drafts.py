@@ -17,6 +17,9 @@ from convokit.transfer.row_checks import check_tool_calls
 
 # A function message belongs to an older API, like `function_call`.
 _IMPORT_ROLES = sorted(frozenset(ROLES) - {FUNCTION})
+# A server may refuse other keys of a tool call, and then every later request of the conversation.
+_CALL_KEYS = frozenset({"id", "type", "function", "custom"})
+_FUNCTION_KEYS = frozenset({"name", "arguments"})
 
 
 @dataclass(slots=True)
@@ -34,6 +37,17 @@ class MessageDraft:
     created_at: int | None = None
     status: str = "complete"
     extra: dict[str, Any] | None = None
+
+    def drop_vendor_keys(self) -> int:
+        """Drop the keys of a provider from the tool calls of a stranger's file, and return their number."""
+        dropped = 0
+        for call in self.tool_calls or ():
+            for values, known in ((call, _CALL_KEYS), (call.get("function") or {}, _FUNCTION_KEYS)):
+                unknown = [key for key in values if key not in known]
+                dropped += len(unknown)
+                for key in unknown:
+                    del values[key]
+        return dropped
 
     def has_content(self) -> bool:
         """Return whether the message has text, parts, a refusal or tool calls."""

@@ -155,6 +155,7 @@ def _import_file_flow(
                 tally.add_problem(error)
             meter.report(file)
     finally:
+        meter.finish(file)
         file.close()
 
 
@@ -202,15 +203,21 @@ class _Meter:
 
     def __init__(self, files: Sequence[ImportFile], progress: Progress | None) -> None:
         self._progress = progress
-        self._files = files
+        self._done = 0
+        self._known_size = sum(file.size for file in files if file.size is not None)
+        self._others = [file for file in files if file.size is None]
+        """Pipes, whose size is known when they are copied. An archive may have too many files to ask each one every time."""
 
     def report(self, current: ImportFile) -> None:
         """Call the caller's function with the amount read and the size of all files, None if it is not known."""
         if self._progress is not None:
-            sizes = [file.size for file in self._files]
+            sizes = [self._known_size, *(file.size for file in self._others)]
             total = None if None in sizes else sum(size for size in sizes if size is not None)
-            before = self._files[: self._files.index(current)]
-            self._progress(sum(file.done for file in before) + current.done, total)
+            self._progress(self._done + current.done, total)
+
+    def finish(self, file: ImportFile) -> None:
+        """Count a file that was read."""
+        self._done += file.done
 
 
 class _Tally:

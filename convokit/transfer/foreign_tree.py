@@ -51,6 +51,7 @@ class MessageTree:
             self.step_over(node, parent)
             return
         message.parent, message.created_at, message.status = self.find_last(parent), created_at, status
+        self._draft.left_out["vendor_keys"] += message.drop_vendor_keys()
         self._draft.add_blobs(content)
         self._draft.messages.append(message)
         self._last_messages[node] = len(self._draft.messages) - 1
@@ -114,3 +115,8 @@ def repair_texts(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {repair_text(key): repair_texts(item) for key, item in value.items()}
     return value
+
+
+def read_title(value: object, limits: Limits) -> str | None:
+    """Return a title that can be stored: cut if it is long, None if it is no text. A title never costs its conversation."""
+    return repair_text(value)[: limits.key_chars] if isinstance(value, str) else None

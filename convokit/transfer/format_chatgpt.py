@@ -23,7 +23,7 @@ from convokit.domain.text import dump_json
 from convokit.errors import BadRecord, InvalidInput
 from convokit.transfer.drafts import ConversationDraft, MessageDraft, validate_label
 from convokit.transfer.foreign_formats import find_hint
-from convokit.transfer.foreign_tree import MessageTree, read_children, read_parent, repair_texts, sort_nodes
+from convokit.transfer.foreign_tree import MessageTree, read_children, read_parent, read_title, sort_nodes
 from convokit.transfer.import_file import read_values
 from convokit.transfer.import_sources import IMAGE_TYPES
 from convokit.transfer.importer import FormatReader, Record
@@ -60,7 +60,7 @@ class ChatGPTReader(FormatReader):
         # The ref of an import entry has this form: source, number of chain entries there (none), hash.
         draft = ConversationDraft(f"{validate_label('conversation_id', key, self._limits)}:0:{digest}")
         draft.key = self._options.add_prefix(key)
-        draft.set_fields({"title": repair_texts(value.get("title"))}, self._limits)
+        draft.set_fields({"title": read_title(value.get("title"), self._limits)}, self._limits)
         draft.created_at = read_time(value.get("create_time"))
         draft.updated_at = read_time(value.get("update_time"))
         self._add_messages(draft, value["mapping"], value.get("current_node"))
@@ -165,8 +165,8 @@ def _build_call(node: str, recipient: str, text: str) -> dict[str, Any]:
 
 
 def _find_call_id(messages: list[MessageDraft], parent: int | None) -> str | None:
-    """Return the id of the last tool call on the path. Only other tool messages may be between."""
-    while parent is not None and messages[parent].role == TOOL:
-        parent = messages[parent].parent
-    calls = None if parent is None else messages[parent].tool_calls
-    return calls[0]["id"] if calls else None
+    """Return the id of the last tool call on the path. Only other tool messages, which have this id too, may be between."""
+    if parent is None:
+        return None
+    message = messages[parent]
+    return message.tool_calls[0]["id"] if message.tool_calls else message.tool_call_id

@@ -15,7 +15,7 @@ from convokit.domain.message import ASSISTANT, USER
 from convokit.errors import BadRecord, InvalidInput
 from convokit.transfer.drafts import ConversationDraft, validate_label
 from convokit.transfer.foreign_formats import find_hint
-from convokit.transfer.foreign_tree import MessageTree, repair_texts, sort_nodes
+from convokit.transfer.foreign_tree import MessageTree, read_title, sort_nodes
 from convokit.transfer.import_file import read_values
 from convokit.transfer.importer import FormatReader, Record
 from convokit.transfer.timestamps import read_time
@@ -54,7 +54,7 @@ class ClaudeReader(FormatReader):
         digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()
         draft = ConversationDraft(f"{key}:0:{digest}")
         draft.key = self._options.add_prefix(key)
-        draft.set_fields({"title": repair_texts(value.get("name"))}, self._limits)
+        draft.set_fields({"title": read_title(value.get("name"), self._limits)}, self._limits)
         draft.created_at, draft.updated_at = read_time(value.get("created_at")), read_time(value.get("updated_at"))
         self._add_messages(draft, messages, value.get("current_leaf_message_uuid"))
         return draft

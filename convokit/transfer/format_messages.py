@@ -43,9 +43,12 @@ class MessagesReader(FormatReader):
     def read_records(self) -> Iterator[Record]:
         """Yield the conversations of the file: of each line, or of one array over many lines."""
         file = self._file
-        text = file.readline()
+        text = " "
         while text and not text.strip():
-            text = file.readline()
+            try:
+                text = file.readline()
+            except BadRecord as error:
+                yield file.line, error
         try:
             parse_json(text)
         except (ValueError, RecursionError) as error:
@@ -149,6 +152,8 @@ class MessagesReader(FormatReader):
             return None if message.role == DEVELOPER else message.as_wire()
         message.parent = len(draft.messages) - 1 if draft.messages else None
         message.created_at = _find_time(value, draft)
+        if not self._options.trusted:
+            draft.left_out["vendor_keys"] += message.drop_vendor_keys()
         unknown = _count_unknown(value, _MESSAGE_KEYS)
         if value.get("weight") is not None and not keep_weight(message, value["weight"]):
             unknown += 1

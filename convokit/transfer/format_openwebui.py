@@ -15,7 +15,7 @@ from convokit.domain.message import ASSISTANT, INSTRUCTION_ROLES, USER
 from convokit.errors import BadRecord, InvalidInput
 from convokit.transfer.drafts import ConversationDraft, validate_label
 from convokit.transfer.foreign_formats import find_hint
-from convokit.transfer.foreign_tree import MessageTree, read_children, read_parent, repair_texts, sort_nodes
+from convokit.transfer.foreign_tree import MessageTree, read_children, read_parent, read_title, sort_nodes
 from convokit.transfer.import_file import read_values
 from convokit.transfer.importer import FormatReader, Record
 from convokit.transfer.timestamps import read_time
@@ -48,7 +48,7 @@ class OpenWebUIReader(FormatReader):
         key = validate_label("id", f"openwebui:{id_}", self._limits) if isinstance(id_, str) and id_ else None
         draft = ConversationDraft(f"{key or 'openwebui'}:0:{digest}")
         draft.key = None if key is None else self._options.add_prefix(key)
-        draft.set_fields({"title": repair_texts(record.get("title") or chat.get("title"))}, self._limits)
+        draft.set_fields({"title": read_title(record.get("title") or chat.get("title"), self._limits)}, self._limits)
         draft.created_at = _read_first_time(record.get("created_at"), chat.get("timestamp"))
         draft.updated_at = read_time(record.get("updated_at"))
         tree = MessageTree(draft, self._limits)

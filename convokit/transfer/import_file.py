@@ -6,6 +6,7 @@ import codecs
 import hashlib
 import json
 import re
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -21,8 +22,13 @@ _JSON_WHITESPACE = re.compile(r"[ \t\r\n]*")
 _MAX_TOKEN_CHARS = 16
 
 
-READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""Exceptions of a file or of a member of a ZIP archive. A member with a password raises RuntimeError."""
+READ_ERRORS = (
+    OSError, ValueError, EOFError, RuntimeError, OverflowError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""Exceptions of a file or of a member of a ZIP archive.
+
+A member with a password raises RuntimeError, and a forged position beyond 2**63 OverflowError.
+"""
 # Returns the suffix and the bytes of an image of at most so many bytes, by its id; None if it is missing or larger.
 ImageReader = Callable[[str, int], tuple[str, bytes] | None]
 
@@ -116,7 +122,9 @@ class ImportFile:
         try:
             line = (self._temp_copy or self._file).readline(MAX_RECORD_CHARS + 1)
         except UnicodeDecodeError:
-            raise self.make_error("is not UTF-8 text", self.line + 1) from None
+            # The text file has lost the rest of its buffer, and with it whole lines.
+            problem = "is not UTF-8 text; name its path, or open it in binary mode, to skip such lines"
+            raise TransferFailed(self.name, problem, self.line + 1) from None
         except READ_ERRORS as error:
             raise self._make_read_error(error) from None
         self.line += bool(line)
@@ -229,8 +237,9 @@ class _ValueReader:
             if is_number and end == len(self._buffer) and self._read_more():
                 continue  # more digits may follow
             line = self._line
-            self._line += self._buffer.count("\n", 0, end)
-            self._buffer, self._index = self._buffer[end:], 0
+            self._line += self._buffer.count("\n", self._index, end)
+            # The buffer is not cut here: it may be long, and contain very many values.
+            self._index = end
             return line, value
 
     def _read_more(self) -> bool:

@@ -231,8 +231,9 @@ def _base_name(member: zipfile.ZipInfo) -> str:
 def _is_plain_member(member: zipfile.ZipInfo) -> bool:
     """Return whether a member is a regular file with a path below the archive's root."""
     path, mode = PurePosixPath(member.filename), member.external_attr >> 16
-    is_inside = not path.is_absolute() and ".." not in path.parts
-    return not member.is_dir() and is_inside and stat.S_IFMT(mode) in (0, stat.S_IFREG)
+    # A forged archive may have members without a name, or with the name ".".
+    is_inside = path.name != "" and not path.is_absolute() and ".." not in path.parts
+    return is_inside and not member.is_dir() and stat.S_IFMT(mode) in (0, stat.S_IFREG)
 
 
 def _check_member(archive: str, member: zipfile.ZipInfo) -> None:

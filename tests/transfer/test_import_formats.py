@@ -153,7 +153,10 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "no mapping": (lambda it: it.update(mapping=None), "is not from ChatGPT: it has no object .mapping."),
     "no id": (lambda it: [it.pop("id"), it.pop("conversation_id")], "conversation_id: is missing"),
     "a NUL in the id": (lambda it: it.update(conversation_id="a\x00"), "conversation_id: contains NUL"),
-    "a long title": (lambda it: it.update(title="x" * 600), "title: 600 characters is over the limit of 512"),
+    "a long id": (
+        lambda it: it.update(conversation_id="x" * 600),
+        "conversation_id: 608 characters is over the limit of 512",
+    ),
 }
 
 
