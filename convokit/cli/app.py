@@ -5,6 +5,8 @@ To add a command, write one module in `commands/` and register its function here
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from importlib import metadata
 from typing import Annotated, Any
@@ -29,9 +31,12 @@ from convokit.cli.commands.show import show
 from convokit.cli.commands.usage import usage
 from convokit.cli.commands.verify import verify
 from convokit.cli.interrupts import exit_on_sigterm
-from convokit.cli.output import leave_closed_pipe, replace_unencodable, report_error
+from convokit.cli.output import leave_closed_pipe, print_error, replace_unencodable, report_error
 from convokit.cli.shared_options import LocalModelCommand
 from convokit.errors import ConvokitError
+
+_OUTPUT_ERRORS = {errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EBADF, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""What a write to stdout fails with. Files and databases of a command raise a ConvokitError instead."""
 
 
 class ErrorReportingGroup(TyperGroup):
@@ -43,7 +48,9 @@ class ErrorReportingGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk would otherwise be found when Python ends
+            return result
         except ConvokitError as error:
             if isinstance(error.__context__, BrokenPipeError):
                 leave_closed_pipe()
@@ -52,6 +59,12 @@ class ErrorReportingGroup(TyperGroup):
             raise typer.Exit(1) from None
         except BrokenPipeError:
             leave_closed_pipe()
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if error.errno not in _OUTPUT_ERRORS:
+                raise
+            leave_closed_pipe()
+            print_error(f"the output cannot be written ({error.strerror})")
             raise typer.Exit(1) from None
 
 
@@ -100,6 +113,9 @@ def root(
 
 def run() -> None:
     """Run the command line of this process and exit."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # Python's value for a descriptor that the shell has closed
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # open until the end
     replace_unencodable(sys.stdout, sys.stderr)
     exit_on_sigterm()
     app(prog_name="convokit")

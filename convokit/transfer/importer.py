@@ -146,7 +146,8 @@ class Importer:
 
 def _build_conversation(draft: ConversationDraft, target: ImportTarget, rows: list[MessageRow]) -> ConversationRow:
     id_ = target.derive_id(draft.key, draft.identity or draft.origin)
-    created_at = draft.created_at if draft.created_at is not None else target.now_us
+    # A time in the future would keep a conversation first in every list, and out of `erase(older_than=...)`.
+    created_at = min(target.now_us if draft.created_at is None else draft.created_at, target.now_us)
     settings = None
     if draft.developer_prompt is not None:
         settings = json.dumps({"developer_prompt": draft.developer_prompt}, ensure_ascii=False)
@@ -164,7 +165,9 @@ def _build_conversation(draft: ConversationDraft, target: ImportTarget, rows: li
         chain_hash=hashchain.genesis_hash(id_),
         created_at=created_at,
         # Search by time expects that no message is newer than its conversation, whatever the file says.
-        updated_at=max(created_at, draft.updated_at or created_at, *(row.created_at for row in rows)),
+        updated_at=max(
+            created_at, min(draft.updated_at or created_at, target.now_us), *(row.created_at for row in rows)
+        ),
         archived_at=None,
     )
 
@@ -201,7 +204,8 @@ def _build_messages(draft: ConversationDraft, counter: Counter, now_us: int) -> 
 
 
 def _choose_time(message: MessageDraft, draft: ConversationDraft, now_us: int) -> int:
-    return next(each for each in (message.created_at, draft.created_at, now_us) if each is not None)
+    """Return the time of the message or else of its conversation, at the latest now."""
+    return min(next(each for each in (message.created_at, draft.created_at, now_us) if each is not None), now_us)
 
 
 def _build_entries(conversation_id: UUID, origin: str, rows: list[MessageRow]) -> list[hashchain.Entry]:

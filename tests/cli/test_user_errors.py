@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -165,6 +166,21 @@ def test_a_closed_pipe_is_no_error(cli: CommandLine, command: tuple[str, ...]) -
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 1
+
+
+@pytest.mark.parametrize(
+    "command", keep([("ls",), ("show", "k"), ("verify", "k", "--json"), ("doctor",)], ("ls",), sample=True)
+)
+def test_output_that_cannot_be_written_is_one_line(cli: CommandLine, command: tuple[str, ...]) -> None:
+    """A full disk behind stdout is an error without a traceback; a stdout that the shell has closed is none."""
+    cli.chat("--key", "k", "長い文章。" * 200)
+    line = shlex.join([sys.executable, "-m", "convokit.cli", *command, "-d", cli.database])
+    full = subprocess.run(["sh", "-c", f"{line} > /dev/full"], stderr=subprocess.PIPE, text=True, check=False)
+    assert full.stderr.startswith("error: the output cannot be written")
+    assert "Traceback" not in full.stderr
+    assert full.returncode == 1
+    closed = subprocess.run(["sh", "-c", f"{line} >&-"], stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in closed.stderr
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def _rows(face: Face, kit: Any, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.once(except_first=True)
-@pytest.mark.parametrize("changed", [None, 1_600_000_000.0, 1_800_000_000.0])
+@pytest.mark.parametrize("changed", [None, 1_600_000_000.0, 1_760_000_000.0])
 def test_no_message_is_newer_than_its_conversation(face: Face, kit: Any, changed: float | None) -> None:
     """A search by time relies on this, whatever update time the file names."""
     into(face, kit, [{**conversation(), "update_time": changed}], format="chatgpt")

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,16 @@ def test_an_import_that_is_stopped_leaves_whole_conversations(face: Face, kit: A
     face.settle(kit.chat(listed.key).verify())
     found = face.settle(kit.import_(tmp_path, format="chatgpt"))
     assert (found.conversations, found.unchanged) == (2, 1)
+
+
+@pytest.mark.once
+def test_a_time_in_the_future_becomes_now(face: Face, kit: Any) -> None:
+    """A file cannot keep its conversation first in every list, or out of an erasure by age."""
+    values = [{"role": "user", "content": "hello", "created_at": "9999-01-01T00:00:00Z"}]
+    face.settle(kit.import_(io.StringIO(json.dumps(values)), format="messages", key="k"))
+    (listed,) = face.settle(kit.conversations())
+    (message,) = face.settle(kit.chat("k").messages())
+    assert message.created_at <= listed.updated_at <= datetime.now(UTC)
 
 
 KILLED = """
