@@ -42,9 +42,9 @@ def _open_turns(kit: Any) -> int:
 
 @pytest.fixture
 def slow_server(server: LoopbackServer) -> LoopbackServer:
-    """The first answer takes a second."""
+    """The first answer takes 0.4 seconds."""
     script = completion("the slow answer")
-    script.delay_s = 1.0
+    script.delay_s = 0.4
     server.script(script)
     return server
 
@@ -83,8 +83,8 @@ def test_waiting_has_an_end(database: str, slow_server: LoopbackServer) -> None:
         thread = _slow(kit, [])
         before = time.monotonic()
         with pytest.raises(ConversationBusy):
-            kit.chat("k").send("quick", on_busy="wait", timeouts=Timeouts(busy_s=0.3))
-        assert 0.2 < time.monotonic() - before < 0.9
+            kit.chat("k").send("quick", on_busy="wait", timeouts=Timeouts(busy_s=0.15))
+        assert 0.1 < time.monotonic() - before < 0.9
         thread.join()
 
 

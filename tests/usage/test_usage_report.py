@@ -181,6 +181,7 @@ def test_interrupted_stream_is_estimated(face: Face, kit: Any, server: LoopbackS
     assert total.cost
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 def test_reply_of_a_dead_worker_is_estimated(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Recovery counts the prompt and the partial reply of a worker that died."""
