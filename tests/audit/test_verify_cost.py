@@ -55,7 +55,7 @@ def test_each_page_takes_at_most_four_statements(engine: Engine, monkeypatch: py
 @pytest.mark.once
 def test_peak_memory_is_independent_of_history_length(engine: Engine, effort: Effort) -> None:
     peaks = []
-    for count in (600, 2400) if effort == "quick" else (3000, 12_000):
+    for count in (3000, 12_000) if effort == "soak" else (600, 2400):
         place = _create_history(engine, count)
         with engine.connect() as connection:
             verify_conversation(connection, "bench", place)

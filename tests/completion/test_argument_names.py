@@ -63,9 +63,11 @@ def test_metadata_of_a_call_is_the_apis_own(
         ({"metadata": {}, "api_metadata": {}, "store": True}, "metadata: is the same parameter as api_metadata"),
     ],
 )
-def test_metadata_that_cannot_be_is_named_as_it_was_written(kit: Any, options: dict[str, Any], problem: str) -> None:
+def test_metadata_that_cannot_be_is_named_as_it_was_written(
+    face: Face, kit: Any, options: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
-        kit.chat("a").send("hello", **options)
+        face.settle(kit.chat("a").send("hello", **options))
     assert str(caught.value).startswith(problem)
 
 
@@ -92,9 +94,9 @@ def test_metadata_that_cannot_be_is_named_as_it_was_written(kit: Any, options: d
         ("zzz", "check the spelling, or pass it in extra_body"),
     ],
 )
-def test_an_unknown_argument_of_a_call_names_the_right_one(kit: Any, name: str, advice: str) -> None:
+def test_an_unknown_argument_of_a_call_names_the_right_one(face: Face, kit: Any, name: str, advice: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        kit.chat("a").send("hello", **{name: "x"})
+        face.settle(kit.chat("a").send("hello", **{name: "x"}))
     assert caught.value.setting == name
     assert advice in str(caught.value)
 

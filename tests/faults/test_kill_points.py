@@ -124,7 +124,7 @@ class Stage:
             thread.join(0.01)
         engine = open_engine(parse_database_url(self.url))
         with engine.execution_options(**{WRITE: True}).begin() as connection:
-            connection.execute(update(schema.turn).values(lease_until=0))
+            connection.execute(update(schema.turn).values(lease_until=0, started_at=0))  # too old for a living worker
         engine.dispose()
         assert len(self.finisher.face.settle(self.finisher.kit.recover())) == 1
         thread.join()

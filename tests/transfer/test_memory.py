@@ -18,7 +18,7 @@ from tests.support.databases import Files
 
 SLACK = 1_200_000
 """Bytes that caches of statements, and pages which the smaller one does not fill, may take."""
-SIZES = [pytest.param(400, marks=pytest.mark.soak(sample=True)), pytest.param(2_000, marks=pytest.mark.soak)]
+SIZES = [pytest.param(200, marks=pytest.mark.soak(sample=True)), pytest.param(2_000, marks=pytest.mark.soak)]
 
 
 def _messages(path: Path, count: int, each: int) -> None:
