@@ -52,6 +52,7 @@ def test_each_page_takes_at_most_four_statements(engine: Engine, monkeypatch: py
     assert counts[1] - counts[0] <= 10 * 4
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 def test_peak_memory_is_independent_of_history_length(engine: Engine, effort: Effort) -> None:
     peaks = []

@@ -30,6 +30,7 @@ def _left(cli: CommandLine, server: LoopbackServer, *tenants: str) -> None:
         subprocess.run([sys.executable, "-c", LEFT, cli.database, server.url, tenant], check=False)
 
 
+@pytest.mark.soak(sample=True)
 def test_recover_lists_the_closed_turns(cli: CommandLine, server: LoopbackServer) -> None:
     _left(cli, server, "default")
     shown = cli("recover").stdout

@@ -99,6 +99,7 @@ def test_terminal_shows_a_progress_bar(cli: CommandLine, terminal: type[Terminal
     assert "exporting" in shown.seen
 
 
+@pytest.mark.soak(sample=True)
 def test_an_export_cannot_steer_a_terminal(cli: CommandLine, terminal: type[Terminal]) -> None:
     """A pipe gets the exact bytes."""
     cli.chat("--key", "k", "a\x1b[31mred\u202e")

@@ -56,6 +56,7 @@ def test_usage_prints_a_table_with_bars_and_a_total(cli_with_usage: CommandLine)
     assert " ? " in models[2]
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize("by", keep(["day", "model", "conversation", "tenant"], "conversation", sample=True))
 def test_table_fits_a_narrow_terminal(cli_with_usage: CommandLine, terminal: type[Terminal], by: str) -> None:
     """Every row is one line of at most 60 cells. Long names are cut, Japanese ones between characters."""

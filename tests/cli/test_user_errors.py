@@ -152,6 +152,7 @@ def test_a_busy_conversation_is_told_without_names_of_the_api(cli: CommandLine, 
     assert "on_busy" not in said
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize(
     "command", keep([("export",), ("export", "-f", "markdown"), ("ls",), ("show", "k")], ("export",), sample=True)
 )
@@ -168,6 +169,7 @@ def test_a_closed_pipe_is_no_error(cli: CommandLine, command: tuple[str, ...]) -
     assert process.wait() == 1
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize(
     "command", keep([("ls",), ("show", "k"), ("verify", "k", "--json"), ("doctor",)], ("ls",), sample=True)
 )

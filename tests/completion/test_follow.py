@@ -103,6 +103,7 @@ def test_leaving_a_follower_changes_nothing_for_the_turn(
     assert face.settle(kit.chat("k").turns())[-1].state == "completed"
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 def test_a_follower_hears_the_rounds_of_a_turn_with_tools(
     face: Face, kit: Any, database: str, server: LoopbackServer

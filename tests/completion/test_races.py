@@ -217,6 +217,7 @@ def test_a_clock_that_jumps_takes_no_turn_from_a_living_worker(
     engine.dispose()
 
 
+@pytest.mark.once
 def test_senders_that_wait_are_served_in_the_order_they_came(database: str, server: LoopbackServer) -> None:
     """Whoever has just finished goes behind those who wait, so nobody is a turn ahead of another by more than one."""
     with Convokit(database, model="m", base_url=server.url, timeouts=Timeouts(busy_s=30)) as kit:

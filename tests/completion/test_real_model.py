@@ -55,6 +55,7 @@ def test_plain_and_streamed_agree(face: Face, local_kit: Any) -> None:
     assert plain.usage.completion_tokens == streaming.reply.usage.completion_tokens
 
 
+@pytest.mark.soak(sample=True)
 def test_our_count_is_near_the_servers(face: Face, local_kit: Any) -> None:
     """Counted with the server's own tokenizer, the context's size is close to what the server says it was."""
     reply = face.settle(local_kit.chat("count").send("日本の首都はどこですか？ Please answer briefly. 🙂"))

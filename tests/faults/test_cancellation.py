@@ -162,6 +162,7 @@ async def _check_free(database: str, kit: Any, stranger: Any, key: str, way: str
     oracles.check_once(oracles.check_conversation(database, key), told)
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 def test_a_task_cancelled_twice_at_random(database: str, server: LoopbackServer, effort: Effort) -> None:
     """Cancelled again while its last saves run, a turn still leaves the conversation as whole and as free."""

@@ -131,6 +131,7 @@ with Convokit(sys.argv[1], model="m", base_url=sys.argv[3]) as kit:
 """
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize("what", keep(["file", "folder"], "file", sample=True))
 def test_what_may_only_be_read(files: Files, server: LoopbackServer, what: str) -> None:
     """A file or folder without the right to write is named as such, and nothing is asked of the model."""

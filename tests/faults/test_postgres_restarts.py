@@ -109,6 +109,7 @@ def test_a_turn_outlives_a_fault_before_and_inside_any_transaction(
     kit._runtime._store = store
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 def test_a_restart_while_the_model_thinks(
     face: Face, kit: Any, postgres: RestartingPostgres, server: LoopbackServer

@@ -102,6 +102,7 @@ CASES = [
 ]
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize(("seed", "face", "streamed"), CASES)
 def test_a_zombie_changes_nothing(database: str, server: LoopbackServer, seed: int, face: str, streamed: bool) -> None:
     """Taken over by a new turn, the woken worker changes no turn and no head; what it has of a reply is kept, once, as late."""

@@ -153,6 +153,7 @@ class Walk:
         check_conversation(database, "k")
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.parametrize("seed", keep([1, 2], 1, sample=True))
 def test_any_sequence_keeps_the_tree(face: Face, database: str, server: LoopbackServer, seed: int) -> None:
     """After forty steps every branch's path, the leaves, siblings, log and counts are the model's, and the chain verifies."""
