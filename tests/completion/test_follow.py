@@ -362,10 +362,10 @@ def test_a_slow_reader_is_not_a_silent_server(face: Face, kit: Any, server: Loop
     from convokit import Timeouts  # noqa: PLC0415
 
     server.script(stream(["a ", "b ", "c "], pause_s=0.05))
-    events = kit.chat("k").stream("count", timeouts=Timeouts(stall_s=0.1))
+    events = kit.chat("k").stream("count", timeouts=Timeouts(stall_s=0.3))
 
     def slowly() -> None:
-        time.sleep(0.15)
+        time.sleep(0.4)
 
     assert "".join(_read(face, events, slowly)) == "a b c "
 

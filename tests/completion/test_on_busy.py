@@ -42,9 +42,9 @@ def _open_turns(kit: Any) -> int:
 
 @pytest.fixture
 def slow_server(server: LoopbackServer) -> LoopbackServer:
-    """The first answer takes 0.4 seconds."""
+    """The first answer takes a second."""
     script = completion("the slow answer")
-    script.delay_s = 0.4
+    script.delay_s = 1.0
     server.script(script)
     return server
 

@@ -96,7 +96,7 @@ def test_a_turn_runs_until_the_last_caller_leaves_it() -> None:
 
 def test_late_replies_and_new_calls_get_numbers_of_their_own(database: str, server: LoopbackServer) -> None:
     """A turn is cancelled twice while its reply comes, and then finished: five rows of calls, and no reply is lost."""
-    words = [f"word{number} " for number in range(16)]
+    words = [f"word{number} " for number in range(30)]
     server.script(*[stream(words, pause_s=0.02)] * 3)
     with Convokit(database, model="m", base_url=server.url) as kit:
         first = Running(database, server)
