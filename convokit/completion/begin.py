@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from uuid import UUID
 
@@ -11,11 +10,11 @@ from convokit.completion import summarize
 from convokit.completion.anchor import TurnAnchor
 from convokit.completion.call import ActiveCall, lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Flow, Sleep, read_flow
-from convokit.completion.on_busy import BusyPolicy, make_busy_error, wait_in_line_flow, wait_or_take_over_flow
+from convokit.completion.on_busy import BusyPolicy, make_busy_error, wait_or_take_over_flow
 from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.prepare import PreparedRequest, prepare, prepare_stored, shift_request
 from convokit.completion.read_path import read_snapshot_flow
-from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
+from convokit.completion.state import ChatRef, KitState, not_found
 from convokit.completion.write_retry import START_S, write_step_flow
 from convokit.domain import hashchain
 from convokit.domain.content import Content
@@ -43,34 +42,10 @@ def start_when_free_flow(
     key: IdempotencyKey | None,
     anchor: TurnAnchor | None,
 ) -> Flow[ActiveCall]:
-    """Start the turn as soon as the policy allows it, and return its first call. Raises: as `ask_flow`."""
-    conversation_id = yield from identify_flow(kit, chat)
-    line = (
-        kit.lines.join((kit.database.name, conversation_id, chat.branch)) if policy.on_busy == "wait" else nullcontext()
-    )
-    with line as position:
-        if position is not None:
-            yield from wait_in_line_flow(kit, chat, policy, position)
-        return (
-            yield from _start_or_rebuild_flow(
-                kit, chat, content, call_options, turn_id, policy, stream=stream, key=key, anchor=anchor
-            )
-        )
+    """Start the turn as soon as the policy allows it, and return its first call. Raises: as `ask_flow`.
 
-
-def _start_or_rebuild_flow(
-    kit: KitState,
-    chat: ChatRef,
-    content: Content | None,
-    call_options: Options,
-    turn_id: UUID,
-    policy: BusyPolicy,
-    *,
-    stream: bool,
-    key: IdempotencyKey | None,
-    anchor: TurnAnchor | None,
-) -> Flow[ActiveCall]:
-    """Build the request and start the turn. Build it again if the conversation changed since it was read."""
+    The request is built again if the conversation changed since it was read.
+    """
     heads: set[int | None] = set()
     conflicts = 0
     while len(heads) <= _MAX_REBUILDS:

@@ -6,6 +6,7 @@ and it reads one row. Between processes, those who have waited longer ask more o
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -49,9 +50,16 @@ def make_busy_policy(kit: KitState, on_busy: OnBusy, patience_s: float) -> BusyP
     return BusyPolicy(on_busy, now, now + patience_s)
 
 
-def wait_in_line_flow(kit: KitState, chat: ChatRef, policy: BusyPolicy, position: LinePosition) -> Flow[None]:
-    """Wait until the position is the first of its line. Raises: ConversationBusy at the end of the policy's patience."""
-    while not position.is_first:
+def join_line(kit: KitState, chat: ChatRef, policy: BusyPolicy) -> AbstractContextManager[LinePosition | None]:
+    """Return a block in which a sender that waits stands in the line of its branch. Other senders have no position."""
+    assert chat.id is not None
+    branch = (kit.database.name, chat.id, chat.branch)
+    return kit.lines.join(branch) if policy.on_busy == "wait" else nullcontext()
+
+
+def wait_in_line_flow(kit: KitState, chat: ChatRef, policy: BusyPolicy, position: LinePosition | None) -> Flow[None]:
+    """Wait until nobody stands before the sender. Raises: ConversationBusy at the end of the policy's patience."""
+    while position is not None and not position.is_first:
         if kit.clock.monotonic() >= policy.until:
             turn = yield from read_flow(turns.find_open, position.branch[1], chat.branch)
             raise make_busy_error(chat, turn)

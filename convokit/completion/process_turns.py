@@ -54,14 +54,14 @@ class WaitingLines:
 
     @contextmanager
     def join(self, branch: BranchRef) -> Iterator[LinePosition]:
-        """Stand in the line of a branch while the block runs, or until `leave`."""
+        """Stand in the line of a branch while the block runs."""
         position = LinePosition(self, branch)
         with self._lock:
             self._lines.setdefault(branch, deque()).append(position)
         try:
             yield position
         finally:
-            position.leave()
+            self._remove(position)
 
     def clear(self) -> None:
         """Forget everything, in a child process."""
@@ -74,11 +74,10 @@ class WaitingLines:
             line = self._lines.get(position.branch)
             return not line or line[0] is position
 
-    def remove(self, position: LinePosition) -> None:
-        """Take a position out of its line, if it is there."""
+    def _remove(self, position: LinePosition) -> None:
         with self._lock:
             line = self._lines.get(position.branch)
-            if line is None or position not in line:
+            if line is None or position not in line:  # `clear` has forgotten the line
                 return
             line.remove(position)
             if not line:
@@ -96,7 +95,3 @@ class LinePosition:
     def is_first(self) -> bool:
         """Whether nobody stands before this sender."""
         return self._lines.is_first(self)
-
-    def leave(self) -> None:
-        """Let the next sender come first. Does nothing after the first time."""
-        self._lines.remove(self)

@@ -6,7 +6,6 @@ that are stored are not made twice.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from convokit.completion.on_busy import (
     POLL_S,
     BusyPolicy,
     OnBusy,
+    join_line,
     make_busy_policy,
     wait_in_line_flow,
     wait_or_take_over_flow,
@@ -154,11 +154,8 @@ def _read_when_free_flow(
 ) -> Flow[Snapshot]:
     """Return the snapshot once no other turn is open on the branch."""
     policy = make_busy_policy(kit, on_busy, find_timeouts(kit, chat, call_options).busy_s)
-    assert chat.id is not None
-    line = kit.lines.join((kit.database.name, chat.id, chat.branch)) if on_busy == "wait" else nullcontext()
-    with line as position:
-        if position is not None:
-            yield from wait_in_line_flow(kit, chat, policy, position)
+    with join_line(kit, chat, policy) as position:
+        yield from wait_in_line_flow(kit, chat, policy, position)
         while True:
             snapshot = yield from read_snapshot_flow(kit, chat, call_options, Content(""))
             if snapshot.open_turn is None or snapshot.open_turn.id == turn.id:

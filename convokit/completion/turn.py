@@ -16,10 +16,10 @@ from convokit.completion.anchor import TurnAnchor
 from convokit.completion.begin import start_when_free_flow
 from convokit.completion.call import ActiveCall, LeaseLost, call_with_retries_flow, describe_error
 from convokit.completion.effects import CloseResponse, Emit, Flow, Stopped, read_flow
-from convokit.completion.on_busy import OnBusy, make_busy_policy
+from convokit.completion.on_busy import OnBusy, join_line, make_busy_policy, wait_in_line_flow
 from convokit.completion.options import Options
 from convokit.completion.result import Outcome, end_error, list_audio_blobs, make_reply, make_reply_rows
-from convokit.completion.state import ChatRef, KitState, find_timeouts
+from convokit.completion.state import ChatRef, KitState, find_timeouts, identify_flow
 from convokit.completion.tool_rounds import list_tool_calls_to_run, run_round_flow
 from convokit.completion.write_retry import LEAVING_S, SAVE_S, write_step_flow
 from convokit.domain.content import Content
@@ -52,9 +52,12 @@ def ask_flow(
     policy = make_busy_policy(kit, on_busy, find_timeouts(kit, chat, call_options).busy_s)
     turn_id = new_id()
     with running_turn(kit, turn_id):
-        call = yield from start_when_free_flow(
-            kit, chat, content, call_options, turn_id, policy, stream=stream, key=key, anchor=anchor
-        )
+        yield from identify_flow(kit, chat)
+        with join_line(kit, chat, policy) as position:
+            yield from wait_in_line_flow(kit, chat, policy, position)
+            call = yield from start_when_free_flow(
+                kit, chat, content, call_options, turn_id, policy, stream=stream, key=key, anchor=anchor
+            )
         return (yield from run_turn_flow(kit, call))
 
 

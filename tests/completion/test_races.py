@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
@@ -259,11 +260,13 @@ def test_a_waiting_sender_reads_one_row_at_a_time(database: str, server: Loopbac
 def test_a_line_forgets_who_left_it() -> None:
     """Leaving from the middle keeps the order of the others."""
     lines, branch = WaitingLines(), ("db", new_id(), 0)
-    with lines.join(branch) as first, lines.join(branch) as second, lines.join(branch) as third:
-        assert (first.is_first, second.is_first, third.is_first) == (True, False, False)
-        second.leave()
-        first.leave()
-        assert third.is_first
+    first, second, third = (ExitStack() for _ in range(3))
+    positions = [stack.enter_context(lines.join(branch)) for stack in (first, second, third)]
+    assert [each.is_first for each in positions] == [True, False, False]
+    second.close()
+    first.close()
+    assert positions[2].is_first
+    third.close()
     with lines.join(branch) as alone:
         assert alone.is_first
 
