@@ -19,6 +19,7 @@ from convokit.errors import KitClosed
 from convokit.runtime import process
 from convokit.runtime.sync_store import SyncStore
 from convokit.store.dialects import dialect_of_url
+from convokit.store.dialects.protocol import AsyncDialect
 from convokit.store.engine import (
     WRITE,
     Durability,
@@ -77,9 +78,11 @@ class ThreadedStore:
 class AsyncEngineStore:
     """PostgreSQL: the async engine, each transaction through `run_sync`."""
 
-    def __init__(self, url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> None:
-        self._dialect = dialect_of_url(url)
-        self._dialect.check_url(url)
+    def __init__(
+        self, dialect: AsyncDialect, url: URL, name: str, durability: Durability = "full", *, search: bool = True
+    ) -> None:
+        dialect.check_url(url)
+        self._dialect = dialect
         self._durability: Durability = validate_durability(durability)
         self._search = search
         self._url = url
@@ -109,7 +112,7 @@ class AsyncEngineStore:
     def _engine(self, *, write: bool) -> AsyncEngine:
         loop = asyncio.get_running_loop()
         if loop not in self._engines:
-            engine = open_async_engine(self._url, durability=self._durability, search=self._search)
+            engine = open_async_engine(self._dialect, self._url, durability=self._durability, search=self._search)
             reader = engine.execution_options(**self._dialect.read_options)
             self._engines[loop] = (engine.execution_options(**{WRITE: True}), reader)
         return self._engines[loop][0 if write else 1]
@@ -125,6 +128,7 @@ class AsyncEngineStore:
 
 def open_store(url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> AsyncStore:
     """Return the store for a database. Nothing is connected yet. Raises: SettingsError."""
-    if dialect_of_url(url).has_async_driver:
-        return AsyncEngineStore(url, name, durability, search=search)
+    dialect = dialect_of_url(url)
+    if isinstance(dialect, AsyncDialect):
+        return AsyncEngineStore(dialect, url, name, durability, search=search)
     return ThreadedStore(open_engine(url, durability=durability, search=search), name)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from convokit.errors import ConvokitError, SettingsError, StoreUnavailable
 from convokit.store.dialects import dialect_of_url
-from convokit.store.dialects.protocol import Dialect
+from convokit.store.dialects.protocol import AsyncDialect, Dialect
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -75,10 +75,12 @@ def open_engine(url: URL, *, create: bool = False, durability: Durability = "ful
     return engine
 
 
-def open_async_engine(url: URL, *, durability: Durability = "full", search: bool = True) -> AsyncEngine:
-    """Return an asynchronous engine, for a database whose dialect `has_async_driver`; else as `open_engine`."""
+def open_async_engine(
+    dialect: AsyncDialect, url: URL, *, durability: Durability = "full", search: bool = True
+) -> AsyncEngine:
+    """Return an asynchronous engine for `url` that is not connected yet. The arguments are those of `open_engine`."""
     sync_commit = validate_durability(durability) == "full"
-    engine = dialect_of_url(url).open_async_engine(url, sync_commit=sync_commit)
+    engine = dialect.open_async_engine(url, sync_commit=sync_commit)
     engine.update_execution_options(**{SEARCH: search})
     return engine
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, InvalidatePoolError, SQLAlchemyError
 
 from convokit.errors import ConvokitError, SettingsError, StoreError, StoreFull, StoreUnavailable
 from convokit.store.dialects.postgresql_search import PostgresqlSearch
-from convokit.store.dialects.protocol import DatabaseFacts, Dialect
+from convokit.store.dialects.protocol import AsyncDialect, DatabaseFacts
 from convokit.store.engine import WRITE
 
 if TYPE_CHECKING:
@@ -47,13 +47,12 @@ _TRANSIENT_STATES = {"40001", "40P01", "53300", "57P01", "57P02", "57P03"}
 """SQLSTATEs: serialization failure, deadlock, too many connections, and a server that shuts down, crashed or starts."""
 
 
-class PostgresqlDialect(Dialect):
+class PostgresqlDialect(AsyncDialect):
     """PostgreSQL with psycopg 3, which serves the sync and the async API."""
 
     search = PostgresqlSearch()
     # Not clock_timestamp(): a distributed PostgreSQL requires a value that is constant within an UPDATE.
     now_us_sql = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)"
-    has_async_driver = True
     has_local_clock = False
     has_single_writer = False
     has_write_batches = True

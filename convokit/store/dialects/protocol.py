@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Table
@@ -126,8 +126,6 @@ class Dialect(Protocol):
     search: SearchDialect
     now_us_sql: str
     """The clock in microseconds since 1970, as SQL."""
-    has_async_driver: bool
-    """True if statements run on the event loop; False if they run in threads."""
     has_local_clock: bool
     """True if the database's clock is the clock of this machine, which may jump."""
     has_single_writer: bool
@@ -164,10 +162,6 @@ class Dialect(Protocol):
         """Return an engine that is not connected yet. `create` allows a missing file to be created."""
         ...
 
-    def open_async_engine(self, url: URL, *, sync_commit: bool) -> AsyncEngine:
-        """Return an asynchronous engine that is not connected yet, if `has_async_driver`."""
-        ...
-
     def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
         """Return the ConvokitError for a failure; `name` describes the database."""
         ...
@@ -190,4 +184,13 @@ class Dialect(Protocol):
 
     def read_facts(self, connection: Connection) -> DatabaseFacts:
         """Read the facts that `doctor` shows under `facts_name`."""
+        ...
+
+
+@runtime_checkable
+class AsyncDialect(Dialect, Protocol):
+    """A database with an asynchronous driver: its statements run on the event loop. Those of other databases run in threads."""
+
+    def open_async_engine(self, url: URL, *, sync_commit: bool) -> AsyncEngine:
+        """Return an asynchronous engine that is not connected yet."""
         ...

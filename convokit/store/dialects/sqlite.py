@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event
@@ -28,9 +28,6 @@ from convokit.errors import ConvokitError, SettingsError, StoreError, StoreFull,
 from convokit.store.dialects.protocol import DatabaseFacts, Dialect
 from convokit.store.dialects.sqlite_search import SqliteSearch
 from convokit.store.engine import WRITE
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
 log = logging.getLogger(__name__)
 BUSY_TIMEOUT_S = 30.0
@@ -46,7 +43,6 @@ class SqliteDialect(Dialect):
     search = SqliteSearch()
     # SQLite's clock counts milliseconds, and a day as a float holds no more.
     now_us_sql = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
-    has_async_driver = False
     has_local_clock = True
     has_single_writer = True
     has_write_batches = False
@@ -77,9 +73,6 @@ class SqliteDialect(Dialect):
         _warn_of_wal_reset_bug()
         synchronous = "FULL" if sync_commit else "NORMAL"
         return _create_engine(str(url.database), create=create, synchronous=synchronous)
-
-    def open_async_engine(self, url: URL, *, sync_commit: bool) -> AsyncEngine:
-        raise NotImplementedError
 
     def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
         if not isinstance(error, sqlite3.Error):
