@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from convokit.errors import InvalidInput, TooLarge
@@ -40,6 +40,17 @@ def validate_text(field: str, value: object, *, limit: int, setting: str) -> str
 def repair_text(value: str) -> str:
     """Return `value` with NUL and lone surrogates replaced by U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", value)
+
+
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a copy of a JSON value with every text and key changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [map_texts(item, change) for item in value]
+    if isinstance(value, Mapping):
+        return {change(key): map_texts(item, change) for key, item in value.items()}
+    return value
 
 
 def dump_json(value: Any) -> str:

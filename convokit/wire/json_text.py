@@ -11,6 +11,7 @@ import math
 import re
 from typing import Any
 
+from convokit.domain.text import map_texts
 from convokit.errors import BadReply
 
 EXCERPT_CHARS = 500
@@ -66,13 +67,7 @@ def repair_surrogates(text: str) -> str:
 
 def repair_json(value: Any) -> Any:
     """Return a copy of a JSON value whose texts and keys are repaired."""
-    if isinstance(value, str):
-        return repair_surrogates(value)
-    if isinstance(value, list):
-        return [repair_json(item) for item in value]
-    if isinstance(value, dict):
-        return {repair_surrogates(key): repair_json(item) for key, item in value.items()}
-    return value
+    return map_texts(value, repair_surrogates)
 
 
 def count_chars(value: Any, depth: int = 0) -> int:

@@ -51,7 +51,7 @@ def _read_cumulative(chunks: Sequence[str]) -> str:
 
 
 def repeats_arguments(gathered: str, chunk: str) -> bool:
-    """Whether a chunk replaces all that was gathered: it begins with it or is equal to it, or only `{}` was gathered."""
+    """Return whether a chunk replaces all that was gathered: it begins with it or is equal to it, or only `{}` was gathered."""
     if not chunk.strip():
         return False
     if chunk.startswith(gathered) or (len(gathered) <= _MAX_EMPTY_CHARS and _EMPTY_OBJECT.fullmatch(gathered)):
@@ -69,11 +69,6 @@ def parse_object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def is_json_object(text: str) -> bool:
-    """Whether every JSON parser reads the text as one object."""
-    return _parse(text) is not None
 
 
 def to_sendable_arguments(arguments: Any) -> str:
@@ -97,15 +92,15 @@ def _parse_finite(number: str) -> float:
 
 # Python accepts NaN, 1e999 and lone surrogates. Other parsers refuse them.
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_parse_finite)
-
 _LENIENT_DECODER = json.JSONDecoder(strict=False)
 
 
-def _parse(text: str) -> dict[str, Any] | None:
+def is_json_object(text: str) -> bool:
+    """Return whether every JSON parser reads the text as one object."""
     try:
         value = _DECODER.decode(text)
         if "\\u" in text:
             dump_json(value).encode("utf-8")
     except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+        return False
+    return isinstance(value, dict)
