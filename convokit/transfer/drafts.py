@@ -49,6 +49,19 @@ class MessageDraft:
                     del values[key]
         return dropped
 
+    def drop_file_ids(self) -> int:
+        """Put a text in the place of each file that is named by an id, and return their number.
+
+        An id names a file in the account of the API key. A stranger's file must not send one of them to the model.
+        """
+        dropped = 0
+        for index, part in enumerate(self.parts or ()):
+            file_id = part["file"].get("file_id") if part.get("type") == "file" else None
+            if file_id is not None and self.parts is not None:
+                self.parts[index] = {"type": "text", "text": f"[file {file_id}]"}
+                dropped += 1
+        return dropped
+
     def has_content(self) -> bool:
         """Return whether the message has text, parts, a refusal or tool calls."""
         return any((self.content, self.parts, self.tool_calls, self.refusal))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convokit.domain.message import TOOL
-from convokit.domain.text import repair_text
+from convokit.domain.text import map_texts, repair_text
 from convokit.errors import InvalidInput
 from convokit.settings import Limits
 from convokit.transfer.drafts import ConversationDraft, draft_message
@@ -44,7 +44,7 @@ class MessageTree:
         """Add a node with a message in the API's shape. Step over it, and count it, if the message is invalid."""
         try:
             message, content = draft_message("message", repair_texts(shape), self._limits)
-        except InvalidInput:
+        except (InvalidInput, RecursionError):
             self.leave_out(node, parent, "unreadable_messages")
             return
         if not (message.has_content() or message.role == TOOL):
@@ -52,6 +52,7 @@ class MessageTree:
             return
         message.parent, message.created_at, message.status = self.find_last(parent), created_at, status
         self._draft.left_out["vendor_keys"] += message.drop_vendor_keys()
+        self._draft.left_out["files"] += message.drop_file_ids()
         self._draft.add_blobs(content)
         self._draft.messages.append(message)
         self._last_messages[node] = len(self._draft.messages) - 1
@@ -108,13 +109,7 @@ def read_children(value: object) -> list[str]:
 
 def repair_texts(value: Any) -> Any:
     """Return a copy of a JSON value whose texts both databases can store: as replies are repaired."""
-    if isinstance(value, str):
-        return repair_text(value)
-    if isinstance(value, list):
-        return [repair_texts(item) for item in value]
-    if isinstance(value, Mapping):
-        return {repair_text(key): repair_texts(item) for key, item in value.items()}
-    return value
+    return map_texts(value, repair_text)
 
 
 def read_title(value: object, limits: Limits) -> str | None:

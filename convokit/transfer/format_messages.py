@@ -154,6 +154,7 @@ class MessagesReader(FormatReader):
         message.created_at = _find_time(value, draft)
         if not self._options.trusted:
             draft.left_out["vendor_keys"] += message.drop_vendor_keys()
+            draft.left_out["files"] += message.drop_file_ids()
         unknown = _count_unknown(value, _MESSAGE_KEYS)
         if value.get("weight") is not None and not keep_weight(message, value["weight"]):
             unknown += 1

@@ -246,6 +246,20 @@ def test_an_import_that_is_stopped_leaves_whole_conversations(face: Face, kit: A
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("trusted", [False, True])
+def test_an_untrusted_file_names_no_file_of_the_provider(face: Face, kit: Any, trusted: bool) -> None:
+    """A file id belongs to the account of the API key, which is not the stranger's."""
+    part = {"type": "file", "file": {"file_id": "file-1"}}
+    values = [{"role": "user", "content": [{"type": "text", "text": "read"}, part]}]
+    text = io.StringIO(json.dumps(values))
+    found = face.settle(kit.import_(text, format="messages", key="k", trusted=trusted))
+    (message,) = face.settle(kit.chat("k").messages())
+    kept = part if trusted else {"type": "text", "text": "[file file-1]"}
+    assert message.content == [{"type": "text", "text": "read"}, kept]
+    assert found.left_out == ({} if trusted else {"files": 1})
+
+
+@pytest.mark.once
 def test_a_time_in_the_future_becomes_now(face: Face, kit: Any) -> None:
     """A file cannot keep its conversation first in every list, or out of an erasure by age."""
     values = [{"role": "user", "content": "hello", "created_at": "9999-01-01T00:00:00Z"}]
