@@ -9,6 +9,7 @@ from convokit.domain.conversation import Branch, Conversation
 from convokit.domain.events import (
     AudioDelta,
     Finished,
+    HistoryGap,
     ReasoningDelta,
     RefusalDelta,
     Retrying,
@@ -56,6 +57,7 @@ __all__ = [
     "Diff",
     "Exported",
     "Finished",
+    "HistoryGap",
     "Hit",
     "HttpxClient",
     "Imported",

@@ -40,9 +40,10 @@ class Budget:
     reply_tokens: int | None = None
     """Tokens of the window that are kept free for the reply. None: 1,024, or a quarter of a smaller window."""
     step_tokens: int | None = None
-    """The step by which the start of the window moves. None: half of the window.
+    """The tokens that a move of the window's start leaves free, at most half of what history may take.
 
-    With a larger step the start moves less often, which is better for prompt caches, and less history is left after a move.
+    None: what about eight requests add, from 20 to 40 % of it. With a larger step the start moves less often, which is better
+    for prompt caches, and less history is left after a move.
     """
 
     def __post_init__(self) -> None:
@@ -73,7 +74,7 @@ class Retry:
     """Whether to repeat calls that the server may have processed already, and billed."""
     drop_unsupported: bool = False
     """Whether to repeat a call without the parameter that the server does not support."""
-    retrim: bool = False
+    retrim: bool = True
     """Whether to repeat a call that exceeded the server's context, once, with a window of the size that the server reported."""
 
     def __post_init__(self) -> None:

@@ -199,12 +199,15 @@ def _question_rows(request: PreparedRequest, content: Content, turn_id: UUID, no
         tokens=request.items[-1].tokens,
         counter=request.options.counter.name,
         path_tokens=path_tokens + request.items[-1].tokens,
+        window_from_seq=request.context.report.start,
+        window_rule=request.options.window_rule,
         created_at=now,
         salt=hashchain.new_salt(),
     )
     passages = []
     for text, item in zip(content.passages, request.items[-1 - len(content.passages) :], strict=False):
         passage = replace(question, content=text, parts=None, status=PASSAGE, salt=hashchain.new_salt())
+        passage.window_from_seq = passage.window_rule = None
         passage.tokens, passage.path_tokens = item.tokens, path_tokens
         passages.append(passage)
     return [*passages, question]

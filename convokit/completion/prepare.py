@@ -16,11 +16,13 @@ from convokit.completion.items import (
 )
 from convokit.completion.manifest import RequestRecord, record_request
 from convokit.completion.options import Options
-from convokit.completion.read_path import find_last_reply, held_start, previous_request
+from convokit.completion.read_path import held_start, previous_request
 from convokit.completion.resolved_options import ResolvedOptions
 from convokit.completion.state import ChatRef, KitState, resolve_options
+from convokit.completion.summary_state import add_gaps
 from convokit.context.builder import ContextInput
 from convokit.context.report import Context, Part, PreviousRequest
+from convokit.context.scale import TokenScale, compute_refusal_scale, compute_scale
 from convokit.context.strategy import Item
 from convokit.context.summary import format_transcript
 from convokit.context.validity import list_call_ids
@@ -30,6 +32,7 @@ from convokit.domain.message import USER, MessageRow
 from convokit.domain.reply import Change
 from convokit.errors import ContextOverflow, ModelError
 from convokit.settings import Budget
+from convokit.store.messages import MessagePath
 from convokit.store.snapshot import Snapshot
 from convokit.tokens.counter import count_message
 from convokit.wire.message_encoding import to_wire_messages
@@ -65,6 +68,8 @@ class PreparedRequest:
     """The key before which the window may not start."""
     previous: PreviousRequest | None = None
     """The messages that the previous request on the path sent."""
+    refused: TokenScale | None = None
+    """The scale that follows from the server's refusal of a longer request in this turn."""
     was_trimmed: bool = False
     """Whether the window was made smaller after the server refused it as too long."""
     changes: tuple[Change, ...] = ()
@@ -117,7 +122,7 @@ def _prepare_path(
     stream: bool,
 ) -> PreparedRequest:
     assert chat.id is not None
-    reply = find_last_reply(reversed(snapshot.path.rows))
+    newest_first = snapshot.path.rows[::-1]
     return _build(
         kit,
         chat.id,
@@ -126,8 +131,8 @@ def _prepare_path(
         items,
         blobs,
         stream=stream,
-        held_start=held_start(options, reply),
-        previous=previous_request(options, reply),
+        held_start=held_start(options, newest_first),
+        previous=previous_request(options, newest_first),
     )
 
 
@@ -142,10 +147,12 @@ def _build(
     stream: bool,
     held_start: int | None = None,
     previous: PreviousRequest | None = None,
+    refused: TokenScale | None = None,
     note: Part | None = None,
     transcript_of: tuple[int, ...] = (),
 ) -> PreparedRequest:
-    context = assemble(options, snapshot, items, held_start, previous).with_part(note)
+    context = assemble(options, snapshot, items, held_start, previous, refused).with_part(note)
+    context = add_gaps(options, snapshot, context)
     now = kit.clock.time()
     messages = inline_blobs(context.messages, blobs)
     rendered = render_request(
@@ -170,6 +177,7 @@ def _build(
         rendered_at=now,
         held_start=held_start,
         previous=previous,
+        refused=refused,
         note=note,
         transcript_of=transcript_of,
     )
@@ -188,6 +196,7 @@ def _rebuild(
         stream=request.stream,
         held_start=held_start,
         previous=request.previous,
+        refused=request.refused,
         note=request.note,
         transcript_of=request.transcript_of,
     )
@@ -196,9 +205,12 @@ def _rebuild(
 def prepare_next(kit: KitState, request: PreparedRequest, rows: Iterable[MessageRow]) -> PreparedRequest:
     """Return the next request of the same turn: the same window, and the messages that were added since."""
     options, start = request.options, request.context.report.start
+    rows = list(rows)
     items = (*request.items, *(to_item(options, row) for row in rows))
     previous = None if start is None else PreviousRequest(start, request.items[-1].key)
-    following = _rebuild(kit, replace(request, items=items, previous=previous), options, start)
+    path = MessagePath([*request.snapshot.path.rows, *rows], request.snapshot.path.complete)
+    snapshot = replace(request.snapshot, path=path)
+    following = _rebuild(kit, replace(request, snapshot=snapshot, items=items, previous=previous), options, start)
     return replace(following, changes=request.changes, was_trimmed=request.was_trimmed)
 
 
@@ -212,16 +224,22 @@ def adapt_request(kit: KitState, request: PreparedRequest, error: Exception) -> 
             adapted = _rebuild(kit, request, replace(options, params=params), request.context.report.start)
             return replace(adapted, changes=(*request.changes, dropped), was_trimmed=request.was_trimmed)
     if isinstance(error, ContextOverflow) and policy.retrim and not request.was_trimmed:
-        adapted = _rebuild(kit, request, _shrink_window(request, error), None)
+        refused = compute_refusal_scale(error.needed, request.context.report.counted, request.options.counter)
+        try:
+            shrunk = _shrink_window(request, error, refused)
+            adapted = _rebuild(kit, replace(request, refused=refused), shrunk, None)
+        except ContextOverflow:  # the current turn alone is too long: the server's own refusal says it best
+            return None
         return replace(adapted, changes=request.changes, was_trimmed=True)
     return None
 
 
-def _shrink_window(request: PreparedRequest, error: ContextOverflow) -> ResolvedOptions:
-    """Return the options with the window that the server has, in tokens of our counter, and a tenth to spare."""
+def _shrink_window(request: PreparedRequest, error: ContextOverflow, refused: TokenScale | None) -> ResolvedOptions:
+    """Return the options with the window that the server has, and a tenth to spare."""
     options, report = request.options, request.context.report
     share = error.available / error.needed if error.available and error.needed else 0.5
-    window = max(int(report.tokens * min(share, 1.0) * 0.9) + report.reply_tokens, report.reply_tokens + 1)
+    tokens = report.tokens if refused is None else report.counted * refused.sent
+    window = max(int(tokens * min(share, 1.0) * 0.9) + report.reply_tokens, report.reply_tokens + 1)
     step = options.builder.budget.step_tokens
     budget = Budget(context_tokens=window, reply_tokens=report.reply_tokens, step_tokens=step)
     return replace(options, builder=options.builder.with_budget(budget))
@@ -271,8 +289,10 @@ def assemble(
     items: Sequence[Item],
     held_start: int | None,
     previous: PreviousRequest | None,
+    refused: TokenScale | None = None,
 ) -> Context:
     """Return the context of counted messages, with the pins and summaries of the path."""
+    scale = refused or compute_scale(snapshot.path.rows, options.window_rule, options.counter)
     given = ContextInput(
         items=items,
         fixed=options.fixed,
@@ -284,6 +304,8 @@ def assemble(
         previous=previous,
         summaries=count_summaries(options, snapshot),
         summary_reserve=options.summary_reserve,
+        scale=scale,
+        server_decides=True,
     )
     return options.builder.assemble(given)
 
@@ -294,5 +316,6 @@ def assemble_path(options: ResolvedOptions, snapshot: Snapshot, content: Content
         items = turn_items(options, snapshot)
     else:
         items = [*history_items(options, snapshot), *question_items(options, snapshot, content)]
-    reply = find_last_reply(reversed(snapshot.path.rows))
-    return assemble(options, snapshot, items, held_start(options, reply), previous_request(options, reply))
+    newest_first = snapshot.path.rows[::-1]
+    start, previous = held_start(options, newest_first), previous_request(options, newest_first)
+    return assemble(options, snapshot, items, start, previous)

@@ -10,7 +10,7 @@ from convokit.completion.options import Options
 from convokit.completion.prepare import assemble_path
 from convokit.completion.read_path import find_last_reply, read_snapshot_flow
 from convokit.completion.state import ChatRef, KitState, not_found, resolve_options
-from convokit.completion.summarize import announce_summary
+from convokit.completion.summary_state import announce_summary
 from convokit.context.report import Context, LastCall, Report
 from convokit.domain.content import Content, validate_passages, validate_question
 from convokit.errors import InvalidInput

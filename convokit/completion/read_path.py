@@ -13,10 +13,11 @@ from convokit.completion.options import Options
 from convokit.completion.resolved_options import ResolvedOptions
 from convokit.completion.state import ChatRef, KitState, find_option, identify_flow, resolve_options
 from convokit.context.report import PreviousRequest
+from convokit.context.scale import compute_scale
 from convokit.context.strategy import StepWindow
 from convokit.domain.content import Content
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import USER, MessageRow
+from convokit.domain.message import ASSISTANT, USER, MessageRow
 from convokit.settings import Summary
 from convokit.store.snapshot import Snapshot, read_snapshot
 from convokit.tokens.counter import count_message
@@ -47,28 +48,27 @@ class _RowsNeeded:
         self._arguments = kit, chat, call_options
         self._content = content
         self._options: ResolvedOptions | None = None
-        self._available = 0
+        self._room = self._question_tokens = 0
 
     def __call__(self, conversation: ConversationRow, rows: list[MessageRow]) -> int:
         """Return how many more rows to read; `rows` are those that were read, newest first."""
         if self._options is None:
             self._options = resolve_options(*self._arguments, conversation)
-            self._available = self._count_available(self._options)
+            self._room = self._options.builder.available(0, self._options.reply_tokens)
+            self._question_tokens = count_question(self._options, self._content)
         options, oldest = self._options, rows[-1]
         if _ends_among_passages(rows):
             return len(rows)
         strategy = options.builder.strategy
-        start = held_start(options, find_last_reply(rows)) if isinstance(strategy, StepWindow) else None
+        start = held_start(options, rows) if isinstance(strategy, StepWindow) else None
         if start is not None:
             return max(oldest.seq - start, 0)
         questions = sum(row.role == USER and not row.is_passage for row in rows)
         if strategy.most_turns is not None and questions >= strategy.most_turns:
             return 0
-        return 0 if _count_rows(options, rows) > self._available else len(rows)
-
-    def _count_available(self, options: ResolvedOptions) -> int:
-        question = count_question(options, self._content)
-        return options.builder.available(options.fixed.tokens, options.reply_tokens) - question
+        scale = compute_scale(rows[::-1], options.window_rule, options.counter)
+        counted = options.fixed.tokens + self._question_tokens + _count_rows(options, rows)
+        return 0 if counted * scale.sent > self._room else len(rows)
 
 
 def _ends_among_passages(rows: list[MessageRow]) -> bool:
@@ -97,17 +97,23 @@ def _count_rows(options: ResolvedOptions, rows: list[MessageRow]) -> int:
 
 def find_last_reply(newest_first: Iterable[MessageRow]) -> MessageRow | None:
     """Return the newest message that a call brought: its row knows where the window of its request started."""
-    return next((row for row in newest_first if row.window_from_seq is not None), None)
+    return next((row for row in newest_first if row.role == ASSISTANT and row.window_from_seq is not None), None)
 
 
-def held_start(options: ResolvedOptions, reply: MessageRow | None) -> int | None:
-    """Return the start of the last reply's window, if model, counter, step and strategy are still the same."""
-    return reply.window_from_seq if reply is not None and reply.window_rule == options.window_rule else None
+def held_start(options: ResolvedOptions, newest_first: Iterable[MessageRow]) -> int | None:
+    """Return the start of the last window that was chosen, if model, counter, step and strategy are still the same.
+
+    The question's row has it too. So a turn that brought no reply does not make the next one choose again.
+    """
+    row = next((row for row in newest_first if row.window_from_seq is not None), None)
+    return row.window_from_seq if row is not None and row.window_rule == options.window_rule else None
 
 
-def previous_request(options: ResolvedOptions, reply: MessageRow | None) -> PreviousRequest | None:
+def previous_request(options: ResolvedOptions, newest_first: Iterable[MessageRow]) -> PreviousRequest | None:
     """Return what the path's last request sent: from the start of its window to the message that its reply follows."""
-    start = held_start(options, reply)
-    if reply is None or start is None or reply.parent_seq is None:
+    reply = find_last_reply(newest_first)
+    if reply is None or reply.window_rule != options.window_rule:
         return None
-    return PreviousRequest(start, reply.parent_seq)
+    if reply.window_from_seq is None or reply.parent_seq is None:
+        return None
+    return PreviousRequest(reply.window_from_seq, reply.parent_seq)

@@ -65,7 +65,7 @@ class ResolvedOptions:
         instructions = "\n\n".join(filter(None, (self.developer_prompt, self.schema_instructions))) or None
         cap = params.get("max_output_tokens") or params.get("max_completion_tokens") or params.get("max_tokens")
         reserve = 0 if self.summary is None else summary_reserve(builder.counter, self.summary.max_tokens)
-        rule = compute_window_rule(self.model, builder.counter.name, builder.step_tokens, builder.strategy.name)
+        rule = compute_window_rule(self.model, builder.counter.name, builder.budget.step_tokens, builder.strategy.name)
         computed = {
             "instructions": instructions,
             "counter": builder.counter,

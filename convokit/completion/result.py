@@ -129,12 +129,23 @@ def _make_row(call: ActiveCall, choice: ReplyChoice, status: str, now: int) -> M
         path_tokens=0,
         window_from_seq=call.request.context.report.start,
         window_rule=options.window_rule,
+        window_tokens=_count_window(call),
+        window_counted=call.request.context.report.counted,
         created_at=now,
         salt=hashchain.new_salt(),
     )
     row.tokens = count_message(options.counter, row.as_wire())
     row.path_tokens = call.parent.path_tokens + row.tokens
     return row
+
+
+def _count_window(call: ActiveCall) -> int | None:
+    """Return the tokens of the request: what the server reported, else what follows from its refusal of a longer one."""
+    usage, report = call.parse_reply().usage, call.request.context.report
+    prompt, cached = usage.prompt_tokens or 0, usage.cached_tokens or 0
+    if usage.source == "reported" and prompt > 0:
+        return min(prompt + (cached if cached > prompt else 0), _MAX_COUNT)  # some servers do not count what is cached
+    return report.tokens if report.factor_source == "refusal" else None
 
 
 def _repair(text: str | None) -> str | None:

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from convokit.completion.call import ActiveCall, call_with_retries_flow, lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Flow, read_flow
-from convokit.completion.items import count_summaries
 from convokit.completion.options import Options
 from convokit.completion.prepare import (
     PreparedRequest,
@@ -23,14 +22,15 @@ from convokit.completion.prepare import (
     replace_summaries,
     shift_request,
 )
-from convokit.completion.read_path import find_last_reply
 from convokit.completion.resolved_options import ResolvedOptions, resolve
 from convokit.completion.result import Outcome, record_outcome
 from convokit.completion.state import ChatRef, KitState, merge_options
+from convokit.completion.summary_state import find_last_before, is_due, pick_stored
 from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.context.arrange import prompt_role
-from convokit.context.report import Context, Part
-from convokit.context.summary import CountedSummary, add_heading, format_for_transcript, format_transcript, pick_summary
+from convokit.context.report import Part
+from convokit.context.scale import compute_scale
+from convokit.context.summary import add_heading, cut_at_sentence, format_for_transcript, format_transcript
 from convokit.domain import hashchain
 from convokit.domain.conversation import StoredSummary, SummaryRow
 from convokit.domain.message import PASSAGE, SUMMARY, USER, MessageRow
@@ -39,7 +39,6 @@ from convokit.domain.text import repair_text
 from convokit.errors import BadReply, ContextOverflow, ModelError
 from convokit.settings import Summary
 from convokit.store import messages
-from convokit.store.snapshot import Snapshot
 from convokit.store.turn_end import TurnUpdate
 from convokit.tokens.counter import REPLY_PRIMER, count_message
 from convokit.wire.request import CAPS
@@ -50,39 +49,6 @@ _MAX_SHARE = 0.5
 """The share of `Timeouts.total_s` that the call may take with its retries. The turn needs the rest."""
 _SEPARATOR_TOKENS = 2
 """Tokens between two messages of a transcript."""
-
-
-def is_due(options: ResolvedOptions, snapshot: Snapshot, context: Context) -> bool:
-    """Return whether the window's start moved since the last turn, past messages that no summary of the path covers."""
-    start, rows = context.report.start, snapshot.path.rows
-    if options.summary is None or start is None or not rows:
-        return False
-    reply = find_last_reply(reversed(rows))
-    if reply is not None:
-        of_turn = (row for row in rows if row.turn_id == reply.turn_id and row.window_from_seq)
-        first = next(of_turn, None)
-        if first is not None and first.window_from_seq is not None and first.window_from_seq >= start:
-            return False
-    last, summary = _find_last_before(rows, start), _pick_stored(options, snapshot, start)
-    return last is not None and (summary is None or summary.last < last)
-
-
-def _find_last_before(rows: Sequence[MessageRow], start: int) -> int | None:
-    """Return the seq of the last message before the window."""
-    inside = next((row for row in rows if row.seq >= start), None)
-    return rows[-1].seq if inside is None else inside.parent_seq
-
-
-def _pick_stored(options: ResolvedOptions, snapshot: Snapshot, start: int) -> CountedSummary | None:
-    return pick_summary(count_summaries(options, snapshot), start)
-
-
-def announce_summary(options: ResolvedOptions, snapshot: Snapshot, context: Context) -> Context:
-    """Return the context with a line in its report about the summary that a turn would make first."""
-    if not is_due(options, snapshot, context):
-        return context
-    rule = "would be made first: the window's start moves"
-    return context.with_part(Part("summary", USER, None, options.summary_reserve, included=False, rule=rule))
 
 
 def plan_summary_flow(
@@ -97,7 +63,7 @@ def plan_summary_flow(
     assert start is not None
     merged = merge_options(kit, chat, call_options, snapshot.conversation)
     own = resolve(_summary_options(options.summary, merged), kit.base_url)
-    covered = _pick_stored(options, snapshot, start)
+    covered = pick_stored(options, snapshot, start)
     stored = next((each for each in snapshot.summaries if covered and each.message.seq == covered.item.key), None)
     before = [stored.message] if stored is not None else []
     available = _count_available(own, before)
@@ -106,7 +72,7 @@ def plan_summary_flow(
     def rows_needed(rows: list[MessageRow]) -> int:
         return 0 if rows[-1].seq <= after or sum(_count_text(own, row) for row in rows) > available else len(rows)
 
-    last = _find_last_before(snapshot.path.rows, start)
+    last = find_last_before(snapshot.path.rows, start)
     path = yield from read_flow(messages.read_backwards, snapshot.conversation.id, last, rows_needed)
     fallen = [row for row in path.rows if row.seq > after]
     sources = _select_newest(own, fallen, available)
@@ -116,7 +82,9 @@ def plan_summary_flow(
         except ContextOverflow:  # a text may cost more than the sum of its messages
             sources = sources[len(sources) // 10 + 1 :]
             continue
-        from_seq = sources[0].seq if stored is None else stored.row.from_seq
+        is_whole = path.complete and len(sources) == sum(_count_text(own, row) > 0 for row in fallen)
+        first = fallen[0] if is_whole else sources[0]
+        from_seq = first.seq if stored is None else stored.row.from_seq
         return replace(request, summary_request=SummaryRequest(summary_request, from_seq, fallen[-1]))
     return request
 
@@ -211,7 +179,7 @@ def _record_summary_flow(
     error: ModelError | ContextOverflow | None,
     now: int,
 ) -> Flow[None]:
-    row = _make_summary_row(call, work, text, now)
+    row = _make_summary_row(call, work, _cut_to_reserve(call, text), now)
     summary = SummaryRow(work.from_seq, work.parent.seq, now, message_seq=row.seq)
     request = replace(call.request, summary_request=None)
     if error is None:
@@ -243,6 +211,21 @@ def _record_summary_flow(
         row.seq = row.run_start_seq = written.rows[0].seq  # later requests of this turn name the summary by it
         next_call.manifest = request.record.manifest.to_json()
     call.advance(written, request, next_call)
+
+
+def _cut_to_reserve(call: ActiveCall, text: str) -> str:
+    """Return the summary without the sentences at its end that are over the tokens that the window keeps free for it.
+
+    A model may write more than it was asked for. Without the cut, the summary would take the place of the history.
+    """
+    options, path = call.request.options, call.request.snapshot.path.rows
+    factor = compute_scale(path, options.window_rule, options.counter).text
+
+    def fits(start: str) -> bool:
+        tokens = count_message(options.counter, {"role": USER, "content": add_heading(start)})
+        return tokens * factor <= options.summary_reserve
+
+    return cut_at_sentence(text, fits)
 
 
 def _make_summary_row(call: ActiveCall, work: SummaryRequest, text: str, now: int) -> MessageRow:

@@ -7,6 +7,7 @@ kept and the conversation goes on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -20,10 +21,11 @@ from convokit.completion.on_busy import OnBusy, join_line, make_busy_policy, wai
 from convokit.completion.options import Options
 from convokit.completion.result import Outcome, end_error, list_audio_blobs, make_reply, make_reply_rows
 from convokit.completion.state import ChatRef, KitState, find_timeouts, identify_flow
+from convokit.completion.summary_state import find_gaps
 from convokit.completion.tool_rounds import list_tool_calls_to_run, run_round_flow
 from convokit.completion.write_retry import LEAVING_S, SAVE_S, write_step_flow
 from convokit.domain.content import Content
-from convokit.domain.events import Started
+from convokit.domain.events import HistoryGap, Started
 from convokit.domain.ids import new_id
 from convokit.domain.text import dump_json
 from convokit.domain.turn import IdempotencyKey, Reply
@@ -31,6 +33,8 @@ from convokit.errors import Interrupted, ModelError, StoreError, StoreUnavailabl
 from convokit.store import turns
 from convokit.store.turn_end import LateReply, TurnEnd
 from convokit.store.turn_start import Written
+
+log = logging.getLogger(__name__)
 
 
 def ask_flow(
@@ -79,6 +83,7 @@ def run_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Reply]:
             yield Emit([Started(call.row.turn_id)])
         if call.request.summary_request is not None:
             yield from summarize.make_summary_flow(kit, call)
+        yield from _warn_of_gaps_flow(call)
         while True:
             yield from call_with_retries_flow(kit, call)
             tool_calls = list_tool_calls_to_run(call)
@@ -113,6 +118,16 @@ def run_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Reply]:
     if written is None:
         raise (yield from _lose_turn_flow(kit, call))
     return make_reply(call, written)
+
+
+def _warn_of_gaps_flow(call: ActiveCall) -> Flow[None]:
+    """Tell the log and a stream's reader about messages that are in neither the window nor the summary."""
+    request = call.request
+    for first, last in find_gaps(request.options, request.snapshot, request.context):
+        where = f"messages {first} to {last} of conversation {request.conversation_id}"
+        log.warning("%s are in neither the window nor a summary", where)
+        if call.stream:
+            yield Emit([HistoryGap(first, last)])
 
 
 def _finish_flow(

@@ -24,7 +24,8 @@ from convokit.context.report import (
     list_message_parts,
     make_excerpt,
 )
-from convokit.context.strategy import Item, StepWindow, Strategy, View
+from convokit.context.scale import TokenScale, compute_scale
+from convokit.context.strategy import Item, StepWindow, Strategy, View, find_replayed_start
 from convokit.context.summary import CountedSummary
 from convokit.context.validity import PartialPolicy, select_sendable
 from convokit.context.window import select_window
@@ -32,10 +33,20 @@ from convokit.domain.message import INSTRUCTION_ROLES, extract_text
 from convokit.domain.profiles import Profile
 from convokit.errors import ContextOverflow, InvalidInput
 from convokit.settings import Budget
-from convokit.tokens.counter import REPLY_PRIMER, Counter, choose_counter, count_message, count_schema, count_tools
+from convokit.tokens.counter import (
+    REPLY_PRIMER,
+    Counter,
+    choose_counter,
+    count_message,
+    count_schema,
+    count_tools,
+    is_estimate,
+)
 
 DEFAULT_WINDOW_TOKENS = 8192
 DEFAULT_REPLY_TOKENS = 1024
+_CERTAIN_SHARE = 0.5
+"""The share of estimated tokens that a text surely has. The estimate counts some languages up to twice too high."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,9 @@ class ContextInput:
     `items` are the end of the path, oldest first; `complete` says that they start at its first message. Passages among them
     belong to the current turn. `pins` may lie before the first item. `held_start` is the key before which the window may not
     start. `previous` is what the previous request sent. `summaries` are the path's, the newest first; `summary_reserve` tokens
-    are kept free for one.
+    are kept free for one. `scale` turns counted tokens into the server's; None scales by the counter's first factor.
+    `replays_start` finds the held start from the whole history, where no earlier request stored it.
+    `server_decides` lets a current turn that may fit be sent: it overflows only if half of its estimated tokens do.
     """
 
     items: Sequence[Item]
@@ -68,6 +81,9 @@ class ContextInput:
     previous: PreviousRequest | None = None
     summaries: Sequence[CountedSummary] = ()
     summary_reserve: int = 0
+    scale: TokenScale | None = None
+    replays_start: bool = False
+    server_decides: bool = False
 
 
 class ContextBuilder:
@@ -117,11 +133,6 @@ class ContextBuilder:
         """The tokens kept free for the reply: the budget's own, else 1,024 or a quarter of a smaller window."""
         return self.budget.reply_tokens or min(DEFAULT_REPLY_TOKENS, self.window_tokens // 4)
 
-    @property
-    def step_tokens(self) -> int:
-        """The step of the window's start: the budget's own, else half of the window."""
-        return self.budget.step_tokens or max(self.window_tokens // 2, 1)
-
     def available(self, fixed_tokens: int, reply_tokens: int | None = None) -> int:
         """Return what is left for history and the current turn: min(input limit, window - reply) - fixed parts."""
         limit = self.window_tokens - (reply_tokens or self.reply_tokens)
@@ -158,7 +169,7 @@ class ContextBuilder:
             before += tokens
         pins = [item for item in items if item.key in pinned]
         fixed = self.count_fixed(prompt, tools, response_format)
-        return self.assemble(ContextInput(items=items, fixed=fixed, pins=pins))
+        return self.assemble(ContextInput(items=items, fixed=fixed, pins=pins, replays_start=True))
 
     def count_fixed(
         self, developer_prompt: str | None, tools: Sequence[Mapping[str, Any]] = (), response_format: Any = None
@@ -180,7 +191,10 @@ class ContextBuilder:
 
     def assemble(self, given: ContextInput) -> Context:
         """Return the array for counted messages. Raises: ContextOverflow, InvalidInput."""
-        fixed, reply_tokens = given.fixed, given.reply_tokens or self.reply_tokens
+        reply_tokens = given.reply_tokens or self.reply_tokens
+        scale = given.scale or compute_scale((), 0, self.counter)
+        counted, given = given, _scale_input(given, scale, self.available(0, reply_tokens))
+        fixed = given.fixed
         available = self.available(fixed.tokens, reply_tokens)
         passages = [item for item in given.items if item.is_passage]
         whole = [item for item in given.items if not item.is_passage] if passages else given.items
@@ -189,9 +203,11 @@ class ContextBuilder:
         unsendable = self._find_unsendable(whole, given.pins)
         items, pins = _without_tokens(whole, unsendable), _without_tokens(given.pins, unsendable)
         passage_tokens = sum(item.tokens for item in passages)
-        view = View(
-            items, available - passage_tokens, self.step_tokens, given.complete, given.held_start, self.counter.name
-        )
+        step = self.budget.step_tokens
+        view = View(items, available - passage_tokens, step, given.complete, given.held_start, self.counter.name)
+        if given.replays_start and isinstance(self.strategy, StepWindow):
+            view = replace(view, held_start=find_replayed_start(view))
+        is_doubtful = given.server_decides and is_estimate(self.counter) and scale.source != "refusal"
         try:
             window = select_window(
                 self.strategy,
@@ -200,6 +216,7 @@ class ContextBuilder:
                 passage_tokens=passage_tokens,
                 summaries=given.summaries,
                 summary_reserve=given.summary_reserve,
+                overflow_share=_CERTAIN_SHARE if is_doubtful else 1.0,
             )
         except ContextOverflow as error:
             raise self._explain_overflow(error, fixed.tokens, reply_tokens) from None
@@ -215,16 +232,21 @@ class ContextBuilder:
             counter=self.counter.name,
             context_tokens=self.window_tokens,
             reply_tokens=reply_tokens,
-            step_tokens=self.step_tokens,
+            step_tokens=step,
             fixed_tokens=fixed.tokens,
             available=available,
             tokens=fixed.tokens + sum(item.tokens for item in sent),
+            counted=_count_sent(counted, sent),
+            factor=round(scale.sent, 3),
+            factor_source=scale.source,
             rule=window.rule,
             strategy=self.strategy.name,
             start=start,
             dropped_tokens=items[window.start].tokens_before,
             moves_in_tokens=window.moves_in_tokens,
-            stable_tokens=count_stable_tokens(fixed.tokens - REPLY_PRIMER, parts, start, given.previous),
+            stable_tokens=count_stable_tokens(
+                fixed.tokens - scale.scale_fixed(REPLY_PRIMER), parts, start, given.previous
+            ),
             last_call=None,
             parts=parts,
         )
@@ -249,6 +271,27 @@ class ContextBuilder:
             f"{reply_tokens:,} are kept for the reply; shorten them or the message, or raise the budget"
         )
         return ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail)
+
+
+def _scale_input(given: ContextInput, scale: TokenScale, room: int) -> ContextInput:
+    """Return the input with all tokens in the server's units."""
+    if scale.is_identity:
+        return given
+    parts = tuple(replace(part, tokens=round(part.tokens * scale.sent)) for part in given.fixed.parts)
+    return replace(
+        given,
+        items=scale.scale_items(given.items, room),
+        pins=scale.scale_items(given.pins, room),
+        fixed=replace(given.fixed, parts=parts, tokens=scale.scale_fixed(given.fixed.tokens)),
+        summaries=[replace(each, item=scale.scale_items([each.item], room)[0]) for each in given.summaries],
+    )
+
+
+def _count_sent(given: ContextInput, sent: Sequence[Item]) -> int:
+    """Return what the counter said of the request, without a scale."""
+    counted = {item.key: item.tokens for item in (*given.pins, *given.items)}
+    counted |= {each.item.key: each.item.tokens for each in given.summaries}
+    return given.fixed.tokens + sum(counted[item.key] for item in sent)
 
 
 def _without_tokens(items: Sequence[Item], unsendable: Collection[int]) -> Sequence[Item]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
+from convokit.context.scale import ScaleSource
 from convokit.context.strategy import Item
 from convokit.context.summary import CountedSummary, remove_heading
 from convokit.context.window import Window
@@ -16,6 +17,7 @@ from convokit.domain.message import PASSAGE, extract_text
 
 PartKind = Literal["developer_prompt", "tools", "response_format", "message", "summary"]
 _EXCERPT_CHARS = 60
+_UNUSED = "messages stay out because of an estimate, and a third of the window may be unused"
 
 
 @dataclass(slots=True)
@@ -58,8 +60,13 @@ class LastCall(BaseModel):
 
 
 class Report(BaseModel):
-    """The window and its budget. All sizes are tokens as counted by `counter`.
+    """The window and its budget. All sizes are tokens of the server, as far as they are known.
 
+    `counted` is what `counter` said of the request. `factor` is what the server's tokens are to the counter's, for all that was
+    sent before. `factor_source` says where it is from: "reported" by the server with earlier replies, its "refusal" of this
+    request, or nothing yet, so that it depends on the counter: "exact" or "estimate".
+    `fill` is the share of the room that is used, in percent; the room is the window less the reply's reserve.
+    `hint` is a sentence about what to do if an estimate leaves room unused, None if there is nothing to do.
     `available` is what the history and this turn may take: the window less the reply's reserve and the fixed parts.
     `start` is the key of the first message sent; everything before it, `dropped_tokens` in all, stayed out.
     `moves_in_tokens` is how many more tokens of messages fit before `start` moves, settings and pins being the same; None for
@@ -77,10 +84,13 @@ class Report(BaseModel):
     counter: str
     context_tokens: int
     reply_tokens: int
-    step_tokens: int
+    step_tokens: int | None
     fixed_tokens: int
     available: int
     tokens: int
+    counted: int = 0
+    factor: float = 1.0
+    factor_source: ScaleSource = "exact"
     strategy: str
     rule: str
     start: int | None
@@ -89,6 +99,21 @@ class Report(BaseModel):
     stable_tokens: int = 0
     last_call: LastCall | None = None
     parts: tuple[Part, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def fill(self) -> int:
+        """The share of the room that is used, in percent."""
+        return round(100 * self.tokens / max(self.available + self.fixed_tokens, 1))
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def hint(self) -> str | None:
+        """What to do about room that may be unused because of an estimate."""
+        if self.factor_source != "estimate" or not self.dropped_tokens:
+            return None
+        install = "" if self.counter.startswith("~") else "install convokit-sql[tokens], "
+        return f"{_UNUSED}: {install}pass a counter, or use a server that reports usage"
 
     @property
     def included(self) -> list[Part]:

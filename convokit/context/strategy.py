@@ -3,11 +3,10 @@
 A strategy only chooses. `window.py` then keeps the choice within the budget, and `arrange.py` makes it valid. So no
 strategy, not even a user's own, can make an invalid or an overflowing request, or change what is stored.
 
-The step window. T(i) is the sum of the tokens of the path before message i. While the whole path fits, all of it is
-sent. Later, the window starts at the first turn whose T reaches k * step, for the smallest k that fits, and never
-before the start that the previous reply had. So the start depends on the path alone and moves in big steps. The
-beginning of the prompt stays the same for many turns, and a provider's prompt cache can serve it. A window that slides
-with every turn changes it every time.
+The step window. While the whole path fits, all of it is sent. Later, the window keeps the start of the previous request for
+as long as everything from there fits. Then the start moves to the first turn that leaves a step free, which is what about eight
+more requests add. It never moves back. The beginning of the prompt stays the same for many turns, and a provider's prompt cache
+can serve it. A window that slides with every turn changes it every time.
 """
 
 from __future__ import annotations
@@ -18,8 +17,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from convokit.domain.message import PASSAGE, SUMMARY, USER
+from convokit.domain.message import ASSISTANT, PASSAGE, SUMMARY, USER
 from convokit.errors import ContextOverflow, SettingsError
+
+_REQUESTS_PER_STEP = 8
+_SMALLEST_STEP, _LARGEST_STEP = 0.2, 0.4
+"""The bounds of a step, as shares of the available tokens. A larger step leaves more of the window empty, a smaller one moves
+the start more often."""
 
 
 @dataclass(slots=True)
@@ -49,13 +53,13 @@ class View:
     """The messages that a strategy chooses from.
 
     `items` are the end of the path, oldest first. `complete` says that they start at its first message. They may take
-    `available` tokens. `step` is the budget's step. `held_start` is the key of the message that the window of the last reply
-    started with, if strategy, model, counter and step are still the same.
+    `available` tokens. `step` is the budget's step; None leaves it to the strategy. `held_start` is the key of the message that
+    the window of the last request started with, if strategy, model, counter and step are still the same.
     """
 
     items: Sequence[Item]
     available: int
-    step: int
+    step: int | None
     complete: bool
     held_start: int | None = None
     counter: str = ""
@@ -77,6 +81,11 @@ class View:
         for index in range(len(self.items) - 1, -1, -1):
             sums[index] = sums[index + 1] + self.items[index].tokens
         return sums
+
+    @property
+    def full(self) -> int:
+        """The tokens up to which a window is filled. A hundredth is for the rounding of token counts."""
+        return self.available - max(self.available, 0) // 100
 
     def tokens_from(self, index: int) -> int:
         """Return the tokens of the items from `index` on."""
@@ -124,22 +133,24 @@ class StepWindow:
         return None
 
     def select(self, view: View) -> Selection:
-        """Return the first turn past the next multiple of the step that fits. Raises: ContextOverflow."""
+        """Return the held start while everything from there fits, else the first turn that leaves a step free.
+
+        Raises: ContextOverflow when not even the current turn fits.
+        """
         first = _find_held(view)
-        if view.complete and first == 0 and view.sums[0] <= view.available:
+        if view.complete and first == 0 and view.sums[0] <= view.full:
             return Selection(0, "everything fits")
-        turns = [index for index in view.turns if index >= first]
-        for index in _list_step_starts(view, turns, first):
-            if view.sums[index] <= view.available:
-                is_held = view.held_start is not None and index == first
-                return Selection(index, "held from the last turn" if is_held else "step window")
-        for index in turns:
-            if view.sums[index] <= view.available:
-                return Selection(index, "only this turn fits" if index == turns[-1] else "step window")
-        needed = view.sums[turns[-1]] if turns else view.sums[0]
-        if not turns and needed <= view.available:
-            return Selection(0, "everything fits")
-        raise ContextOverflow(needed, max(view.available, 0), counter=view.counter)
+        if view.held_start is not None and view.sums[first] <= view.full:
+            return Selection(first, "held from the last turn")
+        step = _compute_step(view, view.sums[first], view.items[first:])
+        is_first_choice = view.held_start is None and not view.complete
+        turns = (index for index in view.turns if index > first or is_first_choice)
+        start = next((index for index in turns if view.sums[index] <= view.available - step), None)
+        if start is not None:
+            return Selection(start, "step window")
+        if view.sums[view.current] <= view.available:
+            return Selection(view.current, "only this turn fits")
+        raise ContextOverflow(view.sums[view.current], max(view.available, 0), counter=view.counter)
 
 
 def _find_held(view: View) -> int:
@@ -150,16 +161,34 @@ def _find_held(view: View) -> int:
     return next(keys, len(view.items) - 1)
 
 
-def _list_step_starts(view: View, turns: Sequence[int], first: int) -> list[int]:
-    """Return the indexes at which a window may start: the held one, and the first turn past each multiple of the step."""
-    starts = [first] if view.held_start is not None else [0] if view.complete else []
-    previous = view.items[starts[0]].tokens_before // view.step if starts else None
-    for index in turns:
-        multiple = view.items[index].tokens_before // view.step
-        if previous is not None and multiple > previous:
-            starts.append(index)
-        previous = multiple
-    return starts
+def find_replayed_start(view: View) -> int | None:
+    """Return the key at which the window of the previous turn would have started, for histories that store no starts.
+
+    It is found by choosing turn by turn. So a program that builds each request from a list gets the same starts as a chat.
+    """
+    start, ends = 0, view.sums[0]
+    for turn in view.turns[:-1]:
+        behind = view.sums[turn + 1]
+        if ends - behind <= view.full:
+            continue
+        step = _compute_step(view, ends - behind, view.items[start:turn])
+        later = (index for index in view.turns if start < index <= turn)
+        start = next((index for index in later if view.sums[index] - behind <= view.available - step), turn)
+        ends = view.sums[start]
+    return view.items[start].key if start else None
+
+
+def _compute_step(view: View, tokens: int, items: Sequence[Item]) -> int:
+    """Return the tokens that a move of the start leaves free: the budget's step, else what about eight requests add.
+
+    `items` are those of the window that is full, with `tokens` in all.
+    """
+    if view.step is not None:
+        return min(view.step, view.available // 2)
+    replies = sum(item.shape["role"] == ASSISTANT for item in items)
+    growth = tokens / max(replies, 1)
+    smallest, largest = _SMALLEST_STEP * view.available, _LARGEST_STEP * view.available
+    return int(min(max(_REQUESTS_PER_STEP * growth, smallest), largest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +238,6 @@ class LastTurns:
         return Selection(start, self.name)
 
 
-def compute_window_rule(model: str, counter: str, step_tokens: int, strategy: str) -> int:
+def compute_window_rule(model: str, counter: str, step_tokens: int | None, strategy: str) -> int:
     """Return the checksum of everything that a window's start depends on besides the path."""
-    return zlib.crc32(f"{model}\x00{counter}\x00{step_tokens}\x00{strategy}".encode())
+    return zlib.crc32(f"{model}\x00{counter}\x00{step_tokens or 0}\x00{strategy}".encode())

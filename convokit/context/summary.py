@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ HEADING = "Summary of the earlier part of this conversation:"
 MAX_MESSAGE_CHARS = 8000
 """How much of one message goes into a transcript: a tool may have returned a book."""
 _CUT = " […]"
+_SENTENCE_END = re.compile(r"[.!?…][\"')\]]*(?=\s)|[。！？…．][」』）]*|\n")
 _PLACEHOLDERS = {"image_url": "[image]", "input_audio": "[audio]", "file": "[file]"}
 
 
@@ -39,6 +42,23 @@ def remove_heading(text: str) -> str:
 def summary_reserve(counter: Counter, max_tokens: int) -> int:
     """Return the tokens that are kept free for a summary of `max_tokens`."""
     return count_message(counter, {"role": USER, "content": add_heading("")}) + max_tokens
+
+
+def cut_at_sentence(text: str, fits: Callable[[str], bool]) -> str:
+    """Return the longest beginning of a text that fits and ends with a sentence, or else within one.
+
+    >>> from convokit.context.summary import cut_at_sentence
+    >>> cut_at_sentence("東京です。晴れです。", lambda text: len(text) <= 7)
+    '東京です。'
+    """
+    if fits(text):
+        return text
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    count = bisect_left(ends, True, key=lambda end: not fits(text[:end].rstrip()))
+    if count:
+        return text[: ends[count - 1]].rstrip()
+    length = bisect_left(range(1, len(text)), True, key=lambda end: not fits(text[:end] + _CUT))
+    return text[:length] + _CUT if length else ""
 
 
 def pick_summary(summaries: Sequence[CountedSummary], start: int) -> CountedSummary | None:

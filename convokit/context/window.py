@@ -1,7 +1,8 @@
 """Fit messages, pins and a summary into the budget.
 
 The current turn is always in the window. Tokens are kept free for a summary as soon as anything stays out, whether a summary
-exists already or not. So making a summary does not move the window's start.
+exists already or not. So making a summary does not move the window's start. A summary that is longer than these tokens takes
+more of the window, but never more than half: then it stays out, and the history is sent.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from convokit.context.strategy import Item, Selection, StepWindow, Strategy, Vie
 from convokit.context.summary import CountedSummary, pick_summary
 from convokit.errors import ContextOverflow
 
+_LARGEST_SUMMARY = 0.5
+"""The share of the available tokens that a summary may take. A longer one stays out, so that the history has room."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -23,7 +27,7 @@ class Window:
     singles: tuple[Item, ...]
     summary: CountedSummary | None = None
     unfit_summary: CountedSummary | None = None
-    """The summary that would be sent, but does not fit beside the current turn and the pins."""
+    """The summary that would be sent, but is too long, or does not fit beside the current turn and the pins."""
     moves_in_tokens: int | None = None
     """How many more tokens fit before the start moves; None where the strategy does not say."""
 
@@ -36,26 +40,50 @@ def select_window(
     passage_tokens: int = 0,
     summaries: Sequence[CountedSummary] = (),
     summary_reserve: int = 0,
+    overflow_share: float = 1.0,
 ) -> Window:
-    """Return what is sent. Raises: ContextOverflow when the current turn alone does not fit.
+    """Return what is sent.
 
     `view.available` is what the items may take; the passages of the current turn are subtracted already. `summaries` are the
     path's, the newest first. `summary_reserve` tokens are kept free for one.
+
+    Raises: ContextOverflow when `overflow_share` of the current turn does not fit: below 1 where its tokens are an estimate.
     """
     pins = _drop_unfit_pins(pins, view) if pins else []
+    try:
+        return _select_fitting(strategy, view, pins, passage_tokens, summaries, summary_reserve)
+    except ContextOverflow:
+        if view.tokens_from(view.current) * overflow_share > view.available:
+            raise
+        unfit = pick_summary(summaries, view.items[view.current].key) if summary_reserve else None
+        return Window(view.current, "only this turn, which may be too long", (), None, unfit, moves_in_tokens=0)
+
+
+def _select_fitting(
+    strategy: Strategy,
+    view: View,
+    pins: Sequence[Item],
+    passage_tokens: int,
+    summaries: Sequence[CountedSummary],
+    reserve: int,
+) -> Window:
     selection = _ask(strategy, view, pins)
-    if not summary_reserve or (view.complete and selection.start == 0):
+    if not reserve or (view.complete and selection.start == 0):
         window = _fit(selection, view, pins, passage_tokens)
         return replace(window, moves_in_tokens=_count_moves_in(strategy, view, window.start, pins))
+    longest = max(reserve, int(view.available * _LARGEST_SUMMARY))
     while True:
-        narrow = replace(view, available=view.available - summary_reserve)
+        narrow = replace(view, available=view.available - reserve)
         selection = _ask(strategy, narrow, pins)
         window = _fit(selection, view, pins, passage_tokens)
         summary = pick_summary(summaries, view.items[window.start].key)
-        if summary is None or summary.item.tokens <= summary_reserve:
+        if summary is None or summary.item.tokens <= reserve:
             break
-        summary_reserve = summary.item.tokens  # longer than asked for: choose again beside it
-    if summary is not None:
+        if summary.item.tokens > longest:
+            window = replace(window, unfit_summary=summary)
+            break
+        reserve = summary.item.tokens  # longer than asked for: choose again beside it
+    if summary is not None and window.unfit_summary is None:
         window = _add_summary(window, summary, selection, view, pins, passage_tokens)
     return replace(window, moves_in_tokens=_count_moves_in(strategy, narrow, window.start, pins))
 
@@ -140,4 +168,5 @@ def _count_before(pins: Sequence[Item], first: Item) -> int:
 def _count_moves_in(strategy: Strategy, view: View, start: int, pins: Sequence[Item]) -> int | None:
     if not isinstance(strategy, StepWindow):
         return None
-    return max(view.available - view.tokens_from(start) - _count_before(pins, view.items[start]), 0)
+    beside_pins = replace(view, available=view.available - _count_before(pins, view.items[start]))
+    return max(beside_pins.full - view.tokens_from(start), 0)

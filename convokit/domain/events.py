@@ -98,4 +98,19 @@ class Started:
     type: Literal["started"] = "started"
 
 
-StreamEvent = Started | TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | AudioDelta | Finished | Retrying
+@dataclass(slots=True)
+class HistoryGap:
+    """The messages from seq `first` to seq `last` are in neither the window nor the summary: the model does not know them.
+
+    It comes before the reply, in conversations with a rolling summary whose summary failed or was too long.
+    """
+
+    first: int
+    last: int
+    text: str = ""
+    type: Literal["history_gap"] = "history_gap"
+
+
+StreamEvent = (
+    Started | HistoryGap | TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | AudioDelta | Finished | Retrying
+)

@@ -59,6 +59,8 @@ class MessageRow:
     extra: str | None = None
     window_from_seq: int | None = None
     window_rule: int | None = None
+    window_tokens: int | None = None
+    window_counted: int | None = None
     salt: bytes | None = None
 
     def chained_values(self) -> list[object]:
@@ -107,7 +109,9 @@ class MessageRow:
         return shape
 
 
-CHAINED_COLUMNS = tuple(name for name in MessageRow.__slots__ if name != "salt")
+_UNCHAINED = ("salt", "window_tokens", "window_counted")
+"""Columns that the chain does not commit to. The counts of the window came with revision 0002, and older chains lack them."""
+CHAINED_COLUMNS = tuple(name for name in MessageRow.__slots__ if name not in _UNCHAINED)
 
 
 class Message(BaseModel):
@@ -176,6 +180,8 @@ def shift_rows(rows: Sequence[MessageRow], by: int) -> list[MessageRow]:
     shifted: dict[int, MessageRow] = {}
     for row in rows:
         copy = replace(row, seq=row.seq + by, run_start_seq=row.seq + by)
+        if row.window_from_seq in new:  # the window starts with the turn itself
+            copy.window_from_seq = row.window_from_seq + by
         if row.parent_seq in new:
             parent = shifted[row.parent_seq]
             copy.parent_seq = parent.seq

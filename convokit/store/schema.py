@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 PREFIX = "convokit_"
 VERSION_TABLE = "convokit_alembic_version"
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration that this code knows. It needs this revision or a later one."""
 GENERATION = 1
 """Compared with `convokit_schema.oldest_code`. A release raises it so that a migration can exclude the code before it."""
@@ -103,9 +103,13 @@ class MessageColumns(_OfConversation):
     path_tokens = Column(BigInteger, nullable=False)
     """Tokens of the path up to and including this message. Selects the rows of a window; a redaction keeps it."""
     window_from_seq = Column(Integer)
-    """On replies: the first message of the window that was sent."""
+    """On questions and replies: the first message of the window that was sent."""
     window_rule = Column(BigInteger)
-    """On replies: a checksum of model, counter and step. While it stays the same, the next window starts no earlier."""
+    """On questions and replies: a checksum of model, counter, step and strategy. While it stays the same, the start is held."""
+    window_tokens = Column(Integer)
+    """On replies: the prompt tokens that the server reported of the request. Not in the chain; null before revision 0002."""
+    window_counted = Column(Integer)
+    """On replies: what the counter said of the same request. Not in the chain; null before revision 0002."""
     salt = Column(LargeBinary)
     created_at = Column(BigInteger, nullable=False)
 

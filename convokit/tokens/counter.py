@@ -23,12 +23,32 @@ TOOL_OVERHEAD = 8
 
 
 class Counter(Protocol):
-    """Counts the tokens of a text. Its `name` is stored with every count."""
+    """Counts the tokens of a text. Its `name` is stored with every count.
+
+    Three optional attributes say how far its counts are trusted. `is_estimate` (default False): it lacks the vocabulary of the
+    model. `first_factor` (default 1): what its counts are multiplied by until the server has reported tokens. `is_scaled`
+    (default True): whether reported tokens scale its counts from then on; with False they are taken as they are.
+    """
 
     @property
     def name(self) -> str: ...
 
     def count(self, text: str) -> int: ...
+
+
+def find_first_factor(counter: Counter) -> float:
+    """Return what the counts of a counter are multiplied by until a server reported tokens. Most counters need none."""
+    return float(getattr(counter, "first_factor", 1.0))
+
+
+def is_estimate(counter: Counter) -> bool:
+    """Return whether a counter estimates, because it does not have the model's own vocabulary."""
+    return bool(getattr(counter, "is_estimate", False))
+
+
+def is_scaled(counter: Counter) -> bool:
+    """Return whether the tokens that a server reports scale the counts of a counter."""
+    return bool(getattr(counter, "is_scaled", True))
 
 
 class ProfileCounter:
@@ -47,6 +67,8 @@ class ProfileCounter:
         replayed = f"+{self.provider}:{','.join(self.replayed)}" if self.replayed else ""
         self.name = f"{counter.name}{images}{replayed}"
         self.count = counter.count
+        self.first_factor = find_first_factor(counter)
+        self.is_estimate, self.is_scaled = is_estimate(counter), is_scaled(counter)
 
 
 def choose_counter(profile: Profile, given: Counter | None = None) -> Counter:

@@ -94,6 +94,8 @@ class CharacterEstimate:
     `vocabulary` is that of the model. All others than `o200k_base` count as a small one.
     """
 
+    is_estimate = True
+
     def __init__(self, vocabulary: str | None = None) -> None:
         self.name = f"estimate:{vocabulary}" if vocabulary else "estimate"
         self._known = vocabulary == "o200k_base"

@@ -53,7 +53,11 @@ COVERAGE = {
     "convokit_branch": Coverage(
         _columns(), _columns(_OF, "number", "head_seq"), {"name": "a name that may change", "created_at": _CLOCK}
     ),
-    "convokit_message": Coverage(_columns(_OF, "salt", *message.CHAINED_COLUMNS)),
+    "convokit_message": Coverage(
+        _columns(_OF, "salt", *message.CHAINED_COLUMNS),
+        _columns(),
+        dict.fromkeys(("window_tokens", "window_counted"), "sizes the next window; what the server reported is proven"),
+    ),
     "convokit_turn": Coverage(
         _columns(_OF, "id", "question_seq", "claim"),
         _columns("branch", "reply_seq", "state", "ended_at"),

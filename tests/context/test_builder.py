@@ -20,6 +20,7 @@ class Words:
     """Counts words: easy to reason about."""
 
     name = "words"
+    is_scaled = False
 
     def count(self, text: str) -> int:
         return len(text.split())

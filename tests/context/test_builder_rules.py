@@ -230,8 +230,8 @@ def test_the_report_accounts_for_every_message() -> None:
     assert [part.key for part in report.parts if part.kind == "message"] == list(range(6))
     assert sum(part.tokens for part in report.included) + REPLY_PRIMER == report.tokens
     assert {part.key: part.rule for part in report.dropped} == {
-        0: "before the window (step window)",
-        1: "before the window (step window)",
+        0: "before the window (held from the last turn)",
+        1: "before the window (held from the last turn)",
         3: "empty",
         4: "a tool result without its call",
     }

@@ -35,6 +35,7 @@ class Letters:
     """Another counter: a token for ten characters."""
 
     name = "letters"
+    is_scaled = False
 
     def count(self, text: str) -> int:
         return len(text) // 10 + 1
@@ -181,9 +182,9 @@ def kits(sqlite_file: str, server: LoopbackServer) -> Iterator[dict[str, Convoki
 def test_a_window_depends_on_the_path_and_moves_in_steps(
     kits: dict[str, Convokit], server: LoopbackServer, parts: list[list[Send | Redact | Fork | Rule]]
 ) -> None:
-    """Rule 26. Same path and settings, same array, byte for byte; the start never moves back, moves past multiples of the
-    step only, and in between each array begins with the one before it. Redactions, resumes, other branches, a larger
-    budget or a smaller reserve change none of it."""
+    """Rule 26. Same path and settings, same array, byte for byte; the start never moves back, moves only when the window is
+    full, and in between each array begins with the one before it. Redactions, resumes, other branches, a larger budget or a
+    smaller reserve change none of it."""
     world = World(kits, server)
     for step in itertools.chain.from_iterable(parts):
         if isinstance(step, Fork):
@@ -310,15 +311,13 @@ def _expected(world: World, path: list[MessageRow], report: Report, text: str) -
     question = count_message(counter, {"role": "user", "content": text})
     costs = [row.tokens if row.counter == counter.name else count_message(counter, row.as_wire()) for row in path]
     costs = [cost if _can_be_sent(path, at) else 0 for at, cost in enumerate(costs)]
-    places = [*_places(path).values(), _end(path)]
     seqs = [*(row.seq for row in path), report.parts[-1].key or 0]
     left = [sum(costs[at:]) + question for at in range(len(path) + 1)]
     turns = [at for at in range(len(path) + 1) if at == len(path) or path[at].role == "user"]
     begun = [row for row in path if row.window_from_seq is not None]
     held = begun and world.rules[begun[-1].seq] == world.rule
     floor = seqs.index(begun[-1].window_from_seq or 0) if held else 0
-    if left[floor] <= report.available:
+    if left[floor] <= report.available - report.available // 100:
         return seqs[floor]
-    later = [(one, at) for one, at in itertools.pairwise(turns) if at > floor]
-    crossing = [at for one, at in later if places[at] // world.rule.step > places[one] // world.rule.step]
-    return next(seqs[at] for at in (*crossing, *turns) if left[at] <= report.available)
+    room = report.available - min(world.rule.step, report.available // 2)
+    return next((seqs[at] for at in turns if at > floor and left[at] <= room), seqs[-1])

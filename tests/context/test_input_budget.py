@@ -55,11 +55,19 @@ def _built(
     return assemble(builder, items, pins=pinned, held_start=floor)
 
 
+def _smallest_window(strategy: Strategy, tokens: int) -> int:
+    """Return the smallest window that takes messages of these tokens whole. The step window fills 99 % of its room."""
+    room = tokens
+    while isinstance(strategy, StepWindow) and room - room // 100 < tokens:
+        room += 1
+    return room + REPLY_PRIMER + 20
+
+
 @STRATEGIES
 def test_a_pin_in_the_window_takes_its_room_once(strategy: Strategy) -> None:
     """A path that fits whole to the last token is sent whole, whatever of it is pinned."""
     items = _items(_talk(10))
-    whole = sum(item.tokens for item in items) + REPLY_PRIMER + 20
+    whole = _smallest_window(strategy, sum(item.tokens for item in items))
     assert _built(items, whole, strategy, pins={0, 1, 18}).report.start == 0
     assert _built(items, whole - 1, strategy, pins={0, 1, 18}).report.start != 0
 
@@ -86,12 +94,16 @@ def test_the_start_is_the_first_that_fits_with_the_pins_before_it(
         if sum(item.tokens for item in items if item.key in beside) <= room:
             fit.add(key)
 
-    def needed(start: int) -> int:
-        return sum(item.tokens for item in items if item.key >= start or item.key in fit)
-
     least = floor if floor is not None and isinstance(strategy, StepWindow) else 0
+
+    def fits(start: int) -> bool:
+        left = room - sum(item.tokens for item in items if item.key < start and item.key in fit)
+        if isinstance(strategy, StepWindow):
+            left -= left // 100 if start == least else min(1, left // 2)
+        return sum(item.tokens for item in items if item.key >= start) <= left
+
     starts = [item.key for item in items if item.starts_turn and item.key >= least]
-    expected = next((at for at in starts if needed(at) <= room), items[-1].key)
+    expected = next((at for at in starts if fits(at)), items[-1].key)
     assert start == expected
 
 
@@ -111,16 +123,17 @@ def test_a_pin_that_cannot_fit_leaves_the_history_its_room(strategy: Strategy) -
     assert _built(items, 400, strategy, pins={0, 2}).messages[0] == shapes[0]
 
 
-def test_a_start_held_amid_a_turn_moves_to_the_next_step() -> None:
-    """A window held at a message that begins no turn moves on to the first turn past the next multiple of the step."""
+def test_a_start_held_amid_a_turn_moves_to_the_next_turn() -> None:
+    """A window held at a message that begins no turn moves on to the first turn that leaves a step free."""
     items = _items(_talk(20))
     held = _built(items[:16], 10_000, floor=3).report
     assert (held.start, held.rule) == (3, "held from the last turn")
     step = 50
     starts = [item.key for item in items if item.starts_turn and item.key > 3]
-    expected = next(key for key in starts if items[key].tokens_before // step > items[3].tokens_before // step)
-    room = sum(item.tokens for item in items[4:]) + REPLY_PRIMER + 20
-    assert _built(items, room, floor=3, step=step).report.start == expected
+    room = sum(item.tokens for item in items[4:])
+    left = {key: sum(item.tokens for item in items if item.key >= key) for key in starts}
+    expected = next(key for key in starts if left[key] <= room - step)
+    assert _built(items, room + REPLY_PRIMER + 20, floor=3, step=step).report.start == expected
 
 
 @STRATEGIES
@@ -131,7 +144,7 @@ def test_what_cannot_be_sent_takes_no_room(strategy: Strategy, status: str) -> N
     shapes = _talk(6)
     shapes[3] = {"role": "assistant", "content": "w " * 1000}
     items = _items(shapes, {3: status})
-    whole = sum(item.tokens for item in items if item.key != 3) + REPLY_PRIMER + 20
+    whole = _smallest_window(strategy, sum(item.tokens for item in items if item.key != 3))
     context = _built(items, whole, strategy, partial="leave_out")
     assert context.report.start == 0
     assert [part.tokens for part in context.report.dropped] == [1005]
@@ -145,7 +158,7 @@ def test_calls_and_answers_that_miss_each_other_take_no_room(strategy: Strategy)
     shapes = _talk(6)
     shapes[3:3] = [calling, {"role": "tool", "tool_call_id": "b", "content": "w " * 1000}]
     items = _items(shapes)
-    whole = sum(item.tokens for item in items if item.key not in (3, 4)) + REPLY_PRIMER + 20
+    whole = _smallest_window(strategy, sum(item.tokens for item in items if item.key not in (3, 4)))
     context = _built(items, whole, strategy)
     assert context.report.start == 0
     assert {part.key: part.rule for part in context.report.dropped} == {

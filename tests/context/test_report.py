@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from convokit import Budget, Convokit, Report
 from convokit.context.builder import ContextBuilder
 from convokit.context.strategy import Everything, Item, LastTurns, Strategy
-from convokit.domain.profiles import Profile
-from convokit.tokens.counter import choose_counter, count_message
-from tests.context.histories import assemble
+from convokit.tokens.counter import count_message
+from tests.context.histories import Words, assemble
 from tests.support.server import LoopbackServer, completion
 
-_COUNTER = choose_counter(Profile())
+_COUNTER = Words()
 
 
 def _report(builder: ContextBuilder, items: list[Item], floor: int | None, pins: list[Item]) -> Report:
@@ -68,7 +67,9 @@ def test_the_stable_prefix_is_what_two_requests_have_in_common(database: str, se
     window's start moves."""
     budget = Budget(context_tokens=400, reply_tokens=50, step_tokens=60)
     reports = []
-    with Convokit(database, model="loop-1", base_url=server.url, budget=budget, developer_prompt="Be brief.") as kit:
+    with Convokit(
+        database, counter=_COUNTER, model="loop-1", base_url=server.url, budget=budget, developer_prompt="Be brief."
+    ) as kit:
         chat = kit.chat("k")
         for number in range(25):
             text = f"turn {number} " + "more words " * (number % 5)
@@ -93,11 +94,11 @@ def test_a_round_of_tools_builds_on_the_request_before_it(database: str, server:
 
     function = {"name": "lookup", "arguments": '{"city": "京都"}'}
     server.script(completion(None, tool_calls=[{"id": "c1", "type": "function", "function": function}]))
-    with Convokit(database, model="loop-1", base_url=server.url, tools=[lookup]) as kit:
+    with Convokit(database, model="loop-1", base_url=server.url, tools=[lookup], counter=_COUNTER) as kit:
         report = kit.chat("k").send("where?").context
     first, second = (request.body for request in server.requests)
     tools = sum(part.tokens for part in report.parts if part.kind == "tools")
-    assert report.stable_tokens == tools + _common(first, second) + Profile().template_tokens
+    assert report.stable_tokens == tools + _common(first, second)
     assert len(first["messages"]) == 1
 
 

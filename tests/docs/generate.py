@@ -23,7 +23,8 @@ ENTRY_POINTS = ("Convokit", "Chat")
 SETTINGS = ("Budget", "Retry", "Timeouts", "Limits", "Summary", "Profile")
 STREAMS = ("Stream", "AsyncStream")
 EVENTS = (
-    "Started", "TextDelta", "ReasoningDelta", "RefusalDelta", "ToolCallDelta", "AudioDelta", "Retrying", "Finished",
+    "Started", "TextDelta", "ReasoningDelta", "RefusalDelta", "ToolCallDelta", "AudioDelta", "Retrying", "HistoryGap",
+    "Finished",
 )  # fmt: skip
 VALUES = (
     "Conversation", "Message", "Page", "Hit", "Reply", "Turn", "Branch", "Usage", "Verified", "VerifiedAll",

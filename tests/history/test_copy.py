@@ -76,9 +76,9 @@ def test_only_the_path_to_a_message_is_copied(face: Face, kit: Any, database: st
     )
     assert [tuple(row) for row in stored] == [
         (1, None, 1, None, "passage"),
-        (2, 1, 1, None, "complete"),
+        (2, 1, 1, 2, "complete"),
         (3, 2, 1, 2, "complete"),
-        (4, 3, 1, None, "complete"),
+        (4, 3, 1, 2, "complete"),
         (5, 4, 1, 2, "complete"),
     ]
     assert rows(database, "SELECT pins, subject, title FROM convokit_conversation WHERE key = 'c'") == [

@@ -1,0 +1,57 @@
+"""A database of version 0.1 upgrades, verifies and goes on."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from convokit import Convokit
+from convokit.errors import SchemaOutdated
+from convokit.store.engine import open_engine, parse_database_url
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.fixture
+def old_database(empty_database: str) -> str:
+    """Return a database as version 0.1 left it: a SQLite file, or a dump of PostgreSQL 18."""
+    if empty_database.startswith("sqlite"):
+        content = gzip.decompress((FIXTURES / "version_0_1.db.gz").read_bytes())
+        Path(empty_database.removeprefix("sqlite:///")).write_bytes(content)
+        return empty_database
+    dump = gzip.decompress((FIXTURES / "version_0_1.sql.gz").read_bytes())
+    with psycopg.connect(empty_database.replace("+psycopg", "")) as connection:
+        connection.execute(dump)
+        connection.execute("RESET search_path")  # a dump names its schema everywhere
+    return empty_database
+
+
+def test_a_database_of_version_0_1_upgrades(face: Face, old_database: str, server: LoopbackServer) -> None:
+    """Old rows verify, are sent, found and exported as before; the new columns are null until the next reply."""
+    settings: dict[str, Any] = {"model": "m", "base_url": server.url}
+    with pytest.raises(SchemaOutdated, match="0001"):
+        face.settle(face.kit(old_database, **settings).chat("k").messages())
+    Convokit(old_database, **settings).migrate()
+    kit = face.kit(old_database, **settings)
+    chat = kit.chat("k")
+    before = [message.text for message in face.settle(chat.messages())]
+    assert "何が待っていますか" in before
+    face.settle(chat.verify())
+    assert face.settle(kit.search("待って"))
+    reply = face.settle(chat.send("まだ続きます"))
+    sent = [message["content"] for message in server.requests[-1].body["messages"]]
+    assert "何が待っていますか" in sent
+    assert [message.text for message in face.settle(chat.messages())] == [*before, "まだ続きます", reply.text]
+    face.settle(chat.verify())
+    engine = open_engine(parse_database_url(old_database))
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT count(*), count(window_counted) FROM convokit_message")).one()
+    engine.dispose()
+    assert (rows[0] > 10, rows[1]) == (True, 1)
