@@ -9,6 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_PROMPT, _TOTAL = 111111111, 222222222
+"""Stand for the prompt tokens and the total in answers that are made beforehand. The counts get the same width."""
+_TOKENS_PER_BYTE = 0.22
+"""Of a request's body with English text, in o200k_base. Counting it exactly would take longer than the answer."""
+
 
 def chunk_events(count: int) -> list[bytes]:
     """Return the events of a streamed reply of `count` pieces, as OpenAI sends them."""
@@ -18,7 +23,7 @@ def chunk_events(count: int) -> list[bytes]:
         choice = {"index": 0, "delta": {"content": f" word{number % 100}"}, "logprobs": None, "finish_reason": None}
         events.append({**base, "choices": [choice]})
     events.append({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    usage = {"prompt_tokens": 10, "completion_tokens": count, "total_tokens": count + 10}
+    usage = {"prompt_tokens": _PROMPT, "completion_tokens": count, "total_tokens": _TOTAL}
     events.append({**base, "choices": [], "usage": usage})
     return [b"data: " + json.dumps(each).encode() + b"\n\n" for each in events] + [b"data: [DONE]\n\n"]
 
@@ -30,6 +35,7 @@ def _chunked(pieces: list[bytes]) -> bytes:
 class _Server(asyncio.Protocol):
     plain = b""
     streamed = b""
+    chunks = 0
     delay_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -47,7 +53,11 @@ class _Server(asyncio.Protocol):
             if len(rest) < length:
                 return
             body, self.buffer = rest[:length], rest[length:]
-            answer = self.streamed if b'"stream":true' in body.replace(b" ", b"") else self.plain
+            streamed = b'"stream":true' in body.replace(b" ", b"")
+            prompt = int(len(body) * _TOKENS_PER_BYTE)
+            total = prompt + (self.chunks if streamed else REPLY_TOKENS)
+            answer = self.streamed if streamed else self.plain
+            answer = answer.replace(b"%d" % _PROMPT, b"%9d" % prompt).replace(b"%d" % _TOTAL, b"%9d" % total)
             if self.delay_s:
                 asyncio.get_running_loop().call_later(self.delay_s, self.transport.write, answer)
             else:
@@ -55,6 +65,7 @@ class _Server(asyncio.Protocol):
 
 
 REPLY = "A reply as long as one is on average, made of the words that people use most of the time. " * 6
+REPLY_TOKENS = 133
 
 
 def main(chunks: int, delay_s: float) -> None:
@@ -66,10 +77,10 @@ def main(chunks: int, delay_s: float) -> None:
         "created": 1,
         "model": "bench",
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18},
+        "usage": {"prompt_tokens": _PROMPT, "completion_tokens": REPLY_TOKENS, "total_tokens": _TOTAL},
     }
     body = json.dumps(reply).encode()
-    _Server.delay_s = delay_s
+    _Server.chunks, _Server.delay_s = chunks, delay_s
     _Server.plain = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
         len(body),
         body,

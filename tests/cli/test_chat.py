@@ -11,6 +11,7 @@ import pytest
 from convokit import Convokit
 from tests.cli.conftest import CommandLine
 from tests.support.server import LoopbackServer, completion, failure, stream
+from tests.support.token_counts import count_request, count_text
 
 
 def test_stdout_holds_only_the_reply(cli: CommandLine) -> None:
@@ -42,7 +43,7 @@ def test_developer_prompt_is_stored_with_the_conversation(cli: CommandLine, serv
     assert server.requests[-1].body["messages"][0] == {"role": "system", "content": "Be terse."}
 
 
-def test_json_holds_reply_ids_and_usage(cli: CommandLine) -> None:
+def test_json_holds_reply_ids_and_usage(cli: CommandLine, server: LoopbackServer) -> None:
     found = json.loads(cli.chat("--key", "k", "--json", "hi").stdout)
     assert set(found) == {
         "text",
@@ -56,7 +57,8 @@ def test_json_holds_reply_ids_and_usage(cli: CommandLine) -> None:
         "changes",
     }
     assert found["text"] == "echo: hi"
-    assert found["usage"]["total_tokens"] == 12
+    assert found["usage"]["prompt_tokens"] == count_request(server.requests[-1].body) > 0
+    assert found["usage"]["completion_tokens"] == count_text("echo: hi")
     assert found["key"] == "k"
 
 

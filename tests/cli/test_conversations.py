@@ -14,6 +14,7 @@ from convokit import Budget, Convokit, Summary
 from convokit.settings import SUMMARY_PROMPT
 from tests.cli.conftest import CommandLine
 from tests.support.server import LoopbackServer, completion, echo, failure, stream
+from tests.support.token_counts import count_request, count_text
 
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 NARROW = {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "60", "TERM": "xterm"}
@@ -265,8 +266,11 @@ def test_chat_usage_shows_reported_and_expected_tokens(cli: CommandLine, server:
     assert "usage: " not in cli.chat("--key", "k", "first").stderr
     expected = cli.json("context", "k", "--text", "second")["report"]["stable_tokens"]
     result = cli.chat("--key", "k", "--usage", "second")
-    said = f"9 prompt tokens; the server reported no cached tokens (expected {expected:,}); 3 reply tokens"
-    assert f"usage: {said}" in result.stderr
+    prompt, reply = count_request(server.requests[-1].body), count_text("echo: second")
+    reported = (
+        f"{prompt} prompt tokens; the server reported no cached tokens (expected {expected:,}); {reply} reply tokens"
+    )
+    assert f"usage: {reported}" in result.stderr
     assert "usage" not in result.stdout
     server.script(stream(["no ", "usage"], done=False))
     result = cli.chat("--key", "k", "--usage", "third")

@@ -26,6 +26,7 @@ from tests.completion.summaries import (
 )
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, calls, completion
+from tests.support.token_counts import count_request
 
 # The rules of this module depend on neither database nor API.
 pytestmark = pytest.mark.once
@@ -121,7 +122,9 @@ def test_its_call_is_recorded_and_can_be_shown_again(
         "SELECT number, state, requested_model, served_model, prompt_tokens, usage_source FROM convokit_completion"
         " WHERE requested_model = 'mini' ORDER BY started_at",
     )
-    assert [tuple(row) for row in rows] == [(1, "ok", "mini", "mini", 9, "reported")] * 2
+    sent = [count_request(each.body) for each in server.requests if each.body["model"] == "mini"]
+    assert [tuple(row) for row in rows] == [(1, "ok", "mini", "mini", tokens, "reported") for tokens in sent]
+    assert len(sent) == 2
     for number, request in ((1, server.requests[-2]), (2, server.requests[-1])):
         shown = face.settle(chat.replay(turn.id, call=number))
         assert (shown.status, shown.body) == ("exact", request.raw)

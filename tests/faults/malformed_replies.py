@@ -10,6 +10,7 @@ from tests.support.server import Script
 
 SSE = {"content-type": "text/event-stream"}
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+"""Scripted: the replies are malformed on purpose, so nobody can count them."""
 
 
 def goes_on(stage: Stage, chat: Any, **settings: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from typing import Any
 import convokit
 from convokit import Convokit
 from convokit.completion.effects import OpenRequest, ResponseHead
+from tests.support.token_counts import count_reply, count_request
 
 PACKAGE = Path(convokit.__file__).resolve().parent
 STORED = Path(__file__).with_name("traces.json")
@@ -48,13 +49,15 @@ class _Client:
     """Answers every request from memory, so that the counts depend on the code alone."""
 
     def open(self, request: OpenRequest) -> _Answer:
-        if json.loads(request.data).get("stream"):
+        body = json.loads(request.data)
+        if body.get("stream"):
             chunks = [{"delta": {"content": word}, "index": 0} for word in ("hello", " there")]
             chunks.append({"delta": {}, "index": 0, "finish_reason": "stop"})
             body = b"".join(b"data: " + json.dumps({"choices": [chunk]}).encode() + b"\n\n" for chunk in chunks)
             return _Answer(body + b"data: [DONE]\n\n", EVENT_STREAM)
         message = {"role": "assistant", "content": "hello there"}
-        usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+        prompt, reply = count_request(body), count_reply(message)
+        usage = {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return _Answer(json.dumps({"choices": [choice], "usage": usage}).encode(), "application/json")
 

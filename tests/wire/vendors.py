@@ -7,6 +7,7 @@ from typing import Any
 from .vectors import Vendor, as_json, chunk, sse, tool_call
 
 _USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+"""Scripted: these replies are read by the parser alone, and answer no request that could be counted."""
 
 
 def _openai() -> Vendor:
