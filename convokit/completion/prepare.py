@@ -68,8 +68,8 @@ class PreparedRequest:
     """The key before which the window may not start."""
     previous: PreviousRequest | None = None
     """The messages that the previous request on the path sent."""
-    refused: TokenScale | None = None
-    """The scale that follows from the server's refusal of a longer request in this turn."""
+    known_scale: TokenScale | None = None
+    """The scale, where the path does not tell it: after the server's refusal of a longer request, and for summaries."""
     was_trimmed: bool = False
     """Whether the window was made smaller after the server refused it as too long."""
     changes: tuple[Change, ...] = ()
@@ -147,11 +147,11 @@ def _build(
     stream: bool,
     held_start: int | None = None,
     previous: PreviousRequest | None = None,
-    refused: TokenScale | None = None,
+    known_scale: TokenScale | None = None,
     note: Part | None = None,
     transcript_of: tuple[int, ...] = (),
 ) -> PreparedRequest:
-    context = assemble(options, snapshot, items, held_start, previous, refused).with_part(note)
+    context = assemble(options, snapshot, items, held_start, previous, known_scale).with_part(note)
     context = add_gaps(options, snapshot, context)
     now = kit.clock.time()
     messages = inline_blobs(context.messages, blobs)
@@ -177,7 +177,7 @@ def _build(
         rendered_at=now,
         held_start=held_start,
         previous=previous,
-        refused=refused,
+        known_scale=known_scale,
         note=note,
         transcript_of=transcript_of,
     )
@@ -196,7 +196,7 @@ def _rebuild(
         stream=request.stream,
         held_start=held_start,
         previous=request.previous,
-        refused=request.refused,
+        known_scale=request.known_scale,
         note=request.note,
         transcript_of=request.transcript_of,
     )
@@ -227,7 +227,7 @@ def adapt_request(kit: KitState, request: PreparedRequest, error: Exception) -> 
         refused = compute_refusal_scale(error.needed, request.context.report.counted, request.options.counter)
         try:
             shrunk = _shrink_window(request, error, refused)
-            adapted = _rebuild(kit, replace(request, refused=refused), shrunk, None)
+            adapted = _rebuild(kit, replace(request, known_scale=refused), shrunk, None)
         except ContextOverflow:  # the current turn alone is too long: the server's own refusal says it best
             return None
         return replace(adapted, changes=request.changes, was_trimmed=True)
@@ -246,13 +246,23 @@ def _shrink_window(request: PreparedRequest, error: ContextOverflow, refused: To
 
 
 def prepare_summary(
-    kit: KitState, request: PreparedRequest, options: ResolvedOptions, sources: Sequence[MessageRow]
+    kit: KitState, request: PreparedRequest, options: ResolvedOptions, sources: Sequence[MessageRow], scale: TokenScale
 ) -> PreparedRequest:
     """Return the request that summarizes messages; it holds them as one text. Raises: ContextOverflow."""
     shape = {"role": USER, "content": format_transcript([row.as_wire() for row in sources])}
     items = (Item(0, shape, count_message(options.counter, shape), 0),)
     seqs = tuple(row.seq for row in sources)
-    return _build(kit, request.conversation_id, Snapshot(None), options, items, {}, stream=False, transcript_of=seqs)
+    return _build(
+        kit,
+        request.conversation_id,
+        Snapshot(None),
+        options,
+        items,
+        {},
+        stream=False,
+        known_scale=scale,
+        transcript_of=seqs,
+    )
 
 
 def replace_summaries(
@@ -289,10 +299,10 @@ def assemble(
     items: Sequence[Item],
     held_start: int | None,
     previous: PreviousRequest | None,
-    refused: TokenScale | None = None,
+    known_scale: TokenScale | None = None,
 ) -> Context:
     """Return the context of counted messages, with the pins and summaries of the path."""
-    scale = refused or compute_scale(snapshot.path.rows, options.window_rule, options.counter)
+    scale = known_scale or compute_scale(snapshot.path.rows, options.window_rule, options.counter)
     given = ContextInput(
         items=items,
         fixed=options.fixed,

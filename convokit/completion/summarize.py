@@ -29,7 +29,7 @@ from convokit.completion.summary_state import find_last_before, is_due, pick_sto
 from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.context.arrange import prompt_role
 from convokit.context.report import Part
-from convokit.context.scale import compute_scale
+from convokit.context.scale import TokenScale, compute_scale
 from convokit.context.summary import add_heading, cut_at_sentence, format_for_transcript, format_transcript
 from convokit.domain import hashchain
 from convokit.domain.conversation import StoredSummary, SummaryRow
@@ -40,7 +40,7 @@ from convokit.errors import BadReply, ContextOverflow, ModelError
 from convokit.settings import Summary
 from convokit.store import messages
 from convokit.store.turn_end import TurnUpdate
-from convokit.tokens.counter import REPLY_PRIMER, count_message
+from convokit.tokens.counter import REPLY_PRIMER, count_message, find_first_factor
 from convokit.wire.request import CAPS
 
 _INHERITED_PARAMS = ("user", "safety_identifier", "extra_headers")
@@ -66,7 +66,8 @@ def plan_summary_flow(
     covered = pick_stored(options, snapshot, start)
     stored = next((each for each in snapshot.summaries if covered and each.message.seq == covered.item.key), None)
     before = [stored.message] if stored is not None else []
-    available = _count_available(own, before)
+    scale = _find_scale(options, own, snapshot.path.rows)
+    available = int(_count_available(own, before, scale) / scale.text)
     after = 0 if covered is None else covered.last
 
     def rows_needed(rows: list[MessageRow]) -> int:
@@ -78,7 +79,7 @@ def plan_summary_flow(
     sources = _select_newest(own, fallen, available)
     while sources:
         try:
-            summary_request = prepare_summary(kit, request, own, [*before, *sources])
+            summary_request = prepare_summary(kit, request, own, [*before, *sources], scale)
         except ContextOverflow:  # a text may cost more than the sum of its messages
             sources = sources[len(sources) // 10 + 1 :]
             continue
@@ -104,13 +105,20 @@ def _summary_options(summary: Summary, chat: Options) -> Options:
     return own.over(replace(rest, mode=chat.mode))
 
 
-def _count_available(options: ResolvedOptions, before: Sequence[MessageRow]) -> int:
+def _find_scale(options: ResolvedOptions, own: ResolvedOptions, path: Sequence[MessageRow]) -> TokenScale:
+    """Return the scale of new text for the summary's call: the chat's, if both are counted by the same counter."""
+    known = compute_scale(path, options.window_rule, options.counter)
+    factor = known.text if own.counter.name == options.counter.name else find_first_factor(own.counter)
+    return TokenScale(known.source, factor, factor, factor)
+
+
+def _count_available(options: ResolvedOptions, before: Sequence[MessageRow], scale: TokenScale) -> int:
     """Return the tokens that a transcript may take beside the prompt and the earlier summary."""
     counter = options.counter
     prompt = {"role": prompt_role(options.profile), "content": options.instructions}
     earlier = {"role": USER, "content": format_transcript([row.as_wire() for row in before])}
     fixed = count_message(counter, prompt) + REPLY_PRIMER + _SEPARATOR_TOKENS + count_message(counter, earlier)
-    return options.builder.available(fixed, options.reply_tokens)
+    return options.builder.available(scale.scale_fixed(fixed), options.reply_tokens)
 
 
 def _count_text(options: ResolvedOptions, row: MessageRow) -> int:

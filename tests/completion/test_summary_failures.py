@@ -58,7 +58,9 @@ def test_a_failed_summary_changes_nothing(
     assert len(fetched(database, "SELECT number FROM convokit_summary")) == 1
     reply = face.settle(chat.send(f"turn number {failed} and more"))
     assert models(server)[-2:] == ["m", "m"], "it is not tried again while the start stays"
-    assert [included for _, included, _ in summary_parts(reply.context)] == [True]
+    assert [included for _, included, _ in summary_parts(reply.context)] == [True, False], (
+        "the second says what is missing"
+    )
     talk_until(face, server, chat, until=3, first=failed + 1)
     first, last, third = (r.body["messages"][1]["content"] for r in server.requests if r.body["model"] == "mini")
     assert third.startswith(last), "what the failed call was given is in the next one's"
@@ -73,7 +75,11 @@ def test_the_report_names_the_failure(face: Face, summed: Any, server: LoopbackS
     number = next_moves(face, chat)
     writer.scripted.append(failure(500))
     reply = face.settle(chat.send(f"turn number {number} and more"))
-    assert summary_parts(reply.context) == [(None, False, "could not be made (ServerFailed)")]
+    last = (reply.context.start or 0) - 1
+    assert summary_parts(reply.context) == [
+        (None, False, "could not be made (ServerFailed)"),
+        (None, False, f"messages 1 to {last} are in neither the window nor a summary"),
+    ]
     assert reply.text == f"echo: turn number {number} and more"
     assert reply.attempts == 2
 

@@ -48,7 +48,7 @@ def test_pins_that_do_not_fit_give_way(face: Face, small: Any, server: LoopbackS
     """The current turn goes before pins: they are left out, the oldest first, with the reason in the report."""
     chat = small.chat("k")
     for number in range(12):
-        face.settle(chat.send(f"a question about the matter number {number}"))
+        face.settle(chat.send(f"a question {'about the matter ' * 3}number {number}"))
         face.settle(chat.pin(2 * number + 1))
     reply = face.settle(chat.send("so?"))
     reasons = {part.key: part.rule for part in reply.context.dropped}
