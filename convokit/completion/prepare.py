@@ -221,7 +221,9 @@ def adapt_request(kit: KitState, request: PreparedRequest, error: Exception) -> 
         params = drop_parameter(options.params, error)
         if params is not None:
             dropped = Change(parameter=str(error.param), action="dropped", reason="the server does not support it")
-            adapted = _rebuild(kit, request, replace(options, params=params), request.context.report.start)
+            counted = None if error.param == "response_format" else options.fixed
+            options = replace(options, params=params, counted=counted)
+            adapted = _rebuild(kit, request, options, request.context.report.start)
             return replace(adapted, changes=(*request.changes, dropped), was_trimmed=request.was_trimmed)
     if isinstance(error, ContextOverflow) and policy.retrim and not request.was_trimmed:
         refused = compute_refusal_scale(error.needed, request.context.report.counted, request.options.counter)
@@ -242,7 +244,7 @@ def _shrink_window(request: PreparedRequest, error: ContextOverflow, refused: To
     window = max(int(tokens * min(share, 1.0) * 0.9) + report.reply_tokens, report.reply_tokens + 1)
     step = options.builder.budget.step_tokens
     budget = Budget(context_tokens=window, reply_tokens=report.reply_tokens, step_tokens=step)
-    return replace(options, builder=options.builder.with_budget(budget))
+    return replace(options, builder=options.builder.with_budget(budget), counted=options.fixed)
 
 
 def prepare_summary(

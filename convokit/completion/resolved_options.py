@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -48,6 +48,8 @@ class ResolvedOptions:
     schema_instructions: str | None = None
     """The response schema as text, for servers that take no schema."""
     summary: Summary | None = None
+    counted: InitVar[FixedParts | None] = None
+    """The fixed parts of options with the same prompt, tools and schema, which need not be counted again."""
     instructions: str | None = field(init=False, repr=False)
     """The developer prompt as it is sent: with `schema_instructions`."""
     counter: Counter = field(init=False, repr=False)
@@ -60,7 +62,7 @@ class ResolvedOptions:
     window_rule: int = field(init=False)
     """The checksum of the settings that the window's start depends on."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, counted: FixedParts | None) -> None:
         builder, params = self.builder, self.params
         instructions = "\n\n".join(filter(None, (self.developer_prompt, self.schema_instructions))) or None
         cap = params.get("max_output_tokens") or params.get("max_completion_tokens") or params.get("max_tokens")
@@ -69,7 +71,7 @@ class ResolvedOptions:
         computed = {
             "instructions": instructions,
             "counter": builder.counter,
-            "fixed": builder.count_fixed(instructions, self.wire_tools, params.get("response_format")),
+            "fixed": counted or builder.count_fixed(instructions, self.wire_tools, params.get("response_format")),
             "reply_tokens": cap or builder.reply_tokens,
             "summary_reserve": reserve,
             "window_rule": rule,

@@ -8,7 +8,7 @@ made when the start moves again (ADR 0025).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -27,7 +27,6 @@ from convokit.completion.result import Outcome, record_outcome
 from convokit.completion.state import ChatRef, KitState, merge_options
 from convokit.completion.summary_state import find_last_before, is_due, pick_stored
 from convokit.completion.write_retry import SAVE_S, write_step_flow
-from convokit.context.arrange import prompt_role
 from convokit.context.report import Part
 from convokit.context.scale import TokenScale, compute_scale
 from convokit.context.summary import add_heading, cut_at_sentence, format_for_transcript, format_transcript
@@ -40,7 +39,7 @@ from convokit.errors import BadReply, ContextOverflow, ModelError
 from convokit.settings import Summary
 from convokit.store import messages
 from convokit.store.turn_end import TurnUpdate
-from convokit.tokens.counter import REPLY_PRIMER, count_message, find_first_factor
+from convokit.tokens.counter import count_message, find_first_factor
 from convokit.wire.request import CAPS
 
 _INHERITED_PARAMS = ("user", "safety_identifier", "extra_headers")
@@ -70,20 +69,27 @@ def plan_summary_flow(
     available = int(_count_available(own, before, scale) / scale.text)
     after = 0 if covered is None else covered.last
 
+    counts: dict[int, int] = {}
+
+    def count(row: MessageRow) -> int:
+        if row.seq not in counts:
+            counts[row.seq] = _count_text(own, row)
+        return counts[row.seq]
+
     def rows_needed(rows: list[MessageRow]) -> int:
-        return 0 if rows[-1].seq <= after or sum(_count_text(own, row) for row in rows) > available else len(rows)
+        return 0 if rows[-1].seq <= after or sum(map(count, rows)) > available else len(rows)
 
     last = find_last_before(snapshot.path.rows, start)
     path = yield from read_flow(messages.read_backwards, snapshot.conversation.id, last, rows_needed)
     fallen = [row for row in path.rows if row.seq > after]
-    sources = _select_newest(own, fallen, available)
+    sources = _select_newest(fallen, available, count)
     while sources:
         try:
             summary_request = prepare_summary(kit, request, own, [*before, *sources], scale)
         except ContextOverflow:  # a text may cost more than the sum of its messages
             sources = sources[len(sources) // 10 + 1 :]
             continue
-        is_whole = path.complete and len(sources) == sum(_count_text(own, row) > 0 for row in fallen)
+        is_whole = path.complete and len(sources) == sum(count(row) > 0 for row in fallen)
         first = fallen[0] if is_whole else sources[0]
         from_seq = first.seq if stored is None else stored.row.from_seq
         return replace(request, summary_request=SummaryRequest(summary_request, from_seq, fallen[-1]))
@@ -114,10 +120,8 @@ def _find_scale(options: ResolvedOptions, own: ResolvedOptions, path: Sequence[M
 
 def _count_available(options: ResolvedOptions, before: Sequence[MessageRow], scale: TokenScale) -> int:
     """Return the tokens that a transcript may take beside the prompt and the earlier summary."""
-    counter = options.counter
-    prompt = {"role": prompt_role(options.profile), "content": options.instructions}
     earlier = {"role": USER, "content": format_transcript([row.as_wire() for row in before])}
-    fixed = count_message(counter, prompt) + REPLY_PRIMER + _SEPARATOR_TOKENS + count_message(counter, earlier)
+    fixed = options.fixed.tokens + _SEPARATOR_TOKENS + count_message(options.counter, earlier)
     return options.builder.available(scale.scale_fixed(fixed), options.reply_tokens)
 
 
@@ -126,11 +130,11 @@ def _count_text(options: ResolvedOptions, row: MessageRow) -> int:
     return options.counter.count(text) + _SEPARATOR_TOKENS if text else 0
 
 
-def _select_newest(options: ResolvedOptions, rows: Sequence[MessageRow], available: int) -> list[MessageRow]:
+def _select_newest(rows: Sequence[MessageRow], available: int, count: Callable[[MessageRow], int]) -> list[MessageRow]:
     """Return the messages that have text, as many of the newest as one call takes."""
     selected: list[MessageRow] = []
     for row in reversed(rows):
-        tokens = _count_text(options, row)
+        tokens = count(row)
         if tokens > available:
             break
         available -= tokens

@@ -45,6 +45,7 @@ def test_a_summary_longer_than_asked_is_cut(face: Face, database: str, server: L
     chat = kit.chat("k")
     writer.scripted += [completion(LONG, model="mini")] * 9
     sent = []
+    reply: Any = None
     for number in range(120):
         reply = face.settle(chat.send(f"契約番号{number}の状況を教えてください。" * 4))
         sent.append(len(sent_to(server)))

@@ -103,6 +103,7 @@ def test_a_ratio_fills_the_window(face: Face, database: str, server: LoopbackSer
     server.answer = lambda body: completion("a reply of a few words", usage=report_usage(body))
     chat = make_kit(face, database, server, counter=Estimate()).chat("k")
     sizes = []
+    reply: Any = None
     for number in range(60):
         reply = face.settle(chat.send(f"question number {number} is this one"))
         sizes.append(count_words(server.requests[-1].body))
