@@ -2,7 +2,7 @@
 
 `profiles.json` has one entry for each provider (by host name) and for each family of models (by name pattern). For unknown
 models and servers, requests pass unchanged. A vendor prefix (`openai/`) and a date suffix (`-2025-08-07`) of a model's name are
-ignored.
+ignored. `vocabularies.py` knows the vocabulary of a model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from convokit.domain.vocabularies import find_vocabulary
 from convokit.errors import SettingsError
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -106,7 +107,7 @@ class Profile(BaseModel):
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
     tokenizer: str | None = None
-    """The vocabulary (`o200k_base`, `cl100k_base`). None: unknown, the estimate is larger."""
+    """The model's vocabulary: `o200k_base`, or `~qwen3` for one that is only near it. None: unknown."""
     images: ImageTokens | None = None
     """The tokens of images. None: unknown, the largest are assumed."""
     template_tokens: int = 0
@@ -138,6 +139,7 @@ def resolve_profile(model: str, base_url: str, *, name: str | None = None) -> Pr
         values |= _find_family(model)
     values |= provider_facts
     values.setdefault("template_tokens", _find_template_tokens(model))
+    values["tokenizer"] = find_vocabulary(model)
     try:
         return Profile(**values)
     except ValidationError as error:  # an error in profiles.json is not a SettingsError of the caller

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from convokit.domain.turn import LATE, CallRow
-from convokit.store.schema import completion, conversation
+from convokit.store.schema import completion
 
 _COLUMNS = tuple(getattr(completion.c, name) for name in CallRow.__slots__)
 _BEFORE_CALL = (
@@ -50,18 +50,6 @@ _SELECT_LAST_ANSWERED = (
     .order_by(completion.c.number.desc())
     .limit(1)
 )
-_SELECT_REPORTED = (
-    select(completion.c.conversation_id, completion.c.manifest, completion.c.prompt_tokens)
-    .join(conversation, conversation.c.id == completion.c.conversation_id)
-    .where(
-        conversation.c.tenant == bindparam("tenant"),
-        completion.c.requested_model == bindparam("model"),
-        completion.c.usage_source == "reported",
-        completion.c.prompt_tokens > 0,
-    )
-    .order_by(completion.c.started_at.desc())
-    .limit(bindparam("limit"))
-)
 
 
 @dataclass(slots=True)
@@ -72,15 +60,6 @@ class AnsweredCall:
     prompt_tokens: int | None
     cached_tokens: int | None
     usage_source: str | None
-
-
-@dataclass(slots=True)
-class ReportedCall:
-    """The manifest of a call, and the prompt tokens that the server reported."""
-
-    conversation_id: UUID
-    manifest: str
-    prompt_tokens: int
 
 
 def insert_call(connection: Connection, conversation_id: UUID, row: CallRow) -> None:
@@ -126,9 +105,3 @@ def find_last_answered_call(connection: Connection, conversation_id: UUID, turn_
     """Return the last call of a turn that was answered, or None."""
     row = connection.execute(_SELECT_LAST_ANSWERED, {"id": conversation_id, "turn": turn_id}).one_or_none()
     return None if row is None else AnsweredCall(*row)
-
-
-def list_reported_calls(connection: Connection, tenant: str, model: str, limit: int) -> list[ReportedCall]:
-    """Return the tenant's latest calls of a model whose usage the server reported, the latest first."""
-    values = {"tenant": tenant, "model": model, "limit": limit}
-    return [ReportedCall(*row) for row in connection.execute(_SELECT_REPORTED, values)]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from convokit.domain.message import ASSISTANT, USER
 from convokit.domain.profiles import Profile
+from convokit.domain.vocabularies import NEAR, VOCABULARIES
 from convokit.tokens import exact, media
 from convokit.tokens.estimate import CharacterEstimate
 
@@ -72,22 +73,28 @@ class ProfileCounter:
 
 
 def choose_counter(profile: Profile, given: Counter | None = None) -> Counter:
-    """Return the counter for `profile`: `given`, else exact tokens, else the estimate.
+    """Return the counter for `profile`: `given`, else the model's vocabulary or one near it, else the estimate.
 
-    Exact tokens need the `tokens` extra and a model that is known to use o200k_base or cl100k_base. The result is a
-    ProfileCounter if the profile has image prices or keys that are sent back.
+    Vocabularies need the `tokens` extra. The result is a ProfileCounter if the profile has image prices or keys that are sent
+    back.
     """
     if isinstance(given, ProfileCounter):
         return given
-    counter = given or _choose_default(profile.tokenizer)
+    counter = given or choose_text_counter(profile.tokenizer)
     has_facts = profile.images is not None or profile.replay_keys or profile.replay_keys_with_calls
     return ProfileCounter(counter, profile) if has_facts else counter
 
 
-def _choose_default(tokenizer: str | None) -> Counter:
-    if tokenizer in exact.ENCODINGS and exact.is_splintr_installed():
-        return exact.ExactTokens(tokenizer)
-    return CharacterEstimate(tokenizer)
+def choose_text_counter(tokenizer: str | None) -> Counter:
+    """Return the counter for `tokenizer`, in the form of `Profile.tokenizer`."""
+    if not exact.is_splintr_installed():
+        return CharacterEstimate()
+    for vocabulary in VOCABULARIES:
+        if tokenizer == vocabulary:
+            return exact.ExactTokens(vocabulary)
+        if tokenizer == NEAR + vocabulary:
+            return exact.ExactTokens(vocabulary, near=True)
+    return exact.ExactTokens("o200k_base", near=True)  # an unknown vocabulary; it is the middle of the known ones
 
 
 def count_message(counter: Counter, message: Mapping[str, Any]) -> int:

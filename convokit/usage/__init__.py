@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from convokit._lazy import import_on_use
 
 if TYPE_CHECKING:
-    from convokit.usage import calibration as calibration
     from convokit.usage import flows as flows
     from convokit.usage import models as models
     from convokit.usage import prices as prices
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
 else:
     __getattr__ = import_on_use(
         __name__,
-        "calibration",
         "flows",
         "models",
         "prices",

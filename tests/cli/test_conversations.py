@@ -205,7 +205,7 @@ def test_context_shows_the_parts_of_the_request(cli: CommandLine) -> None:
     assert found["messages"][-1]["content"] == "echo: last"
     shown = cli("context", "k").stdout
     assert "Be brief." in shown
-    assert "counted by estimate" in shown
+    assert "counted by ~o200k_base" in shown
     assert "window: " in shown
 
 

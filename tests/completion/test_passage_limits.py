@@ -71,7 +71,7 @@ def test_passages_that_do_not_fit_are_an_overflow(face: Face, database: str, ser
 @pytest.mark.once
 def test_the_history_makes_room_for_passages(face: Face, database: str, server: LoopbackServer) -> None:
     """Passages are of the current turn: older turns give way to them, and they are sent whole."""
-    budget = Budget(context_tokens=200, reply_tokens=50)
+    budget = Budget(context_tokens=160, reply_tokens=50)
     kit = face.kit(database, model="m", base_url=server.url, budget=budget)
     chat = kit.chat("k")
     for number in range(5):

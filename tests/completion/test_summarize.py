@@ -240,7 +240,8 @@ def test_only_as_much_as_one_call_takes(face: Face, database: str, server: Loopb
     first, last = (
         int(each.split()[0]) for each in re.findall(r"user: turn number (.*?) and", seen)[:: seen.count("user: ") - 1]
     )
-    assert (row.from_seq, row.to_seq) == (2 * first, 2 * last + 2), "the oldest of them is a reply"
+    assert row.from_seq in (2 * first, 2 * first + 1), "the oldest of them is a reply or the first question"
+    assert row.to_seq == 2 * last + 2
 
 
 def test_off_is_off(face: Face, summed: Any, server: LoopbackServer, writer: Writer) -> None:

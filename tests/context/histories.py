@@ -17,9 +17,9 @@ from convokit import ContextBuilder, Profile
 from convokit.context.builder import ContextInput
 from convokit.context.report import Context
 from convokit.context.strategy import Everything, Item, LastTurns, Selection, StepWindow, Strategy, View
-from convokit.tokens.calibrate import Calibrated
 from convokit.tokens.counter import Counter
 from convokit.tokens.estimate import CharacterEstimate
+from convokit.tokens.exact import ExactTokens
 
 Message = dict[str, Any]
 IDS = st.sampled_from(["a", "b", "c", "call_1", "日本"])
@@ -60,7 +60,7 @@ def call_of(id: Any, name: str = "f", *, custom: bool = False) -> Message:
 
 
 COUNTERS: st.SearchStrategy[Counter] = st.sampled_from(
-    [Words(), CharacterEstimate(), CharacterEstimate("o200k_base"), Calibrated(CharacterEstimate(), 1.7)]
+    [Words(), CharacterEstimate(), ExactTokens(), ExactTokens("qwen3", near=True)]
 )
 PROFILES = st.builds(
     Profile,

@@ -28,7 +28,7 @@ from convokit.erasure import residue
 from convokit.erasure import sql as erasure_sql
 from convokit.errors import ConvokitError
 from convokit.history import copies
-from convokit.store import api_calls, blobs, conversations, migrations, search_index, search_query, snapshot, turns
+from convokit.store import blobs, conversations, migrations, search_index, search_query, snapshot, turns
 from convokit.store.dialects.protocol import SearchFilter
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
@@ -338,9 +338,6 @@ TENANT = {
     "store.turns.list_open": lambda connection, wanted: turns.list_open(connection, "rival"),
     "store.snapshot.read_snapshot": lambda connection, wanted: snapshot.read_snapshot(
         connection, "rival", wanted, 0, lambda row, rows: 0
-    ),
-    "store.api_calls.list_reported_calls": lambda connection, wanted: api_calls.list_reported_calls(
-        connection, "rival", "loop-1", 1000
     ),
     "usage.sql.sum_calls": lambda connection, wanted: list(
         usage_sql.sum_calls(connection, "rival", conversation_id=wanted, by_conversation=True)

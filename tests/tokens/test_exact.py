@@ -1,4 +1,4 @@
-"""Exact counts: OpenAI's ids, offline, whoever computes them; and no count at all from a tokenizer that errs."""
+"""Exact counts: the ids of the models' vocabularies, offline; and no count at all from a tokenizer that errs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ import pytest
 
 from convokit import ContextBuilder, Convokit, Profile
 from convokit.domain.profiles import resolve_profile
+from convokit.domain.vocabularies import VOCABULARIES, Vocabulary
 from convokit.errors import SettingsError
 from convokit.settings import UNSET
 from convokit.tokens import exact
 from convokit.tokens.counter import choose_counter
 from convokit.tokens.estimate import CharacterEstimate
-from convokit.tokens.exact import ENCODINGS, Encoding, ExactTokens
+from convokit.tokens.exact import ExactTokens
 from tests.tokens.samples import FIXTURES, POOLS
+
+OPENAI: tuple[Vocabulary, ...] = ("o200k_base", "cl100k_base")
+SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|user|>",
+    "<|call|>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "[INST]", "[TOOL_CALLS]", "<s>", "</s>", "<bos>", "<pad>",
+    "<start_of_turn>", "<unused0>", "<image_soft_token>", "<think>", "</think>", "<tool_call>", "<|think|>",
+    "<|reserved_special_token_0|>",
+)  # fmt: skip
+"""Control tokens of the vocabularies, and of splintr itself."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,47 +64,71 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
     return hide
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_ids_are_the_known_ones(encoding: Encoding) -> None:
-    """The frozen texts have as many tokens as frozen ids; special tokens in them are text like any other."""
-    counter = ExactTokens(encoding)
-    for text, ids in exact._KNOWN[encoding].items():
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+def test_the_ids_are_the_known_ones(vocabulary: Vocabulary) -> None:
+    """The frozen texts have as many tokens as frozen ids. One of them is Japanese."""
+    counter = ExactTokens(vocabulary)
+    for text, ids in exact._KNOWN[vocabulary].items():
         assert counter.count(text) == len(ids)
-    assert counter.name == encoding
-    assert counter.count("<|endoftext|>") > 1
+    assert any("です" in text for text in exact._KNOWN[vocabulary])
+    assert counter.name == vocabulary
     assert counter.count("") == 0
 
 
-def test_lone_surrogates_count_as_what_is_sent() -> None:
-    """A half pair counts as U+FFFD, two halves that stand together as the character they are."""
-    counter = ExactTokens()
-    assert counter.count("a\ud800b") == counter.count("a\ufffdb")
-    assert counter.count("\ud83d\ude00") == counter.count("😀")
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+def test_text_that_looks_like_a_special_token_is_text(vocabulary: Vocabulary) -> None:
+    """What a user writes cannot become a control token, so it costs what its letters and signs cost."""
+    counter = ExactTokens(vocabulary)
+    assert [special for special in SPECIAL if counter.count(special) < 2] == []
+    assert [special for special in SPECIAL if counter.count(f"東京{special}東京") < counter.count("東京") + 3] == []
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_vocabulary_is_openais(encoding: Encoding) -> None:
+@pytest.mark.parametrize(
+    ("vocabulary", "tokens"),
+    [
+        ("o200k_base", 18), ("cl100k_base", 24), ("llama3", 19), ("qwen3", 22), ("deepseek_v3", 19), ("mistral_v3", 22),
+        ("gemma3", 19),
+    ],
+)  # fmt: skip
+def test_each_vocabulary_counts_for_itself(vocabulary: Vocabulary, tokens: int) -> None:
+    """A near one has the same counts and another name, so that stored counts say what they are."""
+    text = "東京都の天気は晴れ、最高気温は35度です。2026"
+    near = ExactTokens(vocabulary, near=True)
+    assert ExactTokens(vocabulary).count(text) == near.count(text) == tokens
+    assert near.name == f"~{vocabulary}"
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+def test_a_long_run_of_one_character_is_counted(vocabulary: Vocabulary) -> None:
+    """Text without a break takes no quadratic time and fails in no vocabulary."""
+    counter = ExactTokens(vocabulary)
+    for unit in ("a", " ", "\n", "日", "1", "😀"):
+        assert 0 < counter.count(unit * 20_000) <= 80_000
+
+
+@pytest.mark.parametrize("vocabulary", OPENAI)
+def test_the_vocabulary_is_openais(vocabulary: Vocabulary) -> None:
     """Written out as OpenAI publishes it, splintr's vocabulary is that file, byte for byte."""
-    assert hashlib.sha256(_published(encoding)).hexdigest() == exact._SHA256[encoding]
+    assert hashlib.sha256(_published(vocabulary)).hexdigest() == exact._SHA256[vocabulary]
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("vocabulary", OPENAI)
 def test_tiktoken_counts_the_same_from_its_cache(
-    encoding: Encoding, without: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vocabulary: Vocabulary, without: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without splintr, tiktoken counts with the vocabulary in its cache, and its counts are the same."""
     texts = [*FIXTURES.values(), *(" ".join(pool) for pool in POOLS.values()), "x\ud800"]
-    counted = [ExactTokens(encoding).count(text) for text in texts]
+    counted = [ExactTokens(vocabulary).count(text) for text in texts]
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    exact._find_cached_file(encoding).write_bytes(_published(encoding))
+    exact._find_cached_file(vocabulary).write_bytes(_published(vocabulary))
     exact._load_encode.cache_clear()
     without("splintr")
-    assert [ExactTokens(encoding).count(text) for text in texts] == counted
+    assert [ExactTokens(vocabulary).count(text) for text in texts] == counted
 
 
-def _published(encoding: Encoding) -> bytes:
-    tokenizer = importlib.import_module("splintr").Tokenizer.from_pretrained(encoding)
-    size = {"o200k_base": 199_998, "cl100k_base": 100_256}[encoding]
+def _published(vocabulary: Vocabulary) -> bytes:
+    tokenizer = importlib.import_module("splintr").Tokenizer.from_pretrained(vocabulary)
+    size = {"o200k_base": 199_998, "cl100k_base": 100_256}[vocabulary]
     lines = (base64.b64encode(tokenizer.decode_token_bytes(rank)) + b" %d\n" % rank for rank in range(size))
     return b"".join(lines)
 
@@ -114,21 +148,30 @@ def test_nothing_is_ever_downloaded(without: Any, tmp_path: Path, monkeypatch: p
 def test_without_any_package_it_says_what_to_install(without: Any) -> None:
     """Neither splintr nor tiktoken: SettingsError, at the first count."""
     without("splintr", "tiktoken")
-    with pytest.raises(SettingsError, match=r"pip install 'convokit-sql\[tokens\]'"):
-        ExactTokens().count("x")
+    for vocabulary in VOCABULARIES:
+        with pytest.raises(SettingsError, match=rf"{vocabulary} needs `pip install 'convokit-sql\[tokens\]'`"):
+            ExactTokens(vocabulary).count("x")
 
 
-def test_a_tokenizer_with_other_ids_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiktoken_has_openais_vocabularies_only(without: Any) -> None:
+    """With tiktoken alone, another vocabulary says what to install."""
+    without("splintr")
+    with pytest.raises(SettingsError, match=r"qwen3 needs `pip install 'convokit-sql\[tokens\]'`"):
+        ExactTokens("qwen3").count("x")
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+def test_a_tokenizer_with_other_ids_is_refused(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the ids of the frozen texts are not the known ones, there is an error and no wrong count."""
-    right = exact._load_splintr("o200k_base")
-    monkeypatch.setattr(exact, "_load_splintr", lambda encoding: lambda text: [each + 1 for each in right(text)])
-    with pytest.raises(SettingsError, match="splintr has a wrong vocabulary o200k_base"):
-        ExactTokens().count("x")
+    right = exact._load_splintr(vocabulary)
+    monkeypatch.setattr(exact, "_load_splintr", lambda name: lambda text: [each + 1 for each in right(text)])
+    with pytest.raises(SettingsError, match=f"splintr has a wrong vocabulary {vocabulary}"):
+        ExactTokens(vocabulary).count("x")
 
 
 def test_an_unknown_vocabulary_is_refused() -> None:
     """Only the vocabularies that are checked can be asked for."""
-    with pytest.raises(SettingsError, match="o200k_base or cl100k_base"):
+    with pytest.raises(SettingsError, match=r"the vocabulary must be o200k_base, cl100k_base, .*, not 'p50k_base'"):
         ExactTokens("p50k_base")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -144,21 +187,20 @@ def test_threads_share_one_vocabulary() -> None:
     assert counts == [87] * 400
 
 
-def test_the_extra_is_used_for_models_whose_vocabulary_is_known(without: Any) -> None:
-    """With splintr an OpenAI model is counted exactly, any other by the estimate; without splintr both are estimated."""
+def test_the_extra_is_used_by_default(without: Any) -> None:
+    """With splintr a known model is counted exactly and any other nearly; without splintr both are estimated."""
     openai = resolve_profile("gpt-6-luna", "https://api.openai.com/v1").model_copy(update={"images": None})
-    assert (choose_counter(openai).name, choose_counter(Profile()).name) == ("o200k_base", "estimate")
+    assert (choose_counter(openai).name, choose_counter(Profile()).name) == ("o200k_base", "~o200k_base")
     assert isinstance(ContextBuilder(profile=openai).counter, ExactTokens)
-    assert resolve_profile("gpt-4-0613", "https://api.openai.com/v1").tokenizer == "cl100k_base"
     exact.is_splintr_installed.cache_clear()
     without("splintr")
     assert isinstance(choose_counter(openai), CharacterEstimate)
-    assert choose_counter(openai).name == "estimate:o200k_base"
+    assert isinstance(choose_counter(Profile()), CharacterEstimate)
 
 
 def test_a_kit_counts_exactly_and_says_so(sqlite_file: str) -> None:
     """The report of a chat with an OpenAI model names the vocabulary; the counter given to the kit goes before it."""
-    for given, name in ((UNSET, "o200k_base"), (CharacterEstimate(), "estimate")):
+    for given, name in ((UNSET, "o200k_base"), (CharacterEstimate(), "estimate-2")):
         kit = Convokit(sqlite_file, model="gpt-5-pro", api_key="k", profile="openai", counter=given)
         assert kit.chat("k").context("日本語").report.counter == name
         kit.close()

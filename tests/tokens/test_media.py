@@ -198,7 +198,7 @@ def test_instructions_of_the_template_are_counted() -> None:
 
 def test_a_tool_call_and_its_result_are_counted() -> None:
     """Names, arguments and ids cost, and so does the role."""
-    counter = CharacterEstimate("o200k_base")
+    counter = CharacterEstimate()
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "京都"}'}}
     asked = count_message(counter, {"role": "assistant", "content": None, "tool_calls": [call]})
     assert asked > count_message(counter, {"role": "assistant", "content": "weather 京都"})

@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
-from sqlalchemy import create_engine
 
 from convokit import Convokit
 from convokit.cli.local_model import LocalModel, serve_local_model
-from convokit.tokens.calibrate import Calibrated
 from convokit.tokens.estimate import CharacterEstimate
-from convokit.usage.calibration import usage_pairs
 from tests.tokens.samples import COUNTS, FIXTURES, POOLS
 
 pytestmark = [
@@ -37,10 +34,10 @@ def test_the_counts_of_the_samples_are_the_servers(running: LocalModel, kind: st
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_the_careful_estimate_covers_a_small_vocabulary(running: LocalModel, pool: str) -> None:
-    """Without a known vocabulary the estimate is over what SmolLM2 needs, in every language and for code, ids and emoji."""
+def test_the_estimate_is_within_bounds_for_a_small_vocabulary(running: LocalModel, pool: str) -> None:
+    """SmolLM2 has 49,000 tokens. Words of any language, code, ids and emoji are between 0.25 and 2.5 of its count."""
     text = " ".join(POOLS[pool])
-    assert CharacterEstimate().count(text) >= running.counter.count(text)
+    assert 0.25 < CharacterEstimate().count(text) / running.counter.count(text) < 2.5
 
 
 @pytest.mark.parametrize("prompt", [None, "Be brief."])
@@ -59,23 +56,3 @@ def test_a_context_costs_what_the_server_says(running: LocalModel, sqlite_file: 
         assert reply.usage.prompt_tokens is not None
         assert 0 <= reply.context.tokens - reply.usage.prompt_tokens <= 10
     kit.close()
-
-
-def test_calibration_from_real_usage(running: LocalModel, sqlite_file: str) -> None:
-    """Usage that a real server reported brings the careful estimate down, and still covers every call it came from."""
-    kit = Convokit(
-        sqlite_file, model=running.model, base_url=running.url, api_key=running.api_key, counter=CharacterEstimate(),
-        max_output_tokens=8, temperature=0.0,
-    )  # fmt: skip
-    for text in ("Tell me about the sea, please.", "Why is it salty?", "And is every sea so?"):
-        kit.chat("k").send(text)
-    kit.close()
-    engine = create_engine(sqlite_file)
-    with engine.connect() as connection:
-        before = usage_pairs(connection, CharacterEstimate(), model=running.model)
-        calibrated = Calibrated.from_usage(CharacterEstimate(), before, lowest=0.5)
-        after = usage_pairs(connection, calibrated, model=running.model)
-    engine.dispose()
-    assert calibrated.factor < 1
-    for (estimated, reported), (counted, again) in zip(before, after, strict=True):
-        assert reported == again <= counted < estimated
