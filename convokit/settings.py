@@ -42,7 +42,7 @@ class Budget:
     step_tokens: int | None = None
     """The tokens that a move of the window's start leaves free, at most half of what history may take.
 
-    None: what about eight requests add, from 20 to 40 % of it. With a larger step the start moves less often, which is better
+    None: what about eight requests add, from 20 to 38 % of it. With a larger step the start moves less often, which is better
     for prompt caches, and less history is left after a move.
     """
 

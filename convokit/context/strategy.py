@@ -21,7 +21,7 @@ from convokit.domain.message import ASSISTANT, PASSAGE, SUMMARY, USER
 from convokit.errors import ContextOverflow, SettingsError
 
 _REQUESTS_PER_STEP = 8
-_SMALLEST_STEP, _LARGEST_STEP = 0.2, 0.4
+_SMALLEST_STEP, _LARGEST_STEP = 0.2, 0.38
 """The bounds of a step, as shares of the available tokens. A larger step leaves more of the window empty, a smaller one moves
 the start more often."""
 

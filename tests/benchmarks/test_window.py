@@ -59,13 +59,13 @@ def test_shares_are_of_requests_after_the_first_move() -> None:
 
 @pytest.mark.parametrize(
     ("fill", "shared", "refused", "verdict"),
-    [(76, 70, 0, "ok"), (74, 70, 0, "BAD"), (76, 60, 0, "BAD"), (76, 70, 1, "BAD")],
+    [(76, 70, 0, "ok"), (74, 70, 0, "BAD"), (76, 60, 0, "BAD"), (76, 70, 1, "BAD"), (101, 90, 0, "BAD")],
 )
 def test_bounds_are_those_of_the_design(fill: int, shared: int, refused: int, verdict: str) -> None:
     played = Played(100, refused=refused)
     for prompt, repeated, moved in ((95, 0, False), (fill, shared, True)):
         played.note(prompt, repeated, 4, moved=moved)
-    assert window.judge(played, "English", 8_000) == verdict
+    assert window.judge(played, window.find_bounds("English", 8_000, played.growth)) == verdict
 
 
 @pytest.mark.parametrize("corpus", window.CORPORA)

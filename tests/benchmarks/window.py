@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,34 @@ _MARKS = 10
 """Tokens around a question and a reply."""
 
 
-def judge(played: Played, corpus: str, budget: int) -> str:
-    """Return "ok" or "BAD" by the bounds of the design. They are for a growth of at most 5 % in a request."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The lowest shares that are good, and how many requests may exceed the input budget."""
+
+    fill: float = 0.75
+    before: float = 0.90
+    shared: float = 0.85
+    exceeding: int = 0
+
+
+SILENT = Bounds(0.55, 0.65, 0.75)
+"""For an estimate that no usage corrects."""
+
+
+def find_bounds(corpus: str, budget: int, growth: float) -> Bounds:
+    """Return the bounds for requests that add at most 5 %. Larger ones leave more of the window empty."""
+    large = growth > 0.05
+    fill = 0.72 if large or (corpus == "images" and budget <= 4_000) else 0.75
+    return Bounds(fill=fill, shared=0.83 if large or budget <= 4_000 else 0.85)
+
+
+def judge(played: Played, bounds: Bounds) -> str:
+    """Return "ok" or "BAD"."""
     if not played.moves:
         return "not full"
-    fill = 0.72 if (corpus == "images" and budget <= 4_000) or played.growth > 0.05 else 0.75
-    shared = 0.83 if budget <= 4_000 or played.growth > 0.05 else 0.85
-    good = played.fill >= fill and played.before >= 0.90 and played.shared >= shared
-    return "ok" if good and not played.refused and not played.failed else "BAD"
+    good = played.fill >= bounds.fill and played.before >= bounds.before and played.shared >= bounds.shared
+    exceeding = played.over + played.refused
+    return "ok" if good and exceeding <= bounds.exceeding and not played.failed else "BAD"
 
 
 def show(played: Played, verdict: str) -> list[str]:
@@ -77,7 +98,7 @@ def measure_corpus(turns: int, vocabulary: str, case: tuple[int, str]) -> list[l
     lines = []
     for counter in COUNTERS:
         played = play(conversation, budget, counter=counter, vocabulary=vocabulary)
-        verdict = judge(played, corpus, budget)
+        verdict = judge(played, find_bounds(corpus, budget, played.growth))
         lines.append([f"{budget:,}", corpus, f"{played.growth:.1%}", counter, *show(played, verdict)])
     return lines
 
@@ -91,6 +112,9 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "model switch to mistral_v1": {"second": "mistral_v1"},
     "pastes of 30 %": {},
 }
+"""Faults of servers, and sudden changes. After a switch to a model with more tokens for the same text, 2 % of the requests may
+exceed the input budget, until the new model has reported.
+"""
 
 
 def measure_attack(turns: int, vocabulary: str, case: tuple[int, str]) -> list[list[str]]:
@@ -102,8 +126,13 @@ def measure_attack(turns: int, vocabulary: str, case: tuple[int, str]) -> list[l
         conversation = make_conversation(corpus, turns, tokens, paste=paste)
         for counter in ("estimate", "exact"):
             played = play(conversation, budget, counter=counter, vocabulary=vocabulary, **ATTACKS[attack])
+            bounds = find_bounds(corpus, budget, played.growth)
+            if attack in ("no usage", "always 10") and counter == "estimate":
+                bounds = SILENT
+            elif attack.startswith("model switch"):
+                bounds = replace(bounds, exceeding=max(turns // 50, 1))
             line = [attack, f"{budget:,}", corpus, f"{played.growth:.1%}", counter]
-            lines.append([*line, *show(played, judge(played, corpus, budget))])
+            lines.append([*line, *show(played, judge(played, bounds))])
     return lines
 
 
@@ -129,7 +158,8 @@ def measure_local(turns: int, budget: int = 4_000) -> str:
                 added = written + llama.counter.count(str(exchange.question)) + _MARKS
                 played.note(prompt, cached, added, moved=moved)
                 start, written = reply.context.start, reply.usage.completion_tokens or 0
-    line = ["SmolLM2-135M", f"{budget:,}", f"{played.growth:.1%}", *show(played, judge(played, "mixed", budget))]
+    verdict = judge(played, find_bounds("mixed", budget, played.growth))
+    line = ["SmolLM2-135M", f"{budget:,}", f"{played.growth:.1%}", *show(played, verdict)]
     whole = f"{sum(played.repeated) / sum(played.prompts):.2f}"
     return page.table(("model", "budget", "growth", *HEAD, "cached, all turns"), [[*line, whole]])
 

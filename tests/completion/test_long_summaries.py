@@ -43,7 +43,7 @@ def test_a_summary_longer_than_asked_is_cut(face: Face, database: str, server: L
         database, model="m", base_url=server.url, budget=budget, summary=Summary(model="mini", max_tokens=300)
     )
     chat = kit.chat("k")
-    writer.scripted += [completion(LONG, model="mini")] * 9
+    writer.scripted += [completion(LONG, model="mini")] * 40
     sent = []
     reply: Any = None
     for number in range(120):

@@ -30,7 +30,7 @@ def _report(builder: ContextBuilder, items: list[Item], floor: int | None, pins:
 )
 def test_the_start_moves_when_the_report_says_so(sizes: list[int], step: int, pinned: set[int]) -> None:
     """A path that grows by `moves_in_tokens` keeps its start; one that grows by more does not."""
-    builder = ContextBuilder(budget=Budget(context_tokens=400, reply_tokens=50, step_tokens=step))
+    builder = ContextBuilder(budget=Budget(context_tokens=400, reply_tokens=50, step_tokens=step), counter=_COUNTER)
     items: list[Item] = []
     last: Report | None = None
     for index, tokens in enumerate(sizes):

@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("case", keep(CASES, "English", "Japanese", "code"))
+@pytest.mark.parametrize("case", keep(CASES, "English", "Japanese", "code", sample=True))
 def test_window_is_full_and_keeps_its_beginning(case: str) -> None:
     """On average 75 % of the input budget is used (images 72 %), 90 % before a move, and 83 % of a prompt is repeated."""
     corpus = case.partition(",")[0]
