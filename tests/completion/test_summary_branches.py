@@ -31,7 +31,8 @@ def test_branches_use_what_covers_their_own_past(
 ) -> None:
     """A branch that forks below what a summary stands for is sent with it; one that forks from before is not. What one branch
     sums up does not change the other's prompt while its start stays."""
-    chat = summed.chat("k")
+    budget = Budget(context_tokens=400, reply_tokens=50, step_tokens=90)
+    chat = summed.chat("k", budget=budget)
     number = talk_until(face, server, chat)
     (stands,) = fetched(database, "SELECT from_seq, to_seq FROM convokit_summary")
     head = face.settle(chat.messages(limit=1))[0].seq
@@ -42,7 +43,7 @@ def test_branches_use_what_covers_their_own_past(
             "INSERT INTO convokit_branch (conversation_id, number, head_seq, created_at)"
             f" VALUES ('{conversation}', {branch}, {at}, 1)",
         )
-    below, above = summed.chat("k"), summed.chat("k")
+    below, above = summed.chat("k", budget=budget), summed.chat("k")
     below._ref.branch, above._ref.branch = 1, 2
     assert face.settle(below.context("so?")).messages[1]["content"] == HEADING + "so far 1"
     shown = face.settle(above.context("so?", budget=Budget(context_tokens=100, reply_tokens=50, step_tokens=20)))

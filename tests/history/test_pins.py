@@ -12,7 +12,7 @@ from convokit.errors import InvalidInput, NotFound, SettingsError
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
-SMALL = Budget(context_tokens=220, reply_tokens=40, step_tokens=60)
+SMALL = Budget(context_tokens=160, reply_tokens=40, step_tokens=60)
 
 
 def _sent(server: LoopbackServer) -> list[str]:
@@ -54,7 +54,7 @@ def test_pins_that_do_not_fit_give_way(face: Face, small: Any, server: LoopbackS
     reasons = {part.key: part.rule for part in reply.context.dropped}
     assert reasons[1] == "pinned, but does not fit"
     assert _sent(server)[-1] == "so?"
-    assert reply.context.tokens <= 180
+    assert reply.context.tokens <= 120
 
 
 def test_only_messages_that_are_there_can_be_pinned(face: Face, small: Any) -> None:
@@ -109,7 +109,7 @@ def test_a_users_own_strategy_can_only_select(face: Face, database: str, server:
     sent = _sent(server)
     assert sent[-1] == "turn 39"
     assert not any(text.startswith("echo") for text in sent)
-    assert reply.context.tokens <= 180
+    assert reply.context.tokens <= 120
     assert len(sent) > 5
 
 

@@ -71,7 +71,7 @@ def test_its_passages_are_sent_again(face: Face, kit: Any, server: LoopbackServe
 
 def test_its_passages_are_sent_when_it_broke_off(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Resumed behind a partial reply of the new turn, whose window began at the question, it has all of its passages."""
-    chat = kit.chat("k", budget=Budget(context_tokens=700, reply_tokens=50, step_tokens=100))
+    chat = kit.chat("k", budget=Budget(context_tokens=450, reply_tokens=50, step_tokens=100))
     face.settle(chat.send("zero " * 100))
     face.settle(chat.send("one", passages=["passage"] * 40))
     assert sent(server) == [*["passage"] * 40, "one"]
