@@ -1,4 +1,4 @@
-"""Find out what the summaries of a path cover, and whether the next one is due."""
+"""Decide whether a summary is due, and find uncovered messages."""
 
 from __future__ import annotations
 

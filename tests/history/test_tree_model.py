@@ -17,7 +17,7 @@ from tests.support.faces import Face
 from tests.support.selection import keep
 from tests.support.server import LoopbackServer, completion
 
-SMALL = Budget(context_tokens=110, reply_tokens=30, step_tokens=30)
+SMALL = Budget(context_tokens=100, reply_tokens=30, step_tokens=30)
 WORDS = ("東京", "hello", "deploy the thing", "そして", "one more question about it")
 
 
