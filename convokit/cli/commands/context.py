@@ -64,6 +64,8 @@ def print_context(built: Context, title: str) -> None:
     console.print()
     for line in (_describe_window(report), _describe_cache(report)):
         output.print_wrapped(console, Text(line))
+    if report.hint is not None:
+        output.print_wrapped(console, Text(report.hint, style="yellow"))
     if (last := report.last_call) is not None:
         cached = describe_cached(last.prompt_tokens, last.cached_tokens, last.expected_tokens)
         output.print_wrapped(console, Text(f"last call: {cached}"))
@@ -71,8 +73,8 @@ def print_context(built: Context, title: str) -> None:
 
 def _print_budget(console: Console, report: Report) -> None:
     model = "" if report.model is None else f" of {output.to_one_line(report.model)}"
-    counter = output.to_one_line(report.counter)
-    output.print_wrapped(console, Text(f"{report.context_tokens:,} tokens{model}, counted by {counter}", style="dim"))
+    counted = _describe_counter(report)
+    output.print_wrapped(console, Text(f"{report.context_tokens:,} tokens{model}, {counted}", style="dim"))
     fixed = min(report.fixed_tokens, report.tokens)
     messages = report.tokens - fixed
     rest = max(report.context_tokens - report.tokens - report.reply_tokens, 0)
@@ -94,7 +96,22 @@ def _print_budget(console: Console, report: Report) -> None:
         bar = output.make_bar(tokens, report.context_tokens, cells, color, start=start)
         table.add_row(name, f"{tokens:,}", f"{tokens / report.context_tokens:.0%}", bar)
         start += tokens
+    room = report.available + report.fixed_tokens
+    used = output.make_bar(report.tokens, max(room, 1), cells, "yellow" if report.hint else "cyan")
+    table.add_row(f"used of {room:,}", f"{report.tokens:,}", f"{report.fill}%", used)
     console.print(table)
+
+
+def _describe_counter(report: Report) -> str:
+    """Return who counted, and what the counts were multiplied by."""
+    counter = output.to_one_line(report.counter)
+    source = {
+        "exact": "",
+        "reported": f", times {report.factor:g} as the server reported",
+        "refusal": f", times {report.factor:g} as the server refused",
+        "estimate": ", an estimate" if report.factor == 1 else f", an estimate, times {report.factor:g}",
+    }
+    return f"counted by {counter}{source[report.factor_source]}"
 
 
 def _print_parts(console: Console, report: Report) -> None:
