@@ -62,7 +62,7 @@ class Played:
     repeated: list[int] = field(default_factory=list)
     added: list[int] = field(default_factory=list)
     moves: list[int] = field(default_factory=list)
-    """Indexes of the requests whose window began later than the one before."""
+    """Indexes of the requests that changed or left out a message of the one before."""
     refused: int = 0
     failed: int = 0
 
@@ -77,7 +77,7 @@ class Played:
     @property
     def growth(self) -> float:
         """Tokens that a request adds, as a share of the input budget."""
-        return statistics.mean(self.added[1:]) / self.available
+        return statistics.mean(self.added[1:] or [0]) / self.available
 
     @property
     def fill(self) -> float:
@@ -130,12 +130,13 @@ def report_absurdly(prompt: int, number: int) -> int | None:
 
 
 class CountingModel:
-    """A model server in this process, which counts exactly and refuses what is too long."""
+    """A model server in this process, which counts exactly and refuses what is too long.
 
-    def __init__(
-        self, budget: int, vocabularies: Mapping[str, str], report: Report = report_truth, *, available: int = 0
-    ) -> None:
-        self.played = Played(available or input_budget(budget))
+    `vocabularies` has the vocabulary of each model. `exchange` is the turn that is answered next.
+    """
+
+    def __init__(self, budget: int, vocabularies: Mapping[str, str], report: Report = report_truth) -> None:
+        self.played = Played(input_budget(budget))
         self.exchange = Exchange("", "")
         self._budget, self._vocabularies, self._report = budget, vocabularies, report
         self._previous: list[Any] = []
