@@ -46,9 +46,9 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("~mistral_v3", r"mistral"),
     ("~o200k_base", r"(chat)?glm"),
     ("~qwen3", r"qwen"),
-    ("o200k_base", rf"gpt-?(4o|4[.-]?[15]|[5-9])(?!\d|[a-z]){_NO_SIZE}"),
+    ("o200k_base", rf"gpt-?(4-?o(mni)?|4[.-]?[15]|[5-9])(?!\d|[a-z]){_NO_SIZE}"),
     ("o200k_base", rf"(chatgpt|codex|computer-use|gpt-(realtime|audio|image)|^o[1-9])(?![a-z\d]){_NO_SIZE}"),
-    ("cl100k_base", rf"gpt-?(4|3\.?5)(?!\.?\d|[a-z]){_NO_SIZE}|text-embedding-(3|ada)"),
+    ("cl100k_base", rf"gpt-?(4|3[.-]?5)(?!\.?\d|[a-z]){_NO_SIZE}|text-embedding-(3|ada)"),
 )
 """Vocabularies and the names that have them. The first pattern that is found decides."""
 

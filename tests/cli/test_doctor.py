@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from convokit.cli.commands import doctor
 from convokit.domain.removal import VACUUM_COMMAND
 from convokit.store.schema import metadata
+from convokit.tokens import exact
 from tests.cli.conftest import CommandLine
 
 
@@ -146,3 +147,47 @@ def test_doctor_and_erase_name_the_command_for_postgresql(cli: CommandLine, data
 def test_the_vacuum_command_names_every_table_with_text() -> None:
     without = {"convokit_schema", "convokit_entry", "convokit_removal"}
     assert set(re.findall("convokit_[a-z_]+", VACUUM_COMMAND)) == set(metadata.tables) - without
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        ("gpt-6-luna", "exact: o200k_base"),
+        ("Qwen2.5-7B-Instruct-Q4_K_M.gguf", "exact: qwen3"),
+        ("kimi-k2", "near: ~deepseek_v3; reported usage corrects it"),
+        ("日本語モデル", "near: ~o200k_base; reported usage corrects it"),
+    ],
+)
+def test_doctor_names_the_token_counter(cli: CommandLine, model: str, found: str) -> None:
+    check = _checks(cli, env={"CONVOKIT_MODEL": model})["token counter"]
+    assert (check["status"], check["found"], check["do"]) == ("ok", found, "")
+
+
+def test_no_model_has_no_token_counter(cli: CommandLine) -> None:
+    assert "token counter" not in _checks(cli, env={"CONVOKIT_MODEL": None})
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("model", "advice"),
+    [
+        ("qwen3:8b", "`pip install 'convokit-sql[tokens]'` makes the counts exact (qwen3)"),
+        ("kimi-k2", "`pip install 'convokit-sql[tokens]'` brings a vocabulary that is near the model's"),
+        ("my-model", "`pip install 'convokit-sql[tokens]'` brings a vocabulary that is near the model's"),
+    ],
+)
+def test_doctor_says_what_the_extra_would_bring(model: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "is_splintr_installed", lambda: False)
+    check = doctor.check_counter(model)
+    assert (check.status, check.found, check.do) == ("ok", "an estimate; reported usage corrects it", advice)
+
+
+@pytest.mark.once
+def test_a_wrong_vocabulary_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package whose ids differ would count wrongly, so doctor loads the vocabulary."""
+    exact._load_encode.cache_clear()
+    monkeypatch.setattr(exact, "_load_splintr", lambda vocabulary: lambda text: [1])
+    check = doctor.check_counter("qwen3:8b")
+    assert check.status == "fail"
+    assert "splintr has a wrong vocabulary qwen3" in check.found
+    exact._load_encode.cache_clear()

