@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionCustomToolParam, ChatCompletionFunctionToolParam
 from pydantic import TypeAdapter
 
-from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
+from convokit.tools.tool import Tool
 
 FUNCTION: dict[str, Any] = {
     "type": "function",
