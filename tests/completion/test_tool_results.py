@@ -492,6 +492,39 @@ def test_four_threads_make_one_turn(database: str, server: LoopbackServer) -> No
         kit.close()
 
 
+def test_branches_answer_at_the_same_time(database: str, server: LoopbackServer) -> None:
+    """Turns with results start behind messages that other branches wrote meanwhile."""
+    server.answer = lambda body: (
+        calls(("c1", "pay", "{}")) if body["messages"][-1]["role"] == "user" else completion("done")
+    )
+    with Convokit(database, model="loop-1", base_url=server.url) as kit:
+        chat = kit.chat("t", tools=[schema()])
+        chat.send("go")
+        branches = [chat, chat.fork(), chat.fork()]
+        errors: list[Exception] = []
+
+        def answer(branch: Any) -> None:
+            try:
+                for number in range(4):
+                    branch.send(tool_results={branch.open_calls()[0]["id"]: f"result {number}"})
+                    branch.send("more")
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=answer, args=(branch,)) for branch in branches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        for branch in branches:
+            turns = branch.turns()
+            assert len(turns) == 9
+            assert {branch.replay(turn).status for turn in turns} == {"exact"}
+            assert [turn.id for turn in branch.turns(before=turns[-1].id, limit=1)] == [turns[-2].id]
+        chat.verify()
+
+
 @pytest.mark.parametrize("on_busy", ["wait", "supersede"])
 def test_other_results_during_a_turn_are_refused(database: str, server: LoopbackServer, on_busy: Any) -> None:
     """A sender that waits finds the calls answered. One that would supersede finds out before it ends the turn."""
