@@ -25,6 +25,7 @@ from convokit.errors import (
     TooLarge,
 )
 from convokit.store.engine import open_engine, parse_database_url
+from tests.support import abandoned_turns
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, calls, completion, failure, stream
 
@@ -658,6 +659,36 @@ def test_calls_of_a_dead_round_are_not_open(database: str, server: LoopbackServe
             with pytest.raises(InvalidInput, match="no open call"):
                 chat.send(tool_results={"c1": "x"}, on_busy=on_busy)
         chat.verify()
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("then", ["repeat", "resume", "question", "recover"])
+def test_a_dead_worker_loses_and_doubles_nothing(
+    face: Face, kit: Any, database: str, server: LoopbackServer, after: int, then: str
+) -> None:
+    """Before its first write nothing was answered. After it, the results are there once, and the turn is taken over."""
+    chat = open_chat(face, kit, server)
+    if after:
+        server.script(stream(["x" * 5000, " and more"]))
+    abandoned_turns.leave(face, kit, "t", after=after, tool_results={"c1": "done"})
+    chat = face.kit(database, model="loop-1", base_url=server.url).chat("t")
+    assert len(face.settle(chat.open_calls())) == (0 if after else 1)
+    results = [text for role, text in shapes(face, chat) if role == "tool"]
+    assert results == (["done"] if after else [])
+    if then == "recover":
+        face.settle(kit.recover())
+        assert [turn.state for turn in face.settle(chat.turns())] == ["completed", "abandoned"][: 2 if after else 1]
+    elif then == "question":
+        face.settle(chat.send("go on"))
+        sent = server.requests[-1].body["messages"]
+        assert ("tool" in [each["role"] for each in sent], find_problems(sent)) == (bool(after), [])
+    elif then == "resume" and after:
+        assert face.settle(chat.resume()).text == "echo: done"
+    else:
+        assert face.settle(chat.send(tool_results={"c1": "done"})).text == "echo: done"
+    if after or then in ("repeat", "resume"):
+        assert [text for role, text in shapes(face, chat) if role == "tool"] == ["done"]
+    face.settle(chat.verify())
 
 
 def test_a_cancelled_turn_keeps_its_results(face: Face, kit: Any, server: LoopbackServer) -> None:
