@@ -182,9 +182,8 @@ def main() -> None:
         table = _spread(chosen, measure_attack, chosen.budgets or (4_000, 32_000), tuple(ATTACKS), ("server",))
     else:
         table = _spread(chosen, measure_corpus, chosen.budgets or BUDGETS, CORPORA, ())
-    print(
-        f"{chosen.turns} turns, {chosen.vocabulary}, {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}"
-    )
+    taken = f"{time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}"
+    print(f"{chosen.turns} turns, {'the local model' if chosen.local else chosen.vocabulary}, {taken}")
     print(table)
     if chosen.write is not None:
         page.put(chosen.write, "fill", table)
