@@ -217,7 +217,8 @@ def test_imported_ids_may_start_again(face: Face, kit: Any, server: LoopbackServ
     assert [each["content"] for each in server.requests[-1].body["messages"]] == ["go", None, "first", None, "second"]
     assert face.settle(chat.turns())[-1].id == reply.turn_id
     face.settle(chat.verify())
-    face.settle(chat.redact(4))  # the call; the request of the turn held it
+    receipt = face.settle(chat.redact(4))  # the call; the request of the turn held it
+    assert receipt.removed["salt"] == 1
     assert face.settle(chat.replay(reply)).status == "redacted"
 
 
@@ -419,9 +420,10 @@ def test_a_failed_regeneration_is_resumed_from_the_question(face: Face, kit: Any
     server.script(failure(400))
     with pytest.raises(ModelError):
         face.settle(chat.send(tool_results={"c1": "done"}))
+    failed = face.settle(chat.turns())[-1]
     face.settle(chat.checkout(1))
     reply = face.settle(chat.resume())
-    assert reply.text == "echo: pay"
+    assert (reply.text, reply.turn_id == failed.id) == ("echo: pay", False)
     assert shapes(face, chat) == [("user", "pay"), ("assistant", "echo: pay")]
     assert [turn.id for turn in face.settle(chat.turns())] == [reply.turn_id]
     face.settle(chat.verify())
@@ -659,6 +661,20 @@ def test_calls_of_a_dead_round_are_not_open(database: str, server: LoopbackServe
             with pytest.raises(InvalidInput, match="no open call"):
                 chat.send(tool_results={"c1": "x"}, on_busy=on_busy)
         chat.verify()
+
+
+def test_copies_and_followers_know_results(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A copy has the open calls of its source, without its turns. A reader follows the turn of the results."""
+    chat = open_chat(face, kit, server)
+    other = face.settle(chat.copy("copy"))
+    assert [call["id"] for call in face.settle(other.open_calls())] == ["c1"]
+    reply = face.settle(other.send(tool_results={"c1": "in the copy"}))
+    following = other.follow()
+    face.collect(following)
+    assert (following.reply.turn_id, following.reply.text) == (reply.turn_id, "echo: in the copy")
+    assert [turn.id for turn in face.settle(other.turns())] == [reply.turn_id]
+    face.settle(other.verify())
+    assert len(face.settle(chat.open_calls())) == 1
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
