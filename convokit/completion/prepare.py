@@ -291,7 +291,13 @@ def shift_request(request: PreparedRequest, after: int, by: int) -> PreparedRequ
     shifted = report.model_copy(update={"parts": parts, "start": shift(report.start)})
     context = request.context.model_copy(update={"report": shifted})
     record = replace(request.record, manifest=request.record.manifest.shift(after, by))
-    return replace(request, items=items, context=context, record=record)
+    path = request.snapshot.path
+    rows = [
+        row if row.seq <= after else replace(row, seq=row.seq + by, parent_seq=shift(row.parent_seq))
+        for row in path.rows
+    ]
+    snapshot = replace(request.snapshot, path=MessagePath(rows, path.complete))
+    return replace(request, items=items, context=context, record=record, snapshot=snapshot)
 
 
 def assemble(
