@@ -57,13 +57,14 @@ def contenders(*, summary: bool) -> list[Contender]:
     if summary:
         summed = Summary(max_tokens=SUMMARY, params={"extra_body": {"id_slot": 3}})
         return [
-            Contender("without", StepWindow()),
-            Contender("with `Summary`", StepWindow(), summary=summed),
+            Contender("default step, without a summary", StepWindow()),
+            Contender("default step, with `Summary`", StepWindow(), summary=summed),
             sliding,
         ]
     return [
-        Contender("steps of 1/4", StepWindow(), WINDOW // 4),
-        Contender("steps of 1/2 (the default)", StepWindow()),
+        Contender("default step", StepWindow()),
+        Contender("step of a quarter", StepWindow(), WINDOW // 4),
+        Contender("step of a half", StepWindow(), WINDOW // 2),
         sliding,
         Contender("last 20 messages (`LastTurns(10)`)", LastTurns(10)),
     ]
