@@ -23,7 +23,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convokit import Budget, Convokit, Summary
+from convokit import Budget, Convokit, Summary, Timeouts
 from convokit.context.strategy import Everything, LastTurns, StepWindow, Strategy
 from tests.benchmarks import page, talk
 from tests.benchmarks.llama import Llama, serving
@@ -83,6 +83,7 @@ def kit_for(contender: Contender, llama: Llama, slot: int, file: Path) -> Iterat
         budget=Budget(context_tokens=WINDOW, reply_tokens=REPLY, step_tokens=contender.step_tokens),
         strategy=contender.strategy,
         summary=contender.summary,
+        timeouts=Timeouts(first_byte_s=600, stall_s=600, total_s=1200),  # a busy machine evaluates slowly
         temperature=0.0,
         extra_body={"id_slot": slot},
     )

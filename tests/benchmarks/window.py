@@ -92,15 +92,16 @@ HEAD = ("fill / before a move / repeated", "over / refused / failed", "")
 
 
 def measure_corpus(turns: int, vocabulary: str, case: tuple[int, str]) -> list[list[str]]:
-    """Return a line for each counter."""
+    """Return a line with two cells for each counter: shares and verdict, requests that went wrong."""
     budget, corpus = case
     conversation = make_conversation(corpus, turns, int(input_budget(budget) * GROWTH))
-    lines = []
+    cells, growth = [], 0.0
     for counter in COUNTERS:
         played = play(conversation, budget, counter=counter, vocabulary=vocabulary)
-        verdict = judge(played, find_bounds(corpus, budget, played.growth))
-        lines.append([f"{budget:,}", corpus, f"{played.growth:.1%}", counter, *show(played, verdict)])
-    return lines
+        growth = played.growth
+        shares, wrong, verdict = show(played, judge(played, find_bounds(corpus, budget, growth)))
+        cells += [f"{shares} {verdict}", wrong]
+    return [[f"{budget:,}", corpus, f"{growth:.1%}", *cells]]
 
 
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -176,12 +177,15 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="PAGE")
     chosen = parser.parse_args()
     began = time.perf_counter()
+    head: tuple[str, ...]
     if chosen.local:
         table = measure_local(chosen.turns)
     elif chosen.attacks:
-        table = _spread(chosen, measure_attack, chosen.budgets or (4_000, 32_000), tuple(ATTACKS), ("server",))
+        head = ("server", "budget", "corpus", "growth", "counter", *HEAD)
+        table = _spread(chosen, measure_attack, chosen.budgets or (4_000, 32_000), tuple(ATTACKS), head)
     else:
-        table = _spread(chosen, measure_corpus, chosen.budgets or BUDGETS, CORPORA, ())
+        head = ("budget", "corpus", "growth", *(cell for counter in COUNTERS for cell in (f"`{counter}`", "wrong")))
+        table = _spread(chosen, measure_corpus, chosen.budgets or BUDGETS, CORPORA, head)
     print(
         f"{chosen.turns} turns, {chosen.vocabulary}, {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}"
     )
@@ -195,15 +199,13 @@ def _spread(
     measure: Callable[[int, str, tuple[int, str]], list[list[str]]],
     budgets: Sequence[int],
     names: Sequence[str],
-    first: tuple[str, ...],
+    head: Sequence[str],
 ) -> str:
     """Return the table of all cases, which the processes share."""
     cases = [(budget, name) for budget in budgets for name in names]
     with ProcessPoolExecutor(chosen.workers) as pool:
         found = list(pool.map(partial(measure, chosen.turns, chosen.vocabulary), cases))
-    return page.table(
-        (*first, "budget", "corpus", "growth", "counter", *HEAD), [line for lines in found for line in lines]
-    )
+    return page.table(head, [line for lines in found for line in lines])
 
 
 if __name__ == "__main__":
