@@ -24,7 +24,6 @@ from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.reply import Usage
 from convokit.domain.stored_request import Diff, Replay
-from convokit.domain.tool import Tool
 from convokit.domain.turn import Recovered, Reply, Turn
 from convokit.domain.verification import Checkpoint, MovedHead, Verified, VerifiedAll
 from convokit.errors import ConvokitError
@@ -36,6 +35,7 @@ from convokit.runtime.tokenizer import TokenizeCounter
 from convokit.search.query import Hit
 from convokit.settings import Budget, Limits, Retry, Summary, Timeouts
 from convokit.tools.decorator import tool
+from convokit.tools.tool import Tool
 from convokit.transfer.models import Exported, Imported
 from convokit.usage.models import Price, Prices, UsageReport
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 from uuid import UUID
 
 from convokit import audit, erasure, history
@@ -13,6 +13,7 @@ from convokit.completion.on_busy import OnBusy
 from convokit.completion.options import CallOptions, PartLike, to_options
 from convokit.completion.send import SendRequest, send_flow
 from convokit.completion.state import ChatRef, KitState
+from convokit.completion.tool_results import list_open_calls_flow
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch
 from convokit.domain.message import Message
@@ -53,17 +54,22 @@ class AsyncChat:
 
     async def send(
         self,
-        content: str | Sequence[PartLike],
+        content: str | Sequence[PartLike] | None = None,
         *,
+        tool_results: Mapping[str, Any] | None = None,
         passages: Sequence[str] = (),
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
     ) -> Reply:
-        """Save the question, call the model, and save and return its reply.
+        """Save the question or tool results, call the model, and save and return its reply.
 
         Args:
             content: Text, or a list of content parts in the API's shape (text, image_url, input_audio, file).
+            tool_results: The results of open calls (`Reply.open_calls`), by the calls' ids. A result is text, a list of
+                content parts, or a value that becomes JSON. Without `content`, every open call needs a result. With it,
+                the results stand before the question, and calls without a result are left out of the request. The same
+                results again return the same reply.
             passages: Retrieved texts for this question only. They are saved, sent right before the question, and not
                 sent again with later questions.
             on_busy: What to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`),
@@ -77,13 +83,14 @@ class AsyncChat:
         Raises: ConvokitError; ModelError for a failed call; ParseFailed when `response_format` is a type and the reply
         does not fit.
         """
-        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
+        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key, tool_results)
         return await self._runtime.run(send_flow(self._state, self._ref, request, stream=False))
 
     def stream(
         self,
-        content: str | Sequence[PartLike],
+        content: str | Sequence[PartLike] | None = None,
         *,
+        tool_results: Mapping[str, Any] | None = None,
         passages: Sequence[str] = (),
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
@@ -99,7 +106,7 @@ class AsyncChat:
 
         The other arguments are those of `send`.
         """
-        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
+        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key, tool_results)
         return self._runtime.open_stream(send_flow(self._state, self._ref, request, stream=True), on_disconnect)
 
     async def resume(
@@ -212,6 +219,13 @@ class AsyncChat:
             turn: The turn's id. Default: the open turn of this branch.
         """
         return await self._runtime.run(recovery.cancel_flow(self._state, self._ref, turn))
+
+    async def open_calls(self) -> list[dict[str, Any]]:
+        """Return the tool calls at the end of this branch that wait for `send(tool_results=...)`, in the API's shape.
+
+        Calls of Python functions that a turn runs, or was running when its process died, are not among them.
+        """
+        return await self._runtime.run(list_open_calls_flow(self._state, self._ref))
 
     async def fork(self, message: Message | str | int | None = None, *, name: str | None = None) -> AsyncChat:
         """Make a branch that ends with `message`, and return a chat on it. Nothing is copied.

@@ -59,11 +59,27 @@ def _has_row(table: Any, *conditions: ColumnElement[bool]) -> Exists:
 
 
 _question, _parent, _reply = message.alias("question"), message.alias("parent"), message.alias("reply")
+_asking_turn, _later_question = turn.alias("asking_turn"), message.alias("later_question")
 _call_of_turn, _later_call = completion.alias("call_of_turn"), completion.alias("later_call")
 _is_open = turn.c.state == "open"
 _turn_of_message = turn.c.id == message.c.turn_id
 _turn_of_call = turn.c.id == completion.c.turn_id
 _at_question = _question.c.seq == turn.c.question_seq
+
+_is_answering = not_(_has_row(_question, _at_question, _question.c.turn_id == turn.c.id))
+"""Whether a turn wrote no question: its tool results belong to an older one."""
+_asking_of_other_turn = (
+    *(_in_conversation(table) for table in (turn, _parent)),
+    _turn_of_message,
+    _is_answering,
+    _parent.c.seq == message.c.parent_seq,
+    _parent.c.turn_id.is_distinct_from(turn.c.id),
+)
+# A caller's results follow a reply of an earlier turn, or results that were imported with it.
+_answers_another_turn = and_(
+    message.c.role == TOOL,
+    _has_row(_parent, _parent.c.seq == message.c.parent_seq, _parent.c.role.in_((ASSISTANT, TOOL))),
+)
 
 
 def _message_rule(problem: str, *conditions: ColumnElement[bool]) -> _Rule:
@@ -122,6 +138,29 @@ _MESSAGE_RULES = (
         _has_row(turn, _turn_of_message),
         not_(_has_row(_parent, _parent.c.seq == message.c.parent_seq, _parent.c.turn_id == message.c.turn_id)),
         not_(_has_row(turn, _turn_of_message, turn.c.question_seq == message.c.parent_seq)),
+        not_(_answers_another_turn),
+    ),
+    _message_rule(
+        "answers a call of another question than its turn names",
+        message.c.role == TOOL,
+        or_(
+            _has_row(turn, _turn_of_message, _is_answering, turn.c.question_seq > message.c.seq),
+            exists().where(
+                *_asking_of_other_turn,
+                _in_conversation(_asking_turn),
+                _asking_turn.c.id == _parent.c.turn_id,
+                _asking_turn.c.question_seq != turn.c.question_seq,
+            ),
+            exists().where(  # the calls were imported without their turn
+                *_asking_of_other_turn,
+                not_(_has_row(_asking_turn, _asking_turn.c.id == _parent.c.turn_id)),
+                _in_conversation(_later_question),
+                _later_question.c.seq.between(message.c.run_start_seq, message.c.seq),
+                _later_question.c.seq > turn.c.question_seq,
+                _later_question.c.role == USER,
+                _later_question.c.status == "complete",
+            ),
+        ),
     ),
     _message_rule(
         "is a complete reply that its turn does not name",

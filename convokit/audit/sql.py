@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Connection, and_, bindparam, exists, func, select, tuple_
+from sqlalchemy import BindParameter, Connection, and_, bindparam, func, not_, select, tuple_
 
 from convokit.domain.content import Blob
 from convokit.domain.message import TOOL, MessageRow
@@ -29,6 +29,7 @@ from convokit.store.schema import (
     tool_call,
     turn,
 )
+from convokit.store.tool_calls import IS_FROM_CALLER
 
 PAGE = 500
 _BLOB_PAGE = 8  # a binary may be as large as `Limits.attachment_bytes` allows
@@ -114,11 +115,11 @@ _TOOL_CALLS = (
     .order_by(tool_call.c.message_seq, tool_call.c.position)
     .limit(_LIMIT)
 )
-_TOOL_RESULTS = select(message.c.seq).where(
-    message.c.conversation_id == _ID,
-    message.c.role == TOOL,
+_TOOL_RESULTS = (
+    select(message.c.seq)
     # An imported message may have no turn here, and then no tool call either.
-    exists().where(turn.c.conversation_id == _ID, turn.c.id == message.c.turn_id),
+    .join(turn, and_(turn.c.conversation_id == _ID, turn.c.id == message.c.turn_id))
+    .where(message.c.conversation_id == _ID, message.c.role == TOOL, not_(IS_FROM_CALLER))
 )
 _NAMED_RESULTS = select(tool_call.c.result_seq).where(
     tool_call.c.conversation_id == _ID, tool_call.c.result_seq.is_not(None)
@@ -263,7 +264,7 @@ def read_tool_calls(connection: Connection, conversation_id: UUID) -> Iterator[L
 
 
 def count_tool_results(connection: Connection, conversation_id: UUID) -> int:
-    """Return how many tool messages belong to a turn of this conversation."""
+    """Return how many tool messages are results of functions that a turn of this conversation ran."""
     counted = select(func.count()).select_from(_TOOL_RESULTS.subquery())
     return int(connection.execute(counted, {"id": conversation_id}).scalar_one())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,11 +10,13 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow
 from convokit.completion.state import ChatRef, KitState, identify_flow
+from convokit.domain.content import Content, ToolResult, find_blob_references
 from convokit.domain.ids import parse_message_seq
-from convokit.domain.message import ASSISTANT, SUMMARY, USER, Message, MessageRow
+from convokit.domain.message import ASSISTANT, SUMMARY, TOOL, USER, Message, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.errors import InvalidInput, NotFound, Redacted
-from convokit.store import conversations, message_tree, messages, turns
+from convokit.store import blobs, conversations, message_tree, messages, tool_calls, turns
+from convokit.store.snapshot import find_asking
 
 MessageLike = Message | str | int
 """A message, its id or its seq."""
@@ -33,10 +36,12 @@ class TurnAnchor:
 
 @dataclass(frozen=True, slots=True)
 class BranchEnd:
-    """The end of a branch: the turn to return to, or else the anchor of a question that has no reply here."""
+    """The end of a branch: the turn to return to, or else the anchor of a question or results that have no reply here."""
 
     turn: TurnRow | None
     anchor: TurnAnchor | None = None
+    results: Content | None = None
+    """The results to hand in again at the anchor; None where it is a question."""
 
 
 def resolve_seq_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow[int]:
@@ -82,7 +87,7 @@ def find_question_anchor(
         return None
     head = message_tree.read_head(connection, row, branch) if seq is None else None
     at = head if seq is None else find_anchor_message(connection, conversation_id, seq).seq
-    question = _find_question(connection, conversation_id, at)
+    question = find_question(connection, conversation_id, at)
     if question is None:
         raise InvalidInput("message", "there is no question before it that could be answered again")
     _raise_if_redacted(conversation_id, question)
@@ -103,12 +108,43 @@ def find_branch_end(connection: Connection, tenant: str, conversation_id: UUID, 
     is_resumable = turn is not None and turn.branch == branch and turn.state != "completed"
     if is_resumable or _is_whole_reply(end, turn):
         return BranchEnd(turn)
+    if end.role == TOOL:
+        return _find_results(connection, conversation_id, end, head)
     is_broken = end.status in ("partial", "late")
-    question = _find_question(connection, conversation_id, end.parent_seq if is_broken else end.seq, only_last=True)
+    question = find_question(connection, conversation_id, end.parent_seq if is_broken else end.seq, only_last=True)
     if question is None:
         return BranchEnd(None)
     _raise_if_redacted(conversation_id, question)
     return BranchEnd(None, TurnAnchor(question.seq, is_question=True, head=head))
+
+
+def _find_results(connection: Connection, conversation_id: UUID, end: MessageRow, head: int | None) -> BranchEnd:
+    """Return the results that a path ends with, if they answer calls that the caller ran.
+
+    Their turn belongs to another branch, or they were imported. A turn of this branch is started with copies of them, so that
+    every turn has the messages that it starts with.
+    """
+
+    def count_missing(rows: list[MessageRow]) -> int:
+        return len(rows) if all(row.role == TOOL for row in rows) else 0
+
+    rows = messages.read_backwards(connection, conversation_id, end.seq, count_missing).rows
+    first = len(rows)
+    while first and rows[first - 1].role == TOOL:
+        first -= 1
+    results, asking = rows[first:], find_asking(rows)
+    if asking is None or tool_calls.has_tool_calls(connection, conversation_id, asking.seq):
+        return BranchEnd(None)
+    for row in results:
+        _raise_if_redacted(conversation_id, row)
+    handed_in = tuple(
+        ToolResult(row.tool_call_id or "", row.content, None if row.parts is None else json.loads(row.parts))
+        for row in results
+    )
+    digests = [digest for row in results for digest in find_blob_references(row.parts, None)]
+    found = tuple(blobs.read_blobs(connection, conversation_id, digests).values()) if digests else ()
+    content = Content(None, blobs=found, results=handed_in, has_question=False)
+    return BranchEnd(None, TurnAnchor(asking.seq, head=head), content)
 
 
 def _is_whole_reply(end: MessageRow, turn: TurnRow | None) -> bool:
@@ -127,7 +163,7 @@ def _find_turn(connection: Connection, conversation_id: UUID, branch: int, end: 
     return None if end.turn_id is None else turns.find(connection, conversation_id, end.turn_id)
 
 
-def _find_question(
+def find_question(
     connection: Connection, conversation_id: UUID, at: int | None, *, only_last: bool = False
 ) -> MessageRow | None:
     """Return the last question of the path to `at`; with `only_last`, only if the path ends with it."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from uuid import UUID
 
 from convokit.completion import summarize
-from convokit.completion.anchor import TurnAnchor
+from convokit.completion.anchor import TurnAnchor, find_question
 from convokit.completion.call import ActiveCall, lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Flow, Sleep, read_flow
 from convokit.completion.on_busy import BusyPolicy, make_busy_error, wait_or_take_over_flow
@@ -15,15 +13,17 @@ from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.prepare import PreparedRequest, prepare, prepare_stored, shift_request
 from convokit.completion.read_path import read_snapshot_flow
 from convokit.completion.state import ChatRef, KitState, not_found
+from convokit.completion.tool_results import ResultMatcher
 from convokit.completion.write_retry import START_S, write_step_flow
 from convokit.domain import hashchain
 from convokit.domain.content import Content
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import PASSAGE, USER, MessageRow, place_rows
+from convokit.domain.message import MessageRow, place_rows
 from convokit.domain.text import dump_json
 from convokit.domain.turn import IdempotencyKey
-from convokit.errors import SettingsError
+from convokit.errors import InvalidInput, SettingsError
 from convokit.store import turns
+from convokit.store.snapshot import Snapshot
 from convokit.store.turn_start import Conflict, TurnStart
 
 _MAX_REBUILDS = 3
@@ -46,6 +46,7 @@ def start_when_free_flow(
 
     The request is built again if the conversation changed since it was read.
     """
+    matcher = ResultMatcher(content, policy.on_busy) if content is not None and content.results else None
     heads: set[int | None] = set()
     conflicts = 0
     while len(heads) <= _MAX_REBUILDS:
@@ -53,6 +54,8 @@ def start_when_free_flow(
         snapshot = yield from read_snapshot_flow(kit, chat, call_options, content or Content(""), at)
         if snapshot.conversation is None and (chat.must_exist or chat.branch or anchor is not None):
             raise not_found(chat)
+        if matcher is not None:
+            content = matcher.match(snapshot)
         if snapshot.open_turn is not None:
             yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, policy)
             continue
@@ -64,8 +67,9 @@ def start_when_free_flow(
             request = prepare(kit, chat, call_options, snapshot, content, stream=stream)
         request = yield from summarize.plan_summary_flow(kit, chat, call_options, request)
         check_api_key(kit, request)
+        question_seq = None if matcher is None else (yield from _find_question_seq_flow(content, snapshot))
         try:
-            return (yield from start_turn_flow(kit, chat, request, content, turn_id, key))
+            return (yield from start_turn_flow(kit, chat, request, content, turn_id, key, question_seq))
         except Conflict:
             assert chat.id is not None
             if key is not None:
@@ -84,6 +88,19 @@ def start_when_free_flow(
     raise make_busy_error(chat, None)
 
 
+def _find_question_seq_flow(content: Content | None, snapshot: Snapshot) -> Flow[int | None]:
+    """Return the stored question that tool results belong to, None if a new question comes with them. Raises: InvalidInput."""
+    if content is None or content.has_question or snapshot.conversation is None:
+        return None
+    rows = snapshot.path.rows
+    question = next((row for row in reversed(rows) if row.is_question), None)
+    if question is None and not snapshot.path.complete:
+        question = yield from read_flow(find_question, snapshot.conversation.id, rows[0].parent_seq)
+    if question is None:
+        raise InvalidInput("tool_results", "there is no question before the calls: pass content too")
+    return question.seq
+
+
 def check_api_key(kit: KitState, request: PreparedRequest) -> None:
     """Raise SettingsError if the server needs an API key and there is none."""
     key = kit.api_key()  # asked for in any case: a bad key raises before anything is written
@@ -98,8 +115,11 @@ def start_turn_flow(
     content: Content | None,
     turn_id: UUID,
     key: IdempotencyKey | None,
+    question_seq: int | None = None,
 ) -> Flow[ActiveCall]:
     """Write the start of a turn and return its first call. Without `content` the path ends with the question already.
+
+    `question_seq` is the question that tool results belong to, if no new question comes with them.
 
     Raises: Conflict if the conversation changed since it was read.
     """
@@ -109,7 +129,7 @@ def start_turn_flow(
     row = snapshot.conversation
     redescribed = row is not None and _update_description(row, chat)
     conversation = row if row is not None else _new_conversation_row(kit, chat, now)
-    rows = [] if content is None else _question_rows(request, content, turn_id, now)
+    rows = [] if content is None else _make_new_rows(request, content, turn_id, now)
     place_rows(rows, conversation.last_seq, path_end)
     question = rows[-1] if rows else path_end
     assert question is not None
@@ -129,6 +149,7 @@ def start_turn_flow(
         redescribed=redescribed,
         movable=row is not None and not redescribed and request.summary_request is None,
         key=key,
+        question_seq=question_seq,
         prompts=first.record.prompts,
         blobs=() if content is None else content.blobs,
     )
@@ -180,34 +201,32 @@ def _update_description(row: ConversationRow, chat: ChatRef) -> bool:
     return (row.settings, row.subject, row.title, row.metadata) != before
 
 
-def _question_rows(request: PreparedRequest, content: Content, turn_id: UUID, now: int) -> list[MessageRow]:
-    """Return the rows of the passages and, last, of the question, without their position.
+def _make_new_rows(request: PreparedRequest, content: Content, turn_id: UUID, now: int) -> list[MessageRow]:
+    """Return the rows of the tool results, the passages and, last, the question, without their position.
 
     Passages add nothing to the tokens of the path: no later window holds them.
     """
-    rows: Sequence[MessageRow] = request.snapshot.path.rows
-    path_tokens = rows[-1].path_tokens if rows else 0
-    question = MessageRow(
-        seq=0,
-        parent_seq=None,
-        run_start_seq=0,
-        turn_id=turn_id,
-        role=USER,
-        content=content.text,
-        parts=None if content.parts is None else dump_json(content.parts),
-        status="complete",
-        tokens=request.items[-1].tokens,
-        counter=request.options.counter.name,
-        path_tokens=path_tokens + request.items[-1].tokens,
-        window_from_seq=request.context.report.start,
-        window_rule=request.options.window_rule,
-        created_at=now,
-        salt=hashchain.new_salt(),
-    )
-    passages = []
-    for text, item in zip(content.passages, request.items[-1 - len(content.passages) :], strict=False):
-        passage = replace(question, content=text, parts=None, status=PASSAGE, salt=hashchain.new_salt())
-        passage.window_from_seq = passage.window_rule = None
-        passage.tokens, passage.path_tokens = item.tokens, path_tokens
-        passages.append(passage)
-    return [*passages, question]
+    count = len(content.results) + len(content.passages) + content.has_question
+    rows = []
+    for item in request.items[-count:]:
+        body = item.shape["content"]
+        row = MessageRow(
+            seq=0,
+            parent_seq=None,
+            run_start_seq=0,
+            turn_id=turn_id,
+            role=item.shape["role"],
+            content=body if isinstance(body, str) else None,
+            parts=None if isinstance(body, str) else dump_json(body),
+            tool_call_id=item.shape.get("tool_call_id"),
+            status=item.status,
+            tokens=item.tokens,
+            counter=request.options.counter.name,
+            path_tokens=item.tokens_before + (0 if item.is_passage else item.tokens),
+            created_at=now,
+            salt=hashchain.new_salt(),
+        )
+        rows.append(row)
+    # A turn that brings no reply does not make the next one choose another start.
+    rows[-1].window_from_seq, rows[-1].window_rule = request.context.report.start, request.options.window_rule
+    return rows

@@ -11,7 +11,7 @@ from convokit.context.strategy import Item
 from convokit.context.summary import CountedSummary
 from convokit.context.validity import mark_partial
 from convokit.domain.content import Content
-from convokit.domain.message import INSTRUCTION_ROLES, PASSAGE, USER, MessageRow
+from convokit.domain.message import INSTRUCTION_ROLES, PASSAGE, TOOL, USER, MessageRow
 from convokit.store.snapshot import Snapshot
 from convokit.tokens.counter import count_message
 
@@ -31,16 +31,31 @@ def turn_items(options: ResolvedOptions, snapshot: Snapshot) -> list[Item]:
     return [to_item(options, row) for row in rows]
 
 
-def question_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) -> list[Item]:
-    """Return a new question after its passages, under the seqs that they are expected to get."""
-    seq = snapshot.conversation.last_seq + 1 if snapshot.conversation is not None else 1
+def start_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) -> list[Item]:
+    """Return the path that a new turn starts from, and what the turn adds to it.
+
+    Passages belong to one question: those of the last one are sent again with tool results, but not with a new question.
+    """
+    before = history_items(options, snapshot) if content.has_question else turn_items(options, snapshot)
+    return [*before, *_new_items(options, snapshot, content)]
+
+
+def _new_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) -> list[Item]:
+    """Return tool results, passages and the question of a new turn, under the seqs that they are expected to get."""
+    first = snapshot.conversation.last_seq + 1 if snapshot.conversation is not None else 1
     before = snapshot.path.rows[-1].path_tokens if snapshot.path.rows else 0
     items: list[Item] = []
+    for result in content.results:
+        body = result.text if result.parts is None else result.parts
+        shape: dict[str, Any] = {"role": TOOL, "tool_call_id": result.call_id, "content": body}
+        items.append(Item(first + len(items), shape, count_message(options.counter, shape), before))
+        before += items[-1].tokens
     for text in content.passages:
         shape = {"role": USER, "content": text}
-        items.append(Item(seq + len(items), shape, count_message(options.counter, shape), before, PASSAGE))
-    tokens = count_question(options, content)
-    return [*items, Item(seq + len(items), _question_shape(content), tokens, before)]
+        items.append(Item(first + len(items), shape, count_message(options.counter, shape), before, PASSAGE))
+    if content.has_question:
+        items.append(Item(first + len(items), _question_shape(content), count_question(options, content), before))
+    return items
 
 
 def pinned_items(options: ResolvedOptions, snapshot: Snapshot, items: Sequence[Item]) -> list[Item]:
@@ -74,6 +89,8 @@ def to_item(options: ResolvedOptions, row: MessageRow) -> Item:
 
 def count_question(options: ResolvedOptions, content: Content) -> int:
     """Return the tokens of a question. They are counted once for each counter: reading and building both need them."""
+    if not content.has_question:
+        return 0
     tokens = content.tokens.get(options.counter.name)
     if tokens is None:
         tokens = count_message(options.counter, _question_shape(content))

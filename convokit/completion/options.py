@@ -16,11 +16,11 @@ from convokit.context.validity import PartialPolicy
 from convokit.domain.params import RequestParams, validate_params
 from convokit.domain.profiles import Profile
 from convokit.domain.text import validate_text
-from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.settings import UNSET, Budget, Retry, Summary, Timeouts, Unset
 from convokit.tokens.counter import Counter
 from convokit.tools import decorator
+from convokit.tools.tool import Tool
 from convokit.wire.message_encoding import Unsupported
 from convokit.wire.request import Mode
 

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from convokit.completion.items import (
     count_summaries,
-    history_items,
     pinned_items,
-    question_items,
+    start_items,
     to_item,
     turn_items,
 )
@@ -94,9 +93,9 @@ class PreparedRequest:
 def prepare(
     kit: KitState, chat: ChatRef, call_options: Options, snapshot: Snapshot, content: Content, *, stream: bool
 ) -> PreparedRequest:
-    """Return the request for a new question at the end of the path. Raises: SettingsError, ContextOverflow."""
+    """Return the request for new messages at the end of the path. Raises: SettingsError, ContextOverflow."""
     options = resolve_options(kit, chat, call_options, snapshot.conversation)
-    items = (*history_items(options, snapshot), *question_items(options, snapshot, content))
+    items = tuple(start_items(options, snapshot, content))
     blobs = {**snapshot.blobs, **{blob.digest: blob for blob in content.blobs}}
     return _prepare_path(kit, chat, options, snapshot, items, blobs, stream=stream)
 
@@ -292,7 +291,13 @@ def shift_request(request: PreparedRequest, after: int, by: int) -> PreparedRequ
     shifted = report.model_copy(update={"parts": parts, "start": shift(report.start)})
     context = request.context.model_copy(update={"report": shifted})
     record = replace(request.record, manifest=request.record.manifest.shift(after, by))
-    return replace(request, items=items, context=context, record=record)
+    path = request.snapshot.path
+    rows = [
+        row if row.seq <= after else replace(row, seq=row.seq + by, parent_seq=shift(row.parent_seq))
+        for row in path.rows
+    ]
+    snapshot = replace(request.snapshot, path=MessagePath(rows, path.complete))
+    return replace(request, items=items, context=context, record=record, snapshot=snapshot)
 
 
 def assemble(
@@ -324,10 +329,7 @@ def assemble(
 
 def assemble_path(options: ResolvedOptions, snapshot: Snapshot, content: Content | None) -> Context:
     """Return the context of the path, with a new question if there is one."""
-    if content is None:
-        items = turn_items(options, snapshot)
-    else:
-        items = [*history_items(options, snapshot), *question_items(options, snapshot, content)]
+    items = turn_items(options, snapshot) if content is None else start_items(options, snapshot, content)
     newest_first = snapshot.path.rows[::-1]
     start, previous = held_start(options, newest_first), previous_request(options, newest_first)
     return assemble(options, snapshot, items, start, previous)

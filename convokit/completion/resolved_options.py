@@ -13,10 +13,10 @@ from convokit.context.strategy import compute_window_rule
 from convokit.context.summary import summary_reserve
 from convokit.domain.params import RequestParams, check_combinations
 from convokit.domain.profiles import Profile, resolve_profile
-from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.settings import Budget, Retry, Summary, Timeouts, Unset
 from convokit.tokens.counter import Counter
+from convokit.tools.tool import Tool
 from convokit.wire.message_encoding import Unsupported
 from convokit.wire.request import Mode
 from convokit.wire.structured_output import build_response_format

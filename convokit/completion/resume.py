@@ -47,6 +47,7 @@ def resume_flow(kit: KitState, chat: ChatRef, call_options: Options, *, on_busy:
     """Finish the chat's last turn: return its reply, or ask for it again if it has no whole one.
 
     A question whose turn belongs to another branch, or whose reply is on another path, is answered in a turn of its own.
+    So are tool results.
     """
     conversation_id = yield from identify_flow(kit, chat)
     for _ in range(MAX_TRIES):
@@ -59,7 +60,9 @@ def resume_flow(kit: KitState, chat: ChatRef, call_options: Options, *, on_busy:
             raise NotFound("turn", "to resume", "the last message does not belong to a turn of this branch")
         try:
             return (
-                yield from ask_flow(kit, chat, None, call_options, stream=False, on_busy=on_busy, anchor=end.anchor)
+                yield from ask_flow(
+                    kit, chat, end.results, call_options, stream=False, on_busy=on_busy, anchor=end.anchor
+                )
             )
         except Conflict:
             continue

@@ -1,4 +1,4 @@
-"""Send a question, once for each idempotency key.
+"""Send a question or tool results, once for each idempotency key.
 
 However often a key is sent, and by whichever process, there is one question and at most one whole reply. Every caller
 that returns has the same reply.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convokit.completion.anchor import TurnAnchor
 from convokit.completion.effects import Flow, read_flow
@@ -16,13 +16,15 @@ from convokit.completion.on_busy import OnBusy
 from convokit.completion.options import Options
 from convokit.completion.resume import MAX_TRIES, return_or_reopen_flow
 from convokit.completion.state import ChatRef, KitState, identify_flow
+from convokit.completion.tool_results import AlreadyAnswered
 from convokit.completion.turn import ask_flow
-from convokit.domain.content import Content, validate_question
+from convokit.domain.content import Content, validate_passages, validate_question
 from convokit.domain.text import validate_text
 from convokit.domain.turn import IdempotencyKey, Reply
 from convokit.errors import ConversationBusy, IdempotencyConflict, InvalidInput, Redacted
 from convokit.store import turns
 from convokit.store.turn_start import Conflict
+from convokit.tools.results import validate_results
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -34,18 +36,53 @@ class SendRequest:
     options: Options
     on_busy: OnBusy
     key: str | None = None
+    tool_results: object = None
 
 
 def send_flow(
     kit: KitState, chat: ChatRef, request: SendRequest, *, stream: bool, anchor: TurnAnchor | None = None
 ) -> Flow[Reply]:
-    """Send a question behind the branch head or at `anchor`, and return the saved reply. Raises: every ConvokitError."""
-    content = validate_question(request.content, request.passages, kit.limits)
-    if request.key is not None:
-        return (yield from _send_once_flow(kit, chat, request, content, request.key, stream=stream, anchor=anchor))
-    return (
-        yield from ask_flow(kit, chat, content, request.options, stream=stream, on_busy=request.on_busy, anchor=anchor)
-    )
+    """Send a question or tool results behind the branch head, or a question at `anchor`, and return the saved reply.
+
+    Raises: every ConvokitError.
+    """
+    content = _validate_request(kit, request)
+    try:
+        if request.key is not None:
+            return (yield from _send_once_flow(kit, chat, request, content, request.key, stream=stream, anchor=anchor))
+        return (
+            yield from ask_flow(
+                kit, chat, content, request.options, stream=stream, on_busy=request.on_busy, anchor=anchor
+            )
+        )
+    except AlreadyAnswered as answered:
+        return (yield from _return_answer_flow(kit, chat, request, answered, stream=stream))
+
+
+def _validate_request(kit: KitState, request: SendRequest) -> Content:
+    """Return the question, its passages and the tool results. Raises: InvalidInput, TooLarge."""
+    results, blobs = ((), ()) if request.tool_results is None else validate_results(request.tool_results, kit.limits)
+    if request.content is not None:
+        content = validate_question(request.content, request.passages, kit.limits)
+        return replace(content, results=results, blobs=(*content.blobs, *blobs)) if results else content
+    if not results:
+        raise InvalidInput("message", "is missing: pass content, tool_results or both")
+    if validate_passages(request.passages, kit.limits):
+        raise InvalidInput("passages", "belong to a question: pass content too")
+    return Content(None, blobs=blobs, results=results, has_question=False)
+
+
+def _return_answer_flow(
+    kit: KitState, chat: ChatRef, request: SendRequest, answered: AlreadyAnswered, *, stream: bool
+) -> Flow[Reply]:
+    """Return the reply of the turn that was started with the same results. It may still be coming."""
+    assert chat.id is not None
+    turn = yield from read_flow(turns.find, chat.id, answered.turn_id)
+    if turn is None or (turn.branch != chat.branch and not answered.has_reply):
+        raise InvalidInput(
+            "tool_results", "these calls were answered in a turn of another branch; the chat has no open call"
+        )
+    return (yield from return_or_reopen_flow(kit, chat, request.options, turn, stream=stream, on_busy=request.on_busy))
 
 
 def _send_once_flow(
@@ -93,7 +130,9 @@ def _send_once_flow(
 
 
 def _fingerprint(content: Content, options: Options, anchor: TurnAnchor | None) -> str:
-    """Return what makes two requests the same: content, passages, settings of the call, and anchor."""
+    """Return what makes two requests the same: content, passages, tool results, settings of the call, and anchor."""
     passages = [content.passages] if content.passages else []
+    results = sorted([each.call_id, each.text, each.parts] for each in content.results)  # a mapping may have any order
     behind = [{"behind": anchor.seq}] if anchor is not None else []
-    return json.dumps([content.text, content.parts, options.to_json(), *passages, *behind], ensure_ascii=False)
+    more = [{"results": results}] if results else []
+    return json.dumps([content.text, content.parts, options.to_json(), *passages, *behind, *more], ensure_ascii=False)

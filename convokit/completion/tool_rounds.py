@@ -19,13 +19,13 @@ from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.domain import hashchain
 from convokit.domain.message import TOOL, MessageRow, place_rows
 from convokit.domain.text import repair_text
-from convokit.domain.tool import Tool
 from convokit.domain.turn import ToolCallRow
 from convokit.errors import ContextOverflow, ConvokitError, TooManyRounds, UnknownTool
 from convokit.store.turn_end import TurnUpdate
 from convokit.tokens.counter import count_message
 from convokit.tools.arguments import bind_arguments, find_tool
 from convokit.tools.results import format_error, format_result
+from convokit.tools.tool import Tool
 
 ToolCall = dict[str, Any]
 """A tool call in the API's shape."""
@@ -39,7 +39,9 @@ def list_tool_calls_to_run(call: ActiveCall) -> list[ToolCall]:
     if options.max_tool_rounds == 0 or not options.tools:
         return []
     tools = [find_tool(options.tools, _name_and_arguments(each)[0]) for each in tool_calls]
-    if any(each.get("type") != "function" for each in tool_calls) or any(tool and not tool.function for tool in tools):
+    if any(each.get("type") != "function" for each in tool_calls):
+        return []
+    if any(tool is not None and not tool.is_run_by_turn for tool in tools):
         return []
     return tool_calls
 

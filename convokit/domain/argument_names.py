@@ -22,7 +22,7 @@ KIT_ARGUMENTS = (
     "http_client",
 )
 CHAT_ARGUMENTS = ("key", "id", "branch", "subject", "title")
-CALL_ARGUMENTS = ("passages", "on_busy", "idempotency_key", "on_disconnect")
+CALL_ARGUMENTS = ("tool_results", "passages", "on_busy", "idempotency_key", "on_disconnect")
 KIT_AND_CALL_ARGUMENTS = ("retry", "timeouts", "max_tool_rounds")
 _PLACES = {
     **dict.fromkeys(KIT_ARGUMENTS, "Convokit(...)"),
@@ -50,6 +50,7 @@ _OTHER_NAMES = {
     ),
     "stop": ("stop_sequences", "stop_words", "stop_tokens"),
     "tools": ("functions", "tool_list"),
+    "tool_results": ("tool_outputs", "function_results"),
     "tool_choice": ("function_call",),
     "max_tool_rounds": ("max_steps", "max_iterations", "max_turns", "max_tool_calls"),
     "response_format": (

@@ -25,6 +25,7 @@ _DATA_URL = re.compile(
     r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w-]+=[^;,]*)*(?P<base64>;base64)?,(?P<data>.*)", re.DOTALL | re.ASCII
 )
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
+PART_TYPES = ("text", "image_url", "input_audio", "file")
 _DETAILS = frozenset({"auto", "low", "high", "original"})
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 # The key of each kind of part that holds its binary.
@@ -50,14 +51,31 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolResult:
+    """The validated result of a tool call that the caller answers: either text or parts."""
+
+    call_id: str
+    text: str | None
+    parts: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
-    """The validated content of a message: either text, or parts with the binaries that they refer to."""
+    """The validated content of a message: either text, or parts with the binaries that they refer to.
+
+    A turn may start with tool results alone. Then there is neither text nor parts.
+    """
 
     text: str | None
     parts: list[dict[str, Any]] | None = None
     blobs: tuple[Blob, ...] = ()
+    """The binaries of the parts, and of the parts of the results."""
     passages: tuple[str, ...] = ()
     """Texts that were retrieved for the question. Each is stored as a message before it."""
+    results: tuple[ToolResult, ...] = ()
+    """Results of tool calls. They are stored before the passages, as messages that answer the calls."""
+    has_question: bool = True
+    """Whether there is a question, and not tool results alone."""
     tokens: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     """Tokens of the message, by the name of the counter."""
 
@@ -84,22 +102,22 @@ def validate_passages(given: object, limits: Limits) -> tuple[str, ...]:
     return passages
 
 
-def validate_content(given: object, limits: Limits) -> Content:
+def validate_content(given: object, limits: Limits, field: str = "message") -> Content:
     """Validate text, or a list of parts in the shape of the API. Raises: InvalidInput, TooLarge."""
     if isinstance(given, str):
-        text = _validate_text(given, "message", limits)
+        text = _validate_text(given, field, limits)
         if not text:
-            raise InvalidInput("message", "is empty: pass text or content parts")
+            raise InvalidInput(field, "is empty: pass text or content parts")
         return Content(text)
     if isinstance(given, bytes) or not isinstance(given, Sequence):
-        raise InvalidInput("message", f"must be text or a list of content parts, not {type(given).__name__}")
+        raise InvalidInput(field, f"must be text or a list of content parts, not {type(given).__name__}")
     if not given:
-        raise InvalidInput("message", "is empty: pass text or content parts")
+        raise InvalidInput(field, "is empty: pass text or content parts")
     blobs: dict[bytes, Blob] = {}
-    parts = [_validate_part(f"message[{index}]", part, limits, blobs) for index, part in enumerate(given)]
+    parts = [_validate_part(f"{field}[{index}]", part, limits, blobs) for index, part in enumerate(given)]
     size = sum(len(blob.data) for blob in blobs.values())
     if size > limits.attachment_bytes:
-        raise TooLarge("message", size, limits.attachment_bytes, setting="Limits.attachment_bytes")
+        raise TooLarge(field, size, limits.attachment_bytes, setting="Limits.attachment_bytes")
     return Content(None, parts, tuple(blobs.values()))
 
 

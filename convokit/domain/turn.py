@@ -265,6 +265,11 @@ class Reply(BaseModel):
         return self.message.tool_calls or []
 
     @property
+    def open_calls(self) -> list[dict[str, Any]]:
+        """The calls that wait for `send(tool_results=...)`, in the shape of the API: all calls of this reply."""
+        return self.tool_calls
+
+    @property
     def refusal(self) -> str | None:
         """The text of the model's refusal, None if it did not refuse."""
         return self.message.refusal

@@ -21,7 +21,7 @@ from convokit.domain.message import USER, MessageRow
 from convokit.domain.removal import EVERYTHING, RemovalRow
 from convokit.erasure import residue, sql
 from convokit.errors import ChainBroken, ConversationBusy, NotFound
-from convokit.store import chain, conversations, messages, removal_records, search_index
+from convokit.store import chain, conversations, messages, removal_records, search_index, tool_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,10 @@ def redact_message(
     summaries = _collect_summaries(connection, conversation.id, message.seq)
     rows = messages.read_many(connection, conversation.id, sorted({message.seq, *summaries.values()}))
     seqs = [row.seq for row in rows]
+    from_caller = tool_calls.list_from_caller(connection, conversation.id, seqs)
     turn_ids = {row.turn_id for row in rows if row.turn_id is not None}
-    question_turn_ids = {row.turn_id for row in rows if row.turn_id is not None and row.role == USER}
+    asked = {row.seq for row in rows if row.role == USER} | set(from_caller)
+    question_turn_ids = {row.turn_id for row in rows if row.turn_id is not None and row.seq in asked}
     unused_blobs = sql.find_unused_blobs(connection, conversation.id, residue.collect_blob_digests(rows), seqs)
     calls = _find_affected_calls(connection, conversation.id, rows, turn_ids)
     pins = [seq for seq in conversation.pinned_seqs if seq not in seqs]
@@ -197,8 +199,8 @@ def _find_affected_calls(
     connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], turn_ids: set[UUID]
 ) -> _AffectedCalls:
     calls = _AffectedCalls(turn_ids=set(turn_ids))
-    # A request includes messages up to its question, and later ones of its own turn only. So no call of a turn that was asked
-    # before the first of these messages can have sent one of them.
+    # A request includes messages up to the start of its turn, and later ones of its own turn only. So no call of a turn that
+    # started before the first of these messages can have sent one of them.
     question_seqs = [sql.find_question_seq(connection, conversation_id, turn_id) for turn_id in turn_ids]
     first_seq = min([*(row.seq for row in rows), *(seq for seq in question_seqs if seq is not None)])
     for page in sql.read_call_pages(connection, conversation_id, first_seq):

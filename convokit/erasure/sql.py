@@ -61,7 +61,10 @@ _CALLS = (
         or_(completion.c.details.is_not(None), completion.c.error.is_not(None)).label("has_details"),
     )
     .join(turns, (turns.c.conversation_id == completion.c.conversation_id) & (turns.c.id == completion.c.turn_id))
-    .where(completion.c.conversation_id == bindparam("id"), turns.c.question_seq >= bindparam("first"))
+    .where(
+        completion.c.conversation_id == bindparam("id"),
+        func.coalesce(turns.c.after_seq, turns.c.question_seq) >= bindparam("first"),
+    )
     .order_by(completion.c.turn_id, completion.c.number)
     .limit(PAGE)
 )
@@ -98,7 +101,7 @@ def find_question_seq(connection: Connection, conversation_id: UUID, turn_id: UU
 
 
 def read_call_pages(connection: Connection, conversation_id: UUID, first_seq: int) -> Iterator[Sequence[Any]]:
-    """Yield pages of the API calls of turns whose question has a seq of at least `first_seq`.
+    """Yield pages of the API calls of turns that started behind a message with a seq of at least `first_seq`.
 
     A row has `turn_id`, `number`, `manifest`, `has_body_salt`, `has_error` and `has_details` (details or an error).
     """

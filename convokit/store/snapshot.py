@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from convokit.domain.content import Blob, find_blob_digests
 from convokit.domain.conversation import ConversationRow, StoredSummary
-from convokit.domain.message import MessageRow
+from convokit.domain.message import ASSISTANT, TOOL, MessageRow
 from convokit.domain.turn import OpenTurn
 from convokit.store import blobs, conversations, message_tree, messages, summaries, turns
 
@@ -23,6 +25,8 @@ class Snapshot:
     head: int | None = None
     path: messages.MessagePath = field(default_factory=lambda: messages.MessagePath([], complete=True))
     open_turn: OpenTurn | None = None
+    open_calls: list[dict[str, Any]] = field(default_factory=list)
+    """The tool calls at the end of the path that wait for results from the caller."""
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     """The binaries that the messages of the path refer to."""
     pinned: list[MessageRow] = field(default_factory=list)
@@ -58,7 +62,51 @@ def read_snapshot(
     }
     found_blobs = blobs.read_blobs(connection, row.id, wanted) if wanted else {}
     stored = summaries.list_path_summaries(connection, row.id, end) if with_summaries else []
-    return Snapshot(row, head, path, turns.find_open(connection, row.id, branch), found_blobs, pinned, stored)
+    open_turn, open_calls = _read_open(connection, row, branch, path.rows)
+    return Snapshot(row, head, path, open_turn, open_calls, found_blobs, pinned, stored)
+
+
+def read_open_calls(
+    connection: Connection, tenant: str, conversation_id: UUID, branch: int
+) -> list[dict[str, Any]] | None:
+    """Return the tool calls at a branch's end that wait for results; None if the conversation does not exist."""
+
+    def count_missing(rows: list[MessageRow]) -> int:
+        return len(rows) if all(each.role == TOOL for each in rows) else 0
+
+    row = conversations.find(connection, tenant, conversation_id)
+    if row is None:
+        return None
+    head = message_tree.read_head(connection, row, branch)
+    path = messages.read_backwards(connection, row.id, head, count_missing)
+    return _read_open(connection, row, branch, path.rows)[1]
+
+
+def _read_open(
+    connection: Connection, row: ConversationRow, branch: int, path: Sequence[MessageRow]
+) -> tuple[OpenTurn | None, list[dict[str, Any]]]:
+    """Return the turn that is open on the branch, and the tool calls at the end of the path that wait for results.
+
+    Calls that a turn runs, or was running when its worker died, are not the caller's.
+    """
+    asking = find_asking(path)
+    if asking is None:
+        return turns.find_open(connection, row.id, branch), []
+    open_turn, is_recorded = turns.find_open_and_recorded(connection, row.id, branch, asking.seq)
+    return open_turn, [] if is_recorded else _list_open_calls(path, asking)
+
+
+def find_asking(path: Sequence[MessageRow]) -> MessageRow | None:
+    """Return the reply with tool calls that a path ends with, None for another end. Results may stand behind the reply."""
+    row = next((row for row in reversed(path) if row.role != TOOL), None)
+    is_asking = row is not None and row.role == ASSISTANT and row.status == "complete" and row.tool_calls is not None
+    return row if is_asking else None
+
+
+def _list_open_calls(path: Sequence[MessageRow], asking: MessageRow) -> list[dict[str, Any]]:
+    """Return the calls of the reply `asking` that none of the messages behind it answers, in the API's shape."""
+    answered = {row.tool_call_id for row in path if row.seq > asking.seq}
+    return [call for call in json.loads(asking.tool_calls or "[]") if call.get("id") not in answered]
 
 
 def _read_pinned(connection: Connection, row: ConversationRow, path: messages.MessagePath) -> list[MessageRow]:

@@ -1,14 +1,51 @@
-"""Record tool calls before they run and their results afterwards."""
+"""Record tool calls before they run and their results afterwards.
+
+Calls that the caller answers have no record. Their results are messages that a turn starts with.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import Connection, and_, bindparam, exists, insert, not_, or_, select, update
 
+from convokit.domain.message import ASSISTANT, TOOL
 from convokit.domain.turn import ToolCallRow
-from convokit.store.schema import tool_call
+from convokit.store.schema import message, tool_call, turn
 
+_reply_before = message.alias("reply_before")
+IS_FROM_CALLER = or_(
+    message.c.seq < turn.c.question_seq,
+    and_(
+        turn.c.after_seq.is_not(None),
+        not_(
+            exists().where(
+                _reply_before.c.conversation_id == bindparam("id"),
+                _reply_before.c.seq > turn.c.after_seq,
+                _reply_before.c.seq < message.c.seq,
+                _reply_before.c.turn_id == turn.c.id,
+                _reply_before.c.role == ASSISTANT,
+            )
+        ),
+    ),
+)
+"""Whether a tool message is a result from the caller: its turn starts with it. Results of functions follow a reply."""
+_SELECT_FROM_CALLER = (
+    select(message.c.seq)
+    .join(turn, and_(turn.c.conversation_id == bindparam("id"), turn.c.id == message.c.turn_id))
+    .where(
+        message.c.conversation_id == bindparam("id"),
+        message.c.seq.in_(bindparam("seqs", expanding=True)),
+        message.c.role == TOOL,
+        IS_FROM_CALLER,
+    )
+)
+_SELECT_OF_MESSAGE = (
+    select(tool_call.c.position)
+    .where(tool_call.c.conversation_id == bindparam("id"), tool_call.c.message_seq == bindparam("seq"))
+    .limit(1)
+)
 _INSERT = insert(tool_call)
 _FINISH = (
     update(tool_call)
@@ -54,6 +91,16 @@ def finish_tool_call(connection: Connection, conversation_id: UUID, row: ToolCal
         "new_ended_at": row.ended_at,
     }
     connection.execute(_FINISH, values)
+
+
+def has_tool_calls(connection: Connection, conversation_id: UUID, message_seq: int) -> bool:
+    """Return whether a turn recorded the calls of a message in order to run them."""
+    return connection.execute(_SELECT_OF_MESSAGE, {"id": conversation_id, "seq": message_seq}).first() is not None
+
+
+def list_from_caller(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[int]:
+    """Return those of the messages `seqs` that are tool results from a caller."""
+    return list(connection.execute(_SELECT_FROM_CALLER, {"id": conversation_id, "seqs": list(seqs)}).scalars())
 
 
 def close_interrupted(connection: Connection, conversation_id: UUID, turn_id: UUID, first_seq: int, at: int) -> None:

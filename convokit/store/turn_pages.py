@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import USER, MessageRow
+from convokit.domain.message import TOOL, USER, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.store import message_tree, messages, turns
 
@@ -22,10 +22,10 @@ def read_turns_page(
     head = message_tree.read_head(connection, conversation, branch)
     if before is not None:
         turn = turns.find(connection, conversation.id, before)
-        question = None if turn is None else messages.find(connection, conversation.id, turn.question_seq)
-        if question is None:
+        start = None if turn is None else _find_start(connection, conversation.id, turn)
+        if start is None:
             return None
-        head = question.parent_seq
+        head = start.parent_seq
 
     def rows_needed(rows: list[MessageRow]) -> int:
         if len(set(_list_turn_ids(rows[::-1], {}))) >= limit:
@@ -45,16 +45,30 @@ def read_turns_page(
     return [rows[each] for each in ids if each in rows]
 
 
+def _find_start(connection: Connection, conversation_id: UUID, turn: TurnRow) -> MessageRow | None:
+    """Return the message that a turn starts with: the first of its tool results from the caller, else its question."""
+    if turn.after_seq is not None:
+        first = messages.find(connection, conversation_id, turn.after_seq + 1)
+        if first is not None and first.turn_id == turn.id and first.role == TOOL:
+            return first
+    return messages.find(connection, conversation_id, turn.question_seq)
+
+
 def _is_waiting(row: MessageRow | None, after: MessageRow | None) -> TypeGuard[MessageRow]:
     """Return whether a message is a question that no reply follows on its path."""
     return row is not None and row.is_question and (after is None or after.role == USER)
 
 
 def _list_turn_ids(rows: Sequence[MessageRow], again: Mapping[int, TurnRow]) -> Iterator[UUID]:
-    """Yield the turns of a path: for a question, the turn whose reply follows it, else the newest turn that answers it."""
+    """Yield the turns of a path: for a question, the turn whose reply follows it, else the newest turn that answers it.
+
+    The turn of a tool result has a reply or a question on the path too, unless it ended before it had one.
+    """
     for row, after in pairwise([*rows, None]):
         assert row is not None
         is_answered = row.is_question and not _is_waiting(row, after)
+        if row.role == TOOL and after is not None and (after.role != USER or after.turn_id == row.turn_id):
+            continue
         turn_id = again[row.seq].id if row.seq in again else row.turn_id
         if turn_id is not None and not row.is_passage and not is_answered:
             yield turn_id

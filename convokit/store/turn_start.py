@@ -51,8 +51,9 @@ class TurnStart:
     head: int | None
     """The branch head when it was read."""
     question: MessageRow
+    """The message that the reply follows: the question, or the last of the tool results."""
     rows: list[MessageRow]
-    """The new messages in order: passages, then the question. Empty where the question is stored already."""
+    """The new messages in order: tool results, passages, the question. Empty where the question is stored already."""
     call: CallRow
     manifest: Manifest
     owner: str
@@ -65,6 +66,8 @@ class TurnStart:
     movable: bool = True
     """Whether the turn may start behind messages that other branches wrote since the conversation was read."""
     key: IdempotencyKey | None = None
+    question_seq: int | None = None
+    """The stored question that tool results without a new question belong to; None where the reply follows its question."""
     prompts: Sequence[tuple[bytes, str]] = ()
     blobs: Sequence[Blob] = ()
     search_keys: Sequence[set[str]] | None = None
@@ -106,12 +109,12 @@ class TurnStart:
         opened = turns.build_open_values(
             call.turn_id,
             branch=self.branch,
-            question_seq=question.seq,
+            question_seq=self.question_seq or question.seq,
             owner=self.owner,
             lease_us=self.lease_us,
             at=self.at,
             key=self.key,
-            after=None if rows else row,
+            after=None if rows and self.question_seq is None else row,
         )
         batch = write_batch.WriteBatch(row, moved, self.branch, question.seq, entries, rows, was=self.head)
         batch.created, batch.opened, batch.begun_call = self.created, opened, call

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, case, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, case, exists, func, insert, not_, select, update
 
 from convokit.domain.conversation import ConversationRow
+from convokit.domain.message import TOOL
 from convokit.domain.turn import IdempotencyKey, OpenTurn, TurnRow
 from convokit.store.dialects import now_us
-from convokit.store.schema import completion, conversation, turn
+from convokit.store.schema import completion, conversation, message, tool_call, turn
 
 NEW_LEASE = now_us() + bindparam("lease_us")
 OPEN_TURN_COLUMNS = (
@@ -39,6 +40,16 @@ _OPEN_TURN = (
 )
 _SELECT_OPEN_ON_BRANCH = select(*_OPEN_TURN).where(
     turn.c.conversation_id == bindparam("id"), turn.c.claim == bindparam("branch")
+)
+# One statement for both: a turn with tool results costs what any turn costs.
+_SELECT_OPEN_AND_RECORDED = (
+    select(
+        exists().where(tool_call.c.conversation_id == bindparam("id"), tool_call.c.message_seq == bindparam("asking")),
+        *_OPEN_TURN,
+    )
+    .select_from(conversation)
+    .outerjoin(turn, and_(turn.c.conversation_id == bindparam("id"), turn.c.claim == bindparam("branch")))
+    .where(conversation.c.id == bindparam("id"))
 )
 _SELECT_OPEN_OF_TENANT = (
     select(turn.c.conversation_id, turn.c.branch, *_OPEN_TURN)
@@ -63,11 +74,19 @@ _SELECT_BY_ID = _SELECT_TURN.where(turn.c.conversation_id == bindparam("id"), tu
 _SELECT_MANY = _SELECT_TURN.where(
     turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True))
 )
+# The first message of a turn that answers tool calls is written together with the turn.
+_STARTS_WITH_RESULTS = exists().where(
+    message.c.conversation_id == bindparam("id"),
+    message.c.seq == turn.c.after_seq + 1,
+    message.c.turn_id == turn.c.id,
+    message.c.role == TOOL,
+)
 _SELECT_REGENERATIONS = _SELECT_TURN.where(
     turn.c.conversation_id == bindparam("id"),
     turn.c.question_seq.in_(bindparam("questions", expanding=True)),
     turn.c.branch == bindparam("branch"),
     turn.c.after_entry.is_not(None),
+    not_(_STARTS_WITH_RESULTS),
 ).order_by(turn.c.after_entry)
 _SELECT_REGENERATION_BELOW = (
     select(turn.c.id)
@@ -76,6 +95,7 @@ _SELECT_REGENERATION_BELOW = (
         turn.c.question_seq < bindparam("below"),
         turn.c.branch == bindparam("branch"),
         turn.c.after_entry.is_not(None),
+        not_(_STARTS_WITH_RESULTS),
     )
     .limit(1)
 )
@@ -158,6 +178,18 @@ def find_open(connection: Connection, conversation_id: UUID, branch: int) -> Ope
     """Return the open turn of a branch, or None."""
     row = connection.execute(_SELECT_OPEN_ON_BRANCH, {"id": conversation_id, "branch": branch}).one_or_none()
     return None if row is None else _build_open_turn(row)
+
+
+def find_open_and_recorded(
+    connection: Connection, conversation_id: UUID, branch: int, asking_seq: int
+) -> tuple[OpenTurn | None, bool]:
+    """Return the open turn of a branch or None, and whether a turn recorded the calls of message `asking_seq` to run them."""
+    values = {"id": conversation_id, "branch": branch, "asking": asking_seq}
+    found = connection.execute(_SELECT_OPEN_AND_RECORDED, values).one_or_none()
+    if found is None:  # the conversation was purged meanwhile
+        return None, True
+    is_recorded, *row = found
+    return None if row[0] is None else _build_open_turn(row), bool(is_recorded)
 
 
 def list_open(connection: Connection, tenant: str) -> list[tuple[UUID, int, OpenTurn]]:

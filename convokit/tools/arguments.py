@@ -15,16 +15,18 @@ import math
 import re
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from convokit.domain.tool import Tool
 from convokit.errors import BadArguments
 from convokit.wire.json_text import repair_json
 from convokit.wire.schema_violations import name_json_type
 from convokit.wire.structured_output import list_validation_problems
+
+if TYPE_CHECKING:  # `Tool.run` binds arguments
+    from convokit.tools.tool import Tool
 
 _MAX_PROBLEMS = 5
 _MAX_ENCODINGS = 3

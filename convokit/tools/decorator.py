@@ -11,6 +11,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, get_args, get_origin, overload
 
 from pydantic import BaseModel, Field, TypeAdapter, create_model
@@ -19,10 +20,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import SchemaError, to_jsonable_python
 
 from convokit.domain.text import dump_json
-from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.tools import docstrings
 from convokit.tools.arguments import LEFT_OUT, SignatureModel, admits_null
+from convokit.tools.tool import Tool
 from convokit.wire.schema_violations import list_violations
 from convokit.wire.strict_schema import to_plain_schema, to_strict_schema
 
@@ -35,11 +36,21 @@ _MAX_PROBLEMS = 5
 
 @overload
 def tool(
-    function: Callable[..., Any], *, name: str | None = None, description: str | None = None, strict: bool = True
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    strict: bool = True,
+    approval: bool = False,
 ) -> Tool: ...
 @overload
 def tool(
-    function: None = None, *, name: str | None = None, description: str | None = None, strict: bool = True
+    function: None = None,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    strict: bool = True,
+    approval: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -47,18 +58,24 @@ def tool(
     name: str | None = None,
     description: str | None = None,
     strict: bool = True,
+    approval: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a Python function. Also a decorator, with and without arguments.
 
     `name` defaults to the function's name. `description` defaults to its docstring up to the first section; the descriptions of
     the parameters come from the docstring too. With `strict`, the server holds the model to the schema: the model then sends
-    every parameter, and null stands for its default.
+    every parameter, and null stands for its default. With `approval`, the turn does not run the function: the reply hands its
+    calls to the caller, who runs them with `Tool.run` or refuses them.
 
     Raises: SettingsError for a parameter that has no JSON schema, or one outside of the strict subset.
     """
-    if function is None:
-        return lambda decorated: _describe_function(decorated, name, description, strict=strict)
-    return _describe_function(function, name, description, strict=strict)
+    if not isinstance(approval, bool):
+        raise SettingsError("tools", f"approval must be True or False, not {approval!r}")
+
+    def decorate(decorated: Callable[..., Any]) -> Tool:
+        return replace(_describe_function(decorated, name, description, strict=strict), approval=approval)
+
+    return decorate if function is None else decorate(function)
 
 
 def to_tools(given: Sequence[ToolLike]) -> tuple[Tool, ...]:

@@ -1,21 +1,27 @@
-"""Format the result or the error of a tool for the model."""
+"""Format results and errors of tools; validate results from callers."""
 
 from __future__ import annotations
 
 import base64
+import inspect
 import os
 from bisect import bisect_right
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 
-from convokit.domain.text import dump_json, repair_text
+from convokit.domain.content import PART_TYPES, Blob, ToolResult, validate_content
+from convokit.domain.text import dump_json, repair_text, to_plain_json, validate_text
+from convokit.errors import InvalidInput, TooLarge
+from convokit.settings import Limits
 
 MAX_ERROR_CHARS = 2_000
 _MAX_CAUSE_CHARS = 200
+_MAX_ID_BYTES = 4096
+_MAX_NUMBER = 2**64
 
 
 def format_result(value: Any, limit: int) -> str:
@@ -50,6 +56,55 @@ def format_error(error: Exception) -> str:
     available = MAX_ERROR_CHARS - len(dump_json({"error": "…"})) + 2
     size = bisect_right(range(MAX_ERROR_CHARS), available, key=lambda size: len(dump_json(message[:size])))
     return dump_json({"error": message[: size - 1] + "…"})
+
+
+def validate_results(given: object, limits: Limits) -> tuple[tuple[ToolResult, ...], tuple[Blob, ...]]:
+    """Return the results of tool calls by id, and the binaries that they refer to. Raises: InvalidInput, TooLarge.
+
+    A result is text, a list of content parts, or a value that becomes JSON. Text and JSON are cut like a function's result.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidInput("tool_results", f"must be a mapping of call ids to results, not {type(given).__name__}")
+    results, blobs = [], {}
+    for call_id, value in given.items():
+        validate_text("tool_results", call_id, limit=_MAX_ID_BYTES, setting="a fixed limit")
+        field = f"tool_results[{call_id!r}]"
+        if _are_parts(value):
+            content = validate_content(value, limits, field)
+            blobs.update({blob.digest: blob for blob in content.blobs})
+            results.append(ToolResult(call_id, None, content.parts))
+        else:
+            text = _encode_result(field, value)
+            results.append(ToolResult(call_id, _shorten(text, limits.tool_result_bytes)))
+    size = sum(len(blob.data) for blob in blobs.values())
+    if size > limits.attachment_bytes:
+        raise TooLarge("tool_results", size, limits.attachment_bytes, setting="Limits.attachment_bytes")
+    return tuple(results), tuple(blobs.values())
+
+
+def _are_parts(value: object) -> bool:
+    """Return whether a result is a list of content parts. A list with anything else in it is a JSON value."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return False
+    # A JSON value may have a "type" too: a part also has a key of that name.
+    marks = [isinstance(item, Mapping) and item.get("type") in PART_TYPES and item["type"] in item for item in value]
+    return any(marks) and all(is_part or isinstance(item, str) for is_part, item in zip(marks, value, strict=True))
+
+
+def _encode_result(field: str, value: object) -> str:
+    if isinstance(value, str):
+        return validate_text(field, str.__str__(value), limit=2**62, setting="")
+    if inspect.isawaitable(value):
+        raise InvalidInput(field, f"is a {type(value).__name__}: await it, and pass its result")
+    try:
+        plain = to_jsonable_python(value)
+    except Exception as error:  # a value's own serializer can raise anything
+        cause = str(error).partition("\n")[0][:_MAX_CAUSE_CHARS]
+        problem = (
+            f"a {type(value).__name__} is not JSON serializable: pass text, content parts or a JSON value ({cause})"
+        )
+        raise InvalidInput(field, repair_text(problem)) from None
+    return dump_json(to_plain_json(field, plain, max_number=_MAX_NUMBER))
 
 
 def _to_json(value: Any) -> str:

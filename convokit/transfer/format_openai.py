@@ -13,7 +13,7 @@ from convokit.context.strategy import Item
 from convokit.context.validity import find_problems, select_sendable
 from convokit.domain.content import find_blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import ASSISTANT, DEVELOPER, PASSAGE, USER, MessageRow, extract_text
+from convokit.domain.message import ASSISTANT, DEVELOPER, PASSAGE, TOOL, USER, MessageRow, extract_text
 from convokit.domain.text import dump_json
 from convokit.store import blobs
 from convokit.transfer import sql
@@ -75,13 +75,19 @@ def _find_prompt(connection: Connection, tenant: str, digest: str | None) -> str
 
 
 def _split_turns(pages: Iterable[list[MessageRow]]) -> Iterator[list[MessageRow]]:
-    """Yield the messages of each turn: a question and everything before the next one. Passages are left out."""
+    """Yield the messages of each turn: a question and everything before the next one. Passages are left out.
+
+    A question that came with tool results is part of the turn whose calls they answer.
+    """
     turn: list[MessageRow] = []
     for page in pages:
         for row in page:
             if row.status == PASSAGE:
                 continue
-            if row.role == USER and turn:
+            is_beside_results = (
+                bool(turn) and turn[-1].role == TOOL and row.turn_id is not None and turn[-1].turn_id == row.turn_id
+            )
+            if row.role == USER and turn and not is_beside_results:
                 yield turn
                 turn = []
             turn.append(row)

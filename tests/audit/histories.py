@@ -114,6 +114,11 @@ def _rich(kit: Convokit, server: LoopbackServer) -> UUID:
     other.send("on another branch", tools=[])
     other.send("further on it")
     chat.send("on the main branch")
+    described = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    server.script(_calls("Osaka", "Kyoto"), _calls("Nara"))
+    first = chat.send("shall we go?", tools=[described])
+    second = chat.send(tool_results={call["id"]: IMAGE for call in first.open_calls}, tools=[described])
+    chat.send("and now?", tool_results={second.open_calls[0]["id"]: "no"}, tools=[described])
     return chat.id
 
 

@@ -186,9 +186,8 @@ def main() -> None:
     else:
         head = ("budget", "corpus", "growth", *(cell for counter in COUNTERS for cell in (f"`{counter}`", "wrong")))
         table = _spread(chosen, measure_corpus, chosen.budgets or BUDGETS, CORPORA, head)
-    print(
-        f"{chosen.turns} turns, {chosen.vocabulary}, {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}"
-    )
+    taken = f"{time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}"
+    print(f"{chosen.turns} turns, {'the local model' if chosen.local else chosen.vocabulary}, {taken}")
     print(table)
     if chosen.write is not None:
         page.put(chosen.write, "fill", table)

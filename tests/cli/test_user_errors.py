@@ -185,9 +185,7 @@ def test_output_that_cannot_be_written_is_one_line(cli: CommandLine, command: tu
     assert "Traceback" not in closed.stderr
 
 
-@pytest.mark.parametrize(
-    "given", keep([(), ("-o", "/dev/stdout"), ("-o", "/dev/tty")], (), ("-o", "/dev/tty"), sample=True)
-)
+@pytest.mark.parametrize("given", keep([(), ("-o", "/dev/stdout"), ("-o", "/dev/tty")], (), sample=True))
 def test_export_to_a_terminal_shows_no_control_characters(
     cli: CommandLine, terminal: Callable[..., Terminal], tmp_path: Path, given: tuple[str, ...]
 ) -> None:

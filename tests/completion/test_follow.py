@@ -362,10 +362,10 @@ def test_a_slow_reader_is_not_a_silent_server(face: Face, kit: Any, server: Loop
     from convokit import Timeouts  # noqa: PLC0415
 
     server.script(stream(["a ", "b ", "c "], pause_s=0.05))
-    events = kit.chat("k").stream("count", timeouts=Timeouts(stall_s=0.3))
+    events = kit.chat("k").stream("count", timeouts=Timeouts(stall_s=0.2))
 
     def slowly() -> None:
-        time.sleep(0.4)
+        time.sleep(0.25)
 
     assert "".join(_read(face, events, slowly)) == "a b c "
 

@@ -95,6 +95,7 @@ def test_a_turn_runs_until_the_last_caller_leaves_it() -> None:
     assert turn_id not in running
 
 
+@pytest.mark.once
 def test_late_replies_and_new_calls_get_numbers_of_their_own(database: str, server: LoopbackServer) -> None:
     """A turn is cancelled twice while its reply comes, and then finished: five rows of calls, and no reply is lost."""
     words = [f"word{number} " for number in range(30)]

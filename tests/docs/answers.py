@@ -21,6 +21,8 @@ ANSWERS = {
     "こんにちは。": "こんにちは。ご用件は何でしょうか。",
     "中央館は土曜日、何時までですか。": "土曜日は午後八時まで開いています。",
     "『こころ』を取り寄せてください。": '{"title": "こころ", "author": "夏目漱石"}',
+    "Pay my fine.": "Your fine is paid.",
+    "罰金を払ってください。": "三百円のお支払いが済みました。",
     "お礼を言いたいです。": "どういたしまして。",
 }
 
@@ -28,6 +30,7 @@ ANSWERS = {
 CALLS = {
     "中央館は土曜日、何時までですか。": ("opening_hours", {"branch": "中央", "day": "土曜日"}),
     "Pay my fine.": ("pay", {}),
+    "罰金を払ってください。": ("pay", {"yen": 300}),
 }
 """Questions that are answered by a tool call first."""
 

@@ -15,7 +15,7 @@ from convokit.store.schema import completion, entry, message, removal, turn
 from tests.support import canaries
 from tests.support.canaries import change, everywhere, in_rows
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, Script, chunk, failure
+from tests.support.server import LoopbackServer, Script, calls, chunk, failure
 
 OF_MESSAGE: dict[int, list[str | bytes]] = {
     1: [canaries.PASSAGE],
@@ -101,6 +101,32 @@ def test_redact_deletes_the_salts_of_requests_with_the_message(
     fingerprints = {row.question_seq: row.fingerprint_salt is not None for row in _all(database, turn)}
     assert fingerprints == {1: True, 3: True, 5: False, 7: True}
     assert receipt.removed["salt"] == 3
+
+
+def test_redact_of_a_result_clears_the_fingerprint_of_the_turn_that_it_started(
+    face: Face, kit: Any, server: LoopbackServer, database: str
+) -> None:
+    """A result from the caller is part of the request under the key. The result of a function is not."""
+
+    def look() -> str:
+        """Look."""
+        return canaries.RESULT
+
+    schema = {"type": "function", "function": {"name": "pay", "parameters": {"type": "object"}}}
+    chat = kit.chat("k", tools=[look, schema])
+    server.script(calls(("c1", "look", "{}")), calls(("c2", "pay", "{}")))
+    face.settle(chat.send("go", idempotency_key="question"))
+    server.script(calls(("c3", "look", "{}")))
+    face.settle(chat.send(tool_results={"c2": canaries.PIECE}, idempotency_key="results"))
+    roles = [message.role for message in face.settle(chat.messages())]
+    assert roles == ["user", "assistant", "tool", "assistant", "tool", "assistant", "tool", "assistant"]
+    for seq, salted in ((3, [True, True]), (7, [True, True]), (5, [True, False])):
+        receipt = face.settle(chat.redact(seq))
+        assert (receipt.remaining, receipt.chain) == (0, "whole")
+        rows = sorted(_all(database, turn), key=lambda row: row.started_at)
+        assert [row.fingerprint_salt is not None for row in rows] == salted
+    face.settle(chat.redact(8))  # the reply quotes the result of the function
+    assert everywhere(database, canaries.PIECE) == []
 
 
 def test_redact_clears_the_errors_of_later_calls(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:

@@ -181,7 +181,9 @@ def _check_seqs(found: Found) -> None:
         follows = parent is not None and (
             parent["turn_id"] == each["turn_id"] or parent["seq"] == questions.get(each["turn_id"])
         )
-        if each["role"] != "user" and not follows:
+        # A result from the caller follows the reply of an earlier turn.
+        answers = each["role"] == "tool" and parent is not None and parent["role"] in ("assistant", "tool")
+        if each["role"] != "user" and not follows and not answers:
             raise Broken(f"message {each['seq']} ({each['role']}, {each['status']}) does not follow its own turn")
 
 

@@ -129,7 +129,7 @@ def run_clean(main: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.once(except_first=True)
-@pytest.mark.parametrize("way", keep(WAYS, "streamed", "tools", sample=True))
+@pytest.mark.parametrize("way", keep(WAYS, "streamed", sample=True))
 def test_a_task_cancelled_at_any_await(database: str, server: LoopbackServer, way: str, effort: Effort) -> None:
     """At whichever await a turn's task is cancelled: the next sender goes at once, and the repeat has one answer."""
     server.answer = answer

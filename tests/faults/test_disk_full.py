@@ -78,7 +78,7 @@ def test_a_full_database_says_so_and_loses_nothing(face: Face, sqlite_file: str,
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("streamed", keep([False, True], True, sample=True))
 def test_no_room_for_the_reply(face: Face, sqlite_file: str, server: LoopbackServer, streamed: bool) -> None:
     """A reply that finds no room any more is `StoreFull`; with room again the same send has one question and one reply."""
     kit = hurried(face.kit(sqlite_file, model="m", base_url=server.url))

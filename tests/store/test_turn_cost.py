@@ -12,7 +12,7 @@ from convokit import Budget, Convokit
 from convokit.domain.message import MessageRow
 from convokit.store import messages
 from convokit.store.engine import WRITE, open_engine, parse_database_url
-from tests.support.server import LoopbackServer
+from tests.support.server import LoopbackServer, calls
 
 
 class Traffic:
@@ -103,6 +103,30 @@ def test_each_write_of_a_turn_is_a_lock_and_one_statement_on_postgresql(sync_kit
     with chat.stream("hello") as events:
         assert "".join(event.text for event in events) == "echo: hello"
     assert traffic.sizes == [("read", 3), ("write", 2), ("write", 2)]
+
+
+@pytest.mark.parametrize("branch", [False, True])
+def test_tool_results_cost_what_a_question_costs(database: str, server: LoopbackServer, branch: bool) -> None:
+    """A turn with tool results takes the transactions and statements of any turn, with and without a question."""
+    schema = {"type": "function", "function": {"name": "pay", "parameters": {"type": "object"}}}
+    with Convokit(database, model="loop-1", base_url=server.url) as kit:
+        chat = kit.chat("k", tools=[schema])
+        chat.send("warm up")
+        chat = chat.fork() if branch else chat
+        chat.send("hello")
+        traffic = Traffic(kit)
+
+        def count(*content: str, **results: Any) -> list[tuple[str, int]]:
+            traffic.reset()
+            chat.send(*content, **results)
+            return list(traffic.sizes)
+
+        plain = count("hello")
+        for content in ((), ("and now?",)):
+            server.script(calls(("c1", "pay", "{}")))
+            chat.send("hello")
+            (call,) = chat.open_calls()
+            assert count(*content, tool_results={call["id"]: "paid"}) == plain
 
 
 @pytest.mark.parametrize("count", [50, 5000])

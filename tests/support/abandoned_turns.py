@@ -35,7 +35,7 @@ class Watched:
         return self._store.close()
 
 
-def leave(face: Face, kit: Any, key: str, text: str, *, after: int = 2) -> None:
+def leave(face: Face, kit: Any, key: str, text: str | None = None, *, after: int = 2, **arguments: Any) -> None:
     """Stream a turn and die before its `after` + 1st write: the question, and a piece of the reply, is all there is."""
     store, writes = kit._runtime._store, 0
 
@@ -47,7 +47,7 @@ def leave(face: Face, kit: Any, key: str, text: str, *, after: int = 2) -> None:
 
     kit._runtime._store = Watched(store, die)
     try:
-        streaming = kit.chat(key).stream(text)
+        streaming = kit.chat(key).stream(text, **arguments)
     finally:
         kit._runtime._store = store
     with pytest.raises(Dead):

@@ -16,10 +16,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from convokit.domain.tool import Tool
 from convokit.errors import BadArguments
 from convokit.tools.arguments import bind_arguments
 from convokit.tools.decorator import tool
+from convokit.tools.tool import Tool
 
 
 class Unit(enum.Enum):

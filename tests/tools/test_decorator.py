@@ -17,11 +17,11 @@ from openai.types.chat import ChatCompletionFunctionToolParam
 from pydantic import BaseModel, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from convokit.domain.tool import Tool
 from convokit.errors import SettingsError
 from convokit.tools import decorator
 from convokit.tools.arguments import bind_arguments
 from convokit.tools.decorator import to_tools, tool
+from convokit.tools.tool import Tool
 from convokit.wire.schema_violations import list_violations
 
 

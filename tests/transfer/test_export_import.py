@@ -29,7 +29,7 @@ from convokit.transfer.models import ExportFormat, ImportFormat
 from tests.faults.shared_kit import dump
 from tests.support.databases import Files
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, failure, stream
+from tests.support.server import LoopbackServer, calls, failure, stream
 from tests.support.server import completion as answered
 
 IMAGE = "data:image/png;base64,iVBORw0KGgo="
@@ -155,6 +155,41 @@ def test_an_import_into_another_database_gets_a_new_chain(
     face.settle(other.chat("k").send("go on"))
     face.settle(other.chat("k").verify())
     assert into(face, other, lines).unchanged == 2
+
+
+def test_turns_with_tool_results_are_restored(
+    face: Face, kit: Any, twin: str, other: Any, server: LoopbackServer
+) -> None:
+    """With the same chain or a new one: turns are listed, calls stay open, a failed turn is resumed, a key finds its turn."""
+    schema = {"type": "function", "function": {"name": "pay", "parameters": {"type": "object"}}}
+    image = [{"type": "image_url", "image_url": {"url": IMAGE}}]
+    chat = kit.chat("k", tools=[schema])
+    server.script(calls(("c1", "pay", "{}")))
+    face.settle(chat.send("pay"))
+    kept = face.settle(chat.send(tool_results={"c1": image}, idempotency_key="once"))
+    server.script(calls(("c2", "pay", "{}")), failure(400, "no"))
+    face.settle(chat.send("pay again"))
+    with pytest.raises(Rejected):
+        face.settle(chat.send(tool_results={"c2": "払いました"}))
+    server.script(calls(("c3", "pay", "{}")))
+    face.settle(kit.chat("waiting").send("pay", tools=[schema]))
+    for restored in (face.kit(twin, model="loop-1", base_url=server.url), other):
+        assert into(face, restored, out(face, kit)).conversations == 2
+        there = restored.chat("k")
+        assert [(each.id, each.state) for each in face.settle(there.turns())] == [
+            (each.id, each.state) for each in face.settle(chat.turns())
+        ]
+        sent = len(server.requests)
+        again = face.settle(there.send(tool_results={"c1": image}, idempotency_key="once"))
+        assert (again.turn_id, len(server.requests)) == (kept.turn_id, sent)
+        assert face.settle(there.replay(kept.turn_id)).status == "exact"
+        assert face.settle(there.resume()).text == "echo: 払いました"
+        assert face.settle(there.messages())[-1].parent_seq == face.settle(there.messages())[-2].seq
+        face.settle(there.verify())
+        waiting = restored.chat("waiting")
+        assert [each["id"] for each in face.settle(waiting.open_calls())] == ["c3"]
+        assert face.settle(waiting.send(tool_results={"c3": "paid"})).text == "echo: paid"
+        face.settle(waiting.verify())
 
 
 def test_an_import_into_another_tenant_gets_a_new_chain(face: Face, kit: Any, server: LoopbackServer) -> None:

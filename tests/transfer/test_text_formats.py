@@ -15,7 +15,7 @@ from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import message
 from tests.support.chatgpt import conversation
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, failure, stream
+from tests.support.server import LoopbackServer, calls, failure, stream
 from tests.support.server import completion as answered
 
 
@@ -69,6 +69,36 @@ def test_training_data_contains_only_complete_turns(face: Face, kit: Any, server
         ("assistant", "echo: 3"),
     ]
     assert [each["function"]["name"] for each in line["tools"]] == ["add"]
+
+
+def test_training_data_contains_results_from_the_caller(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Results belong to the turn of the calls, alone and with a question. Calls without results are left out."""
+    schema = {"type": "function", "function": {"name": "pay", "parameters": {"type": "object"}}}
+    chat = kit.chat("k", tools=[schema])
+    server.script(calls(("c1", "pay", "{}")))
+    face.settle(chat.send("alone"))
+    face.settle(chat.send(tool_results={"c1": "一"}))
+    server.script(calls(("c2", "pay", "{}"), ("c3", "pay", "{}")))
+    face.settle(chat.send("with a question"))
+    face.settle(chat.send("and now?", tool_results={"c3": "三"}, passages=["retrieved"]))
+    server.script(calls(("c4", "pay", "{}")))
+    face.settle(chat.send("never answered"))
+    server.script(failure(400, "no"))
+    with pytest.raises(Rejected):
+        face.settle(chat.send("fails", tool_results={"c4": "四"}))
+    (line,) = read_training_data(face, kit)
+    assert [(each["role"], each["content"]) for each in line["messages"]] == [
+        ("user", "alone"),
+        ("assistant", None),
+        ("tool", "一"),
+        ("assistant", "echo: 一"),
+        ("user", "with a question"),
+        ("assistant", None),
+        ("tool", "三"),
+        ("user", "and now?"),
+        ("assistant", "echo: and now?"),
+    ]
+    assert [each["id"] for each in line["messages"][5]["tool_calls"]] == ["c3"]
 
 
 def test_training_data_follows_one_path_and_contains_images(face: Face, kit: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from typing import Any
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionCustomToolParam, ChatCompletionFunctionToolParam
 from pydantic import TypeAdapter
 
-from convokit.domain.tool import Tool
-from convokit.errors import SettingsError
+from convokit.errors import BadArguments, InvalidInput, SettingsError, UnknownTool
+from convokit.tools.decorator import tool
+from convokit.tools.tool import Tool
 
 FUNCTION: dict[str, Any] = {
     "type": "function",
@@ -143,3 +145,64 @@ def test_any_dict_is_a_tool_or_a_settings_error(value: Any) -> None:
             Tool.of_dict(raw)
         except SettingsError:
             continue
+
+
+def test_run_binds_the_arguments_of_a_call() -> None:
+    """Names and arguments are read as in a turn: odd spellings, null for a default, JSON in a text."""
+
+    @tool(approval=True)
+    def pay(yen: int, note: str = "罰金") -> str:
+        """Pay."""
+        return f"{note}: {yen}"
+
+    assert (pay.approval, pay.is_run_by_turn, pay(5)) == (True, False, "罰金: 5")
+    for name, arguments, result in (
+        ("pay", '{"yen": 5, "note": null}', "罰金: 5"),
+        ("functions.pay", '{"yen": "5", "note": "本"}', "本: 5"),
+    ):
+        call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
+        assert pay.run(call) == result
+    assert pay.function is not None
+    assert pay.as_wire() == tool(pay.function, name="pay", description="Pay.").as_wire()
+
+
+def test_run_raises_what_is_wrong() -> None:
+    """Another tool's call, arguments that do not fit, a tool without a function, and what is no call at all."""
+
+    @tool
+    def broken(yen: int) -> None:
+        """Break."""
+        raise KeyError(yen)
+
+    def call(name: str, arguments: str = "{}") -> dict[str, Any]:
+        return {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+    with pytest.raises(UnknownTool, match="not a call of the tool 'broken'"):
+        broken.run(call("other"))
+    with pytest.raises(BadArguments, match="yen"):
+        broken.run(call("broken", '{"yen": "five"}'))
+    with pytest.raises(KeyError):
+        broken.run(call("broken", '{"yen": 5}'))
+    with pytest.raises(SettingsError, match="no function"):
+        Tool("ask").run(call("ask"))
+    for value in ({"id": "c1", "type": "custom", "custom": {"name": "broken"}}, "broken", None):
+        with pytest.raises(InvalidInput, match="open_calls"):
+            broken.run(value)  # type: ignore[arg-type]
+
+
+def test_run_returns_what_an_async_function_returns() -> None:
+    """The caller awaits it."""
+
+    @tool(approval=True)
+    async def look(at: str) -> str:
+        """Look."""
+        return f"seen {at}"
+
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "空"}'}}
+    assert asyncio.run(look.run(call)) == "seen 空"
+
+
+def test_approval_is_true_or_false() -> None:
+    """A typo must not let a function run."""
+    with pytest.raises(SettingsError, match="approval must be True or False"):
+        tool(approval="yes")  # type: ignore[call-overload]

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from convokit.domain.text import dump_json
-from convokit.errors import SettingsError
+from convokit.errors import InvalidInput, SettingsError, UnknownTool
+from convokit.tools.arguments import bind_arguments, find_tool
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -20,8 +21,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Tool:
     """A tool that the model may call.
 
-    A tool with a `function` is run by the turn. Calls of a tool without one are returned to the caller. `convokit.tool` makes a
-    tool of a Python function. A tool cannot be changed, so its bytes are the same in every request.
+    A tool with a `function` is run by the turn. Calls of a tool without one, or with `approval`, are returned to the caller.
+    `convokit.tool` makes a tool of a Python function. A tool cannot be changed, so its bytes are the same in every request.
 
     Raises: SettingsError for a name that the API would refuse.
     """
@@ -39,6 +40,8 @@ class Tool:
     """The pydantic model that validates the arguments. None: they are parsed and not validated."""
     raw: dict[str, Any] | None = None
     """The API's own object, which is sent instead of the fields above. Custom tools are given this way."""
+    approval: bool = False
+    """Whether the caller decides about each call: the turn does not run the function, `run` does."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -51,6 +54,29 @@ class Tool:
         if self.function is None:
             raise SettingsError("tools", f"{self.name} has no function: run it yourself, or pass function=")
         return self.function(*args, **kwargs)
+
+    def run(self, call: Mapping[str, Any]) -> Any:
+        """Run the function with the arguments of an open call (`Reply.open_calls`), and return its result.
+
+        The arguments are checked as in a turn. The result of an async function must be awaited.
+
+        Raises: UnknownTool if another tool is called, BadArguments, SettingsError if there is no function, and what the
+        function raises.
+        """
+        body = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(body, Mapping):
+            raise InvalidInput("call", 'must be a call of a function, as `open_calls` lists it, with its "function"')
+        name = str(body.get("name") or "")
+        if find_tool({self.name: self}, name) is None:
+            raise UnknownTool(name, f"is not a call of the tool {self.name!r}: run the tool of that name")
+        if self.function is None:
+            raise SettingsError("tools", f"{self.name} has no function: run it yourself, or pass function=")
+        return self.function(**bind_arguments(self, str(body.get("arguments") or "")))
+
+    @property
+    def is_run_by_turn(self) -> bool:
+        """Whether a turn runs the calls of this tool itself."""
+        return self.function is not None and not self.approval
 
     def as_wire(self) -> dict[str, Any]:
         """Return the tool in the shape of the API, with its keys in a fixed order. Do not change the schema in it."""
