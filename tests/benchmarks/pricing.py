@@ -202,20 +202,15 @@ def by_memory() -> str:
     return page.table(("strategy", "many prompts cached", "the last one only", "history kept"), rows)
 
 
-def tables() -> dict[str, str]:
-    """Return the tables by the marks they stand between."""
-    return {"simulated": by_rule(), "alternating": by_memory()}
-
-
 def main() -> None:
-    """Print the tables, and write them into a page where one is given."""
+    """Print the tables, and write that of the bills into a page where one is given."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pricing")
     parser.add_argument("--write", type=Path, metavar="PAGE")
     chosen = parser.parse_args()
-    for mark, text in tables().items():
-        print(f"{mark}\n{text}")
-        if chosen.write is not None:
-            page.put(chosen.write, mark, text)
+    bills = by_rule()
+    print(bills, by_memory(), sep="\n\n")
+    if chosen.write is not None:
+        page.put(chosen.write, "simulated", bills)
 
 
 if __name__ == "__main__":

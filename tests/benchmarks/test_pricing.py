@@ -50,9 +50,9 @@ def test_a_list_of_messages_gets_the_starts_of_a_stored_conversation() -> None:
 
 
 def test_a_held_start_is_what_a_single_slot_serves() -> None:
-    """With a reply reserve that changes from turn to turn, only a stored start keeps the last prompt usable."""
+    """With a reply reserve that changes from turn to turn, only a stored start keeps the last prompt usable: 81 % and 19 %."""
     held, replayed = (pricing.one_slot(simulate(each, alternating)) for each in (DEFAULT, REPLAYED))
-    assert held > 3 * replayed
+    assert (held, replayed) == (pytest.approx(0.81, abs=0.005), pytest.approx(0.19, abs=0.005))
 
 
 @pytest.mark.parametrize("contender", pricing.CONTENDERS, ids=lambda each: each.name)
@@ -63,7 +63,6 @@ def test_every_simulated_prompt_fits(contender: Contender) -> None:
         assert prompt.common < prompt.tokens
 
 
-@pytest.mark.parametrize("mark", ["simulated", "alternating"])
-def test_the_page_shows_what_the_simulation_says(mark: str) -> None:
-    """The tables on the page are those the command prints."""
-    assert page.between(PAGE.read_text("utf-8"), mark) == pricing.tables()[mark]
+def test_the_page_shows_what_the_simulation_says() -> None:
+    """The table on the page is the one that the command prints."""
+    assert page.between(PAGE.read_text("utf-8"), "simulated") == pricing.by_rule()

@@ -92,16 +92,20 @@ HEAD = ("fill / before a move / repeated", "over / refused / failed", "")
 
 
 def measure_corpus(turns: int, vocabulary: str, case: tuple[int, str]) -> list[list[str]]:
-    """Return a line with two cells for each counter: shares and verdict, requests that went wrong."""
+    """Return a line with a cell for each counter. Requests that went wrong are those of all counters."""
     budget, corpus = case
     conversation = make_conversation(corpus, turns, int(input_budget(budget) * GROWTH))
-    cells, growth = [], 0.0
-    for counter in COUNTERS:
-        played = play(conversation, budget, counter=counter, vocabulary=vocabulary)
-        growth = played.growth
-        shares, wrong, verdict = show(played, judge(played, find_bounds(corpus, budget, growth)))
-        cells += [f"{shares} {verdict}", wrong]
-    return [[f"{budget:,}", corpus, f"{growth:.1%}", *cells]]
+    played = [play(conversation, budget, counter=counter, vocabulary=vocabulary) for counter in COUNTERS]
+    cells = []
+    for each in played:
+        shares, _, verdict = show(each, judge(each, find_bounds(corpus, budget, each.growth)))
+        cells.append(f"{shares} {verdict}")
+    wrong = [
+        sum(each.over for each in played),
+        sum(each.refused for each in played),
+        sum(each.failed for each in played),
+    ]
+    return [[f"{budget:,}", corpus, f"{played[0].growth:.1%}", *cells, " / ".join(map(str, wrong))]]
 
 
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -184,7 +188,7 @@ def main() -> None:
         head = ("server", "budget", "corpus", "growth", "counter", *HEAD)
         table = _spread(chosen, measure_attack, chosen.budgets or (4_000, 32_000), tuple(ATTACKS), head)
     else:
-        head = ("budget", "corpus", "growth", *(cell for counter in COUNTERS for cell in (f"`{counter}`", "wrong")))
+        head = ("budget", "corpus", "growth", *(f"`{counter}`" for counter in COUNTERS), HEAD[1])
         table = _spread(chosen, measure_corpus, chosen.budgets or BUDGETS, CORPORA, head)
     taken = f"{time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}"
     print(f"{chosen.turns} turns, {'the local model' if chosen.local else chosen.vocabulary}, {taken}")
