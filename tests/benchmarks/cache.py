@@ -23,7 +23,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convokit import Budget, Convokit, Summary
+from convokit import Budget, Convokit, Summary, Timeouts
 from convokit.context.strategy import Everything, LastTurns, StepWindow, Strategy
 from tests.benchmarks import page, talk
 from tests.benchmarks.llama import Llama, serving
@@ -57,13 +57,14 @@ def contenders(*, summary: bool) -> list[Contender]:
     if summary:
         summed = Summary(max_tokens=SUMMARY, params={"extra_body": {"id_slot": 3}})
         return [
-            Contender("without", StepWindow()),
-            Contender("with `Summary`", StepWindow(), summary=summed),
+            Contender("default step, without a summary", StepWindow()),
+            Contender("default step, with `Summary`", StepWindow(), summary=summed),
             sliding,
         ]
     return [
-        Contender("steps of 1/4", StepWindow(), WINDOW // 4),
-        Contender("steps of 1/2 (the default)", StepWindow()),
+        Contender("default step", StepWindow()),
+        Contender("step of a quarter", StepWindow(), WINDOW // 4),
+        Contender("step of a half", StepWindow(), WINDOW // 2),
         sliding,
         Contender("last 20 messages (`LastTurns(10)`)", LastTurns(10)),
     ]
@@ -82,6 +83,7 @@ def kit_for(contender: Contender, llama: Llama, slot: int, file: Path) -> Iterat
         budget=Budget(context_tokens=WINDOW, reply_tokens=REPLY, step_tokens=contender.step_tokens),
         strategy=contender.strategy,
         summary=contender.summary,
+        timeouts=Timeouts(first_byte_s=600, stall_s=600, total_s=1200),  # a busy machine evaluates slowly
         temperature=0.0,
         extra_body={"id_slot": slot},
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from convokit.context.strategy import Everything, Item, LastTurns, StepWindow, Strategy, View
+from convokit.context.strategy import Everything, Item, LastTurns, StepWindow, Strategy, View, find_replayed_start
 from convokit.tokens.counter import REPLY_PRIMER
 from tests.benchmarks import page
 
@@ -59,23 +60,29 @@ RULES = (
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A strategy; `held` says that a start is never before the last one, as in a conversation that is stored."""
+    """A strategy with its step; None is the default step.
+
+    `held` says that a request knows the start of the last one, as in a conversation that is stored. `replayed` says that each
+    request finds its start from the whole history, as for a list of messages.
+    """
 
     name: str
     strategy: Strategy
-    step: int = WINDOW // 4
+    step: int | None = None
     held: bool = False
+    replayed: bool = False
 
 
 SLIDING = Contender("sliding (`Everything`)", Everything())
-QUARTER = Contender("steps of 1/4", StepWindow(), held=True)
-HALF = Contender("steps of 1/2 (the default)", StepWindow(), WINDOW // 2, held=True)
-LOOSE = Contender("steps of 1/4, free to move back", StepWindow())
+DEFAULT = Contender("default step", StepWindow(), held=True)
+QUARTER = Contender("step of a quarter", StepWindow(), WINDOW // 4, held=True)
+HALF = Contender("step of a half", StepWindow(), WINDOW // 2, held=True)
+REPLAYED = Contender("default step, start not stored", StepWindow(), replayed=True)
 CONTENDERS = (
-    Contender("steps of 1/8", StepWindow(), WINDOW // 8, held=True),
+    Contender("step of an eighth", StepWindow(), WINDOW // 8, held=True),
+    DEFAULT,
     QUARTER,
     HALF,
-    Contender("steps of 3/4", StepWindow(), WINDOW * 3 // 4, held=True),
     SLIDING,
     Contender("last 20 messages (`LastTurns(10)`)", LastTurns(10)),
 )
@@ -117,6 +124,7 @@ def conversation(turns: int = TURNS) -> list[Item]:
     return items
 
 
+@cache  # tables and tests ask for the same conversations
 def simulate(contender: Contender, reserve: Callable[[int], int] = constant, turns: int = TURNS) -> list[Prompt]:
     """Return the prompts of the whole conversation."""
     items = conversation(turns)
@@ -127,10 +135,12 @@ def simulate(contender: Contender, reserve: Callable[[int], int] = constant, tur
     last: int | None = None
     for turn in range(turns):
         question = items[2 * turn]
-        first = floor or 0 if contender.held else max(0, question.key - _READ_BACK)
+        first = floor or 0 if contender.held or contender.replayed else max(0, question.key - _READ_BACK)
         available = WINDOW - reserve(turn) - fixed
         path = items[first : question.key + 1]
         view = View(path, available, contender.step, complete=first == 0, held_start=floor, counter="tokens")
+        if contender.replayed:
+            view = replace(view, held_start=find_replayed_start(view))
         start = path[contender.strategy.select(view).start]
         end = question.tokens_before + question.tokens
         # An earlier prompt that began at the same message is a beginning of this one; any other shares the fixed part.
@@ -185,27 +195,22 @@ def by_memory() -> str:
     """Return the table for a reply reserve that alternates: a cache of many prompts, and one of the last prompt."""
     sliding = simulate(SLIDING, alternating)
     rows = []
-    for contender in (QUARTER, LOOSE, HALF, SLIDING):
+    for contender in (DEFAULT, REPLAYED, QUARTER, HALF, SLIDING):
         prompts = simulate(contender, alternating)
         shares = [f"{share(prompts, RULES[0]):.0%}", f"{one_slot(prompts):.0%}"]
         rows.append([contender.name, *shares, f"{kept(prompts, sliding):.0%}"])
     return page.table(("strategy", "many prompts cached", "the last one only", "history kept"), rows)
 
 
-def tables() -> dict[str, str]:
-    """Return the tables by the marks they stand between."""
-    return {"simulated": by_rule(), "alternating": by_memory()}
-
-
 def main() -> None:
-    """Print the tables, and write them into a page where one is given."""
+    """Print the tables, and write that of the bills into a page where one is given."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pricing")
     parser.add_argument("--write", type=Path, metavar="PAGE")
     chosen = parser.parse_args()
-    for mark, text in tables().items():
-        print(f"{mark}\n{text}")
-        if chosen.write is not None:
-            page.put(chosen.write, mark, text)
+    bills = by_rule()
+    print(bills, by_memory(), sep="\n\n")
+    if chosen.write is not None:
+        page.put(chosen.write, "simulated", bills)
 
 
 if __name__ == "__main__":

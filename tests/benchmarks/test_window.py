@@ -68,6 +68,23 @@ def test_bounds_are_those_of_the_design(fill: int, shared: int, refused: int, ve
     assert window.judge(played, window.find_bounds("English", 8_000, played.growth)) == verdict
 
 
+def test_a_line_of_the_table_has_a_cell_for_each_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong requests are those of all counters."""
+    found = iter([(80, 0), (70, 0), (80, 2)])
+
+    def play_shortly(*_: Any, **__: Any) -> Played:
+        fill, refused = next(found)
+        played = Played(100, refused=refused)
+        for prompt, repeated, moved in ((95, 0, False), (fill, fill, True)):
+            played.note(prompt, repeated, 4, moved=moved)
+        return played
+
+    monkeypatch.setattr(window, "play", play_shortly)
+    (line,) = window.measure_corpus(2, "o200k_base", (8_000, "English"))
+    cells = [f"{fill} / 0.95 / 1.00 {verdict}" for fill, verdict in (("0.80", "ok"), ("0.70", "BAD"), ("0.80", "BAD"))]
+    assert line == ["8,000", "English", "4.0%", *cells, "0 / 2 / 0"]
+
+
 @pytest.mark.parametrize("corpus", window.CORPORA)
 def test_conversations_grow_as_they_should(corpus: str) -> None:
     """A request adds about the wanted tokens, and the same arguments make the same conversation."""

@@ -92,15 +92,20 @@ HEAD = ("fill / before a move / repeated", "over / refused / failed", "")
 
 
 def measure_corpus(turns: int, vocabulary: str, case: tuple[int, str]) -> list[list[str]]:
-    """Return a line for each counter."""
+    """Return a line with a cell for each counter. Requests that went wrong are those of all counters."""
     budget, corpus = case
     conversation = make_conversation(corpus, turns, int(input_budget(budget) * GROWTH))
-    lines = []
-    for counter in COUNTERS:
-        played = play(conversation, budget, counter=counter, vocabulary=vocabulary)
-        verdict = judge(played, find_bounds(corpus, budget, played.growth))
-        lines.append([f"{budget:,}", corpus, f"{played.growth:.1%}", counter, *show(played, verdict)])
-    return lines
+    played = [play(conversation, budget, counter=counter, vocabulary=vocabulary) for counter in COUNTERS]
+    cells = []
+    for each in played:
+        shares, _, verdict = show(each, judge(each, find_bounds(corpus, budget, each.growth)))
+        cells.append(f"{shares} {verdict}")
+    wrong = [
+        sum(each.over for each in played),
+        sum(each.refused for each in played),
+        sum(each.failed for each in played),
+    ]
+    return [[f"{budget:,}", corpus, f"{played[0].growth:.1%}", *cells, " / ".join(map(str, wrong))]]
 
 
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -176,12 +181,15 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="PAGE")
     chosen = parser.parse_args()
     began = time.perf_counter()
+    head: tuple[str, ...]
     if chosen.local:
         table = measure_local(chosen.turns)
     elif chosen.attacks:
-        table = _spread(chosen, measure_attack, chosen.budgets or (4_000, 32_000), tuple(ATTACKS), ("server",))
+        head = ("server", "budget", "corpus", "growth", "counter", *HEAD)
+        table = _spread(chosen, measure_attack, chosen.budgets or (4_000, 32_000), tuple(ATTACKS), head)
     else:
-        table = _spread(chosen, measure_corpus, chosen.budgets or BUDGETS, CORPORA, ())
+        head = ("budget", "corpus", "growth", *(f"`{counter}`" for counter in COUNTERS), HEAD[1])
+        table = _spread(chosen, measure_corpus, chosen.budgets or BUDGETS, CORPORA, head)
     taken = f"{time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}"
     print(f"{chosen.turns} turns, {'the local model' if chosen.local else chosen.vocabulary}, {taken}")
     print(table)
@@ -194,15 +202,13 @@ def _spread(
     measure: Callable[[int, str, tuple[int, str]], list[list[str]]],
     budgets: Sequence[int],
     names: Sequence[str],
-    first: tuple[str, ...],
+    head: Sequence[str],
 ) -> str:
     """Return the table of all cases, which the processes share."""
     cases = [(budget, name) for budget in budgets for name in names]
     with ProcessPoolExecutor(chosen.workers) as pool:
         found = list(pool.map(partial(measure, chosen.turns, chosen.vocabulary), cases))
-    return page.table(
-        (*first, "budget", "corpus", "growth", "counter", *HEAD), [line for lines in found for line in lines]
-    )
+    return page.table(head, [line for lines in found for line in lines])
 
 
 if __name__ == "__main__":
