@@ -284,7 +284,8 @@ def test_tokens_above_the_input_limit_are_not_free(cli: CommandLine) -> None:
     report = cli.json("context", "k", "--model", "gpt-6-luna")["report"]
     shown = cli("context", "k", "--model", "gpt-6-luna").stdout
     rows = {line.split("  ")[0]: line.split() for line in shown.splitlines()}
-    assert rows["free"][1] == f"{report['moves_in_tokens']:,}"
+    free = report["available"] - (report["tokens"] - report["fixed_tokens"])
+    assert rows["free"][1] == f"{free:,}"
     assert "above the input limit" in rows
     assert "input limit" not in cli("context", "k").stdout
 

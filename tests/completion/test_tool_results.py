@@ -549,9 +549,10 @@ def test_other_results_during_a_turn_are_refused(database: str, server: Loopback
         chat.verify()
 
 
+@pytest.mark.once
 def test_a_new_question_supersedes_a_turn_with_results(database: str, server: LoopbackServer) -> None:
     """The question follows the results."""
-    server.script(calls(("c1", "pay", "{}")), Script([1.0, *completion("late").pieces]))
+    server.script(calls(("c1", "pay", "{}")), Script([2.0, *completion("late").pieces]))
     with Convokit(database, model="loop-1", base_url=server.url) as kit:
         chat = kit.chat("t", tools=[schema()])
         chat.send("pay")

@@ -46,7 +46,7 @@ CONTENT: list[tuple[str, Any, str]] = [
     ("surrogates the wrong way round", "\ude00\ud83d", "lone surrogate"),
     ("bytes", b"bytes", "must be text"),
     ("bytearray", bytearray(b"x"), "content part"),
-    ("none", None, "must be text"),
+    ("none", None, "must be text|is missing"),
     ("number", 5, "must be text"),
     ("nan", math.nan, "must be text"),
     ("mapping", {"role": "user", "content": "x"}, "must be text"),

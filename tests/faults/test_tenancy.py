@@ -210,6 +210,7 @@ ATTACKS: dict[str, Attack] = {
     "Chat.turns": _of_turns(lambda chat, turn: chat.turns(before=turn), lambda chat, turn: chat.turns()),
     "Chat.pin": _of_messages(lambda chat, place: chat.pin(place)),
     "Chat.unpin": _of_messages(lambda chat, place: chat.unpin(place)),
+    "Chat.open_calls": _everywhere(lambda side, chat: chat.open_calls()),
     "Chat.branch": _everywhere(lambda side, chat: chat.branch),
     "Chat.fork": _of_messages(
         lambda chat, place: chat.fork(place),
@@ -336,6 +337,9 @@ TENANT = {
         connection, "rival", wanted, sha256(ONCE.encode()).digest()
     ),
     "store.turns.list_open": lambda connection, wanted: turns.list_open(connection, "rival"),
+    "store.snapshot.read_open_calls": lambda connection, wanted: snapshot.read_open_calls(
+        connection, "rival", wanted, 0
+    ),
     "store.snapshot.read_snapshot": lambda connection, wanted: snapshot.read_snapshot(
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
