@@ -228,18 +228,18 @@ class Chat:
         """
         return self._runtime.run(list_open_calls_flow(self._state, self._ref))
 
-    def fork(self, message: Message | str | int | None = None, *, name: str | None = None) -> Chat:
-        """Make a branch that ends with `message`, and return a chat on it. Nothing is copied.
+    def fork(self, after: Message | str | int | None = None, *, name: str | None = None) -> Chat:
+        """Make a branch that ends with the message `after`, and return a chat on it. Nothing is copied.
 
         Both branches can answer at the same time, and neither moves the other.
 
         Args:
-            message: A message, its id or its seq. Default: the end of this chat's branch.
+            after: A message, its id or its seq; 0 is before the first message. Default: the end of this chat's branch.
             name: A name that is unique in the conversation. `kit.chat(key, branch=...)` opens a branch by name or number.
 
         Raises: NotFound, InvalidInput for a name that is taken.
         """
-        ref = self._runtime.run(history.branches.fork_flow(self._state, self._ref, message, name))
+        ref = self._runtime.run(history.branches.fork_flow(self._state, self._ref, after, name))
         return Chat(self._state, ref, self._runtime)
 
     def checkout(self, message: Message | str | int) -> None:
@@ -292,9 +292,36 @@ class Chat:
         """
         return self._runtime.run(history.pages.list_siblings_flow(self._state, self._ref, message))
 
-    def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
-        """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
-        flow = history.pages.list_turns_flow(self._state, self._ref, limit=limit, before=before)
+    def children(
+        self, message: Message | str | int = 0, *, limit: int = 50, before: str | int | None = None
+    ) -> list[Message]:
+        """Return the newest `limit` messages that follow a message on any branch, oldest first. Passages are skipped.
+
+        Args:
+            message: A message, its id or its seq. Default: 0, which lists the first messages of the conversation.
+            before: A child's id or seq: go further back from it.
+
+        Raises: NotFound, InvalidInput for a passage or summary.
+        """
+        flow = history.pages.list_children_flow(self._state, self._ref, message, limit=limit, before=before)
+        return self._runtime.run(flow)
+
+    def turns(
+        self,
+        *,
+        question: Message | str | int | None = None,
+        limit: int = 50,
+        before: UUID | str | None = None,
+    ) -> list[Turn]:
+        """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back.
+
+        Args:
+            question: A message, its id or its seq: the turns that answered this question, on all branches. They are the
+                turn that wrote it, regenerations, and turns that answered its tool calls with results.
+
+        Raises: NotFound; InvalidInput for a message that is not a question.
+        """
+        flow = history.pages.list_turns_flow(self._state, self._ref, question, limit=limit, before=before)
         return self._runtime.run(flow)
 
     def messages(self, *, limit: int = 50, before: str | int | None = None, passages: bool = False) -> list[Message]:

@@ -11,10 +11,25 @@ from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, bindparam, case, exists, func, insert, not_, select, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+    tuple_,
+    update,
+)
 
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import TOOL
+from convokit.domain.ids import MAX_SEQ
+from convokit.domain.message import TOOL, MessageRow
 from convokit.domain.turn import IdempotencyKey, OpenTurn, TurnRow
 from convokit.store.dialects import now_us
 from convokit.store.schema import completion, conversation, message, tool_call, turn
@@ -98,6 +113,17 @@ _SELECT_REGENERATION_BELOW = (
         not_(_STARTS_WITH_RESULTS),
     )
     .limit(1)
+)
+_SELECT_LATER_OF_QUESTION = (
+    _SELECT_TURN.where(
+        turn.c.conversation_id == bindparam("id"),
+        turn.c.question_seq == bindparam("question"),
+        turn.c.after_entry.is_not(None),
+        tuple_(turn.c.after_entry, turn.c.id)
+        < tuple_(bindparam("before", type_=Integer), bindparam("before_id", type_=Uuid)),
+    )
+    .order_by(turn.c.after_entry.desc(), turn.c.id.desc())
+    .limit(bindparam("limit"))
 )
 _SELECT_BY_IDEMPOTENCY_KEY = _SELECT_TURN.join(conversation, conversation.c.id == turn.c.conversation_id).where(
     turn.c.conversation_id == bindparam("id"),
@@ -237,6 +263,29 @@ def find_regenerations(
     values = {"id": conversation_id, "branch": branch, "questions": list(question_seqs)}
     rows = (TurnRow(*cast("Any", row)) for row in connection.execute(_SELECT_REGENERATIONS, values))
     return {row.question_seq: row for row in rows}  # in order: the newest turn of a question replaces the others
+
+
+def list_of_question(
+    connection: Connection, conversation_id: UUID, question: MessageRow, limit: int, before: UUID | None
+) -> list[TurnRow] | None:
+    """Return the newest `limit` turns that answered a question, oldest first; None if the turn `before` does not exist.
+
+    The first is the turn that wrote the question, if a turn did. The others are found by their own index.
+    """
+    last = MAX_SEQ
+    if before is not None:
+        row = find(connection, conversation_id, before)
+        if row is None:
+            return None
+        last = -1 if row.after_entry is None else row.after_entry
+    # Two branches may start to answer a question behind the same entry: the id orders these turns.
+    values: dict[str, Any] = {"id": conversation_id, "question": question.seq, "limit": limit}
+    values |= {"before": last, "before_id": before or conversation_id}
+    later = [TurnRow(*cast("Any", row)) for row in connection.execute(_SELECT_LATER_OF_QUESTION, values)][::-1]
+    if len(later) == limit or last < 0 or question.turn_id is None:
+        return later
+    first = find(connection, conversation_id, question.turn_id)
+    return later if first is None else [first, *later]
 
 
 def has_regenerations(connection: Connection, conversation_id: UUID, branch: int, *, below: int) -> bool:
