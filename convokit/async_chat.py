@@ -199,11 +199,15 @@ class AsyncChat:
         return self._runtime.open_stream(flow, on_disconnect)
 
     def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> AsyncStream[Reply]:
-        """Return the text of a turn that any process runs, as a stream. Several readers may follow one turn.
+        """Return the reply of a turn that any process runs, as a stream. Several readers may follow one turn.
+
+        The events are those of `stream` with text, reasoning, refusals and tool calls of the first choice, in larger
+        chunks.
 
         Args:
             turn: The turn's id. Default: the newest turn.
-            after: The number of characters of its text that the reader has already.
+            after: The number of characters of its text that the reader has already. Chunks of other kinds that came
+                before that character are not repeated.
 
         Leaving the stream changes nothing for the turn. Raises: Interrupted, with the turn's state as `code`, when the
         turn ends without a whole reply.

@@ -26,6 +26,7 @@ from convokit.completion.effects import (
 from convokit.completion.manifest import digest_body
 from convokit.completion.prepare import PreparedRequest, adapt_request
 from convokit.completion.state import KitState
+from convokit.completion.stored_events import encode_events
 from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
@@ -35,6 +36,7 @@ from convokit.domain.reply import ParsedReply, Usage
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import CallRow
 from convokit.errors import ContextOverflow, Interrupted, ModelError, StoreUnavailable, TimedOut
+from convokit.store import chunks
 from convokit.store.turn_end import TurnUpdate, save_chunk
 from convokit.store.turn_start import Written
 from convokit.wire import error_mapping, headers
@@ -73,6 +75,8 @@ class ActiveCall:
     head: ResponseHead | None = None
     first_token_at: int | None = None
     chunks: int = 0
+    unstored: list[StreamEvent] = field(default_factory=list)
+    """The events since the last stored chunk."""
     stored_chars: int = 0
     stored_at: float = 0.0
     content_at: float = 0.0
@@ -106,6 +110,7 @@ class ActiveCall:
         self.conversation, self.request, self.row = written.conversation, request, next_call
         self.reader, self.reply, self.head, self.recorded = None, None, None, False
         self.stored_chars = self.chunks = 0
+        self.unstored = []
         self.attempts += 1
 
 
@@ -244,6 +249,7 @@ def _emit_and_store_flow(kit: KitState, call: ActiveCall, events: Sequence[Strea
     if call.first_token_at is None:
         call.first_token_at = kit.clock.now_us()
     yield Emit(events)
+    call.unstored += events
     assert call.reader is not None
     fresh_chars = call.reader.text_chars - call.stored_chars
     if fresh_chars >= CHUNK_CHARS or now - call.stored_at >= CHUNK_S:  # without text too: reasoning renews the lease
@@ -251,12 +257,14 @@ def _emit_and_store_flow(kit: KitState, call: ActiveCall, events: Sequence[Strea
 
 
 def _store_chunk_flow(kit: KitState, call: ActiveCall, now: float) -> Flow[None]:
-    """Store the text since the last stored chunk.
+    """Store what came since the last stored chunk.
 
-    While the database is down the stream goes on, and the next stored chunk contains this text too.
+    While the database is down the stream goes on, and the next stored chunk contains this too.
     """
     assert call.reader is not None
     text = call.reader.text_after(call.stored_chars)
+    events = encode_events(call.unstored)
+    chunk = chunks.ChunkRow(call.chunks + 1, repair_text(text), events) if text or events else None
     call.stored_at = now
     try:
         is_ours = yield from write_once_flow(
@@ -264,8 +272,7 @@ def _store_chunk_flow(kit: KitState, call: ActiveCall, now: float) -> Flow[None]
             call.conversation.id,
             call.row,
             call.epoch,
-            call.chunks + 1,
-            repair_text(text),
+            chunk,
             lease_us=lease_us(call.request.options.timeouts.stall_s),
             first_token_at=call.first_token_at or kit.clock.now_us(),
         )
@@ -275,8 +282,9 @@ def _store_chunk_flow(kit: KitState, call: ActiveCall, now: float) -> Flow[None]
         return
     if not is_ours:
         raise LeaseLost
-    call.chunks += bool(text)
+    call.chunks += chunk is not None
     call.stored_chars += len(text)
+    call.unstored = []
 
 
 def _record_retry_flow(

@@ -65,6 +65,11 @@ def validate_json(field: str, value: Mapping[str, Any], *, limit: int, setting: 
     """
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be a mapping, not {type(value).__name__}")
+    return validate_json_value(field, value, limit=limit, setting=setting)
+
+
+def validate_json_value(field: str, value: object, *, limit: int, setting: str) -> str:
+    """Return any JSON value as text of at most `limit` bytes. Raises: as `validate_json`."""
     encoded = dump_json(to_plain_json(field, value))
     return validate_text(field, encoded, limit=limit, setting=setting)
 

@@ -68,6 +68,8 @@ class TurnStart:
     key: IdempotencyKey | None = None
     question_seq: int | None = None
     """The stored question that tool results without a new question belong to; None where the reply follows its question."""
+    metadata: str | None = None
+    """JSON: a value of the application that is kept with the turn."""
     prompts: Sequence[tuple[bytes, str]] = ()
     blobs: Sequence[Blob] = ()
     search_keys: Sequence[set[str]] | None = None
@@ -115,6 +117,7 @@ class TurnStart:
             at=self.at,
             key=self.key,
             after=None if rows and self.question_seq is None else row,
+            metadata=self.metadata,
         )
         batch = write_batch.WriteBatch(row, moved, self.branch, question.seq, entries, rows, was=self.head)
         batch.created, batch.opened, batch.begun_call = self.created, opened, call

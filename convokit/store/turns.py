@@ -37,7 +37,7 @@ from convokit.store.schema import completion, conversation, message, tool_call, 
 NEW_LEASE = now_us() + bindparam("lease_us")
 OPEN_TURN_COLUMNS = (
     *("id", "branch", "claim", "question_seq", "after_seq", "after_entry", "epoch", "state", "owner", "started_at"),
-    *("idempotency_hash", "fingerprint", "fingerprint_salt"),
+    *("idempotency_hash", "fingerprint", "fingerprint_salt", "metadata"),
 )
 """Columns of a new turn, besides `lease_until`."""
 _LAST_CALL_NUMBER = select(func.coalesce(func.max(completion.c.number), 0)).where(
@@ -304,6 +304,7 @@ def build_open_values(
     at: int,
     key: IdempotencyKey | None = None,
     after: ConversationRow | None = None,
+    metadata: str | None = None,
 ) -> dict[str, Any]:
     """Return the values of a new turn for `insert_open`.
 
@@ -324,6 +325,7 @@ def build_open_values(
         "idempotency_hash": key.hash if key is not None else None,
         "fingerprint": key.fingerprint if key is not None else None,
         "fingerprint_salt": key.salt if key is not None else None,
+        "metadata": metadata,
     }
 
 

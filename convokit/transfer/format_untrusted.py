@@ -142,6 +142,8 @@ def _add_row(found: _Conversation, kind: str, row: Any) -> None:
             found.left_out[counted] += 1
         if kind == "turn" and row.get("idempotency_hash") is not None:
             found.left_out["idempotency_keys"] += 1
+        if kind == "turn" and row.get("metadata") is not None:
+            found.left_out["turn_metadata"] += 1
 
 
 def _make_origin(row: Mapping[str, Any]) -> str:

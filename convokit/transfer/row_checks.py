@@ -40,10 +40,12 @@ _JSON_COLUMNS: dict[tuple[str, str], type] = {
     ("message", "tool_calls"): list,
     ("message", "extra"): dict,
     ("turn", "error"): dict,
+    ("turn", "metadata"): object,
     ("completion", "manifest"): dict,
     ("completion", "details"): dict,
     ("completion", "error"): dict,
 }
+_JSON_NAMES: dict[type, str] = {dict: "object", list: "array", object: "value"}
 _SEQ_COLUMNS = {
     "branch": ("head_seq",),
     "turn": ("question_seq", "reply_seq", "after_seq"),
@@ -112,10 +114,10 @@ def _parse_json(field: str, text: str, type_: type) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
-    if isinstance(value, type_):
+    if value is not None and isinstance(value, type_):
         validate_any_text(field, json.dumps(value, ensure_ascii=False))  # an escape may stand for a lone surrogate
     else:
-        raise InvalidInput(field, f"is not a JSON {'object' if type_ is dict else 'array'}")
+        raise InvalidInput(field, f"is not a JSON {_JSON_NAMES[type_]}")
     return value
 
 
