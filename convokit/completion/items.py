@@ -84,7 +84,7 @@ def to_item(options: ResolvedOptions, row: MessageRow) -> Item:
     sent = as_sent(shape, options.profile) if row.role in INSTRUCTION_ROLES else shape
     tokens = row.tokens if is_counted and sent is shape else count_message(options.counter, sent)
     before = row.path_tokens - (row.tokens if row.status != PASSAGE else 0)  # a redacted passage has 0 tokens
-    return Item(row.seq, shape, tokens, before, row.status)
+    return Item(row.seq, shape, tokens, before, row.status_in_context)
 
 
 def count_question(options: ResolvedOptions, content: Content) -> int:

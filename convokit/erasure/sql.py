@@ -35,7 +35,7 @@ from convokit.store.schema import blob, branch, chunk, completion, conversation,
 from convokit.store.schema import turn as turns
 
 # A redacted row loses these columns.
-_TEXT_COLUMNS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
+_TEXT_COLUMNS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "kind", "item", "salt")
 # These manifest keys hold a user's text or an unsalted digest of it.
 _TEXT_KEYS = ("params", "prompt", "tools")
 _BLANK_MESSAGES = (

@@ -97,6 +97,10 @@ class MessageColumns(_OfConversation):
     refusal = Column(Text)
     extra = Column(Text)
     """JSON: keys outside the API's standard, and the provider that sent them."""
+    kind = Column(Text)
+    """The program that wrote the message by `append`, such as `openai-agents/1`. In the chain if it is set, with `item`."""
+    item = Column(Text)
+    """JSON: the message as that program has it. It is never sent, and no window reads it. Needs a `kind`."""
     status = Column(Text, nullable=False)
     tokens = Column(Integer, nullable=False)
     counter = Column(Text, nullable=False)

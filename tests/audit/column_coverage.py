@@ -54,7 +54,7 @@ COVERAGE = {
         _columns(), _columns(_OF, "number", "head_seq"), {"name": "a name that may change", "created_at": _CLOCK}
     ),
     "convokit_message": Coverage(
-        _columns(_OF, "salt", *message.CHAINED_COLUMNS),
+        _columns(_OF, "salt", *message.CHAINED_COLUMNS, *message.FOREIGN_COLUMNS),
         _columns(),
         dict.fromkeys(("window_tokens", "window_counted"), "sizes the next window; what the server reported is proven"),
     ),
