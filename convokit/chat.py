@@ -17,7 +17,7 @@ from convokit.completion.state import ChatRef, KitState
 from convokit.completion.tool_results import list_open_calls_flow
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch
-from convokit.domain.message import Message
+from convokit.domain.message import Message, NewMessage
 from convokit.domain.removal import Receipt
 from convokit.domain.stored_request import Diff, Replay, TurnLike
 from convokit.domain.turn import Reply, Turn
@@ -59,6 +59,10 @@ class Chat:
         *,
         tool_results: Mapping[str, Any] | None = None,
         passages: Sequence[str] = (),
+        after: Message | str | int | None = None,
+        expect: int | None = None,
+        messages: Sequence[Mapping[str, Any] | NewMessage] | None = None,
+        turn_metadata: Any = None,
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
@@ -73,18 +77,37 @@ class Chat:
                 results again return the same reply.
             passages: Retrieved texts for this question only. They are saved, sent right before the question, and not
                 sent again with later questions.
+            after: The message (or its id or seq) that the new messages follow; 0 is before the first message. This
+                chat's branch moves there. Default: the end of the branch.
+            expect: The seq of the branch's last message as far as the caller read it, or 0. If the branch ends
+                otherwise, `HeadMoved` is raised and nothing is written. It is checked after waiting for another turn.
+            messages: Messages that are written before the question, as dicts in the API's shape or `NewMessage`. They
+                are part of the conversation. Tool results come right behind the calls that they answer.
+            turn_metadata: A JSON value that is kept with the turn and returned as `Turn.metadata`.
             on_busy: What to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`),
                 or "supersede" it. The reply of a superseded turn is kept, off the path.
             idempotency_key: Makes the send repeatable. A repeat, from any process, returns the reply of the same turn;
                 the question is saved once.
             options: Settings of this call and request parameters. `tools` are typed functions, `Tool`s or the API's own
                 dicts; the functions that the model calls are run, for at most `max_tool_rounds` rounds. `metadata` is
-                the API's own and needs `store=True`.
+                the API's own and needs `store=True`. `window="exact"` with `start` (a seq, default 1) sends the path
+                from there, whole.
 
-        Raises: ConvokitError; ModelError for a failed call; ParseFailed when `response_format` is a type and the reply
-        does not fit.
+        Raises: ConvokitError; ModelError for a failed call; HeadMoved; ParseFailed when `response_format` is a type and
+        the reply does not fit.
         """
-        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key, tool_results)
+        request = SendRequest(
+            content,
+            passages,
+            to_options(options),
+            on_busy,
+            idempotency_key,
+            tool_results,
+            after,
+            expect,
+            messages,
+            turn_metadata,
+        )
         return self._runtime.run(send_flow(self._state, self._ref, request, stream=False))
 
     def stream(
@@ -93,6 +116,10 @@ class Chat:
         *,
         tool_results: Mapping[str, Any] | None = None,
         passages: Sequence[str] = (),
+        after: Message | str | int | None = None,
+        expect: int | None = None,
+        messages: Sequence[Mapping[str, Any] | NewMessage] | None = None,
+        turn_metadata: Any = None,
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         on_disconnect: OnDisconnect = "stop",
@@ -107,7 +134,18 @@ class Chat:
 
         The other arguments are those of `send`.
         """
-        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key, tool_results)
+        request = SendRequest(
+            content,
+            passages,
+            to_options(options),
+            on_busy,
+            idempotency_key,
+            tool_results,
+            after,
+            expect,
+            messages,
+            turn_metadata,
+        )
         return self._runtime.open_stream(send_flow(self._state, self._ref, request, stream=True), on_disconnect)
 
     def resume(

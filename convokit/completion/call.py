@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 from convokit.completion import retry
@@ -26,7 +25,7 @@ from convokit.completion.effects import (
 from convokit.completion.manifest import digest_body
 from convokit.completion.prepare import PreparedRequest, adapt_request
 from convokit.completion.state import KitState
-from convokit.completion.stored_events import encode_events
+from convokit.completion.stored_events import make_chunk
 from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
@@ -36,7 +35,6 @@ from convokit.domain.reply import ParsedReply, Usage
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import CallRow
 from convokit.errors import ContextOverflow, Interrupted, ModelError, StoreUnavailable, TimedOut
-from convokit.store import chunks
 from convokit.store.turn_end import TurnUpdate, save_chunk
 from convokit.store.turn_start import Written
 from convokit.wire import error_mapping, headers
@@ -108,9 +106,8 @@ class ActiveCall:
         if written is None:
             raise LeaseLost
         self.conversation, self.request, self.row = written.conversation, request, next_call
-        self.reader, self.reply, self.head, self.recorded = None, None, None, False
+        self.reader, self.reply, self.head, self.recorded, self.unstored = None, None, None, False, []
         self.stored_chars = self.chunks = 0
-        self.unstored = []
         self.attempts += 1
 
 
@@ -263,8 +260,7 @@ def _store_chunk_flow(kit: KitState, call: ActiveCall, now: float) -> Flow[None]
     """
     assert call.reader is not None
     text = call.reader.text_after(call.stored_chars)
-    events = encode_events(call.unstored)
-    chunk = chunks.ChunkRow(call.chunks + 1, repair_text(text), events) if text or events else None
+    chunk = make_chunk(call.chunks + 1, text, call.unstored)
     call.stored_at = now
     try:
         is_ours = yield from write_once_flow(
@@ -343,16 +339,6 @@ def new_call_row(request: PreparedRequest, turn_id: UUID, now: int, *, number: i
 def record_failure(row: CallRow, error: Exception, now: int) -> None:
     """Write into the row how the call failed. No text of a user or model is kept in it."""
     row.state, row.usage_source, row.prompt_tokens = "error", "absent", None
-    row.error = dump_json(describe_error(error))
+    row.error = dump_json(retry.describe_error(error))
     row.ended_at = now
     row.salt = hashchain.new_salt()
-
-
-def describe_error(error: Exception) -> dict[str, Any]:
-    """Return an error's facts for the record: its own message, and no text of a user or model."""
-    facts: dict[str, Any] = {"type": type(error).__name__, "message": repair_text(str(error))[:500]}
-    for name in ("status", "code", "param", "phase", "request_id"):
-        value = getattr(error, name, None)
-        if value is not None:
-            facts[name] = repair_text(value)[:200] if isinstance(value, str) else value
-    return facts

@@ -42,7 +42,7 @@ def start_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) 
 
 def _new_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) -> list[Item]:
     """Return tool results, passages and the question of a new turn, under the seqs that they are expected to get."""
-    first = snapshot.conversation.last_seq + 1 if snapshot.conversation is not None else 1
+    first = snapshot.last_seq + 1
     before = snapshot.path.rows[-1].path_tokens if snapshot.path.rows else 0
     items: list[Item] = []
     for result in content.results:

@@ -22,7 +22,13 @@ ReplyEvent = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
 """The events that are stored."""
 
 
-def encode_events(events: Iterable[StreamEvent]) -> str | None:
+def make_chunk(number: int, text: str, events: Iterable[StreamEvent]) -> ChunkRow | None:
+    """Return the chunk that stores `text` and the other events; None if there is nothing to store."""
+    order = _encode_events(events)
+    return ChunkRow(number, repair_text(text), order) if text or order else None
+
+
+def _encode_events(events: Iterable[StreamEvent]) -> str | None:
     """Return the order of events as JSON; None where there is text alone."""
     items: list[list[Any]] = []
     for event in events:

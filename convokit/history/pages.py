@@ -33,8 +33,8 @@ from convokit.domain.removal import RemovalRow
 from convokit.domain.text import validate_text
 from convokit.domain.turn import Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import conversations, message_tree, messages, removal_records, turns
-from convokit.store.turn_pages import read_turns_page
+from convokit.store import conversations, message_tree, messages, removal_records
+from convokit.store.turn_pages import list_turns_of_question, read_turns_page
 
 
 def list_messages_flow(
@@ -173,7 +173,7 @@ def _read_turns_of_question(
     row = find_anchor_message(connection, conversation_id, seq)
     if not row.is_question:
         raise InvalidInput("question", f"message {seq} is not a question; pass the message of a user")
-    return turns.list_of_question(connection, conversation_id, row, limit, before)
+    return list_turns_of_question(connection, conversation_id, row, limit, before)
 
 
 def list_branches_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[Branch]]:

@@ -11,25 +11,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import (
-    Connection,
-    Integer,
-    Uuid,
-    and_,
-    bindparam,
-    case,
-    exists,
-    func,
-    insert,
-    not_,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import Connection, and_, bindparam, case, exists, func, insert, not_, select, update
 
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.ids import MAX_SEQ
-from convokit.domain.message import TOOL, MessageRow
+from convokit.domain.message import TOOL
 from convokit.domain.turn import IdempotencyKey, OpenTurn, TurnRow
 from convokit.store.dialects import now_us
 from convokit.store.schema import completion, conversation, message, tool_call, turn
@@ -82,11 +67,11 @@ _SELECT_TENANTS_WITH_OPEN = (
 _COUNT_OPEN = select(
     func.count(), func.max(now_us() - turn.c.started_at), func.count().filter(turn.c.lease_until < now_us())
 ).where(turn.c.claim.is_not(None))
-_SELECT_TURN = select(
+SELECT_TURN = select(
     *(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"), _LAST_CALL_NUMBER.scalar_subquery()
 )
-_SELECT_BY_ID = _SELECT_TURN.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
-_SELECT_MANY = _SELECT_TURN.where(
+_SELECT_BY_ID = SELECT_TURN.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
+_SELECT_MANY = SELECT_TURN.where(
     turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True))
 )
 # The first message of a turn that answers tool calls is written together with the turn.
@@ -96,7 +81,7 @@ _STARTS_WITH_RESULTS = exists().where(
     message.c.turn_id == turn.c.id,
     message.c.role == TOOL,
 )
-_SELECT_REGENERATIONS = _SELECT_TURN.where(
+_SELECT_REGENERATIONS = SELECT_TURN.where(
     turn.c.conversation_id == bindparam("id"),
     turn.c.question_seq.in_(bindparam("questions", expanding=True)),
     turn.c.branch == bindparam("branch"),
@@ -114,18 +99,7 @@ _SELECT_REGENERATION_BELOW = (
     )
     .limit(1)
 )
-_SELECT_LATER_OF_QUESTION = (
-    _SELECT_TURN.where(
-        turn.c.conversation_id == bindparam("id"),
-        turn.c.question_seq == bindparam("question"),
-        turn.c.after_entry.is_not(None),
-        tuple_(turn.c.after_entry, turn.c.id)
-        < tuple_(bindparam("before", type_=Integer), bindparam("before_id", type_=Uuid)),
-    )
-    .order_by(turn.c.after_entry.desc(), turn.c.id.desc())
-    .limit(bindparam("limit"))
-)
-_SELECT_BY_IDEMPOTENCY_KEY = _SELECT_TURN.join(conversation, conversation.c.id == turn.c.conversation_id).where(
+_SELECT_BY_IDEMPOTENCY_KEY = SELECT_TURN.join(conversation, conversation.c.id == turn.c.conversation_id).where(
     turn.c.conversation_id == bindparam("id"),
     conversation.c.tenant == bindparam("tenant"),
     turn.c.idempotency_hash == bindparam("hash"),
@@ -263,29 +237,6 @@ def find_regenerations(
     values = {"id": conversation_id, "branch": branch, "questions": list(question_seqs)}
     rows = (TurnRow(*cast("Any", row)) for row in connection.execute(_SELECT_REGENERATIONS, values))
     return {row.question_seq: row for row in rows}  # in order: the newest turn of a question replaces the others
-
-
-def list_of_question(
-    connection: Connection, conversation_id: UUID, question: MessageRow, limit: int, before: UUID | None
-) -> list[TurnRow] | None:
-    """Return the newest `limit` turns that answered a question, oldest first; None if the turn `before` does not exist.
-
-    The first is the turn that wrote the question, if a turn did. The others are found by their own index.
-    """
-    last = MAX_SEQ
-    if before is not None:
-        row = find(connection, conversation_id, before)
-        if row is None:
-            return None
-        last = -1 if row.after_entry is None else row.after_entry
-    # Two branches may start to answer a question behind the same entry: the id orders these turns.
-    values: dict[str, Any] = {"id": conversation_id, "question": question.seq, "limit": limit}
-    values |= {"before": last, "before_id": before or conversation_id}
-    later = [TurnRow(*cast("Any", row)) for row in connection.execute(_SELECT_LATER_OF_QUESTION, values)][::-1]
-    if len(later) == limit or last < 0 or question.turn_id is None:
-        return later
-    first = find(connection, conversation_id, question.turn_id)
-    return later if first is None else [first, *later]
 
 
 def has_regenerations(connection: Connection, conversation_id: UUID, branch: int, *, below: int) -> bool:
