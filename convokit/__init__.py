@@ -18,7 +18,7 @@ from convokit.domain.events import (
     TextDelta,
     ToolCallDelta,
 )
-from convokit.domain.message import Message
+from convokit.domain.message import Message, NewMessage
 from convokit.domain.paging import Page
 from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
@@ -64,6 +64,7 @@ __all__ = [
     "Limits",
     "Message",
     "MovedHead",
+    "NewMessage",
     "Page",
     "Price",
     "Prices",

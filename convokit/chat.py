@@ -17,7 +17,7 @@ from convokit.completion.state import ChatRef, KitState
 from convokit.completion.tool_results import list_open_calls_flow
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch
-from convokit.domain.message import Message
+from convokit.domain.message import Message, NewMessage
 from convokit.domain.removal import Receipt
 from convokit.domain.stored_request import Diff, Replay, TurnLike
 from convokit.domain.turn import Reply, Turn
@@ -59,6 +59,10 @@ class Chat:
         *,
         tool_results: Mapping[str, Any] | None = None,
         passages: Sequence[str] = (),
+        after: Message | str | int | None = None,
+        expect: int | None = None,
+        messages: Sequence[Mapping[str, Any] | NewMessage] | None = None,
+        turn_metadata: Any = None,
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         **options: Unpack[CallOptions],
@@ -73,18 +77,37 @@ class Chat:
                 results again return the same reply.
             passages: Retrieved texts for this question only. They are saved, sent right before the question, and not
                 sent again with later questions.
+            after: The message (or its id or seq) that the new messages follow; 0 is before the first message. This
+                chat's branch moves there. Default: the end of the branch.
+            expect: The seq of the branch's last message as far as the caller read it, or 0. If the branch ends
+                otherwise, `HeadMoved` is raised and nothing is written. It is checked after waiting for another turn.
+            messages: Messages that are written before the question, as dicts in the API's shape or `NewMessage`. They
+                are part of the conversation. Tool results come right behind the calls that they answer.
+            turn_metadata: A JSON value that is kept with the turn and returned as `Turn.metadata`.
             on_busy: What to do while another turn is open on this branch: "raise", "wait" for it (`Timeouts.busy_s`),
                 or "supersede" it. The reply of a superseded turn is kept, off the path.
             idempotency_key: Makes the send repeatable. A repeat, from any process, returns the reply of the same turn;
                 the question is saved once.
             options: Settings of this call and request parameters. `tools` are typed functions, `Tool`s or the API's own
                 dicts; the functions that the model calls are run, for at most `max_tool_rounds` rounds. `metadata` is
-                the API's own and needs `store=True`.
+                the API's own and needs `store=True`. `window="exact"` with `start` (a seq, default 1) sends the path
+                from there, whole.
 
-        Raises: ConvokitError; ModelError for a failed call; ParseFailed when `response_format` is a type and the reply
-        does not fit.
+        Raises: ConvokitError; ModelError for a failed call; HeadMoved; ParseFailed when `response_format` is a type and
+        the reply does not fit.
         """
-        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key, tool_results)
+        request = SendRequest(
+            content,
+            passages,
+            to_options(options),
+            on_busy,
+            idempotency_key,
+            tool_results,
+            after,
+            expect,
+            messages,
+            turn_metadata,
+        )
         return self._runtime.run(send_flow(self._state, self._ref, request, stream=False))
 
     def stream(
@@ -93,6 +116,10 @@ class Chat:
         *,
         tool_results: Mapping[str, Any] | None = None,
         passages: Sequence[str] = (),
+        after: Message | str | int | None = None,
+        expect: int | None = None,
+        messages: Sequence[Mapping[str, Any] | NewMessage] | None = None,
+        turn_metadata: Any = None,
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         on_disconnect: OnDisconnect = "stop",
@@ -107,7 +134,18 @@ class Chat:
 
         The other arguments are those of `send`.
         """
-        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key, tool_results)
+        request = SendRequest(
+            content,
+            passages,
+            to_options(options),
+            on_busy,
+            idempotency_key,
+            tool_results,
+            after,
+            expect,
+            messages,
+            turn_metadata,
+        )
         return self._runtime.open_stream(send_flow(self._state, self._ref, request, stream=True), on_disconnect)
 
     def resume(
@@ -200,11 +238,15 @@ class Chat:
         return self._runtime.open_stream(flow, on_disconnect)
 
     def follow(self, turn: UUID | str | None = None, *, after: int = 0) -> Stream[Reply]:
-        """Return the text of a turn that any process runs, as a stream. Several readers may follow one turn.
+        """Return the reply of a turn that any process runs, as a stream. Several readers may follow one turn.
+
+        The events are those of `stream` with text, reasoning, refusals and tool calls of the first choice, in larger
+        chunks.
 
         Args:
             turn: The turn's id. Default: the newest turn.
-            after: The number of characters of its text that the reader has already.
+            after: The number of characters of its text that the reader has already. Chunks of other kinds that came
+                before that character are not repeated.
 
         Leaving the stream changes nothing for the turn. Raises: Interrupted, with the turn's state as `code`, when the
         turn ends without a whole reply.
@@ -228,18 +270,18 @@ class Chat:
         """
         return self._runtime.run(list_open_calls_flow(self._state, self._ref))
 
-    def fork(self, message: Message | str | int | None = None, *, name: str | None = None) -> Chat:
-        """Make a branch that ends with `message`, and return a chat on it. Nothing is copied.
+    def fork(self, after: Message | str | int | None = None, *, name: str | None = None) -> Chat:
+        """Make a branch that ends with the message `after`, and return a chat on it. Nothing is copied.
 
         Both branches can answer at the same time, and neither moves the other.
 
         Args:
-            message: A message, its id or its seq. Default: the end of this chat's branch.
+            after: A message, its id or its seq; 0 is before the first message. Default: the end of this chat's branch.
             name: A name that is unique in the conversation. `kit.chat(key, branch=...)` opens a branch by name or number.
 
         Raises: NotFound, InvalidInput for a name that is taken.
         """
-        ref = self._runtime.run(history.branches.fork_flow(self._state, self._ref, message, name))
+        ref = self._runtime.run(history.branches.fork_flow(self._state, self._ref, after, name))
         return Chat(self._state, ref, self._runtime)
 
     def checkout(self, message: Message | str | int) -> None:
@@ -292,9 +334,36 @@ class Chat:
         """
         return self._runtime.run(history.pages.list_siblings_flow(self._state, self._ref, message))
 
-    def turns(self, *, limit: int = 50, before: UUID | str | None = None) -> list[Turn]:
-        """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back."""
-        flow = history.pages.list_turns_flow(self._state, self._ref, limit=limit, before=before)
+    def children(
+        self, message: Message | str | int = 0, *, limit: int = 50, before: str | int | None = None
+    ) -> list[Message]:
+        """Return the newest `limit` messages that follow a message on any branch, oldest first. Passages are skipped.
+
+        Args:
+            message: A message, its id or its seq. Default: 0, which lists the first messages of the conversation.
+            before: A child's id or seq: go further back from it.
+
+        Raises: NotFound, InvalidInput for a passage or summary.
+        """
+        flow = history.pages.list_children_flow(self._state, self._ref, message, limit=limit, before=before)
+        return self._runtime.run(flow)
+
+    def turns(
+        self,
+        *,
+        question: Message | str | int | None = None,
+        limit: int = 50,
+        before: UUID | str | None = None,
+    ) -> list[Turn]:
+        """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back.
+
+        Args:
+            question: A message, its id or its seq: the turns that answered this question, on all branches. They are the
+                turn that wrote it, regenerations, and turns that answered its tool calls with results.
+
+        Raises: NotFound; InvalidInput for a message that is not a question.
+        """
+        flow = history.pages.list_turns_flow(self._state, self._ref, question, limit=limit, before=before)
         return self._runtime.run(flow)
 
     def messages(self, *, limit: int = 50, before: str | int | None = None, passages: bool = False) -> list[Message]:

@@ -15,6 +15,7 @@ ConvokitError
 │  └─ SchemaOutdated               the tables are older or newer than this version supports
 ├─ ContextOverflow                 the request does not fit the context window: needed, available tokens
 ├─ ConversationBusy                another turn is open on the branch: turn, since_s
+├─ HeadMoved                       other messages were written since the caller read: expected, actual
 ├─ IdempotencyConflict             the idempotency key was used for another request
 ├─ Redacted                        the requested text was redacted or erased: conversation, what
 ├─ ChainBroken                     the stored history was altered: conversation, entry, ref
@@ -38,6 +39,7 @@ ConvokitError
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,14 +49,7 @@ class ConvokitError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own pickling calls the constructor with `args` only, and these constructors need keywords.
-        return _revive, (type(self), self.args, self.__dict__)
-
-
-def _revive(cls: type[ConvokitError], args: tuple[Any, ...], facts: dict[str, Any]) -> ConvokitError:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(facts)
-    return error
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class SettingsError(ConvokitError, ValueError):
@@ -129,15 +124,12 @@ class ContextOverflow(ConvokitError):
     """The request needs more tokens, as counted by `counter`, than are available. None: only the server knows the number."""
 
     def __init__(self, needed: int | None, available: int | None, *, counter: str = "", detail: str = "") -> None:
-        numbers = f"the request needs {_format_count(needed)} tokens, {_format_count(available)} are available"
+        texts = ["an unknown number of" if each is None else f"{each:,}" for each in (needed, available)]
+        numbers = f"the request needs {texts[0]} tokens, {texts[1]} are available"
         source = f" (counted by {counter})" if counter else ""
         detail = f": {detail}" if detail else "; shorten the message or the developer prompt, or raise the budget"
         super().__init__(numbers + source + detail)
         self.needed, self.available, self.counter = needed, available, counter
-
-
-def _format_count(tokens: int | None) -> str:
-    return "an unknown number of" if tokens is None else f"{tokens:,}"
 
 
 class ConversationBusy(ConvokitError):
@@ -145,19 +137,27 @@ class ConversationBusy(ConvokitError):
 
     def __init__(self, conversation: object, turn: object, since_s: float | None = None) -> None:
         age = "" if since_s is None else f", for {since_s:.1f} s"
-        super().__init__(
-            f"conversation {conversation} has an open turn ({turn}{age}): wait for it, cancel it, or supersede it (on_busy)"
-        )
+        problem = f"conversation {conversation} has an open turn ({turn}{age})"
+        super().__init__(f"{problem}: wait for it, cancel it, or supersede it (on_busy)")
         self.conversation, self.turn, self.since_s = str(conversation), str(turn), since_s
+
+
+class HeadMoved(ConvokitError):
+    """The branch ends with message `actual`, not with `expected`, the last one that the caller read. 0: before the first."""
+
+    def __init__(self, conversation: object, branch: object, expected: int, actual: int) -> None:
+        on_branch = f", branch {branch}" if branch else ""
+        problem = f"conversation {conversation}{on_branch} ends with message {actual}, not {expected}"
+        super().__init__(f"{problem}: read the messages again, then pass expect={actual}")
+        self.conversation, self.branch, self.expected, self.actual = str(conversation), branch, expected, actual
 
 
 class IdempotencyConflict(ConvokitError):
     """The idempotency key was used for another request."""
 
     def __init__(self, conversation: object, turn: object) -> None:
-        super().__init__(
-            f"the idempotency key belongs to another request (turn {turn} of {conversation}): use a new key"
-        )
+        problem = f"the idempotency key belongs to another request (turn {turn} of {conversation})"
+        super().__init__(f"{problem}: use a new key")
         self.conversation, self.turn = str(conversation), str(turn)
 
 

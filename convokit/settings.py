@@ -168,7 +168,7 @@ class Limits:
     passages_bytes: int = 1024 * 1024
     """All passages of a question."""
     metadata_bytes: int = 64 * 1024
-    """The metadata of a conversation as JSON."""
+    """The metadata of a conversation as JSON, and that of a turn."""
     key_chars: int = 512
     """A key, subject, title, branch name or tenant, in characters."""
     reply_bytes: int = 16 * 1024 * 1024

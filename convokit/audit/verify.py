@@ -30,7 +30,7 @@ from convokit.errors import ChainBroken
 from convokit.store import api_calls, chain, conversations
 
 # The columns that a redaction sets to NULL. The salt goes too, so that nobody can guess a short text from the commitment.
-CLEARED_MESSAGE_COLUMNS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
+CLEARED_MESSAGE_COLUMNS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "kind", "item", "salt")
 CLEARED_CALL_COLUMNS = ("details", "error", "salt")
 
 

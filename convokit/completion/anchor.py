@@ -10,8 +10,9 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow
 from convokit.completion.state import ChatRef, KitState, identify_flow
+from convokit.context.new_messages import NewMessages
 from convokit.domain.content import Content, ToolResult, find_blob_references
-from convokit.domain.ids import parse_message_seq
+from convokit.domain.ids import MAX_SEQ, parse_message_seq
 from convokit.domain.message import ASSISTANT, SUMMARY, TOOL, USER, Message, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.errors import InvalidInput, NotFound, Redacted
@@ -34,6 +35,21 @@ class TurnAnchor:
     """The branch head that this anchor was found for, where another head would give another anchor."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class TurnDetails:
+    """What the caller of a turn gives besides its question."""
+
+    messages: NewMessages | None = None
+    """Messages that are written before the question, in the transaction that begins the turn."""
+    expect: int | None = None
+    """The branch head that the caller knows; 0 is before the first message. None: any."""
+    metadata: str | None = None
+    """JSON that is kept with the turn."""
+
+
+NO_DETAILS = TurnDetails()
+
+
 @dataclass(frozen=True, slots=True)
 class BranchEnd:
     """The end of a branch: the turn to return to, or else the anchor of a question or results that have no reply here."""
@@ -50,11 +66,25 @@ def resolve_seq_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow
     return parse_message_seq(conversation_id, message.id if isinstance(message, Message) else message)
 
 
+def validate_expect(given: object) -> int:
+    """Return the branch head that a caller expects. Raises: InvalidInput."""
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= MAX_SEQ:
+        raise InvalidInput("expect", f"must be the seq of the last message that you read, or 0, not {given!r}")
+    return given
+
+
 def find_anchor_message(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow:
     """Return a message that a path can end with. Raises: NotFound, InvalidInput."""
     row = messages.find(connection, conversation_id, seq)
     if row is None:
         raise NotFound("message", seq)
+    check_path_end(row)
+    return row
+
+
+def check_path_end(row: MessageRow) -> None:
+    """Check that a path can end with a message. Raises: InvalidInput."""
+    seq = row.seq
     if row.is_passage and row.status == "redacted":
         problem = f"message {seq} was a passage or a summary and is erased; pass a message of a path"
         raise InvalidInput("message", problem)
@@ -63,7 +93,6 @@ def find_anchor_message(connection: Connection, conversation_id: UUID, seq: int)
     if row.status == SUMMARY:
         problem = f"message {seq} is a summary and not part of a branch; pass one of the messages it summarizes"
         raise InvalidInput("message", problem)
-    return row
 
 
 def find_edit_anchor(connection: Connection, tenant: str, conversation_id: UUID, seq: int) -> TurnAnchor | None:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from convokit.completion import summarize
-from convokit.completion.anchor import TurnAnchor, find_question
+from convokit.completion.anchor import NO_DETAILS, TurnAnchor, TurnDetails, check_path_end, find_question
 from convokit.completion.call import ActiveCall, lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Flow, Sleep, read_flow
 from convokit.completion.on_busy import BusyPolicy, make_busy_error, wait_or_take_over_flow
 from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.prepare import PreparedRequest, prepare, prepare_stored, shift_request
 from convokit.completion.read_path import read_snapshot_flow
-from convokit.completion.state import ChatRef, KitState, not_found
-from convokit.completion.tool_results import ResultMatcher
+from convokit.completion.state import ChatRef, KitState, not_found, resolve_options
+from convokit.completion.tool_results import ResultMatcher, make_result_rows
 from convokit.completion.write_retry import START_S, write_step_flow
+from convokit.context.new_messages import make_rows, place_new_rows
 from convokit.domain import hashchain
-from convokit.domain.content import Content
+from convokit.domain.content import Blob, Content
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow, place_rows
 from convokit.domain.text import dump_json
 from convokit.domain.turn import IdempotencyKey
-from convokit.errors import InvalidInput, SettingsError
+from convokit.errors import HeadMoved, InvalidInput, NotFound, SettingsError
 from convokit.store import turns
 from convokit.store.snapshot import Snapshot
 from convokit.store.turn_start import Conflict, TurnStart
@@ -41,26 +44,31 @@ def start_when_free_flow(
     stream: bool,
     key: IdempotencyKey | None,
     anchor: TurnAnchor | None,
+    details: TurnDetails,
 ) -> Flow[ActiveCall]:
     """Start the turn as soon as the policy allows it, and return its first call. Raises: as `ask_flow`.
 
     The request is built again if the conversation changed since it was read.
     """
-    matcher = ResultMatcher(content, policy.on_busy) if content is not None and content.results else None
+    given = content
+    matcher = ResultMatcher(given, policy.on_busy) if given is not None and given.results else None
     heads: set[int | None] = set()
     conflicts = 0
     while len(heads) <= _MAX_REBUILDS:
         at = None if anchor is None else anchor.seq
         snapshot = yield from read_snapshot_flow(kit, chat, call_options, content or Content(""), at)
-        if snapshot.conversation is None and (chat.must_exist or chat.branch or anchor is not None):
+        if snapshot.conversation is None and (chat.must_exist or chat.branch or at):
             raise not_found(chat)
-        if matcher is not None:
-            content = matcher.match(snapshot)
+        if at:
+            check_anchor(snapshot, at)
+        snapshot, content = _add_messages(kit, chat, call_options, snapshot, given, turn_id, matcher, details)
         if snapshot.open_turn is not None:
             yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, policy)
             continue
         if anchor is not None and anchor.head not in (None, snapshot.head):
             raise Conflict
+        if details.expect not in (None, snapshot.head or 0):
+            raise HeadMoved(chat.name, chat.branch, details.expect or 0, snapshot.head or 0)
         if content is None:
             request = prepare_stored(kit, chat, call_options, snapshot, stream=stream)
         else:
@@ -69,7 +77,7 @@ def start_when_free_flow(
         check_api_key(kit, request)
         question_seq = None if matcher is None else (yield from _find_question_seq_flow(content, snapshot))
         try:
-            return (yield from start_turn_flow(kit, chat, request, content, turn_id, key, question_seq))
+            return (yield from start_turn_flow(kit, chat, request, content, turn_id, key, question_seq, details))
         except Conflict:
             assert chat.id is not None
             if key is not None:
@@ -88,13 +96,54 @@ def start_when_free_flow(
     raise make_busy_error(chat, None)
 
 
+def check_anchor(snapshot: Snapshot, seq: int) -> None:
+    """Check that a path can end with message `seq`, which it was read to. Raises: NotFound, InvalidInput."""
+    rows = snapshot.path.rows
+    if not rows or rows[-1].seq != seq:
+        raise NotFound("message", seq)
+    check_path_end(rows[-1])
+
+
+def _add_messages(
+    kit: KitState,
+    chat: ChatRef,
+    call_options: Options,
+    snapshot: Snapshot,
+    content: Content | None,
+    turn_id: UUID,
+    matcher: ResultMatcher | None,
+    details: TurnDetails,
+) -> tuple[Snapshot, Content | None]:
+    """Return the snapshot with the caller's messages at the end of its path, and the content with matched results.
+
+    Results come right behind the calls that they answer: before the messages, or behind messages that end with the calls.
+    """
+    if details.messages is None:
+        return snapshot, content if matcher is None else matcher.match(snapshot)
+    counter, now = resolve_options(kit, chat, call_options, snapshot.conversation).counter, kit.clock.now_us()
+    rows = make_rows(details.messages, counter, now)
+
+    def add(before: Snapshot, added: list[MessageRow], blobs: Sequence[Blob]) -> Snapshot:
+        end = before.path.rows[-1] if before.path.rows else None
+        return before.add_messages(place_new_rows(added, before.last_seq, end), blobs)
+
+    extended = add(snapshot, rows, details.messages.blobs)
+    if matcher is None or content is None:
+        return extended, content
+    if extended.open_calls or not snapshot.open_calls or not content.has_question:
+        return extended, matcher.match(extended)
+    matched = matcher.match(snapshot)
+    answered = add(snapshot, make_result_rows(matched.results, counter, turn_id, now), matched.blobs)
+    return add(answered, rows, details.messages.blobs), replace(matched, results=())
+
+
 def _find_question_seq_flow(content: Content | None, snapshot: Snapshot) -> Flow[int | None]:
     """Return the stored question that tool results belong to, None if a new question comes with them. Raises: InvalidInput."""
-    if content is None or content.has_question or snapshot.conversation is None:
+    if content is None or content.has_question:
         return None
     rows = snapshot.path.rows
     question = next((row for row in reversed(rows) if row.is_question), None)
-    if question is None and not snapshot.path.complete:
+    if question is None and not snapshot.path.complete and snapshot.conversation is not None:
         question = yield from read_flow(find_question, snapshot.conversation.id, rows[0].parent_seq)
     if question is None:
         raise InvalidInput("tool_results", "there is no question before the calls: pass content too")
@@ -116,6 +165,7 @@ def start_turn_flow(
     turn_id: UUID,
     key: IdempotencyKey | None,
     question_seq: int | None = None,
+    details: TurnDetails = NO_DETAILS,
 ) -> Flow[ActiveCall]:
     """Write the start of a turn and return its first call. Without `content` the path ends with the question already.
 
@@ -129,8 +179,9 @@ def start_turn_flow(
     row = snapshot.conversation
     redescribed = row is not None and _update_description(row, chat)
     conversation = row if row is not None else _new_conversation_row(kit, chat, now)
-    rows = [] if content is None else _make_new_rows(request, content, turn_id, now)
-    place_rows(rows, conversation.last_seq, path_end)
+    own = [] if content is None else _make_new_rows(request, content, turn_id, now)
+    place_rows(own, snapshot.last_seq, path_end)
+    rows = [*snapshot.added, *own]
     question = rows[-1] if rows else path_end
     assert question is not None
     call = new_call_row(first, turn_id, now)
@@ -147,11 +198,13 @@ def start_turn_flow(
         at=now,
         created=row is None,
         redescribed=redescribed,
-        movable=row is not None and not redescribed and request.summary_request is None,
+        movable=row is not None and not (redescribed or request.summary_request or snapshot.added),
         key=key,
         question_seq=question_seq,
+        added=len(snapshot.added),
+        metadata=details.metadata,
         prompts=first.record.prompts,
-        blobs=() if content is None else content.blobs,
+        blobs=(*(() if content is None else content.blobs), *(details.messages.blobs if details.messages else ())),
     )
     written = yield from write_step_flow(kit, start, patience_s=START_S, only_transient=True)
     if rows and written.rows[-1].seq != question.seq:
@@ -227,6 +280,7 @@ def _make_new_rows(request: PreparedRequest, content: Content, turn_id: UUID, no
             salt=hashchain.new_salt(),
         )
         rows.append(row)
-    # A turn that brings no reply does not make the next one choose another start.
-    rows[-1].window_from_seq, rows[-1].window_rule = request.context.report.start, request.options.window_rule
+    if request.options.exact_start is None:
+        # A turn that brings no reply does not make the next one choose another start.
+        rows[-1].window_from_seq, rows[-1].window_rule = request.context.report.start, request.options.window_rule
     return rows

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 from convokit.completion import retry
@@ -26,6 +25,7 @@ from convokit.completion.effects import (
 from convokit.completion.manifest import digest_body
 from convokit.completion.prepare import PreparedRequest, adapt_request
 from convokit.completion.state import KitState
+from convokit.completion.stored_events import make_chunk
 from convokit.completion.write_retry import SAVE_S, write_step_flow
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
@@ -73,6 +73,8 @@ class ActiveCall:
     head: ResponseHead | None = None
     first_token_at: int | None = None
     chunks: int = 0
+    unstored: list[StreamEvent] = field(default_factory=list)
+    """The events since the last stored chunk."""
     stored_chars: int = 0
     stored_at: float = 0.0
     content_at: float = 0.0
@@ -104,7 +106,7 @@ class ActiveCall:
         if written is None:
             raise LeaseLost
         self.conversation, self.request, self.row = written.conversation, request, next_call
-        self.reader, self.reply, self.head, self.recorded = None, None, None, False
+        self.reader, self.reply, self.head, self.recorded, self.unstored = None, None, None, False, []
         self.stored_chars = self.chunks = 0
         self.attempts += 1
 
@@ -244,6 +246,7 @@ def _emit_and_store_flow(kit: KitState, call: ActiveCall, events: Sequence[Strea
     if call.first_token_at is None:
         call.first_token_at = kit.clock.now_us()
     yield Emit(events)
+    call.unstored += events
     assert call.reader is not None
     fresh_chars = call.reader.text_chars - call.stored_chars
     if fresh_chars >= CHUNK_CHARS or now - call.stored_at >= CHUNK_S:  # without text too: reasoning renews the lease
@@ -251,12 +254,13 @@ def _emit_and_store_flow(kit: KitState, call: ActiveCall, events: Sequence[Strea
 
 
 def _store_chunk_flow(kit: KitState, call: ActiveCall, now: float) -> Flow[None]:
-    """Store the text since the last stored chunk.
+    """Store what came since the last stored chunk.
 
-    While the database is down the stream goes on, and the next stored chunk contains this text too.
+    While the database is down the stream goes on, and the next stored chunk contains this too.
     """
     assert call.reader is not None
     text = call.reader.text_after(call.stored_chars)
+    chunk = make_chunk(call.chunks + 1, text, call.unstored)
     call.stored_at = now
     try:
         is_ours = yield from write_once_flow(
@@ -264,8 +268,7 @@ def _store_chunk_flow(kit: KitState, call: ActiveCall, now: float) -> Flow[None]
             call.conversation.id,
             call.row,
             call.epoch,
-            call.chunks + 1,
-            repair_text(text),
+            chunk,
             lease_us=lease_us(call.request.options.timeouts.stall_s),
             first_token_at=call.first_token_at or kit.clock.now_us(),
         )
@@ -275,8 +278,9 @@ def _store_chunk_flow(kit: KitState, call: ActiveCall, now: float) -> Flow[None]
         return
     if not is_ours:
         raise LeaseLost
-    call.chunks += bool(text)
+    call.chunks += chunk is not None
     call.stored_chars += len(text)
+    call.unstored = []
 
 
 def _record_retry_flow(
@@ -335,16 +339,6 @@ def new_call_row(request: PreparedRequest, turn_id: UUID, now: int, *, number: i
 def record_failure(row: CallRow, error: Exception, now: int) -> None:
     """Write into the row how the call failed. No text of a user or model is kept in it."""
     row.state, row.usage_source, row.prompt_tokens = "error", "absent", None
-    row.error = dump_json(describe_error(error))
+    row.error = dump_json(retry.describe_error(error))
     row.ended_at = now
     row.salt = hashchain.new_salt()
-
-
-def describe_error(error: Exception) -> dict[str, Any]:
-    """Return an error's facts for the record: its own message, and no text of a user or model."""
-    facts: dict[str, Any] = {"type": type(error).__name__, "message": repair_text(str(error))[:500]}
-    for name in ("status", "code", "param", "phase", "request_id"):
-        value = getattr(error, name, None)
-        if value is not None:
-            facts[name] = repair_text(value)[:200] if isinstance(value, str) else value
-    return facts

@@ -1,12 +1,13 @@
 """Follow a turn that any process runs.
 
 The database is the meeting point. A running turn stores its reply about once a second. So a reader in any process, on any host,
-gets the text that it missed and then the text that comes, a little later (ADR 0018).
+gets the chunks that it missed and then those that come, a little later (ADR 0018).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -15,8 +16,9 @@ from convokit.completion.effects import Emit, Flow, Sleep, read_flow
 from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
 from convokit.completion.result import end_error, read_reply
 from convokit.completion.state import ChatRef, KitState, find_conversation_flow
+from convokit.completion.stored_events import ReplyEvent, list_chunk_events, list_reply_events
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.events import Started, TextDelta
+from convokit.domain.events import ReasoningDelta, RefusalDelta, Started, TextDelta, ToolCallDelta
 from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, MessageRow
 from convokit.domain.turn import OpenTurn, Reply, TurnRow
@@ -28,22 +30,62 @@ POLL_S = 0.25
 _MAX_ROWS = 10_000
 
 
+_Part = tuple[object, ...]
+"""A text that a turn's replies consist of: the whole turn's text, or a reply's reasoning, refusal or arguments of a call."""
+_TEXT: _Part = ("text",)
+
+
 @dataclass(slots=True, repr=False)
 class _Position:
-    """The position of a reader in the text of a turn, in characters. The last chunk that it read may still grow."""
+    """The position of a reader in a turn. The last chunk that it read may still grow."""
 
-    chars: int
+    after: int
+    """The characters of text that the reader had before. Chunks of other kinds that came before them are not repeated."""
+    read: dict[_Part, int]
+    """The characters that the reader has of each part."""
     call: int = 0
     chunk: int = 0
     """The number of the last chunk of `call`."""
-    chunk_start: int = 0
-    """The character at which that chunk starts."""
+    reply: int = 0
+    """The number of replies before the one that `call` makes."""
+    chunk_start: dict[_Part, int] = field(default_factory=dict)
+    """The characters of each part before that chunk."""
 
-    def take(self, text: str, start: int) -> str:
-        """Return the part of a text from character `start` on that is new, and move behind it."""
-        new = text[max(self.chars - start, 0) :]
-        self.chars = max(self.chars, start + len(text))
-        return new
+    def take(self, events: Iterable[ReplyEvent], reply: int, start: dict[_Part, int]) -> list[ReplyEvent]:
+        """Return what is new in the events of a reply that begin at `start`, and move behind them. Moves `start` too."""
+        found: list[ReplyEvent] = []
+        for event in events:
+            part, text = _split_event(event, reply)
+            first = start.get(part, 0)
+            start[part] = first + len(text)
+            is_old = part != _TEXT and start.get(_TEXT, 0) < self.after
+            known = self.read.get(part)
+            self.read[part] = max(known or 0, start[part])
+            new = text[max((known or 0) - first, 0) :]
+            if not is_old and (new or (known is None and isinstance(event, ToolCallDelta))):
+                found.append(_replace_text(event, new))
+        return found
+
+
+def _split_event(event: ReplyEvent, reply: int) -> tuple[_Part, str]:
+    """Return the part that an event of a turn's reply belongs to, and the text that the event adds to it."""
+    if isinstance(event, TextDelta):
+        return _TEXT, event.text
+    if isinstance(event, ReasoningDelta):
+        return (reply, "reasoning"), event.reasoning
+    if isinstance(event, RefusalDelta):
+        return (reply, "refusal"), event.refusal
+    return (reply, "tool_call", event.position), event.arguments
+
+
+def _replace_text(event: ReplyEvent, text: str) -> ReplyEvent:
+    if isinstance(event, TextDelta):
+        return TextDelta(text)
+    if isinstance(event, ReasoningDelta):
+        return ReasoningDelta(text)
+    if isinstance(event, RefusalDelta):
+        return RefusalDelta(text)
+    return replace(event, arguments=text)
 
 
 @dataclass(slots=True, repr=False)
@@ -53,11 +95,11 @@ class _Progress:
     turn: TurnRow
     open_turn: OpenTurn | None
     replies: list[MessageRow] = field(default_factory=list)
-    chunks: list[tuple[int, str]] = field(default_factory=list)
+    chunks: list[chunks.ChunkRow] = field(default_factory=list)
 
 
 def follow_flow(kit: KitState, chat: ChatRef, turn: UUID | str | None, *, after: int) -> Flow[Reply]:
-    """Emit the text of a turn from character `after` on as it comes, and return its reply.
+    """Emit what a turn brings, its text from character `after` on, as it comes, and return its reply.
 
     Raises: Interrupted, with the turn's state as its code, if the turn ends without a whole reply.
     """
@@ -70,15 +112,15 @@ def follow_flow(kit: KitState, chat: ChatRef, turn: UUID | str | None, *, after:
 
 def attach_flow(kit: KitState, conversation: ConversationRow, turn_id: UUID, after: int) -> Flow[Reply]:
     """Follow a turn by its id; see `follow_flow`."""
-    position = _Position(after)
+    position = _Position(after, {_TEXT: after})
     yield Emit([Started(turn_id)])
     while True:
         progress = yield from read_flow(_read_progress, conversation.id, turn_id, position.call, position.chunk)
         if progress is None:
             raise NotFound("turn", turn_id)
-        text = _take_new_text(position, progress)
-        if text:
-            yield Emit([TextDelta(text)])
+        events = _take_new_events(position, progress)
+        if events:
+            yield Emit(events)
         turn = progress.turn
         if turn.state == "completed":
             return (yield from read_flow(read_reply, conversation.id, turn))
@@ -129,16 +171,17 @@ def _list_replies(connection: Connection, conversation_id: UUID, turn: TurnRow) 
     return list(replies.values())
 
 
-def _take_new_text(position: _Position, progress: _Progress) -> str:
-    """Return the text that the reader does not have yet, and move its position."""
-    replies = "".join(row.content or "" for row in progress.replies)
-    if progress.turn.state != "open":
-        return position.take(replies, 0)
+def _take_new_events(position: _Position, progress: _Progress) -> list[ReplyEvent]:
+    """Return what the reader does not have yet, and move its position."""
+    found: list[ReplyEvent] = []
+    is_open = progress.turn.state == "open"
+    if not is_open or progress.turn.calls != position.call:
+        position.chunk_start = {}
+        for number, row in enumerate(progress.replies):
+            found += position.take(list_reply_events(row), number, position.chunk_start)
+        position.call, position.chunk, position.reply = progress.turn.calls, 0, len(progress.replies)
     start = position.chunk_start
-    if progress.turn.calls != position.call:
-        position.call, position.chunk, position.chunk_start, start = progress.turn.calls, 0, len(replies), 0
-    text = replies + "".join(chunk for _, chunk in progress.chunks)
-    if progress.chunks:
-        position.chunk, last = progress.chunks[-1]
-        position.chunk_start = start + len(text) - len(last)
-    return position.take(text, start)
+    for chunk in progress.chunks:
+        position.chunk, position.chunk_start = chunk.number, dict(start)
+        found += position.take(list_chunk_events(chunk), position.reply, start)
+    return found

@@ -42,7 +42,7 @@ def start_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) 
 
 def _new_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) -> list[Item]:
     """Return tool results, passages and the question of a new turn, under the seqs that they are expected to get."""
-    first = snapshot.conversation.last_seq + 1 if snapshot.conversation is not None else 1
+    first = snapshot.last_seq + 1
     before = snapshot.path.rows[-1].path_tokens if snapshot.path.rows else 0
     items: list[Item] = []
     for result in content.results:
@@ -84,7 +84,7 @@ def to_item(options: ResolvedOptions, row: MessageRow) -> Item:
     sent = as_sent(shape, options.profile) if row.role in INSTRUCTION_ROLES else shape
     tokens = row.tokens if is_counted and sent is shape else count_message(options.counter, sent)
     before = row.path_tokens - (row.tokens if row.status != PASSAGE else 0)  # a redacted passage has 0 tokens
-    return Item(row.seq, shape, tokens, before, row.status)
+    return Item(row.seq, shape, tokens, before, row.status_in_context)
 
 
 def count_question(options: ResolvedOptions, content: Content) -> int:

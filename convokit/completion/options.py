@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
@@ -41,6 +41,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "profile": (Profile, str),
     "max_tool_rounds": (int,),
     "summary": (Summary, type(None)),
+    "start": (int,),
 }
 _CALL_SETTINGS = (
     "model",
@@ -52,12 +53,15 @@ _CALL_SETTINGS = (
     "max_tool_rounds",
     "strategy",
     "summary",
+    "window",
+    "start",
 )
 _STRATEGY_MEMBERS = ("name", "most_turns", "select")
 _CHOICES = {
     "mode": ("strict", "drop", "pass"),
     "partial": ("include", "mark", "leave_out"),
     "unsupported": ("raise", "placeholder"),
+    "window": ("exact",),
 }
 
 
@@ -81,6 +85,10 @@ class CallOptions(RequestParams, total=False):
     """Chooses the history that is sent."""
     summary: Summary | None
     """Summarizes messages that fall out of the window; None makes no summaries."""
+    window: Literal["exact"]
+    """Sends the path from message `start` on, whole: no trimming, no summary and no pins from before."""
+    start: int
+    """The seq of the first message of `window="exact"` (default 1)."""
     metadata: dict[str, str]
     """The API's own metadata, as `api_metadata`. The conversation's metadata is set by `kit.chat(metadata=...)`."""
 
@@ -104,6 +112,8 @@ class Options:
     strategy: Strategy | Unset = UNSET
     summary: Summary | Unset | None = UNSET
     params: RequestParams = field(default_factory=RequestParams, repr=False)
+    window: Literal["exact"] | Unset = UNSET
+    start: int | Unset = UNSET
 
     def __post_init__(self) -> None:
         if not self.params and all(getattr(self, name) is UNSET for name in _FIELDS):
@@ -131,6 +141,9 @@ class Options:
         if isinstance(self.summary, Summary):
             validate_params(self.summary.params)
             validate_text("Summary.prompt", self.summary.prompt, limit=MAX_PROMPT_BYTES, setting="a fixed limit")
+        if self.start is not UNSET and (self.window is UNSET or isinstance(self.start, bool) or self.start < 1):
+            problem = 'needs window="exact"' if self.window is UNSET else f"must be a seq, 1 or more, not {self.start}"
+            raise SettingsError("start", problem)
         if isinstance(self.max_tool_rounds, bool) or (
             not isinstance(self.max_tool_rounds, Unset) and self.max_tool_rounds < 0
         ):

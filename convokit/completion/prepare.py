@@ -224,7 +224,8 @@ def adapt_request(kit: KitState, request: PreparedRequest, error: Exception) -> 
             options = replace(options, params=params, counted=counted)
             adapted = _rebuild(kit, request, options, request.context.report.start)
             return replace(adapted, changes=(*request.changes, dropped), was_trimmed=request.was_trimmed)
-    if isinstance(error, ContextOverflow) and policy.retrim and not request.was_trimmed:
+    may_trim = policy.retrim and not request.was_trimmed and options.exact_start is None
+    if isinstance(error, ContextOverflow) and may_trim:
         refused = compute_refusal_scale(error.needed, request.context.report.counted, request.options.counter)
         try:
             shrunk = _shrink_window(request, error, refused)
@@ -310,6 +311,8 @@ def assemble(
 ) -> Context:
     """Return the context of counted messages, with the pins and summaries of the path."""
     scale = known_scale or compute_scale(snapshot.path.rows, options.window_rule, options.counter)
+    # New messages are sent in any case, even if the caller expects them at other seqs.
+    first_new = 1 if snapshot.conversation is None else snapshot.conversation.last_seq + 1
     given = ContextInput(
         items=items,
         fixed=options.fixed,
@@ -323,6 +326,7 @@ def assemble(
         summary_reserve=options.summary_reserve,
         scale=scale,
         server_decides=True,
+        exact_start=None if options.exact_start is None else min(options.exact_start, first_new),
     )
     return options.builder.assemble(given)
 

@@ -57,6 +57,8 @@ class _RowsNeeded:
             self._room = self._options.builder.available(0, self._options.reply_tokens)
             self._question_tokens = count_question(self._options, self._content)
         options, oldest = self._options, rows[-1]
+        if options.exact_start is not None:
+            return max(oldest.seq - options.exact_start, 0)
         if _ends_among_passages(rows):
             return len(rows)
         strategy = options.builder.strategy

@@ -48,6 +48,8 @@ class ResolvedOptions:
     schema_instructions: str | None = None
     """The response schema as text, for servers that take no schema."""
     summary: Summary | None = None
+    exact_start: int | None = None
+    """The first message of a window that the caller chose; None where the strategy chooses."""
     counted: InitVar[FixedParts | None] = None
     """The fixed parts of options with the same prompt, tools and schema, which need not be counted again."""
     instructions: str | None = field(init=False, repr=False)
@@ -93,6 +95,7 @@ def resolve(options: Options, base_url: str) -> ResolvedOptions:
         partial=_or_default(options.partial, "include"),
         strategy=_or_default(options.strategy, None),
     )
+    is_exact = not isinstance(options.window, Unset)
     params, response_model, schema_instructions = _resolve_response_format(options.params, profile)
     tools = _or_default(options.tools, ())
     return ResolvedOptions(
@@ -111,7 +114,8 @@ def resolve(options: Options, base_url: str) -> ResolvedOptions:
         max_tool_rounds=_or_default(options.max_tool_rounds, DEFAULT_TOOL_ROUNDS),
         response_model=response_model,
         schema_instructions=schema_instructions,
-        summary=_or_default(options.summary, None),
+        summary=None if is_exact else _or_default(options.summary, None),
+        exact_start=_or_default(options.start, 1) if is_exact else None,
     )
 
 

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.call import ActiveCall, describe_error
+from convokit.completion.call import ActiveCall
+from convokit.completion.retry import describe_error
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
 from convokit.domain.message import ASSISTANT, FINISH_REASON_KEY, Message, MessageRow, place_rows
@@ -134,6 +135,8 @@ def _make_row(call: ActiveCall, choice: ReplyChoice, status: str, now: int) -> M
         created_at=now,
         salt=hashchain.new_salt(),
     )
+    if options.exact_start is not None:  # the next turn chooses its window as if this one had none
+        row.window_from_seq = row.window_rule = row.window_tokens = row.window_counted = None
     row.tokens = count_message(options.counter, row.as_wire())
     row.path_tokens = call.parent.path_tokens + row.tokens
     return row

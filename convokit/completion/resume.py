@@ -77,7 +77,7 @@ def return_or_reopen_flow(
     assert chat.id is not None
     until_closed = make_busy_policy(kit, "wait", find_timeouts(kit, chat, call_options).total_s)
     for _ in range(MAX_TRIES):
-        if stream and (yield from _is_running_flow(kit, chat.id, turn)):
+        if stream and (turn.state == "completed" or (yield from _is_running_flow(kit, chat.id, turn))):
             try:
                 conversation = yield from find_conversation_flow(kit, chat)
                 return (yield from follow.attach_flow(kit, conversation, turn.id, 0))

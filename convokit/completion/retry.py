@@ -8,7 +8,9 @@ repeated after a chunk of its reply was handed out, or when a quota is used up. 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from convokit.domain.text import repair_text
 from convokit.errors import ContentFiltered, Interrupted, ModelError, QuotaExhausted, TimedOut
 from convokit.settings import Retry
 
@@ -48,3 +50,13 @@ def _is_ambiguous(error: ModelError) -> bool:
     if isinstance(error, TimedOut):
         return error.phase == "first_byte"
     return isinstance(error, Interrupted) and error.status is None
+
+
+def describe_error(error: Exception) -> dict[str, Any]:
+    """Return an error's facts for the record: its own message, and no text of a user or model."""
+    facts: dict[str, Any] = {"type": type(error).__name__, "message": repair_text(str(error))[:500]}
+    for name in ("status", "code", "param", "phase", "request_id"):
+        value = getattr(error, name, None)
+        if value is not None:
+            facts[name] = repair_text(value)[:200] if isinstance(value, str) else value
+    return facts

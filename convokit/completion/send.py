@@ -10,7 +10,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from convokit.completion.anchor import TurnAnchor
+from convokit.completion.anchor import (
+    NO_DETAILS,
+    MessageLike,
+    TurnAnchor,
+    TurnDetails,
+    resolve_seq_flow,
+    validate_expect,
+)
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.on_busy import OnBusy
 from convokit.completion.options import Options
@@ -18,10 +25,12 @@ from convokit.completion.resume import MAX_TRIES, return_or_reopen_flow
 from convokit.completion.state import ChatRef, KitState, identify_flow
 from convokit.completion.tool_results import AlreadyAnswered
 from convokit.completion.turn import ask_flow
+from convokit.context.new_messages import validate_messages
 from convokit.domain.content import Content, validate_passages, validate_question
-from convokit.domain.text import validate_text
+from convokit.domain.text import validate_json_value, validate_text
 from convokit.domain.turn import IdempotencyKey, Reply
 from convokit.errors import ConversationBusy, IdempotencyConflict, InvalidInput, Redacted
+from convokit.settings import Unset
 from convokit.store import turns
 from convokit.store.turn_start import Conflict
 from convokit.tools.results import validate_results
@@ -37,24 +46,27 @@ class SendRequest:
     on_busy: OnBusy
     key: str | None = None
     tool_results: object = None
+    after: MessageLike | None = None
+    expect: object = None
+    messages: object = None
+    turn_metadata: object = None
 
 
 def send_flow(
     kit: KitState, chat: ChatRef, request: SendRequest, *, stream: bool, anchor: TurnAnchor | None = None
 ) -> Flow[Reply]:
-    """Send a question or tool results behind the branch head, or a question at `anchor`, and return the saved reply.
+    """Send a question or tool results behind the branch head, or at `anchor` or `request.after`, and return the saved reply.
 
     Raises: every ConvokitError.
     """
-    content = _validate_request(kit, request)
+    content, details = _validate_request(kit, request), _validate_details(kit, request)
+    if request.after is not None:
+        anchor = TurnAnchor((yield from resolve_seq_flow(kit, chat, request.after)))
+    send = _Send(content, anchor, details, stream=stream)
     try:
         if request.key is not None:
-            return (yield from _send_once_flow(kit, chat, request, content, request.key, stream=stream, anchor=anchor))
-        return (
-            yield from ask_flow(
-                kit, chat, content, request.options, stream=stream, on_busy=request.on_busy, anchor=anchor
-            )
-        )
+            return (yield from _send_once_flow(kit, chat, request, send, request.key))
+        return (yield from _ask_flow(kit, chat, request, send))
     except AlreadyAnswered as answered:
         return (yield from _return_answer_flow(kit, chat, request, answered, stream=stream))
 
@@ -70,6 +82,47 @@ def _validate_request(kit: KitState, request: SendRequest) -> Content:
     if validate_passages(request.passages, kit.limits):
         raise InvalidInput("passages", "belong to a question: pass content too")
     return Content(None, blobs=blobs, results=results, has_question=False)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Send:
+    """The validated arguments of a send."""
+
+    content: Content
+    anchor: TurnAnchor | None
+    details: TurnDetails
+    stream: bool
+
+
+def _ask_flow(
+    kit: KitState, chat: ChatRef, request: SendRequest, send: _Send, key: IdempotencyKey | None = None
+) -> Flow[Reply]:
+    return (
+        yield from ask_flow(
+            kit,
+            chat,
+            send.content,
+            request.options,
+            stream=send.stream,
+            on_busy=request.on_busy,
+            key=key,
+            anchor=send.anchor,
+            details=send.details,
+        )
+    )
+
+
+def _validate_details(kit: KitState, request: SendRequest) -> TurnDetails:
+    """Return the messages, the expected head and the metadata of a turn. Raises: InvalidInput, TooLarge."""
+    if request.messages is None and request.expect is None and request.turn_metadata is None:
+        return NO_DETAILS
+    messages = None if request.messages is None else validate_messages(request.messages, kit.limits)
+    metadata = None
+    if request.turn_metadata is not None:
+        limit, setting = kit.limits.metadata_bytes, "Limits.metadata_bytes"
+        metadata = validate_json_value("turn_metadata", request.turn_metadata, limit=limit, setting=setting)
+    expect = None if request.expect is None else validate_expect(request.expect)
+    return TurnDetails(messages if messages is not None and messages.drafts else None, expect, metadata)
 
 
 def _return_answer_flow(
@@ -89,17 +142,14 @@ def _send_once_flow(
     kit: KitState,
     chat: ChatRef,
     request: SendRequest,
-    content: Content,
+    send: _Send,
     key_text: str,
-    *,
-    stream: bool,
-    anchor: TurnAnchor | None,
 ) -> Flow[Reply]:
     """Start a turn the first time, and return that turn's reply every other time. Raises: IdempotencyConflict, Redacted."""
     if key_text == "":
         raise InvalidInput("idempotency_key", "is empty")
     validate_text("idempotency_key", key_text, limit=kit.limits.key_chars * 4, setting="Limits.key_chars")
-    fingerprint = _fingerprint(content, request.options, anchor)
+    fingerprint = _fingerprint(send, request.options)
     key = IdempotencyKey.from_request(key_text, fingerprint)
     conversation_id = yield from identify_flow(kit, chat)
     for _ in range(MAX_TRIES):
@@ -111,15 +161,11 @@ def _send_once_flow(
                 raise IdempotencyConflict(chat.name, turn.id)
             return (
                 yield from return_or_reopen_flow(
-                    kit, chat, request.options, turn, stream=stream, on_busy=request.on_busy
+                    kit, chat, request.options, turn, stream=send.stream, on_busy=request.on_busy
                 )
             )
         try:
-            return (
-                yield from ask_flow(
-                    kit, chat, content, request.options, stream=stream, on_busy=request.on_busy, key=key, anchor=anchor
-                )
-            )
+            return (yield from _ask_flow(kit, chat, request, send, key))
         except Conflict:
             continue
         except ConversationBusy:
@@ -129,10 +175,21 @@ def _send_once_flow(
     raise ConversationBusy(chat.name, "several", None)
 
 
-def _fingerprint(content: Content, options: Options, anchor: TurnAnchor | None) -> str:
-    """Return what makes two requests the same: content, passages, tool results, settings of the call, and anchor."""
+def _fingerprint(send: _Send, options: Options) -> str:
+    """Return what makes two requests the same: everything that is sent or written, and where, except `expect`.
+
+    A caller that repeats a request after a crash reads the branch head again. Its own turn may have moved the head.
+    """
+    content, details = send.content, send.details
     passages = [content.passages] if content.passages else []
     results = sorted([each.call_id, each.text, each.parts] for each in content.results)  # a mapping may have any order
-    behind = [{"behind": anchor.seq}] if anchor is not None else []
-    more = [{"results": results}] if results else []
+    behind = [{"behind": send.anchor.seq}] if send.anchor is not None else []
+    more: list[object] = [{"results": results}] if results else []
+    if details.messages is not None:
+        drafts = [[each.as_wire(), each.kind, each.item, each.created_at] for each in details.messages.drafts]
+        more.append({"messages": drafts})
+    if details.metadata is not None:
+        more.append({"metadata": details.metadata})
+    if not isinstance(options.window, Unset):
+        more.append({"window": [options.window, 1 if isinstance(options.start, Unset) else options.start]})
     return json.dumps([content.text, content.parts, options.to_json(), *passages, *behind, *more], ensure_ascii=False)

@@ -32,7 +32,7 @@ from convokit.context.scale import TokenScale, compute_scale
 from convokit.context.summary import add_heading, cut_at_sentence, format_for_transcript, format_transcript
 from convokit.domain import hashchain
 from convokit.domain.conversation import StoredSummary, SummaryRow
-from convokit.domain.message import PASSAGE, SUMMARY, USER, MessageRow
+from convokit.domain.message import NOTE, PASSAGE, SUMMARY, USER, MessageRow
 from convokit.domain.params import RequestParams
 from convokit.domain.text import repair_text
 from convokit.errors import BadReply, ContextOverflow, ModelError
@@ -126,7 +126,7 @@ def _count_available(options: ResolvedOptions, before: Sequence[MessageRow], sca
 
 
 def _count_text(options: ResolvedOptions, row: MessageRow) -> int:
-    text = "" if row.status in (PASSAGE, "redacted") else format_for_transcript(row.as_wire())
+    text = "" if row.status_in_context in (NOTE, PASSAGE, "redacted") else format_for_transcript(row.as_wire())
     return options.counter.count(text) + _SEPARATOR_TOKENS if text else 0
 
 

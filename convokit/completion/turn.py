@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from convokit.completion import summarize
-from convokit.completion.anchor import TurnAnchor
+from convokit.completion.anchor import NO_DETAILS, TurnAnchor, TurnDetails
 from convokit.completion.begin import start_when_free_flow
-from convokit.completion.call import ActiveCall, LeaseLost, call_with_retries_flow, describe_error
+from convokit.completion.call import ActiveCall, LeaseLost, call_with_retries_flow
 from convokit.completion.effects import CloseResponse, Emit, Flow, Stopped, read_flow
 from convokit.completion.on_busy import OnBusy, join_line, make_busy_policy, wait_in_line_flow
 from convokit.completion.options import Options
 from convokit.completion.result import Outcome, end_error, list_audio_blobs, make_reply, make_reply_rows
+from convokit.completion.retry import describe_error
 from convokit.completion.state import ChatRef, KitState, find_timeouts, identify_flow
 from convokit.completion.summary_state import find_gaps
 from convokit.completion.tool_rounds import list_tool_calls_to_run, run_round_flow
@@ -47,6 +48,7 @@ def ask_flow(
     on_busy: OnBusy = "raise",
     key: IdempotencyKey | None = None,
     anchor: TurnAnchor | None = None,
+    details: TurnDetails = NO_DETAILS,
 ) -> Flow[Reply]:
     """Answer a question: `content` behind the branch head or at `anchor`, or with None the question that is stored there.
 
@@ -60,7 +62,16 @@ def ask_flow(
         with join_line(kit, chat, policy) as position:
             yield from wait_in_line_flow(kit, chat, policy, position)
             call = yield from start_when_free_flow(
-                kit, chat, content, call_options, turn_id, policy, stream=stream, key=key, anchor=anchor
+                kit,
+                chat,
+                content,
+                call_options,
+                turn_id,
+                policy,
+                stream=stream,
+                key=key,
+                anchor=anchor,
+                details=details,
             )
         return (yield from run_turn_flow(kit, call))
 

@@ -28,7 +28,7 @@ from convokit.context.scale import TokenScale, compute_scale
 from convokit.context.strategy import Item, StepWindow, Strategy, View, find_replayed_start
 from convokit.context.summary import CountedSummary
 from convokit.context.validity import PartialPolicy, select_sendable
-from convokit.context.window import select_window
+from convokit.context.window import Window, select_window
 from convokit.domain.message import INSTRUCTION_ROLES, extract_text
 from convokit.domain.profiles import Profile
 from convokit.errors import ContextOverflow, InvalidInput
@@ -45,6 +45,8 @@ from convokit.tokens.counter import (
 
 DEFAULT_WINDOW_TOKENS = 8192
 DEFAULT_REPLY_TOKENS = 1024
+EXACT = "exact"
+"""The rule and strategy of a window that the caller chose."""
 _CERTAIN_SHARE = 0.5
 """The share of estimated tokens that a text surely has. The estimate counts some languages up to twice too high."""
 
@@ -69,6 +71,7 @@ class ContextInput:
     are kept free for one. `scale` turns counted tokens into the server's; None scales by the counter's first factor.
     `replays_start` finds the held start from the whole history, where no earlier request stored it.
     `server_decides` lets a current turn that may fit be sent: it overflows only if half of its estimated tokens do.
+    `exact_start` is the key of the first message of a window that the caller chose: it is neither trimmed nor added to.
     """
 
     items: Sequence[Item]
@@ -84,6 +87,7 @@ class ContextInput:
     scale: TokenScale | None = None
     replays_start: bool = False
     server_decides: bool = False
+    exact_start: int | None = None
 
 
 class ContextBuilder:
@@ -192,6 +196,9 @@ class ContextBuilder:
     def assemble(self, given: ContextInput) -> Context:
         """Return the array for counted messages. Raises: ContextOverflow, InvalidInput."""
         reply_tokens = given.reply_tokens or self.reply_tokens
+        if given.exact_start is not None:
+            items = [item for item in given.items if item.key >= given.exact_start]
+            given = replace(given, items=items, pins=(), summaries=())
         scale = given.scale or compute_scale((), 0, self.counter)
         counted, given = given, _scale_input(given, scale, self.available(0, reply_tokens))
         fixed = given.fixed
@@ -207,17 +214,8 @@ class ContextBuilder:
         view = View(items, available - passage_tokens, step, given.complete, given.held_start, self.counter.name)
         if given.replays_start and isinstance(self.strategy, StepWindow):
             view = replace(view, held_start=find_replayed_start(view))
-        is_doubtful = given.server_decides and is_estimate(self.counter) and scale.source != "refusal"
         try:
-            window = select_window(
-                self.strategy,
-                view,
-                pins,
-                passage_tokens=passage_tokens,
-                summaries=given.summaries,
-                summary_reserve=given.summary_reserve,
-                overflow_share=_CERTAIN_SHARE if is_doubtful else 1.0,
-            )
+            window = self._select_window(given, view, pins, passage_tokens, scale)
         except ContextOverflow as error:
             raise self._explain_overflow(error, fixed.tokens, reply_tokens) from None
         summary = [window.summary.item] if window.summary is not None else []
@@ -240,7 +238,7 @@ class ContextBuilder:
             factor=round(scale.sent, 3),
             factor_source=scale.source,
             rule=window.rule,
-            strategy=self.strategy.name,
+            strategy=self.strategy.name if given.exact_start is None else EXACT,
             start=start,
             dropped_tokens=items[window.start].tokens_before,
             moves_in_tokens=window.moves_in_tokens,
@@ -251,6 +249,23 @@ class ContextBuilder:
             parts=parts,
         )
         return Context.model_construct(messages=messages, report=report)
+
+    def _select_window(
+        self, given: ContextInput, view: View, pins: Sequence[Item], passage_tokens: int, scale: TokenScale
+    ) -> Window:
+        """Return the window: all items where the caller chose it, else the strategy's. Raises: ContextOverflow."""
+        if given.exact_start is not None:
+            return Window(0, EXACT, ())
+        is_doubtful = given.server_decides and is_estimate(self.counter) and scale.source != "refusal"
+        return select_window(
+            self.strategy,
+            view,
+            pins,
+            passage_tokens=passage_tokens,
+            summaries=given.summaries,
+            summary_reserve=given.summary_reserve,
+            overflow_share=_CERTAIN_SHARE if is_doubtful else 1.0,
+        )
 
     def _find_unsendable(self, items: Sequence[Item], pins: Sequence[Item]) -> dict[int, str]:
         """Return the messages before the current turn that cannot be sent, by key, and why.

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from convokit.context.strategy import Item
-from convokit.domain.message import ASSISTANT, ROLES, TOOL
+from convokit.domain.message import ASSISTANT, NOTE, ROLES, TOOL
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """The names that the API allows for participants, functions and tools."""
@@ -85,6 +85,8 @@ def mark_partial(shape: dict[str, Any]) -> dict[str, Any]:
 def _find_reason(item: Item, partial: PartialPolicy) -> str | None:
     if item.status == "redacted":
         return "redacted"
+    if item.status == NOTE:
+        return "a note of another program, which is never sent"
     if item.status == "late":
         return "came after its turn was over"
     if item.status == "partial" and partial == "leave_out":

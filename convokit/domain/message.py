@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from convokit.domain import hashchain
 from convokit.domain.finish_reason import classify_finish_reason
 from convokit.domain.ids import format_message_id
+from convokit.errors import InvalidInput
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 """The roles of the Chat Completions API."""
@@ -32,6 +33,8 @@ PASSAGE = "passage"
 """The status of a text that was retrieved for one question. It is sent with the turn of that question only."""
 SUMMARY = "summary"
 """The status of a rolling summary. It is a child of the last message that it summarizes, and on no branch."""
+NOTE = "note"
+"""The status of an item in a context whose message is a note (`MessageRow.is_note`). No row is stored with it."""
 FINISH_REASON_KEY = "finish_reason"
 """The key in `extra` that marks a reply whose finish reason does not say that it is complete."""
 
@@ -62,10 +65,15 @@ class MessageRow:
     window_tokens: int | None = None
     window_counted: int | None = None
     salt: bytes | None = None
+    kind: str | None = None
+    item: str | None = None
+    """The last column: the rows of a window are read without it."""
 
     def chained_values(self) -> list[object]:
         """Return the values that the hash chain commits to."""
-        return [getattr(self, name) for name in CHAINED_COLUMNS]
+        values = [getattr(self, name) for name in CHAINED_COLUMNS]
+        # Older rows have neither column, and their commitments must stay what they were.
+        return values if self.kind is None and self.item is None else [*values, self.kind, self.item]
 
     def hash_input(self) -> hashchain.HashInput:
         assert self.salt is not None
@@ -83,6 +91,16 @@ class MessageRow:
     def is_question(self) -> bool:
         """Whether a turn answers this message."""
         return self.role == USER and self.status != SUMMARY and not self.is_passage
+
+    @property
+    def is_note(self) -> bool:
+        """Whether the message is another program's instruction. It is kept for that program and never sent."""
+        return self.kind is not None and self.role in INSTRUCTION_ROLES
+
+    @property
+    def status_in_context(self) -> str:
+        """The status that decides whether a request contains the message."""
+        return NOTE if self.is_note else self.status
 
     @property
     def is_cut(self) -> bool:
@@ -111,11 +129,16 @@ class MessageRow:
 
 _UNCHAINED = ("salt", "window_tokens", "window_counted")
 """Columns that the chain does not commit to. The counts of the window came with revision 0002, and older chains lack them."""
-CHAINED_COLUMNS = tuple(name for name in MessageRow.__slots__ if name not in _UNCHAINED)
+FOREIGN_COLUMNS = ("kind", "item")
+"""Columns that the chain commits to where one of them is set. They came with revision 0003."""
+CHAINED_COLUMNS = tuple(name for name in MessageRow.__slots__ if name not in (*_UNCHAINED, *FOREIGN_COLUMNS))
 
 
 class Message(BaseModel):
-    """One stored message. `text` is its text in any case, `content` what was sent; `created_at` is UTC."""
+    """One stored message. `text` is its text in any case, `content` what was sent; `created_at` is UTC.
+
+    `kind` names the program that wrote it by `append`, and `item` is what that program kept with it.
+    """
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -129,6 +152,8 @@ class Message(BaseModel):
     tool_call_id: str | None = None
     name: str | None = None
     refusal: str | None = None
+    kind: str | None = None
+    item: Any = None
     status: Status = "complete"
     tokens: int = 0
     created_at: datetime
@@ -152,10 +177,40 @@ class Message(BaseModel):
             tool_call_id=row.tool_call_id,
             name=row.name,
             refusal=row.refusal,
+            kind=row.kind,
+            item=json.loads(row.item) if row.item is not None else None,
             status=row.status,
             tokens=row.tokens,
             created_at=to_datetime(row.created_at),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message that `append` writes.
+
+    Args:
+        role: "user", "assistant" or "tool". With a `kind` also "system" or "developer": such a note is kept and never sent.
+        content: Text or a list of content parts. It may be empty beside tool calls, with a `kind`, and as a tool's result.
+        tool_calls: The calls of an assistant message, in the API's shape.
+        tool_call_id: The call that a tool message answers.
+        name: The participant's name, as the API has it.
+        created_at: When the message was written, with a time zone. Default, and at most: now. It orders nothing.
+        kind: The program that `item` belongs to, and the version of its format, such as "openai-agents/1".
+        item: The message as that program has it, a JSON value. It comes back as `Message.item` and is never sent.
+
+    >>> NewMessage("assistant", "Hello. How can I help?").role
+    'assistant'
+    """
+
+    role: str
+    content: str | Sequence[Mapping[str, Any] | str] | None = None
+    tool_calls: Sequence[Mapping[str, Any]] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    created_at: datetime | None = None
+    kind: str | None = None
+    item: Any = None
 
 
 def place_rows(rows: Sequence[MessageRow], last_seq: int, parent: MessageRow | None, *, chained: bool = True) -> None:
@@ -206,3 +261,14 @@ def extract_row_text(content: str | None, parts: str | None, refusal: str | None
 def to_datetime(microseconds: int) -> datetime:
     """Convert microseconds since 1970 to a UTC datetime."""
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
+
+
+def to_microseconds(field: str, given: object) -> int:
+    """Convert a datetime to microseconds since 1970. Raises: InvalidInput if it is none, or has no time zone."""
+    if not isinstance(given, datetime):
+        raise InvalidInput(field, f"must be a datetime, not {type(given).__name__}")
+    if given.tzinfo is None:
+        raise InvalidInput(field, "has no time zone; add one, for example tzinfo=UTC")
+    # Integers, because a float of seconds does not hold every microsecond.
+    elapsed = given.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds

@@ -15,6 +15,7 @@ from typing import Any
 from convokit.errors import InvalidInput, TooLarge
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_DEPTH = 32
 MAX_NUMBER = 2**53
 
@@ -53,6 +54,11 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
+def escape_surrogates(document: str) -> str:
+    """Return JSON text with lone surrogates escaped, so that both databases can store it."""
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match.group()):04x}", document)
+
+
 def dump_json(value: Any) -> str:
     """Return compact JSON. Non-ASCII characters stay as they are."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -65,14 +71,22 @@ def validate_json(field: str, value: Mapping[str, Any], *, limit: int, setting: 
     """
     if not isinstance(value, Mapping):
         raise InvalidInput(field, f"must be a mapping, not {type(value).__name__}")
+    return validate_json_value(field, value, limit=limit, setting=setting)
+
+
+def validate_json_value(field: str, value: object, *, limit: int, setting: str) -> str:
+    """Return any JSON value as text of at most `limit` bytes. Raises: as `validate_json`."""
     encoded = dump_json(to_plain_json(field, value))
     return validate_text(field, encoded, limit=limit, setting=setting)
 
 
-def to_plain_json(path: str, value: object, *, max_depth: int = MAX_DEPTH, max_number: int = MAX_NUMBER) -> Any:
+def to_plain_json(
+    path: str, value: object, *, max_depth: int = MAX_DEPTH, max_number: int = MAX_NUMBER, any_text: bool = False
+) -> Any:
     """Return a copy of a value made of dicts, lists and scalars that JSON can express and both databases can store.
 
-    Raises: InvalidInput with the path of the invalid value.
+    `any_text` also takes the characters that JSON must escape to be stored. Raises: InvalidInput with the path of the invalid
+    value.
     """
     if max_depth < 0:
         raise InvalidInput(path, "is nested too deeply")
@@ -82,16 +96,18 @@ def to_plain_json(path: str, value: object, *, max_depth: int = MAX_DEPTH, max_n
             if not isinstance(key, str):
                 raise InvalidInput(path, f"key {key!r} must be text")
             key_path = f"{path}.{repair_text(key)}"
-            to_plain_json(key_path, key)
-            plain[key] = to_plain_json(key_path, item, max_depth=max_depth - 1, max_number=max_number)
+            to_plain_json(key_path, key, any_text=any_text)
+            plain[key] = to_plain_json(
+                key_path, item, max_depth=max_depth - 1, max_number=max_number, any_text=any_text
+            )
         return plain
     if isinstance(value, list | tuple):
         return [
-            to_plain_json(f"{path}[{at}]", item, max_depth=max_depth - 1, max_number=max_number)
+            to_plain_json(f"{path}[{at}]", item, max_depth=max_depth - 1, max_number=max_number, any_text=any_text)
             for at, item in enumerate(value)
         ]
     if isinstance(value, str):
-        if _UNSTORABLE.search(value):
+        if not any_text and _UNSTORABLE.search(value):
             raise InvalidInput(path, "contains NUL or a lone surrogate, which cannot be stored: remove it")
     elif isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > max_number:

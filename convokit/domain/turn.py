@@ -78,6 +78,7 @@ class TurnRow:
     started_at: int
     first_token_at: int | None
     ended_at: int | None
+    metadata: str | None
     calls: int
     """The number of its last API call."""
 
@@ -119,6 +120,8 @@ class Turn(BaseModel):
     started_at: datetime
     first_token_at: datetime | None = None
     ended_at: datetime | None = None
+    metadata: Any = None
+    """The JSON value that the turn was sent with (`turn_metadata`). None after a redaction of its messages."""
 
     @classmethod
     def from_row(cls, conversation_id: UUID, row: TurnRow) -> Turn:
@@ -132,6 +135,7 @@ class Turn(BaseModel):
             started_at=to_datetime(row.started_at),
             first_token_at=None if row.first_token_at is None else to_datetime(row.first_token_at),
             ended_at=None if row.ended_at is None else to_datetime(row.ended_at),
+            metadata=None if row.metadata is None else json.loads(row.metadata),
         )
 
 

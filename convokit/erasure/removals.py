@@ -72,7 +72,7 @@ def redact_message(
     if message.status == "redacted":
         return RemovalResult(seqs=(message.seq,))
     summaries = _collect_summaries(connection, conversation.id, message.seq)
-    rows = messages.read_many(connection, conversation.id, sorted({message.seq, *summaries.values()}))
+    rows = messages.read_many(connection, conversation.id, sorted({message.seq, *summaries.values()}), with_items=True)
     seqs = [row.seq for row in rows]
     from_caller = tool_calls.list_from_caller(connection, conversation.id, seqs)
     turn_ids = {row.turn_id for row in rows if row.turn_id is not None}

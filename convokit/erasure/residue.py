@@ -109,8 +109,8 @@ def sample_messages(
     connection: Connection, conversation: ConversationRow, rows: Sequence[MessageRow], digests: Sequence[bytes]
 ) -> list[bytes]:
     """Return samples of messages and of the binaries `digests`."""
-    texts = [text for row in rows for text in (row.content, row.refusal, row.name) if text]
-    documents = [document for row in rows for document in (row.parts, row.tool_calls, row.extra) if document]
+    texts = [text for row in rows for text in (row.content, row.refusal, row.name, row.kind) if text]
+    documents = [document for row in rows for document in (row.parts, row.tool_calls, row.extra, row.item) if document]
     salts = [bytes(row.salt) for row in rows if row.salt is not None]
     stored = blobs.read_blobs(connection, conversation.id, digests[:_SAMPLED_ROWS]) if digests else {}
     blob_starts = [blob.data[:_SAMPLE_BLOB_BYTES] for blob in stored.values() if len(blob.data) >= _SAMPLE_BLOB_BYTES]
@@ -121,7 +121,7 @@ def sample_conversation(connection: Connection, conversation: ConversationRow) -
     """Return samples of a conversation's description and of its first and last messages."""
     last = conversation.last_seq
     seqs = {*range(1, _SAMPLED_ROWS + 1), *range(last - _SAMPLED_ROWS + 1, last + 1)}
-    rows = messages.read_many(connection, conversation.id, sorted(seqs))
+    rows = messages.read_many(connection, conversation.id, sorted(seqs), with_items=True)
     samples = make_samples(
         texts=[text for text in (conversation.subject, conversation.title) if text],
         documents=[document for document in (conversation.metadata, conversation.settings) if document],
@@ -147,7 +147,7 @@ def make_samples(*, texts: Iterable[str], documents: Iterable[str], binaries: It
     samples = dict.fromkeys(binaries)
     for text in [*texts, *(text for document in documents for text in _find_texts(json.loads(document)))]:
         for form in dict.fromkeys((text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])):
-            encoded = form.encode("utf-8")
+            encoded = form.encode("utf-8", "surrogatepass")  # a JSON escape may stand for a lone surrogate
             middle = max((len(encoded) - _SAMPLE_BYTES) // 2, 0)
             for sample in (
                 encoded[:_SAMPLE_BYTES],

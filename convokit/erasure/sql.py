@@ -35,7 +35,7 @@ from convokit.store.schema import blob, branch, chunk, completion, conversation,
 from convokit.store.schema import turn as turns
 
 # A redacted row loses these columns.
-_TEXT_COLUMNS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "salt")
+_TEXT_COLUMNS = ("content", "parts", "tool_calls", "name", "refusal", "extra", "kind", "item", "salt")
 # These manifest keys hold a user's text or an unsalted digest of it.
 _TEXT_KEYS = ("params", "prompt", "tools")
 _BLANK_MESSAGES = (
@@ -81,7 +81,7 @@ _HAS_TEXT = {
         message.c.status != "redacted", *(message.c[name].is_not(None) for name in _TEXT_COLUMNS if name != "salt")
     ),
     "completion": or_(completion.c.details.is_not(None), completion.c.error.is_not(None)),
-    "turn": turns.c.error.is_not(None),
+    "turn": or_(turns.c.error.is_not(None), turns.c.metadata.is_not(None)),
     "tool_call": or_(tool_call.c.name != "", tool_call.c.error.is_not(None)),
 }
 CallKey = tuple[UUID, int]
@@ -222,6 +222,7 @@ def clear_related_rows(
         connection.execute(clear_error, [{"b_turn": turn_id} for turn_id in error_turn_ids])
     of_questions = turns.c.id.in_(question_turn_ids)
     connection.execute(update(turns).where(of_conversation, of_questions).values(fingerprint_salt=None))
+    connection.execute(update(turns).where(of_conversation, turns.c.id.in_(turn_ids)).values(metadata=None))
 
 
 def count_conversation_rows(connection: Connection, conversation_id: UUID) -> dict[str, int]:
@@ -263,7 +264,9 @@ def clear_conversation(connection: Connection, conversation_id: UUID) -> None:
     blank_messages(connection, conversation_id, None)
     no_details = dict.fromkeys(("details", "error", "salt", "body_salt"))
     connection.execute(update(completion).where(of[completion]).values(no_details))
-    connection.execute(update(turns).where(of[turns]).values(error=None, fingerprint_salt=None, owner=None))
+    connection.execute(
+        update(turns).where(of[turns]).values(error=None, fingerprint_salt=None, owner=None, metadata=None)
+    )
     connection.execute(update(tool_call).where(of[tool_call]).values(name="", error=None))
     connection.execute(update(branch).where(of[branch]).values(name=None, head_seq=None))
     connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(head_seq=None))

@@ -66,17 +66,17 @@ def regenerate_flow(
     raise ConversationBusy(chat.name, "several", None)
 
 
-def fork_flow(kit: KitState, chat: ChatRef, message: MessageLike | None, name: str | None) -> Flow[ChatRef]:
-    """Make a branch that ends at a message, or where this branch ends, and return a chat on it."""
+def fork_flow(kit: KitState, chat: ChatRef, after: MessageLike | None, name: str | None) -> Flow[ChatRef]:
+    """Make a branch that ends at a message or before the first one, or where this branch ends, and return a chat on it."""
     if name is not None:
         _check_name(kit, name)
     conversation_id = yield from identify_flow(kit, chat)
-    seq = None if message is None else (yield from resolve_seq_flow(kit, chat, message))
-    branch = BranchRow(0, name, seq, kit.clock.now_us())
+    seq = None if after is None else (yield from resolve_seq_flow(kit, chat, after))
+    branch = BranchRow(0, name, None, kit.clock.now_us())
     number = yield from write_with_retry_flow(
         kit,
         conversation_id,
-        lambda connection: _write_fork(connection, kit.tenant, conversation_id, chat.branch, branch),
+        lambda connection: _write_fork(connection, kit.tenant, conversation_id, chat.branch, branch, seq),
         lambda connection: message_tree.find_created_branch(connection, conversation_id, branch),
         patience_s=START_S,
         only_transient=True,
@@ -87,18 +87,21 @@ def fork_flow(kit: KitState, chat: ChatRef, message: MessageLike | None, name: s
 
 
 def _write_fork(
-    connection: Connection, tenant: str, conversation_id: UUID, number: int, branch: BranchRow
+    connection: Connection, tenant: str, conversation_id: UUID, number: int, branch: BranchRow, seq: int | None
 ) -> int | None:
-    """Insert the branch and return its number, which a second try finds it by."""
+    """Insert the branch behind message `seq` and return its number, which a second try finds it by.
+
+    `seq` 0 is before the first message; None is the end of branch `number`.
+    """
     conversations.lock(connection, conversation_id)  # two forks at once must not get the same number
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    if branch.head_seq is None:
-        branch.head_seq = message_tree.read_head(connection, row, number)
-    if branch.head_seq is None:
-        raise NotFound("message", "to fork from", "the conversation has no message yet")
-    find_anchor_message(connection, conversation_id, branch.head_seq)
+    if seq != 0:
+        branch.head_seq = message_tree.read_head(connection, row, number) if seq is None else seq
+        if branch.head_seq is None:
+            raise NotFound("message", "to fork from", "the branch has no message yet; pass after=0")
+        find_anchor_message(connection, conversation_id, branch.head_seq)
     name = branch.name
     if name is not None and message_tree.find_branch_number(connection, conversation_id, name) is not None:
         raise InvalidInput("name", f"there is a branch named {name!r} already: open it, or use another name")

@@ -122,7 +122,7 @@ def write_copy(connection: Connection, row: ConversationRow, new: NewConversatio
     redacted: list[int] = []
     left = seqs.list_old()
     while batch := list(islice(left, BATCH)):
-        old = sorted(messages.read_many(connection, row.id, batch), key=lambda each: each.seq)
+        old = sorted(messages.read_many(connection, row.id, batch, with_items=True), key=lambda each: each.seq)
         rows = [_copy_row(each, seqs) for each in old]
         inputs = [each.hash_input() for each in rows]
         for each in rows:

@@ -31,10 +31,10 @@ from convokit.domain.message import Message, MessageRow
 from convokit.domain.paging import Page, validate_limit
 from convokit.domain.removal import RemovalRow
 from convokit.domain.text import validate_text
-from convokit.domain.turn import Turn
+from convokit.domain.turn import Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import conversations, message_tree, messages, removal_records
-from convokit.store.turn_pages import read_turns_page
+from convokit.store.turn_pages import list_turns_of_question, read_turns_page
 
 
 def list_messages_flow(
@@ -90,6 +90,31 @@ def list_siblings_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Fl
     return (yield from _read_messages_flow(kit, chat, read))
 
 
+def list_children_flow(
+    kit: KitState, chat: ChatRef, message: MessageLike, *, limit: int, before: str | int | None
+) -> Flow[list[Message]]:
+    """Return the newest messages that follow a message on any branch, in the order of writing; 0 has the first messages."""
+    validate_limit(limit)
+    seq = yield from resolve_seq_flow(kit, chat, message)
+    end = MAX_SEQ if before is None else parse_message_seq((yield from identify_flow(kit, chat)), before)
+
+    def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
+        parent = find_anchor_message(connection, row.id, seq).seq if seq else None
+        found: list[MessageRow] = []
+        below = end
+        while len(found) < limit:
+            children = message_tree.list_children(connection, row.id, parent, below, limit - len(found))
+            shown = (_skip_passages(connection, row.id, child) for child in children)
+            # The passages of the question `before` have lower seqs than the question.
+            found = [each for each in shown if each is not None and each.seq < end] + found
+            if not children:
+                break
+            below = children[0].seq
+        return found
+
+    return (yield from _read_messages_flow(kit, chat, read))
+
+
 def _skip_passages(connection: Connection, conversation_id: UUID, row: MessageRow) -> MessageRow | None:
     """Return the question that a passage belongs to; any other message as it is."""
     while row.is_passage:
@@ -116,20 +141,39 @@ def _read_messages_flow(
     return found
 
 
-def list_turns_flow(kit: KitState, chat: ChatRef, *, limit: int, before: UUID | str | None) -> Flow[list[Turn]]:
-    """Return the newest `limit` turns of the chat's path, oldest first. A turn whose worker is gone is closed first."""
+def list_turns_flow(
+    kit: KitState, chat: ChatRef, question: MessageLike | None, *, limit: int, before: UUID | str | None
+) -> Flow[list[Turn]]:
+    """Return the newest `limit` turns of the chat's path, or of a question, oldest first.
+
+    A turn of the branch whose worker is gone is closed first.
+    """
     validate_limit(limit)
     last = None if before is None else parse_id(before, "before")
+    seq = None if question is None else (yield from resolve_seq_flow(kit, chat, question))
     conversation = yield from find_conversation_flow(kit, chat)
     found = yield from read_flow(find_open_turn, conversation.id, chat.branch, None)
     if found is not None and is_worker_gone(kit, found[1]):
         counter = resolve_counter(kit, conversation)
         yield from close_turn_flow(kit, conversation, *found, counter, "abandoned")
         conversation = yield from find_conversation_flow(kit, chat)
-    rows = yield from read_flow(read_turns_page, conversation, chat.branch, limit, last)
+    if seq is None:
+        rows = yield from read_flow(read_turns_page, conversation, chat.branch, limit, last)
+    else:
+        rows = yield from read_flow(_read_turns_of_question, conversation.id, seq, limit, last)
     if rows is None:
         raise NotFound("turn", last)
     return [Turn.from_row(conversation.id, row) for row in rows]
+
+
+def _read_turns_of_question(
+    connection: Connection, conversation_id: UUID, seq: int, limit: int, before: UUID | None
+) -> list[TurnRow] | None:
+    """Return the newest turns of a question, oldest first; None if the turn `before` does not exist."""
+    row = find_anchor_message(connection, conversation_id, seq)
+    if not row.is_question:
+        raise InvalidInput("question", f"message {seq} is not a question; pass the message of a user")
+    return list_turns_of_question(connection, conversation_id, row, limit, before)
 
 
 def list_branches_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[Branch]]:

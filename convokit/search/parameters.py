@@ -8,12 +8,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from convokit.domain.ids import MAX_SEQ, parse_id
-from convokit.domain.message import ROLES
+from convokit.domain.message import ROLES, to_microseconds
 from convokit.domain.text import MAX_NUMBER, dump_json, validate_text
 from convokit.errors import InvalidInput
 from convokit.search.query import TextQuery
@@ -83,8 +83,8 @@ def parse_search(
         characters=text.characters,
         role=role,
         subject=subject,
-        since=_to_microseconds("since", since),
-        until=_to_microseconds("until", until),
+        since=None if since is None else to_microseconds("since", since),
+        until=None if until is None else to_microseconds("until", until),
         metadata=_validate_metadata(metadata, limits),
     )
     times, values = (filter_.since, filter_.until), sorted(filter_.metadata.items())
@@ -92,18 +92,6 @@ def parse_search(
     digest = hashlib.sha256(dump_json(parts).encode()).hexdigest()[:16]
     cursor = None if before is None else _decode_cursor(before, digest)
     return SearchQuery(text, key, conversation_id, filter_, summaries, limit, cursor, digest)
-
-
-def _to_microseconds(name: str, given: object) -> int | None:
-    if given is None:
-        return None
-    if not isinstance(given, datetime):
-        raise InvalidInput(name, f"must be a datetime, not {type(given).__name__}")
-    if given.tzinfo is None:
-        raise InvalidInput(name, "has no time zone; add one, for example tzinfo=UTC")
-    # Integers, because a float of seconds does not hold every microsecond.
-    elapsed = given.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
 
 
 def _validate_metadata(given: object, limits: Limits) -> dict[str, Any]:

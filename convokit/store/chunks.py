@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, delete, select
@@ -12,26 +13,36 @@ from convokit.store.schema import chunk
 _OF_TURN = (chunk.c.conversation_id == bindparam("id"), chunk.c.turn_id == bindparam("turn"))
 _SELECT_TEXTS = select(chunk.c.text).where(*_OF_TURN).order_by(chunk.c.completion, chunk.c.number)
 _SELECT_SINCE = (
-    select(chunk.c.number, chunk.c.text)
+    select(chunk.c.number, chunk.c.text, chunk.c.events)
     .where(*_OF_TURN, chunk.c.completion == bindparam("completion"), chunk.c.number >= bindparam("first"))
     .order_by(chunk.c.number)
 )
 _DELETE = delete(chunk).where(*_OF_TURN)
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A stored chunk of a call's reply: its text and, where the call brought more than text, the order of all of it."""
+
+    number: int
+    text: str
+    events: str | None = None
+
+
 def append_chunk(
-    connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, number: int, text: str
+    connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, row: ChunkRow
 ) -> None:
     """Store a chunk of a call's reply, in place of an earlier one with its number."""
     # If the acknowledgement of a COMMIT was lost, the chunk is stored again, with the text that arrived since.
     connection.execute(
-        dialect_of(connection).insert_or_update(chunk, "text"),
+        dialect_of(connection).insert_or_update(chunk, "text", "events"),
         {
             "conversation_id": conversation_id,
             "turn_id": turn_id,
             "completion": completion_number,
-            "number": number,
-            "text": text,
+            "number": row.number,
+            "text": row.text,
+            "events": row.events,
         },
     )
 
@@ -43,10 +54,10 @@ def read_partial_text(connection: Connection, conversation_id: UUID, turn_id: UU
 
 def read_chunks_since(
     connection: Connection, conversation_id: UUID, turn_id: UUID, completion_number: int, first: int
-) -> list[tuple[int, str]]:
-    """Return number and text of the chunks of one call, from number `first` on."""
+) -> list[ChunkRow]:
+    """Return the chunks of one call, from number `first` on."""
     values = {"id": conversation_id, "turn": turn_id, "completion": completion_number, "first": first}
-    return [(row[0], row[1]) for row in connection.execute(_SELECT_SINCE, values)]
+    return [ChunkRow(*row) for row in connection.execute(_SELECT_SINCE, values)]
 
 
 def delete_chunks(connection: Connection, conversation_id: UUID, turn_id: UUID) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Integer, and_, bindparam, insert, not_, select, union, union_all, update
 
 from convokit.domain.conversation import MAIN, BranchRow, ConversationRow
+from convokit.domain.ids import MAX_SEQ
 from convokit.domain.message import SUMMARY, USER, MessageRow
 from convokit.store.schema import branch, conversation, message
 
@@ -52,21 +53,24 @@ _PARTS = message.c.run_start_seq == message.c.seq
 _IS_NOT_SUMMARY = message.c.status != SUMMARY
 # `MessageRow.is_passage` in SQL. A redacted passage or summary is recognized by its zero tokens.
 _WAS_PASSAGE_OR_SUMMARY = and_(message.c.status == "redacted", message.c.role == USER, message.c.tokens == 0)
-# `list_children` sorts the rows: with ORDER BY, SQLite reads the whole conversation in the order of its primary key.
-_SELECT_ROOTS = select(*_MESSAGE_COLUMNS).where(_MESSAGE_IN_CONVERSATION, message.c.parent_seq.is_(None), _PARTS)
-_SELECT_CHILDREN = union_all(
-    select(*_MESSAGE_COLUMNS).where(
+# `+ 0` in ORDER BY: SQLite would otherwise read the whole conversation in the order of its primary key.
+_BEHIND_PARTING = (
+    select(*_MESSAGE_COLUMNS)
+    .where(
         _MESSAGE_IN_CONVERSATION,
-        message.c.seq == bindparam("parent") + 1,
-        message.c.parent_seq == bindparam("parent"),
-    ),
-    select(*_MESSAGE_COLUMNS).where(
-        _MESSAGE_IN_CONVERSATION,
-        message.c.parent_seq == bindparam("parent"),
         _PARTS,
-        message.c.seq != bindparam("parent") + 1,
         _IS_NOT_SUMMARY,
-    ),
+        message.c.seq < bindparam("before"),
+    )
+    .order_by((message.c.seq + 0).desc())
+    .limit(bindparam("limit"))
+)
+_SELECT_ROOTS = _BEHIND_PARTING.where(message.c.parent_seq.is_(None))
+_IS_CHILD = message.c.parent_seq == bindparam("parent")
+_IS_NEXT = message.c.seq == bindparam("parent") + 1
+_SELECT_CHILDREN = union_all(
+    select(*_MESSAGE_COLUMNS).where(_MESSAGE_IN_CONVERSATION, _IS_NEXT, _IS_CHILD, message.c.seq < bindparam("before")),
+    select(_BEHIND_PARTING.where(_IS_CHILD, not_(_IS_NEXT)).subquery()),
 )
 
 
@@ -169,12 +173,17 @@ def find_created_branch(connection: Connection, conversation_id: UUID, row: Bran
     return row.number if found is not None and found[0] == row.name else None
 
 
-def list_children(connection: Connection, conversation_id: UUID, parent_seq: int | None) -> list[MessageRow]:
-    """Return the messages whose parent is `parent_seq`, on all paths, by seq. None returns the first messages."""
-    values = {"id": conversation_id, "parent": parent_seq}
+def list_children(
+    connection: Connection, conversation_id: UUID, parent_seq: int | None, before: int = MAX_SEQ, limit: int = MAX_SEQ
+) -> list[MessageRow]:
+    """Return the newest `limit` messages below seq `before` whose parent is `parent_seq`, on all paths, by seq.
+
+    A `parent_seq` of None returns the first messages.
+    """
+    values = {"id": conversation_id, "parent": parent_seq, "before": before, "limit": limit}
     statement: Any = _SELECT_ROOTS if parent_seq is None else _SELECT_CHILDREN
     children = (MessageRow(*row) for row in connection.execute(statement, values))
-    return sorted(children, key=lambda row: row.seq)
+    return sorted(children, key=lambda row: row.seq)[-limit:]
 
 
 def list_leaves(connection: Connection, row: ConversationRow, before: int, limit: int) -> list[MessageRow]:

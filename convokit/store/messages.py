@@ -21,27 +21,33 @@ from convokit.store.schema import message
 FIRST_PAGE = 32
 """Rows of the first page, before the window is known. A turn reads at most twice the rows it sends, plus these."""
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
+# No request sends an item, and an item may be larger than its message. It is the row's last column.
+_WINDOW_COLUMNS = _COLUMNS[:-1]
 _IN_CONVERSATION = message.c.conversation_id == bindparam("id")
 _run_start_of_last = (
     select(message.c.run_start_seq).where(_IN_CONVERSATION, message.c.seq == bindparam("last")).scalar_subquery()
 )
-_SELECT_END_OF_RUN = (
-    select(*_COLUMNS)
-    .where(_IN_CONVERSATION, message.c.seq <= bindparam("last"), message.c.seq >= _run_start_of_last)
-    .order_by(message.c.seq.desc())
-    .limit(bindparam("limit"))
-)
 
 
-def _build_walk() -> Any:
+def _build_end_of_run(columns: Sequence[Any]) -> Any:
+    """Return the statement that reads the end of a run backwards."""
+    return (
+        select(*columns)
+        .where(_IN_CONVERSATION, message.c.seq <= bindparam("last"), message.c.seq >= _run_start_of_last)
+        .order_by(message.c.seq.desc())
+        .limit(bindparam("limit"))
+    )
+
+
+def _build_walk(columns: Sequence[Any]) -> Any:
     """Return the statement that reads a path backwards from message to parent."""
-    head = select(*_COLUMNS, bindparam("limit", type_=Integer).label("left"))
+    head = select(*columns, bindparam("limit", type_=Integer).label("left"))
     path = head.where(_IN_CONVERSATION, message.c.seq == bindparam("last")).cte("path", recursive=True)
-    step = select(*_COLUMNS, path.c.left - 1).where(
+    step = select(*columns, path.c.left - 1).where(
         path.c.left > 1, _IN_CONVERSATION, message.c.seq == path.c.parent_seq
     )
     path = path.union_all(step)
-    return select(*(path.c[column.name] for column in _COLUMNS)).order_by(path.c.seq.desc())
+    return select(*(path.c[column.name] for column in columns)).order_by(path.c.seq.desc())
 
 
 def _build_select_runs() -> Any:
@@ -57,10 +63,16 @@ def _build_select_runs() -> Any:
     return select(runs.union_all(run.where(*is_previous)))
 
 
-_WALK = _build_walk()
+_READ_BACKWARDS = {
+    with_items: (_build_end_of_run(columns), _build_walk(columns))
+    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, _COLUMNS))
+}
 _SELECT_RUNS = _build_select_runs()
 _SELECT_ONE = select(*_COLUMNS).where(_IN_CONVERSATION, message.c.seq == bindparam("seq"))
-_SELECT_MANY = select(*_COLUMNS).where(_IN_CONVERSATION, message.c.seq.in_(bindparam("seqs", expanding=True)))
+_SELECT_MANY = {
+    with_items: select(*columns).where(_IN_CONVERSATION, message.c.seq.in_(bindparam("seqs", expanding=True)))
+    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, _COLUMNS))
+}
 _SELECT_NEWEST = (
     select(*_COLUMNS)
     .where(_IN_CONVERSATION, message.c.seq < bindparam("before"))
@@ -116,9 +128,12 @@ def find(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow 
     return None if row is None else MessageRow(*row)
 
 
-def read_many(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[MessageRow]:
+def read_many(
+    connection: Connection, conversation_id: UUID, seqs: Sequence[int], *, with_items: bool = False
+) -> list[MessageRow]:
     """Return the messages of these seqs that exist, in no particular order."""
-    return [MessageRow(*row) for row in connection.execute(_SELECT_MANY, {"id": conversation_id, "seqs": list(seqs)})]
+    values = {"id": conversation_id, "seqs": list(seqs)}
+    return [MessageRow(*row) for row in connection.execute(_SELECT_MANY[with_items], values)]
 
 
 def list_newest(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[MessageRow]:
@@ -144,18 +159,24 @@ def find_last_seq_of_turn(
 
 
 def read_backwards(
-    connection: Connection, conversation_id: UUID, head: int | None, enough: Callable[[list[MessageRow]], int]
+    connection: Connection,
+    conversation_id: UUID,
+    head: int | None,
+    enough: Callable[[list[MessageRow]], int],
+    *,
+    with_items: bool = False,
 ) -> MessagePath:
     """Return the end of the path to `head`, which is read backwards in pages.
 
     After each page, `enough` receives all rows so far, newest first, and returns how many more to read. 0 stops.
     """
+    end_of_run, walk = _READ_BACKWARDS[with_items]
     rows: list[MessageRow] = []
     wanted = FIRST_PAGE
     last, crosses_runs = head, False
     while last is not None and wanted > 0:
         values = {"id": conversation_id, "last": last, "limit": wanted}
-        page = [MessageRow(*row) for row in connection.execute(_WALK if crosses_runs else _SELECT_END_OF_RUN, values)]
+        page = [MessageRow(*row) for row in connection.execute(walk if crosses_runs else end_of_run, values)]
         if not page:
             break
         rows += page
@@ -196,5 +217,5 @@ def read_page(
         # Expect the same share of passages among the next rows as among these.
         return missing * len(rows) // selected if selected else len(rows)
 
-    path = read_backwards(connection, conversation_id, last, count_missing)
+    path = read_backwards(connection, conversation_id, last, count_missing, with_items=True)
     return select_rows(path.rows)[-limit:]

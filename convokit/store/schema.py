@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 PREFIX = "convokit_"
 VERSION_TABLE = "convokit_alembic_version"
-REVISION = "0002"
+REVISION = "0004"
 """The newest migration that this code knows. It needs this revision or a later one."""
 GENERATION = 1
 """Compared with `convokit_schema.oldest_code`. A release raises it so that a migration can exclude the code before it."""
@@ -97,6 +97,10 @@ class MessageColumns(_OfConversation):
     refusal = Column(Text)
     extra = Column(Text)
     """JSON: keys outside the API's standard, and the provider that sent them."""
+    kind = Column(Text)
+    """The program that wrote the message by `append`, such as `openai-agents/1`. In the chain if it is set, with `item`."""
+    item = Column(Text)
+    """JSON: the message as that program has it. It is never sent, and no window reads it. Needs a `kind`."""
     status = Column(Text, nullable=False)
     tokens = Column(Integer, nullable=False)
     counter = Column(Text, nullable=False)
@@ -137,6 +141,8 @@ class TurnColumns(_OfConversation):
     started_at = Column(BigInteger, nullable=False)
     first_token_at = Column(BigInteger)
     ended_at = Column(BigInteger)
+    metadata = Column(Text)
+    """JSON: a value of the application. Not in the chain; null before revision 0004."""
 
 
 class ChunkColumns(_OfConversation):
@@ -144,6 +150,8 @@ class ChunkColumns(_OfConversation):
     completion = Column(Integer, nullable=False)
     number = Column(Integer, nullable=False)
     text = Column(Text, nullable=False)
+    events = Column(Text)
+    """JSON: the order of text, reasoning, refusal and tool calls; null where there is text alone."""
 
 
 class CompletionColumns(_OfConversation):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +33,33 @@ class Snapshot:
     """Pinned messages of the path, from before the rows that were read."""
     summaries: list[StoredSummary] = field(default_factory=list)
     """The path's summaries, the newest first, if they were asked for."""
+    added: list[MessageRow] = field(default_factory=list)
+    """The last messages of `path` that are not stored yet: the turn writes them before its own."""
+
+    @property
+    def last_seq(self) -> int:
+        """The seq of the newest message, with those that are added."""
+        return (0 if self.conversation is None else self.conversation.last_seq) + len(self.added)
+
+    def add_messages(self, rows: Sequence[MessageRow], added_blobs: Sequence[Blob]) -> Snapshot:
+        """Return the snapshot with new messages at the end of its path."""
+        path = messages.MessagePath([*self.path.rows, *rows], self.path.complete)
+        asking = find_asking(path.rows)
+        is_new = asking is not None and any(row is asking for row in rows)
+        answered = {row.tool_call_id for row in rows}
+        if asking is None:
+            open_calls = []
+        elif is_new:
+            open_calls = _list_open_calls(path.rows, asking)
+        else:
+            open_calls = [call for call in self.open_calls if call.get("id") not in answered]
+        return replace(
+            self,
+            path=path,
+            open_calls=open_calls,
+            blobs={**self.blobs, **{blob.digest: blob for blob in added_blobs}},
+            added=[*self.added, *rows],
+        )
 
 
 def read_snapshot(

@@ -251,8 +251,7 @@ def save_chunk(
     conversation_id: UUID,
     call: CallRow,
     epoch: int,
-    number: int,
-    text: str,
+    chunk: chunks.ChunkRow | None,
     *,
     lease_us: int,
     first_token_at: int,
@@ -263,8 +262,8 @@ def save_chunk(
         connection, conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at
     ):
         return False
-    if text:
-        chunks.append_chunk(connection, conversation_id, turn_id, call.number, number, text)
+    if chunk is not None:
+        chunks.append_chunk(connection, conversation_id, turn_id, call.number, chunk)
     return True
 
 

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TypeGuard
+from typing import Any, TypeGuard, cast
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Integer, Uuid, bindparam, tuple_
 
 from convokit.domain.conversation import ConversationRow
+from convokit.domain.ids import MAX_SEQ
 from convokit.domain.message import TOOL, USER, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.store import message_tree, messages, turns
+from convokit.store.schema import turn
+
+_SELECT_LATER_OF_QUESTION = (
+    turns.SELECT_TURN.where(
+        turn.c.conversation_id == bindparam("id"),
+        turn.c.question_seq == bindparam("question"),
+        turn.c.after_entry.is_not(None),
+        tuple_(turn.c.after_entry, turn.c.id)
+        < tuple_(bindparam("before", type_=Integer), bindparam("before_id", type_=Uuid)),
+    )
+    .order_by(turn.c.after_entry.desc(), turn.c.id.desc())
+    .limit(bindparam("limit"))
+)
 
 
 def read_turns_page(
@@ -72,3 +86,26 @@ def _list_turn_ids(rows: Sequence[MessageRow], again: Mapping[int, TurnRow]) -> 
         turn_id = again[row.seq].id if row.seq in again else row.turn_id
         if turn_id is not None and not row.is_passage and not is_answered:
             yield turn_id
+
+
+def list_turns_of_question(
+    connection: Connection, conversation_id: UUID, question: MessageRow, limit: int, before: UUID | None
+) -> list[TurnRow] | None:
+    """Return the newest `limit` turns that answered a question, oldest first; None if the turn `before` does not exist.
+
+    The first is the turn that wrote the question, if a turn did. The others are found by their own index.
+    """
+    last = MAX_SEQ
+    if before is not None:
+        row = turns.find(connection, conversation_id, before)
+        if row is None:
+            return None
+        last = -1 if row.after_entry is None else row.after_entry
+    # Two branches may start to answer a question behind the same entry: the id orders these turns.
+    values: dict[str, Any] = {"id": conversation_id, "question": question.seq, "limit": limit}
+    values |= {"before": last, "before_id": before or conversation_id}
+    later = [TurnRow(*cast("Any", row)) for row in connection.execute(_SELECT_LATER_OF_QUESTION, values)][::-1]
+    if len(later) == limit or last < 0 or question.turn_id is None:
+        return later
+    first = turns.find(connection, conversation_id, question.turn_id)
+    return later if first is None else [first, *later]

@@ -53,7 +53,10 @@ class TurnStart:
     question: MessageRow
     """The message that the reply follows: the question, or the last of the tool results."""
     rows: list[MessageRow]
-    """The new messages in order: tool results, passages, the question. Empty where the question is stored already."""
+    """The new messages in order: the caller's messages, tool results, passages, the question. Results may come first.
+
+    Empty where the question is stored already.
+    """
     call: CallRow
     manifest: Manifest
     owner: str
@@ -68,6 +71,10 @@ class TurnStart:
     key: IdempotencyKey | None = None
     question_seq: int | None = None
     """The stored question that tool results without a new question belong to; None where the reply follows its question."""
+    added: int = 0
+    """The number of `rows` before the turn's own: messages that the caller gave."""
+    metadata: str | None = None
+    """JSON: a value of the application that is kept with the turn."""
     prompts: Sequence[tuple[bytes, str]] = ()
     blobs: Sequence[Blob] = ()
     search_keys: Sequence[set[str]] | None = None
@@ -114,7 +121,8 @@ class TurnStart:
             lease_us=self.lease_us,
             at=self.at,
             key=self.key,
-            after=None if rows and self.question_seq is None else row,
+            after=None if rows and self.question_seq is None else replace(row, last_seq=row.last_seq + self.added),
+            metadata=self.metadata,
         )
         batch = write_batch.WriteBatch(row, moved, self.branch, question.seq, entries, rows, was=self.head)
         batch.created, batch.opened, batch.begun_call = self.created, opened, call
@@ -145,10 +153,10 @@ class TurnStart:
         fresh = conversations.find(connection, row.tenant, row.id)
         if fresh is None:
             return None
-        limit = len(self.rows)
-        return Written(
-            fresh, messages.list_turn_messages(connection, row.id, self.call.turn_id, after=row.last_seq, limit=limit)
-        )
+        own = [each for each in self.rows if each.turn_id == self.call.turn_id]
+        found = messages.list_turn_messages(connection, row.id, self.call.turn_id, after=row.last_seq, limit=len(own))
+        # All of them got seqs that follow each other, so the first of the turn's own tells the others.
+        return Written(fresh, shift_rows(self.rows, found[0].seq - own[0].seq) if found else [])
 
 
 @dataclass(slots=True, repr=False)

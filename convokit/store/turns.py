@@ -22,7 +22,7 @@ from convokit.store.schema import completion, conversation, message, tool_call, 
 NEW_LEASE = now_us() + bindparam("lease_us")
 OPEN_TURN_COLUMNS = (
     *("id", "branch", "claim", "question_seq", "after_seq", "after_entry", "epoch", "state", "owner", "started_at"),
-    *("idempotency_hash", "fingerprint", "fingerprint_salt"),
+    *("idempotency_hash", "fingerprint", "fingerprint_salt", "metadata"),
 )
 """Columns of a new turn, besides `lease_until`."""
 _LAST_CALL_NUMBER = select(func.coalesce(func.max(completion.c.number), 0)).where(
@@ -67,11 +67,11 @@ _SELECT_TENANTS_WITH_OPEN = (
 _COUNT_OPEN = select(
     func.count(), func.max(now_us() - turn.c.started_at), func.count().filter(turn.c.lease_until < now_us())
 ).where(turn.c.claim.is_not(None))
-_SELECT_TURN = select(
+SELECT_TURN = select(
     *(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"), _LAST_CALL_NUMBER.scalar_subquery()
 )
-_SELECT_BY_ID = _SELECT_TURN.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
-_SELECT_MANY = _SELECT_TURN.where(
+_SELECT_BY_ID = SELECT_TURN.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
+_SELECT_MANY = SELECT_TURN.where(
     turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True))
 )
 # The first message of a turn that answers tool calls is written together with the turn.
@@ -81,7 +81,7 @@ _STARTS_WITH_RESULTS = exists().where(
     message.c.turn_id == turn.c.id,
     message.c.role == TOOL,
 )
-_SELECT_REGENERATIONS = _SELECT_TURN.where(
+_SELECT_REGENERATIONS = SELECT_TURN.where(
     turn.c.conversation_id == bindparam("id"),
     turn.c.question_seq.in_(bindparam("questions", expanding=True)),
     turn.c.branch == bindparam("branch"),
@@ -99,7 +99,7 @@ _SELECT_REGENERATION_BELOW = (
     )
     .limit(1)
 )
-_SELECT_BY_IDEMPOTENCY_KEY = _SELECT_TURN.join(conversation, conversation.c.id == turn.c.conversation_id).where(
+_SELECT_BY_IDEMPOTENCY_KEY = SELECT_TURN.join(conversation, conversation.c.id == turn.c.conversation_id).where(
     turn.c.conversation_id == bindparam("id"),
     conversation.c.tenant == bindparam("tenant"),
     turn.c.idempotency_hash == bindparam("hash"),
@@ -255,6 +255,7 @@ def build_open_values(
     at: int,
     key: IdempotencyKey | None = None,
     after: ConversationRow | None = None,
+    metadata: str | None = None,
 ) -> dict[str, Any]:
     """Return the values of a new turn for `insert_open`.
 
@@ -275,6 +276,7 @@ def build_open_values(
         "idempotency_hash": key.hash if key is not None else None,
         "fingerprint": key.fingerprint if key is not None else None,
         "fingerprint_salt": key.salt if key is not None else None,
+        "metadata": metadata,
     }
 
 

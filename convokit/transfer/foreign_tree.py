@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from convokit.context.message_draft import draft_message
 from convokit.domain.message import TOOL
 from convokit.domain.text import map_texts, repair_text
 from convokit.errors import InvalidInput
 from convokit.settings import Limits
-from convokit.transfer.drafts import ConversationDraft, draft_message
+from convokit.transfer.drafts import ConversationDraft
 
 
 class MessageTree:

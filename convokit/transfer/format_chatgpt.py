@@ -18,10 +18,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from convokit.context.message_draft import MessageDraft
 from convokit.domain.message import ASSISTANT, DEVELOPER, INSTRUCTION_ROLES, TOOL, USER
 from convokit.domain.text import dump_json
 from convokit.errors import BadRecord, InvalidInput
-from convokit.transfer.drafts import ConversationDraft, MessageDraft, validate_label
+from convokit.transfer.drafts import ConversationDraft, validate_label
 from convokit.transfer.foreign_formats import find_hint
 from convokit.transfer.foreign_tree import MessageTree, read_children, read_parent, read_title, sort_nodes
 from convokit.transfer.import_file import read_values

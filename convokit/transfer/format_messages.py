@@ -14,11 +14,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from convokit.context.message_draft import draft_message
 from convokit.domain.message import DEVELOPER, INSTRUCTION_ROLES, extract_text
 from convokit.domain.text import dump_json, to_plain_json
 from convokit.errors import BadRecord, InvalidInput
 from convokit.transfer import import_file
-from convokit.transfer.drafts import ConversationDraft, draft_message, validate_label
+from convokit.transfer.drafts import ConversationDraft, validate_label
 from convokit.transfer.foreign_formats import find_hint
 from convokit.transfer.import_file import describe_json_error, is_cut_off, parse_json, read_values
 from convokit.transfer.importer import FormatReader, Record

@@ -103,7 +103,7 @@ def _build_turn(connection: Connection, row: ConversationRow, turn: list[Message
     # An imported sample may end in tool calls: that the model calls them is what it teaches.
     ends_in_calls = turn[-1].seq == row.head_seq and turn[-1].turn_id is None and turn[-1].tool_calls is not None
     rows = turn[:-1] if ends_in_calls else turn
-    items = [Item(each.seq, _build_message(each), 0, 0, each.status) for each in rows]
+    items = [Item(each.seq, _build_message(each), 0, 0, each.status_in_context) for each in rows]
     sendable, _ = select_sendable(items, partial="leave_out")
     shapes = [item.shape for item in sendable]
     last = shapes[-1] if shapes else {}

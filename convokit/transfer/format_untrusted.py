@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from convokit.domain.content import BLOB_SCHEME
-from convokit.domain.message import ASSISTANT, INSTRUCTION_ROLES, PASSAGE, SUMMARY, TOOL, USER
+from convokit.domain.message import ASSISTANT, FOREIGN_COLUMNS, INSTRUCTION_ROLES, PASSAGE, SUMMARY, TOOL, USER
 from convokit.domain.text import dump_json
 from convokit.errors import BadRecord, InvalidInput
 from convokit.transfer import import_file
@@ -142,6 +142,8 @@ def _add_row(found: _Conversation, kind: str, row: Any) -> None:
             found.left_out[counted] += 1
         if kind == "turn" and row.get("idempotency_hash") is not None:
             found.left_out["idempotency_keys"] += 1
+        if kind == "turn" and row.get("metadata") is not None:
+            found.left_out["turn_metadata"] += 1
 
 
 def _make_origin(row: Mapping[str, Any]) -> str:
@@ -179,6 +181,8 @@ def _add_message(tree: MessageTree, draft: ConversationDraft, found: _Conversati
         else:
             tree.leave_out(node, parent, kind)
         return
+    for column in FOREIGN_COLUMNS:
+        draft.left_out[f"{column}s"] += row.get(column) is not None
     if role in INSTRUCTION_ROLES:
         tree.leave_out(node, parent, "instructions")
         return

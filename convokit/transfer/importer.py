@@ -14,16 +14,16 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from convokit.context.message_draft import MessageDraft
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow
-from convokit.domain.text import dump_json
+from convokit.domain.message import MessageRow, place_rows
 from convokit.errors import BadRecord, InvalidInput
 from convokit.settings import Limits
 from convokit.store import blobs, chain, messages
-from convokit.tokens.counter import Counter, count_message
+from convokit.tokens.counter import Counter
 from convokit.transfer import sql
-from convokit.transfer.drafts import ConversationDraft, MessageDraft, validate_label
+from convokit.transfer.drafts import ConversationDraft, validate_label
 from convokit.transfer.import_file import ImportFile
 from convokit.transfer.models import ImportTarget, RecordResult
 
@@ -174,32 +174,12 @@ def _build_conversation(draft: ConversationDraft, target: ImportTarget, rows: li
 
 def _build_messages(draft: ConversationDraft, counter: Counter, now_us: int) -> list[MessageRow]:
     rows: list[MessageRow] = []
-    for seq, message in enumerate(draft.messages, 1):
-        # Only a direct successor of its parent continues the parent's run. See `MessageColumns.run_start_seq`.
+    for message in draft.messages:
         parent = None if message.parent is None else rows[message.parent]
-        tokens = count_message(counter, message.as_wire())
-        rows.append(
-            MessageRow(
-                seq=seq,
-                parent_seq=None if parent is None else parent.seq,
-                run_start_seq=parent.run_start_seq if parent is not None and parent.seq == seq - 1 else seq,
-                turn_id=None,
-                role=message.role,
-                status=message.status,
-                tokens=tokens,
-                counter=counter.name,
-                path_tokens=tokens + (0 if parent is None else parent.path_tokens),
-                created_at=_choose_time(message, draft, now_us),
-                content=message.content,
-                parts=None if message.parts is None else dump_json(message.parts),
-                tool_calls=None if message.tool_calls is None else dump_json(message.tool_calls),
-                tool_call_id=message.tool_call_id,
-                name=message.name,
-                refusal=message.refusal,
-                extra=None if message.extra is None else dump_json(message.extra),
-                salt=hashchain.new_salt(),
-            )
-        )
+        row = message.to_row(counter, _choose_time(message, draft, now_us))
+        place_rows([row], len(rows), parent)
+        row.path_tokens += 0 if parent is None else parent.path_tokens
+        rows.append(row)
     return rows
 
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from convokit.audit import references
-from convokit.context.validity import find_problems
+from convokit.context.message_draft import check_tool_calls
 from convokit.domain import hashchain, params
 from convokit.domain.content import BLOB_SCHEME
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import PASSAGE, ROLES, SUMMARY, TOOL, Status
+from convokit.domain.message import PASSAGE, ROLES, SUMMARY, Status
 from convokit.domain.removal import RemovalRow
 from convokit.domain.stored_request import Manifest
 from convokit.domain.text import validate_text
@@ -40,10 +40,12 @@ _JSON_COLUMNS: dict[tuple[str, str], type] = {
     ("message", "tool_calls"): list,
     ("message", "extra"): dict,
     ("turn", "error"): dict,
+    ("turn", "metadata"): object,
     ("completion", "manifest"): dict,
     ("completion", "details"): dict,
     ("completion", "error"): dict,
 }
+_JSON_NAMES: dict[type, str] = {dict: "object", list: "array", object: "value"}
 _SEQ_COLUMNS = {
     "branch": ("head_seq",),
     "turn": ("question_seq", "reply_seq", "after_seq"),
@@ -112,10 +114,10 @@ def _parse_json(field: str, text: str, type_: type) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
-    if isinstance(value, type_):
+    if value is not None and isinstance(value, type_):
         validate_any_text(field, json.dumps(value, ensure_ascii=False))  # an escape may stand for a lone surrogate
     else:
-        raise InvalidInput(field, f"is not a JSON {'object' if type_ is dict else 'array'}")
+        raise InvalidInput(field, f"is not a JSON {_JSON_NAMES[type_]}")
     return value
 
 
@@ -172,6 +174,8 @@ class RowChecker:
         _check_parts(json_values.get("parts", ()))
         if "extra" in json_values:
             _check_extra(json_values["extra"])
+        if values["item"] is not None:
+            _check_item(values)
         self._check_tokens(values, len(json_values.get("parts", ())))
         if "tool_calls" in json_values and values["status"] != "redacted":
             check_tool_calls("message.tool_calls", values["role"], json_values["tool_calls"])
@@ -246,6 +250,15 @@ def _check_body(field: str, body: Mapping[str, Any]) -> None:
             raise InvalidInput(f"{field}.{name}", "must be text, or blob: and 64 hexadecimal digits")
 
 
+def _check_item(values: Mapping[str, Any]) -> None:
+    if not values["kind"]:
+        raise InvalidInput("message.item", "needs a kind, which names the program that it belongs to")
+    try:
+        json.loads(values["item"])
+    except (ValueError, RecursionError):
+        raise InvalidInput("message.item", "is not JSON") from None
+
+
 def _check_extra(extra: Mapping[str, Any]) -> None:
     keys = extra.get("keys")
     audio = keys.get("audio") if isinstance(keys, dict) else None
@@ -253,18 +266,6 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
         raise InvalidInput("message.extra", 'must contain an object "keys", and in it no "audio" that is not an object')
     if audio:
         _check_body("message.extra.keys.audio", audio)
-
-
-def check_tool_calls(field: str, role: str, calls: Sequence[Any]) -> None:
-    """Check the tool calls of a message. Raises: InvalidInput if they could not be sent, even with all their results."""
-    if any(not isinstance(call, Mapping) for call in calls):
-        raise InvalidInput(field, "each must be an object")
-    message = {"role": role, "content": "-", "tool_calls": calls}
-    results = [{"role": TOOL, "tool_call_id": call.get("id"), "content": "-"} for call in calls]
-    # All calls have a result here, so a problem of message 0 is a problem of the calls.
-    problems = [each for each in find_problems([message, *results]) if "[0]" in each]
-    if problems:
-        raise InvalidInput(field, problems[0].partition(": ")[2])
 
 
 class RemovalRowChecker:

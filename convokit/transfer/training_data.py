@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from convokit.context.message_draft import MessageDraft
 from convokit.domain.text import dump_json, to_plain_json, validate_text
 from convokit.errors import InvalidInput
 from convokit.settings import Limits
-from convokit.transfer.drafts import MessageDraft
 
 _PROVIDER = "fine-tuning"
 SAMPLE_KEYS = ("tools", "parallel_tool_calls")

@@ -54,7 +54,7 @@ COVERAGE = {
         _columns(), _columns(_OF, "number", "head_seq"), {"name": "a name that may change", "created_at": _CLOCK}
     ),
     "convokit_message": Coverage(
-        _columns(_OF, "salt", *message.CHAINED_COLUMNS),
+        _columns(_OF, "salt", *message.CHAINED_COLUMNS, *message.FOREIGN_COLUMNS),
         _columns(),
         dict.fromkeys(("window_tokens", "window_counted"), "sizes the next window; what the server reported is proven"),
     ),
@@ -71,6 +71,7 @@ COVERAGE = {
             "after_seq": "says what another reply stands beside; the messages' own places are proven",
             "after_entry": "orders the turns of one question; the chain orders what they said",
             "error": "the calls' own errors are proven",
+            "metadata": "the application's own, and goes with a redaction",
             "started_at": _CLOCK,
             "first_token_at": _CLOCK,
         },
@@ -78,7 +79,7 @@ COVERAGE = {
     "convokit_chunk": Coverage(
         _columns(),
         _columns(_OF, "turn_id"),
-        dict.fromkeys(("completion", "number", "text"), "a reply on its way is not in the chain yet"),
+        dict.fromkeys(("completion", "number", "text", "events"), "a reply on its way is not in the chain yet"),
     ),
     "convokit_completion": Coverage(
         _columns(_OF, "salt", *turn.CHAINED_COLUMNS),

@@ -27,7 +27,7 @@ EVENTS = (
     "Finished",
 )  # fmt: skip
 VALUES = (
-    "Conversation", "Message", "Page", "Hit", "Reply", "Turn", "Branch", "Usage", "Verified", "VerifiedAll",
+    "Conversation", "Message", "NewMessage", "Page", "Hit", "Reply", "Turn", "Branch", "Usage", "Verified", "VerifiedAll",
     "MovedHead", "Checkpoint",
     "Replay", "Diff", "Receipt", "Recovered", "Exported", "Imported", "UsageReport", "Price", "Prices",
     "tool", "Tool", "HttpxClient", "AsyncHttpxClient", "TokenizeCounter",

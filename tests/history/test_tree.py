@@ -95,9 +95,9 @@ def test_only_partings_are_indexed(face: Face, kit: Any, database: str) -> None:
     assert [row[0] for row in rows(database, parting)] == [1, 13]
 
 
-@pytest.mark.parametrize("look", ["leaves", "siblings"])
+@pytest.mark.parametrize("look", ["leaves", "siblings", "children", "roots"])
 def test_the_tree_is_found_by_its_partings(database: str, server: LoopbackServer, look: str) -> None:
-    """Neither leaves nor siblings read the messages in between: both engines go through the index of partings."""
+    """Neither leaves nor siblings nor children read the messages in between: both engines go through the index of partings."""
     with Convokit(database, model="m", base_url=server.url) as kit:
         chat = kit.chat("k")
         for number in range(4):
@@ -107,7 +107,8 @@ def test_the_tree_is_found_by_its_partings(database: str, server: LoopbackServer
         seen: list[tuple[str, Any]] = []
         engine = kit._runtime._store.engine
         event.listen(engine, "before_cursor_execute", lambda *given: seen.append((given[2], given[3])))
-        chat.siblings(2) if look == "siblings" else chat.leaves()
+        look_up = {"siblings": lambda: chat.siblings(2), "children": lambda: chat.children(2), "roots": chat.children}
+        look_up.get(look, chat.leaves)()
         with open_engine(parse_database_url(database)).connect() as connection:
             plans = [_plan(connection, *each) for each in seen if each[0].split()[0] in ("SELECT", "WITH")]
         connection.engine.dispose()

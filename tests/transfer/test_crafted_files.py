@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from convokit import Limits
+from convokit.context.message_draft import MessageDraft
 from convokit.errors import TransferFailed
 from convokit.transfer import format_chatgpt
-from convokit.transfer.drafts import ConversationDraft, MessageDraft
+from convokit.transfer.drafts import ConversationDraft
 from convokit.transfer.format_chatgpt import ChatGPTReader
 from convokit.transfer.import_file import ImportFile, read_values
 from convokit.transfer.importer import ImportOptions
