@@ -283,8 +283,37 @@ class AsyncChat:
         ref = await self._runtime.run(history.branches.fork_flow(self._state, self._ref, after, name))
         return AsyncChat(self._state, ref, self._runtime)
 
+    async def append(
+        self,
+        messages: Sequence[NewMessage | Mapping[str, Any]],
+        *,
+        after: Message | str | int | None = None,
+        expect: Message | str | int | None = None,
+        on_busy: OnBusy = "raise",
+    ) -> list[Message]:
+        """Write messages in one transaction, and return them. No model is called. `resume` answers an appended question.
+
+        Args:
+            messages: `NewMessage`s, or dicts in the API's shape (role, content, tool_calls, tool_call_id, name,
+                created_at, kind, item; other keys are left out). None at all, with `after`, goes back to a message.
+            after: The message that they follow, on any branch, as a message, id or seq: the branch's head moves there
+                first. 0 is before the first message. Default: the end of this chat's branch.
+            expect: The last message that you read, or 0 if there was none. If the branch ends with another message,
+                nothing is written. A repeat after a lost answer finds its own messages there and returns them.
+                Default: nothing is checked, and a repeat writes again.
+            on_busy: What to do while a turn is open on this branch: "raise", "wait" for it, or "supersede" it. `expect`
+                is checked afterwards.
+
+        Raises: HeadMoved if the branch does not end with `expect`; ConversationBusy, InvalidInput, TooLarge, NotFound.
+
+        Example:
+            chat.append([NewMessage("assistant", "Hello. How can I help?")], expect=0)
+        """
+        flow = history.append.append_flow(self._state, self._ref, messages, after=after, expect=expect, on_busy=on_busy)
+        return await self._runtime.run(flow)
+
     async def checkout(self, message: Message | str | int) -> None:
-        """Move this chat's branch to end with `message`: the next question follows it.
+        """Move this chat's branch to end with `message`: the next question follows it. 0 is before the first message.
 
         No message changes or is lost; `leaves` lists where paths end. Raises: ConversationBusy while a turn is open on
         the branch, NotFound, InvalidInput for a passage or summary.

@@ -124,12 +124,14 @@ def find_question_anchor(
 
 
 def find_branch_end(connection: Connection, tenant: str, conversation_id: UUID, branch: int) -> BranchEnd | None:
-    """Return the end of a branch; None if the conversation does not exist or has no message."""
+    """Return the end of a branch; None if the conversation does not exist."""
     row = conversations.find(connection, tenant, conversation_id)
-    head = None if row is None else message_tree.read_head(connection, row, branch)
+    if row is None:
+        return None
+    head = message_tree.read_head(connection, row, branch)
     end = None if head is None else messages.find(connection, conversation_id, head)
     if end is None:
-        return None
+        return BranchEnd(None)
     open_turn = turns.find_open(connection, conversation_id, branch)
     if open_turn is not None:
         return BranchEnd(turns.find(connection, conversation_id, open_turn.id))

@@ -177,8 +177,8 @@ def start_turn_flow(
     snapshot, first = request.snapshot, request.first
     path_end = snapshot.path.rows[-1] if snapshot.path.rows else None
     row = snapshot.conversation
-    redescribed = row is not None and _update_description(row, chat)
-    conversation = row if row is not None else _new_conversation_row(kit, chat, now)
+    redescribed = row is not None and update_description(row, chat)
+    conversation = row if row is not None else make_conversation_row(kit, chat, now)
     own = [] if content is None else _make_new_rows(request, content, turn_id, now)
     place_rows(own, snapshot.last_seq, path_end)
     rows = [*snapshot.added, *own]
@@ -222,7 +222,8 @@ def start_turn_flow(
     )
 
 
-def _new_conversation_row(kit: KitState, chat: ChatRef, now: int) -> ConversationRow:
+def make_conversation_row(kit: KitState, chat: ChatRef, now: int) -> ConversationRow:
+    """Return the row of a conversation that its first messages create."""
     assert chat.id is not None
     return ConversationRow(
         id=chat.id,
@@ -242,7 +243,7 @@ def _new_conversation_row(kit: KitState, chat: ChatRef, now: int) -> Conversatio
     )
 
 
-def _update_description(row: ConversationRow, chat: ChatRef) -> bool:
+def update_description(row: ConversationRow, chat: ChatRef) -> bool:
     """Put the settings, subject, title and metadata of the handle into the row. Return whether anything changed."""
     if chat.options is NO_OPTIONS and (chat.subject, chat.title, chat.metadata) == (None, None, None):
         return False

@@ -57,7 +57,7 @@ def resume_flow(kit: KitState, chat: ChatRef, call_options: Options, *, on_busy:
         if end.turn is not None:
             return (yield from return_or_reopen_flow(kit, chat, call_options, end.turn, stream=False, on_busy=on_busy))
         if end.anchor is None:
-            raise NotFound("turn", "to resume", "the last message does not belong to a turn of this branch")
+            raise NotFound("turn", "to resume", "the branch has no question at its end, and no turn")
         try:
             return (
                 yield from ask_flow(

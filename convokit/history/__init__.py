@@ -1,10 +1,11 @@
-"""Branches, pins, copies, and pages of messages and turns."""
+"""Append, branches, pins, copies, and pages of messages and turns."""
 
 from typing import TYPE_CHECKING
 
 from convokit._lazy import import_on_use
 
 if TYPE_CHECKING:
+    from convokit.history import append as append
     from convokit.history import branches as branches
     from convokit.history import copies as copies
     from convokit.history import pages as pages
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = import_on_use(
         __name__,
+        "append",
         "branches",
         "copies",
         "pages",

@@ -118,7 +118,7 @@ def _check_name(kit: KitState, name: str) -> None:
 
 
 def checkout_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow[None]:
-    """Move the branch head to a message. Raises: ConversationBusy while a turn is open on the branch."""
+    """Move the branch head to a message, with 0 before the first. Raises: ConversationBusy while a turn is open there."""
     conversation_id = yield from identify_flow(kit, chat)
     seq = yield from resolve_seq_flow(kit, chat, message)
     while True:
@@ -138,8 +138,9 @@ def _write_head(connection: Connection, tenant: str, conversation_id: UUID, bran
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         raise NotFound("conversation", conversation_id)
-    find_anchor_message(connection, conversation_id, seq)
+    if seq:
+        find_anchor_message(connection, conversation_id, seq)
     turn = turns.find_open(connection, conversation_id, branch)
     if turn is None:
-        message_tree.set_head(connection, row, branch, seq)
+        message_tree.set_head(connection, row, branch, seq or None)
     return turn

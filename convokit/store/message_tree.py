@@ -118,7 +118,7 @@ def read_head(connection: Connection, row: ConversationRow, number: int) -> int 
     return head
 
 
-def move_head(connection: Connection, conversation_id: UUID, number: int, head_seq: int) -> None:
+def move_head(connection: Connection, conversation_id: UUID, number: int, head_seq: int | None) -> None:
     """Move the head of a branch other than the main branch."""
     connection.execute(_MOVE_HEAD, {"b_id": conversation_id, "b_number": number, "head_seq": head_seq})
 
@@ -131,8 +131,8 @@ def move_head_from(
     return connection.execute(_MOVE_HEAD_FROM, values).rowcount == 1
 
 
-def set_head(connection: Connection, row: ConversationRow, number: int, head_seq: int) -> None:
-    """Set the head of any branch. The conversation's row must be locked."""
+def set_head(connection: Connection, row: ConversationRow, number: int, head_seq: int | None) -> None:
+    """Set the head of any branch; None is before the first message. The conversation's row must be locked."""
     if number:
         move_head(connection, row.id, number, head_seq)
     else:

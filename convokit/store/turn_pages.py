@@ -44,10 +44,9 @@ def read_turns_page(
     def rows_needed(rows: list[MessageRow]) -> int:
         if len(set(_list_turn_ids(rows[::-1], {}))) >= limit:
             return 0
-        # A message without a turn was imported. All messages before it were imported too, so only a regeneration finds one.
+        # A message without a turn was imported or appended. Thousands of them may stand before the first turn.
         oldest = rows[-1]
-        is_imported = oldest.turn_id is None
-        if is_imported and not turns.has_regenerations(connection, conversation.id, branch, below=oldest.seq):
+        if oldest.turn_id is None and not turns.has_turns_below(connection, conversation.id, oldest.seq):
             return 0
         return len(rows)
 
@@ -80,7 +79,9 @@ def _list_turn_ids(rows: Sequence[MessageRow], again: Mapping[int, TurnRow]) -> 
     """
     for row, after in pairwise([*rows, None]):
         assert row is not None
-        is_answered = row.is_question and not _is_waiting(row, after)
+        # An appended message is no reply: the turn of a question before it has none on this path.
+        has_reply = after is not None and after.turn_id is not None
+        is_answered = row.is_question and not _is_waiting(row, after) and has_reply
         if row.role == TOOL and after is not None and (after.role != USER or after.turn_id == row.turn_id):
             continue
         turn_id = again[row.seq].id if row.seq in again else row.turn_id

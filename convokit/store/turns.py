@@ -88,15 +88,9 @@ _SELECT_REGENERATIONS = SELECT_TURN.where(
     turn.c.after_entry.is_not(None),
     not_(_STARTS_WITH_RESULTS),
 ).order_by(turn.c.after_entry)
-_SELECT_REGENERATION_BELOW = (
+_SELECT_TURN_BELOW = (
     select(turn.c.id)
-    .where(
-        turn.c.conversation_id == bindparam("id"),
-        turn.c.question_seq < bindparam("below"),
-        turn.c.branch == bindparam("branch"),
-        turn.c.after_entry.is_not(None),
-        not_(_STARTS_WITH_RESULTS),
-    )
+    .where(turn.c.conversation_id == bindparam("id"), turn.c.question_seq < bindparam("below"))
     .limit(1)
 )
 _SELECT_BY_IDEMPOTENCY_KEY = SELECT_TURN.join(conversation, conversation.c.id == turn.c.conversation_id).where(
@@ -239,10 +233,9 @@ def find_regenerations(
     return {row.question_seq: row for row in rows}  # in order: the newest turn of a question replaces the others
 
 
-def has_regenerations(connection: Connection, conversation_id: UUID, branch: int, *, below: int) -> bool:
-    """Return whether a turn regenerated a reply to a question below seq `below` on a branch."""
-    values = {"id": conversation_id, "branch": branch, "below": below}
-    return connection.execute(_SELECT_REGENERATION_BELOW, values).first() is not None
+def has_turns_below(connection: Connection, conversation_id: UUID, below: int) -> bool:
+    """Return whether a turn answers a question below seq `below`, on any branch."""
+    return connection.execute(_SELECT_TURN_BELOW, {"id": conversation_id, "below": below}).first() is not None
 
 
 def build_open_values(
