@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from convokit.completion import follow
 from convokit.completion.stored_events import list_chunk_events, make_chunk
 from convokit.domain.events import AudioDelta, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
 from convokit.store.chunks import ChunkRow
-from tests.history.helpers import rows
+from convokit.store.turn_end import save_chunk
 from tests.store.test_turn_cost import Traffic
 from tests.support.background_reader import Running
 from tests.support.faces import Face
@@ -90,25 +91,25 @@ def test_a_follower_sees_every_kind_of_chunk(face: Face, kit: Any, database: str
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("pause_s", [0.0, 0.002])
 def test_the_order_of_kinds_is_kept_while_the_reply_comes(
-    face: Face, kit: Any, database: str, server: LoopbackServer
+    face: Face, kit: Any, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, pause_s: float
 ) -> None:
-    """What is stored of a running reply has the order in which it came."""
-    script = _speak(0)
-    script.pieces.insert(-2, 0.4)
-    server.script(script)
-    running = Running(database, server, ask=_ask)
-    stored: list[Any] = []
-    while not stored and running.thread.is_alive():
-        stored = rows(database, "SELECT number, text, events FROM convokit_chunk ORDER BY number")
-    running.end()
-    events = [each for row in stored for each in list_chunk_events(ChunkRow(*row))]
-    assert [type(each).__name__ for each in events][:4] == [
-        "ReasoningDelta",
-        "TextDelta",
-        "ReasoningDelta",
-        "ToolCallDelta",
-    ]
+    """What is stored of a running reply has the order in which it came, in one chunk or in many."""
+    stored: list[ChunkRow] = []
+
+    def record(*given: Any, **named: Any) -> bool:
+        stored.append(given[4])
+        return save_chunk(*given, **named)
+
+    monkeypatch.setattr(calls, "CHUNK_S", -1.0)  # every chunk is stored
+    monkeypatch.setattr(calls, "save_chunk", record)
+    server.script(_speak(pause_s))
+    face.collect(kit.chat("k").stream("go", tools=[ASK]))
+    events = [each for row in stored if row is not None for each in list_chunk_events(row)]
+    kinds = [kind.__name__ for kind, _ in groupby(events, type)]
+    assert kinds == ["ReasoningDelta", "TextDelta", "ReasoningDelta", "ToolCallDelta", "RefusalDelta"]
+    assert _join(list(events)) == WHOLE
 
 
 @pytest.mark.once
