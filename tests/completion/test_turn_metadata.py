@@ -59,11 +59,10 @@ def test_a_trusted_restore_brings_metadata_back_and_an_import_counts_it(
 def test_redaction_and_erasure_remove_metadata(face: Face, kit: Any, database: str) -> None:
     """A redaction of any message of the turn, and counted; other turns keep theirs until all is erased."""
     chat = kit.chat("k")
-    for _ in range(3):
-        reply = face.settle(chat.send("x", turn_metadata=METADATA))
+    replies = [face.settle(chat.send("x", turn_metadata=METADATA)) for _ in range(3)]
     assert face.settle(chat.redact(1, dry_run=True)).removed["turn"] == 1
     assert face.settle(chat.redact(1)).removed["turn"] == 1
-    face.settle(chat.redact(reply.message))
+    face.settle(chat.redact(replies[-1].message))
     assert _read_all(face, chat) == [None, METADATA, None]
     assert face.settle(chat.erase()).removed["turn"] == 1
     left = rows(database, "SELECT count(*) FROM convokit_turn WHERE metadata IS NOT NULL")
