@@ -59,7 +59,7 @@ class AsyncChat:
         tool_results: Mapping[str, Any] | None = None,
         passages: Sequence[str] = (),
         after: Message | str | int | None = None,
-        expect: int | None = None,
+        expect: Message | str | int | None = None,
         messages: Sequence[Mapping[str, Any] | NewMessage] | None = None,
         turn_metadata: Any = None,
         on_busy: OnBusy = "raise",
@@ -78,8 +78,8 @@ class AsyncChat:
                 sent again with later questions.
             after: The message (or its id or seq) that the new messages follow; 0 is before the first message. This
                 chat's branch moves there. Default: the end of the branch.
-            expect: The seq of the branch's last message as far as the caller read it, or 0. If the branch ends
-                otherwise, `HeadMoved` is raised and nothing is written. It is checked after waiting for another turn.
+            expect: The last message (or its id or seq) that the caller read, or 0. If the branch ends otherwise,
+                `HeadMoved` is raised and nothing is written. It is checked after waiting for another turn.
             messages: Messages that are written before the question, as dicts in the API's shape or `NewMessage`. They
                 are part of the conversation. Tool results come right behind the calls that they answer.
             turn_metadata: A JSON value that is kept with the turn and returned as `Turn.metadata`.
@@ -116,7 +116,7 @@ class AsyncChat:
         tool_results: Mapping[str, Any] | None = None,
         passages: Sequence[str] = (),
         after: Message | str | int | None = None,
-        expect: int | None = None,
+        expect: Message | str | int | None = None,
         messages: Sequence[Mapping[str, Any] | NewMessage] | None = None,
         turn_metadata: Any = None,
         on_busy: OnBusy = "raise",

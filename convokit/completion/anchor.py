@@ -12,7 +12,7 @@ from convokit.completion.effects import Flow
 from convokit.completion.state import ChatRef, KitState, identify_flow
 from convokit.context.new_messages import NewMessages
 from convokit.domain.content import Content, ToolResult, find_blob_references
-from convokit.domain.ids import MAX_SEQ, parse_message_seq
+from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import ASSISTANT, SUMMARY, TOOL, USER, Message, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.errors import InvalidInput, NotFound, Redacted
@@ -64,13 +64,6 @@ def resolve_seq_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow
     """Return the seq of a message. Raises: InvalidInput for a message of another conversation."""
     conversation_id = yield from identify_flow(kit, chat)
     return parse_message_seq(conversation_id, message.id if isinstance(message, Message) else message)
-
-
-def validate_expect(given: object) -> int:
-    """Return the branch head that a caller expects. Raises: InvalidInput."""
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= MAX_SEQ:
-        raise InvalidInput("expect", f"must be the seq of the last message that you read, or 0, not {given!r}")
-    return given
 
 
 def find_anchor_message(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow:

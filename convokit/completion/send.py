@@ -16,7 +16,6 @@ from convokit.completion.anchor import (
     TurnAnchor,
     TurnDetails,
     resolve_seq_flow,
-    validate_expect,
 )
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.on_busy import OnBusy
@@ -47,7 +46,7 @@ class SendRequest:
     key: str | None = None
     tool_results: object = None
     after: MessageLike | None = None
-    expect: object = None
+    expect: MessageLike | None = None
     messages: object = None
     turn_metadata: object = None
 
@@ -62,6 +61,8 @@ def send_flow(
     content, details = _validate_request(kit, request), _validate_details(kit, request)
     if request.after is not None:
         anchor = TurnAnchor((yield from resolve_seq_flow(kit, chat, request.after)))
+    if request.expect is not None:
+        details = replace(details, expect=(yield from resolve_seq_flow(kit, chat, request.expect)))
     send = _Send(content, anchor, details, stream=stream)
     try:
         if request.key is not None:
@@ -113,16 +114,15 @@ def _ask_flow(
 
 
 def _validate_details(kit: KitState, request: SendRequest) -> TurnDetails:
-    """Return the messages, the expected head and the metadata of a turn. Raises: InvalidInput, TooLarge."""
-    if request.messages is None and request.expect is None and request.turn_metadata is None:
+    """Return the messages and the metadata of a turn. Raises: InvalidInput, TooLarge."""
+    if request.messages is None and request.turn_metadata is None:
         return NO_DETAILS
     messages = None if request.messages is None else validate_messages(request.messages, kit.limits)
     metadata = None
     if request.turn_metadata is not None:
         limit, setting = kit.limits.metadata_bytes, "Limits.metadata_bytes"
         metadata = validate_json_value("turn_metadata", request.turn_metadata, limit=limit, setting=setting)
-    expect = None if request.expect is None else validate_expect(request.expect)
-    return TurnDetails(messages if messages is not None and messages.drafts else None, expect, metadata)
+    return TurnDetails(messages if messages is not None and messages.drafts else None, metadata=metadata)
 
 
 def _return_answer_flow(

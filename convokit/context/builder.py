@@ -197,8 +197,8 @@ class ContextBuilder:
         """Return the array for counted messages. Raises: ContextOverflow, InvalidInput."""
         reply_tokens = given.reply_tokens or self.reply_tokens
         if given.exact_start is not None:
-            items = [item for item in given.items if item.key >= given.exact_start]
-            given = replace(given, items=items, pins=(), summaries=())
+            chosen = [item for item in given.items if item.key >= given.exact_start]
+            given = replace(given, items=chosen, pins=(), summaries=())
         scale = given.scale or compute_scale((), 0, self.counter)
         counted, given = given, _scale_input(given, scale, self.available(0, reply_tokens))
         fixed = given.fixed

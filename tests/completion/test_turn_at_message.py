@@ -15,7 +15,6 @@ from convokit.errors import (
     InvalidInput,
     NotFound,
     SettingsError,
-    TooLarge,
 )
 from tests.history.helpers import rows, sent, seqs, texts
 from tests.store.test_turn_cost import Traffic
@@ -76,8 +75,10 @@ def test_expect_is_the_last_message_that_the_caller_read(face: Face, kit: Any, d
     face.settle(chat.send("two", expect=2))
     face.settle(chat.send("three", expect=6, after=2, messages=HUMAN))
     assert texts(face, chat)[2:5] == ["人間と話したい", "担当の者です", "three"]
+    head = face.settle(chat.messages())[-1]
+    face.settle(chat.send("four", expect=head))
     for given in (-1, "2", True, 2.0):
-        with pytest.raises(InvalidInput, match="expect"):
+        with pytest.raises(InvalidInput):
             face.settle(chat.send("x", expect=given))
 
 
@@ -214,7 +215,7 @@ def test_a_key_covers_the_message_and_the_messages_before_it(face: Face, kit: An
     again = face.settle(chat.send("two", idempotency_key="x", expect=6, **request))
     assert again.turn_id == reply.turn_id
     assert len(server.requests) == 2
-    others = [{"after": 1}, {"messages": HUMAN[:1]}, {"turn_metadata": {"a": 2}}, {"start": 1}]
+    others: list[dict[str, Any]] = [{"after": 1}, {"messages": HUMAN[:1]}, {"turn_metadata": {"a": 2}}, {"start": 1}]
     for changed in others:
         with pytest.raises(IdempotencyConflict):
             face.settle(chat.send("two", idempotency_key="x", **{**request, **changed}))
@@ -281,7 +282,7 @@ def test_an_exact_window_that_is_too_long_is_the_servers_error(face: Face, kit: 
     chat = kit.chat("k")
     face.settle(chat.send("one"))
     message = "This model's maximum context length is 100 tokens. However, your messages resulted in 200 tokens."
-    server.script(failure(400, {"message": message, "code": "context_length_exceeded"}))
+    server.script(failure(400, message, code="context_length_exceeded"))
     with pytest.raises(ContextOverflow):
         face.settle(chat.send("two", window="exact"))
     assert len(server.requests) == 2
@@ -299,18 +300,3 @@ def test_settings_of_an_exact_window_are_checked(face: Face, kit: Any) -> None:
     ):
         with pytest.raises(SettingsError, match=r"window|start"):
             face.settle(chat.send("x", **options))
-
-
-def test_metadata_is_kept_with_a_turn(face: Face, kit: Any, twin: str, server: LoopbackServer) -> None:
-    """Any JSON value, read back as it was; without it None."""
-    chat = kit.chat("k")
-    values: list[Any] = [{"鍵": [1, None, {"a": True}]}, "text", [1, 2], 0, False]
-    for value in values:
-        face.settle(chat.send("x", turn_metadata=value))
-    face.settle(chat.send("x"))
-    assert [turn.metadata for turn in face.settle(chat.turns())] == [*values, None]
-    face.settle(chat.verify())
-    with pytest.raises(TooLarge, match="turn_metadata"):
-        face.settle(chat.send("x", turn_metadata="x" * 70_000))
-    with pytest.raises(InvalidInput, match=r"turn_metadata.a"):
-        face.settle(chat.send("x", turn_metadata={"a": object()}))

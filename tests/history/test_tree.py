@@ -107,8 +107,8 @@ def test_the_tree_is_found_by_its_partings(database: str, server: LoopbackServer
         seen: list[tuple[str, Any]] = []
         engine = kit._runtime._store.engine
         event.listen(engine, "before_cursor_execute", lambda *given: seen.append((given[2], given[3])))
-        look_up = {"siblings": lambda: chat.siblings(2), "children": lambda: chat.children(2), "roots": chat.children}
-        look_up.get(look, chat.leaves)()
+        given = {"siblings": (2,), "children": (2,)}.get(look, ())
+        getattr(chat, "children" if look == "roots" else look)(*given)
         with open_engine(parse_database_url(database)).connect() as connection:
             plans = [_plan(connection, *each) for each in seen if each[0].split()[0] in ("SELECT", "WITH")]
         connection.engine.dispose()
