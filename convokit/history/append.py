@@ -192,7 +192,7 @@ def _write_when_free_flow(
     kit: KitState, chat: ChatRef, new: NewMessages, after: int | None, expect: int | None, policy: BusyPolicy
 ) -> Flow[Written]:
     """Write as soon as no turn is open on the branch. Raises: see `Chat.append`."""
-    conflicts = 0
+    conflicts, was_missing = 0, False
     while conflicts < MAX_TRIES:
         conversation = make_conversation_row(kit, chat, kit.clock.now_us())
         step = MessageAppend(kit, chat, conversation, new, choose_counter(kit, chat, None), after, expect)
@@ -200,12 +200,13 @@ def _write_when_free_flow(
             written = yield from write_step_flow(kit, step, patience_s=START_S, only_transient=True)
         except Conflict:
             conflicts += 1
+            was_missing = bool(step.placed) and step.placed[0].seq == 1
             continue
         if written is None:
             raise not_found(chat)
         if isinstance(written, Written):
             return written
         yield from wait_or_take_over_flow(kit, chat, NO_OPTIONS, written, policy)
-    if step.placed and step.placed[0].seq == 1:  # each time the conversation was missing: another tenant has the id
+    if was_missing:  # each time: another tenant has the id
         raise not_found(chat)
     raise ConversationBusy(chat.name, "several", None)

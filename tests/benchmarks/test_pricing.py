@@ -52,7 +52,7 @@ def test_a_list_of_messages_gets_the_starts_of_a_stored_conversation() -> None:
 def test_a_held_start_is_what_a_single_slot_serves() -> None:
     """With a reply reserve that changes from turn to turn, only a stored start keeps the last prompt usable: 81 % and 19 %."""
     held, replayed = (pricing.one_slot(simulate(each, alternating)) for each in (DEFAULT, REPLAYED))
-    assert (held, replayed) == (pytest.approx(0.81, abs=0.005), pytest.approx(0.19, abs=0.005))
+    assert [held, replayed] == pytest.approx([0.81, 0.19], abs=0.005)
 
 
 @pytest.mark.parametrize("contender", pricing.CONTENDERS, ids=lambda each: each.name)
