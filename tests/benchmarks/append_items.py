@@ -1,6 +1,6 @@
 """Measure appends of an agent's items beside openai-agents' sessions, on SQLite.
 
-`python -m tests.benchmarks.append_items [ROUNDS]`: 200 appends of 5 items each, then reading all 1,000, reading the last 20, and
+`python -m tests.benchmarks.append_items [ROUNDS]`: 200 appends of 5 items each, then reading all 1,000 and the last 20, and
 taking back the last one. Each item is stored verbatim. convokit also stores it as a message that can be sent and searched, in
 the hash chain. The contenders take turns in one run, each with a new file: medians of wall time, and how many times
 convokit's they are. openai-agents gets an environment of its own, made with uv at the first run.
