@@ -122,10 +122,11 @@ def _add_messages(
         return snapshot, content if matcher is None else matcher.match(snapshot)
     counter, now = resolve_options(kit, chat, call_options, snapshot.conversation).counter, kit.clock.now_us()
     rows = make_rows(details.messages, counter, now)
+    last_seq = 0 if snapshot.conversation is None else snapshot.conversation.last_seq
 
     def add(before: Snapshot, added: list[MessageRow], blobs: Sequence[Blob]) -> Snapshot:
         end = before.path.rows[-1] if before.path.rows else None
-        return before.add_messages(place_new_rows(added, before.last_seq, end), blobs)
+        return before.add_messages(place_new_rows(added, last_seq + len(before.added), end), blobs)
 
     extended = add(snapshot, rows, details.messages.blobs)
     if matcher is None or content is None:
@@ -180,7 +181,7 @@ def start_turn_flow(
     redescribed = row is not None and update_description(row, chat)
     conversation = row if row is not None else make_conversation_row(kit, chat, now)
     own = [] if content is None else _make_new_rows(request, content, turn_id, now)
-    place_rows(own, snapshot.last_seq, path_end)
+    place_rows(own, conversation.last_seq + len(snapshot.added), path_end)
     rows = [*snapshot.added, *own]
     question = rows[-1] if rows else path_end
     assert question is not None

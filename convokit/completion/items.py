@@ -42,7 +42,8 @@ def start_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) 
 
 def _new_items(options: ResolvedOptions, snapshot: Snapshot, content: Content) -> list[Item]:
     """Return tool results, passages and the question of a new turn, under the seqs that they are expected to get."""
-    first = snapshot.last_seq + 1
+    last_seq = 0 if snapshot.conversation is None else snapshot.conversation.last_seq
+    first = last_seq + len(snapshot.added) + 1
     before = snapshot.path.rows[-1].path_tokens if snapshot.path.rows else 0
     items: list[Item] = []
     for result in content.results:

@@ -36,11 +36,6 @@ class Snapshot:
     added: list[MessageRow] = field(default_factory=list)
     """The last messages of `path` that are not stored yet: the turn writes them before its own."""
 
-    @property
-    def last_seq(self) -> int:
-        """The seq of the newest message, with those that are added."""
-        return (0 if self.conversation is None else self.conversation.last_seq) + len(self.added)
-
     def add_messages(self, rows: Sequence[MessageRow], added_blobs: Sequence[Blob]) -> Snapshot:
         """Return the snapshot with new messages at the end of its path."""
         path = messages.MessagePath([*self.path.rows, *rows], self.path.complete)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from convokit import Budget, Convokit, NewMessage, Summary
+from convokit.completion import begin
 from convokit.errors import (
     ContextOverflow,
     HeadMoved,
@@ -300,3 +301,64 @@ def test_settings_of_an_exact_window_are_checked(face: Face, kit: Any) -> None:
     ):
         with pytest.raises(SettingsError, match=r"window|start"):
             face.settle(chat.send("x", **options))
+
+
+@pytest.mark.once
+def test_branches_write_messages_at_the_same_time(database: str, server: LoopbackServer) -> None:
+    """Each turn has its own messages right before its question, whatever other branches write meanwhile."""
+    with Convokit(database, model="m", base_url=server.url) as kit:
+        kit.chat("k").send("one")
+        forks = [kit.chat("k").fork(2) for _ in range(4)]
+
+        def ask(number: int) -> None:
+            for turn in range(3):
+                told = [{"role": "user", "content": f"told {number} {turn}"}]
+                forks[number].send(f"asked {number} {turn}", messages=told)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        for number, fork in enumerate(forks):
+            said = [message.text for message in fork.messages() if message.role == "user"][1:]
+            assert said == [f"{kind} {number} {turn}" for turn in range(3) for kind in ("told", "asked")]
+        kit.chat("k").verify()
+
+
+@pytest.mark.once
+def test_a_start_whose_acknowledgement_was_lost_is_found_with_its_messages(
+    database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows that the transaction wrote, those without a turn too."""
+    steps: list[Any] = []
+    write_step_flow = begin.write_step_flow
+
+    def record(kit: Any, step: Any, **options: Any) -> Any:
+        written = yield from write_step_flow(kit, step, **options)
+        steps.append((step, [row.seq for row in written.rows]))
+        return written
+
+    monkeypatch.setattr(begin, "write_step_flow", record)
+    with Convokit(database, model="m", base_url=server.url) as kit:
+        kit.chat("k").send("one")
+        kit.chat("k").send("two", messages=HUMAN, passages=["p"])
+        step, seqs_written = steps[-1]
+        with kit._runtime._store.engine.connect() as connection:
+            found = step.find_written(connection)
+    assert [row.seq for row in found.rows] == seqs_written == [3, 4, 5, 6]
+    assert [row.content for row in found.rows] == ["人間と話したい", "担当の者です", "p", "two"]
+
+
+def test_results_behind_messages_are_told_from_another_reply(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """Their turn is listed before them, and is not taken for a regeneration of the question."""
+    asking = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    chat = kit.chat("k")
+    first = face.settle(chat.send("one"))
+    told = [{"role": "user", "content": "天気は"}, asking]
+    second = face.settle(chat.send(tool_results={"c1": "晴れ"}, messages=told, tools=[ASK]))
+    third = face.settle(chat.send("three"))
+    listed = face.settle(chat.turns())
+    assert [turn.id for turn in listed] == [first.turn_id, second.turn_id, third.turn_id]
+    before = face.settle(chat.turns(before=second.turn_id))
+    assert [turn.id for turn in before] == [first.turn_id]
