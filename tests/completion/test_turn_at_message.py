@@ -15,6 +15,7 @@ from convokit.errors import (
     IdempotencyConflict,
     InvalidInput,
     NotFound,
+    Rejected,
     SettingsError,
 )
 from tests.history.helpers import rows, sent, seqs, texts
@@ -199,7 +200,7 @@ def test_a_turn_with_messages_is_resumed(face: Face, kit: Any, server: LoopbackS
     chat = kit.chat("k")
     face.settle(chat.send("one"))
     server.script(failure(400))
-    with pytest.raises(Exception):  # noqa: B017, PT011  # whatever the server's error is called
+    with pytest.raises(Rejected):
         face.settle(chat.send("two", messages=HUMAN))
     face.settle(chat.resume())
     assert sent(server) == ["one", "echo: one", "人間と話したい", "担当の者です", "two"]
@@ -362,3 +363,12 @@ def test_results_behind_messages_are_told_from_another_reply(face: Face, kit: An
     assert [turn.id for turn in listed] == [first.turn_id, second.turn_id, third.turn_id]
     before = face.settle(chat.turns(before=second.turn_id))
     assert [turn.id for turn in before] == [first.turn_id]
+    other = kit.chat("other")
+    server.script(failure(400))
+    with pytest.raises(Rejected):
+        face.settle(other.send(tool_results={"c1": "晴れ"}, messages=told, tools=[ASK]))
+    (failed,) = face.settle(other.turns())
+    face.settle(other.checkout(1))
+    assert face.settle(other.resume()).turn_id != failed.id
+    assert sent(server) == ["天気は"]
+    face.settle(other.verify())
