@@ -15,6 +15,7 @@ from convokit.errors import (
     IdempotencyConflict,
     InvalidInput,
     NotFound,
+    Rejected,
     SettingsError,
 )
 from tests.history.helpers import rows, sent, seqs, texts
@@ -169,7 +170,7 @@ def test_bad_messages_are_named_and_nothing_is_written(face: Face, kit: Any, dat
 
 
 def test_results_stand_right_behind_their_calls(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """Before the messages if the branch asked, behind them if they end with the calls; with and without a question."""
+    """Behaviour 96: before the messages if the branch asked, behind them if they end with the calls."""
     asking = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     server.script(completion(None, tool_calls=[CALL], finish="tool_calls"))
     chat = kit.chat("k")
@@ -199,7 +200,7 @@ def test_a_turn_with_messages_is_resumed(face: Face, kit: Any, server: LoopbackS
     chat = kit.chat("k")
     face.settle(chat.send("one"))
     server.script(failure(400))
-    with pytest.raises(Exception):  # noqa: B017, PT011  # whatever the server's error is called
+    with pytest.raises(Rejected):
         face.settle(chat.send("two", messages=HUMAN))
     face.settle(chat.resume())
     assert sent(server) == ["one", "echo: one", "人間と話したい", "担当の者です", "two"]
@@ -239,7 +240,7 @@ def test_a_turn_at_a_message_costs_what_any_turn_costs(database: str, server: Lo
 
 
 def test_an_exact_window_is_the_path_from_there(face: Face, database: str, server: LoopbackServer) -> None:
-    """Neither more nor less, whatever fits: no trimming, pins or summary; the next turn chooses its window as before."""
+    """Behaviour 95: no trimming, pins or summary, whatever fits. The next turn chooses its window as before."""
     kit = face.kit(database, model="m", base_url=server.url, budget=Budget(context_tokens=400, reply_tokens=50))
     chat = kit.chat("k")
     for number in range(12):
@@ -362,3 +363,12 @@ def test_results_behind_messages_are_told_from_another_reply(face: Face, kit: An
     assert [turn.id for turn in listed] == [first.turn_id, second.turn_id, third.turn_id]
     before = face.settle(chat.turns(before=second.turn_id))
     assert [turn.id for turn in before] == [first.turn_id]
+    other = kit.chat("other")
+    server.script(failure(400))
+    with pytest.raises(Rejected):
+        face.settle(other.send(tool_results={"c1": "晴れ"}, messages=told, tools=[ASK]))
+    (failed,) = face.settle(other.turns())
+    face.settle(other.checkout(1))
+    assert face.settle(other.resume()).turn_id != failed.id
+    assert sent(server) == ["天気は"]
+    face.settle(other.verify())
