@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from convokit.cli.commands.append import append
 from convokit.cli.commands.audit import audit
 from convokit.cli.commands.chat import chat
 from convokit.cli.commands.context import context
@@ -79,6 +80,7 @@ app = typer.Typer(
 app.command(cls=LocalModelCommand)(chat)
 app.command()(ls)
 app.command()(show)
+app.command()(append)
 app.command(cls=LocalModelCommand)(context)
 app.command()(replay)
 app.command()(diff)

@@ -57,7 +57,7 @@ def test_items_come_back_as_they_were(face: Face, kit: Any, item: Any) -> None:
 
 
 def test_nothing_foreign_is_sent(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """The model gets the projections of users, assistants and tools. Notes and empty messages are left out, with a reason."""
+    """Rule 94: the model gets the projections of users, assistants and tools. Notes and empty messages are left out."""
     chat = kit.chat("k")
     face.settle(chat.append(BATCH))
     reply = face.settle(chat.send("次"))
