@@ -5,6 +5,7 @@ python import_llm.py "$(llm logs path)" sqlite:///chat.db
 """
 
 import json
+import re
 import sqlite3
 import sys
 from base64 import b64encode
@@ -16,7 +17,7 @@ from typing import Any
 from llm_log import Entry, read_responses, read_thread
 
 from convokit import Convokit, NewMessage
-from convokit.errors import HeadMoved
+from convokit.errors import HeadMoved, InvalidInput
 
 KIND = "llm/1"
 
@@ -37,6 +38,8 @@ def import_log(source: str, kit: Convokit) -> None:
                 print(f"llm:{thread_id}: {len(written)} messages")
             except HeadMoved:
                 print(f"llm:{thread_id}: went on since it was imported, and is left as it is")
+            except InvalidInput as error:
+                print(f"llm:{thread_id}: is not imported: {error}")
 
 
 def make_messages(database: sqlite3.Connection, entry: Entry) -> Iterator[NewMessage]:
@@ -60,6 +63,8 @@ def make_messages(database: sqlite3.Connection, entry: Entry) -> Iterator[NewMes
             "function": {"name": part["name"], "arguments": json.dumps(part["arguments"], ensure_ascii=False)},
         }
         for number, part in enumerate(calls)
+        # The API refuses other names, such as Japanese ones; the item has them.
+        if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", part["name"])
     ]
     yield NewMessage(item["role"], _read_content(database, item), asked, created_at=at, kind=KIND, item=item)
 

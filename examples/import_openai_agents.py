@@ -4,6 +4,7 @@ python import_openai_agents.py sessions.db sqlite:///chat.db
 """
 
 import json
+import re
 import sqlite3
 import sys
 from contextlib import closing
@@ -11,8 +12,8 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from convokit import Convokit, NewMessage
-from convokit.errors import HeadMoved
+from convokit import Convokit, Limits, NewMessage
+from convokit.errors import HeadMoved, InvalidInput
 
 KIND = "openai-agents/1"
 
@@ -28,12 +29,15 @@ def import_sessions(source: str, kit: Convokit) -> None:
                 print(f"openai-agents:{session_id}: {len(written)} messages")
             except HeadMoved:
                 print(f"openai-agents:{session_id}: went on since it was imported, and is left as it is")
+            except InvalidInput as error:
+                print(f"openai-agents:{session_id}: is not imported: {error}")
 
 
 def make_message(item: dict[str, Any], created_at: str) -> NewMessage:
     """Convert an item of the Responses API. The item is kept as it is."""
     at = datetime.fromisoformat(created_at).replace(tzinfo=UTC)
-    if item.get("type") == "function_call":
+    # The API refuses other names, such as Japanese ones. Such a call becomes a note.
+    if item.get("type") == "function_call" and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", item["name"]):
         function = {"name": item["name"], "arguments": item["arguments"]}
         calls = [{"id": item["call_id"], "type": "function", "function": function}]
         return NewMessage("assistant", tool_calls=calls, created_at=at, kind=KIND, item=item)
@@ -62,6 +66,7 @@ def read_content(content: str | list[dict[str, Any]] | None) -> str | list[dict[
 
 
 if __name__ == "__main__":
-    with Convokit(sys.argv[2]) as target:
+    # An item may hold an image, which is stored once more as a part.
+    with Convokit(sys.argv[2], limits=Limits(message_bytes=64 * 2**20)) as target:
         target.migrate()
         import_sessions(sys.argv[1], target)

@@ -1,6 +1,7 @@
 """Convert messages of LangChain and LangGraph into messages of convokit."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,8 @@ def make_message(item: Mapping[str, Any]) -> NewMessage:
     calls = [
         {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": _dump(call["args"])}}
         for call in data.get("tool_calls") or []
-        if call["id"] and role == "assistant"
+        # The API refuses other names, such as Japanese ones; the item has them.
+        if call["id"] and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", call["name"]) and role == "assistant"
     ]
     answered = data.get("tool_call_id") if role == "tool" else None
     return NewMessage(role, _read_content(role, data["content"]), calls, answered, kind=KIND, item=item)

@@ -37,7 +37,7 @@ def _read_part(database: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]
 
 
 def read_responses(database: sqlite3.Connection, conversation_id: str) -> list[Entry]:
-    """Return the messages of a conversation that a version before 0.32 logged, in the same shape."""
+    """Return the messages of a conversation that an older version logged in `responses`, in the same shape."""
     entries: list[Entry] = []
     rows = database.execute("SELECT * FROM responses WHERE conversation_id = ? ORDER BY id", [conversation_id])
     for row in rows:

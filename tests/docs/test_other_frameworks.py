@@ -8,8 +8,8 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import runpy
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -218,15 +218,81 @@ def test_items_and_times_are_kept(programs: Callable[[str], Any], kit: Convokit,
 
 @pytest.mark.once
 @pytest.mark.parametrize("source", IMPORTS)
-def test_import_programs_run_from_a_shell(source: str, sqlite_file: str, tmp_path: Path) -> None:
+def test_import_programs_run_as_scripts(
+    source: str,
+    programs: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A program creates the tables and takes both databases from its arguments."""
     module, _, scheme, _, count = IMPORTS[source]
-    path = f"{scheme}{_make_source(source, tmp_path)}"
-    ran = subprocess.run(
-        [sys.executable, CHECKOUT / "examples" / f"{module}.py", path, sqlite_file],
-        check=False, capture_output=True, encoding="utf-8", env={"PYTHONPATH": str(CHECKOUT), "PYTHONUTF8": "1"},
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    assert sum(int(line.rpartition(": ")[2].split()[0]) for line in ran.stdout.splitlines()) == count
+    target = f"sqlite:///{tmp_path / 'new.db'}"
+    monkeypatch.setattr(sys, "argv", [module, f"{scheme}{_make_source(source, tmp_path)}", target])
+    runpy.run_path(str(CHECKOUT / "examples" / f"{module}.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(int(line.rpartition(": ")[2].split()[0]) for line in lines) == count
+
+
+@pytest.mark.once
+def test_odd_messages_are_kept_and_not_sent(
+    programs: Callable[[str], Any], kit: Convokit, server: LoopbackServer
+) -> None:
+    """Calls that the API refuses, old function messages and results of the server's own tools stay in the item only."""
+    make_langchain = programs("langchain_messages").make_message
+    make_agents = programs("import_openai_agents").make_message
+    make_llm = programs("import_llm").make_messages
+    calls: list[dict[str, Any]] = [
+        {"name": name, "args": {}, "id": call_id} for name, call_id in (("天気", "call_1"), ("weather", None))
+    ]
+    search = {
+        "type": "tool_call",
+        "name": "web_search",
+        "arguments": {},
+        "tool_call_id": "srv_1",
+        "server_executed": True,
+    }
+    found = {**search, "type": "tool_result", "output": "晴れ"}
+    parts = [search, found, {"type": "reasoning", "text": "hm"}, {"type": "text", "text": "晴れです。"}]
+    call = {"type": "function_call", "call_id": "call_1", "name": "天気", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "晴れ"}
+    file = [{"type": "input_file", "file_id": "file-1"}, {"type": "input_text", "text": "この文書は?"}]
+    blocks = ["はい", {"type": "text", "text": "。"}, {"type": "image", "base64": "iVBORw0KGgo="}]
+    chat = kit.chat("odd")
+    chat.append(
+        [
+            make_langchain({"type": "human", "data": {"content": blocks}}),
+            make_langchain({"type": "ai", "data": {"content": "", "tool_calls": calls}}),
+            make_langchain({"type": "tool", "data": {"content": "晴れ", "tool_call_id": "call_1"}}),
+            make_langchain({"type": "function", "data": {"content": "42", "name": "f"}}),
+            *(make_agents(item, "2026-11-30 16:19:16") for item in (call, output, {"role": "user", "content": file})),
+            *make_llm(None, ({"role": "assistant", "parts": parts}, None)),
+        ]
+    )
+    chat.send("次は?")
+    assert server.requests[-1].body["messages"] == [
+        {"role": "user", "content": "はい。"},
+        {"role": "user", "content": "この文書は?"},
+        {"role": "assistant", "content": "晴れです。"},
+        {"role": "user", "content": "次は?"},
+    ]
+    assert chat.messages()[1].item["data"]["tool_calls"] == calls
+    assert chat.messages()[4].item == call
+
+
+@pytest.mark.once
+def test_a_session_that_is_refused_does_not_stop_the_others(
+    programs: Callable[[str], Any], kit: Convokit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _make_source("openai_agents", tmp_path)
+    image = {"role": "user", "content": [{"type": "input_image", "image_url": "ftp://example.org/a.png"}]}
+    with closing(sqlite3.connect(path)) as database:
+        values = ("a", json.dumps(image), "2026-11-30 16:19:16")
+        database.execute("INSERT INTO agent_messages (session_id, message_data, created_at) VALUES (?, ?, ?)", values)
+        database.commit()
+    programs("import_openai_agents").import_sessions(str(path), kit)
+    assert "openai-agents:a: is not imported: messages[0].content" in capsys.readouterr().out
+    assert {each.key for each in kit.conversations()} == {"openai-agents:reader-7", "openai-agents:読者8"}
 
 
 class SimpleMessage(SimpleNamespace):
