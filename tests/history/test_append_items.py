@@ -76,7 +76,8 @@ def test_a_note_is_not_summarized(face: Face, database: str, server: LoopbackSer
     budget = Budget(context_tokens=700, reply_tokens=64, step_tokens=100)
     kit = face.kit(database, model="loop-1", base_url=server.url, budget=budget, summary=Summary(max_tokens=60))
     chat = kit.chat("k")
-    face.settle(chat.append([NOTE, *[{"role": role, "content": "言葉 " * 30} for role in ("user", "assistant") * 8]]))
+    talk = [{"role": role, "content": "言葉 " * 30} for role in ("user", "assistant") * 8]
+    face.settle(chat.append([*talk[:9], NOTE, *talk[9:]]))
     for number in range(3):
         face.settle(chat.send(f"{number}"))
     assert len(server.requests) > 3
