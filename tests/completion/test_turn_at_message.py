@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from convokit import Budget, Convokit, NewMessage, Summary
-from convokit.completion import begin
+from convokit.completion import begin, write_retry
 from convokit.errors import (
     ContextOverflow,
     HeadMoved,
@@ -333,7 +333,7 @@ def test_a_start_whose_acknowledgement_was_lost_is_found_with_its_messages(
 ) -> None:
     """All rows that the transaction wrote, those without a turn too."""
     steps: list[Any] = []
-    write_step_flow = begin.write_step_flow
+    write_step_flow = write_retry.write_step_flow
 
     def record(kit: Any, step: Any, **options: Any) -> Any:
         written = yield from write_step_flow(kit, step, **options)
