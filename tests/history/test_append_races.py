@@ -6,7 +6,7 @@ import asyncio
 import random
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -49,20 +49,26 @@ for number in range(20):
 @pytest.mark.soak(sample=True)
 def test_two_processes_create_the_same_conversations(face: Face, kit: Any, database: str) -> None:
     """Both batches are there whole, one behind the other."""
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", CREATE, database, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in ("a", "b")
-    ]
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write("\n")
-        child.stdin.flush()
-    assert [child.wait(60) for child in children] == [0, 0]
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", CREATE, database, name],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for name in ("a", "b")
+        ]
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+        assert [child.wait(60) for child in children] == [0, 0]
     for number in range(20):
         found = texts(face, kit.chat(f"k{number}"))
         assert found in (["a.0", "a.1", "a.2", "b.0", "b.1", "b.2"], ["b.0", "b.1", "b.2", "a.0", "a.1", "a.2"])
