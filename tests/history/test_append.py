@@ -50,6 +50,14 @@ def test_appended_messages_are_messages_like_any_other(face: Face, kit: Any, ser
     face.settle(chat.verify())
 
 
+def test_an_append_describes_a_conversation_that_exists(face: Face, kit: Any) -> None:
+    """Title, subject and metadata of the handle are stored with the next append, as with the next turn."""
+    face.settle(kit.chat("k").append([ASK]))
+    face.settle(kit.chat("k", title="天気", subject="s", metadata={"via": "line"}).append([ANSWER]))
+    (listed,) = face.settle(kit.conversations(subject="s")).items
+    assert (listed.title, listed.metadata) == ("天気", {"via": "line"})
+
+
 def test_tokens_of_the_path_are_counted(face: Face, kit: Any, database: str) -> None:
     """Each row has the counter of the chat's model, and the sum of the path up to it."""
     chat = kit.chat("k")

@@ -57,7 +57,7 @@ def test_items_come_back_as_they_were(face: Face, kit: Any, item: Any) -> None:
 
 
 def test_nothing_foreign_is_sent(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """The model gets the projections of users, assistants and tools. Notes and empty messages are left out, with a reason."""
+    """Rule 94: the model gets the projections of users, assistants and tools. Notes and empty messages are left out."""
     chat = kit.chat("k")
     face.settle(chat.append(BATCH))
     reply = face.settle(chat.send("次"))
@@ -76,7 +76,8 @@ def test_a_note_is_not_summarized(face: Face, database: str, server: LoopbackSer
     budget = Budget(context_tokens=700, reply_tokens=64, step_tokens=100)
     kit = face.kit(database, model="loop-1", base_url=server.url, budget=budget, summary=Summary(max_tokens=60))
     chat = kit.chat("k")
-    face.settle(chat.append([NOTE, *[{"role": role, "content": "言葉 " * 30} for role in ("user", "assistant") * 8]]))
+    talk = [{"role": role, "content": "言葉 " * 30} for role in ("user", "assistant") * 8]
+    face.settle(chat.append([*talk[:9], NOTE, *talk[9:]]))
     for number in range(3):
         face.settle(chat.send(f"{number}"))
     assert len(server.requests) > 3
