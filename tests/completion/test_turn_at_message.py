@@ -170,7 +170,7 @@ def test_bad_messages_are_named_and_nothing_is_written(face: Face, kit: Any, dat
 
 
 def test_results_stand_right_behind_their_calls(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """Before the messages if the branch asked, behind them if they end with the calls; with and without a question."""
+    """Behaviour 96: before the messages if the branch asked, behind them if they end with the calls."""
     asking = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     server.script(completion(None, tool_calls=[CALL], finish="tool_calls"))
     chat = kit.chat("k")
@@ -240,7 +240,7 @@ def test_a_turn_at_a_message_costs_what_any_turn_costs(database: str, server: Lo
 
 
 def test_an_exact_window_is_the_path_from_there(face: Face, database: str, server: LoopbackServer) -> None:
-    """Neither more nor less, whatever fits: no trimming, pins or summary; the next turn chooses its window as before."""
+    """Behaviour 95: no trimming, pins or summary, whatever fits. The next turn chooses its window as before."""
     kit = face.kit(database, model="m", base_url=server.url, budget=Budget(context_tokens=400, reply_tokens=50))
     chat = kit.chat("k")
     for number in range(12):
