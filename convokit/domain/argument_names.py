@@ -22,7 +22,19 @@ KIT_ARGUMENTS = (
     "http_client",
 )
 CHAT_ARGUMENTS = ("key", "id", "branch", "subject", "title")
-CALL_ARGUMENTS = ("tool_results", "passages", "on_busy", "idempotency_key", "on_disconnect")
+CALL_ARGUMENTS = (
+    "tool_results",
+    "passages",
+    "after",
+    "expect",
+    "messages",
+    "window",
+    "start",
+    "turn_metadata",
+    "on_busy",
+    "idempotency_key",
+    "on_disconnect",
+)
 KIT_AND_CALL_ARGUMENTS = ("retry", "timeouts", "max_tool_rounds")
 _PLACES = {
     **dict.fromkeys(KIT_ARGUMENTS, "Convokit(...)"),
@@ -85,7 +97,6 @@ _OTHER_NAMES = {
 _ADVICE = {
     "metadata": "pass api_metadata for the API's own metadata, or kit.chat(metadata=...) for the conversation's",
     "stream": "call chat.stream(...) for a reply that comes in chunks",
-    "messages": "convokit sends the stored messages; pass the new one as the first argument of send",
     "input": "pass the message as the first argument of send",
     "prompt": "pass the message as the first argument of send, or instructions as developer_prompt",
     "message": "pass the message as the first argument of send",

@@ -70,7 +70,7 @@ _IS_CHILD = message.c.parent_seq == bindparam("parent")
 _IS_NEXT = message.c.seq == bindparam("parent") + 1
 _SELECT_CHILDREN = union_all(
     select(*_MESSAGE_COLUMNS).where(_MESSAGE_IN_CONVERSATION, _IS_NEXT, _IS_CHILD, message.c.seq < bindparam("before")),
-    select(_BEHIND_PARTING.where(_IS_CHILD, not_(_IS_NEXT)).subquery()),
+    select(_BEHIND_PARTING.where(_IS_CHILD, not_(_IS_NEXT)).cte("behind_parting")),
 )
 
 

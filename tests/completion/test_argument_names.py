@@ -88,7 +88,6 @@ def test_metadata_that_cannot_be_is_named_as_it_was_written(
         ("tenant", "it is an argument of Convokit(...)"),
         ("title", "it is an argument of kit.chat(...)"),
         ("stream", "call chat.stream(...)"),
-        ("messages", "the first argument of send"),
         ("top_k", "extra_body={'top_k': ...}"),
         ("温度", "check the spelling, or pass it in extra_body"),
         ("zzz", "check the spelling, or pass it in extra_body"),

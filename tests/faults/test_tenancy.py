@@ -211,6 +211,12 @@ ATTACKS: dict[str, Attack] = {
     "Chat.pin": _of_messages(lambda chat, place: chat.pin(place)),
     "Chat.unpin": _of_messages(lambda chat, place: chat.unpin(place)),
     "Chat.open_calls": _everywhere(lambda side, chat: chat.open_calls()),
+    "Chat.append": _of_messages(
+        lambda chat, place: chat.append([{"role": "user", "content": SECRET}], after=place),
+        lambda chat, place: chat.append([{"role": "user", "content": SECRET}], expect=place),
+        lambda chat, place: chat.append([], after=place),
+    ),
+    "Chat.children": _of_messages(lambda chat, place: chat.children(place), lambda chat, place: chat.children()),
     "Chat.branch": _everywhere(lambda side, chat: chat.branch),
     "Chat.fork": _of_messages(
         lambda chat, place: chat.fork(place),
@@ -245,6 +251,8 @@ ATTACKS: dict[str, Attack] = {
         lambda side, chat: _once(side, chat, "another", stream=False),
         lambda side, chat: chat.send(SECRET),
         lambda side, chat: chat.send("another", on_busy="supersede"),
+        lambda side, chat: chat.send("another", after=1),
+        lambda side, chat: chat.send("another", expect=2),
     ),
     "Chat.stream": _everywhere(
         lambda side, chat: _once(side, chat, SECRET, stream=True),
@@ -255,6 +263,7 @@ ATTACKS: dict[str, Attack] = {
 WRITING = {
     "Chat.send",
     "Chat.stream",
+    "Chat.append",
     "Chat.redact",
     "Chat.erase",
     "Convokit.erase",
