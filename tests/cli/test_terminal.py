@@ -19,6 +19,8 @@ from tests.cli.conftest import CommandLine, Terminal
 from tests.support.selection import keep
 from tests.support.server import LoopbackServer, stream
 
+pytestmark = pytest.mark.soak(sample=True)
+
 Open = Callable[..., Terminal]
 
 

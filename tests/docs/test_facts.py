@@ -50,6 +50,7 @@ def test_pages_for_users_name_no_internal_module(page: Path) -> None:
     assert not INTERNAL.search(page.read_text("utf-8"))
 
 
+@pytest.mark.soak(sample=True)
 def test_error_messages_name_no_internal_module() -> None:
     """A text of the library that names `convokit.x` names something public."""
     for path in sorted((CHECKOUT / "convokit").rglob("*.py")):

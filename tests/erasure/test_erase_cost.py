@@ -28,6 +28,7 @@ class Statements:
             self.seen.append((statement, values))
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 @pytest.mark.parametrize("action", keep(["redact", "erase"], "erase", sample=True))
 def test_statement_count_does_not_depend_on_the_conversations_length(

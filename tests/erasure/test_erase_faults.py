@@ -86,6 +86,7 @@ def _killed(checkout: Path, database: str, action: str, moment: str) -> bool:
     return ran.returncode != 0
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 @pytest.mark.parametrize("action", keep(["redact", "erase"], "erase", sample=True))
 def test_kill_before_commit_leaves_all_rows_unchanged(

@@ -23,6 +23,8 @@ from tests.faults import oracles
 from tests.support.selection import Effort, keep
 from tests.support.server import LoopbackServer, Script, calls, completion, stream
 
+pytestmark = pytest.mark.soak(sample=True)
+
 WAYS = ["plain", "streamed", "tools"]
 STEP: dict[Effort, int] = {"quick": 11, "sample": 1, "soak": 1}
 """How far apart the moments are that are tried."""

@@ -22,6 +22,8 @@ from tests.faults.child_process import PATIENCE_S, Child, opened, rows
 from tests.support.selection import Effort
 from tests.support.server import LoopbackServer
 
+pytestmark = pytest.mark.soak(sample=True)
+
 PATIENT = Timeouts(busy_s=300)
 
 

@@ -18,7 +18,10 @@ SEED = 1
 CHAT = "k"
 KILLED = "signal=SIGKILL"
 
-pytestmark = pytest.mark.skipif(strace.MISSING, reason="strace is not installed")
+pytestmark = [
+    pytest.mark.soak(sample=True),
+    pytest.mark.skipif(strace.MISSING, reason="strace is not installed"),
+]
 
 
 class Sweep:

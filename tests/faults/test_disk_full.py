@@ -28,6 +28,8 @@ from tests.support.faces import Face
 from tests.support.selection import keep
 from tests.support.server import LoopbackServer, completion, stream
 
+pytestmark = pytest.mark.soak(sample=True)
+
 
 def path_of(database: str) -> Path:
     """Return a database's file."""

@@ -17,6 +17,8 @@ from tests.faults.fork_server import ForkServer, Outcome
 from tests.support.selection import Effort, keep, spread
 from tests.support.server import completion
 
+pytestmark = pytest.mark.soak(sample=True)
+
 PLAIN, STREAMED, REFUSED, TOOL = "a plain question", "a streamed question", "a refused question", jobs.TURNS[2]
 SUMMED, EARLIER = "a summed question", [f"what was said before, number {number}" for number in range(6)]
 

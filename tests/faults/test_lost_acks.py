@@ -27,6 +27,8 @@ from tests.support.proxy import Proxy
 from tests.support.selection import keep
 from tests.support.server import LoopbackServer, Script, completion, failure, stream
 
+pytestmark = pytest.mark.soak(sample=True)
+
 ONCE, AT_ONCE = Retry(attempts=1), Retry(attempts=3, initial_s=0)
 LONG = "x" * 5000
 """More than is kept in memory before a piece of a stream is stored."""

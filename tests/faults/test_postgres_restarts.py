@@ -15,6 +15,8 @@ from tests.support.faces import Face
 from tests.support.restarting_postgres import PASSWORD, RestartingPostgres
 from tests.support.server import LoopbackServer, Script, completion, stream
 
+pytestmark = pytest.mark.soak(sample=True)
+
 LONG = "x" * 5000
 """More than is kept in memory before a piece of a stream is stored."""
 

@@ -262,6 +262,7 @@ def test_settings_of_the_environment_show_no_secret() -> None:
     searched({"repr": f"{read!r} {read}"}, KEY, PASSWORD)
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 def test_the_command_line_shows_no_secret(stage: Stage, logs: pytest.LogCaptureFixture) -> None:
     """No command prints the key or the database's password, as text or as JSON, when it works and when it fails."""

@@ -25,6 +25,8 @@ from tests.faults.child_process import Child, may_write, rows, until
 from tests.support.selection import keep
 from tests.support.server import LoopbackServer, Script, completion, stream
 
+pytestmark = pytest.mark.soak(sample=True)
+
 WORDS = [f"w{number} " for number in range(600)]
 EXPIRED = "SELECT count(*) FROM convokit_turn WHERE claim IS NOT NULL AND lease_until < {now}"
 NOW = {

@@ -209,6 +209,7 @@ def test_a_kit_without_search(face: Face, database: str, server: LoopbackServer)
         face.kit(database, model="m", search="yes")
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 def test_the_index_limits_long_messages(face: Face, database: str, server: LoopbackServer) -> None:
     """A turn of any length is saved, and its first 65,536 characters are found."""

@@ -129,6 +129,7 @@ def test_invalid_raw_tool_is_refused(raw: dict[str, Any], said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.soak(sample=True)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(), lambda of: st.lists(of) | st.dictionaries(st.text(), of)
