@@ -24,6 +24,8 @@ from convokit.store.schema import branch, conversation, message
 from tests.audit.tampering import open_rolled_back
 from tests.support.faces import Face
 
+pytestmark = pytest.mark.once
+
 KEY = "a secret of the auditor's own"
 
 

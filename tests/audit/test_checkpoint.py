@@ -24,6 +24,8 @@ from tests.audit.tampering import rewrite_chain
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
+pytestmark = pytest.mark.once
+
 KEY = "a secret of the auditor's own"
 
 

@@ -13,6 +13,8 @@ from convokit.errors import ContentFiltered, Interrupted, Rejected, ServerFailed
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, chunk, completion, event, stream
 
+pytestmark = pytest.mark.once
+
 ONCE = Retry(attempts=1)
 
 

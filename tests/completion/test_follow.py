@@ -20,6 +20,8 @@ from tests.support.background_reader import Running
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, chunk, completion, event, stream
 
+pytestmark = pytest.mark.once
+
 WORDS = [f"word{number} " for number in range(30)]
 TEXT = "".join(WORDS)
 

@@ -17,6 +17,8 @@ from convokit.errors import ConvokitError, IdempotencyConflict, Interrupted, Not
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion, failure, stream
 
+pytestmark = pytest.mark.once
+
 ONCE = Retry(attempts=1)
 
 

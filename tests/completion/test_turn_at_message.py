@@ -24,6 +24,8 @@ from tests.support.background_reader import Running
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, completion, failure, stream
 
+pytestmark = pytest.mark.once
+
 CALL = {"id": "c1", "type": "function", "function": {"name": "ask", "arguments": "{}"}}
 ASK = {"type": "function", "function": {"name": "ask", "parameters": {"type": "object", "properties": {}}}}
 HUMAN = [{"role": "user", "content": "人間と話したい"}, {"role": "assistant", "content": "担当の者です"}]

@@ -17,6 +17,8 @@ from tests.support.canaries import EVERYTHING, change, everywhere, in_rows
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
+pytestmark = pytest.mark.once
+
 
 def _rows(database: str) -> dict[str, int]:
     def count(connection: Any) -> dict[str, int]:

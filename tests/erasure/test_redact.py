@@ -17,6 +17,8 @@ from tests.support.canaries import change, everywhere, in_rows
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, calls, chunk, failure
 
+pytestmark = pytest.mark.once
+
 OF_MESSAGE: dict[int, list[str | bytes]] = {
     1: [canaries.PASSAGE],
     2: [canaries.QUESTION],

@@ -32,6 +32,8 @@ from tests.support.faces import Face
 from tests.support.server import LoopbackServer, calls, failure, stream
 from tests.support.server import completion as answered
 
+pytestmark = pytest.mark.once
+
 IMAGE = "data:image/png;base64,iVBORw0KGgo="
 
 

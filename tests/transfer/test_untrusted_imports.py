@@ -21,6 +21,8 @@ from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 from tests.transfer.test_export_import import fill, opened, out, resealed
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def other(face: Face, empty_database: str, server: LoopbackServer) -> Any:
