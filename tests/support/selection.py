@@ -54,8 +54,17 @@ def _mark_first_parameters(items: Iterable[pytest.Item]) -> None:
 def _is_selected(config: pytest.Config, item: pytest.Item) -> bool:
     if config.getoption("--skip-default") and _is_in_default(item):
         return False
-    matrix = config.getoption("--matrix") or _is_in_pairs(item)
-    return matrix and _is_in_soak(config, item)
+    return _is_in_matrix(config, item) and _is_in_soak(config, item)
+
+
+def _is_in_matrix(config: pytest.Config, item: pytest.Item) -> bool:
+    """Return whether this run takes the backend and the API of a test.
+
+    Where the result hardly depends on them (`once`), `--matrix` adds the other pair, and `--soak` the full product.
+    """
+    if not config.getoption("--matrix"):
+        return _is_in_pairs(item)
+    return config.getoption("--soak") or item.get_closest_marker("once") is None or _is_pair(item)
 
 
 def _is_in_default(item: pytest.Item) -> bool:
@@ -81,6 +90,11 @@ def _is_in_pairs(item: pytest.Item) -> bool:
     once = item.get_closest_marker("once")
     if once and not (once.kwargs.get("except_first", False) and item.stash.get(_IS_FIRST, False)):
         return backends <= {"sqlite"} and apis <= {"sync"}
+    return _is_pair(item)
+
+
+def _is_pair(item: pytest.Item) -> bool:
+    backends, apis = _parameters(item, _BACKENDS), _parameters(item, _APIS)
     return not (backends and apis) or (max(backends), max(apis)) in _PAIRS
 
 
