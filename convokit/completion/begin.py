@@ -15,7 +15,7 @@ from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.prepare import PreparedRequest, prepare, prepare_stored, shift_request
 from convokit.completion.read_path import read_snapshot_flow
 from convokit.completion.state import ChatRef, KitState, not_found, resolve_options
-from convokit.completion.tool_results import ResultMatcher, make_result_rows
+from convokit.completion.tool_results import ResultMatcher, make_result_row
 from convokit.completion.write_retry import START_S, write_step_flow
 from convokit.context.new_messages import make_rows, place_new_rows
 from convokit.domain import hashchain
@@ -134,7 +134,8 @@ def _add_messages(
     if extended.open_calls or not snapshot.open_calls or not content.has_question:
         return extended, matcher.match(extended)
     matched = matcher.match(snapshot)
-    answered = add(snapshot, make_result_rows(matched.results, counter, turn_id, now), matched.blobs)
+    results = [make_result_row(result, counter, turn_id, now) for result in matched.results]
+    answered = add(snapshot, results, matched.blobs)
     return add(answered, rows, details.messages.blobs), replace(matched, results=())
 
 

@@ -186,9 +186,12 @@ def recover_all_flow(kit: KitState) -> Flow[list[Recovered]]:
     return recovered
 
 
-def resolve_counter(kit: KitState, conversation: ConversationRow | None) -> Counter:
-    """Return the counter of a conversation, or with None of the kit; an estimate where no model is known."""
+def resolve_counter(kit: KitState, conversation: ConversationRow | None, chat: ChatRef | None = None) -> Counter:
+    """Return the counter that a turn would use: by the settings of `chat`, the conversation and the kit, where there are any.
+
+    Where no model is known, an estimate.
+    """
     try:
-        return resolve_options(kit, ChatRef(), NO_OPTIONS, conversation).counter
+        return resolve_options(kit, chat or ChatRef(), NO_OPTIONS, conversation).counter
     except SettingsError:
         return CharacterEstimate()

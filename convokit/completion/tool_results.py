@@ -11,14 +11,14 @@ from uuid import UUID
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.on_busy import OnBusy
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
+from convokit.context.message_draft import MessageDraft
 from convokit.context.validity import list_call_ids
-from convokit.domain import hashchain
 from convokit.domain.content import Content, ToolResult
 from convokit.domain.message import ASSISTANT, PASSAGE, TOOL, USER, MessageRow
 from convokit.domain.text import dump_json
 from convokit.errors import InvalidInput
 from convokit.store.snapshot import Snapshot, find_asking, read_open_calls
-from convokit.tokens.counter import Counter, count_message
+from convokit.tokens.counter import Counter
 
 _MAX_LISTED = 20
 
@@ -73,29 +73,10 @@ class ResultMatcher:
         return content
 
 
-def make_result_rows(results: Iterable[ToolResult], counter: Counter, turn_id: UUID, now: int) -> list[MessageRow]:
-    """Return the rows of results that stand before other messages, without their positions."""
-    rows = []
-    for result in results:
-        row = MessageRow(
-            seq=0,
-            parent_seq=None,
-            run_start_seq=0,
-            turn_id=turn_id,
-            role=TOOL,
-            content=result.text,
-            parts=_encode(result.parts),
-            tool_call_id=result.call_id,
-            status="complete",
-            tokens=0,
-            counter=counter.name,
-            path_tokens=0,
-            created_at=now,
-            salt=hashchain.new_salt(),
-        )
-        row.tokens = count_message(counter, row.as_wire())
-        rows.append(row)
-    return rows
+def make_result_row(result: ToolResult, counter: Counter, turn_id: UUID, now: int) -> MessageRow:
+    """Return the row of a tool result, counted, without its position."""
+    draft = MessageDraft(TOOL, None, result.text, result.parts, tool_call_id=result.call_id)
+    return replace(draft.to_row(counter, now), turn_id=turn_id)
 
 
 def _make_error(call_ids: Iterable[str], open_ids: Sequence[str], problem: str) -> InvalidInput:

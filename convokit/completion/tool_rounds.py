@@ -15,14 +15,15 @@ from convokit.completion.effects import Flow, RunTools
 from convokit.completion.prepare import prepare_next, shift_request
 from convokit.completion.result import Outcome, list_audio_blobs, make_reply_rows
 from convokit.completion.state import KitState
+from convokit.completion.tool_results import make_result_row
 from convokit.completion.write_retry import SAVE_S, write_step_flow
-from convokit.domain import hashchain
-from convokit.domain.message import TOOL, MessageRow, place_rows
+from convokit.context.new_messages import place_new_rows
+from convokit.domain.content import ToolResult
+from convokit.domain.message import MessageRow
 from convokit.domain.text import repair_text
 from convokit.domain.turn import ToolCallRow
 from convokit.errors import ContextOverflow, ConvokitError, TooManyRounds, UnknownTool
 from convokit.store.turn_end import TurnUpdate
-from convokit.tokens.counter import count_message
 from convokit.tools.arguments import bind_arguments, find_tool
 from convokit.tools.results import format_error, format_result
 from convokit.tools.tool import Tool
@@ -99,12 +100,9 @@ def _record_results_flow(
         tool_row.state, tool_row.ended_at = ("failed" if failed else "done"), now
         tool_row.error = type(outcome).__name__ if failed else None
         text = format_error(outcome) if failed else format_result(outcome, kit.limits.tool_result_bytes)
-        rows.append(_make_result_row(call, asking, tool_row.call_id, text, now))
-    place_rows(rows, call.conversation.last_seq, asking)
-    path_tokens = asking.path_tokens
-    for row in rows:
-        path_tokens += row.tokens
-        row.path_tokens = path_tokens
+        result = ToolResult(tool_row.call_id, text)
+        rows.append(make_result_row(result, call.request.options.counter, call.row.turn_id, now))
+    rows = place_new_rows(rows, call.conversation.last_seq, asking)
     update = _new_update(call, rows, now)
     update.finished_tools = tool_rows
     try:
@@ -136,24 +134,4 @@ def _new_update(call: ActiveCall, rows: list[MessageRow], now: int) -> TurnUpdat
         moves_head=call.moves_head,
         epoch=call.epoch,
         lease_us=lease_us(call.request.options.timeouts.total_s),
-    )
-
-
-def _make_result_row(call: ActiveCall, asking: MessageRow, call_id: str, text: str, now: int) -> MessageRow:
-    """Return the row of a tool result, without its position."""
-    counter = call.request.options.counter
-    return MessageRow(
-        seq=0,
-        parent_seq=None,
-        run_start_seq=0,
-        turn_id=asking.turn_id,
-        role=TOOL,
-        content=text,
-        tool_call_id=call_id,
-        status="complete",
-        tokens=count_message(counter, {"role": TOOL, "tool_call_id": call_id, "content": text}),
-        counter=counter.name,
-        path_tokens=0,
-        created_at=now,
-        salt=hashchain.new_salt(),
     )

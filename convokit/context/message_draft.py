@@ -14,7 +14,7 @@ from convokit.domain import hashchain
 from convokit.domain.content import Content, validate_content
 from convokit.domain.message import FUNCTION, ROLES, TOOL, USER, MessageRow
 from convokit.domain.text import dump_json, to_plain_json, validate_text
-from convokit.errors import InvalidInput, TooLarge
+from convokit.errors import InvalidInput
 from convokit.settings import Limits
 from convokit.tokens.counter import Counter, count_message
 
@@ -153,20 +153,8 @@ def _read_content(path: str, value: Any, role: str, limits: Limits) -> tuple[Con
     parts = [part for part, kind in zip(value, kinds, strict=True) if kind != "refusal"]
     if role not in (USER, TOOL) and any(kind not in ("text", "refusal") for kind in kinds):
         raise InvalidInput(path, f"may contain only text in a message of role {role}")
-    content = _validate_parts(path, parts, limits) if parts else Content(None)
+    content = validate_content(parts, limits, path) if parts else Content(None)
     return content, _read_text(path, refusal, limits) or None
-
-
-def _validate_parts(path: str, parts: list[Any], limits: Limits) -> Content:
-    # `validate_content` names the field "message": replace that by the path in the record.
-    try:
-        return validate_content(parts, limits)
-    except TooLarge as error:
-        raise TooLarge(path, error.size, error.limit, setting=error.setting) from None
-    except InvalidInput as error:
-        raise InvalidInput(
-            path + error.field.removeprefix("message"), str(error).removeprefix(f"{error.field}: ")
-        ) from None
 
 
 def _read_tool_calls(path: str, value: Any, role: str, limits: Limits) -> list[dict[str, Any]]:

@@ -103,7 +103,7 @@ def validate_passages(given: object, limits: Limits) -> tuple[str, ...]:
 
 
 def validate_content(given: object, limits: Limits, field: str = "message") -> Content:
-    """Validate text, or a list of parts in the shape of the API. Raises: InvalidInput, TooLarge."""
+    """Validate text, or a list of parts in the shape of the API; `field` names it in errors. Raises: InvalidInput, TooLarge."""
     if isinstance(given, str):
         text = _validate_text(given, field, limits)
         if not text:

@@ -23,19 +23,19 @@ from convokit.completion.on_busy import (
     wait_or_take_over_flow,
 )
 from convokit.completion.options import NO_OPTIONS
+from convokit.completion.recovery import resolve_counter
 from convokit.completion.resume import MAX_TRIES
-from convokit.completion.state import ChatRef, KitState, find_timeouts, identify_flow, not_found, resolve_options
+from convokit.completion.state import ChatRef, KitState, find_timeouts, identify_flow, not_found
 from convokit.completion.write_retry import START_S, write_step_flow
 from convokit.context.new_messages import NewMessages, make_rows, place_new_rows, validate_messages
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import Message, MessageRow
-from convokit.errors import ConversationBusy, HeadMoved, NotFound, SettingsError
+from convokit.errors import ConversationBusy, HeadMoved, NotFound
 from convokit.store import blobs, conversations, message_tree, messages, search_index, turns, write_batch
 from convokit.store.snapshot import Snapshot
 from convokit.store.turn_start import Conflict, Written
 from convokit.tokens.counter import Counter
-from convokit.tokens.estimate import CharacterEstimate
 
 _COMPARED = (
     "turn_id", "status", "role", "content", "parts", "tool_calls", "tool_call_id", "name", "refusal", "kind", "item",
@@ -103,7 +103,7 @@ class MessageAppend:
         return self._write_rows(connection, self.conversation, None, created=True)
 
     def _write_rows(self, connection: Connection, row: ConversationRow, head: int | None, *, created: bool) -> Written:
-        counter = choose_counter(self.kit, self.chat, row)
+        counter = resolve_counter(self.kit, row, self.chat)
         if counter.name != self.counter.name:  # the conversation stores another model than this handle has
             self.counter = counter
             self.rows = make_rows(self.new, counter, self.conversation.created_at)
@@ -159,14 +159,6 @@ def _is_same(stored: MessageRow, given: MessageRow) -> bool:
     return all(getattr(stored, name) == getattr(given, name) for name in _COMPARED)
 
 
-def choose_counter(kit: KitState, chat: ChatRef, row: ConversationRow | None) -> Counter:
-    """Return the counter that a turn of this chat would use; an estimate where no model is known."""
-    try:
-        return resolve_options(kit, chat, NO_OPTIONS, row).counter
-    except SettingsError:
-        return CharacterEstimate()
-
-
 def append_flow(
     kit: KitState,
     chat: ChatRef,
@@ -195,7 +187,7 @@ def _write_when_free_flow(
     conflicts, was_missing = 0, False
     while conflicts < MAX_TRIES:
         conversation = make_conversation_row(kit, chat, kit.clock.now_us())
-        step = MessageAppend(kit, chat, conversation, new, choose_counter(kit, chat, None), after, expect)
+        step = MessageAppend(kit, chat, conversation, new, resolve_counter(kit, None, chat), after, expect)
         try:
             written = yield from write_step_flow(kit, step, patience_s=START_S, only_transient=True)
         except Conflict:
