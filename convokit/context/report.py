@@ -14,6 +14,7 @@ from convokit.context.strategy import Item
 from convokit.context.summary import CountedSummary, remove_heading
 from convokit.context.window import Window
 from convokit.domain.message import PASSAGE, extract_text
+from convokit.domain.vocabularies import NEAR
 
 PartKind = Literal["developer_prompt", "tools", "response_format", "message", "summary"]
 _EXCERPT_CHARS = 60
@@ -112,7 +113,7 @@ class Report(BaseModel):
         """What to do about room that may be unused because of an estimate."""
         if self.factor_source != "estimate" or not self.dropped_tokens:
             return None
-        install = "" if self.counter.startswith("~") else "install convokit-sql[tokens], "
+        install = "" if self.counter.startswith(NEAR) else "install convokit-sql[tokens], "
         return f"{_UNUSED}: {install}pass a counter, or use a server that reports usage"
 
     @property

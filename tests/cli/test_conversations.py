@@ -249,7 +249,11 @@ def test_context_shows_window_moves_and_cache(cli: CommandLine, server: Loopback
     assert report["last_call"]["cached_tokens"] == 1234
     assert 0 < report["last_call"]["expected_tokens"] < report["stable_tokens"] < report["tokens"]
     shown = cli("context", "k", "--text", "third").stdout
-    assert "tokens of loop-1, counted by" in shown
+    assert (
+        f"tokens of loop-1, counted by {report['counter']}, times {report['factor']:g} as the server reported" in shown
+    )
+    rows = {line.rsplit("%", 1)[0] for line in shown.splitlines()}
+    assert any(row.startswith("used of 7,168 ") and row.endswith(f" {report['fill']}") for row in rows)
     assert f"; its start moves after {report['moves_in_tokens']:,} more tokens of messages" in shown
     assert (
         f"cache: the previous request had the first {report['stable_tokens']:,} of {report['tokens']:,} prompt tokens"

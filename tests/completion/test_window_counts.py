@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
-from convokit import Budget, Retry
+from convokit import Budget, Convokit, Retry
+from convokit.completion.options import NO_OPTIONS
+from convokit.completion.prepare import prepare, prepare_next, shift_request
+from convokit.completion.state import ChatRef
+from convokit.domain.content import Content
 from convokit.errors import ContextOverflow, ModelError
 from convokit.store.engine import open_engine, parse_database_url
+from convokit.store.snapshot import Snapshot
+from tests.context.test_scale import make_row
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, completion, echo, failure
 
@@ -168,3 +175,17 @@ def test_in_doubt_the_server_decides(face: Face, database: str, server: Loopback
     with pytest.raises(ContextOverflow) as refused:
         face.settle(kit.chat("other").send("日本語" * 300))
     assert (refused.value.needed, refused.value.available) == (351, 350)
+
+
+@pytest.mark.once
+def test_the_rows_of_a_request_move_with_its_messages(sqlite_file: str) -> None:
+    """Other branches may take the seqs of a turn's messages. Its scale finds the messages by the seqs of the rows."""
+    state = Convokit(sqlite_file, model="m")._state
+    request = prepare(state, ChatRef(id=uuid4()), NO_OPTIONS, Snapshot(None), Content("hello"), stream=False)
+    window = {"window_from_seq": 1, "window_rule": request.options.window_rule}
+    asking = make_row(2, "assistant", content="yes", window_tokens=120, window_counted=100, **window)
+    following = prepare_next(state, request, [asking, make_row(3, "user", content="again")])
+    moved = shift_request(following, after=1, by=5)
+    assert [item.key for item in moved.items] == [1, 7, 8]
+    assert [(row.seq, row.parent_seq) for row in moved.snapshot.path.rows] == [(7, 1), (8, 7)]
+    assert [(row.seq, row.parent_seq) for row in following.snapshot.path.rows] == [(2, 1), (3, 2)]

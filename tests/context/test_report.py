@@ -102,6 +102,38 @@ def test_a_round_of_tools_builds_on_the_request_before_it(database: str, server:
     assert len(first["messages"]) == 1
 
 
+class Guess(Words):
+    """A counter that guesses."""
+
+    name = "guess"
+    is_estimate = True
+
+
+class NearGuess(Guess):
+    """A counter with a vocabulary that is near the model's."""
+
+    name = "~guess"
+
+
+@pytest.mark.parametrize(
+    ("counter", "turns", "advice"),
+    [
+        (Guess(), 60, "install convokit-sql[tokens], pass a counter, or use a server that reports usage"),
+        (NearGuess(), 60, "unused: pass a counter, or use a server that reports usage"),
+        (Guess(), 3, None),
+        (Words(), 60, None),
+    ],
+    ids=["estimate", "near", "everything fits", "exact"],
+)
+def test_the_report_says_what_to_do_about_an_estimate(counter: Words, turns: int, advice: str | None) -> None:
+    """Only where messages stay out, and the room may be larger than the estimate says."""
+    builder = ContextBuilder(budget=Budget(context_tokens=300, reply_tokens=50), counter=counter)
+    history = [{"role": "user", "content": f"question {number}"} for number in range(turns)]
+    report = builder.build(developer_prompt="Be brief.", history=history).report
+    assert report.hint is None if advice is None else str(report.hint).endswith(advice)
+    assert report.fill == round(100 * report.tokens / 250)
+
+
 @pytest.mark.once
 def test_another_model_has_nothing_cached(database: str, server: LoopbackServer) -> None:
     """The report names the model; what one model was sent is in no other's cache."""

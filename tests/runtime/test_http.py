@@ -185,18 +185,23 @@ def test_an_overflow_says_by_how_much(face: Face, kit: Any, server: LoopbackServ
 
 @pytest.mark.once
 def test_an_overflow_may_be_trimmed_and_tried_once(face: Face, kit: Any, server: LoopbackServer) -> None:
-    """With `retrim` the window is cut to what the server holds and the call made once more; never a third time."""
+    """By default the window is cut to what the server holds, and the call is made once more. With `retrim=False` it is not."""
     chat = kit.chat("b")
     for number in range(10):
         face.settle(chat.send(f"some words to fill the window number {number}"))
     message = "This model's maximum context length is 100 tokens. However, your messages resulted in 300 tokens."
     server.script(failure(400, message, code="context_length_exceeded"))
-    face.settle(chat.send("and now?", retry=Retry(retrim=True)))
+    face.settle(chat.send("and now?"))
     full, cut = (len(request.body["messages"]) for request in server.requests[-2:])
     assert cut < full
     server.script(*[failure(400, message, code="context_length_exceeded")] * 2)
     with pytest.raises(ContextOverflow):
-        face.settle(chat.send("and now?", retry=Retry(retrim=True)))
+        face.settle(chat.send("and now?"))
+    calls = len(server.requests)
+    server.script(failure(400, message, code="context_length_exceeded"))
+    with pytest.raises(ContextOverflow):
+        face.settle(chat.send("and now?", retry=Retry(retrim=False)))
+    assert len(server.requests) == calls + 1
     face.settle(chat.verify())
 
 
