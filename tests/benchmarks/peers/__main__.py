@@ -48,7 +48,8 @@ def environment(name: str, packages: tuple[str, ...]) -> str:
     python = folder / "bin" / "python"
     if not (folder / "done").exists():
         subprocess.run(["uv", "venv", "-q", "--clear", "-p", sys.executable, str(folder)], check=True)
-        subprocess.run(["uv", "pip", "install", "-q", "-p", str(python), *packages], check=True)
+        # The project's own settings leave llm out.
+        subprocess.run(["uv", "pip", "install", "-q", "--no-config", "-p", str(python), *packages], check=True)
         (folder / "done").touch()
     return str(python)
 
