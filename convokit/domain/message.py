@@ -264,7 +264,7 @@ def to_datetime(microseconds: int) -> datetime:
 
 
 def to_microseconds(field: str, given: object) -> int:
-    """Convert a datetime to microseconds since 1970. Raises: InvalidInput if it is none, or has no time zone."""
+    """Convert a datetime to microseconds since 1970. Raises: InvalidInput for another value, or without a time zone."""
     if not isinstance(given, datetime):
         raise InvalidInput(field, f"must be a datetime, not {type(given).__name__}")
     if given.tzinfo is None:

@@ -199,7 +199,7 @@ def _find_affected_calls(
     connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow], turn_ids: set[UUID]
 ) -> _AffectedCalls:
     calls = _AffectedCalls(turn_ids=set(turn_ids))
-    # A request includes messages up to the start of its turn, and later ones of its own turn only. So no call of a turn that
+    # A request includes messages up to the start of its turn, and later ones of the same turn only. So no call of a turn that
     # started before the first of these messages can have sent one of them.
     question_seqs = [sql.find_question_seq(connection, conversation_id, turn_id) for turn_id in turn_ids]
     first_seq = min([*(row.seq for row in rows), *(seq for seq in question_seqs if seq is not None)])

@@ -45,7 +45,7 @@ _COMPARED = (
 
 @dataclass(slots=True, repr=False)
 class MessageAppend:
-    """The write of an append. `conversation` is the row that it creates if there is none."""
+    """The write of an append. `conversation` is the row that it creates for a new key."""
 
     kit: KitState
     chat: ChatRef
