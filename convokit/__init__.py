@@ -3,6 +3,7 @@
 from convokit.async_chat import AsyncChat
 from convokit.async_kit import AsyncConvokit
 from convokit.chat import Chat
+from convokit.completion.saved_reply import Reply
 from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
 from convokit.domain.conversation import Branch, Conversation
@@ -24,7 +25,7 @@ from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.reply import Usage
 from convokit.domain.stored_request import Diff, Replay
-from convokit.domain.turn import Recovered, Reply, Turn
+from convokit.domain.turn import Recovered, Turn
 from convokit.domain.verification import Checkpoint, MovedHead, Verified, VerifiedAll
 from convokit.errors import ConvokitError
 from convokit.kit import Convokit

@@ -12,6 +12,7 @@ from convokit import audit, erasure, history
 from convokit.completion import follow, preview, recovery, resume
 from convokit.completion.on_busy import OnBusy
 from convokit.completion.options import CallOptions, PartLike, to_options
+from convokit.completion.saved_reply import Parsed, Reply, ResponseFormat, TurnLike
 from convokit.completion.send import SendRequest, send_flow
 from convokit.completion.state import ChatRef, KitState
 from convokit.completion.tool_results import list_open_calls_flow
@@ -19,11 +20,12 @@ from convokit.context.report import Context
 from convokit.domain.conversation import Branch
 from convokit.domain.message import Message, NewMessage
 from convokit.domain.removal import Receipt
-from convokit.domain.stored_request import Diff, Replay, TurnLike
-from convokit.domain.turn import Reply, Turn
+from convokit.domain.stored_request import Diff, Replay
+from convokit.domain.turn import Turn
 from convokit.domain.verification import Checkpoint, Verified
 from convokit.runtime.config import OnDisconnect, make_chat_ref
 from convokit.runtime.sync import Runtime, Stream
+from convokit.settings import UNSET
 
 
 class Chat:
@@ -65,8 +67,9 @@ class Chat:
         turn_metadata: Any = None,
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
+        response_format: ResponseFormat[Parsed] = UNSET,
         **options: Unpack[CallOptions],
-    ) -> Reply:
+    ) -> Reply[Parsed]:
         """Save the question or tool results, call the model, and save and return its reply.
 
         Args:
@@ -88,6 +91,8 @@ class Chat:
                 or "supersede" it. The reply of a superseded turn is kept, off the path.
             idempotency_key: Makes the send repeatable. A repeat, from any process, returns the reply of the same turn;
                 the question is saved once.
+            response_format: A pydantic model, dataclass or TypedDict that `Reply.parsed` is an instance of, a `TypeAdapter`,
+                or the API's own object as a dict. None overrides the chat's and sends none.
             options: Settings of this call and request parameters. `tools` are typed functions, `Tool`s or the API's own
                 dicts; the functions that the model calls are run, for at most `max_tool_rounds` rounds. `metadata` is
                 the API's own and needs `store=True`. `window="exact"` with `start` (a seq, default 1) sends the path
@@ -99,7 +104,7 @@ class Chat:
         request = SendRequest(
             content,
             passages,
-            to_options(options),
+            to_options(options, response_format),
             on_busy,
             idempotency_key,
             tool_results,
@@ -123,8 +128,9 @@ class Chat:
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         on_disconnect: OnDisconnect = "stop",
+        response_format: ResponseFormat[Parsed] = UNSET,
         **options: Unpack[CallOptions],
-    ) -> Stream[Reply]:
+    ) -> Stream[Reply[Parsed]]:
         """Return the reply as it comes: a context manager over events.
 
         Args:
@@ -137,7 +143,7 @@ class Chat:
         request = SendRequest(
             content,
             passages,
-            to_options(options),
+            to_options(options, response_format),
             on_busy,
             idempotency_key,
             tool_results,
@@ -152,13 +158,14 @@ class Chat:
         self,
         *,
         on_busy: OnBusy = "raise",
+        response_format: ResponseFormat[Parsed] = UNSET,
         **options: Unpack[CallOptions],
-    ) -> Reply:
+    ) -> Reply[Parsed]:
         """Finish the last turn: return its reply, or ask for it again without a second question.
 
         Use it after a `ModelError`. Tool results that are saved are not made again.
         """
-        flow = resume.resume_flow(self._state, self._ref, to_options(options), on_busy=on_busy)
+        flow = resume.resume_flow(self._state, self._ref, to_options(options, response_format), on_busy=on_busy)
         return self._runtime.run(flow)
 
     def regenerate(
@@ -166,8 +173,9 @@ class Chat:
         message: Message | str | int | None = None,
         *,
         on_busy: OnBusy = "raise",
+        response_format: ResponseFormat[Parsed] = UNSET,
         **options: Unpack[CallOptions],
-    ) -> Reply:
+    ) -> Reply[Parsed]:
         """Make another reply to a question, beside the old one.
 
         The question is sent again with its passages; it is not saved again. Tools run anew. Meanwhile, and if the call
@@ -179,7 +187,7 @@ class Chat:
         Raises: InvalidInput where there is no question, NotFound, and what `send` raises.
         """
         flow = history.branches.regenerate_flow(
-            self._state, self._ref, message, to_options(options), stream=False, on_busy=on_busy
+            self._state, self._ref, message, to_options(options, response_format), stream=False, on_busy=on_busy
         )
         return self._runtime.run(flow)
 
@@ -191,8 +199,9 @@ class Chat:
         passages: Sequence[str] = (),
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
+        response_format: ResponseFormat[Parsed] = UNSET,
         **options: Unpack[CallOptions],
-    ) -> Reply:
+    ) -> Reply[Parsed]:
         """Ask a question in place of another one. This chat's branch continues from the new question.
 
         The old question and everything after it stay as they are; `checkout` goes back.
@@ -203,7 +212,7 @@ class Chat:
         The other arguments are those of `send`. Raises: InvalidInput for a message that is not a question, NotFound,
         and what `send` raises.
         """
-        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
+        request = SendRequest(content, passages, to_options(options, response_format), on_busy, idempotency_key)
         flow = history.branches.edit_flow(self._state, self._ref, message, request, stream=False)
         return self._runtime.run(flow)
 
@@ -213,11 +222,12 @@ class Chat:
         *,
         on_busy: OnBusy = "raise",
         on_disconnect: OnDisconnect = "stop",
+        response_format: ResponseFormat[Parsed] = UNSET,
         **options: Unpack[CallOptions],
-    ) -> Stream[Reply]:
+    ) -> Stream[Reply[Parsed]]:
         """Return another reply as it comes: `regenerate` as a stream."""
         flow = history.branches.regenerate_flow(
-            self._state, self._ref, message, to_options(options), stream=True, on_busy=on_busy
+            self._state, self._ref, message, to_options(options, response_format), stream=True, on_busy=on_busy
         )
         return self._runtime.open_stream(flow, on_disconnect)
 
@@ -230,10 +240,11 @@ class Chat:
         on_busy: OnBusy = "raise",
         idempotency_key: str | None = None,
         on_disconnect: OnDisconnect = "stop",
+        response_format: ResponseFormat[Parsed] = UNSET,
         **options: Unpack[CallOptions],
-    ) -> Stream[Reply]:
+    ) -> Stream[Reply[Parsed]]:
         """Return the reply to an edited question as it comes: `edit` as a stream."""
-        request = SendRequest(content, passages, to_options(options), on_busy, idempotency_key)
+        request = SendRequest(content, passages, to_options(options, response_format), on_busy, idempotency_key)
         flow = history.branches.edit_flow(self._state, self._ref, message, request, stream=True)
         return self._runtime.open_stream(flow, on_disconnect)
 
@@ -424,10 +435,11 @@ class Chat:
         content: str | Sequence[PartLike] | None = None,
         *,
         passages: Sequence[str] = (),
+        response_format: ResponseFormat[Any] = UNSET,
         **options: Unpack[CallOptions],
     ) -> Context:
         """Return what `send` would send, and what it leaves out and why, with token counts. No call is made."""
-        flow = preview.preview_flow(self._state, self._ref, content, passages, to_options(options))
+        flow = preview.preview_flow(self._state, self._ref, content, passages, to_options(options, response_format))
         return self._runtime.run(flow)
 
     def replay(self, turn: TurnLike | None = None, *, call: int | None = None) -> Replay:

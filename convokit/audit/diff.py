@@ -15,10 +15,11 @@ from sqlalchemy import Connection
 
 from convokit.audit.replay import CallSelector, RebuiltRequest, find_selected_call, rebuild_request, select_call
 from convokit.completion.effects import Flow, read_flow
+from convokit.completion.saved_reply import TurnLike
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import PASSAGE, MessageRow
-from convokit.domain.stored_request import Diff, Reason, TurnLike
+from convokit.domain.stored_request import Diff, Reason
 from convokit.domain.text import dump_json
 from convokit.errors import InvalidInput
 from convokit.store import conversations, messages

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from convokit.audit.verify import verify_conversation
 from convokit.completion.effects import Flow, read_flow
+from convokit.completion.saved_reply import Reply, TurnLike
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.context.arrange import arrange_messages
 from convokit.context.strategy import Item
@@ -27,8 +28,8 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, TOOL, USER, MessageRow, to_datetime
 from convokit.domain.removal import EVERYTHING
-from convokit.domain.stored_request import Manifest, Replay, ReplayStatus, TurnLike, compute_prompt_digest
-from convokit.domain.turn import CallRow, Reply, Turn
+from convokit.domain.stored_request import Manifest, Replay, ReplayStatus, compute_prompt_digest
+from convokit.domain.turn import CallRow, Turn
 from convokit.errors import ChainBroken, ConvokitError, InvalidInput, NotFound
 from convokit.store import api_calls, blobs, conversations, message_tree, messages, removal_records, turns
 from convokit.wire.message_encoding import to_wire_messages

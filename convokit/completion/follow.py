@@ -15,13 +15,14 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Emit, Flow, Sleep, read_flow
 from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
 from convokit.completion.result import end_error, read_reply
+from convokit.completion.saved_reply import Reply
 from convokit.completion.state import ChatRef, KitState, find_conversation_flow
 from convokit.completion.stored_events import ReplyEvent, list_chunk_events, list_reply_events
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import ReasoningDelta, RefusalDelta, Started, TextDelta, ToolCallDelta
 from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, MessageRow
-from convokit.domain.turn import OpenTurn, Reply, TurnRow
+from convokit.domain.turn import OpenTurn, TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import chunks, messages, turns
 from convokit.store.turn_pages import read_turns_page

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
-from convokit.domain.params import RequestParams, validate_params
+from convokit.domain.params import CommonParams, RequestParams, validate_params
 from convokit.domain.profiles import Profile
 from convokit.domain.text import validate_text
 from convokit.errors import SettingsError
@@ -65,8 +65,8 @@ _CHOICES = {
 }
 
 
-class CallOptions(RequestParams, total=False):
-    """The options of one call: these, and every request parameter.
+class CallOptions(CommonParams, total=False):
+    """The options of one call: these, and every request parameter but `response_format`.
 
     An option that is not given comes from the chat, then from the kit.
     """
@@ -188,11 +188,13 @@ NO_OPTIONS = Options()
 """The options of a call that sets nothing."""
 
 
-def to_options(given: CallOptions) -> Options:
+def to_options(given: CallOptions, response_format: Any = UNSET) -> Options:
     """Return the keyword arguments of a call as options. Raises: SettingsError."""
-    if not given:
-        return NO_OPTIONS
     values: dict[str, Any] = dict(given)
+    if response_format is not UNSET:
+        values["response_format"] = response_format
+    if not values:
+        return NO_OPTIONS
     own: dict[str, Any] = {name: values.pop(name) for name in _CALL_SETTINGS if name in values}
     own["tools"] = to_tools(own.get("tools", UNSET))
     if "metadata" not in values:

@@ -121,11 +121,13 @@ def resolve(options: Options, base_url: str) -> ResolvedOptions:
 
 def _resolve_response_format(params: RequestParams, profile: Profile) -> tuple[RequestParams, Any, str | None]:
     """Return the parameters with the API's own response_format, the type to parse into, and the schema as text."""
-    given = params.get("response_format")
-    if given is None:
+    if "response_format" not in params:
         return params, None, None
-    response_format, instructions = build_response_format(given, profile)
+    given = params["response_format"]
     rest = {name: value for name, value in params.items() if name != "response_format"}
+    if given is None:  # a call that overrides the chat's
+        return cast("RequestParams", rest), None, None
+    response_format, instructions = build_response_format(given, profile)
     if response_format is not None:
         rest["response_format"] = response_format
     model = None if isinstance(given, Mapping) else given

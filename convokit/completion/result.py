@@ -12,12 +12,13 @@ from sqlalchemy import Connection
 
 from convokit.completion.call import ActiveCall
 from convokit.completion.retry import describe_error
+from convokit.completion.saved_reply import Reply
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
-from convokit.domain.message import ASSISTANT, FINISH_REASON_KEY, Message, MessageRow, place_rows
+from convokit.domain.message import ASSISTANT, FINISH_REASON_KEY, Message, MessageRow, extract_text, place_rows
 from convokit.domain.reply import ParsedReply, ReplyChoice, Usage, UsageSource
 from convokit.domain.text import dump_json, repair_text
-from convokit.domain.turn import LATE, CallRow, Reply, TurnRow
+from convokit.domain.turn import LATE, CallRow, TurnRow
 from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
 from convokit.store import api_calls, messages
 from convokit.store.turn_start import Written
@@ -236,6 +237,16 @@ def _parse(call: ActiveCall, choice: ReplyChoice) -> Any:
     return structured_output.parse_structured(
         model, choice.content, finish_reason=choice.finish_reason, refusal=choice.refusal
     )
+
+
+def parse_stored_reply(reply: Reply, model: Any) -> Reply:
+    """Return a reply that was read back with its text parsed into `model`. Raises: ParseFailed."""
+    if model is None or reply.tool_calls:
+        return reply
+    parsed = structured_output.parse_structured(
+        model, extract_text(reply.message.content), finish_reason=reply.finish_reason, refusal=reply.refusal
+    )
+    return reply.model_copy(update={"parsed": parsed})
 
 
 def _add_usage(spent: list[Usage]) -> Usage:

@@ -27,14 +27,23 @@ from convokit.completion.options import Options
 from convokit.completion.prepare import PreparedRequest, prepare_stored
 from convokit.completion.read_path import read_snapshot_flow
 from convokit.completion.recovery import is_worker_gone
-from convokit.completion.result import end_error, read_reply
-from convokit.completion.state import ChatRef, KitState, find_conversation_flow, find_timeouts, identify_flow, not_found
+from convokit.completion.result import end_error, parse_stored_reply, read_reply
+from convokit.completion.saved_reply import Reply
+from convokit.completion.state import (
+    ChatRef,
+    KitState,
+    find_conversation_flow,
+    find_response_type,
+    find_timeouts,
+    identify_flow,
+    not_found,
+)
 from convokit.completion.turn import ask_flow, run_turn_flow, running_turn
 from convokit.completion.write_retry import START_S, write_step_flow
 from convokit.domain.content import Content
 from convokit.domain.events import Started, TextDelta
 from convokit.domain.message import ASSISTANT, MessageRow
-from convokit.domain.turn import Reply, TurnRow
+from convokit.domain.turn import TurnRow
 from convokit.errors import ConversationBusy, Interrupted, NotFound, Redacted
 from convokit.store import messages, turns
 from convokit.store.snapshot import Snapshot
@@ -75,12 +84,14 @@ def return_or_reopen_flow(
     """Return the turn's reply: the stored one, the one that is coming, or a new one on the branch that it was sent to."""
     chat = chat if chat.branch == turn.branch else replace(chat, branch=turn.branch)
     assert chat.id is not None
+    response_type = find_response_type(kit, chat, call_options)
     until_closed = make_busy_policy(kit, "wait", find_timeouts(kit, chat, call_options).total_s)
     for _ in range(MAX_TRIES):
         if stream and (turn.state == "completed" or (yield from _is_running_flow(kit, chat.id, turn))):
             try:
                 conversation = yield from find_conversation_flow(kit, chat)
-                return (yield from follow.attach_flow(kit, conversation, turn.id, 0))
+                reply = yield from follow.attach_flow(kit, conversation, turn.id, 0)
+                return parse_stored_reply(reply, response_type)
             except Interrupted as error:
                 if error.partial:  # the reader has this text already: another reply would come on top of it
                     raise
@@ -89,7 +100,7 @@ def return_or_reopen_flow(
         if turn.state == "completed":
             reply = yield from read_flow(read_reply, chat.id, turn)
             yield Emit([Started(turn.id), TextDelta(reply.text)])
-            return reply
+            return parse_stored_reply(reply, response_type)
         if turn.state == "superseded":
             raise end_error(turn)
         try:

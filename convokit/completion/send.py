@@ -21,13 +21,14 @@ from convokit.completion.effects import Flow, read_flow
 from convokit.completion.on_busy import OnBusy
 from convokit.completion.options import Options
 from convokit.completion.resume import MAX_TRIES, return_or_reopen_flow
+from convokit.completion.saved_reply import Reply
 from convokit.completion.state import ChatRef, KitState, identify_flow
 from convokit.completion.tool_results import AlreadyAnswered
 from convokit.completion.turn import ask_flow
 from convokit.context.new_messages import validate_messages
 from convokit.domain.content import Content, validate_passages, validate_question
 from convokit.domain.text import validate_json_value, validate_text
-from convokit.domain.turn import IdempotencyKey, Reply
+from convokit.domain.turn import IdempotencyKey
 from convokit.errors import ConversationBusy, IdempotencyConflict, InvalidInput, Redacted
 from convokit.settings import Unset
 from convokit.store import turns

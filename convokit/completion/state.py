@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
@@ -163,6 +163,12 @@ def find_option(kit: KitState, chat: ChatRef, call_options: Options, name: str) 
         if value is not UNSET:
             return value
     return UNSET
+
+
+def find_response_type(kit: KitState, chat: ChatRef, call_options: Options) -> Any:
+    """Return the type that the call's replies are parsed into, None without one. A conversation stores none."""
+    given = call_options.over(chat.options).over(kit.options).params.get("response_format")
+    return None if isinstance(given, Mapping) else given
 
 
 def find_timeouts(kit: KitState, chat: ChatRef, call_options: Options) -> Timeouts:

@@ -21,6 +21,7 @@ from convokit.completion.on_busy import OnBusy, join_line, make_busy_policy, wai
 from convokit.completion.options import Options
 from convokit.completion.result import Outcome, end_error, list_audio_blobs, make_reply, make_reply_rows
 from convokit.completion.retry import describe_error
+from convokit.completion.saved_reply import Reply
 from convokit.completion.state import ChatRef, KitState, find_timeouts, identify_flow
 from convokit.completion.summary_state import find_gaps
 from convokit.completion.tool_rounds import list_tool_calls_to_run, run_round_flow
@@ -29,7 +30,7 @@ from convokit.domain.content import Content
 from convokit.domain.events import HistoryGap, Started
 from convokit.domain.ids import new_id
 from convokit.domain.text import dump_json
-from convokit.domain.turn import IdempotencyKey, Reply
+from convokit.domain.turn import IdempotencyKey
 from convokit.errors import Interrupted, ModelError, StoreError, StoreUnavailable
 from convokit.store import turns
 from convokit.store.turn_end import LateReply, TurnEnd

@@ -25,8 +25,8 @@ MAX_PARAM_DEPTH = 64
 Text64 = Annotated[str, Field(max_length=64)]
 
 
-class RequestParams(TypedDict, total=False):
-    """The request parameters of one API call, as in the API's own documentation."""
+class CommonParams(TypedDict, total=False):
+    """The request parameters, except `response_format`: in a chat's methods it decides the type of the reply."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # read by pydantic, not a key
 
@@ -56,8 +56,6 @@ class RequestParams(TypedDict, total=False):
     prediction: dict[str, Any]
     parallel_tool_calls: bool
     tool_choice: str | dict[str, Any]
-    response_format: Any
-    """A pydantic model class, or the API's own object."""
     web_search_options: dict[str, Any]
     moderation: dict[str, Any]
     prompt_cache_key: str
@@ -71,6 +69,13 @@ class RequestParams(TypedDict, total=False):
     extra_body: dict[str, Any]
     """Merged into the request body last. It overrides every other parameter."""
     extra_headers: dict[str, str]
+
+
+class RequestParams(CommonParams, total=False):
+    """The request parameters of one API call, as in the API's own documentation."""
+
+    response_format: Any
+    """A type that the reply is parsed into, or the API's own object."""
 
 
 @functools.cache

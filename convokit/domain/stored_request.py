@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from convokit.domain.params import RequestParams
 from convokit.domain.profiles import Profile
 from convokit.domain.text import dump_json
-from convokit.domain.turn import Reply, Turn
 
 DIGEST_BYTES = 16
 # Settings of the context builder. The first value is the default and is not written.
@@ -223,7 +222,3 @@ class Diff(BaseModel):
     """The number of messages that both requests start with."""
     common_tokens: int = 0
     """Tokens of the common start, tools included, as convokit counts them. 0 if tools, response format or model differ."""
-
-
-TurnLike = Turn | Reply | Replay | UUID | str
-"""A turn, its reply or replay, or its id."""

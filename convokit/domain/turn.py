@@ -1,4 +1,4 @@
-"""Define turns, their API calls and their replies."""
+"""Define turns, their API calls and their tool calls."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from convokit.domain import hashchain
-from convokit.domain.finish_reason import FinishKind, classify_finish_reason
 from convokit.domain.ids import format_message_id
-from convokit.domain.message import Message, to_datetime
-from convokit.domain.reply import Change, RateLimits, Usage
+from convokit.domain.message import to_datetime
 
 TurnState = Literal["open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded"]
 LATE = "late"
@@ -221,59 +219,3 @@ class ToolCallRow:
     result_seq: int | None = None
     error: str | None = None
     ended_at: int | None = None
-
-
-class Reply(BaseModel):
-    """A saved reply, with the facts of its API call.
-
-    `finish_reason` is the server's own value (`stop`, `length`, `tool_calls`, `content_filter` …). `changes` are the request
-    parameters that the profile renamed or dropped. `attempts` counts the API calls, retries included.
-    """
-
-    model_config = ConfigDict(frozen=True, defer_build=True, arbitrary_types_allowed=True)
-
-    message: Message
-    choices: list[Message]
-    """All choices. The first is `message`; there are others with `n` > 1 only."""
-    usage: Usage
-    turn_id: UUID
-    model: str
-    finish_reason: str | None = None
-    reasoning: str | None = None
-    logprobs: dict[str, Any] | None = None
-    parsed: Any = None
-    changes: tuple[Change, ...] = ()
-    request_id: str | None = None
-    attempts: int = 1
-    rate_limits: RateLimits | None = None
-    """The rate limits that the server reported, if it did."""
-    context: Any = None
-    """A `convokit.Report` of the context that was sent."""
-
-    @property
-    def finish(self) -> FinishKind:
-        """How the reply ended: "complete", "cut" at a length limit, or "unknown".
-
-        A reply with an unknown finish reason counts as complete.
-        """
-        return classify_finish_reason(self.finish_reason)
-
-    @property
-    def text(self) -> str:
-        """The text of the reply."""
-        return self.message.text
-
-    @property
-    def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls that the caller has to run, in the shape of the API."""
-        return self.message.tool_calls or []
-
-    @property
-    def open_calls(self) -> list[dict[str, Any]]:
-        """The calls that wait for `send(tool_results=...)`, in the shape of the API: all calls of this reply."""
-        return self.tool_calls
-
-    @property
-    def refusal(self) -> str | None:
-        """The text of the model's refusal, None if it did not refuse."""
-        return self.message.refusal

@@ -23,6 +23,7 @@ from convokit.completion.on_busy import OnBusy, check_on_busy
 from convokit.completion.options import Options
 from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
 from convokit.completion.resume import MAX_TRIES
+from convokit.completion.saved_reply import Reply
 from convokit.completion.send import SendRequest, send_flow
 from convokit.completion.state import ChatRef, KitState, find_conversation_flow, identify_flow, not_found
 from convokit.completion.turn import ask_flow
@@ -30,7 +31,7 @@ from convokit.completion.write_retry import START_S, write_with_retry_flow
 from convokit.domain.content import validate_question
 from convokit.domain.conversation import MAIN, BranchRow
 from convokit.domain.text import validate_text
-from convokit.domain.turn import OpenTurn, Reply
+from convokit.domain.turn import OpenTurn
 from convokit.errors import ConversationBusy, InvalidInput, NotFound
 from convokit.store import conversations, message_tree, turns
 from convokit.store.turn_start import Conflict

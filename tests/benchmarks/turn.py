@@ -30,6 +30,7 @@ from tests.benchmarks.expert import Expert
 from tests.benchmarks.hand import PostgresByHand, SqliteByHand
 from tests.benchmarks.server import REPLY, running
 from tests.support.large_databases import fill, grow
+from tests.support.reports import report_of
 
 SIZES = (10, 1_000, 100_000)
 MILLION = 1_000_000
@@ -48,7 +49,7 @@ class Ours:
     def turn(self, conversation: UUID, question: str) -> str:
         """Answer one question."""
         reply = self.kit.chat(id=conversation).send(question)
-        self.sent = sum(part.kind == "message" for part in reply.context.included)
+        self.sent = sum(part.kind == "message" for part in report_of(reply).included)
         return reply.text
 
     def close(self) -> None:

@@ -122,7 +122,7 @@ def test_the_names_are_those_of_the_signatures() -> None:
     kit = set(inspect.signature(Convokit).parameters) - {"params"}
     chat = set(inspect.signature(Convokit.chat).parameters) - {"self", "params"}
     send = set(inspect.signature(Chat.stream).parameters) - {"self", "content", "options"}
-    call = send | (set(CallOptions.__annotations__) - set(RequestParams.__annotations__))
+    call = (send | set(CallOptions.__annotations__)) - set(RequestParams.__annotations__)
     everywhere, both = set(argument_names.EVERYWHERE), set(argument_names.KIT_AND_CALL_ARGUMENTS)
     assert kit == everywhere | both | set(argument_names.KIT_ARGUMENTS)
     assert chat == everywhere | set(argument_names.CHAT_ARGUMENTS) | {"metadata"}

@@ -106,3 +106,44 @@ def test_a_type_that_cannot_be_strict_says_where(face: Face, kit: Any, server: L
     with pytest.raises(SettingsError, match="anything"):
         face.settle(kit.chat("r").send("x", response_format=Loose))
     assert server.requests == []
+
+
+@pytest.mark.once(except_first=True)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_repeat_returns_the_value_too(face: Face, kit: Any, server: LoopbackServer, *, stream: bool) -> None:
+    """A reply that is read back is parsed as the first time; `response_format=None` leaves the text as it is."""
+    server.script(completion(GOOD))
+    chat = kit.chat("r")
+    first = face.settle(chat.send("recipe", response_format=Recipe, idempotency_key="once"))
+    if stream:
+        repeat = chat.stream("recipe", response_format=Recipe, idempotency_key="once")
+        face.collect(repeat)
+        assert repeat.reply.parsed == first.parsed
+    else:
+        assert face.settle(chat.send("recipe", response_format=Recipe, idempotency_key="once")).parsed == first.parsed
+        assert face.settle(chat.resume(response_format=Recipe)).parsed == first.parsed
+        assert face.settle(chat.resume(response_format=None)).parsed is None
+    assert len(server.requests) == 1
+
+
+def test_a_stored_reply_that_does_not_fit_fails_again(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """The reply is saved whatever it holds, and each reading says what is wrong with it."""
+    server.script(completion('{"title": 3}'))
+    chat = kit.chat("r")
+    with pytest.raises(ValidationFailed):
+        face.settle(chat.send("recipe", response_format=Recipe))
+    with pytest.raises(ValidationFailed, match="title"):
+        face.settle(chat.resume(response_format=Recipe))
+    assert face.settle(chat.resume()).text == '{"title": 3}'
+    assert len(server.requests) == 1
+
+
+@pytest.mark.once
+def test_a_call_overrides_the_type_of_its_chat(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """None sends no `response_format` and parses nothing."""
+    chat = kit.chat("r", response_format=Recipe)
+    server.script(completion(GOOD), completion("plain"))
+    assert isinstance(face.settle(chat.send("recipe")).parsed, Recipe)
+    reply = face.settle(chat.send("and in one word?", response_format=None))
+    assert (reply.text, reply.parsed) == ("plain", None)
+    assert "response_format" not in server.requests[1].body

@@ -25,6 +25,7 @@ from convokit.tokens.counter import count_message
 from convokit.wire.message_encoding import to_wire_messages
 from tests.context.histories import Words
 from tests.context.oracle import refusals
+from tests.support.reports import report_of
 from tests.support.selection import examples
 from tests.support.server import LoopbackServer, completion, failure
 
@@ -280,13 +281,11 @@ def _asked(world: World, chat: Chat, send: Send, text: str, call: dict[str, Any]
         world.server.script(failure(500))
         with pytest.raises(ModelError):
             chat.send(text, **call)
-        resumed: Report = chat.resume(**call).context
-        return resumed
+        return report_of(chat.resume(**call))
     if send.how == "calls a tool":
         function = {"name": "look", "arguments": '{"place": "home"}'}
         world.server.script(completion(None, tool_calls=[{"id": "c", "type": "function", "function": function}]))
-    sent: Report = chat.send(text, **call).context
-    return sent
+    return report_of(chat.send(text, **call))
 
 
 def _places(path: list[MessageRow]) -> dict[int, int]:

@@ -14,6 +14,7 @@ from convokit.context.builder import ContextBuilder
 from convokit.context.strategy import Everything, Item, LastTurns, Strategy
 from convokit.tokens.counter import count_message
 from tests.context.histories import Words, assemble
+from tests.support.reports import report_of
 from tests.support.server import LoopbackServer, completion
 
 _COUNTER = Words()
@@ -74,7 +75,7 @@ def test_the_stable_prefix_is_what_two_requests_have_in_common(database: str, se
         for number in range(25):
             text = f"turn {number} " + "more words " * (number % 5)
             foreseen = chat.context(text).report
-            reports.append(chat.send(text).context)
+            reports.append(report_of(chat.send(text)))
             assert foreseen.model_copy(update={"last_call": None}) == reports[-1]
     bodies = [request.body for request in server.requests]
     shorter = [{"messages": body["messages"][1:]} for body in bodies]
@@ -95,7 +96,7 @@ def test_a_round_of_tools_builds_on_the_request_before_it(database: str, server:
     function = {"name": "lookup", "arguments": '{"city": "京都"}'}
     server.script(completion(None, tool_calls=[{"id": "c1", "type": "function", "function": function}]))
     with Convokit(database, model="loop-1", base_url=server.url, tools=[lookup], counter=_COUNTER) as kit:
-        report = kit.chat("k").send("where?").context
+        report = report_of(kit.chat("k").send("where?"))
     first, second = (request.body for request in server.requests)
     tools = sum(part.tokens for part in report.parts if part.kind == "tools")
     assert report.stable_tokens == tools + _common(first, second)
@@ -158,5 +159,5 @@ def test_the_last_call_is_set_beside_what_was_expected(database: str, server: Lo
         last = chat.context().report.last_call
     assert last is not None
     assert (last.prompt_tokens, last.cached_tokens) == (40, 32)
-    assert last.expected_tokens == reply.context.stable_tokens > 0
-    assert reply.context.last_call is None
+    assert last.expected_tokens == report_of(reply).stable_tokens > 0
+    assert report_of(reply).last_call is None
