@@ -1,7 +1,8 @@
 """Generate the synchronous classes from the asynchronous ones: `python scripts/unasync.py [--check]`.
 
-`convokit/async_kit.py` and `convokit/async_chat.py` are written by hand. This script replaces their tokens and writes `kit.py`
-and `chat.py`. With `--check` it writes nothing and fails if a generated file is not current, or if a rule is never used.
+`convokit/async_kit.py`, `convokit/async_chat.py` and `tests/typing/async_methods.py`, which calls their methods, are written by
+hand. This script replaces their tokens and writes the synchronous files. With `--check` it writes nothing and fails if a
+generated file is not current, or if a rule is never used.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import sys
 import tokenize
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent / "convokit"
-FILES = {"async_kit.py": "kit.py", "async_chat.py": "chat.py"}
+ROOT = Path(__file__).resolve().parent.parent
+FILES = {
+    "convokit/async_kit.py": "convokit/kit.py",
+    "convokit/async_chat.py": "convokit/chat.py",
+    "tests/typing/async_methods.py": "tests/typing/methods.py",
+}
 NOTE = "# Generated from {} by scripts/unasync.py. Change that file, then run the script.\n"
 NAMES = {
     "AsyncConvokit": "Convokit",
@@ -31,6 +36,7 @@ NAMES = {
 TEXTS = {
     "AsyncHttpxClient(httpx.AsyncClient(": "HttpxClient(httpx.Client(",
     ", asynchronous.": ", synchronous.",
+    "the asynchronous classes": "the synchronous classes",
 }
 """Texts in docstrings."""
 used: set[str] = set()
@@ -73,8 +79,8 @@ def _join(source: str, tokens: list[tuple[tokenize.TokenInfo, str]]) -> str:
 def format_source(source: str, name: str) -> str:
     """Return the source as `ruff` formats it, its imports sorted."""
     ruff = [sys.executable, "-m", "ruff"]
-    checked = [*ruff, "check", "--select", "I", "--fix", "--quiet", "--stdin-filename", str(PACKAGE / name), "-"]
-    formatted = [*ruff, "format", "--quiet", "--stdin-filename", str(PACKAGE / name), "-"]
+    checked = [*ruff, "check", "--select", "I", "--fix", "--quiet", "--stdin-filename", str(ROOT / name), "-"]
+    formatted = [*ruff, "format", "--quiet", "--stdin-filename", str(ROOT / name), "-"]
     for command in (checked, formatted):
         source = subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout
     return source
@@ -85,9 +91,9 @@ def main() -> int:
     check = "--check" in sys.argv[1:]
     stale = []
     for asynchronous, synchronous in FILES.items():
-        source = (PACKAGE / asynchronous).read_text("utf-8")
-        generated = format_source(NOTE.format(asynchronous) + convert(source), synchronous)
-        target = PACKAGE / synchronous
+        source = (ROOT / asynchronous).read_text("utf-8")
+        generated = format_source(NOTE.format(Path(asynchronous).name) + convert(source), synchronous)
+        target = ROOT / synchronous
         if not target.exists() or target.read_text("utf-8") != generated:
             stale.append(synchronous)
             if not check:
@@ -96,7 +102,7 @@ def main() -> int:
     for name in sorted(unused):
         sys.stderr.write(f"scripts/unasync.py: the rule for {name!r} is never used\n")
     for name in stale:
-        sys.stdout.write(f"{'stale: run python scripts/unasync.py' if check else 'written'}: convokit/{name}\n")
+        sys.stdout.write(f"{'stale: run python scripts/unasync.py' if check else 'written'}: {name}\n")
     return 1 if unused or (check and stale) else 0
 
 

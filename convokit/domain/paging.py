@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,7 +27,7 @@ class Page(BaseModel, Generic[Value]):
     next: str | None = None
     """The cursor of the next page: pass it as `before`. None on the last page."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Value]:  # type: ignore[override]  # pydantic iterates over fields
         """Iterate over the items."""
         return iter(self.items)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 UsageBy = Literal["day", "model", "conversation"]
 _PerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+_Amount = Decimal | str | float
 
 
 class Price(BaseModel):
@@ -34,6 +35,19 @@ class Price(BaseModel):
     cache_write: _PerMillion | None = None
     reasoning: _PerMillion | None = None
     above: Mapping[Annotated[int, Field(gt=0)], Price] = {}
+
+    if TYPE_CHECKING:  # pydantic converts text and numbers; type checkers know only the fields' own types
+
+        def __init__(
+            self,
+            *,
+            prompt: _Amount,
+            completion: _Amount,
+            cached: _Amount | None = None,
+            cache_write: _Amount | None = None,
+            reasoning: _Amount | None = None,
+            above: Mapping[int, Price] = ...,
+        ) -> None: ...
 
 
 class Spending(BaseModel):

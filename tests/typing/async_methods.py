@@ -1,0 +1,190 @@
+"""Call every public method of the asynchronous classes. mypy and pyright (strict) read this file; nothing runs it."""
+
+# pyright: strict
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypedDict, assert_type
+from uuid import UUID
+
+from pydantic import BaseModel, TypeAdapter
+
+from convokit import (
+    AsyncChat,
+    AsyncConvokit,
+    AsyncStream,
+    Branch,
+    Budget,
+    Checkpoint,
+    Context,
+    Conversation,
+    Diff,
+    Exported,
+    Hit,
+    Imported,
+    Message,
+    NewMessage,
+    Page,
+    Price,
+    Receipt,
+    Recovered,
+    Replay,
+    Reply,
+    Report,
+    Turn,
+    Usage,
+    UsageReport,
+    Verified,
+    VerifiedAll,
+)
+
+
+class City(BaseModel):
+    """A pydantic model as the type of a reply."""
+
+    name: str
+
+
+@dataclass
+class Country:
+    """A dataclass as the type of a reply."""
+
+    name: str
+
+
+class River(TypedDict):
+    """A TypedDict as the type of a reply."""
+
+    name: str
+
+
+def print_progress(count: int, total: int | None) -> None:
+    """Receive the progress of an export."""
+    print(count, total)
+
+
+async def open_kits(database: Path) -> None:
+    """Open a kit, its tenants and its chats."""
+    async with AsyncConvokit(database, model="m", budget=Budget(context_tokens=8192), temperature=0.5) as kit:
+        assert_type(kit, AsyncConvokit)
+        await kit.migrate()
+        assert_type(kit.tenant("other"), AsyncConvokit)
+        chat = kit.chat("key", subject="s", title="題", metadata={"plan": "pro"}, seed=3)
+        assert_type(chat, AsyncChat)
+        assert_type(chat.id, UUID | None)
+        assert_type(chat.key, str | None)
+        assert_type(chat.branch, int | str)
+    await kit.close()
+
+
+async def manage(kit: AsyncConvokit) -> None:
+    """Call the methods of a kit."""
+    page = await kit.conversations(subject="s", limit=5)
+    assert_type(page, Page[Conversation])
+    for conversation in page:
+        assert_type(conversation, Conversation)
+    hits = await kit.search("京都", role="user", since=datetime.now(UTC), limit=5)
+    for hit in hits:
+        assert_type(hit, Hit)
+        assert_type(hit.message, Message)
+    assert_type(await kit.reindex(progress=print), int)
+    report = await kit.usage(by="model", since=date(2026, 11, 1), prices={"m": Price(prompt="0.20", completion=2)})
+    assert_type(report, UsageReport)
+    assert_type(await kit.export("all.jsonl", progress=print_progress), Exported)
+    assert_type(await kit.import_("all.jsonl", dry_run=True), Imported)
+    checked = await kit.verify(progress=print_progress)
+    assert_type(checked, VerifiedAll)
+    assert_type(await kit.checkpoint(key="secret", to="checkpoint.json"), Checkpoint)
+    assert_type(await kit.recover(), list[Recovered])
+    assert_type(await kit.erase(subject="s", dry_run=True), Receipt)
+    assert_type(await kit.purge(older_than=timedelta(days=30), dry_run=True), Receipt)
+
+
+async def ask(chat: AsyncChat) -> None:
+    """Call the methods that bring a reply."""
+    reply = await chat.send("hello", max_output_tokens=5, idempotency_key="x", turn_metadata={"page": 3})
+    assert_type(reply, Reply[Any])
+    assert_type(reply.text, str)
+    assert_type(reply.message, Message)
+    assert_type(reply.usage, Usage)
+    assert_type(reply.turn_id, UUID)
+    assert_type(reply.context, Report | None)
+    if reply.context is not None:
+        assert_type(reply.context.tokens, int)
+    for call in reply.open_calls:
+        await chat.send(tool_results={call["id"]: {"temperature": 20}})
+    assert_type(await chat.open_calls(), list[dict[str, Any]])
+    assert_type(await chat.resume(), Reply[Any])
+    assert_type(await chat.regenerate(), Reply[Any])
+    assert_type(await chat.edit(1, "hello?"), Reply[Any])
+    assert_type(await chat.cancel(), bool)
+    await chat.send("hello", temprature=1.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def ask_for_types(chat: AsyncChat) -> None:
+    """Pass each kind of type as `response_format`."""
+    reply = await chat.send("Where?", response_format=City)
+    assert_type(reply, Reply[City])
+    assert_type(reply.parsed, City | None)
+    assert_type((await chat.send("Where?", response_format=Country)).parsed, Country | None)
+    assert_type((await chat.send("Where?", response_format=River)).parsed, River | None)
+    assert_type((await chat.send("Where?", response_format=TypeAdapter(list[City]))).parsed, list[City] | None)
+    assert_type(await chat.send("Where?", response_format={"type": "json_object"}), Reply[Any])
+    assert_type(await chat.send("Where?", response_format=None), Reply[Any])
+    assert_type(await chat.resume(response_format=City), Reply[City])
+    assert_type(await chat.regenerate(response_format=City), Reply[City])
+    assert_type(await chat.edit(1, "Where?", response_format=City), Reply[City])
+    assert_type(chat.stream("Where?", response_format=City), AsyncStream[Reply[City]])
+    assert_type(chat.stream_regenerate(response_format=City).reply.parsed, City | None)
+    assert_type(chat.stream_edit(1, "Where?", response_format=City).reply.parsed, City | None)
+
+
+async def stream(chat: AsyncChat) -> None:
+    """Read streams."""
+    async with chat.stream([{"type": "text", "text": "hello"}], on_disconnect="finish") as events:
+        assert_type(events, AsyncStream[Reply[Any]])
+        async for event in events:
+            assert_type(event.text, str)
+            if event.type == "tool_call":
+                assert_type(event.arguments, str)
+        assert_type(events.turn_id, UUID | None)
+        assert_type(events.reply, Reply[Any])
+    assert_type(chat.follow(after=10), AsyncStream[Reply[Any]])
+    assert_type(chat.stream_regenerate(), AsyncStream[Reply[Any]])
+    assert_type(chat.stream_edit(1, "hello?"), AsyncStream[Reply[Any]])
+    await events.close()
+
+
+async def read(chat: AsyncChat) -> None:
+    """Call the methods that read."""
+    messages = await chat.messages(limit=5, passages=True)
+    assert_type(messages, list[Message])
+    assert_type(messages[0].content, str | list[dict[str, Any]] | None)
+    assert_type(await chat.log(), list[Message])
+    assert_type(await chat.leaves(), list[Message])
+    assert_type(await chat.siblings(messages[0]), list[Message])
+    assert_type(await chat.children(0), list[Message])
+    assert_type(await chat.branches(), list[Branch])
+    turns = await chat.turns(question=1)
+    assert_type(turns, list[Turn])
+    assert_type(await chat.context("hello", response_format=City), Context)
+    replay = await chat.replay(turns[0], call=1)
+    assert_type(replay, Replay)
+    assert_type(await chat.diff(turns[0], replay), Diff)
+    assert_type(await chat.verify(), Verified)
+
+
+async def write(chat: AsyncChat) -> None:
+    """Call the methods that write without a model."""
+    written = await chat.append([NewMessage("assistant", "Hello."), {"role": "user", "content": "Hi."}], expect=0)
+    assert_type(written, list[Message])
+    assert_type(await chat.fork(written[0], name="other"), AsyncChat)
+    assert_type(await chat.copy("copy"), AsyncChat)
+    await chat.checkout(written[0])
+    await chat.pin(written[0])
+    await chat.unpin(1)
+    assert_type(await chat.redact("id:1", reason="asked for", dry_run=True), Receipt)
+    assert_type(await chat.erase(dry_run=True), Receipt)
