@@ -25,6 +25,8 @@ from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 from tests.support.statements import share_compiled
 
+pytest_plugins = ["convokit.testing.fixtures"]
+
 for _name, _count in (("dev", 50), ("ci", 300)):
     settings.register_profile(_name, max_examples=_count, deadline=None)
 settings.register_profile("soak", max_examples=40_000, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import ssl
 import threading
 from collections.abc import Callable
@@ -61,13 +62,19 @@ Pooled = TypeVar("Pooled")
 def validate_client(given: Any, other: type) -> Any:
     """Return a client that was passed in.
 
-    Raises: SettingsError if it has no `open` and `close`, or is of the class `other`, which serves the other API.
+    Raises: SettingsError if it has no `open` and `close`, or serves the other API, as the class `other` does.
     """
-    if given is None or (callable(getattr(given, "open", None)) and callable(getattr(given, "close", None))):
-        if not isinstance(given, other):
-            return given
-        right = "HttpxClient" if other is AsyncHttpxClient else "AsyncHttpxClient"
-        raise SettingsError("http_client", f"must be {right} here, not {other.__name__}")
+    if given is None:
+        return None
+    methods = [getattr(given, name, None) for name in ("open", "close")]
+    if all(map(callable, methods)):
+        is_async_api = other is HttpxClient
+        right = "AsyncHttpxClient" if is_async_api else "HttpxClient"
+        if isinstance(given, other):
+            raise SettingsError("http_client", f"must be {right} here, not {other.__name__}")
+        if all(inspect.iscoroutinefunction(each) != is_async_api for each in methods):
+            raise SettingsError("http_client", f"must be a client like {right} here, not {type(given).__name__}")
+        return given
     name = "AsyncHttpxClient" if isinstance(given, httpx.AsyncClient) else "HttpxClient"
     raise SettingsError("http_client", f"must have `open` and `close`; wrap it: convokit.{name}(...)")
 

@@ -2,8 +2,9 @@
 
 A page is a story: its blocks run in order, in an empty folder, and share one namespace. `python` is executed, top-level `await`
 included; a block whose first line is `# name.py` is written to that file instead. In `sh`, `export` sets the environment and
-`python name.py` runs such a file in a process of its own. `output` is what the block before it printed; `...` stands for
-anything. Calls of `convokit` are run too, but for those that need what is not here: a terminal, a pipe, a host, a local model.
+`python name.py` and `pytest name.py` run such a file in a process of their own. `output` is what the block before it printed;
+`...` stands for anything. Calls of `convokit` are run too, but for those that need what is not here: a terminal, a pipe, a
+host, a local model.
 """
 
 from __future__ import annotations
@@ -124,11 +125,16 @@ class Story:
                 variable, _, value = words[1].partition("=")
                 self._export(variable, value)
             elif words[0] == "python" and Path(words[1]).is_file():
-                ran = subprocess.run([sys.executable, *words[1:]], check=False, capture_output=True, text=True)
-                assert ran.returncode == 0, f"{example.path}:{example.line}: {ran.stderr}"
-                self._printed += ran.stdout
+                self._run(example, words[1:])
+            elif words[0] == "pytest" and Path(words[-1]).is_file():
+                self._run(example, ["-m", *words])
             elif not _ABSENT.search(line):
                 self._commands(line)
+
+    def _run(self, example: Example, arguments: list[str]) -> None:
+        ran = subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{example.path}:{example.line}: {ran.stdout}{ran.stderr}"
+        self._printed += ran.stdout
 
     def _commands(self, line: str) -> None:
         for call in calls(line):
