@@ -19,6 +19,7 @@ from convokit.cli.commands.audit import audit
 from convokit.cli.commands.chat import chat
 from convokit.cli.commands.context import context
 from convokit.cli.commands.db import db
+from convokit.cli.commands.demo import demo
 from convokit.cli.commands.diff import diff
 from convokit.cli.commands.doctor import doctor
 from convokit.cli.commands.erase import erase, purge, redact
@@ -77,6 +78,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # typer's tracebacks print local variables: message texts and API keys
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(demo)
 app.command(cls=LocalModelCommand)(chat)
 app.command()(ls)
 app.command()(show)

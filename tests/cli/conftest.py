@@ -73,7 +73,7 @@ class Terminal:
 
     def __init__(self, *arguments: str, **env: str) -> None:
         variables = {**os.environ, "TERM": "xterm", "COLUMNS": "60", "LINES": "24", "LC_ALL": "C.UTF-8", **env}
-        command = [sys.executable, "-c", _SPAWN, sys.executable, "-m", "convokit.cli", *arguments]
+        command = [sys.executable, "-c", _SPAWN, sys.executable, "-m", "convokit", *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables)
         self.seen = ""
         self._bytes = b""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from convokit import Convokit
+from convokit.cli.invocation import format_command
 from tests.cli.conftest import CommandLine
 from tests.support.server import LoopbackServer, completion, failure, stream
 from tests.support.token_counts import count_request, count_text
@@ -18,7 +19,7 @@ def test_stdout_holds_only_the_reply(cli: CommandLine) -> None:
     """The command for the next question goes to stderr."""
     result = cli.chat("hello there")
     assert result.stdout == "echo: hello there\n"
-    assert result.stderr == f"continue with: convokit chat --base-url {cli.base_url} --continue\n"
+    assert result.stderr == f"continue with: {format_command('chat')} --base-url {cli.base_url} --continue\n"
 
 
 def test_continue_resumes_the_conversation_used_last(cli: CommandLine, server: LoopbackServer) -> None:
@@ -118,7 +119,7 @@ def test_reply_cut_at_the_length_limit_is_noted(cli: CommandLine, server: Loopba
 def test_chat_creates_a_missing_file_and_refuses_an_empty_one(cli: CommandLine, tmp_path: Path) -> None:
     """An empty file may belong to another program, so it gets no tables."""
     assert cli.chat("-d", "new.db", "hi").stdout == "echo: hi\n"
-    assert "convokit chat --base-url" in cli.chat("-d", "new.db", "--continue", "hi").stderr
+    assert f"{format_command('chat')} --base-url" in cli.chat("-d", "new.db", "--continue", "hi").stderr
     (tmp_path / "other.db").touch()
     line = cli.chat("-d", "other.db", "hi", code=1).stderr.splitlines()[0]
     assert "has no convokit tables" in line

@@ -51,7 +51,7 @@ def test_version_names_the_distribution(cli: CommandLine) -> None:
 
 
 def test_module_runs_like_the_console_script() -> None:
-    ran = subprocess.run([sys.executable, "-m", "convokit.cli", "--version"], capture_output=True, check=True)
+    ran = subprocess.run([sys.executable, "-m", "convokit", "--version"], capture_output=True, check=True)
     assert ran.stdout.startswith(b"convokit-sql ")
 
 

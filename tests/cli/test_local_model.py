@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from convokit.cli import local_model as cli_local_model
+from convokit.cli.invocation import format_command
 from convokit.cli.local_model import find_model_file, serve_local_model
 from convokit.cli.shared_options import split_local
 from convokit.errors import ConvokitError, SettingsError
@@ -83,7 +84,7 @@ def test_two_turns_with_a_real_model(cli: CommandLine) -> None:
     """The second request holds the first turn."""
     first = cli("chat", "--local", "--max-output-tokens", "8", "Hello, who are you?")
     assert first.stdout.strip()
-    assert first.stderr.endswith("continue with: convokit chat --local --continue\n")
+    assert first.stderr.endswith(f"continue with: {format_command('chat', '--local', '--continue')}\n")
     assert cli("chat", "--local", "--continue", "--max-output-tokens", "8", "今日は。元気ですか?").stdout.strip()
     messages = cli.json("show")["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant"] * 2

@@ -42,7 +42,7 @@ def _alter(cli: CommandLine, **values: Any) -> None:
 
 def test_body_writes_the_exact_bytes(cli: CommandLine, server: LoopbackServer) -> None:
     turns = _send_two_turns(cli, server)
-    command = [sys.executable, "-m", "convokit.cli", "replay", "鍵", "--body", "--database", cli.database]
+    command = [sys.executable, "-m", "convokit", "replay", "鍵", "--body", "--database", cli.database]
     assert subprocess.run(command, capture_output=True, check=True).stdout == server.requests[-1].raw
     first = cli("replay", "鍵", "--body", "--turn", str(turns[0]), "--call", "1")
     assert first.stdout_bytes == server.requests[0].raw

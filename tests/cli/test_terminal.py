@@ -128,7 +128,7 @@ def test_a_signal_ends_the_program_and_keeps_the_partial_reply(
 ) -> None:
     """The text that was shown is stored to its last word: no chunk waits to be stored."""
     server.script(stream(["one ", "two "] * 50, pause_s=0.1))
-    command = [sys.executable, "-m", "convokit.cli", "chat", "-m", "m", "--base-url", cli.base_url, "-d", cli.database]
+    command = [sys.executable, "-m", "convokit", "chat", "-m", "m", "--base-url", cli.base_url, "-d", cli.database]
     ran = subprocess.Popen([*command, "count"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert ran.stdout is not None
     shown = os.read(ran.stdout.fileno(), 3)
@@ -190,7 +190,7 @@ def test_closed_pipe_ends_quietly(cli: CommandLine) -> None:
     """A person runs `convokit show | head -1`."""
     with Convokit(cli.database, model="m", base_url=cli.base_url, budget=Budget(context_tokens=10**6)) as kit:
         kit.chat("k").send("word\n" * 50_000)
-    command = [sys.executable, "-m", "convokit.cli", "show", "k", "-d", cli.database]
+    command = [sys.executable, "-m", "convokit", "show", "k", "-d", cli.database]
     ran = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert ran.stdout is not None
     os.read(ran.stdout.fileno(), 4)
@@ -205,7 +205,7 @@ def test_closed_pipe_ends_quietly(cli: CommandLine) -> None:
 def test_ascii_output_replaces_characters_but_json_is_exact(cli: CommandLine) -> None:
     cli.chat("--key", "k", "日本 ok")
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "convokit.cli", "show", "k", "-d", cli.database]
+    command = [sys.executable, "-m", "convokit", "show", "k", "-d", cli.database]
     shown = subprocess.run(command, capture_output=True, check=True, env=env)
     assert b"?? ok" in shown.stdout
     exact = subprocess.run([*command, "--json"], capture_output=True, check=True, env=env)

@@ -72,7 +72,7 @@ def test_table_fits_a_narrow_terminal(cli_with_usage: CommandLine, terminal: typ
 
 @pytest.mark.soak(sample=True)
 def test_bars_are_ascii_without_unicode(cli_with_usage: CommandLine) -> None:
-    command = [sys.executable, "-m", "convokit.cli", "usage", "--by", "model", "-d", cli_with_usage.database]
+    command = [sys.executable, "-m", "convokit", "usage", "--by", "model", "-d", cli_with_usage.database]
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     shown = subprocess.run(command, capture_output=True, check=True, env=env).stdout
     assert b"  ####" in shown

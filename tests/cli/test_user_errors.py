@@ -159,7 +159,7 @@ def test_a_busy_conversation_is_told_without_names_of_the_api(cli: CommandLine, 
 def test_a_closed_pipe_is_no_error(cli: CommandLine, command: tuple[str, ...]) -> None:
     """`convokit export | head` prints what `head` asked for, and nothing on stderr."""
     cli.chat("--key", "k", "長い文章。" * 200)
-    run = [sys.executable, "-m", "convokit.cli", *command, "-d", cli.database]
+    run = [sys.executable, "-m", "convokit", *command, "-d", cli.database]
     process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -176,7 +176,7 @@ def test_a_closed_pipe_is_no_error(cli: CommandLine, command: tuple[str, ...]) -
 def test_output_that_cannot_be_written_is_one_line(cli: CommandLine, command: tuple[str, ...]) -> None:
     """A full disk behind stdout is an error without a traceback; a stdout that the shell has closed is none."""
     cli.chat("--key", "k", "長い文章。" * 200)
-    line = shlex.join([sys.executable, "-m", "convokit.cli", *command, "-d", cli.database])
+    line = shlex.join([sys.executable, "-m", "convokit", *command, "-d", cli.database])
     full = subprocess.run(["sh", "-c", f"{line} > /dev/full"], stderr=subprocess.PIPE, text=True, check=False)
     assert full.stderr.startswith("error: the output cannot be written")
     assert "Traceback" not in full.stderr

@@ -16,6 +16,7 @@ from convokit import Chat, Convokit
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, ModelSource, find_latest_chat, no_conversation_error, open_kit
 from convokit.cli.interrupts import InterruptGuard, InterruptibleClient
+from convokit.cli.invocation import find_convokit
 from convokit.cli.repl import run_repl
 from convokit.cli.session import ChatSession, dump_reply
 from convokit.domain.params import RequestParams, validate_params
@@ -149,7 +150,7 @@ def _find_chat(kit: Convokit, key: str | None, *, resume: bool, settings: dict[s
 
 
 def _format_continue_command(source: ModelSource, target: DatabaseOption) -> str:
-    command = ["convokit", "chat"]
+    command = [*find_convokit(), "chat"]
     if source.local:
         command += ["--local", *([str(source.gguf)] if source.gguf is not None else [])]
     for option, value in (("--base-url", source.base_url), ("--profile", source.profile)):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from convokit import Context, Report, Summary
+from convokit import Budget, Context, Report, Summary
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, ModelSource, find_chat, open_kit
 from convokit.context import Part
@@ -23,6 +23,9 @@ def context(
     *,
     text: Annotated[str | None, typer.Option("--text", "-t", metavar="TEXT", help="Next question.")] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Use a rolling summary with default settings.")] = False,
+    context_tokens: Annotated[
+        int | None, typer.Option("--context-tokens", metavar="N", help="Size of the model's context window.")
+    ] = None,
     local: shared_options.Local = False,
     gguf: shared_options.Gguf = None,
     model: shared_options.Model = None,
@@ -44,7 +47,9 @@ def context(
             find_chat(kit, conversation)  # fail before a model is started
     with source.serve() as settings, open_kit(target, **settings) as kit:
         # The model of this command replaces the one that is stored with the chat.
-        chat_settings = {name: settings[name] for name in ("model",) if name in settings}
+        chat_settings: dict[str, Any] = {name: settings[name] for name in ("model",) if name in settings}
+        if context_tokens is not None:
+            chat_settings["budget"] = Budget(context_tokens=context_tokens)
         chat = find_chat(kit, conversation, **chat_settings)
         built = chat.context(text, summary=Summary() if summary else None)
     if json:

@@ -1,4 +1,4 @@
-"""Run the command line as `python -m convokit.cli`."""
+"""Run the command line as `python -m convokit`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Show what convokit keeps, finds and proves: programs and texts."""
