@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,7 +19,7 @@ The method that takes the callback says what it counts: conversations, messages,
 
 
 class Page(BaseModel, Generic[Value]):
-    """One page of a listing. Iterate over it, or read `items`."""
+    """One page of a listing. It is used like a list of its items; an empty page is false."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -27,12 +27,23 @@ class Page(BaseModel, Generic[Value]):
     next: str | None = None
     """The cursor of the next page: pass it as `before`. None on the last page."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Value]:  # type: ignore[override]  # pydantic iterates over fields
         """Iterate over the items."""
         return iter(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Value]: ...
+    def __getitem__(self, index: int | slice) -> Value | list[Value]:
+        """Return the item at a position, or the items of a slice."""
+        return self.items[index]
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.items
 
 
 def validate_limit(limit: int) -> None:
