@@ -55,7 +55,7 @@ WORDS = {
     "convokit_conversation.last_seq": "The highest `seq` given out, on all branches.",
     "convokit_conversation.chain_hash": "The hash of the last entry.",
     "convokit_conversation.created_at": "When its first turn began.",
-    "convokit_conversation.updated_at": "When a message, a reply or a removal was last written; no message is newer. `update` does not change it.",
+    "convokit_conversation.updated_at": "When it was last used; no message of it is newer. `update` does not change it.",
     "convokit_conversation.archived_at": "When `update` archived it. A new turn or append sets it to null.",
     "convokit_conversation.pins": "JSON array of seqs: messages that are sent also from before the window.",
     "convokit_branch.number": "From 1; 0 is the main branch and has no row here.",
