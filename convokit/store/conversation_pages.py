@@ -68,7 +68,11 @@ class ListingFilter:
 def find_with_preview(connection: Connection, tenant: str, conversation_id: UUID) -> Conversation | None:
     """Return the tenant's conversation with its last message, or None."""
     row = connection.execute(_SELECT_ONE, {"id": conversation_id, "tenant": tenant}).one_or_none()
-    return None if row is None else _to_conversations(connection, [row])[0]
+    if row is None:
+        return None
+    listed = _to_listed(row)
+    erasure = removal_records.find_erasure(connection, conversation_id, listed.row.last_entry)
+    return Conversation.from_row(listed, erasure)
 
 
 def list_with_previews(
@@ -86,7 +90,9 @@ def list_with_previews(
         if after is not None:
             query = query.where(key > after)
         query = query.order_by(key)
-    return _to_conversations(connection, connection.execute(query.limit(limit)).all())
+    found = [_to_listed(row) for row in connection.execute(query.limit(limit))]
+    erasures = removal_records.find_erasures(connection, [each.row.id for each in found])
+    return [Conversation.from_row(each, erasures.get(each.row.id)) for each in found]
 
 
 def list_ids_by_prefix(connection: Connection, tenant: str, wanted: ListingFilter, *, limit: int) -> list[UUID]:
@@ -139,11 +145,7 @@ def find_prefix_end(prefix: str) -> str | None:
     return None
 
 
-def _to_conversations(connection: Connection, rows: Sequence[Any]) -> list[Conversation]:
-    count = len(_COLUMNS)
-    found = []
-    for columns in map(tuple, rows):
-        preview = None if columns[count + 1] is None else PreviewRow(*columns[count + 1 :])
-        found.append(ListedConversation(ConversationRow(*columns[:count]), bool(columns[count]), preview))
-    erasures = removal_records.find_erasures(connection, [each.row.id for each in found])
-    return [Conversation.from_row(each, erasures.get(each.row.id)) for each in found]
+def _to_listed(row: Any) -> ListedConversation:
+    columns, count = tuple(row), len(_COLUMNS)
+    preview = None if columns[count + 1] is None else PreviewRow(*columns[count + 1 :])
+    return ListedConversation(ConversationRow(*columns[:count]), bool(columns[count]), preview)

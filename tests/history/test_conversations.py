@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -386,10 +387,15 @@ def test_a_page_is_used_like_a_list(face: Face, kit: Any) -> None:
 
 
 @pytest.mark.once
-def test_copies_keep_title_and_archive_mark(face: Face, kit: Any) -> None:
+def test_copies_and_exports_keep_title_and_archive_mark(face: Face, kit: Any) -> None:
     chat = _append(face, kit, "k", title="旅")
-    face.settle(chat.update(archived=True))
+    archived_at = face.settle(chat.update(archived=True)).archived_at
     face.settle(chat.copy("copy"))
-    found = face.settle(kit.conversation("copy"))
-    assert (found.title, found.archived_at is None) == ("旅", False)
+    file = io.StringIO()
+    face.settle(kit.export(file, key="k"))
+    other = kit.tenant("other")
+    face.settle(other.import_(io.StringIO(file.getvalue()), trusted=True))
+    for each, key in ((kit, "copy"), (other, "k")):
+        found = face.settle(each.conversation(key))
+        assert (found.title, found.archived_at) == ("旅", archived_at)
     assert {each.key for each in face.settle(kit.search("旅")).conversations} == {"k", "copy"}
