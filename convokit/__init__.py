@@ -6,7 +6,7 @@ from convokit.chat import Chat
 from convokit.completion.saved_reply import Reply
 from convokit.context.builder import ContextBuilder
 from convokit.context.report import Context, Report
-from convokit.domain.conversation import Branch, Conversation
+from convokit.domain.conversation import Branch, Conversation, MessagePreview
 from convokit.domain.events import (
     AudioDelta,
     Finished,
@@ -33,7 +33,7 @@ from convokit.runtime.aio import AsyncStream
 from convokit.runtime.http_client import AsyncHttpxClient, HttpxClient
 from convokit.runtime.sync import Stream
 from convokit.runtime.tokenizer import TokenizeCounter
-from convokit.search.query import Hit
+from convokit.search.query import Hit, SearchPage
 from convokit.settings import Budget, Limits, Retry, Summary, Timeouts
 from convokit.tools.decorator import tool
 from convokit.tools.tool import Tool
@@ -64,6 +64,7 @@ __all__ = [
     "Imported",
     "Limits",
     "Message",
+    "MessagePreview",
     "MovedHead",
     "NewMessage",
     "Page",
@@ -79,6 +80,7 @@ __all__ = [
     "Report",
     "Retry",
     "Retrying",
+    "SearchPage",
     "Started",
     "Stream",
     "StreamEvent",

@@ -13,7 +13,7 @@ from uuid import UUID
 from convokit import audit, erasure, history, search, transfer, usage
 from convokit.async_chat import AsyncChat
 from convokit.completion import recovery
-from convokit.completion.options import Options, to_tools
+from convokit.completion.options import NO_OPTIONS, Options, to_tools
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
 from convokit.domain.conversation import Conversation
@@ -23,11 +23,11 @@ from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.turn import Recovered
 from convokit.domain.verification import Checkpoint, VerifiedAll
-from convokit.errors import ChainBroken
+from convokit.errors import ChainBroken, InvalidInput
 from convokit.runtime.aio import AsyncRuntime
 from convokit.runtime.config import ApiKey, make_chat_ref, make_kit_state, with_tenant
 from convokit.runtime.http_client import AsyncClient
-from convokit.search.query import Hit
+from convokit.search.query import SearchPage
 from convokit.settings import UNSET, Budget, Limits, Retry, Summary, Timeouts, Unset
 from convokit.store.engine import Durability
 from convokit.tokens.counter import Counter
@@ -133,17 +133,23 @@ class AsyncConvokit:
         """Return the conversation under `key`, or with `id`, or a new one. Nothing is read or written yet.
 
         A conversation is created by its first `send`, and resumed by every later one, in any process. Settings given
-        here override the kit's. Model, developer prompt, parameters, subject, title and metadata are stored with the
-        conversation at its next turn; budget, tools, strategy and summary hold for this handle only.
+        here override the kit's. Model, developer prompt and parameters are stored with the conversation at its next
+        turn; budget, tools, strategy and summary hold for this handle only.
+
+        Subject, title and metadata are stored at the next turn or `append` if the conversation has none. They overwrite
+        nothing; `chat.update` changes them.
 
         Args:
             key: The conversation's name in your application.
             id: The id of an existing conversation, in place of a key.
             branch: The number or name of a branch that `fork` made. Default: the main branch.
             subject: The person that the conversation belongs to.
-            metadata: The conversation's own data, which is never sent. The API's metadata is `api_metadata`.
+            title: The title of a conversation without a title.
+            metadata: The conversation's own data, which is never sent. They are stored if the conversation has no metadata
+                at all. The API's metadata is `api_metadata`.
 
-        Raises: InvalidInput, SettingsError. A later call raises NotFound for an id or branch that does not exist.
+        Raises: InvalidInput, SettingsError. A later call raises NotFound for an id or branch that does not exist, and
+        InvalidInput, before it writes, for a conversation of another subject.
         """
         options = Options(
             model, developer_prompt, budget, tools=to_tools(tools), strategy=strategy, summary=summary, params=params
@@ -159,11 +165,54 @@ class AsyncConvokit:
         other._state = with_tenant(self._state, name)
         return other
 
+    async def conversation(self, key: str | None = None, *, id: UUID | str | None = None) -> Conversation | None:
+        """Return the conversation under `key`, or with `id`; None if there is none.
+
+        Raises: InvalidInput for both or neither.
+        """
+        if key is None and id is None:
+            raise InvalidInput("key", "pass a key or an id")
+        ref = make_chat_ref(self._state, key, id, subject=None, title=None, metadata=None, options=NO_OPTIONS)
+        return await self._runtime.run(history.conversation_flows.read_conversation_flow(self._state, ref))
+
     async def conversations(
-        self, *, subject: str | None = None, limit: int = 50, before: str | None = None
+        self,
+        *,
+        subject: str | None = None,
+        prefix: str | None = None,
+        archived: bool | None = None,
+        open: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        before: str | None = None,
     ) -> Page[Conversation]:
-        """Return a page of the tenant's conversations, the last used first. `before` takes the `next` of a page."""
-        flow = history.pages.list_conversations_flow(self._state, subject=subject, limit=limit, before=before)
+        """Return a page of the tenant's conversations, the last used first, each with its last message as preview.
+
+        Args:
+            subject: Only conversations of this person.
+            prefix: Only conversations whose keys begin with this text, in the order of their keys. No character has a
+                special meaning.
+            archived: True for archived conversations only, False for the others only.
+            open: True for conversations with an open turn only, False for the others only.
+            since: Only conversations used at or after this time (`updated_at`), which has a time zone.
+            until: Only conversations used last before this time, which has a time zone.
+            limit: The number of conversations on a page.
+            before: The `next` of a page, for the page after it. The filters are repeated.
+
+        Raises: InvalidInput.
+        """
+        flow = history.conversation_flows.list_conversations_flow(
+            self._state,
+            subject=subject,
+            prefix=prefix,
+            archived=archived,
+            open=open,
+            since=since,
+            until=until,
+            limit=limit,
+            before=before,
+        )
         return await self._runtime.run(flow)
 
     async def search(
@@ -180,8 +229,12 @@ class AsyncConvokit:
         summaries: bool = False,
         limit: int = 20,
         before: str | None = None,
-    ) -> Page[Hit]:
+    ) -> SearchPage:
         """Return a page of the tenant's messages that contain every word of `query`, the best first.
+
+        Without `role`, `key` and `id`, the first page also has the `conversations` that the query names: by their id or
+        a message's id, by the beginning of their key, or by the words of their title, at most 20. `subject` and
+        `metadata` hold for them too; `since` and `until` are limits of their last use.
 
         Args:
             query: Words in any language. Words in double quotes must follow each other. There is no other syntax.
@@ -215,12 +268,13 @@ class AsyncConvokit:
         return await self._runtime.run(flow)
 
     async def reindex(self, *, progress: Callable[[int], object] | None = None) -> int:
-        """Index the tenant's messages that were written with search=False, and return their number.
+        """Index the tenant's messages and titles that are not indexed, and return their number.
 
-        Each transaction indexes some hundred messages. An interrupted call is repeated, and continues.
+        Not indexed are those written with search=False, and titles from before revision 0005. Each transaction indexes
+        some hundred messages. An interrupted call is repeated, and continues.
 
         Args:
-            progress: Called with the number of messages indexed so far.
+            progress: Called with the number indexed so far.
         """
         return await self._runtime.run(search.flows.reindex_flow(self._state, progress))
 

@@ -17,7 +17,7 @@ from convokit.completion.send import SendRequest, send_flow
 from convokit.completion.state import ChatRef, KitState
 from convokit.completion.tool_results import list_open_calls_flow
 from convokit.context.report import Context
-from convokit.domain.conversation import Branch
+from convokit.domain.conversation import Branch, Conversation
 from convokit.domain.message import Message, NewMessage
 from convokit.domain.removal import Receipt
 from convokit.domain.stored_request import Diff, Replay
@@ -25,7 +25,7 @@ from convokit.domain.turn import Turn
 from convokit.domain.verification import Checkpoint, Verified
 from convokit.runtime.config import OnDisconnect, make_chat_ref
 from convokit.runtime.sync import Runtime, Stream
-from convokit.settings import UNSET
+from convokit.settings import UNSET, Unset
 
 
 class Chat:
@@ -343,8 +343,8 @@ class Chat:
         """Copy the path to `message` into a conversation of its own under `key`, and return a chat on it.
 
         The copy has rows and a chain of its own, whose first entry names this conversation. Erasing one does not touch
-        the other. Settings, pins, summaries and metadata are copied, subject and title if none is given; turns and
-        usage are not. It is one transaction: other writers of the conversation wait.
+        the other. Settings, pins, summaries, metadata and the archive mark are copied, subject and title if none is
+        given; turns and usage are not. It is one transaction: other writers of the conversation wait.
 
         Args:
             message: Where the path ends, as a message, id or seq. Default: the end of this chat's branch.
@@ -420,6 +420,36 @@ class Chat:
         It includes passages, late replies and messages that are on no branch any more. `before` goes further back.
         """
         flow = history.pages.list_log_flow(self._state, self._ref, limit=limit, before=before)
+        return self._runtime.run(flow)
+
+    def update(
+        self,
+        *,
+        title: str | Unset | None = UNSET,
+        subject: str | Unset | None = UNSET,
+        metadata: Mapping[str, Any] | Unset | None = UNSET,
+        archived: bool | Unset | None = UNSET,
+    ) -> Conversation:
+        """Change title, subject, metadata or the archive mark of the conversation, and return the conversation.
+
+        No model is called. What is not given stays. `updated_at` and the hash chain do not change. An erased
+        conversation can be updated; a later `erase` removes the new values.
+
+        Args:
+            title: The new title. None clears it.
+            subject: The person that the conversation belongs to from now on. None clears it.
+            metadata: Values to set, by key. A value of None removes its key; None in place of the mapping removes all.
+            archived: True archives the conversation. False or None takes it out of the archive, as a new turn or
+                `append` does.
+
+        Raises: NotFound for a conversation that does not exist yet; InvalidInput, TooLarge.
+
+        Example:
+            chat.update(title="Travel to Kyoto", metadata={"colour": "red", "draft": None})
+        """
+        flow = history.conversation_flows.update_flow(
+            self._state, self._ref, title=title, subject=subject, metadata=metadata, archived=archived
+        )
         return self._runtime.run(flow)
 
     def pin(self, message: Message | str | int) -> None:

@@ -27,6 +27,7 @@ from convokit.cli.commands.export import export
 from convokit.cli.commands.import_ import import_
 from convokit.cli.commands.ls import ls
 from convokit.cli.commands.recover import recover
+from convokit.cli.commands.rename import archive, rename
 from convokit.cli.commands.replay import replay
 from convokit.cli.commands.search import search
 from convokit.cli.commands.show import show
@@ -83,6 +84,8 @@ app.command(cls=LocalModelCommand)(chat)
 app.command()(ls)
 app.command()(show)
 app.command()(append)
+app.command()(rename)
+app.command()(archive)
 app.command(cls=LocalModelCommand)(context)
 app.command()(replay)
 app.command()(diff)

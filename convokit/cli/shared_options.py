@@ -7,6 +7,7 @@ option `--gguf` before typer parses the arguments.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ RequiredConversation = Annotated[str, typer.Argument(metavar="KEY-or-ID", help="
 Subject = Annotated[
     str | None, typer.Option("--subject", metavar="NAME", help="Only conversations of this subject (a person).")
 ]
+TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
 Before = Annotated[
     str | None, typer.Option("--before", metavar="CURSOR", help="Continue after the page that named CURSOR.")
 ]
@@ -72,6 +74,11 @@ class LocalModelCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, with the file of `--local` as `--gguf`."""
         return super().parse_args(ctx, split_local(args))
+
+
+def add_zone(local: datetime | None) -> datetime | None:
+    """Return a local time that a user has given with its time zone."""
+    return None if local is None else local.astimezone()
 
 
 def split_local(arguments: Sequence[str]) -> list[str]:

@@ -59,6 +59,8 @@ def start_when_free_flow(
         snapshot = yield from read_snapshot_flow(kit, chat, call_options, content or Content(""), at)
         if snapshot.conversation is None and (chat.must_exist or chat.branch or at):
             raise not_found(chat)
+        if snapshot.conversation is not None:
+            check_subject(snapshot.conversation, chat)
         if at:
             check_anchor(snapshot, at)
         snapshot, content = _add_messages(kit, chat, call_options, snapshot, given, turn_id, matcher, details)
@@ -179,7 +181,7 @@ def start_turn_flow(
     snapshot, first = request.snapshot, request.first
     path_end = snapshot.path.rows[-1] if snapshot.path.rows else None
     row = snapshot.conversation
-    redescribed = row is not None and update_description(row, chat)
+    redescribed = row is not None and fill_description(row, chat)
     conversation = row if row is not None else make_conversation_row(kit, chat, now)
     own = [] if content is None else _make_new_rows(request, content, turn_id, now)
     place_rows(own, conversation.last_seq + len(snapshot.added), path_end)
@@ -245,16 +247,26 @@ def make_conversation_row(kit: KitState, chat: ChatRef, now: int) -> Conversatio
     )
 
 
-def update_description(row: ConversationRow, chat: ChatRef) -> bool:
-    """Put the settings, subject, title and metadata of the handle into the row. Return whether anything changed."""
+def fill_description(row: ConversationRow, chat: ChatRef) -> bool:
+    """Put the settings of the handle into the row, and its subject, title and metadata where the row has none.
+
+    Return whether anything changed.
+    """
     if chat.options is NO_OPTIONS and (chat.subject, chat.title, chat.metadata) == (None, None, None):
         return False
     before = (row.settings, row.subject, row.title, row.metadata)
     row.settings = chat.options.over(Options.from_json(row.settings)).to_json()
-    row.subject = chat.subject if chat.subject is not None else row.subject
-    row.title = chat.title if chat.title is not None else row.title
-    row.metadata = chat.metadata if chat.metadata is not None else row.metadata
+    row.subject = row.subject if row.subject is not None else chat.subject
+    row.title = row.title if row.title is not None else chat.title
+    row.metadata = row.metadata if row.metadata is not None else chat.metadata
     return (row.settings, row.subject, row.title, row.metadata) != before
+
+
+def check_subject(row: ConversationRow, chat: ChatRef) -> None:
+    """Raise InvalidInput if the handle was opened for another subject than the conversation has."""
+    if chat.subject is not None and row.subject not in (None, chat.subject):
+        problem = f"is {chat.subject!r}, but conversation {chat.name} belongs to {row.subject!r}"
+        raise InvalidInput("subject", f"{problem}: open it without a subject, or call chat.update(subject=...) first")
 
 
 def _make_new_rows(request: PreparedRequest, content: Content, turn_id: UUID, now: int) -> list[MessageRow]:

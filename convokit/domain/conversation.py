@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from convokit.domain.ids import format_message_id
 from convokit.domain.message import MessageRow, to_datetime
 from convokit.domain.removal import RemovalRow
+from convokit.domain.text import repair_text
 
 MAIN = "main"
 """The name of branch 0, which every conversation has."""
@@ -44,6 +46,56 @@ class ConversationRow:
         return seqs
 
 
+PREVIEW_CHARS = 200
+_PART_TEXT = re.compile(r'"text": ?("(?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)')
+"""The text of a content part, also in JSON that was cut. A quotation mark inside of a text is escaped, so no text matches."""
+
+
+class MessagePreview(BaseModel):
+    """The beginning of the last message of a conversation's main branch."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    id: str
+    role: str
+    status: str
+    text: str
+    """At most 200 characters, with `…` where it was cut. Empty for a message without text, such as one that calls tools."""
+    created_at: datetime
+    """UTC."""
+
+
+@dataclass(slots=True)
+class PreviewRow:
+    """The columns of a message that a preview needs. `content`, `parts` and `refusal` may be cut."""
+
+    seq: int
+    role: str
+    status: str
+    content: str | None
+    parts: str | None
+    refusal: str | None
+    created_at: int
+
+    @property
+    def text(self) -> str:
+        """The beginning of the message's text."""
+        found = self.content or ""
+        if self.parts is not None:
+            found = repair_text("".join(json.loads(f'{text}"') for text in _PART_TEXT.findall(self.parts)))
+        found = found or self.refusal or ""
+        return found if len(found) <= PREVIEW_CHARS else f"{found[:PREVIEW_CHARS]}…"
+
+
+@dataclass(slots=True)
+class ListedConversation:
+    """A conversation as listings read it."""
+
+    row: ConversationRow
+    is_open: bool
+    preview: PreviewRow | None
+
+
 class Conversation(BaseModel):
     """One conversation without its messages. Times are UTC."""
 
@@ -59,16 +111,39 @@ class Conversation(BaseModel):
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
+    head: str | None = None
+    """The id of the last message of the main branch. None: the branch is empty."""
+    last_entry: int = 0
+    """The number of the last entry of the hash chain. Every new message or reply, and every removal of text, raises it."""
+    pins: list[str] = []
+    """The ids of the pinned messages."""
+    settings: dict[str, Any] = {}
+    """The settings that are stored with the conversation: `model`, `developer_prompt` and request parameters as `params`."""
+    open: bool = False
+    """Whether a turn is open on a branch. A turn whose worker is gone is open until it is closed."""
+    preview: MessagePreview | None = None
+    """The last message of the main branch. None: the branch is empty."""
     erased_at: datetime | None = None
-    """When all text was erased. None: the text was not erased, or the conversation went on since."""
+    """When all text was erased. None: the text was not erased, or the conversation went on since.
+
+    A title, subject or metadata beside this time was given after the erasure.
+    """
     erased_by: str | None = None
     """The `author` that `erase` was given."""
     erase_reason: str | None = None
     """The `reason` that `erase` was given."""
 
     @classmethod
-    def from_row(cls, row: ConversationRow, erasure: RemovalRow | None = None) -> Conversation:
-        """Convert a stored row, and the erasure that is its last chain entry. The values are not validated again."""
+    def from_row(cls, listed: ListedConversation, erasure: RemovalRow | None = None) -> Conversation:
+        """Convert stored rows, and the erasure that is the last chain entry. The values are not validated again."""
+        row, last = listed.row, listed.preview
+        preview = last and MessagePreview.model_construct(
+            id=format_message_id(row.id, last.seq),
+            role=last.role,
+            status=last.status,
+            text=last.text,
+            created_at=to_datetime(last.created_at),
+        )
         return cls.model_construct(
             id=row.id,
             key=row.key,
@@ -79,6 +154,12 @@ class Conversation(BaseModel):
             created_at=to_datetime(row.created_at),
             updated_at=to_datetime(row.updated_at),
             archived_at=None if row.archived_at is None else to_datetime(row.archived_at),
+            head=None if row.head_seq is None else format_message_id(row.id, row.head_seq),
+            last_entry=row.last_entry,
+            pins=[format_message_id(row.id, seq) for seq in row.pinned_seqs],
+            settings=json.loads(row.settings) if row.settings else {},
+            open=listed.is_open,
+            preview=preview,
             erased_at=None if erasure is None else to_datetime(erasure.created_at),
             erased_by=None if erasure is None else erasure.author,
             erase_reason=None if erasure is None else erasure.reason,

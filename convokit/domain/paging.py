@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,7 +19,7 @@ The method that takes the callback says what it counts: conversations, messages,
 
 
 class Page(BaseModel, Generic[Value]):
-    """One page of a listing. Iterate over it, or read `items`."""
+    """One page of a listing. It is used like a list of its items; an empty page is false."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -33,6 +33,17 @@ class Page(BaseModel, Generic[Value]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Value]: ...
+    def __getitem__(self, index: int | slice) -> Value | list[Value]:
+        """Return the item at a position, or the items of a slice."""
+        return self.items[index]
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.items
 
 
 def validate_limit(limit: int) -> None:

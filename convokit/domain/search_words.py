@@ -157,3 +157,8 @@ def build_keys(text: str) -> set[str]:
 def build_owner_keys(tenant: str, conversation_id: UUID) -> tuple[str, str]:
     """Return the index keys of a tenant and of a conversation. They begin with `_`, which no word contains."""
     return f"_{tenant.encode().hex()[:MAX_WORD_CHARS]}", f"_{conversation_id.hex}"
+
+
+def build_title_key(tenant: str) -> str:
+    """Return the index key of a tenant's titles. They have no other owner key, so no search for messages finds a title."""
+    return f"_title{build_owner_keys(tenant, UUID(int=0))[0]}"

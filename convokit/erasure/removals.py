@@ -123,11 +123,12 @@ def erase_conversation(
     conversation = _lock_conversation(connection, tenant, conversation_id, dry_run=request.dry_run)
     if conversation is None:
         return None
-    if removal_records.is_erased(connection, conversation.id, conversation.last_entry):
+    description = (conversation.subject, conversation.title, conversation.metadata, conversation.settings)
+    is_described = any(value is not None for value in description)  # `chat.update` may follow an erasure
+    if not is_described and removal_records.is_erased(connection, conversation.id, conversation.last_entry):
         return RemovalResult(prompts=None)
     result = RemovalResult(samples=residue.sample_conversation(connection, conversation))
     result.counts.update(sql.count_conversation_rows(connection, conversation.id))
-    description = (conversation.subject, conversation.title, conversation.metadata, conversation.settings)
     result.counts["conversation"] += any(value is not None for value in (*description, conversation.pins))
     prompts: set[bytes] = set()
     for page in sql.read_call_pages(connection, conversation.id, 0):

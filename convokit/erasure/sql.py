@@ -325,9 +325,10 @@ def _select_matching(tenant: str, which: ConversationFilter) -> Any:
         )
         .exists()
     )
-    query = select(conversation.c.id).where(
-        conversation.c.tenant == tenant, ends_with_erasure if which.erased else ~ends_with_erasure
-    )
+    # A title that was given after the erasure is a text that another erasure has to find, and no purge deletes.
+    is_bare = and_(*(conversation.c[name].is_(None) for name in ("subject", "title", "metadata")))
+    is_erased = and_(ends_with_erasure, is_bare)
+    query = select(conversation.c.id).where(conversation.c.tenant == tenant, is_erased if which.erased else ~is_erased)
     if which.subject is not None:
         query = query.where(conversation.c.subject == which.subject)
     return query if which.unused_since is None else query.where(conversation.c.updated_at < which.unused_since)

@@ -7,6 +7,7 @@ from convokit._lazy import import_on_use
 if TYPE_CHECKING:
     from convokit.history import append as append
     from convokit.history import branches as branches
+    from convokit.history import conversation_flows as conversation_flows
     from convokit.history import copies as copies
     from convokit.history import pages as pages
     from convokit.history import pins as pins
@@ -15,6 +16,7 @@ else:
         __name__,
         "append",
         "branches",
+        "conversation_flows",
         "copies",
         "pages",
         "pins",

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from convokit.completion.anchor import MessageLike, find_anchor_message, resolve_seq_flow
-from convokit.completion.begin import make_conversation_row, update_description
+from convokit.completion.begin import check_subject, fill_description, make_conversation_row
 from convokit.completion.effects import Flow
 from convokit.completion.on_busy import (
     BusyPolicy,
@@ -78,6 +78,7 @@ class MessageAppend:
         row = conversations.find(connection, self.kit.tenant, self.conversation.id)
         if row is None:
             return self._write_first(connection)
+        check_subject(row, self.chat)
         open_turn = turns.find_open(connection, row.id, self.chat.branch)
         if open_turn is not None:
             return Snapshot(row, open_turn=open_turn)
@@ -109,19 +110,19 @@ class MessageAppend:
             self.rows = make_rows(self.new, counter, self.conversation.created_at)
         parent = self._find_parent(connection, row, head or 0 if self.after is None else self.after)
         self.placed = rows = place_new_rows(self.rows, row.last_seq, parent)
-        redescribed = not created and update_description(row, self.chat)
+        redescribed = not created and fill_description(row, self.chat)
         entries = hashchain.extend_chain(row.last_entry, row.chain_hash, [each.hash_input() for each in rows])
         last = rows[-1].seq
         moved = write_batch.advance_row(row, self.chat.branch, last, last, entries, self.conversation.created_at)
         batch = write_batch.WriteBatch(row, moved, self.chat.branch, last, entries, rows, created=created)
-        batch.search_keys = self.search_keys
+        batch.search_keys, batch.unarchives, moved.archived_at = self.search_keys, True, None
         try:
             if write_batch.write(connection, batch) != "all":
                 raise Conflict
         except IntegrityError:  # another process created the conversation, or the id is another tenant's
             raise Conflict from None
         if redescribed:
-            conversations.update_description(connection, moved)
+            conversations.fill_description(connection, moved)
         blobs.insert_blobs(connection, row.id, self.new.blobs)
         return Written(moved, rows)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -20,20 +18,17 @@ from convokit.completion.recovery import close_turn_flow, find_open_turn, is_wor
 from convokit.completion.state import (
     ChatRef,
     KitState,
-    check_schema_flow,
     find_conversation_flow,
     identify_flow,
     not_found,
 )
-from convokit.domain.conversation import Branch, Conversation, ConversationRow
+from convokit.domain.conversation import Branch, ConversationRow
 from convokit.domain.ids import MAX_SEQ, parse_id, parse_message_seq
 from convokit.domain.message import Message, MessageRow
-from convokit.domain.paging import Page, validate_limit
-from convokit.domain.removal import RemovalRow
-from convokit.domain.text import validate_text
+from convokit.domain.paging import validate_limit
 from convokit.domain.turn import Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import conversations, message_tree, messages, removal_records
+from convokit.store import conversations, message_tree, messages
 from convokit.store.turn_pages import list_turns_of_question, read_turns_page
 
 
@@ -185,39 +180,3 @@ def list_branches_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int 
     end = MAX_SEQ if before is None else before
     rows = yield from read_flow(message_tree.list_branches, conversation, end, limit)
     return [Branch.from_row(conversation.id, row) for row in rows]
-
-
-def list_conversations_flow(
-    kit: KitState, *, subject: str | None, limit: int, before: str | None
-) -> Flow[Page[Conversation]]:
-    """Return a page of the tenant's conversations, the last used first."""
-    validate_limit(limit)
-    cursor = None if before is None else _decode_cursor(before)
-    if subject is not None:
-        validate_text("subject", subject, limit=kit.limits.key_chars * 4, setting="Limits.key_chars")
-    yield from check_schema_flow(kit)
-
-    def read(connection: Connection) -> tuple[list[ConversationRow], dict[UUID, RemovalRow]]:
-        rows = conversations.list_recent(connection, kit.tenant, subject=subject, limit=limit + 1, before=cursor)
-        return rows, removal_records.find_erasures(connection, [row.id for row in rows])
-
-    rows, erasures = yield from read_flow(read)
-    items = [Conversation.from_row(row, erasures.get(row.id)) for row in rows[:limit]]
-    has_more = len(rows) > limit
-    following = _encode_cursor(rows[limit - 1].updated_at, rows[limit - 1].id) if has_more else None
-    return Page[Conversation].model_construct(items=items, next=following)
-
-
-def _encode_cursor(updated_at: int, conversation_id: UUID) -> str:
-    return base64.urlsafe_b64encode(f"{updated_at}:{conversation_id}".encode()).decode()
-
-
-def _decode_cursor(text: str) -> tuple[int, UUID]:
-    try:
-        updated_at, _, conversation_id = base64.urlsafe_b64decode(text.encode()).decode().partition(":")
-        cursor = int(updated_at), UUID(conversation_id)
-        if not 0 <= cursor[0] < 2**63:
-            raise ValueError(updated_at)
-        return cursor
-    except (ValueError, binascii.Error, AttributeError):
-        raise InvalidInput("before", "is not a cursor of this listing: pass the page's `next`") from None

@@ -142,6 +142,7 @@ def make_chat_ref(
     encoded = None
     if metadata is not None:
         encoded = validate_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # validated there
+        encoded = None if encoded == "{}" else encoded
     return ChatRef(
         key=key,
         id=new_id() if id is None and key is None else None if id is None else parse_id(id),  # type: ignore[arg-type]  # validated there

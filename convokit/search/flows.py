@@ -19,10 +19,10 @@ from sqlalchemy import Connection
 from convokit.completion.effects import Flow, read_flow, write_once_flow
 from convokit.completion.state import KitState, check_schema_flow, require_search
 from convokit.domain.message import SUMMARY, Message
-from convokit.domain.paging import Page
 from convokit.errors import InvalidInput, NotFound
+from convokit.search.named_conversations import find_named
 from convokit.search.parameters import INVALID_CURSOR, SearchCursor, SearchQuery, encode_cursor, parse_search
-from convokit.search.query import Hit
+from convokit.search.query import Hit, SearchPage
 from convokit.store import conversations, search_index, search_query
 from convokit.store.dialects.protocol import MessageRef, SortKey, SortRange
 
@@ -43,8 +43,8 @@ def search_flow(
     summaries: bool = False,
     limit: int = 20,
     before: str | None = None,
-) -> Flow[Page[Hit]]:
-    """Return a page of the tenant's messages that match, as `Convokit.search`.
+) -> Flow[SearchPage]:
+    """Return a page of the tenant's messages that match, and the conversations that the query names.
 
     Raises: InvalidInput, NotFound, SettingsError for a kit with search=False.
     """
@@ -64,13 +64,20 @@ def search_flow(
     )
     require_search(kit)
     yield from check_schema_flow(kit)
-    return (yield from read_flow(run_search, kit.tenant, parsed))
+    return (yield from read_flow(_read_page, kit.tenant, parsed))
+
+
+def _read_page(connection: Connection, tenant: str, query: SearchQuery) -> SearchPage:
+    page = run_search(connection, tenant, query)
+    if not query.names_conversations:
+        return page
+    return page.model_copy(update={"conversations": find_named(connection, tenant, query)})
 
 
 def reindex_flow(kit: KitState, progress: Callable[[int], object] | None) -> Flow[int]:
-    """Index the tenant's messages that are not indexed, some hundred in each transaction. Return how many were indexed.
+    """Index the tenant's messages and titles that are not indexed, some hundred in each transaction. Return their number.
 
-    An interrupted call keeps what it has indexed. `progress` receives the number of messages so far.
+    An interrupted call keeps what it has indexed. `progress` receives the number so far.
     """
     require_search(kit)
     yield from check_schema_flow(kit)
@@ -98,7 +105,7 @@ class _RankedCandidate:
         return self.rank, self.candidate.sort_key
 
 
-def run_search(connection: Connection, tenant: str, query: SearchQuery) -> Page[Hit]:
+def run_search(connection: Connection, tenant: str, query: SearchQuery) -> SearchPage:
     """Return a page of the tenant's messages that match. Raises: NotFound, InvalidInput."""
     wanted = replace(query.filter, conversation_id=_find_conversation(connection, tenant, query))
     within = SortRange()
@@ -144,7 +151,7 @@ def _find_sort_key(connection: Connection, tenant: str, ref: MessageRef) -> Sort
     return sort_key
 
 
-def _build_page(connection: Connection, query: SearchQuery, hits: list[_RankedCandidate]) -> Page[Hit]:
+def _build_page(connection: Connection, query: SearchQuery, hits: list[_RankedCandidate]) -> SearchPage:
     shown = hits[: query.limit]
     rows = search_query.read_messages_by_ref(connection, [each.candidate.message_ref for each in shown])
     items = []
@@ -167,4 +174,4 @@ def _build_page(connection: Connection, query: SearchQuery, hits: list[_RankedCa
             last.block[0].message_ref, last.block[-1].message_ref, last.rank, last.candidate.message_ref
         )
         following = encode_cursor(query.digest, cursor)
-    return Page[Hit].model_construct(items=items, next=following)
+    return SearchPage.model_construct(items=items, next=following)

@@ -45,6 +45,8 @@ class SearchQuery:
     summaries: bool
     limit: int
     before: SearchCursor | None
+    names_conversations: bool
+    """Whether the search also lists conversations: on its first page, if no filter is for messages alone."""
     digest: str
     """A digest of all parameters except the page. A cursor contains it, so that it serves no other search."""
 
@@ -89,9 +91,10 @@ def parse_search(
     )
     times, values = (filter_.since, filter_.until), sorted(filter_.metadata.items())
     parts = [text.text, role, key, str(conversation_id), subject, *times, values, summaries]
-    digest = hashlib.sha256(dump_json(parts).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(dump_json(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     cursor = None if before is None else _decode_cursor(before, digest)
-    return SearchQuery(text, key, conversation_id, filter_, summaries, limit, cursor, digest)
+    lists = before is None and (role, key, id) == (None, None, None)
+    return SearchQuery(text, key, conversation_id, filter_, summaries, limit, cursor, lists, digest)
 
 
 def _validate_metadata(given: object, limits: Limits) -> dict[str, Any]:

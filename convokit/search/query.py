@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from convokit.domain.conversation import Conversation
 from convokit.domain.message import SUMMARY, Message
+from convokit.domain.paging import Page
 from convokit.domain.search_words import (
     MAX_INDEXED_CHARS,
     Word,
@@ -65,6 +67,14 @@ class Hit(BaseModel):
         return "".join([*parts, self.snippet[last:]])
 
 
+class SearchPage(Page[Hit]):
+    """One page of a search."""
+
+    conversations: list[Conversation] = Field(default_factory=list)
+    """Conversations that the query names: by their id or a message's id, by the beginning of their key, or by words of their
+    title. At most 20, on the first page only."""
+
+
 @dataclass(frozen=True, slots=True)
 class TextQuery:
     """The parsed text of a query.
@@ -73,7 +83,9 @@ class TextQuery:
     matches each of `patterns` after folding. `phrase` matches all words in sequence.
     """
 
+    given: str
     text: str
+    """The folded query."""
     keys: tuple[str, ...]
     characters: tuple[str, ...]
     patterns: tuple[re.Pattern[str], ...]
@@ -97,6 +109,7 @@ class TextQuery:
         characters = dict.fromkeys(character for word in words if word.is_unspaced for character in word.text)
         patterns = dict.fromkeys(build_pattern(group) for group in _split_groups(folded))
         return cls(
+            given,
             folded,
             tuple(keys),
             tuple(characters),
@@ -120,6 +133,11 @@ class TextQuery:
             total += count / (count + saturation)
         has_phrase = len(self.patterns) == 1 or self.phrase.search(text) is not None
         return round((total / len(self.patterns) + has_phrase) / 2, 6)
+
+    def is_in(self, text: str) -> bool:
+        """Return whether a text matches."""
+        folded = fold(text)
+        return all(pattern.search(folded) for pattern in self.patterns)
 
     def excerpt(self, text: str) -> tuple[str, list[tuple[int, int]]]:
         """Return the part of a text around its first match, on one line, and the positions of the words in it."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Boolean, Connection, Integer, bindparam, case, func, insert, null, select, tuple_, update
 
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
+from convokit.store import search_index
 from convokit.store.dialects import dialect_of
 from convokit.store.schema import conversation, schema_
 
 _COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slots__)
-_DESCRIPTION = ("settings", "subject", "title", "metadata")
+_DESCRIPTION = ("settings", "subject", "title", "metadata", "archived_at")
 _SELECT_BY_ID = select(*_COLUMNS).where(
     conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant")
 )
@@ -30,12 +31,21 @@ ADVANCE = _UPDATE.where(conversation.c.last_entry == bindparam("b_last_entry")).
     # Without a new head the stored one stays: `checkout` may have moved it since, which makes no entry.
     head_seq=func.coalesce(bindparam("new_head_seq", type_=Integer), conversation.c.head_seq),
     updated_at=bindparam("updated_at"),
+    # Only a new turn and an append take a conversation out of the archive: it may be archived while a turn runs.
+    archived_at=case((bindparam("unarchives", type_=Boolean), null()), else_=conversation.c.archived_at),
 )
 """Compare-and-swap on the number of the last chain entry."""
 HEAD_IS_UNCHANGED = conversation.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer))
 """A further condition of `ADVANCE` for a turn that starts: its request was built from the path to that head."""
 _ADVANCE_FROM_HEAD = ADVANCE.where(HEAD_IS_UNCHANGED)
 _SET_DESCRIPTION = _UPDATE.values({name: bindparam(f"new_{name}") for name in _DESCRIPTION})
+_FILL_DESCRIPTION = _UPDATE.values(
+    settings=bindparam("new_settings"),
+    # A title that another process has written since the row was read stays, too.
+    **{
+        name: func.coalesce(conversation.c[name], bindparam(f"new_{name}")) for name in ("subject", "title", "metadata")
+    },
+)
 _SET_PINS = _UPDATE.values(pins=bindparam("new_pins"))
 
 
@@ -78,25 +88,35 @@ def lock(connection: Connection, conversation_id: UUID) -> None:
 
 
 def create(connection: Connection, row: ConversationRow) -> None:
-    """Insert a new conversation. Raises: IntegrityError if its id exists."""
+    """Insert a new conversation, and index its title. Raises: IntegrityError if its id exists."""
     connection.execute(_INSERT, {name: getattr(row, name) for name in ConversationRow.__slots__})
+    if row.title is not None:
+        search_index.add_title(connection, row)
 
 
 def advance(
-    connection: Connection, row: ConversationRow, moved: ConversationRow, head: int | None, *, same_head: bool = False
+    connection: Connection,
+    row: ConversationRow,
+    moved: ConversationRow,
+    head: int | None,
+    *,
+    same_head: bool = False,
+    unarchives: bool = False,
 ) -> bool:
     """Replace `row` by `moved` unless another writer advanced the conversation since. Return whether it was replaced.
 
     `head` is the new head of the main branch; None keeps the stored one. With `same_head`, a head that has moved since `row`
-    was read prevents the write too.
+    was read prevents the write too. `unarchives` takes the conversation out of the archive.
     """
-    values = build_advance_values(row, moved, head)
+    values = build_advance_values(row, moved, head, unarchives=unarchives)
     if same_head:
         values["b_head_seq"] = row.head_seq
     return connection.execute(_ADVANCE_FROM_HEAD if same_head else ADVANCE, values).rowcount == 1
 
 
-def build_advance_values(row: ConversationRow, moved: ConversationRow, head: int | None) -> dict[str, Any]:
+def build_advance_values(
+    row: ConversationRow, moved: ConversationRow, head: int | None, *, unarchives: bool
+) -> dict[str, Any]:
     """Return the parameters of `ADVANCE`."""
     return {
         "b_id": row.id,
@@ -107,13 +127,22 @@ def build_advance_values(row: ConversationRow, moved: ConversationRow, head: int
         "chain_hash": moved.chain_hash,
         "new_head_seq": head,
         "updated_at": moved.updated_at,
+        "unarchives": unarchives,
     }
 
 
 def update_description(connection: Connection, row: ConversationRow) -> None:
-    """Write settings, subject, title and metadata of `row`."""
+    """Write settings, subject, title, metadata and the time of archiving of `row`. The caller indexes a new title."""
     values = {f"new_{name}": getattr(row, name) for name in _DESCRIPTION}
     connection.execute(_SET_DESCRIPTION, {"b_id": row.id, "b_tenant": row.tenant, **values})
+
+
+def fill_description(connection: Connection, row: ConversationRow) -> None:
+    """Write the settings of `row`, and those of its subject, title and metadata that the stored row lacks."""
+    values = {f"new_{name}": getattr(row, name) for name in ("settings", "subject", "title", "metadata")}
+    connection.execute(_FILL_DESCRIPTION, {"b_id": row.id, "b_tenant": row.tenant, **values})
+    if row.title is not None:
+        search_index.add_missing_title(connection, row)
 
 
 def set_pins(connection: Connection, row: ConversationRow, pins: str | None) -> None:

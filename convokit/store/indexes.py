@@ -40,6 +40,9 @@ for _table in WITHOUT_ROWID:
 
 _add_index(schema.conversation, "recent", "tenant", "updated_at", "id")
 _add_index(schema.conversation, "subject", "tenant", "subject", "updated_at", "id", where="subject IS NOT NULL")
+# The scripts give the key the collation of code points, so that a prefix is a range. No comparison of schemas sees that.
+_add_index(schema.conversation, "key", "tenant", "key", where="key IS NOT NULL")
+_add_index(schema.conversation, "archived", "tenant", "updated_at", "id", where="archived_at IS NOT NULL")
 _add_index(schema.branch, "name", "conversation_id", "name", unique=True, where="name IS NOT NULL")
 # Only messages whose seq is not one more than their parent's: there the paths part. For a conversation without branches, the
 # index contains one row. Siblings and leaves are found in it without reading the messages between them.

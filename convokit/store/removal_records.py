@@ -38,6 +38,13 @@ _SELECT_ERASURES = (
 )
 
 
+_SELECT_ERASURE = select(*_COLUMNS).where(
+    removal.c.conversation_id == bindparam("id"),
+    removal.c.number == bindparam("number"),
+    removal.c.ref == EVERYTHING,
+)
+
+
 def insert_removals(connection: Connection, conversation_id: UUID, rows: Sequence[RemovalRow]) -> None:
     """Insert removals."""
     values = [{name: getattr(row, name) for name in RemovalRow.__slots__} for row in rows]
@@ -56,6 +63,12 @@ def find_erasures(connection: Connection, conversation_ids: Sequence[UUID]) -> d
         return {}
     rows: Sequence[Any] = connection.execute(_SELECT_ERASURES, {"ids": list(conversation_ids)}).all()
     return {row[0]: RemovalRow(*row[1:]) for row in rows if row.number is not None}
+
+
+def find_erasure(connection: Connection, conversation_id: UUID, last_entry: int) -> RemovalRow | None:
+    """Return the erasure that is the last chain entry of a conversation, or None."""
+    row = connection.execute(_SELECT_ERASURE, {"id": conversation_id, "number": last_entry}).one_or_none()
+    return None if row is None else RemovalRow(*row)
 
 
 def read_removed_refs(connection: Connection, conversation_id: UUID) -> set[str]:

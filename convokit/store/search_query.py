@@ -7,9 +7,10 @@ the caller checks the text of each candidate.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
 
@@ -17,10 +18,12 @@ from convokit.domain.message import MessageRow, extract_row_text
 from convokit.domain.search_periods import PeriodSpan
 from convokit.domain.search_words import MAX_INDEXED_CHARS
 from convokit.store.dialects import dialect_of
-from convokit.store.dialects.protocol import MessageRef, SearchDialect, SearchFilter, SortKey, SortRange
+from convokit.store.dialects.protocol import TITLE_SEQ, MessageRef, SearchDialect, SearchFilter, SortKey, SortRange
 from convokit.store.schema import conversation, message
 
 EVERYTHING = SortRange()
+_TITLES_FOR_ONE = 5
+"""Titles that are read for each one that is wanted."""
 _COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 
 
@@ -94,7 +97,9 @@ def _read_candidates(
 def build_column_conditions(index: SearchDialect, wanted: SearchFilter) -> list[ColumnElement[bool]]:
     """Return the conditions on columns of the index rows and of the conversation, without the metadata."""
     rows = index.rows
+    is_title = operator.eq if wanted.titles else operator.ne
     conditions = (
+        (TITLE_SEQ, is_title, rows.c.seq),
         (wanted.conversation_id, operator.eq, rows.c.conversation_id),
         (wanted.role, operator.eq, rows.c.role),
         (wanted.subject, operator.eq, conversation.c.subject),
@@ -102,6 +107,40 @@ def build_column_conditions(index: SearchDialect, wanted: SearchFilter) -> list[
         (wanted.until, operator.lt, rows.c.created_at),
     )
     return [compare(column, value) for value, compare, column in conditions if value is not None]
+
+
+def list_ids_by_title(
+    connection: Connection,
+    tenant: str,
+    wanted: SearchFilter,
+    is_match: Callable[[str], bool],
+    *,
+    since: int | None,
+    until: int | None,
+    limit: int,
+) -> list[UUID]:
+    """Return the tenant's conversations whose titles have the keys and satisfy `is_match`, the newest first.
+
+    `since` and `until` are limits of the last use.
+    """
+    index, wanted = dialect_of(connection).search, replace(wanted, titles=True, since=None, until=None)
+    order = index.match_sort_columns
+    query = (
+        select(index.rows.c.conversation_id, conversation.c.title)
+        .join_from(index.rows, conversation, conversation.c.id == index.rows.c.conversation_id)
+        .where(
+            index.match_tenant(tenant, wanted),
+            *build_column_conditions(index, wanted),
+            *(index.match_metadata(name, value) for name, value in wanted.metadata.items()),
+            *index.match(tenant, wanted, None),
+        )
+    )
+    for bound, compare in ((since, operator.ge), (until, operator.lt)):
+        if bound is not None:
+            query = query.where(compare(conversation.c.updated_at, bound))
+    # The keys of an index may be not exact, and a phrase is more than its keys.
+    rows: Any = connection.execute(query.order_by(*(each.desc() for each in order)).limit(limit * _TITLES_FOR_ONE))
+    return [row[0] for row in rows if row[1] is not None and is_match(row[1])][:limit]
 
 
 def find_sort_key(connection: Connection, tenant: str, ref: MessageRef) -> SortKey | None:

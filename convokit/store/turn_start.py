@@ -98,7 +98,7 @@ class TurnStart:
             raise Conflict from None
         moved = written.conversation
         if self.redescribed:
-            conversations.update_description(connection, moved)
+            conversations.fill_description(connection, moved)
         _insert_prompts(connection, moved.tenant, self.prompts)
         blobs.insert_blobs(connection, moved.id, self.blobs)
         return written
@@ -126,6 +126,7 @@ class TurnStart:
         )
         batch = write_batch.WriteBatch(row, moved, self.branch, question.seq, entries, rows, was=self.head)
         batch.created, batch.opened, batch.begun_call = self.created, opened, call
+        batch.unarchives, moved.archived_at = True, None
         batch.search_keys = self.search_keys
         return Written(moved, rows) if write_batch.write(connection, batch) == "all" else None
 

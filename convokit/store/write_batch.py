@@ -56,6 +56,8 @@ class WriteBatch:
     entries: Sequence[Entry]
     messages: Sequence[MessageRow]
     created: bool = False
+    unarchives: bool = False
+    """Whether the conversation leaves the archive: with a new turn and an append."""
     was: int | None = None
     """Where the branch's head was when it was read, for a turn that begins."""
     opened: Mapping[str, Any] | None = None
@@ -98,7 +100,14 @@ def _one_by_one(connection: Connection, given: WriteBatch) -> Written:
         return "nothing"
     if given.created:
         conversations.create(connection, given.moved)
-    elif not conversations.advance(connection, row, given.moved, _main_head(given), same_head=given.opened is not None):
+    elif not conversations.advance(
+        connection,
+        row,
+        given.moved,
+        _main_head(given),
+        same_head=given.opened is not None,
+        unarchives=given.unarchives,
+    ):
         return "nothing" if given.ended is None else "turn"
     if given.opened is not None:
         turns.insert_open(connection, row.id, given.opened)
@@ -116,6 +125,9 @@ def _at_once(connection: Connection, given: WriteBatch) -> Written:
     if search_index.is_indexing(connection):
         index = dialect_of(connection).search
         found = search_index.build_rows(index, given.row.tenant, given.row.id, given.messages, given.search_keys)
+        if given.created and given.moved.title is not None:
+            title = search_index.build_title_row(index, given.row.tenant, given.moved.title, given.moved.created_at)
+            found += [] if title is None else [title]
     shape = BatchShape(
         created=given.created,
         opens=given.opened is not None,
@@ -212,7 +224,7 @@ def _values(given: WriteBatch, found: Sequence[IndexRow]) -> dict[str, Any]:
     if given.created:
         values |= _name_values(conversation, ConversationRow.__slots__, given.moved, 0)
     else:
-        values |= conversations.build_advance_values(row, given.moved, _main_head(given))
+        values |= conversations.build_advance_values(row, given.moved, _main_head(given), unarchives=given.unarchives)
     if given.opened is not None:
         values |= {f"{turn.name}_{name}_0": value for name, value in given.opened.items()}
         values["lease_us"], values["b_head_seq"] = given.opened["lease_us"], row.head_seq

@@ -32,7 +32,7 @@ def test_ls_lists_the_last_used_first(cli: CommandLine) -> None:
     cli.chat("--key", "one", "again")
     lines = cli("ls").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["conversation", "one", "three", "two"]
-    assert lines[1].split()[1:] == ["4", "just", "now"]
+    assert lines[1].split()[1:] == ["4", "just", "now", "echo:", "again"]
     page = cli.json("ls", "--limit", "2")
     assert [found["key"] for found in page["conversations"]] == ["one", "three"]
     rest = cli.json("ls", "--before", page["next"])
@@ -47,8 +47,8 @@ def test_ls_filters_by_subject(cli: CommandLine) -> None:
         kit.chat("b", subject="taro").send("hi")
     assert [found["key"] for found in cli.json("ls", "--subject", "hanako")["conversations"]] == ["a"]
     lines = cli("ls").stdout.splitlines()
-    assert lines[0].split() == ["conversation", "messages", "last", "used", "title", "subject"]
-    assert lines[2].split()[-2:] == ["東京への旅", "hanako"]
+    assert lines[0].split() == ["conversation", "messages", "last", "used", "title", "subject", "last", "message"]
+    assert lines[2].split()[-4:] == ["東京への旅", "hanako", "echo:", "hi"]
     assert "no conversations of nobody yet" in cli("ls", "--subject", "nobody").stderr
 
 
@@ -74,12 +74,12 @@ def test_a_long_key_leaves_the_other_columns(cli: CommandLine, width: int, long:
     result = cli("ls", env={**NARROW, "COLUMNS": str(width)})
     lines = _STYLE.sub("", result.stdout).splitlines()
     assert [line.split() for line in (lines[0], lines[1], lines[3])] == [
-        ["conversation", "messages", "last", "used"],
-        ["二つ目", "2", "just", "now"],
-        ["short", "2", "just", "now"],
+        ["conversation", "messages", "last", "used", "last", "message"],
+        ["二つ目", "2", "just", "now", "echo:", "hi"],
+        ["short", "2", "just", "now", "echo:", "hi"],
     ]
     assert lines[2].startswith(long[:10])
-    assert lines[2].rstrip().endswith("2  just now")
+    assert lines[2].rstrip().endswith("2  just now   echo: hi")
     assert len({cell_len(line.rstrip()) for line in lines[1:]}) == 1
     assert cell_len(lines[2].rstrip()) <= width
     assert ("a long key is cut" in result.stderr) == ("…" in lines[2])
@@ -103,6 +103,61 @@ def test_ls_fits_every_width(cli: CommandLine, width: int) -> None:
     assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d", shown)
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_ls_shows_the_last_message_where_it_fits(cli: CommandLine, width: int) -> None:
+    """A narrow terminal gets the other columns in a table, or all parts below each other."""
+    with _kit(cli) as kit:
+        kit.chat("旅行の相談:" + "花子" * 60, title="京都への旅行の計画を立てる" * 3).send(
+            "京都の紅葉はいつ頃が見頃ですか" * 5
+        )
+        kit.chat("b", title="短い題").send("二行\nの文")
+        kit.chat("b").update(archived=True)
+    shown = _STYLE.sub("", cli("ls", env={**NARROW, "COLUMNS": str(width)}).stdout)
+    lines = shown.splitlines()
+    assert all(
+        cell_len(line.rstrip()) <= width for line in lines if not line.startswith("旅行の相談:花子") or width > 60
+    )
+    for part in ("旅行の相談:", "京都への旅行", "短い題", "archived"):
+        assert part in shown
+    assert ("echo: 二行 の文" in shown) == (width != 80)
+
+
+def test_ls_filters(cli: CommandLine) -> None:
+    """Every filter of `kit.conversations` has an option."""
+    with _kit(cli) as kit:
+        for key in ("user_1", "user%2", "東京"):
+            kit.chat(key).send("hi")
+        kit.chat("東京").update(archived=True)
+
+    def keys(*arguments: str) -> list[str]:
+        return [found["key"] for found in cli.json("ls", *arguments)["conversations"]]
+
+    assert keys("--prefix", "user_") == ["user_1"]
+    assert keys("--prefix", "user") == ["user%2", "user_1"]
+    assert keys("--archived") == ["東京"]
+    assert keys("--no-archived") == ["user%2", "user_1"]
+    assert keys("--open") == keys("--until", "2020-01-01") == []
+    assert len(keys("--no-open", "--since", "2020-01-01 12:00")) == 3
+    assert "no conversation found" in cli("ls", "--prefix", "nothing").stderr
+
+
+def test_rename_and_archive(cli: CommandLine) -> None:
+    """A title is given and removed, a conversation archived and taken back; neither changes its place in the list."""
+    for key in ("k", "later"):
+        cli.chat("--key", key, "hi")
+    assert "k has the title 京都への旅 now" in cli("rename", "k", "京都への旅").stderr
+    lines = cli("ls").stdout.splitlines()
+    assert ["later" in lines[1], "京都への旅" in lines[2], "archived" in lines[2]] == [True, True, False]
+    assert "k has no title now" in cli("rename", "k", "--clear").stderr
+    assert cli.json("rename", "k", "other")["title"] == "other"
+    for bad in (["rename", "k"], ["rename", "k", ""], ["rename", "k", "x", "--clear"]):
+        assert cli(*bad, code=2).stdout == ""
+    assert "k is archived" in cli("archive", "k").stderr
+    assert re.search(r"\barchived\b", cli("ls").stdout)
+    assert cli.json("archive", "k", "--undo")["archived_at"] is None
+    assert "conversation nothing" in cli("archive", "nothing", code=1).stderr
+
+
 def test_ls_shows_who_erased_a_conversation(cli: CommandLine) -> None:
     """The time, the author and the reason are shown until the conversation goes on."""
     for key in ("kept", "gone"):
@@ -110,7 +165,7 @@ def test_ls_shows_who_erased_a_conversation(cli: CommandLine) -> None:
     assert "erased" not in cli("ls").stdout
     cli("erase", "gone", "--yes", "--author", "花子", "--reason", "頼まれた")
     lines = cli("ls").stdout.splitlines()
-    assert lines[0].split() == ["conversation", "messages", "last", "used", "erased"]
+    assert lines[0].split() == ["conversation", "messages", "last", "used", "erased", "last", "message"]
     found = {item["key"]: item for item in cli.json("ls")["conversations"]}
     assert (found["gone"]["erased_by"], found["gone"]["erase_reason"]) == ("花子", "頼まれた")
     assert (found["kept"]["erased_at"], found["kept"]["erased_by"]) == (None, None)

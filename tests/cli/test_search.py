@@ -48,6 +48,22 @@ def test_search_json_holds_marks_and_the_next_cursor(filled: CommandLine) -> Non
     assert "--before" in filled("search", "port", "--limit", "1").stderr
 
 
+def test_search_prints_found_conversations_first(filled: CommandLine) -> None:
+    """By the beginning of the key and by the title, before the messages; also in JSON."""
+    filled("rename", "旅行", "東京 の 旅\x1b[31m")
+    filled("archive", "旅行")
+    shown = filled("search", "東京").stdout.splitlines()
+    assert shown[0].startswith("旅行  東京 の 旅␛[31m  conversation  20")
+    assert shown[0].endswith("archived")
+    assert shown[1].startswith("旅行  user")
+    result = filled("search", "port", "--until", "2020-01-01")
+    assert (result.stdout, result.stderr) == ("", "no message found\n")
+    found = filled.json("search", "port")
+    assert [each["key"] for each in found["conversations"]] == ["ports"]
+    assert filled("search", "por").stdout.startswith("ports  conversation  20")
+    assert "no message found" in filled("search", "por").stderr
+
+
 def test_search_mistakes_are_one_line(filled: CommandLine) -> None:
     assert "contains no word" in filled.mistake("search", "***")
     assert "role" in filled.mistake("search", "port", "--role", "boss")
@@ -60,7 +76,7 @@ def test_rebuild_indexes_missing_messages_once(cli: CommandLine, server: Loopbac
     with Convokit(cli.database, model="loop-1", base_url=server.url, search=False) as kit:
         kit.chat("k").send("言葉")
     assert cli("search", "言葉").stdout == ""
-    assert cli("search", "--rebuild").stderr.startswith("indexed 2 messages")
+    assert cli("search", "--rebuild").stderr.startswith("indexed 2 texts")
     assert cli("search", "言葉").stdout
     assert cli.json("search", "--rebuild") == {"indexed": 0}
 

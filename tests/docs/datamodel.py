@@ -35,7 +35,8 @@ TABLES = {
     "convokit_prompt": "Developer prompts and sets of tools, each once per tenant.",
     "convokit_blob": "Binary content parts, each once per conversation.",
     "convokit_summary": "Which messages a summary stands for.",
-    "convokit_search": "What search finds: one row for each message with words ([why](../adr/0021-search.md)). On SQLite its "
+    "convokit_search": "What search finds: one row for each message with words ([why](../adr/0021-search.md)), and one for the "
+    "title of the conversation, with seq 0 and role `title` ([why](../adr/0037-titles-in-the-search-index.md)). On SQLite its "
     "rowid has a name, `id`, and the words are in the FTS5 table `convokit_search_words`.",
     "convokit_removal": "What was lawfully removed, by whom and why.",
 }
@@ -48,14 +49,14 @@ WORDS = {
     "convokit_conversation.id": "From database id, tenant and key where there is a key (UUIDv8), else drawn (UUIDv7).",
     "convokit_conversation.tenant": "Whose it is; every statement that looks a conversation up names the tenant.",
     "convokit_conversation.key": "The name it is opened under; never changed.",
-    "convokit_conversation.subject": "The person it belongs to.",
-    "convokit_conversation.title": "A name for people; may change.",
+    "convokit_conversation.subject": "The person it belongs to. `update` changes it.",
+    "convokit_conversation.title": "A name for people. It is stored once by `kit.chat(title=)` and changed by `update`.",
     "convokit_conversation.metadata": "JSON object of the application's own.",
     "convokit_conversation.last_seq": "The highest `seq` given out, on all branches.",
     "convokit_conversation.chain_hash": "The hash of the last entry.",
     "convokit_conversation.created_at": "When its first turn began.",
-    "convokit_conversation.updated_at": "When it last changed; no message of it is newer.",
-    "convokit_conversation.archived_at": "When it was archived; null while it is not.",
+    "convokit_conversation.updated_at": "When it was last used; no message of it is newer. `update` does not change it.",
+    "convokit_conversation.archived_at": "When `update` archived it. A new turn or append sets it to null.",
     "convokit_conversation.pins": "JSON array of seqs: messages that are sent also from before the window.",
     "convokit_branch.number": "From 1; 0 is the main branch and has no row here.",
     "convokit_branch.name": "A name for people.",

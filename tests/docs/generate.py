@@ -27,8 +27,8 @@ EVENTS = (
     "Finished",
 )  # fmt: skip
 VALUES = (
-    "Conversation", "Message", "NewMessage", "Page", "Hit", "Reply", "Turn", "Branch", "Usage", "Verified", "VerifiedAll",
-    "MovedHead", "Checkpoint",
+    "Conversation", "MessagePreview", "Message", "NewMessage", "Page", "Hit", "SearchPage", "Reply", "Turn", "Branch", "Usage",
+    "Verified", "VerifiedAll", "MovedHead", "Checkpoint",
     "Replay", "Diff", "Receipt", "Recovered", "Exported", "Imported", "UsageReport", "Price", "Prices",
     "tool", "Tool", "HttpxClient", "AsyncHttpxClient", "TokenizeCounter",
 )  # fmt: skip

@@ -118,6 +118,8 @@ def _everything(kit: Convokit, chat: Chat) -> None:
     page = kit.conversations(limit=10)
     kit.conversations(limit=10, before=page.next)
     kit.conversations(limit=10, subject="hanako")
+    kit.conversation("k")
+    chat.update(metadata={"a": 1}, archived=True)
 
 
 @pytest.mark.parametrize("run", keep([None, 4], 4, sample=True))
@@ -257,6 +259,50 @@ def test_usage_reads_only_conversations_used_since(long: Convokit, database: str
         assert "convokit_conversation_recent" in plan or "convokit_conversation_subject" in plan, plan
         assert "Seq Scan" not in plan, plan
         assert "SCAN convokit" not in plan, plan
+
+
+LISTINGS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "recent": ({}, {"convokit_conversation_recent"}),
+    "since": ({"since": datetime(2020, 1, 1, tzinfo=UTC)}, {"convokit_conversation_recent"}),
+    "subject": ({"subject": "person 7"}, {"convokit_conversation_subject"}),
+    "prefix": ({"prefix": "key_12"}, {"convokit_conversation_key"}),
+    "prefix and subject": ({"prefix": "鍵", "subject": "person 7"}, {"convokit_conversation_key"}),
+    "archived": ({"archived": True}, {"convokit_conversation_archived"}),
+    "open": ({"open": True}, {"convokit_turn_open", "convokit_turn_claim"}),
+}
+
+
+@pytest.mark.parametrize("analyze", [True, False])
+def test_listings_use_the_index_of_their_filter(long: Convokit, database: str, analyze: bool) -> None:
+    """A page reads no row outside of its filter, and neither sorts the tenant nor scans the messages for previews."""
+    identity = _grown(long, database, "k", 5000, None, analyze=analyze)
+    _change(database, lambda connection: fill(connection, identity, 3000), _name_and_archive, analyze=analyze)
+    statements = Statements(long._runtime._store.engine)
+    for name, (given, expected) in LISTINGS.items():
+        statements.seen.clear()
+        page = long.conversations(limit=5, **given)
+        if name in ("recent", "since", "prefix", "archived"):
+            assert len(page) == 5
+            long.conversations(limit=5, before=page.next, **given)
+        engine = open_engine(parse_database_url(database))
+        with engine.connect() as connection:
+            plans = [_plan(connection, *each) for each in statements.seen.items() if "is_open" in each[0]]
+        engine.dispose()
+        assert plans
+        for plan in plans:
+            assert any(index in plan for index in expected), f"{name}: {plan}"
+            assert "Seq Scan" not in plan, f"{name}: {plan}"
+            assert "SCAN convokit_conversation" not in plan, f"{name}: {plan}"
+            assert name == "open" or not re.search("Sort|TEMP B-TREE", plan), f"{name}: {plan}"
+
+
+def _name_and_archive(connection: Any) -> None:
+    """Give the conversations that were filled in keys and subjects, and archive one in a hundred."""
+    parts = "key = :key || CAST(updated_at % 3000 AS TEXT), subject = 'person ' || CAST(updated_at % 100 AS TEXT)"
+    named = f"UPDATE convokit_conversation SET {parts}"
+    connection.execute(text(f"{named} WHERE key IS NULL AND updated_at % 2 = 0"), {"key": "key_"})
+    connection.execute(text(f"{named} WHERE key IS NULL"), {"key": "鍵_"})
+    connection.execute(text("UPDATE convokit_conversation SET archived_at = 1 WHERE updated_at % 100 = 0"))
 
 
 def _spread(connection: Any) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from convokit import Convokit
 from convokit.errors import SchemaOutdated
-from convokit.store.engine import open_engine, parse_database_url
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
@@ -50,8 +50,28 @@ def test_a_database_of_version_0_1_upgrades(face: Face, old_database: str, serve
     assert "何が待っていますか" in sent
     assert [message.text for message in face.settle(chat.messages())] == [*before, "まだ続きます", reply.text]
     face.settle(chat.verify())
+    assert face.settle(kit.conversation("k")).preview.text == reply.text[:200]
+    assert face.settle(kit.conversations(prefix="k"))[0].id == chat.id
+    face.settle(chat.update(title="古い会話", archived=True))
+    assert face.settle(kit.search("会話")).conversations == face.settle(kit.conversations(archived=True)).items
     engine = open_engine(parse_database_url(old_database))
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT count(*), count(window_counted) FROM convokit_message")).one()
     engine.dispose()
     assert (rows[0] > 10, rows[1]) == (True, 1)
+
+
+def test_titles_of_version_0_1_are_indexed_by_reindex(face: Face, old_database: str, server: LoopbackServer) -> None:
+    """A title that stood in the database before the upgrade is found afterwards, and leaves the index again."""
+    engine = open_engine(parse_database_url(old_database))
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        connection.execute(text("UPDATE convokit_conversation SET title = '昔の題名'"))
+    engine.dispose()
+    kit = face.kit(old_database, model="m", base_url=server.url)
+    face.settle(kit.migrate())
+    assert face.settle(kit.search("題名")).conversations == []
+    count = len(face.settle(kit.conversations()))
+    assert face.settle(kit.reindex()) == count
+    assert len(face.settle(kit.search("題名")).conversations) == count
+    face.settle(kit.chat("k").update(title="今"))
+    assert len(face.settle(kit.search("題名")).conversations) == count - 1

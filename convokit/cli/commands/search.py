@@ -9,16 +9,19 @@ import typer
 from rich.cells import cell_len
 from rich.text import Text
 
-from convokit import Hit
+from convokit import Conversation, Hit
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, open_kit
 
 _MARK_STYLE = "bold reverse"
-_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
 Since = Annotated[
-    datetime | None, typer.Option(formats=_FORMATS, metavar="TIME", help="Written at TIME (local) or later.")
+    datetime | None,
+    typer.Option(formats=shared_options.TIME_FORMATS, metavar="TIME", help="Written at TIME (local) or later."),
 ]
-Until = Annotated[datetime | None, typer.Option(formats=_FORMATS, metavar="TIME", help="Written before TIME (local).")]
+Until = Annotated[
+    datetime | None,
+    typer.Option(formats=shared_options.TIME_FORMATS, metavar="TIME", help="Written before TIME (local)."),
+]
 
 
 def search(
@@ -43,9 +46,10 @@ def search(
     database: shared_options.DatabaseUrl = shared_options.DEFAULT_DATABASE,
     tenant: shared_options.Tenant = "default",
 ) -> None:
-    """Find messages that contain every word.
+    """Find messages that contain every word, and conversations by id, key or title.
 
-    The best match comes first. Words in double quotes must follow each other: convokit search '"port 80" taken'.
+    Conversations come first: those with this id, with a key that begins so, or with the words in their title. Then come
+    messages, the best match first. Words in double quotes must follow each other: convokit search '"port 80" taken'.
     """
     if rebuild == bool(words):
         raise typer.BadParameter("--rebuild takes no words" if rebuild else "name words to search for, or --rebuild")
@@ -60,20 +64,23 @@ def search(
             role=role,
             key=key,
             subject=subject,
-            since=_add_zone(since),
-            until=_add_zone(until),
+            since=shared_options.add_zone(since),
+            until=shared_options.add_zone(until),
             summaries=summaries,
             limit=limit,
             before=before,
         )
     if json:
-        output.print_json({"hits": [_dump_hit(hit) for hit in page], "next": page.next})
-    elif page.items:
-        for hit in page:
-            _print_hit(hit)
-        if page.next is not None:
-            output.print_note(f"more: repeat the command with --before {page.next}")
-    else:
+        conversations = [each.model_dump(mode="json") for each in page.conversations]
+        output.print_json({"conversations": conversations, "hits": [_dump_hit(hit) for hit in page], "next": page.next})
+        return
+    for conversation in page.conversations:
+        _print_conversation(conversation)
+    for hit in page:
+        _print_hit(hit)
+    if page.next is not None:
+        output.print_note(f"more: repeat the command with --before {page.next}")
+    if not page:
         output.print_note("no message found")
 
 
@@ -82,12 +89,8 @@ def _report_indexed(count: int, *, json: bool) -> None:
         output.print_json({"indexed": count})
     else:
         output.print_note(
-            f"indexed {output.format_count(count, 'message')}" if count else "every message was already indexed"
+            f"indexed {output.format_count(count, 'text')}" if count else "every message was already indexed"
         )
-
-
-def _add_zone(local: datetime | None) -> datetime | None:
-    return None if local is None else local.astimezone()
 
 
 def _dump_hit(hit: Hit) -> dict[str, Any]:
@@ -104,6 +107,17 @@ def _dump_hit(hit: Hit) -> dict[str, Any]:
         "marks": hit.marks,
         "rank": hit.rank,
     }
+
+
+def _print_conversation(found: Conversation) -> None:
+    console = output.get_console()
+    line = Text(output.to_one_line(found.key) if found.key is not None else str(found.id), style="bold")
+    if found.title is not None:
+        line.append(f"  {output.to_one_line(found.title)}", style="not bold")
+    marks = f"  {output.format_time(found.updated_at)}{'  archived' if found.archived_at is not None else ''}"
+    line.append(f"  conversation{marks}", style="not bold default dim")
+    line.truncate(console.width, overflow="ellipsis")
+    console.print(line)
 
 
 def _print_hit(hit: Hit) -> None:

@@ -28,7 +28,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from convokit.domain.message import MessageRow
 from convokit.domain.search_periods import (
     LENGTHS,
     PeriodSpan,
@@ -37,9 +36,16 @@ from convokit.domain.search_periods import (
     estimate_spans,
     find_covering_span,
 )
-from convokit.domain.search_words import build_owner_keys
 from convokit.domain.text import dump_json
-from convokit.store.dialects.protocol import INDEX_COLUMNS, IndexRow, SearchDialect, SearchFilter, SortRange
+from convokit.store.dialects.protocol import (
+    INDEX_COLUMNS,
+    IndexedText,
+    IndexRow,
+    SearchDialect,
+    SearchFilter,
+    SortRange,
+    choose_owner_key,
+)
 from convokit.store.schema import conversation, search
 from convokit.store.search_query import build_column_conditions
 
@@ -57,7 +63,7 @@ class PostgresqlSearch(SearchDialect):
     sort_columns = (search.c.created_at, search.c.conversation_id, search.c.seq)
     match_sort_columns = sort_columns
 
-    def build_row(self, row: MessageRow, keys: set[str], owner_keys: tuple[str, str]) -> IndexRow:
+    def build_row(self, row: IndexedText, keys: set[str], owner_keys: tuple[str, ...]) -> IndexRow:
         exact = (*owner_keys, *build_period_keys(row.created_at))
         return IndexRow(row.seq, row.role, row.created_at, sorted(hash_keys(keys) | set(map(hash_key, exact))))
 
@@ -118,9 +124,7 @@ class PostgresqlSearch(SearchDialect):
         return case(*whens)
 
     def match(self, tenant: str, wanted: SearchFilter, span: PeriodSpan | None) -> list[ColumnElement[bool]]:
-        tenant_key, conversation_key = build_owner_keys(tenant, wanted.conversation_id or UUID(int=0))
-        # One of the two: the few rows of a conversation need not be matched against all rows of its tenant.
-        owner_key = conversation_key if wanted.conversation_id else tenant_key
+        owner_key = choose_owner_key(tenant, wanted)
         hashes = hash_keys(wanted.keys)
         if len(hashes) == 1:  # two hashes are exact enough; further ones, of frequent characters, cost time
             hashes |= hash_keys(wanted.characters)

@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Table
 from sqlalchemy.engine import URL
 
-from convokit.domain.message import MessageRow
 from convokit.domain.search_periods import PeriodSpan
+from convokit.domain.search_words import build_owner_keys, build_title_key
 from convokit.errors import ConvokitError
 
 if TYPE_CHECKING:
@@ -22,10 +22,20 @@ if TYPE_CHECKING:
 
 INDEX_COLUMNS = ("seq", "role", "created_at", "words")
 """The columns of `IndexRow` in the table `search`."""
+TITLE_SEQ, TITLE_ROLE = 0, "title"
+"""Seq and role of the index row of a conversation's title. The seqs of messages begin with 1."""
 MessageRef: TypeAlias = tuple[UUID, int]
 """A message: its conversation's id and its seq."""
 SortKey: TypeAlias = tuple[Any, ...]
 """Position of an index row among all rows, the newest last."""
+
+
+class IndexedText(Protocol):
+    """A text that has a row in the search index: a message or a title."""
+
+    seq: int
+    role: str
+    created_at: int
 
 
 @dataclass(slots=True)
@@ -56,6 +66,17 @@ class SearchFilter:
     since: int | None = None
     until: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    titles: bool = False
+    """Whether titles are wanted instead of messages."""
+
+
+def choose_owner_key(tenant: str, wanted: SearchFilter) -> str:
+    """Return the key that all rows of a search have: that of the tenant's titles, of the conversation, or of the tenant."""
+    if wanted.titles:
+        return build_title_key(tenant)
+    tenant_key, conversation_key = build_owner_keys(tenant, wanted.conversation_id or UUID(int=0))
+    # One of the two: the few rows of a conversation need not be matched against all rows of its tenant.
+    return conversation_key if wanted.conversation_id else tenant_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,7 @@ class SearchDialect(Protocol):
     match_sort_columns: Sequence[ColumnElement[Any]]
     """The same sort key in a statement with `match`, from the columns that the index returns in order."""
 
-    def build_row(self, row: MessageRow, keys: set[str], owner_keys: tuple[str, str]) -> IndexRow:
+    def build_row(self, row: IndexedText, keys: set[str], owner_keys: tuple[str, ...]) -> IndexRow:
         """Return the index row of a message with these keys of its words, of its tenant and of its conversation."""
         ...
 
@@ -132,6 +153,8 @@ class Dialect(Protocol):
     """True if the database runs one writing transaction at a time. A process then queues its own."""
     has_write_batches: bool
     """True if all rows of a turn are written by one statement. That saves round trips to a server."""
+    code_point_collation: str
+    """The collation that compares text by code points."""
     read_options: Mapping[str, Any]
     """Execution options that give a reading transaction one snapshot for all its statements."""
     facts_name: str

@@ -46,6 +46,7 @@ class SqliteDialect(Dialect):
     has_local_clock = True
     has_single_writer = True
     has_write_batches = False
+    code_point_collation = "BINARY"
     read_options: Mapping[str, Any] = {}
     facts_name = "settings"
     errors = (SQLAlchemyError, sqlite3.Error)

@@ -29,10 +29,19 @@ from sqlalchemy import (
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
 
-from convokit.domain.message import MessageRow, extract_row_text
+from convokit.domain.message import extract_row_text
 from convokit.domain.search_periods import PeriodSpan
-from convokit.domain.search_words import build_keys, build_owner_keys
-from convokit.store.dialects.protocol import INDEX_COLUMNS, IndexRow, SearchDialect, SearchFilter, SortRange
+from convokit.domain.search_words import build_keys, build_owner_keys, build_title_key
+from convokit.store.dialects.protocol import (
+    INDEX_COLUMNS,
+    TITLE_SEQ,
+    IndexedText,
+    IndexRow,
+    SearchDialect,
+    SearchFilter,
+    SortRange,
+    choose_owner_key,
+)
 from convokit.store.schema import FTS, conversation, message, search
 
 _rows = table(search.name, column("id", Integer), *(column(each.name, each.type) for each in search.columns))
@@ -47,9 +56,9 @@ _INSERT_KEYS = insert(_fts).from_select(
         _rows.c.conversation_id == bindparam("b_id"), _rows.c.seq == bindparam("b_seq")
     ),
 )
-_TENANT_OF_CONVERSATION = select(conversation.c.tenant).where(conversation.c.id == bindparam("id"))
+_SELECT_OWNER = select(conversation.c.tenant, conversation.c.title).where(conversation.c.id == bindparam("id"))
 _INDEXED_MESSAGES = (
-    select(_rows.c.id, _rows.c.words, message.c.content, message.c.parts, message.c.refusal)
+    select(_rows.c.id, _rows.c.seq, _rows.c.words, message.c.content, message.c.parts, message.c.refusal)
     .join_from(
         _rows,
         message,
@@ -72,7 +81,7 @@ class SqliteSearch(SearchDialect):
     # The same number as `id`, but FTS5 returns rows in this order: the newest are found without a sort.
     match_sort_columns = (_fts.c.rowid,)
 
-    def build_row(self, row: MessageRow, keys: set[str], owner_keys: tuple[str, str]) -> IndexRow:
+    def build_row(self, row: IndexedText, keys: set[str], owner_keys: tuple[str, ...]) -> IndexRow:
         joined = _join_keys(keys, owner_keys)
         return IndexRow(row.seq, row.role, row.created_at, _compute_checksum(joined), joined)
 
@@ -85,12 +94,16 @@ class SqliteSearch(SearchDialect):
         connection.execute(_INSERT_KEYS, keys)
 
     def remove_keys(self, connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> None:
-        tenant = connection.execute(_TENANT_OF_CONVERSATION, {"id": conversation_id}).scalar_one_or_none() or ""
+        tenant, title = connection.execute(_SELECT_OWNER, {"id": conversation_id}).one_or_none() or ("", None)
         owner_keys = build_owner_keys(tenant, conversation_id)
+        found = connection.execute(_INDEXED_MESSAGES, {"id": conversation_id, "seqs": seqs}).all()
         removed = []
-        for id_, checksum, *text in connection.execute(_INDEXED_MESSAGES, {"id": conversation_id, "seqs": seqs}).all():
+        for id_, seq, checksum, *columns in found:
             # FTS5 does not store the keys of a row: to delete them, the same keys must be given again.
-            keys = _join_keys(build_keys(extract_row_text(*text)), owner_keys)
+            if seq == TITLE_SEQ:
+                keys = _join_keys(build_keys(title or ""), (build_title_key(tenant),))
+            else:
+                keys = _join_keys(build_keys(extract_row_text(*columns)), owner_keys)
             if _compute_checksum(keys) != checksum:  # the message's text has changed since
                 keys = _read_indexed_keys(connection, id_)
             removed.append((id_, keys))
@@ -109,9 +122,7 @@ class SqliteSearch(SearchDialect):
         return ()
 
     def match(self, tenant: str, wanted: SearchFilter, span: PeriodSpan | None) -> list[ColumnElement[bool]]:
-        tenant_key, conversation_key = build_owner_keys(tenant, wanted.conversation_id or UUID(int=0))
-        # One of the two: the few rows of a conversation need not be matched against all rows of its tenant.
-        owner_key = conversation_key if wanted.conversation_id else tenant_key
+        owner_key = choose_owner_key(tenant, wanted)
         quoted = " AND ".join(f'"{key}"' for key in (owner_key, *wanted.keys))
         return [_fts.c[FTS].op("MATCH")(quoted), _rows.c.id == _FTS_ROWID]
 
@@ -126,7 +137,7 @@ class SqliteSearch(SearchDialect):
         return exists(select(literal(1)).select_from(item).where(item.c.key == name, is_same))
 
 
-def _join_keys(keys: set[str], owner_keys: tuple[str, str]) -> str:
+def _join_keys(keys: set[str], owner_keys: tuple[str, ...]) -> str:
     return " ".join((*sorted(keys), *owner_keys))
 
 

@@ -1,0 +1,151 @@
+"""List conversations with their last message, by last use or by key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Select, bindparam, func, select, tuple_
+
+from convokit.domain.conversation import PREVIEW_CHARS, Conversation, ConversationRow, ListedConversation, PreviewRow
+from convokit.store import removal_records
+from convokit.store.dialects import dialect_of
+from convokit.store.schema import conversation, message, turn
+
+Position = tuple[int, UUID] | str
+"""The last conversation of a page: its `updated_at` and id, or its key in a listing by key."""
+_MAX_PARTS_CHARS = 4096
+"""Content parts, which may be long, are read to here."""
+_COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slots__)
+# `claim >= 0` instead of IS NOT NULL: a condition that both databases look up in the index.
+_IS_OPEN = select(turn.c.claim).where(turn.c.claim >= 0)
+_PREVIEW = (
+    message.c.seq,
+    message.c.role,
+    message.c.status,
+    func.substr(message.c.content, 1, PREVIEW_CHARS + 1),
+    func.substr(message.c.parts, 1, _MAX_PARTS_CHARS),
+    func.substr(message.c.refusal, 1, PREVIEW_CHARS + 1),
+    message.c.created_at,
+)
+_SELECT = select(
+    *_COLUMNS, _IS_OPEN.where(turn.c.conversation_id == conversation.c.id).exists().label("is_open"), *_PREVIEW
+).join_from(
+    conversation,
+    message,
+    (message.c.conversation_id == conversation.c.id) & (message.c.seq == conversation.c.head_seq),
+    isouter=True,
+)
+_SELECT_ONE = (
+    select(*_COLUMNS, _IS_OPEN.where(turn.c.conversation_id == bindparam("id")).exists().label("is_open"), *_PREVIEW)
+    .join_from(
+        conversation,
+        message,
+        (message.c.conversation_id == bindparam("id")) & (message.c.seq == conversation.c.head_seq),
+        isouter=True,
+    )
+    .where(conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListingFilter:
+    """Conditions on conversations. None is no condition. Times are microseconds since 1970, `until` not included."""
+
+    subject: str | None = None
+    prefix: str | None = None
+    """The beginning of the key. The page is in the order of the keys, by code points."""
+    archived: bool | None = None
+    open: bool | None = None
+    since: int | None = None
+    until: int | None = None
+    ids: Sequence[UUID] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find_with_preview(connection: Connection, tenant: str, conversation_id: UUID) -> Conversation | None:
+    """Return the tenant's conversation with its last message, or None."""
+    row = connection.execute(_SELECT_ONE, {"id": conversation_id, "tenant": tenant}).one_or_none()
+    if row is None:
+        return None
+    listed = _to_listed(row)
+    erasure = removal_records.find_erasure(connection, conversation_id, listed.row.last_entry)
+    return Conversation.from_row(listed, erasure)
+
+
+def list_with_previews(
+    connection: Connection, tenant: str, wanted: ListingFilter, *, limit: int, after: Position | None = None
+) -> list[Conversation]:
+    """Return a page of the tenant's conversations: with a prefix in the order of their keys, else the last used first."""
+    query = _SELECT.where(*_build_conditions(connection, tenant, wanted))
+    if wanted.prefix is None:
+        order: Any = (conversation.c.updated_at, conversation.c.id)
+        if after is not None:
+            query = query.where(tuple_(*order) < after)
+        query = query.order_by(*(column.desc() for column in order))
+    else:
+        key = conversation.c.key.collate(dialect_of(connection).code_point_collation)
+        if after is not None:
+            query = query.where(key > after)
+        query = query.order_by(key)
+    found = [_to_listed(row) for row in connection.execute(query.limit(limit))]
+    erasures = removal_records.find_erasures(connection, [each.row.id for each in found])
+    return [Conversation.from_row(each, erasures.get(each.row.id)) for each in found]
+
+
+def list_ids_by_prefix(connection: Connection, tenant: str, wanted: ListingFilter, *, limit: int) -> list[UUID]:
+    """Return the ids of the conversations whose keys begin with `wanted.prefix`, in the order of the keys."""
+    key = conversation.c.key.collate(dialect_of(connection).code_point_collation)
+    query: Select[UUID] = select(conversation.c.id).where(*_build_conditions(connection, tenant, wanted))
+    return list(connection.execute(query.order_by(key).limit(limit)).scalars())
+
+
+def _build_conditions(connection: Connection, tenant: str, wanted: ListingFilter) -> list[Any]:
+    dialect, is_own = dialect_of(connection), conversation.c.tenant == tenant
+    conditions: list[Any] = []
+    if wanted.open:
+        conditions.append(conversation.c.id.in_(select(turn.c.conversation_id).where(turn.c.claim >= 0)))
+    elif wanted.open is False:
+        conditions.append(~_IS_OPEN.where(turn.c.conversation_id == conversation.c.id).exists())
+    if wanted.ids is not None:
+        conditions.append(conversation.c.id.in_(wanted.ids))
+    # Few conversations have an open turn. Without the function, the database may read all of the tenant to find them.
+    conditions.append(func.coalesce(is_own, False) if wanted.open or wanted.ids is not None else is_own)
+    if wanted.subject is not None:
+        conditions.append(conversation.c.subject == wanted.subject)
+    if wanted.prefix is not None:
+        key = conversation.c.key.collate(dialect.code_point_collation)
+        conditions += [conversation.c.key.is_not(None), key >= wanted.prefix]
+        if (end := find_prefix_end(wanted.prefix)) is not None:
+            conditions.append(key < end)
+    if wanted.archived is not None:
+        archived_at = conversation.c.archived_at
+        conditions.append(archived_at.is_not(None) if wanted.archived else archived_at.is_(None))
+    if wanted.since is not None:
+        conditions.append(conversation.c.updated_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(conversation.c.updated_at < wanted.until)
+    conditions += (dialect.search.match_metadata(name, value) for name, value in wanted.metadata.items())
+    return conditions
+
+
+def find_prefix_end(prefix: str) -> str | None:
+    """Return the first text, by code points, after all texts that begin with `prefix`. None: there is no such text.
+
+    >>> find_prefix_end("user_"), find_prefix_end("東京")
+    ('user`', '東亭')
+    """
+    for length in range(len(prefix), 0, -1):
+        code = ord(prefix[length - 1])
+        if code < 0x10FFFF:
+            following = 0xE000 if code == 0xD7FF else code + 1  # surrogates are no characters
+            return prefix[: length - 1] + chr(following)
+    return None
+
+
+def _to_listed(row: Any) -> ListedConversation:
+    columns, count = tuple(row), len(_COLUMNS)
+    preview = None if columns[count + 1] is None else PreviewRow(*columns[count + 1 :])
+    return ListedConversation(ConversationRow(*columns[:count]), bool(columns[count]), preview)
