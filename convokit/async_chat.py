@@ -395,13 +395,31 @@ class AsyncChat:
         return await self._runtime.run(flow)
 
     async def messages(
-        self, *, limit: int = 50, before: str | int | None = None, passages: bool = False
+        self,
+        *,
+        limit: int | None = 50,
+        before: Message | str | int | None = None,
+        after: Message | str | int | None = None,
+        around: Message | str | int | None = None,
+        passages: bool = False,
     ) -> list[Message]:
-        """Return the newest `limit` messages of this chat, oldest first; `before` (a message's id or seq) goes further back.
+        """Return messages of this chat's path, oldest first: its newest `limit`, unless another place is given.
 
-        `passages=True` lists retrieved passages too.
+        The cost does not depend on the length of the path. `Message.parts_at` shows where other versions follow.
+
+        Args:
+            limit: The size of the page, at most 1,000. None returns the whole path, read in one snapshot.
+            before: A message, its id or its seq: the messages that it follows, on its own path.
+            after: The messages that follow it on this branch; 0 is before the first message.
+            around: The messages before and after it. The path is this branch if the message is on it, otherwise the path
+                through the message to the newest of the leaves behind it.
+            passages: Include retrieved passages.
+
+        Raises: NotFound for a message that does not exist; InvalidInput for an `after` that is not on this branch.
         """
-        flow = history.pages.list_messages_flow(self._state, self._ref, limit=limit, before=before, passages=passages)
+        flow = history.message_pages.list_messages_flow(
+            self._state, self._ref, limit=limit, before=before, after=after, around=around, passages=passages
+        )
         return await self._runtime.run(flow)
 
     async def log(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:

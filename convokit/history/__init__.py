@@ -8,14 +8,18 @@ if TYPE_CHECKING:
     from convokit.history import append as append
     from convokit.history import branches as branches
     from convokit.history import copies as copies
+    from convokit.history import message_pages as message_pages
     from convokit.history import pages as pages
     from convokit.history import pins as pins
+    from convokit.history import records as records
 else:
     __getattr__ = import_on_use(
         __name__,
         "append",
         "branches",
         "copies",
+        "message_pages",
         "pages",
         "pins",
+        "records",
     )

@@ -20,9 +20,9 @@ from convokit.store.schema import message
 
 FIRST_PAGE = 32
 """Rows of the first page, before the window is known. A turn reads at most twice the rows it sends, plus these."""
-_COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
+COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 # No request sends an item, and an item may be larger than its message. It is the row's last column.
-_WINDOW_COLUMNS = _COLUMNS[:-1]
+_WINDOW_COLUMNS = COLUMNS[:-1]
 _IN_CONVERSATION = message.c.conversation_id == bindparam("id")
 _run_start_of_last = (
     select(message.c.run_start_seq).where(_IN_CONVERSATION, message.c.seq == bindparam("last")).scalar_subquery()
@@ -50,8 +50,8 @@ def _build_walk(columns: Sequence[Any]) -> Any:
     return select(*(path.c[column.name] for column in columns)).order_by(path.c.seq.desc())
 
 
-def _build_select_runs() -> Any:
-    """Return the statement that lists a path's runs, back to the run that contains seq `lowest`."""
+def build_runs() -> Any:
+    """Return the CTE of a path's runs (first seq, last seq, parent of the first), back to the run that contains `lowest`."""
     first = message.alias("first")
     # A subquery instead of a join: for a conversation of one run, PostgreSQL may join by reading all of it.
     before = select(first.c.parent_seq).where(
@@ -60,27 +60,27 @@ def _build_select_runs() -> Any:
     run = select(message.c.run_start_seq, message.c.seq, before.scalar_subquery().label("before"))
     runs = run.where(_IN_CONVERSATION, message.c.seq == bindparam("last")).cte("runs", recursive=True)
     is_previous = (_IN_CONVERSATION, message.c.seq == runs.c.before, runs.c.before >= bindparam("lowest"))
-    return select(runs.union_all(run.where(*is_previous)))
+    return runs.union_all(run.where(*is_previous))
 
 
 _READ_BACKWARDS = {
     with_items: (_build_end_of_run(columns), _build_walk(columns))
-    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, _COLUMNS))
+    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, COLUMNS))
 }
-_SELECT_RUNS = _build_select_runs()
-_SELECT_ONE = select(*_COLUMNS).where(_IN_CONVERSATION, message.c.seq == bindparam("seq"))
+_SELECT_RUNS = select(build_runs())
+_SELECT_ONE = select(*COLUMNS).where(_IN_CONVERSATION, message.c.seq == bindparam("seq"))
 _SELECT_MANY = {
     with_items: select(*columns).where(_IN_CONVERSATION, message.c.seq.in_(bindparam("seqs", expanding=True)))
-    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, _COLUMNS))
+    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, COLUMNS))
 }
 _SELECT_NEWEST = (
-    select(*_COLUMNS)
+    select(*COLUMNS)
     .where(_IN_CONVERSATION, message.c.seq < bindparam("before"))
     .order_by(message.c.seq.desc())
     .limit(bindparam("limit"))
 )
 _SELECT_OF_TURN = (
-    select(*_COLUMNS)
+    select(*COLUMNS)
     .where(_IN_CONVERSATION, message.c.seq > bindparam("after"), message.c.turn_id == bindparam("turn"))
     .order_by(message.c.seq)
     .limit(bindparam("limit"))
@@ -201,21 +201,3 @@ def list_runs(connection: Connection, conversation_id: UUID, head: int) -> list[
     """Return the first and last seq of each run of the path to `head`, in order."""
     values = {"id": conversation_id, "last": head, "lowest": 0}
     return sorted((first, last) for first, last, *_ in map(tuple, connection.execute(_SELECT_RUNS, values)))
-
-
-def read_page(
-    connection: Connection, conversation_id: UUID, last: int | None, limit: int, *, passages: bool = False
-) -> list[MessageRow]:
-    """Return the last `limit` messages of the path to `last`, oldest first. `passages` includes retrieved passages."""
-
-    def select_rows(rows: list[MessageRow]) -> list[MessageRow]:
-        return rows if passages else [row for row in rows if not row.is_passage]
-
-    def count_missing(rows: list[MessageRow]) -> int:
-        selected = len(select_rows(rows))
-        missing = limit - selected
-        # Expect the same share of passages among the next rows as among these.
-        return missing * len(rows) // selected if selected else len(rows)
-
-    path = read_backwards(connection, conversation_id, last, count_missing, with_items=True)
-    return select_rows(path.rows)[-limit:]

@@ -410,6 +410,7 @@ ROW = {
     "store.message_tree.set_head",
     "store.message_tree.list_branches",
     "store.message_tree.list_leaves",
+    "store.path_pages.find_path_through",
     "history.copies.write_copy",
     "store.conversations.update_description",
     "store.turn_start.lock_and_read",
