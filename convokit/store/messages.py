@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, bindparam, func, insert, select
+from sqlalchemy import Connection, Integer, and_, bindparam, case, func, insert, or_, select
 
-from convokit.domain.message import MessageRow
+from convokit.domain.message import PASSAGE, SUMMARY, USER, MessageRow
 from convokit.store import search_index
 from convokit.store.schema import message
 
 FIRST_PAGE = 32
 """Rows of the first page, before the window is known. A turn reads at most twice the rows it sends, plus these."""
+_MAX_LISTED = 10_000
+"""SQLite takes at most 32,766 values for a statement."""
 COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 # No request sends an item, and an item may be larger than its message. It is the row's last column.
 _WINDOW_COLUMNS = COLUMNS[:-1]
@@ -68,11 +70,30 @@ _READ_BACKWARDS = {
     for with_items, columns in ((False, _WINDOW_COLUMNS), (True, COLUMNS))
 }
 _SELECT_RUNS = select(build_runs())
+_next = message.alias("next")
+# Redaction overwrites the status. A passage is followed by its question, and a summary by nothing.
+_is_followed = select(_next.c.seq).where(
+    _next.c.conversation_id == bindparam("id"),
+    _next.c.seq == message.c.seq + 1,
+    _next.c.parent_seq == message.c.seq,
+)
 _SELECT_ONE = select(*COLUMNS).where(_IN_CONVERSATION, message.c.seq == bindparam("seq"))
 _SELECT_MANY = {
     with_items: select(*columns).where(_IN_CONVERSATION, message.c.seq.in_(bindparam("seqs", expanding=True)))
     for with_items, columns in ((False, _WINDOW_COLUMNS), (True, COLUMNS))
 }
+_SELECT_PASSAGES_AND_SUMMARIES = select(
+    message.c.seq,
+    case((message.c.status != "redacted", message.c.status), (_is_followed.exists(), PASSAGE), else_=SUMMARY),
+).where(
+    _IN_CONVERSATION,
+    message.c.seq.in_(bindparam("seqs", expanding=True)),
+    message.c.role == USER,
+    or_(
+        message.c.status.in_((PASSAGE, SUMMARY)),
+        and_(message.c.status == "redacted", message.c.tokens == 0),
+    ),
+)
 _SELECT_NEWEST = (
     select(*COLUMNS)
     .where(_IN_CONVERSATION, message.c.seq < bindparam("before"))
@@ -134,6 +155,15 @@ def read_many(
     """Return the messages of these seqs that exist, in no particular order."""
     values = {"id": conversation_id, "seqs": list(seqs)}
     return [MessageRow(*row) for row in connection.execute(_SELECT_MANY[with_items], values)]
+
+
+def list_passages_and_summaries(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> dict[int, str]:
+    """Return those of the messages `seqs` that are passages or summaries, with the status that they were written with."""
+    found: dict[int, str] = {}
+    for start in range(0, len(seqs), _MAX_LISTED):
+        values = {"id": conversation_id, "seqs": seqs[start : start + _MAX_LISTED]}
+        found |= {row[0]: row[1] for row in connection.execute(_SELECT_PASSAGES_AND_SUMMARIES, values)}
+    return found
 
 
 def list_newest(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[MessageRow]:

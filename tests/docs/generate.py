@@ -27,7 +27,8 @@ EVENTS = (
     "Finished",
 )  # fmt: skip
 VALUES = (
-    "Conversation", "Message", "NewMessage", "Page", "Hit", "Reply", "Turn", "Branch", "Usage", "Verified", "VerifiedAll",
+    "Conversation", "Message", "NewMessage", "Page", "Hit", "Reply", "Turn", "TurnRecord", "Call", "RequestWindow", "ToolRun",
+    "ChainEntry", "Removal", "StoredBlob", "SummaryRecord", "Branch", "Usage", "Verified", "VerifiedAll",
     "MovedHead", "Checkpoint",
     "Replay", "Diff", "Receipt", "Recovered", "Exported", "Imported", "UsageReport", "Price", "Prices",
     "tool", "Tool", "HttpxClient", "AsyncHttpxClient", "TokenizeCounter",

@@ -20,7 +20,7 @@ from tests.support.large_databases import grow
 from tests.support.selection import keep
 from tests.support.server import LoopbackServer
 
-LISTINGS = ("messages", "log", "leaves", "branches", "turns", "children", "open_calls")
+LISTINGS = ("messages", "log", "leaves", "branches", "turns", "children", "open_calls", "entries", "summaries")
 
 
 def _line(face: Face, chat: Any, count: int) -> list[Any]:
