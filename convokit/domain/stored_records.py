@@ -141,6 +141,7 @@ class ToolRun(BaseModel):
     name: str
     state: str
     error: str | None = None
+    """The class of the exception that the function raised."""
     message: str
     """The id of the message that asked for the call."""
     result: str | None = None

@@ -1,4 +1,4 @@
-"""Read the records of a conversation: turns with their calls, chain entries, binaries, summaries and prompts."""
+"""Read turns with their calls, chain entries, binaries, summaries and prompts."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ from sqlalchemy import bindparam, or_, select
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.audit import sql as audit_sql
 from convokit.domain.ids import derive_conversation_id
+from convokit.domain.stored_request import compute_prompt_digest
 from convokit.erasure import residue
 from convokit.erasure import sql as erasure_sql
-from convokit.domain.stored_request import compute_prompt_digest
 from convokit.errors import ConvokitError
 from convokit.history import copies
 from convokit.store import blobs, conversations, migrations, search_index, search_query, snapshot, turns
