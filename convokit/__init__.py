@@ -24,6 +24,16 @@ from convokit.domain.paging import Page
 from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.reply import Usage
+from convokit.domain.stored_records import (
+    Call,
+    ChainEntry,
+    Removal,
+    RequestWindow,
+    StoredBlob,
+    SummaryRecord,
+    ToolRun,
+    TurnRecord,
+)
 from convokit.domain.stored_request import Diff, Replay
 from convokit.domain.turn import Recovered, Turn
 from convokit.domain.verification import Checkpoint, MovedHead, Verified, VerifiedAll
@@ -48,6 +58,8 @@ __all__ = [
     "AudioDelta",
     "Branch",
     "Budget",
+    "Call",
+    "ChainEntry",
     "Chat",
     "Checkpoint",
     "Context",
@@ -75,22 +87,28 @@ __all__ = [
     "Receipt",
     "Recovered",
     "RefusalDelta",
+    "Removal",
     "Replay",
     "Reply",
     "Report",
+    "RequestWindow",
     "Retry",
     "Retrying",
     "SearchPage",
     "Started",
+    "StoredBlob",
     "Stream",
     "StreamEvent",
     "Summary",
+    "SummaryRecord",
     "TextDelta",
     "Timeouts",
     "TokenizeCounter",
     "Tool",
     "ToolCallDelta",
+    "ToolRun",
     "Turn",
+    "TurnRecord",
     "Usage",
     "UsageReport",
     "Verified",

@@ -285,6 +285,7 @@ class AsyncConvokit:
         since: datetime | date | None = None,
         until: datetime | date | None = None,
         key: str | None = None,
+        conversations: Iterable[UUID | str] | None = None,
         subject: str | None = None,
         prices: Mapping[str, Price] | Prices | None = None,
     ) -> UsageReport:
@@ -295,6 +296,8 @@ class AsyncConvokit:
             since: Only calls started at or after this time. A date means its start in UTC.
             until: Only calls started before this time. A date means its start in UTC.
             key: Only the conversation under this key.
+            conversations: Only the conversations with these ids or keys, at most 1,000. An id has precedence over an equal
+                key.
             subject: Only conversations of this person.
             prices: Prices by model name. A cost that the server reported has precedence; the price lists of the extra
                 `prices` come last.
@@ -302,7 +305,14 @@ class AsyncConvokit:
         Raises: InvalidInput, NotFound.
         """
         flow = usage.flows.usage_flow(
-            self._state, by=by, since=since, until=until, key=key, subject=subject, prices=prices
+            self._state,
+            by=by,
+            since=since,
+            until=until,
+            key=key,
+            conversations=conversations,
+            subject=subject,
+            prices=prices,
         )
         return await self._runtime.run(flow)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 from uuid import UUID
@@ -20,6 +20,7 @@ from convokit.context.report import Context
 from convokit.domain.conversation import Branch, Conversation
 from convokit.domain.message import Message, NewMessage
 from convokit.domain.removal import Receipt
+from convokit.domain.stored_records import ChainEntry, StoredBlob, SummaryRecord, TurnRecord
 from convokit.domain.stored_request import Diff, Replay
 from convokit.domain.turn import Turn
 from convokit.domain.verification import Checkpoint, Verified
@@ -406,13 +407,67 @@ class Chat:
         flow = history.pages.list_turns_flow(self._state, self._ref, question, limit=limit, before=before)
         return self._runtime.run(flow)
 
-    def messages(self, *, limit: int = 50, before: str | int | None = None, passages: bool = False) -> list[Message]:
-        """Return the newest `limit` messages of this chat, oldest first; `before` (a message's id or seq) goes further back.
+    def messages(
+        self,
+        *,
+        limit: int | None = 50,
+        before: Message | str | int | None = None,
+        after: Message | str | int | None = None,
+        around: Message | str | int | None = None,
+        passages: bool = False,
+    ) -> list[Message]:
+        """Return messages of this chat's path, oldest first: its newest `limit`, unless another place is given.
 
-        `passages=True` lists retrieved passages too.
+        The cost does not depend on the length of the path. `Message.parts_at` shows where other versions follow.
+
+        Args:
+            limit: The size of the page, at most 1,000. None returns the whole path, read in one snapshot.
+            before: A message, its id or its seq: the messages that it follows, on its own path.
+            after: The messages that follow it on this branch; 0 is before the first message.
+            around: The messages before and after it. The path is this branch if the message is on it, otherwise the path
+                through the message to the newest of the leaves behind it.
+            passages: Include retrieved passages.
+
+        Raises: NotFound for a message that does not exist; InvalidInput for an `after` that is not on this branch.
         """
-        flow = history.pages.list_messages_flow(self._state, self._ref, limit=limit, before=before, passages=passages)
+        flow = history.message_pages.list_messages_flow(
+            self._state, self._ref, limit=limit, before=before, after=after, around=around, passages=passages
+        )
         return self._runtime.run(flow)
+
+    def turn(self, turn: Turn | UUID | str) -> TurnRecord:
+        """Return a turn with its API calls, the stored parts of their requests, and the Python functions that it ran.
+
+        `chat.replay(turn, call=...)` builds the requests again. Raises: NotFound.
+        """
+        return self._runtime.run(history.records.read_turn_flow(self._state, self._ref, turn))
+
+    def entries(self, *, limit: int = 50, before: int | None = None) -> list[ChainEntry]:
+        """Return the newest `limit` entries of the hash chain, oldest first; `before` (a number) goes further back."""
+        flow = history.records.list_entries_flow(self._state, self._ref, limit=limit, before=before)
+        return self._runtime.run(flow)
+
+    def blob(self, digest: str) -> StoredBlob:
+        """Return a binary of this conversation: an image, audio or file of a message.
+
+        Args:
+            digest: The reference in the content of a message, `blob:<sha256>`, or its digits alone.
+
+        Raises: NotFound for a binary of another conversation, or of a redacted message.
+        """
+        return self._runtime.run(history.records.read_blob_flow(self._state, self._ref, digest))
+
+    def summaries(self, *, limit: int = 50, before: int | None = None) -> list[SummaryRecord]:
+        """Return the newest `limit` rolling summaries of all branches, oldest first; `before` (a number) goes further back."""
+        flow = history.records.list_summaries_flow(self._state, self._ref, limit=limit, before=before)
+        return self._runtime.run(flow)
+
+    def prompt(self, digest: str) -> str:
+        """Return a developer prompt, or tools as JSON, by the digest in a call's window. Raises: NotFound.
+
+        A tenant stores each prompt once, for all its conversations.
+        """
+        return self._runtime.run(history.records.read_prompt_flow(self._state, digest))
 
     def log(self, *, limit: int = 50, before: str | int | None = None) -> list[Message]:
         """Return the newest `limit` messages of all branches in the order of writing, oldest first.
@@ -488,7 +543,13 @@ class Chat:
         """Return where the request of `b` first differs from that of `a` (turns or replays), and why."""
         return self._runtime.run(audit.diff.diff_flow(self._state, self._ref, a, b))
 
-    def verify(self, *, against: Checkpoint | str | Path | None = None, key: str | bytes | None = None) -> Verified:
+    def verify(
+        self,
+        *,
+        against: Checkpoint | str | Path | None = None,
+        key: str | bytes | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Verified:
         """Recompute the conversation's hash chain from its rows.
 
         The chain does not commit to branch heads, because `checkout` and `edit` move them. The result has the heads and the
@@ -498,10 +559,12 @@ class Chat:
             against: A checkpoint, or its file: it also shows a history that was cut off, rewritten as a whole, or deleted.
                 `moved_heads` lists the branches that no longer have the head of the checkpoint on their path.
             key: The key that the checkpoint was signed with.
+            progress: Called with the number of chain entries verified and the total.
 
         Raises: ChainBroken, naming the first row that differs; CheckpointError for a checkpoint that proves nothing here.
         """
-        return self._runtime.run(audit.flows.verify_flow(self._state, self._ref, against=against, key=key))
+        flow = audit.flows.verify_flow(self._state, self._ref, against=against, key=key, progress=progress)
+        return self._runtime.run(flow)
 
     def redact(
         self,

@@ -5,19 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from convokit import Chat, Message, NewMessage
-from convokit.errors import NotFound
+from convokit import NewMessage
 
 KIND = "langchain/1"
 ROLES = {"human": "user", "HumanMessageChunk": "user", "ai": "assistant", "AIMessageChunk": "assistant", "tool": "tool"}
-
-
-def read_messages(chat: Chat, limit: int) -> list[Message]:
-    """Return the newest messages of a conversation; none before its first message."""
-    try:
-        return chat.messages(limit=limit)
-    except NotFound:
-        return []
 
 
 def dump_message(message: Any) -> dict[str, Any]:

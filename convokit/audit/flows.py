@@ -24,9 +24,17 @@ PAGE = 1000
 
 
 def verify_flow(
-    kit: KitState, chat: ChatRef, *, against: CheckpointSource | None, key: str | bytes | None
+    kit: KitState,
+    chat: ChatRef,
+    *,
+    against: CheckpointSource | None,
+    key: str | bytes | None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Flow[Verified]:
-    """Verify one conversation. Raises: ChainBroken, CheckpointError, NotFound, SettingsError."""
+    """Verify one conversation. Raises: ChainBroken, CheckpointError, NotFound, SettingsError.
+
+    `progress` is called with the number of checked chain entries and the number of all.
+    """
     checkpoint = open_checkpoint(against, key)
     database_id = yield from check_schema_flow(kit)
     conversation_id = yield from identify_flow(kit, chat)
@@ -34,7 +42,7 @@ def verify_flow(
     if checkpoint is not None:
         wanted = {"database_id": database_id, "tenant": kit.tenant, "conversation_id": conversation_id}
         head = yield from thread_flow(checkpoint.find_head, **wanted)
-    verified = yield from read_flow(verify_conversation, kit.tenant, conversation_id, head)
+    verified = yield from read_flow(verify_conversation, kit.tenant, conversation_id, head, progress=progress)
     if verified is None:
         raise not_found(chat) if head is None else _missing_conversation(head)
     return verified

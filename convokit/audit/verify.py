@@ -9,6 +9,7 @@ Not found: a history that somebody who can write every table cut off or wrote ag
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 from uuid import UUID
@@ -35,15 +36,21 @@ CLEARED_CALL_COLUMNS = ("details", "error", "salt")
 
 
 def verify_conversation(
-    connection: Connection, tenant: str, conversation_id: UUID, known: CheckpointHead | None = None
+    connection: Connection,
+    tenant: str,
+    conversation_id: UUID,
+    known: CheckpointHead | None = None,
+    *,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Verified | None:
     """Verify all rows of a conversation; return None when the conversation does not exist. Raises: ChainBroken.
 
     `known` is its head in a checkpoint: the chain must still have that entry, with that hash. The result lists the branches
-    whose heads moved away from those in the checkpoint.
+    whose heads moved away from those in the checkpoint. `progress` is called after each page of entries, with the number of
+    entries that were checked and the number of all.
     """
     row = conversations.find(connection, tenant, conversation_id)
-    return None if row is None else ChainVerifier(connection, row, known).verify()
+    return None if row is None else ChainVerifier(connection, row, known, progress).verify()
 
 
 @dataclass(slots=True, repr=False)
@@ -53,6 +60,7 @@ class ChainVerifier:
     connection: Connection
     row: ConversationRow
     known: CheckpointHead | None
+    progress: Callable[[int, int], object] | None = None
     last_entry: int = 0
     last_seq: int = 0
     run_start: int = 0
@@ -85,6 +93,8 @@ class ChainVerifier:
                     removals.check_entry(entry, self.last_seq)
                 self._check_known(entry)
             self._check_prompts(page, calls, removals)
+            if self.progress is not None:  # an altered row may state another number of entries
+                self.progress(self.last_entry, max(row.last_entry, self.last_entry))
         # The checks below report a row by its entry, so they need a chain that is known to be whole.
         references.check_identity(self.connection, row, imported=self.imported)
         self._check_end(previous, removals)

@@ -100,11 +100,12 @@ def find_chat(kit: Convokit, name: str | None, **settings: Any) -> Chat:
     if (id_ := _parse_uuid(name)) is not None:
         by_id = kit.chat(id=id_, **settings)
         try:
-            by_id.messages(limit=1)
+            by_id.branches(limit=1)
             return by_id
         except NotFound:
             pass  # a key may look like an id
-    chat.messages(limit=1)
+    if not chat.branches(limit=1):  # listings of a key that was never used are empty
+        raise NotFound("conversation", name, "it is created by its first send")
     return chat
 
 

@@ -16,7 +16,7 @@ from convokit.cli.commands.context import print_context
 from convokit.cli.commands.show import print_messages, read_newest
 from convokit.cli.session import ChatSession
 from convokit.domain.message import USER
-from convokit.errors import ConvokitError, InvalidInput, NotFound
+from convokit.errors import ConvokitError, InvalidInput
 
 try:
     import readline
@@ -107,13 +107,13 @@ def _run_command(line: str, chat: Chat | None) -> None:
     elif chat is None:
         output.print_note(_NO_MESSAGES)
     else:
-        try:
-            if line == "/context":
-                print_context(chat.context(), "context after the last turn")
-            else:
-                print_messages(read_newest(chat, _SHOWN_MESSAGES))
-        except NotFound:  # the key of --key was never used
+        messages = read_newest(chat, _SHOWN_MESSAGES)
+        if not messages:
             output.print_note(_NO_MESSAGES)
+        elif line == "/context":
+            print_context(chat.context(), "context after the last turn")
+        else:
+            print_messages(messages)
 
 
 def _recall_questions(chat: Chat | None) -> None:
@@ -124,10 +124,6 @@ def _recall_questions(chat: Chat | None) -> None:
         readline.parse_and_bind("set enable-bracketed-paste on")  # Python switches it off
     if chat is None:
         return
-    try:
-        messages = chat.messages(limit=_RECALLED_MESSAGES)
-    except NotFound:
-        return
-    for message in messages:
+    for message in chat.messages(limit=_RECALLED_MESSAGES):
         if message.role == USER:
             readline.add_history(output.make_safe(message.text).replace("\n", " "))

@@ -16,7 +16,7 @@ from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import ASSISTANT, SUMMARY, TOOL, USER, Message, MessageRow
 from convokit.domain.turn import TurnRow
 from convokit.errors import InvalidInput, NotFound, Redacted
-from convokit.store import blobs, conversations, message_tree, messages, tool_calls, turns
+from convokit.store import blobs, conversations, message_tree, messages, path_pages, tool_calls, turns
 from convokit.store.snapshot import find_asking
 
 MessageLike = Message | str | int
@@ -202,13 +202,7 @@ def find_question(
 
 def find_seq_before_passages(connection: Connection, conversation_id: UUID, row: MessageRow) -> int | None:
     """Return the seq of the message that a question and its passages follow."""
-
-    def rows_needed(rows: list[MessageRow]) -> int:
-        return len(rows) if rows[-1].is_passage else 0
-
-    rows = messages.read_backwards(connection, conversation_id, row.parent_seq, rows_needed).rows
-    before = next((each for each in reversed(rows) if not each.is_passage), None)
-    return None if before is None else before.seq
+    return path_pages.find_before_passages(connection, conversation_id, row.parent_seq)
 
 
 def _raise_if_redacted(conversation_id: UUID, row: MessageRow) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -16,7 +16,7 @@ from convokit.completion.saved_reply import Reply
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
 from convokit.domain.message import ASSISTANT, FINISH_REASON_KEY, Message, MessageRow, extract_text, place_rows
-from convokit.domain.reply import ParsedReply, ReplyChoice, Usage, UsageSource
+from convokit.domain.reply import ParsedReply, ReplyChoice, Usage
 from convokit.domain.text import dump_json, repair_text
 from convokit.domain.turn import LATE, CallRow, TurnRow
 from convokit.errors import ConvokitError, Interrupted, NotFound, Redacted
@@ -66,20 +66,13 @@ def read_reply(connection: Connection, conversation_id: UUID, turn: TurnRow) -> 
     return Reply.model_construct(
         message=message,
         choices=[message],
-        usage=_stored_usage(call),
+        usage=call.usage,
         turn_id=turn.id,
         model=call.served_model or call.requested_model,
         finish_reason=call.finish_reason,
         request_id=call.request_id,
         attempts=len(calls),
     )
-
-
-def _stored_usage(call: CallRow) -> Usage:
-    values: dict[str, Any] = {name: getattr(call, name, None) for name in Usage.model_fields if name != "source"}
-    prompt, completion = call.prompt_tokens, call.completion_tokens
-    values["total_tokens"] = None if prompt is None or completion is None else prompt + completion
-    return Usage(**values, source=cast("UsageSource", call.usage_source or "absent"))
 
 
 def end_error(turn: TurnRow, partial: str = "", more: str = "") -> Interrupted:

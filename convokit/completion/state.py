@@ -126,6 +126,20 @@ def find_conversation_flow(kit: KitState, chat: ChatRef) -> Flow[ConversationRow
     return row
 
 
+def find_listed_conversation_flow(kit: KitState, chat: ChatRef) -> Flow[ConversationRow | None]:
+    """Return the conversation that a listing reads; None for a key that was never used. Raises: NotFound."""
+    conversation_id = yield from identify_flow(kit, chat)
+    row = yield from read_flow(conversations.find, kit.tenant, conversation_id)
+    if row is None and not is_unused_key(chat):
+        raise not_found(chat)
+    return row
+
+
+def is_unused_key(chat: ChatRef) -> bool:
+    """Return whether a conversation that does not exist is an empty one: the chat was opened by key, on the main branch."""
+    return not chat.must_exist and not chat.branch
+
+
 def not_found(chat: ChatRef) -> NotFound:
     """Return the error for a conversation that does not exist."""
     return NotFound("conversation", chat.name or "(new)", "it is created by its first send")

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.on_busy import OnBusy
-from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
+from convokit.completion.state import ChatRef, KitState, identify_flow, is_unused_key, not_found
 from convokit.context.message_draft import MessageDraft
 from convokit.context.validity import list_call_ids
 from convokit.domain.content import Content, ToolResult
@@ -123,6 +123,6 @@ def list_open_calls_flow(kit: KitState, chat: ChatRef) -> Flow[list[dict[str, An
     """Return the tool calls at the branch's end that wait for results; none for a key that was never used."""
     conversation_id = yield from identify_flow(kit, chat)
     found = yield from read_flow(read_open_calls, kit.tenant, conversation_id, chat.branch)
-    if found is None and (chat.must_exist or chat.branch):
+    if found is None and not is_unused_key(chat):
         raise not_found(chat)
     return found or []

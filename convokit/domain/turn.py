@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from convokit.domain import hashchain
 from convokit.domain.ids import format_message_id
 from convokit.domain.message import to_datetime
+from convokit.domain.reply import Usage, UsageSource
 
 TurnState = Literal["open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded"]
 LATE = "late"
@@ -185,6 +186,14 @@ class CallRow:
     def chained_values(self) -> list[object]:
         """Return the values that the hash chain commits to: every column except the salts."""
         return [getattr(self, name) for name in CHAINED_COLUMNS]
+
+    @property
+    def usage(self) -> Usage:
+        """The token counts of the call."""
+        values: dict[str, Any] = {name: getattr(self, name, None) for name in Usage.model_fields if name != "source"}
+        prompt, completion = self.prompt_tokens, self.completion_tokens
+        values["total_tokens"] = None if prompt is None or completion is None else prompt + completion
+        return Usage(**values, source=cast("UsageSource", self.usage_source or "absent"))
 
     @property
     def is_late(self) -> bool:

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from convokit.history import branches as branches
     from convokit.history import conversation_flows as conversation_flows
     from convokit.history import copies as copies
+    from convokit.history import message_pages as message_pages
     from convokit.history import pages as pages
     from convokit.history import pins as pins
+    from convokit.history import records as records
 else:
     __getattr__ = import_on_use(
         __name__,
@@ -18,6 +20,8 @@ else:
         "branches",
         "conversation_flows",
         "copies",
+        "message_pages",
         "pages",
         "pins",
+        "records",
     )

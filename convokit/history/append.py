@@ -178,7 +178,7 @@ def append_flow(
     with join_line(kit, chat, policy) as position:
         yield from wait_in_line_flow(kit, chat, policy, position)
         written = yield from _write_when_free_flow(kit, chat, new, after_seq, expect_seq, policy)
-    return [Message.from_row(conversation_id, row) for row in written.rows]
+    return Message.from_rows(conversation_id, written.rows)
 
 
 def _write_when_free_flow(

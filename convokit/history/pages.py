@@ -19,7 +19,9 @@ from convokit.completion.state import (
     ChatRef,
     KitState,
     find_conversation_flow,
+    find_listed_conversation_flow,
     identify_flow,
+    is_unused_key,
     not_found,
 )
 from convokit.domain.conversation import Branch, ConversationRow
@@ -30,23 +32,6 @@ from convokit.domain.turn import Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import conversations, message_tree, messages
 from convokit.store.turn_pages import list_turns_of_question, read_turns_page
-
-
-def list_messages_flow(
-    kit: KitState, chat: ChatRef, *, limit: int, before: str | int | None, passages: bool
-) -> Flow[list[Message]]:
-    """Return the newest `limit` messages of the chat's path, oldest first; `before` goes further back."""
-
-    def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
-        last = message_tree.read_head(connection, row, chat.branch)
-        if before_seq is not None:
-            message = messages.find(connection, row.id, before_seq)
-            last = None if message is None else message.parent_seq
-        return messages.read_page(connection, row.id, last, limit, passages=passages)
-
-    validate_limit(limit)
-    before_seq = None if before is None else parse_message_seq((yield from identify_flow(kit, chat)), before)
-    return (yield from _read_messages_flow(kit, chat, read))
 
 
 def list_log_flow(kit: KitState, chat: ChatRef, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
@@ -79,10 +64,9 @@ def list_siblings_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Fl
         anchor = find_anchor_message(connection, row.id, seq)
         parent = find_seq_before_passages(connection, row.id, anchor)
         children = message_tree.list_children(connection, row.id, parent)
-        questions = (_skip_passages(connection, row.id, child) for child in children)
-        return [question for question in questions if question is not None]
+        return _skip_passages(connection, row.id, children)
 
-    return (yield from _read_messages_flow(kit, chat, read))
+    return (yield from _read_messages_flow(kit, chat, read, is_listing=False))
 
 
 def list_children_flow(
@@ -99,41 +83,46 @@ def list_children_flow(
         below = end
         while len(found) < limit:
             children = message_tree.list_children(connection, row.id, parent, below, limit - len(found))
-            shown = (_skip_passages(connection, row.id, child) for child in children)
             # The passages of the question `before` have lower seqs than the question.
-            found = [each for each in shown if each is not None and each.seq < end] + found
+            found = [each for each in _skip_passages(connection, row.id, children) if each.seq < end] + found
             if not children:
                 break
             below = children[0].seq
         return found
 
-    return (yield from _read_messages_flow(kit, chat, read))
+    return (yield from _read_messages_flow(kit, chat, read, is_listing=not seq))
 
 
-def _skip_passages(connection: Connection, conversation_id: UUID, row: MessageRow) -> MessageRow | None:
-    """Return the question that a passage belongs to; any other message as it is."""
-    while row.is_passage:
-        after = message_tree.list_children(connection, conversation_id, row.seq)
-        if not after:
-            return None
-        row = after[0]
-    return row
+def _skip_passages(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> list[MessageRow]:
+    """Replace each passage by the question that it belongs to. The statements depend on the passages of one question."""
+    found: list[MessageRow] = []
+    while rows:
+        found += [row for row in rows if not row.is_passage]
+        # A passage is written together with the message behind it, so that one has the next seq.
+        passages = [row.seq for row in rows if row.is_passage]
+        following = messages.read_many(connection, conversation_id, [seq + 1 for seq in passages], with_items=True)
+        rows = [row for row in following if row.parent_seq == row.seq - 1]
+    return sorted(found, key=lambda row: row.seq)
 
 
 def _read_messages_flow(
-    kit: KitState, chat: ChatRef, read: Callable[[Connection, ConversationRow], Sequence[MessageRow]]
+    kit: KitState,
+    chat: ChatRef,
+    read: Callable[[Connection, ConversationRow], Sequence[MessageRow]],
+    *,
+    is_listing: bool = True,
 ) -> Flow[list[Message]]:
-    """Read messages of the chat's conversation in one transaction. Raises: NotFound."""
+    """Read messages of the chat's conversation in one transaction. A listing of an unused key is empty. Raises: NotFound."""
 
     def read_conversation(connection: Connection) -> list[Message] | None:
         row = conversations.find(connection, kit.tenant, conversation_id)
-        return None if row is None else [Message.from_row(row.id, each) for each in read(connection, row)]
+        return None if row is None else Message.from_rows(row.id, read(connection, row))
 
     conversation_id = yield from identify_flow(kit, chat)
     found = yield from read_flow(read_conversation)
-    if found is None:
+    if found is None and not (is_listing and is_unused_key(chat)):
         raise not_found(chat)
-    return found
+    return found or []
 
 
 def list_turns_flow(
@@ -146,7 +135,11 @@ def list_turns_flow(
     validate_limit(limit)
     last = None if before is None else parse_id(before, "before")
     seq = None if question is None else (yield from resolve_seq_flow(kit, chat, question))
-    conversation = yield from find_conversation_flow(kit, chat)
+    conversation = yield from find_listed_conversation_flow(kit, chat)
+    if conversation is None and last is None and seq is None:
+        return []
+    if conversation is None:
+        raise not_found(chat)
     found = yield from read_flow(find_open_turn, conversation.id, chat.branch, None)
     if found is not None and is_worker_gone(kit, found[1]):
         counter = resolve_counter(kit, conversation)
@@ -176,7 +169,9 @@ def list_branches_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int 
     validate_limit(limit)
     if before is not None and (isinstance(before, bool) or not isinstance(before, int) or not 0 < before <= MAX_SEQ):
         raise InvalidInput("before", f"must be the number of a branch, 1 or more, not {before!r}")
-    conversation = yield from find_conversation_flow(kit, chat)
+    conversation = yield from find_listed_conversation_flow(kit, chat)
+    if conversation is None:
+        return []
     end = MAX_SEQ if before is None else before
     rows = yield from read_flow(message_tree.list_branches, conversation, end, limit)
     return [Branch.from_row(conversation.id, row) for row in rows]

@@ -18,7 +18,7 @@ from convokit.store.message_tree import list_branches
 from convokit.store.message_tree import read_head as read_branch_head
 from convokit.store.messages import find as find_message
 from convokit.store.messages import list_turn_messages
-from convokit.store.messages import read_page as read_messages
+from convokit.store.path_pages import read_page as read_messages
 from convokit.store.turns import find as find_turn
 
 __all__ = [

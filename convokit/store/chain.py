@@ -19,6 +19,12 @@ _SELECT_PAGE = (
     .order_by(entry.c.number)
     .limit(bindparam("limit"))
 )
+_SELECT_NEWEST = (
+    select(entry.c.number, entry.c.kind, entry.c.ref, entry.c.commitment, entry.c.hash)
+    .where(entry.c.conversation_id == bindparam("id"), entry.c.number < bindparam("before"))
+    .order_by(entry.c.number.desc())
+    .limit(bindparam("limit"))
+)
 
 
 def append_entries(connection: Connection, conversation_id: UUID, entries: Sequence[Entry]) -> None:
@@ -46,3 +52,10 @@ def find_entry(connection: Connection, conversation_id: UUID, number: int) -> En
     values = {"id": conversation_id, "after": number - 1, "limit": 1}
     row = connection.execute(_SELECT_PAGE, values).first()
     return None if row is None or row[0] != number else Entry(row[0], cast("EntryKind", row[1]), *row[2:])
+
+
+def list_newest(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[Entry]:
+    """Return the newest `limit` entries below number `before`, in order."""
+    values = {"id": conversation_id, "before": before, "limit": limit}
+    rows = connection.execute(_SELECT_NEWEST, values).all()
+    return [Entry(row[0], cast("EntryKind", row[1]), *row[2:]) for row in rows][::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,6 +18,9 @@ _COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slo
 _DESCRIPTION = ("settings", "subject", "title", "metadata", "archived_at")
 _SELECT_BY_ID = select(*_COLUMNS).where(
     conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant")
+)
+_SELECT_EXISTING = select(conversation.c.id).where(
+    conversation.c.tenant == bindparam("tenant"), conversation.c.id.in_(bindparam("ids", expanding=True))
 )
 _LOCK = select(conversation.c.id).where(conversation.c.id == bindparam("id")).with_for_update(key_share=True)
 _SELECT_DATABASE_ID = select(schema_.c.database_id)
@@ -59,6 +63,19 @@ def find_by_key(connection: Connection, tenant: str, key: str) -> ConversationRo
     """Return the tenant's conversation with this key, or None."""
     database_id = cast("UUID", connection.execute(_SELECT_DATABASE_ID).scalar_one())
     return find(connection, tenant, derive_conversation_id(database_id, tenant, key))
+
+
+def derive_ids(connection: Connection, tenant: str, keys: Sequence[str]) -> dict[str, UUID]:
+    """Return the ids that the tenant's conversations with these keys have, whether they exist or not."""
+    if not keys:
+        return {}
+    database_id = cast("UUID", connection.execute(_SELECT_DATABASE_ID).scalar_one())
+    return {key: derive_conversation_id(database_id, tenant, key) for key in keys}
+
+
+def filter_existing(connection: Connection, tenant: str, ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the ids that are conversations of the tenant."""
+    return set(connection.execute(_SELECT_EXISTING, {"tenant": tenant, "ids": list(ids)}).scalars())
 
 
 def list_recent(

@@ -69,7 +69,9 @@ _SELECT_ROOTS = _BEHIND_PARTING.where(message.c.parent_seq.is_(None))
 _IS_CHILD = message.c.parent_seq == bindparam("parent")
 _IS_NEXT = message.c.seq == bindparam("parent") + 1
 _SELECT_CHILDREN = union_all(
-    select(*_MESSAGE_COLUMNS).where(_MESSAGE_IN_CONVERSATION, _IS_NEXT, _IS_CHILD, message.c.seq < bindparam("before")),
+    select(*_MESSAGE_COLUMNS).where(
+        _MESSAGE_IN_CONVERSATION, _IS_NEXT, _IS_CHILD, _IS_NOT_SUMMARY, message.c.seq < bindparam("before")
+    ),
     select(_BEHIND_PARTING.where(_IS_CHILD, not_(_IS_NEXT)).cte("behind_parting")),
 )
 

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, bindparam, func, insert, select
+from sqlalchemy import Connection, Integer, and_, bindparam, case, func, insert, or_, select
 
-from convokit.domain.message import MessageRow
+from convokit.domain.message import PASSAGE, SUMMARY, USER, MessageRow
 from convokit.store import search_index
 from convokit.store.schema import message
 
 FIRST_PAGE = 32
 """Rows of the first page, before the window is known. A turn reads at most twice the rows it sends, plus these."""
-_COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
+_MAX_LISTED = 10_000
+"""SQLite takes at most 32,766 values for a statement."""
+COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 # No request sends an item, and an item may be larger than its message. It is the row's last column.
-_WINDOW_COLUMNS = _COLUMNS[:-1]
+_WINDOW_COLUMNS = COLUMNS[:-1]
 _IN_CONVERSATION = message.c.conversation_id == bindparam("id")
 _run_start_of_last = (
     select(message.c.run_start_seq).where(_IN_CONVERSATION, message.c.seq == bindparam("last")).scalar_subquery()
@@ -50,8 +52,8 @@ def _build_walk(columns: Sequence[Any]) -> Any:
     return select(*(path.c[column.name] for column in columns)).order_by(path.c.seq.desc())
 
 
-def _build_select_runs() -> Any:
-    """Return the statement that lists a path's runs, back to the run that contains seq `lowest`."""
+def build_runs() -> Any:
+    """Return the CTE of a path's runs (first seq, last seq, parent of the first), back to the run that contains `lowest`."""
     first = message.alias("first")
     # A subquery instead of a join: for a conversation of one run, PostgreSQL may join by reading all of it.
     before = select(first.c.parent_seq).where(
@@ -60,27 +62,46 @@ def _build_select_runs() -> Any:
     run = select(message.c.run_start_seq, message.c.seq, before.scalar_subquery().label("before"))
     runs = run.where(_IN_CONVERSATION, message.c.seq == bindparam("last")).cte("runs", recursive=True)
     is_previous = (_IN_CONVERSATION, message.c.seq == runs.c.before, runs.c.before >= bindparam("lowest"))
-    return select(runs.union_all(run.where(*is_previous)))
+    return runs.union_all(run.where(*is_previous))
 
 
 _READ_BACKWARDS = {
     with_items: (_build_end_of_run(columns), _build_walk(columns))
-    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, _COLUMNS))
+    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, COLUMNS))
 }
-_SELECT_RUNS = _build_select_runs()
-_SELECT_ONE = select(*_COLUMNS).where(_IN_CONVERSATION, message.c.seq == bindparam("seq"))
+_SELECT_RUNS = select(build_runs())
+_next = message.alias("next")
+# Redaction overwrites the status. A passage is followed by its question, and a summary by nothing.
+_is_followed = select(_next.c.seq).where(
+    _next.c.conversation_id == bindparam("id"),
+    _next.c.seq == message.c.seq + 1,
+    _next.c.parent_seq == message.c.seq,
+)
+_SELECT_ONE = select(*COLUMNS).where(_IN_CONVERSATION, message.c.seq == bindparam("seq"))
 _SELECT_MANY = {
     with_items: select(*columns).where(_IN_CONVERSATION, message.c.seq.in_(bindparam("seqs", expanding=True)))
-    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, _COLUMNS))
+    for with_items, columns in ((False, _WINDOW_COLUMNS), (True, COLUMNS))
 }
+_SELECT_PASSAGES_AND_SUMMARIES = select(
+    message.c.seq,
+    case((message.c.status != "redacted", message.c.status), (_is_followed.exists(), PASSAGE), else_=SUMMARY),
+).where(
+    _IN_CONVERSATION,
+    message.c.seq.in_(bindparam("seqs", expanding=True)),
+    message.c.role == USER,
+    or_(
+        message.c.status.in_((PASSAGE, SUMMARY)),
+        and_(message.c.status == "redacted", message.c.tokens == 0),
+    ),
+)
 _SELECT_NEWEST = (
-    select(*_COLUMNS)
+    select(*COLUMNS)
     .where(_IN_CONVERSATION, message.c.seq < bindparam("before"))
     .order_by(message.c.seq.desc())
     .limit(bindparam("limit"))
 )
 _SELECT_OF_TURN = (
-    select(*_COLUMNS)
+    select(*COLUMNS)
     .where(_IN_CONVERSATION, message.c.seq > bindparam("after"), message.c.turn_id == bindparam("turn"))
     .order_by(message.c.seq)
     .limit(bindparam("limit"))
@@ -134,6 +155,15 @@ def read_many(
     """Return the messages of these seqs that exist, in no particular order."""
     values = {"id": conversation_id, "seqs": list(seqs)}
     return [MessageRow(*row) for row in connection.execute(_SELECT_MANY[with_items], values)]
+
+
+def list_passages_and_summaries(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> dict[int, str]:
+    """Return those of the messages `seqs` that are passages or summaries, with the status that they were written with."""
+    found: dict[int, str] = {}
+    for start in range(0, len(seqs), _MAX_LISTED):
+        values = {"id": conversation_id, "seqs": seqs[start : start + _MAX_LISTED]}
+        found |= {row[0]: row[1] for row in connection.execute(_SELECT_PASSAGES_AND_SUMMARIES, values)}
+    return found
 
 
 def list_newest(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[MessageRow]:
@@ -201,21 +231,3 @@ def list_runs(connection: Connection, conversation_id: UUID, head: int) -> list[
     """Return the first and last seq of each run of the path to `head`, in order."""
     values = {"id": conversation_id, "last": head, "lowest": 0}
     return sorted((first, last) for first, last, *_ in map(tuple, connection.execute(_SELECT_RUNS, values)))
-
-
-def read_page(
-    connection: Connection, conversation_id: UUID, last: int | None, limit: int, *, passages: bool = False
-) -> list[MessageRow]:
-    """Return the last `limit` messages of the path to `last`, oldest first. `passages` includes retrieved passages."""
-
-    def select_rows(rows: list[MessageRow]) -> list[MessageRow]:
-        return rows if passages else [row for row in rows if not row.is_passage]
-
-    def count_missing(rows: list[MessageRow]) -> int:
-        selected = len(select_rows(rows))
-        missing = limit - selected
-        # Expect the same share of passages among the next rows as among these.
-        return missing * len(rows) // selected if selected else len(rows)
-
-    path = read_backwards(connection, conversation_id, last, count_missing, with_items=True)
-    return select_rows(path.rows)[-limit:]

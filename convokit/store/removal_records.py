@@ -24,6 +24,11 @@ _SELECT_NEWEST = (
     .order_by(removal.c.number.desc())
     .limit(bindparam("limit"))
 )
+_SELECT_BETWEEN = select(*_COLUMNS).where(
+    removal.c.conversation_id == bindparam("id"),
+    removal.c.number >= bindparam("first"),
+    removal.c.number <= bindparam("last"),
+)
 # A conversation is erased while an erasure is its last chain entry: a later turn makes it a living one again.
 # An outer join: SQLite then reads one row of each conversation, instead of all its removals.
 _IS_LAST_ERASURE = and_(
@@ -55,6 +60,12 @@ def list_newest(connection: Connection, conversation_id: UUID, limit: int = PAGE
     """Return the newest removals of a conversation, the newest first."""
     values = {"id": conversation_id, "limit": limit}
     return [RemovalRow(*row) for row in connection.execute(_SELECT_NEWEST, values)]
+
+
+def list_between(connection: Connection, conversation_id: UUID, first: int, last: int) -> list[RemovalRow]:
+    """Return the removals whose chain entries have the numbers from `first` to `last`."""
+    values = {"id": conversation_id, "first": first, "last": last}
+    return [RemovalRow(*row) for row in connection.execute(_SELECT_BETWEEN, values)]
 
 
 def find_erasures(connection: Connection, conversation_ids: Sequence[UUID]) -> dict[UUID, RemovalRow]:

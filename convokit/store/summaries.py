@@ -35,6 +35,12 @@ _SELECT_NEWEST_WITH_TEXT = (
     .order_by(summary.c.number.desc())
     .limit(_PAGE)
 )
+_SELECT_NEWEST = (
+    select(*(getattr(summary.c, field.name) for field in fields(SummaryRow)))
+    .where(summary.c.conversation_id == bindparam("id"), summary.c.number < bindparam("below"))
+    .order_by(summary.c.number.desc())
+    .limit(bindparam("limit"))
+)
 _SELECT_LAST_NUMBER = select(func.coalesce(func.max(summary.c.number), 0)).where(
     summary.c.conversation_id == bindparam("id")
 )
@@ -49,6 +55,12 @@ def insert_summary(connection: Connection, conversation_id: UUID, row: SummaryRo
     row.number = connection.execute(_SELECT_LAST_NUMBER, {"id": conversation_id}).scalar_one() + 1
     values = {field.name: getattr(row, field.name) for field in fields(SummaryRow)}
     connection.execute(_INSERT, {"conversation_id": conversation_id, **values})
+
+
+def list_newest(connection: Connection, conversation_id: UUID, below: int, limit: int) -> list[SummaryRow]:
+    """Return the newest `limit` summaries below a number, of all paths, in order. Those without text are among them."""
+    values = {"id": conversation_id, "below": below, "limit": limit}
+    return [SummaryRow(*row) for row in connection.execute(_SELECT_NEWEST, values)][::-1]
 
 
 def list_path_summaries(connection: Connection, conversation_id: UUID, head: int | None) -> list[StoredSummary]:

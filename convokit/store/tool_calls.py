@@ -46,6 +46,16 @@ _SELECT_OF_MESSAGE = (
     .where(tool_call.c.conversation_id == bindparam("id"), tool_call.c.message_seq == bindparam("seq"))
     .limit(1)
 )
+_SELECT_OF_TURN = (
+    select(*(getattr(tool_call.c, name) for name in ToolCallRow.__slots__))
+    .where(
+        tool_call.c.conversation_id == bindparam("id"),
+        tool_call.c.message_seq >= bindparam("first"),
+        tool_call.c.message_seq <= bindparam("last"),
+        tool_call.c.turn_id == bindparam("turn"),
+    )
+    .order_by(tool_call.c.message_seq, tool_call.c.position)
+)
 _INSERT = insert(tool_call)
 _FINISH = (
     update(tool_call)
@@ -96,6 +106,14 @@ def finish_tool_call(connection: Connection, conversation_id: UUID, row: ToolCal
 def has_tool_calls(connection: Connection, conversation_id: UUID, message_seq: int) -> bool:
     """Return whether a turn recorded the calls of a message in order to run them."""
     return connection.execute(_SELECT_OF_MESSAGE, {"id": conversation_id, "seq": message_seq}).first() is not None
+
+
+def list_of_turn(
+    connection: Connection, conversation_id: UUID, turn_id: UUID, first_seq: int, last_seq: int
+) -> list[ToolCallRow]:
+    """Return the tool calls of a turn, in order, whose asking messages have seqs from `first_seq` to `last_seq`."""
+    values = {"id": conversation_id, "turn": turn_id, "first": first_seq, "last": last_seq}
+    return [ToolCallRow(*row) for row in connection.execute(_SELECT_OF_TURN, values)]
 
 
 def list_from_caller(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[int]:

@@ -7,14 +7,15 @@ from itertools import pairwise
 from typing import Any, TypeGuard, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, Uuid, bindparam, tuple_
+from sqlalchemy import Connection, Integer, Uuid, bindparam, select, tuple_
 
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import MAX_SEQ
 from convokit.domain.message import TOOL, USER, MessageRow
 from convokit.domain.turn import TurnRow
-from convokit.store import message_tree, messages, turns
-from convokit.store.schema import turn
+from convokit.store import message_tree, messages, path_pages, turns
+from convokit.store.messages import FIRST_PAGE
+from convokit.store.schema import message, turn
 
 _SELECT_LATER_OF_QUESTION = (
     turns.SELECT_TURN.where(
@@ -26,6 +27,34 @@ _SELECT_LATER_OF_QUESTION = (
     )
     .order_by(turn.c.after_entry.desc(), turn.c.id.desc())
     .limit(bindparam("limit"))
+)
+
+_SELECT_WITH_TURN = (
+    select(message.c.seq)
+    .where(
+        message.c.conversation_id == bindparam("id"),
+        message.c.seq < bindparam("below"),
+        message.c.seq > bindparam("above"),
+        message.c.turn_id.is_not(None),
+    )
+    .order_by(message.c.seq.desc())
+    .limit(bindparam("limit"))
+)
+_SELECT_ANSWERED = (
+    select(turn.c.question_seq)
+    .where(
+        turn.c.conversation_id == bindparam("id"),
+        turn.c.question_seq < bindparam("below"),
+        turn.c.question_seq > bindparam("above"),
+        turn.c.after_entry.is_not(None),
+    )
+    .order_by(turn.c.question_seq.desc())
+    .limit(bindparam("limit"))
+)
+_SELECT_OF_QUESTION = select(turn.c.after_seq, turn.c.reply_seq).where(
+    turn.c.conversation_id == bindparam("id"),
+    turn.c.question_seq == bindparam("question"),
+    turn.c.after_entry.is_not(None),
 )
 
 
@@ -41,21 +70,74 @@ def read_turns_page(
             return None
         head = start.parent_seq
 
-    def rows_needed(rows: list[MessageRow]) -> int:
-        if len(set(_list_turn_ids(rows[::-1], {}))) >= limit:
-            return 0
-        # A message without a turn was imported or appended. Thousands of them may stand before the first turn.
-        oldest = rows[-1]
-        if oldest.turn_id is None and not turns.has_turns_below(connection, conversation.id, oldest.seq):
-            return 0
-        return len(rows)
-
-    path = messages.read_backwards(connection, conversation.id, head, rows_needed)
-    waiting = [row.seq for row, after in pairwise([*path.rows, None]) if _is_waiting(row, after)]
+    rows = _read_path_with_turns(connection, conversation.id, head, limit)
+    waiting = [row.seq for row, after in pairwise([*rows, None]) if _is_waiting(row, after)]
     again = turns.find_regenerations(connection, conversation.id, branch, waiting) if waiting else {}
-    ids = list(dict.fromkeys(_list_turn_ids(path.rows, again)))[-limit:]
-    rows = {row.id: row for row in turns.read_many(connection, conversation.id, ids)}
-    return [rows[each] for each in ids if each in rows]
+    ids = list(dict.fromkeys(_list_turn_ids(rows, again)))[-limit:]
+    found = {row.id: row for row in turns.read_many(connection, conversation.id, ids)}
+    return [found[each] for each in ids if each in found]
+
+
+def _read_path_with_turns(
+    connection: Connection, conversation_id: UUID, head: int | None, limit: int
+) -> list[MessageRow]:
+    """Return the end of a path with the messages of `limit` turns, oldest first.
+
+    Thousands of messages without a turn, or of one turn, may stand between two turns. The database skips them: a statement
+    returns the positions of the next messages with another turn.
+    """
+
+    def rows_needed(rows: list[MessageRow]) -> int:
+        newer = {row.turn_id for row in (*rows[:-FIRST_PAGE], *after)}
+        has_new = any(row.turn_id not in newer for row in rows[-FIRST_PAGE:])
+        is_enough = len(set(_list_turn_ids([*rows[::-1], *after], {}))) >= limit
+        return len(rows) if has_new and not is_enough and rows[-1].turn_id is not None else 0
+
+    after: list[MessageRow] = []
+    while head is not None:
+        path = messages.read_backwards(connection, conversation_id, head, rows_needed)
+        after = [*path.rows, *after]
+        if path.complete or len(set(_list_turn_ids(after, {}))) >= limit:
+            break
+        oldest = path.rows[0]
+        head = _find_last_of_turn(connection, conversation_id, oldest, limit)
+        if head is not None:
+            # Behind it may stand messages of a turn that has no reply.
+            end = oldest.parent_seq
+            after = [
+                *(path_pages.read_rows_after(connection, conversation_id, end, head, FIRST_PAGE, passages=True) or ()),
+                *after,
+            ]
+    return after
+
+
+def _find_last_of_turn(connection: Connection, conversation_id: UUID, oldest: MessageRow, limit: int) -> int | None:
+    """Return the last message on the path before `oldest` that belongs to another turn; None if there is none."""
+    if oldest.parent_seq is None:
+        return None
+    row = None if oldest.turn_id is None else turns.find(connection, conversation_id, oldest.turn_id)
+    if row is not None and row.question_seq < oldest.seq:
+        # Between a turn and its question stand only turns that answered tool calls of the same question.
+        same = connection.execute(_SELECT_OF_QUESTION, {"id": conversation_id, "question": row.question_seq})
+        started = [seq for after_seq, reply_seq in same for seq in (after_seq + 1, reply_seq) if seq is not None]
+        seqs = [seq for seq in (row.question_seq, *started) if seq < oldest.seq]
+        path = messages.filter_on_path(connection, conversation_id, oldest.parent_seq, seqs)
+        if path:
+            return path[-1]
+    position = 0
+    # Imported questions belong to no turn, but turns may have answered them. The second statement finds these.
+    for statement in (_SELECT_WITH_TURN, _SELECT_ANSWERED):
+        below, size = oldest.seq, limit
+        while True:
+            values = {"id": conversation_id, "above": position, "below": below, "limit": size}
+            seqs = list(connection.execute(statement, values).scalars())
+            path = messages.filter_on_path(connection, conversation_id, oldest.parent_seq, seqs)
+            if path:
+                position = path[-1]
+            if path or len(seqs) < size:
+                break
+            below, size = seqs[-1], size * 2
+    return position or None
 
 
 def _find_start(connection: Connection, conversation_id: UUID, turn: TurnRow) -> MessageRow | None:

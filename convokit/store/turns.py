@@ -88,11 +88,6 @@ _SELECT_REGENERATIONS = SELECT_TURN.where(
     turn.c.after_entry.is_not(None),
     not_(_STARTS_WITH_RESULTS),
 ).order_by(turn.c.after_entry)
-_SELECT_TURN_BELOW = (
-    select(turn.c.id)
-    .where(turn.c.conversation_id == bindparam("id"), turn.c.question_seq < bindparam("below"))
-    .limit(1)
-)
 _SELECT_BY_IDEMPOTENCY_KEY = SELECT_TURN.join(conversation, conversation.c.id == turn.c.conversation_id).where(
     turn.c.conversation_id == bindparam("id"),
     conversation.c.tenant == bindparam("tenant"),
@@ -231,11 +226,6 @@ def find_regenerations(
     values = {"id": conversation_id, "branch": branch, "questions": list(question_seqs)}
     rows = (TurnRow(*cast("Any", row)) for row in connection.execute(_SELECT_REGENERATIONS, values))
     return {row.question_seq: row for row in rows}  # in order: the newest turn of a question replaces the others
-
-
-def has_turns_below(connection: Connection, conversation_id: UUID, below: int) -> bool:
-    """Return whether a turn answers a question below seq `below`, on any branch."""
-    return connection.execute(_SELECT_TURN_BELOW, {"id": conversation_id, "below": below}).first() is not None
 
 
 def build_open_values(

@@ -6,12 +6,13 @@ The database sums calls that have the same price. This module prices the sums an
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, get_args
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -39,6 +40,7 @@ class UsageQuery:
     since: datetime | None
     until: datetime | None
     key: str | None
+    conversations: tuple[UUID | str, ...] | None
     subject: str | None
     prices: Prices
 
@@ -50,11 +52,15 @@ def usage_flow(
     since: datetime | date | None,
     until: datetime | date | None,
     key: str | None,
+    conversations: Iterable[UUID | str] | None = None,
     subject: str | None,
     prices: Mapping[str, Price] | Prices | None,
 ) -> Flow[UsageReport]:
     """Report the usage of the tenant's calls. Raises: InvalidInput, NotFound."""
-    query = _parse_query(kit.limits, by=by, since=since, until=until, key=key, subject=subject, prices=prices)
+    names = None if conversations is None else _parse_conversations(kit.limits, conversations, key)
+    query = _parse_query(
+        kit.limits, by=by, since=since, until=until, key=key, conversations=names, subject=subject, prices=prices
+    )
     yield from check_schema_flow(kit)
     return (yield from read_flow(_read_report, kit.tenant, query))
 
@@ -66,6 +72,7 @@ def _parse_query(
     since: datetime | date | None,
     until: datetime | date | None,
     key: str | None,
+    conversations: tuple[UUID | str, ...] | None,
     subject: str | None,
     prices: Mapping[str, Price] | Prices | None,
 ) -> UsageQuery:
@@ -77,7 +84,22 @@ def _parse_query(
     start, end = _parse_time("since", since), _parse_time("until", until)
     if start is not None and end is not None and end <= start:
         raise InvalidInput("until", f"must be after since ({start:%Y-%m-%d %H:%M} UTC)")
-    return UsageQuery(by, start, end, key, subject, resolve_prices(prices))
+    return UsageQuery(by, start, end, key, conversations, subject, resolve_prices(prices))
+
+
+def _parse_conversations(limits: Limits, given: object, key: str | None) -> tuple[UUID | str, ...]:
+    """Return ids and keys. Raises: InvalidInput."""
+    if key is not None:
+        raise InvalidInput("conversations", "pass only one of key and conversations")
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InvalidInput("conversations", f"must be a list of ids and keys, not {type(given).__name__}")
+    names = tuple(given)
+    if len(names) > MAX_CONVERSATIONS:
+        raise InvalidInput("conversations", f"has {len(names):,} items; pass at most {MAX_CONVERSATIONS:,} at once")
+    for name in names:
+        if not isinstance(name, UUID):
+            validate_text("conversations", name, limit=limits.key_chars * 4, setting="Limits.key_chars")
+    return names
 
 
 def _parse_time(name: str, value: object) -> datetime | None:
@@ -94,23 +116,48 @@ def _parse_time(name: str, value: object) -> datetime | None:
 
 
 def _read_report(connection: Connection, tenant: str, query: UsageQuery) -> UsageReport:
-    conversation_id = None
+    ids = None if query.conversations is None else _find_ids(connection, tenant, query.conversations)
     if query.key is not None:
         row = conversations.find_by_key(connection, tenant, query.key)
         if row is None:
             raise NotFound("conversation", query.key, "it is created by its first send")
-        conversation_id = row.id
+        ids = [row.id]
     groups = sum_calls(
         connection,
         tenant,
         by_conversation=query.by == "conversation",
         since_us=_to_us(query.since),
         until_us=_to_us(query.until),
-        conversation_id=conversation_id,
+        conversation_ids=ids,
         subject=query.subject,
         sizes=query.prices.sizes,
     )
     return _ReportBuilder(query).build(groups)
+
+
+def _find_ids(connection: Connection, tenant: str, names: Sequence[UUID | str]) -> list[UUID]:
+    """Return the ids of conversations by id or key, in two statements. An id wins over an equal key. Raises: NotFound."""
+    if not names:
+        return []
+    by_key = conversations.derive_ids(connection, tenant, [str(name) for name in names if isinstance(name, str)])
+    candidates = [(name, _list_candidates(name, by_key)) for name in names]
+    existing = conversations.filter_existing(connection, tenant, [id_ for _, ids in candidates for id_ in ids])
+    found: list[UUID] = []
+    for name, ids in candidates:
+        id_ = next((each for each in ids if each in existing), None)
+        if id_ is None:
+            raise NotFound("conversation", name, "it is created by its first send")
+        found.append(id_)
+    return list(dict.fromkeys(found))
+
+
+def _list_candidates(name: UUID | str, by_key: Mapping[str, UUID]) -> list[UUID]:
+    if isinstance(name, UUID):
+        return [name]
+    try:
+        return [UUID(name), by_key[name]]
+    except ValueError:
+        return [by_key[name]]
 
 
 def _to_us(moment: datetime | None) -> int | None:

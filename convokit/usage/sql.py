@@ -86,7 +86,7 @@ def sum_calls(
     by_conversation: bool = False,
     since_us: int | None = None,
     until_us: int | None = None,
-    conversation_id: UUID | None = None,
+    conversation_ids: Sequence[UUID] | None = None,
     subject: str | None = None,
     sizes: Sequence[int] = (),
 ) -> Iterator[CallGroup]:
@@ -102,8 +102,8 @@ def sum_calls(
         query = query.where(completion.c.started_at >= since_us, is_recent)
     if until_us is not None:
         query = query.where(completion.c.started_at < until_us)
-    if conversation_id is not None:
-        query = query.where(conversation.c.id == conversation_id)
+    if conversation_ids is not None:
+        query = query.where(conversation.c.id.in_(conversation_ids))
     if subject is not None:
         query = query.where(conversation.c.subject == subject)
     for row in connection.execute(query, execution_options={"yield_per": _BATCH}):

@@ -27,7 +27,8 @@ EVENTS = (
     "Finished",
 )  # fmt: skip
 VALUES = (
-    "Conversation", "MessagePreview", "Message", "NewMessage", "Page", "Hit", "SearchPage", "Reply", "Turn", "Branch", "Usage",
+    "Conversation", "MessagePreview", "Message", "NewMessage", "Page", "Hit", "SearchPage", "Reply", "Turn", "TurnRecord",
+    "Call", "RequestWindow", "ToolRun", "ChainEntry", "Removal", "StoredBlob", "SummaryRecord", "Branch", "Usage",
     "Verified", "VerifiedAll", "MovedHead", "Checkpoint",
     "Replay", "Diff", "Receipt", "Recovered", "Exported", "Imported", "UsageReport", "Price", "Prices",
     "tool", "Tool", "HttpxClient", "AsyncHttpxClient", "TokenizeCounter",

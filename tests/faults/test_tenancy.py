@@ -24,6 +24,7 @@ from sqlalchemy import bindparam, or_, select
 from convokit import AsyncChat, AsyncConvokit, Chat, Convokit
 from convokit.audit import sql as audit_sql
 from convokit.domain.ids import derive_conversation_id
+from convokit.domain.stored_request import compute_prompt_digest
 from convokit.erasure import residue
 from convokit.erasure import sql as erasure_sql
 from convokit.errors import ConvokitError
@@ -160,6 +161,8 @@ ATTACKS: dict[str, Attack] = {
         lambda side: side.kit.usage(by="conversation"),
         lambda side: side.kit.usage(by="model", subject=SUBJECT),
         *(lambda side, key=key: side.kit.usage(key=key) for key in KEYS),
+        *(lambda side, key=key: side.kit.usage(conversations=[key]) for key in KEYS),
+        *(lambda side, at=at: side.kit.usage(conversations=[side.known.ids[at]]) for at in range(len(KEYS))),
     ),
     "Convokit.search": _on_the_kit(
         *(
@@ -195,7 +198,19 @@ ATTACKS: dict[str, Attack] = {
     "Convokit.close": _on_the_kit(lambda side: None),  # closes B's own connections: the fixture does
     "Chat.id": _everywhere(lambda side, chat: chat.id),
     "Chat.key": _everywhere(lambda side, chat: chat.key),
-    "Chat.messages": _of_messages(lambda chat, place: chat.messages(before=place), lambda chat, place: chat.messages()),
+    "Chat.messages": _of_messages(
+        lambda chat, place: chat.messages(before=place),
+        lambda chat, place: chat.messages(),
+        lambda chat, place: chat.messages(after=place),
+        lambda chat, place: chat.messages(around=place, limit=None),
+    ),
+    "Chat.turn": _of_turns(lambda chat, turn: chat.turn(turn)),
+    "Chat.entries": _everywhere(lambda side, chat: chat.entries(), lambda side, chat: chat.entries(before=3)),
+    "Chat.blob": _everywhere(lambda side, chat: chat.blob("0" * 64)),
+    "Chat.summaries": _everywhere(lambda side, chat: chat.summaries()),
+    "Chat.prompt": _everywhere(
+        lambda side, chat: chat.prompt("0" * 32), lambda side, chat: chat.prompt(compute_prompt_digest(SECRET).hex())
+    ),
     "Chat.verify": _everywhere(
         lambda side, chat: chat.verify(),
         lambda side, chat: chat.verify(against=side.face.settle(side.kit.checkpoint(key=SIGNING)), key=SIGNING),
@@ -377,6 +392,13 @@ TENANT = {
     "store.conversation_pages.list_ids_by_prefix": lambda connection, wanted: conversation_pages.list_ids_by_prefix(
         connection, "rival", ListingFilter(prefix="n"), limit=1000
     ),
+    "store.conversations.derive_ids": lambda connection, wanted: [
+        conversations.find(connection, "rival", each)
+        for each in conversations.derive_ids(connection, "rival", ["nobody's", SECRET]).values()
+    ],
+    "store.conversations.filter_existing": lambda connection, wanted: conversations.filter_existing(
+        connection, "rival", [wanted]
+    ),
     "store.turns.find_by_idempotency_key": lambda connection, wanted: turns.find_by_idempotency_key(
         connection, "rival", wanted, sha256(ONCE.encode()).digest()
     ),
@@ -388,7 +410,7 @@ TENANT = {
         connection, "rival", wanted, 0, lambda row, rows: 0
     ),
     "usage.sql.sum_calls": lambda connection, wanted: list(
-        usage_sql.sum_calls(connection, "rival", conversation_id=wanted, by_conversation=True)
+        usage_sql.sum_calls(connection, "rival", conversation_ids=[wanted], by_conversation=True)
     ),
     "store.blobs.find_prompt": lambda connection, wanted: any(
         blobs.find_prompt(connection, "rival", digest)
@@ -445,6 +467,7 @@ ROW = {
     "store.message_tree.set_head",
     "store.message_tree.list_branches",
     "store.message_tree.list_leaves",
+    "store.path_pages.find_path_through",
     "history.copies.write_copy",
     "store.conversations.update_description",
     "store.conversations.fill_description",

@@ -59,8 +59,8 @@ def test_children_of_what_cannot_be_a_parent(face: Face, kit: Any) -> None:
         face.settle(chat.children(9))
     with pytest.raises(InvalidInput, match="limit"):
         face.settle(chat.children(limit=0))
-    with pytest.raises(NotFound):
-        face.settle(kit.chat("unused").children())
+    with pytest.raises(NotFound, match="unused"):
+        face.settle(kit.chat("unused").children(1))
 
 
 def test_the_turns_of_a_question_are_those_of_all_branches(face: Face, kit: Any, server: LoopbackServer) -> None:

@@ -67,10 +67,7 @@ def test_the_log_is_everything_in_the_order_of_writing(face: Face, kit: Any) -> 
 
 
 def test_looks_at_what_is_not_there_say_so(face: Face, kit: Any) -> None:
-    """No conversation is NotFound; a limit or place that is none is InvalidInput."""
-    for look in ("leaves", "log", "branches"):
-        with pytest.raises(NotFound):
-            face.settle(getattr(kit.chat("never"), look)())
+    """No message is NotFound; a limit or place that is none is InvalidInput."""
     with pytest.raises(NotFound):
         face.settle(kit.chat("never").siblings(1))
     chat = kit.chat("k")

@@ -12,7 +12,7 @@ from alembic.config import Config
 from sqlalchemy import Integer, String, create_engine, inspect, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from convokit.store import conversations, indexes, messages
+from convokit.store import conversations, indexes, path_pages
 from convokit.store.engine import parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
@@ -108,7 +108,7 @@ def test_store_functions_read_in_the_hosts_transaction(face: Face, database: str
         connection = session.connection()
         row = conversations.find(connection, "default", chat.id)
         assert row is not None
-        stored = messages.read_page(connection, row.id, row.head_seq, 10)
+        stored = path_pages.read_page(connection, row.id, row.head_seq, 10)
         assert [each.content for each in stored] == ["where is it?", "echo: where is it?"]
         session.rollback()
     with Session(engine) as session:

@@ -94,6 +94,9 @@ def _everything(kit: Convokit, chat: Chat) -> None:
             pass
     found = chat.messages(limit=40)
     chat.messages(limit=40, before=found[0].seq)
+    chat.messages(limit=40, after=found[0].seq)
+    chat.messages(limit=40, around=found[0].seq)
+    chat.messages(limit=40, after=0)
     chat.pin(2)
     chat.context("and now?")
     chat.send("with a pin")

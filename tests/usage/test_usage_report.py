@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
+from sqlalchemy.event import listen, remove
 
 from convokit import Retry
 from convokit.errors import InvalidInput, ModelError, NotFound, TooLarge
@@ -245,6 +246,39 @@ def test_report_filters_by_time_key_and_subject(face: Face, kit: Any, database: 
     assert face.settle(kit.usage(since=now + _DAY)).rows == []
 
 
+def test_report_of_given_conversations(face: Face, kit: Any) -> None:
+    """Ids and keys name them, once each, in a fixed number of statements. Another tenant's are not found."""
+    chats = [kit.chat(f"鍵{number}", subject=f"person {number % 2}") for number in range(4)]
+    for chat in chats:
+        face.settle(chat.send("hello"))
+    named = [chats[0].id, str(chats[1].id), "鍵2", "鍵2"]
+    report = face.settle(kit.usage(by="conversation", conversations=named))
+    assert {row.conversation_id for row in report.rows} == {chat.id for chat in chats[:3]}
+    assert report.total.calls == 3
+    assert face.settle(kit.usage(conversations=iter(named), subject="person 0")).total.calls == 2
+    assert face.settle(kit.usage(conversations=[])).total.calls == 0
+    looks_like_an_id = "0191f0a0-0000-7000-8000-000000000000"
+    face.settle(kit.chat(looks_like_an_id).send("hello"))
+    assert face.settle(kit.usage(conversations=[looks_like_an_id])).total.calls == 1
+    assert face.settle(kit.usage(key=looks_like_an_id)).total.calls == 1
+    with pytest.raises(NotFound, match="鍵9"):
+        face.settle(kit.usage(conversations=["鍵2", "鍵9"]))
+    with pytest.raises(NotFound):
+        face.settle(kit.tenant("other").usage(conversations=[chats[0].id]))
+    counts = []
+    for given in (named[:1], named, [chat.key for chat in chats]):
+        statements: list[str] = []
+
+        def heard(*event: Any, statements: list[str] = statements) -> None:
+            statements.append(event[2])
+
+        listen(Engine, "before_cursor_execute", heard)
+        face.settle(kit.usage(conversations=given))
+        remove(Engine, "before_cursor_execute", heard)
+        counts.append(len([each for each in statements if not each.startswith("BEGIN")]))
+    assert counts == [2, 3, 3]  # keys need the id of the database
+
+
 def test_old_calls_of_an_active_conversation_are_not_in_the_period(face: Face, kit: Any, database: str) -> None:
     face.settle(kit.chat("a").send("one"))
     _age_calls(database, 40)
@@ -287,6 +321,11 @@ def test_invalid_arguments_are_refused(face: Face, kit: Any) -> None:
         ("until", {"since": date(2026, 1, 2), "until": date(2026, 1, 2)}),
         ("subject", {"subject": "a\x00b"}),
         ("key", {"key": 7}),
+        ("conversations", {"conversations": "k"}),
+        ("conversations", {"conversations": 7}),
+        ("conversations", {"conversations": [7]}),
+        ("conversations", {"conversations": ["k"] * 1001}),
+        ("conversations", {"conversations": ["k"], "key": "k"}),
         ("prices", {"prices": {"loop-1": 5}}),
         ("prices", {"prices": {"loop-1": {"prompt": -1, "completion": 1}}}),
         ("prices", {"prices": {"loop-1": {"prompt": "NaN", "completion": 1}}}),

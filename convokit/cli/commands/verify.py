@@ -64,7 +64,9 @@ def _verify_one(
     kit: Convokit, database: DatabaseOption, conversation: str | None, checkpoint: dict[str, Any], *, json: bool
 ) -> None:
     try:
-        verified = find_chat(kit, conversation).verify(**checkpoint)
+        chat = find_chat(kit, conversation)
+        with output.show_progress("verifying") as progress:
+            verified = chat.verify(**checkpoint, progress=progress)
     except ChainBroken as error:
         key = _find_keys(database, [UUID(error.conversation)])[0]
         if json:

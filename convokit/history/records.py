@@ -1,0 +1,143 @@
+"""Read turns with their calls, chain entries, binaries, summaries and prompts."""
+
+from __future__ import annotations
+
+import binascii
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.state import (
+    ChatRef,
+    KitState,
+    check_schema_flow,
+    find_conversation_flow,
+    find_listed_conversation_flow,
+)
+from convokit.domain.content import BLOB_SCHEME
+from convokit.domain.conversation import ConversationRow
+from convokit.domain.ids import MAX_SEQ, parse_id
+from convokit.domain.message import SUMMARY
+from convokit.domain.paging import validate_limit
+from convokit.domain.stored_records import Call, ChainEntry, RequestWindow, StoredBlob, SummaryRecord, TurnRecord
+from convokit.domain.stored_request import DIGEST_BYTES, Manifest
+from convokit.domain.turn import CallRow, Turn
+from convokit.errors import InvalidInput, NotFound
+from convokit.store import api_calls, blobs, chain, messages, removal_records, summaries, tool_calls, turns
+
+_BLOB_DIGEST_BYTES = 32
+
+
+def read_turn_flow(kit: KitState, chat: ChatRef, turn: Turn | UUID | str) -> Flow[TurnRecord]:
+    """Return a turn with its calls and tool runs. Raises: InvalidInput, NotFound."""
+    turn_id = turn.id if isinstance(turn, Turn) else parse_id(turn, "turn")
+    conversation = yield from find_conversation_flow(kit, chat)
+    return (yield from read_flow(_read_turn, conversation, turn_id))
+
+
+def _read_turn(connection: Connection, conversation: ConversationRow, turn_id: UUID) -> TurnRecord:
+    row = turns.find(connection, conversation.id, turn_id)
+    if row is None:
+        raise NotFound("turn", turn_id)
+    calls = api_calls.list_calls(connection, conversation.id, turn_id)
+    last_seq = row.reply_seq if row.state == "completed" else None
+    runs = tool_calls.list_of_turn(connection, conversation.id, turn_id, row.from_seq, last_seq or MAX_SEQ)
+    return TurnRecord.from_rows(conversation.id, row, _make_calls(connection, conversation.id, calls), runs)
+
+
+def _make_calls(connection: Connection, conversation_id: UUID, rows: list[CallRow]) -> list[Call]:
+    """Convert calls. The windows of all calls take one statement for their passages and summaries."""
+    manifests: list[Manifest | None] = []
+    sent: set[int] = set()
+    for row in rows:
+        try:
+            manifest = Manifest.from_json(row.manifest)
+            sent.update(manifest.list_seqs(MAX_SEQ))
+        except ValueError:  # an altered row may hold anything
+            manifests.append(None)
+        else:
+            manifests.append(manifest)
+    apart = messages.list_passages_and_summaries(connection, conversation_id, sorted(sent)) if sent else {}
+    summary_seqs = {seq for seq, status in apart.items() if status == SUMMARY}
+    windows = [
+        None if manifest is None else RequestWindow.from_manifest(manifest, apart.keys() - summary_seqs, summary_seqs)
+        for manifest in manifests
+    ]
+    return [Call.from_row(row, window) for row, window in zip(rows, windows, strict=True)]
+
+
+def list_entries_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[ChainEntry]]:
+    """Return the newest entries of the conversation's hash chain, oldest first."""
+    validate_limit(limit)
+    end = _validate_number("before", before)
+    conversation = yield from find_listed_conversation_flow(kit, chat)
+    return [] if conversation is None else (yield from read_flow(_read_entries, conversation.id, end, limit))
+
+
+def _read_entries(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[ChainEntry]:
+    entries = chain.list_newest(connection, conversation_id, before, limit)
+    removals = {}
+    if any(entry.kind in ("redaction", "erasure") for entry in entries):
+        numbers = (entries[0].number, entries[-1].number)
+        removals = {row.number: row for row in removal_records.list_between(connection, conversation_id, *numbers)}
+    return [ChainEntry.from_entry(conversation_id, entry, removals.get(entry.number)) for entry in entries]
+
+
+def read_blob_flow(kit: KitState, chat: ChatRef, digest: str) -> Flow[StoredBlob]:
+    """Return a binary of the conversation. Raises: InvalidInput, NotFound."""
+    text = digest.removeprefix(BLOB_SCHEME) if isinstance(digest, str) else digest
+    wanted = _parse_digest(text, _BLOB_DIGEST_BYTES, "`blob:<sha256>` from a part of a message")
+    conversation = yield from find_conversation_flow(kit, chat)
+    found = yield from read_flow(blobs.read_blobs, conversation.id, [wanted])
+    if wanted not in found:
+        raise NotFound("binary", wanted.hex(), "it is not of this conversation, or its message was redacted")
+    return StoredBlob.from_blob(found[wanted])
+
+
+def list_summaries_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[SummaryRecord]]:
+    """Return the newest rolling summaries of all paths, oldest first."""
+    validate_limit(limit)
+    end = _validate_number("before", before)
+    conversation = yield from find_listed_conversation_flow(kit, chat)
+    return [] if conversation is None else (yield from read_flow(_read_summaries, conversation.id, end, limit))
+
+
+def _read_summaries(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[SummaryRecord]:
+    rows = summaries.list_newest(connection, conversation_id, before, limit)
+    found = messages.read_many(connection, conversation_id, [row.message_seq for row in rows]) if rows else []
+    by_seq = {row.seq: row for row in found}
+    return [
+        SummaryRecord.from_row(conversation_id, row, by_seq[row.message_seq])
+        for row in rows
+        if row.message_seq in by_seq
+    ]
+
+
+def read_prompt_flow(kit: KitState, digest: str) -> Flow[str]:
+    """Return a developer prompt or tool set of the tenant. Raises: InvalidInput, NotFound."""
+    wanted = _parse_digest(digest, DIGEST_BYTES, "the `prompt` or `tools` of a call's window")
+    yield from check_schema_flow(kit)
+    found = yield from read_flow(blobs.find_prompt, kit.tenant, wanted)
+    if found is None:
+        raise NotFound("prompt", wanted.hex(), "no request of this tenant refers to it any more")
+    return found
+
+
+def _parse_digest(digest: object, size: int, source: str) -> bytes:
+    try:
+        found = binascii.unhexlify(digest) if isinstance(digest, str) else b""
+    except ValueError:
+        found = b""
+    if len(found) != size:
+        raise InvalidInput("digest", f"must be {source} ({2 * size} hexadecimal digits), not {digest!r}")
+    return found
+
+
+def _validate_number(name: str, number: object) -> int:
+    """Return the number that a page ends before. Raises: InvalidInput."""
+    if number is None:
+        return MAX_SEQ
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_SEQ:
+        raise InvalidInput(name, f"must be the `number` of an item, not {number!r}")
+    return number

@@ -1,0 +1,264 @@
+"""Read pages of a path, whole paths, and their partings.
+
+A path is a sequence of runs, and a run is a range of seqs. So the runs tell which seqs follow a message on the path to a head.
+The database walks over the runs between them; it reads the messages of the page only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, and_, bindparam, func, not_, or_, select, union_all
+
+from convokit.domain.conversation import ConversationRow
+from convokit.domain.message import SUMMARY, USER, MessageRow
+from convokit.store import messages
+from convokit.store.messages import COLUMNS, build_runs
+from convokit.store.schema import message
+
+_IN_CONVERSATION = message.c.conversation_id == bindparam("id")
+_runs = build_runs()
+_SELECT_OLDEST_RUNS = (
+    select(_runs.c.run_start_seq, _runs.c.seq).order_by(_runs.c.run_start_seq).limit(bindparam("limit"))
+)
+_SELECT_RANGE = (
+    select(*COLUMNS)
+    .where(_IN_CONVERSATION, message.c.seq >= bindparam("first"), message.c.seq <= bindparam("last"))
+    .order_by(message.c.seq)
+)
+_SELECT_WHOLE = select(*COLUMNS).join_from(
+    _runs,
+    message,
+    and_(
+        _IN_CONVERSATION,
+        message.c.seq >= _runs.c.run_start_seq,
+        message.c.seq <= _runs.c.seq,
+        message.c.seq > bindparam("after"),
+    ),
+)
+_parent = message.alias("parent")
+_next = message.alias("next")
+# Word for word the condition of the partial index `convokit_message_parting`.
+_PARTS = message.c.run_start_seq == message.c.seq
+_HAS_NEXT = (
+    select(_next.c.seq)
+    .where(_next.c.conversation_id == bindparam("id"), _next.c.seq == message.c.seq + 1)
+    .where(_next.c.parent_seq == message.c.seq)
+    .exists()
+)
+# A redacted passage still leads to its question. A redacted summary leads nowhere, and is recognized by that.
+_WAS_PASSAGE_OR_SUMMARY = and_(message.c.status == "redacted", message.c.role == USER, message.c.tokens == 0)
+_IS_OF_TREE = and_(message.c.status != SUMMARY, or_(not_(_WAS_PASSAGE_OR_SUMMARY), _HAS_NEXT))
+_COUNT_NEXT = (
+    select(func.count())
+    .select_from(_next)
+    .where(_next.c.conversation_id == bindparam("id"), _next.c.seq == message.c.parent_seq + 1)
+    .where(_next.c.parent_seq == message.c.parent_seq, _next.c.run_start_seq != _next.c.seq)
+    .scalar_subquery()
+)
+_SELECT_PARTED = (
+    select(message.c.parent_seq)
+    .where(_IN_CONVERSATION, _PARTS, _IS_OF_TREE, message.c.parent_seq.is_not(None))
+    .group_by(message.c.parent_seq)
+    .having(func.count() + _COUNT_NEXT > 1)
+)
+_SELECT_PARTED_ROOT = (
+    select(message.c.parent_seq)
+    .where(_IN_CONVERSATION, _PARTS, _IS_OF_TREE, message.c.parent_seq.is_(None))
+    .group_by(message.c.parent_seq)
+    .having(func.count() > 1)
+)
+_IS_ONE_OF = message.c.parent_seq.in_(bindparam("seqs", expanding=True))
+_SELECT_PARTED_OF_PAGE = {
+    False: _SELECT_PARTED.where(_IS_ONE_OF),
+    True: union_all(_SELECT_PARTED.where(_IS_ONE_OF), _SELECT_PARTED_ROOT),
+}
+"""By whether the page reaches the first message of the path."""
+_SELECT_PARTED_OF_ALL = union_all(_SELECT_PARTED, _SELECT_PARTED_ROOT)
+_SELECT_LATER_PARTINGS = (
+    select(message.c.seq, message.c.parent_seq, _parent.c.run_start_seq)
+    .join(_parent, and_(_parent.c.conversation_id == bindparam("id"), _parent.c.seq == message.c.parent_seq))
+    .where(_IN_CONVERSATION, _PARTS, _IS_OF_TREE, message.c.parent_seq >= bindparam("first"))
+)
+# `+ 0`: SQLite would otherwise read the messages of the run, in the order of its primary key.
+_SELECT_NEXT_RUN = select(func.min(message.c.seq + 0)).where(
+    _IN_CONVERSATION, _PARTS, message.c.seq + 0 > bindparam("after")
+)
+_MAX_LISTED = 1000
+
+
+@dataclass(slots=True)
+class PathPage:
+    """Consecutive messages of a path, oldest first, without the passages if the caller does not want them."""
+
+    rows: list[MessageRow]
+    previous: int = 0
+    """The seq of the message that the first one follows, passages apart; 0 before the first message."""
+
+
+def read_before(
+    connection: Connection, conversation_id: UUID, last: int | None, limit: int, *, passages: bool = False
+) -> PathPage:
+    """Return the last `limit` messages of the path to `last`."""
+
+    def select_rows(rows: list[MessageRow]) -> list[MessageRow]:
+        return rows if passages else [row for row in rows if not row.is_passage]
+
+    def count_missing(rows: list[MessageRow]) -> int:
+        selected = len(select_rows(rows))
+        missing = limit + 1 - selected  # one more: the message that the first one follows
+        # Expect the same share of passages among the next rows as among these.
+        return missing * len(rows) // selected if selected else len(rows)
+
+    path = messages.read_backwards(connection, conversation_id, last, count_missing, with_items=True)
+    rows = select_rows(path.rows)[-limit:]
+    if not rows:
+        return PathPage([])
+    earlier = [row.seq for row in path.rows if row.seq < rows[0].seq and not row.is_passage]
+    if earlier or path.complete:
+        return PathPage(rows, max(earlier, default=0))
+    return PathPage(rows, find_before_passages(connection, conversation_id, rows[0].parent_seq) or 0)
+
+
+def read_page(
+    connection: Connection, conversation_id: UUID, last: int | None, limit: int, *, passages: bool = False
+) -> list[MessageRow]:
+    """Return the last `limit` messages of the path to `last`, oldest first. `passages` includes retrieved passages."""
+    return read_before(connection, conversation_id, last, limit, passages=passages).rows
+
+
+def read_after(
+    connection: Connection, conversation_id: UUID, head: int | None, after: int, limit: int, *, passages: bool = False
+) -> PathPage | None:
+    """Return the first `limit` messages that follow message `after` on the path to `head`; None if it is not on the path.
+
+    An `after` of 0 returns the first messages of the path.
+    """
+    rows = read_rows_after(connection, conversation_id, head, after, limit, passages=passages)
+    return None if rows is None else PathPage(rows, _find_previous(connection, conversation_id, after))
+
+
+def read_rows_after(
+    connection: Connection, conversation_id: UUID, head: int | None, after: int, limit: int, *, passages: bool = False
+) -> list[MessageRow] | None:
+    """Return the messages of `read_after`."""
+    if head is None:
+        return None if after else []
+    rows: list[MessageRow] = []
+    at = after
+    while len(rows) < limit:
+        runs = _list_oldest_runs(connection, conversation_id, head, at, limit + 1)
+        if at and not (runs and runs[0][0] <= at <= runs[0][1]):
+            return None
+        seqs = list(islice(_list_seqs(runs, at), limit - len(rows)))
+        if not seqs:
+            break
+        rows += [row for row in _read_seqs(connection, conversation_id, seqs) if passages or not row.is_passage]
+        at = seqs[-1]
+        if at == head:
+            break
+    return rows
+
+
+def _list_oldest_runs(
+    connection: Connection, conversation_id: UUID, head: int, lowest: int, limit: int
+) -> list[tuple[int, int]]:
+    """Return the first and last seq of the oldest runs of the path to `head`, from the run with seq `lowest` on."""
+    values = {"id": conversation_id, "last": head, "lowest": lowest, "limit": limit}
+    return [(row[0], row[1]) for row in connection.execute(_SELECT_OLDEST_RUNS, values)]
+
+
+def _is_on_path(connection: Connection, conversation_id: UUID, head: int, seq: int) -> bool:
+    runs = _list_oldest_runs(connection, conversation_id, head, seq, 1)
+    return bool(runs) and runs[0][0] <= seq <= runs[0][1]
+
+
+def _list_seqs(runs: Sequence[tuple[int, int]], after: int) -> Iterator[int]:
+    for first, last in runs:
+        yield from range(max(first, after + 1), last + 1)
+
+
+def _read_seqs(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[MessageRow]:
+    if seqs[-1] - seqs[0] == len(seqs) - 1:
+        values = {"id": conversation_id, "first": seqs[0], "last": seqs[-1]}
+        return [MessageRow(*row) for row in connection.execute(_SELECT_RANGE, values)]
+    rows = messages.read_many(connection, conversation_id, seqs, with_items=True)
+    return sorted(rows, key=_get_seq)
+
+
+def _get_seq(row: MessageRow) -> int:
+    return row.seq
+
+
+def read_whole(
+    connection: Connection, conversation_id: UUID, head: int | None, *, after: int = 0, passages: bool = False
+) -> PathPage | None:
+    """Return all messages that follow message `after` on the path to `head`; None if it is not on the path."""
+    if head is None:
+        return None if after else PathPage([])
+    if after and not _is_on_path(connection, conversation_id, head, after):
+        return None
+    values = {"id": conversation_id, "last": head, "lowest": after, "after": after}
+    rows = [MessageRow(*row) for row in connection.execute(_SELECT_WHOLE, values)]
+    rows.sort(key=_get_seq)
+    shown = rows if passages else [row for row in rows if not row.is_passage]
+    return PathPage(shown, _find_previous(connection, conversation_id, after))
+
+
+def _find_previous(connection: Connection, conversation_id: UUID, after: int) -> int:
+    row = messages.find(connection, conversation_id, after) if after else None
+    if row is None or not row.is_passage:
+        return after
+    return find_before_passages(connection, conversation_id, row.parent_seq) or 0
+
+
+def find_before_passages(connection: Connection, conversation_id: UUID, seq: int | None) -> int | None:
+    """Return the seq of the last message on the path to `seq` that is not a passage."""
+
+    def rows_needed(rows: list[MessageRow]) -> int:
+        return len(rows) if rows[-1].is_passage else 0
+
+    rows = messages.read_backwards(connection, conversation_id, seq, rows_needed).rows
+    return next((row.seq for row in reversed(rows) if not row.is_passage), None)
+
+
+def find_partings(connection: Connection, conversation_id: UUID, page: PathPage) -> dict[int, int]:
+    """Return where the path parts: by the seq of a message, the seq of the message that it and others follow.
+
+    A question follows the message before its passages. One statement reads the partial index of partings.
+    """
+    followed: dict[int, int] = {}
+    at = page.previous
+    for row in page.rows:
+        if not row.is_passage:
+            followed[row.seq] = at
+            at = row.seq
+    if not followed:
+        return {}
+    statement: Any = _SELECT_PARTED_OF_ALL
+    values: dict[str, Any] = {"id": conversation_id}
+    seqs = [seq for seq in followed.values() if seq]
+    if len(followed) <= _MAX_LISTED:
+        statement, values["seqs"] = _SELECT_PARTED_OF_PAGE[len(seqs) < len(followed)], seqs
+    parted = {row[0] or 0 for row in connection.execute(statement, values)}
+    return {seq: at for seq, at in followed.items() if at in parted}
+
+
+def find_path_through(connection: Connection, conversation: ConversationRow, head: int | None, row: MessageRow) -> int:
+    """Return the end of a path through a message: `head` if the message is on its path, else the newest leaf behind it."""
+    if head is not None and _is_on_path(connection, conversation.id, head, row.seq):
+        return head
+    values = {"id": conversation.id, "first": row.seq}
+    partings = sorted(tuple(each) for each in connection.execute(_SELECT_LATER_PARTINGS, values))
+    # The runs behind the message, by their first seqs. A run starts behind a run that was found before it.
+    runs = {row.run_start_seq}
+    for seq, parent_seq, parent_run in partings:
+        if parent_run in runs and parent_seq >= row.seq:
+            runs.add(seq)
+    newest = max(runs)
+    following = connection.execute(_SELECT_NEXT_RUN, {"id": conversation.id, "after": max(newest, row.seq)}).scalar()
+    return conversation.last_seq if following is None else int(following) - 1
