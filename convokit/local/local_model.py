@@ -79,9 +79,9 @@ def serve(gguf: str | Path | None = None, *, context_tokens: int = 2048) -> Iter
 
     Raises: SettingsError if the file or xllamacpp is missing, ConvokitError if the server does not start.
     """
-    file = find_model_file(gguf)
     if find_spec("xllamacpp") is None:
         raise SettingsError("local", _INSTALL)
+    file = find_model_file(gguf)
     name = BUNDLED if file.parent.name == _BUNDLE else file.stem
     key = secrets.token_urlsafe(24)
     with ExitStack() as stack:

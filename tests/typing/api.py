@@ -25,6 +25,8 @@ from convokit import (
     Verified,
     tool,
 )
+from convokit.local import LocalModel, serve
+from convokit.testing import RecordedRequest, ScriptedCall, ScriptedError, ScriptedModel, ScriptedReply
 
 
 def synchronous(kit: Convokit) -> None:
@@ -72,6 +74,23 @@ async def asynchronous(kit: AsyncConvokit) -> None:
 def weather(city: str) -> str:
     """Return the weather."""
     return city
+
+
+async def scripted() -> None:
+    """The scripted model, behind kits of both APIs."""
+    call = ScriptedCall("weather", {"city": "東京"})
+    model = ScriptedModel(["a", call, ScriptedReply(["b", "c"], calls=[call]), ScriptedError(429)], at_end="echo")
+    ScriptedModel(lambda request: request.text)
+    Convokit("chat.db", http_client=model.client())
+    AsyncConvokit("chat.db", http_client=model.async_client())
+    with model.serve() as url:
+        assert_type(url, str)
+    assert_type(model.last_request, RecordedRequest)
+    assert_type(model.last_request.messages, list[dict[str, Any]])
+    ScriptedModel([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    with serve("tiny.gguf") as local:
+        assert_type(local, LocalModel)
+        Convokit("chat.db", **local.settings)
 
 
 def parts() -> None:
