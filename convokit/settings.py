@@ -193,16 +193,18 @@ class Environment:
     base_url: str | None = None
     database_url: str | None = None
     model: str | None = None
+    local_gguf: str | None = None
 
     @classmethod
     def read(cls, variables: Mapping[str, str] | None = None) -> Environment:
-        """Read `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `CONVOKIT_DATABASE_URL`, `CONVOKIT_MODEL`. Empty ones count as not set."""
+        """Read the variables of docs/reference/environment.md. An empty one counts as not set."""
         source = os.environ if variables is None else variables
         return cls(
             api_key=source.get("OPENAI_API_KEY") or None,
             base_url=source.get("OPENAI_BASE_URL") or None,
             database_url=source.get("CONVOKIT_DATABASE_URL") or None,
             model=source.get("CONVOKIT_MODEL") or None,
+            local_gguf=source.get("CONVOKIT_LOCAL_GGUF") or None,
         )
 
     def __repr__(self) -> str:

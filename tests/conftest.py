@@ -61,7 +61,7 @@ def effort(pytestconfig: pytest.Config) -> selection.Effort:
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CONVOKIT_DATABASE_URL", "CONVOKIT_MODEL"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CONVOKIT_DATABASE_URL", "CONVOKIT_MODEL", "CONVOKIT_LOCAL_GGUF"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,16 +15,15 @@ import typer
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from convokit import Budget, Chat, Convokit
+from convokit import Chat, Convokit
 from convokit._files import is_readable_by_others
 from convokit.cli import output
-from convokit.cli.local_model import serve_local_model
 from convokit.errors import NotFound
+from convokit.local import serve
 from convokit.runtime.sync_store import open_store
 from convokit.store.dialects import dialect_of_url
 from convokit.store.engine import describe_url, parse_database_url
 
-LOCAL_REPLY_TOKENS = 512
 Result = TypeVar("Result")
 
 
@@ -75,16 +74,10 @@ class ModelSource:
             settings = {"model": self.model, "base_url": self.base_url, "profile": self.profile}
             yield {name: value for name, value in settings.items() if value is not None}
             return
-        with serve_local_model(self.gguf) as served:
-            yield {
-                "model": served.model,
-                "base_url": served.url,
-                "api_key": served.api_key,
-                "profile": "llama.cpp",
-                "budget": Budget(context_tokens=served.context_tokens, reply_tokens=LOCAL_REPLY_TOKENS),
-                "counter": served.counter,
-                "max_output_tokens": LOCAL_REPLY_TOKENS,
-            }
+        with ExitStack() as stack:
+            with output.show_spinner("starting the local model"):
+                served = stack.enter_context(serve(self.gguf))
+            yield served.settings
 
 
 def open_kit(database: DatabaseOption, **settings: Any) -> Convokit:

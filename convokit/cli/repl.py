@@ -1,4 +1,4 @@
-"""Run the interactive chat: one line, or one paste, is one turn.
+"""Run the interactive chat: a line, paste or block is a message.
 
 Ctrl-C stops a reply; at the prompt it leaves. Arrow up recalls the questions of this conversation. readline keeps them in
 memory and writes no file.
@@ -28,10 +28,14 @@ _HELP = """\
 /history   show the messages so far
 /help      show this help
 /quit      leave (as Ctrl-D, and Ctrl-C at the prompt)
-Several pasted lines are one message. Ctrl-C stops a reply and keeps its partial text."""
+A paste of several lines is one message. To type several lines, end each line
+with \\ but the last one, or put \"\"\" before the first and after the last one.
+Ctrl-C stops a reply and keeps its partial text. Between lines it drops them."""
 _COMMANDS = ("/context", "/history", "/help", "/quit")
+_QUOTES = '"""'
 _PASTE_WAIT_S = 0.05
 """A pasted line follows the previous one at once. Nobody types a line in this time."""
+_NOT_TEXT = InvalidInput("message", "is not in this terminal's encoding")
 _NO_MESSAGES = "no messages yet"
 _RECALLED_MESSAGES = 100
 _SHOWN_MESSAGES = 1000
@@ -40,7 +44,7 @@ _SHOWN_MESSAGES = 1000
 def run_repl(session: ChatSession) -> None:
     """Ask what the user types until the user leaves. An error is printed and does not end the loop."""
     _recall_questions(session.chat)
-    output.print_note("/help for help, Ctrl-D to leave")
+    output.print_note("/help for help, \\ at the end of a line for another line, Ctrl-D to leave")
     while not session.guard.is_terminated and (line := _read_line()) is not None:
         try:
             if line == "/quit":
@@ -57,18 +61,53 @@ def _read_line() -> str | None:
     """Return the next message that is not empty, or None when the user leaves."""
     while True:
         try:
-            line = input(_make_prompt())
-            if line.strip() not in _COMMANDS:
-                line += _read_pending_lines()
-            line = line.strip()
+            text = input(_make_prompt("> "))
         except (EOFError, KeyboardInterrupt):
             print()
             return None
         except UnicodeDecodeError:
-            output.report_error(InvalidInput("message", "is not in this terminal's encoding"))
+            output.report_error(_NOT_TEXT)
             continue
-        if line:
-            return line
+        try:
+            if text.strip() not in _COMMANDS:
+                text = _read_more_lines(text + _read_pending_lines())
+        except KeyboardInterrupt:
+            print()  # the lines so far are dropped
+            continue
+        except UnicodeDecodeError:
+            output.report_error(_NOT_TEXT)
+            continue
+        if text := text.strip():
+            return text
+
+
+def _read_more_lines(text: str) -> str:
+    """Return the message that begins with `text`: until its closing quotes, or a line without a backslash at its end.
+
+    A paste of several lines is a whole message, also if it begins with quotes, as a Python module does.
+    """
+    if "\n" in text:
+        return text
+    if text.lstrip().startswith(_QUOTES):
+        text = text.lstrip().removeprefix(_QUOTES)
+        while not text.rstrip().endswith(_QUOTES) and (line := _read_next_line()) is not None:
+            text += f"\n{line}"
+        return text.rstrip().removesuffix(_QUOTES)
+    while text.endswith("\\"):
+        text = text.removesuffix("\\") + "\n"
+        if (line := _read_next_line()) is None:
+            break
+        text += line
+    return text
+
+
+def _read_next_line() -> str | None:
+    """Return the next line of a message, with what was pasted with it; None at Ctrl-D, which ends the message."""
+    try:
+        return input(_make_prompt(". ")) + _read_pending_lines()
+    except EOFError:
+        print()
+        return None
 
 
 def _read_pending_lines() -> str:
@@ -91,12 +130,12 @@ def _has_pending_input() -> bool:
         return False
 
 
-def _make_prompt() -> str:
+def _make_prompt(sign: str) -> str:
     console = output.get_console()
     if console.color_system is None or console.no_color or readline is None:
-        return "> "
+        return sign
     # \001 and \002 tell readline which characters take no cells, so that it places the cursor correctly.
-    return "\001\x1b[1;36m\002> \001\x1b[0m\002"
+    return f"\001\x1b[1;36m\002{sign}\001\x1b[0m\002"
 
 
 def _run_command(line: str, chat: Chat | None) -> None:

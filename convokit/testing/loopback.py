@@ -11,6 +11,8 @@ from http import HTTPStatus
 
 from convokit.testing.script import RenderedAnswer
 
+_BACKLOG = 1024
+"""Connections that may wait: hundreds of clients of a test start at once."""
 Respond = Callable[[str, str, Mapping[str, str], bytes], RenderedAnswer]
 """Takes method, URL, headers and body of a request."""
 
@@ -33,7 +35,7 @@ def serve_loopback(respond: Respond) -> Iterator[str]:
             writer.close()
 
     async def serve_until_stopped() -> None:
-        server = await asyncio.start_server(serve, sock=listener)
+        server = await asyncio.start_server(serve, sock=listener, backlog=_BACKLOG)
         await stopped.wait()
         server.close()
 

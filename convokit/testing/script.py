@@ -10,6 +10,8 @@ from typing import Any
 
 from convokit.domain.message import ASSISTANT
 from convokit.domain.profiles import resolve_profile
+from convokit.domain.text import to_plain_json
+from convokit.errors import SettingsError
 from convokit.tokens import choose_counter, count_message, count_schema, count_tools
 from convokit.tokens.counter import REPLY_PRIMER, TOOL_OVERHEAD
 
@@ -28,6 +30,11 @@ class ScriptedCall:
     """The arguments, or a text that is sent as it is, for example broken JSON."""
     id: str | None = None
     """The id of the call. None: `call_1`, `call_2` and so on, counted over all replies of the model."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.arguments, str | Mapping):
+            raise SettingsError("ScriptedCall.arguments", f"must be a mapping or a text, not {self.arguments!r}")
+        to_plain_json("ScriptedCall.arguments", self.arguments, any_text=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,13 @@ class ScriptedReply:
     """Seconds before each chunk of a stream."""
     break_after: int | None = None
     """The connection breaks after so many chunks of a stream; a whole answer breaks in its middle. None: it does not break."""
+
+    def __post_init__(self) -> None:
+        chunks = [] if self.text is None else self.text
+        if not isinstance(chunks, Sequence) or not all(isinstance(chunk, str) for chunk in chunks):
+            raise SettingsError("ScriptedReply.text", f"must be a text, a list of texts or None, not {self.text!r}")
+        if not isinstance(self.calls, Sequence) or not all(isinstance(call, ScriptedCall) for call in self.calls):
+            raise SettingsError("ScriptedReply.calls", f"must be a list of ScriptedCall, not {self.calls!r}")
 
 
 @dataclass(frozen=True, slots=True)

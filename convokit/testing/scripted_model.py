@@ -76,7 +76,8 @@ class ScriptedModel:
     [{'role': 'user', 'content': 'Good morning'}]
 
     Args:
-        script: Replies in order, or a function that returns the reply to a request. Without a script, the model echoes.
+        script: Replies in order, or a function that returns the reply to a request and does not block. Without a script, the
+            model echoes.
         at_end: The answer after the last reply of the script. "error" is status 500 with the number of the request, which a
             kit does not retry; "echo" repeats the text of the request's last message; "repeat" gives the last reply again.
 

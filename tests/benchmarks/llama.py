@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from convokit.cli.local_model import BUNDLED, find_model_file
+from convokit.local.local_model import BUNDLED, find_model_file
 from convokit.runtime.tokenizer import TokenizeCounter
 
 

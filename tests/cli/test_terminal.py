@@ -256,3 +256,41 @@ def test_pasted_lines_are_one_message(terminal: Open, cli: CommandLine, server: 
     asked = [each["text"] for each in cli.json("show", "k")["messages"] if each["role"] == "user"]
     assert asked == [PASTED.replace("\r", "\n"), "next"]
     assert len(server.requests) == 2
+
+
+TYPED: dict[str, tuple[list[str], str]] = {
+    "backslash": (["最初の行\\\r", "\\\r", "last\r"], "最初の行\n\nlast"),
+    "quotes": (['"""\r', "def f():\r", "    return 1 \\\r", '"""\r'], "def f():\n    return 1 \\"),
+    "quotes beside the text": (['"""最初の行\r', 'last"""\r'], "最初の行\nlast"),
+    "one line in quotes": (['"""last\\"""\r'], "last\\"),
+    "a paste in quotes": (['"""\r', "\x1b[200~first\rlast\x1b[201~\r", '"""\r'], "first\nlast"),
+    "a paste that begins with quotes": (['\x1b[200~"""Doc."""\rimport os\x1b[201~\r'], '"""Doc."""\nimport os'),
+    "Ctrl-D ends the message": (["first\\\r", "\x04"], "first"),
+}
+"""Lines of one message as they are typed, and the message."""
+
+
+@pytest.mark.parametrize("case", TYPED)
+def test_several_typed_lines_are_one_message(
+    terminal: Open, cli: CommandLine, server: LoopbackServer, case: str
+) -> None:
+    typed, asked = TYPED[case]
+    talk = _start_chat(terminal, cli, "--key", "k")
+    for line in typed[:-1]:
+        talk.type(line)
+        talk.wait_for(". ")
+    talk.type(typed[-1])
+    talk.wait_for("echo: ")
+    assert server.requests[-1].body["messages"] == [{"role": "user", "content": asked}]
+
+
+def test_ctrl_c_between_the_lines_drops_them(terminal: Open, cli: CommandLine, server: LoopbackServer) -> None:
+    talk = _start_chat(terminal, cli)
+    talk.type("dropped\\\r")
+    talk.wait_for(". ")
+    time.sleep(0.3)  # one that comes while readline is only just printing its prompt is seen at the next key
+    talk.type("\x03")
+    talk.wait_for("> ")
+    talk.type("kept\r")
+    talk.wait_for("echo: kept")
+    assert [request.body["messages"][-1]["content"] for request in server.requests] == ["kept"]

@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from convokit import Budget
-from convokit.cli.local_model import LocalModel, serve_local_model
 from convokit.context.validity import find_problems
+from convokit.local import LocalModel, serve
 from tests.support.faces import Face
 
 pytestmark = [
@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[LocalModel]:
-    with serve_local_model() as model:
+    with serve() as model:
         yield model
 
 
@@ -32,7 +32,7 @@ def local_kit(face: Face, sqlite_file: str, running: LocalModel) -> Any:
     return face.kit(
         sqlite_file,
         model=running.model,
-        base_url=running.url,
+        base_url=running.base_url,
         api_key=running.api_key,
         profile="llama.cpp",
         counter=running.counter,

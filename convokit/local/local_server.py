@@ -20,7 +20,7 @@ def serve() -> None:
     """Load the model, print the server's address, and wait for the end of stdin."""
     settings = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    xllamacpp: Any = import_module("xllamacpp")  # in the `local` group; it has no types
+    xllamacpp: Any = import_module("xllamacpp")  # in the `local` extra; it has no types
     params = xllamacpp.CommonParams()
     params.model.path = settings["path"]
     params.model_alias = {settings["model"]}
@@ -30,7 +30,8 @@ def serve() -> None:
     params.api_keys = [settings["api_key"]]
     params.ui = False
     server = xllamacpp.Server(params)
-    print(server.listening_address, flush=True)
+    sys.stdout.write(f"{server.listening_address}\n")
+    sys.stdout.flush()
     threading.Event().wait()
 
 

