@@ -133,9 +133,15 @@ def warn_if_readable(path: Path) -> None:
         output.print_warning(f"every user of this machine can read {path}: run `chmod 600 {shlex.quote(str(path))}`")
 
 
-def read_database(database: DatabaseOption, function: Callable[[Connection], Result]) -> Result:
-    """Run a function in a read transaction, over all tenants. Raises: StoreError, SettingsError."""
-    store = open_store(database.url, describe_url(database.url))
+def read_database(
+    database: DatabaseOption, function: Callable[[Connection], Result], *, read_only: bool = True
+) -> Result:
+    """Run a function in a read transaction, over all tenants. Raises: StoreError, SettingsError.
+
+    Args:
+        read_only: Whether the database refuses writes. False opens it as a kit that writes does.
+    """
+    store = open_store(database.url, describe_url(database.url), read_only=read_only)
     try:
         return store.run(function, write=False)
     finally:

@@ -33,7 +33,7 @@ def ls(
     tenant: shared_options.Tenant = "default",
 ) -> None:
     """List conversations, the last used first."""
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=True) as kit:
         page = kit.conversations(subject=subject, limit=limit, before=before)
     if json:
         conversations = [conversation.model_dump(mode="json") for conversation in page]

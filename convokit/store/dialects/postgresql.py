@@ -109,6 +109,10 @@ class PostgresqlDialect(AsyncDialect):
         _add_listeners(engine.sync_engine, sync_commit=sync_commit)
         return engine
 
+    def is_writable(self, connection: Connection) -> bool:
+        # "on" on a standby, and where the user or the database has default_transaction_read_only.
+        return str(connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()) == "off"
+
     def is_write_refused(self, error: BaseException) -> bool:
         return getattr(error, "sqlstate", None) == _READ_ONLY_STATE
 

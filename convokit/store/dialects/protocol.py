@@ -162,6 +162,10 @@ class Dialect(Protocol):
         """Return an engine that is not connected yet. `create` allows a missing file to be created."""
         ...
 
+    def is_writable(self, connection: Connection) -> bool:
+        """Return whether this user can write the file, or whether the server accepts writes."""
+        ...
+
     def is_write_refused(self, error: BaseException) -> bool:
         """Return whether the database refused a write because only reads are allowed."""
         ...

@@ -28,6 +28,7 @@ from convokit.store.dialects.sqlite_files import (
     FileConnection,
     FileIdentity,
     describe_file,
+    is_file_writable,
     is_write_refused,
     open_for_writing,
     open_read_only,
@@ -89,6 +90,9 @@ class SqliteDialect(Dialect):
             _warn_of_wal_reset_bug()
         synchronous = "FULL" if sync_commit else "NORMAL"
         return _create_engine(str(url.database), create=create, synchronous=synchronous, read_only=read_only)
+
+    def is_writable(self, connection: Connection) -> bool:
+        return is_file_writable(str(self.file_of(connection)))
 
     def is_write_refused(self, error: BaseException) -> bool:
         return is_write_refused(error)

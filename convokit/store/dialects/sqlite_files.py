@@ -94,10 +94,18 @@ def _is_immutable(path: str) -> bool:
     return not _is_folder_writable(path) and not _has_log(path)
 
 
+def is_file_writable(path: str) -> bool:
+    """Return whether this user may write the file, and create its log beside it."""
+    return _is_allowed(path, os.W_OK) and _is_folder_writable(path)
+
+
 def _is_folder_writable(path: str) -> bool:
-    folder = os.path.dirname(os.path.realpath(path))
+    return _is_allowed(os.path.dirname(os.path.realpath(path)), os.W_OK | os.X_OK)
+
+
+def _is_allowed(path: str, mode: int) -> bool:
     # A process may have changed its effective user. A read-only file system is not writable for root either.
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _has_log(path: str) -> bool:
