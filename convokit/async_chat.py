@@ -13,7 +13,7 @@ from convokit.completion.on_busy import OnBusy
 from convokit.completion.options import CallOptions, PartLike, to_options
 from convokit.completion.saved_reply import Parsed, Reply, ResponseFormat, TurnLike
 from convokit.completion.send import SendRequest, send_flow
-from convokit.completion.state import ChatRef, KitState
+from convokit.completion.state import ChatRef, KitState, require_writable
 from convokit.completion.tool_results import list_open_calls_flow
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch, Conversation
@@ -101,6 +101,7 @@ class AsyncChat:
         Raises: ConvokitError; ModelError for a failed call; HeadMoved; ParseFailed when `response_format` is a type and
         the reply does not fit.
         """
+        require_writable(self._state, "send")
         request = SendRequest(
             content,
             passages,
@@ -140,6 +141,7 @@ class AsyncChat:
 
         The other arguments are those of `send`.
         """
+        require_writable(self._state, "stream")
         request = SendRequest(
             content,
             passages,
@@ -165,6 +167,7 @@ class AsyncChat:
 
         Use it after a `ModelError`. Tool results that are saved are not made again.
         """
+        require_writable(self._state, "resume")
         flow = resume.resume_flow(self._state, self._ref, to_options(options, response_format), on_busy=on_busy)
         return await self._runtime.run(flow)
 
@@ -186,6 +189,7 @@ class AsyncChat:
 
         Raises: InvalidInput where there is no question, NotFound, and what `send` raises.
         """
+        require_writable(self._state, "regenerate")
         flow = history.branches.regenerate_flow(
             self._state, self._ref, message, to_options(options, response_format), stream=False, on_busy=on_busy
         )
@@ -212,6 +216,7 @@ class AsyncChat:
         The other arguments are those of `send`. Raises: InvalidInput for a message that is not a question, NotFound,
         and what `send` raises.
         """
+        require_writable(self._state, "edit")
         request = SendRequest(content, passages, to_options(options, response_format), on_busy, idempotency_key)
         flow = history.branches.edit_flow(self._state, self._ref, message, request, stream=False)
         return await self._runtime.run(flow)
@@ -226,6 +231,7 @@ class AsyncChat:
         **options: Unpack[CallOptions],
     ) -> AsyncStream[Reply[Parsed]]:
         """Return another reply as it comes: `regenerate` as a stream."""
+        require_writable(self._state, "stream_regenerate")
         flow = history.branches.regenerate_flow(
             self._state, self._ref, message, to_options(options, response_format), stream=True, on_busy=on_busy
         )
@@ -244,6 +250,7 @@ class AsyncChat:
         **options: Unpack[CallOptions],
     ) -> AsyncStream[Reply[Parsed]]:
         """Return the reply to an edited question as it comes: `edit` as a stream."""
+        require_writable(self._state, "stream_edit")
         request = SendRequest(content, passages, to_options(options, response_format), on_busy, idempotency_key)
         flow = history.branches.edit_flow(self._state, self._ref, message, request, stream=True)
         return self._runtime.open_stream(flow, on_disconnect)
@@ -260,7 +267,7 @@ class AsyncChat:
                 before that character are not repeated.
 
         Leaving the stream changes nothing for the turn. Raises: Interrupted, with the turn's state as `code`, when the
-        turn ends without a whole reply.
+        turn ends without a whole reply. A read-only kit cannot close the turn of a dead worker: its code is "open" then.
         """
         return self._runtime.open_stream(follow.follow_flow(self._state, self._ref, turn, after=after))
 
@@ -272,6 +279,7 @@ class AsyncChat:
         Args:
             turn: The turn's id. Default: the open turn of this branch.
         """
+        require_writable(self._state, "cancel")
         return await self._runtime.run(recovery.cancel_flow(self._state, self._ref, turn))
 
     async def open_calls(self) -> list[dict[str, Any]]:
@@ -292,6 +300,7 @@ class AsyncChat:
 
         Raises: NotFound, InvalidInput for a name that is taken.
         """
+        require_writable(self._state, "fork")
         ref = await self._runtime.run(history.branches.fork_flow(self._state, self._ref, after, name))
         return AsyncChat(self._state, ref, self._runtime)
 
@@ -321,6 +330,7 @@ class AsyncChat:
         Example:
             chat.append([NewMessage("assistant", "Hello. How can I help?")], expect=0)
         """
+        require_writable(self._state, "append")
         flow = history.append.append_flow(self._state, self._ref, messages, after=after, expect=expect, on_busy=on_busy)
         return await self._runtime.run(flow)
 
@@ -330,6 +340,7 @@ class AsyncChat:
         No message changes or is lost; `leaves` lists where paths end. Raises: ConversationBusy while a turn is open on
         the branch, NotFound, InvalidInput for a passage or summary.
         """
+        require_writable(self._state, "checkout")
         await self._runtime.run(history.branches.checkout_flow(self._state, self._ref, message))
 
     async def copy(
@@ -351,6 +362,7 @@ class AsyncChat:
 
         Raises: InvalidInput when there is a conversation under the key, NotFound.
         """
+        require_writable(self._state, "copy")
         into = make_chat_ref(
             self._state, key, None, subject=subject, title=title, metadata=None, options=self._ref.options
         )
@@ -396,6 +408,8 @@ class AsyncChat:
         before: UUID | str | None = None,
     ) -> list[Turn]:
         """Return the newest `limit` turns of this chat, oldest first; `before` (a turn's id) goes further back.
+
+        An open turn of this branch whose worker is gone is closed first, unless the kit is read-only.
 
         Args:
             question: A message, its id or its seq: the turns that answered this question, on all branches. They are the
@@ -501,6 +515,7 @@ class AsyncChat:
         Example:
             chat.update(title="Travel to Kyoto", metadata={"colour": "red", "draft": None})
         """
+        require_writable(self._state, "update")
         flow = history.conversation_flows.update_flow(
             self._state, self._ref, title=title, subject=subject, metadata=metadata, archived=archived
         )
@@ -508,10 +523,12 @@ class AsyncChat:
 
     async def pin(self, message: Message | str | int) -> None:
         """Send a message (or its id or seq) with every request of its path, also from before the window."""
+        require_writable(self._state, "pin")
         await self._runtime.run(history.pins.pin_flow(self._state, self._ref, message, pinned=True))
 
     async def unpin(self, message: Message | str | int) -> None:
         """Undo `pin`. No message changes, only what later requests send."""
+        require_writable(self._state, "unpin")
         await self._runtime.run(history.pins.pin_flow(self._state, self._ref, message, pinned=False))
 
     async def context(
@@ -586,6 +603,8 @@ class AsyncChat:
 
         Raises: NotFound; ConversationBusy while a turn of the conversation is open.
         """
+        if not dry_run:
+            require_writable(self._state, "redact")
         flow = erasure.flows.redact_flow(self._state, self._ref, message, reason=reason, author=author, dry_run=dry_run)
         return await self._runtime.run(flow)
 
@@ -598,5 +617,7 @@ class AsyncChat:
 
         Args: as `redact`. Raises: NotFound; ConversationBusy while a turn is open (`cancel` it first).
         """
+        if not dry_run:
+            require_writable(self._state, "erase")
         flow = erasure.flows.erase_flow(self._state, self._ref, reason=reason, author=author, dry_run=dry_run)
         return await self._runtime.run(flow)

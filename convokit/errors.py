@@ -11,6 +11,7 @@ ConvokitError
 ├─ StoreError                      the database
 │  ├─ StoreUnavailable             missing, unreachable, read-only or not a database
 │  │  └─ StoreFull                 no space left to write
+│  ├─ ReadOnly                     a kit with read_only=True refused to write: database, action
 │  ├─ KitClosed                    the kit was closed
 │  └─ SchemaOutdated               the tables are older or newer than this version supports
 ├─ ContextOverflow                 the request does not fit the context window: needed, available tokens
@@ -101,6 +102,16 @@ class StoreUnavailable(StoreError):
 
 class StoreFull(StoreUnavailable):
     """The disk or the quota of the database is full. The transaction was rolled back."""
+
+
+class ReadOnly(StoreError):
+    """The kit was made with `read_only=True` and refused `action`. Nothing was sent to the database or to the model server."""
+
+    def __init__(self, database: str, action: str) -> None:
+        super().__init__(
+            f"{database}: {action} was refused, because the kit is read-only: use one without read_only=True"
+        )
+        self.database, self.action = database, action
 
 
 class KitClosed(StoreError):

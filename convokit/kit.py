@@ -15,6 +15,7 @@ from convokit import audit, erasure, history, search, transfer, usage
 from convokit.chat import Chat
 from convokit.completion import recovery
 from convokit.completion.options import NO_OPTIONS, Options, to_tools
+from convokit.completion.state import require_writable
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
 from convokit.domain.conversation import Conversation
@@ -42,8 +43,8 @@ from convokit.wire.request import Mode
 class Convokit:
     """Conversations in one database, answered by one Chat Completions server.
 
-    Every argument but `database`, `base_url`, `api_key`, `tenant`, `limits`, `durability`, `search` and `http_client`
-    is a default that chats and calls may override.
+    Every argument but `database`, `base_url`, `api_key`, `tenant`, `limits`, `durability`, `search`, `read_only` and
+    `http_client` is a default that chats and calls may override.
 
     Args:
         database: A SQLAlchemy URL, or the path of a SQLite file. Default: `CONVOKIT_DATABASE_URL`.
@@ -69,6 +70,8 @@ class Convokit:
         durability: "full" waits for the disk at every commit. "fast" does not: no crash of a process loses anything,
             but a power cut may lose the last seconds.
         search: Whether messages enter the search index.
+        read_only: Whether every method that writes raises `ReadOnly` at once. The database refuses writes too. It may be
+            a file without write permission, or a hot standby.
         http_client: A client of your own, for example `HttpxClient(httpx.Client(proxy=...))`.
         params: Request parameters of every call, such as `temperature`.
 
@@ -99,19 +102,28 @@ class Convokit:
         summary: Summary | Unset | None = UNSET,
         durability: Durability = "full",
         search: bool = True,
+        read_only: bool = False,
         http_client: Client | None = None,
         **params: Unpack[RequestParams],
     ) -> None:
         own = (model, developer_prompt, budget, retry, timeouts, profile, counter, mode, partial, unsupported)
         options = Options(*own, to_tools(tools), max_tool_rounds, strategy, summary, params)
         url, self._state = make_kit_state(
-            database, options, base_url=base_url, api_key=api_key, tenant=tenant, limits=limits, search=search
+            database,
+            options,
+            base_url=base_url,
+            api_key=api_key,
+            tenant=tenant,
+            limits=limits,
+            search=search,
+            read_only=read_only,
         )
         name = self._state.database.name
-        self._runtime = Runtime(url, name, durability, http_client, search=search)
+        self._runtime = Runtime(url, name, durability, http_client, search=search, read_only=read_only)
 
     def migrate(self) -> None:
         """Create or upgrade the tables. A SQLite file that does not exist is created. Many processes may call it at once."""
+        require_writable(self._state, "migrate")
         self._runtime.migrate()
 
     def chat(
@@ -277,6 +289,7 @@ class Convokit:
         Args:
             progress: Called with the number indexed so far.
         """
+        require_writable(self._state, "reindex")
         return self._runtime.run(search.flows.reindex_flow(self._state, progress))
 
     def usage(
@@ -379,6 +392,8 @@ class Convokit:
 
         Raises: BadRecord, ConversationExists, TransferFailed.
         """
+        if not dry_run:
+            require_writable(self._state, "import_")
         flow = transfer.flows.import_flow(
             self._state,
             source,
@@ -436,6 +451,7 @@ class Convokit:
 
         Calling it is optional: the next `send` to such a conversation does the same for it.
         """
+        require_writable(self._state, "recover")
         return self._runtime.run(recovery.recover_all_flow(self._state))
 
     def erase(
@@ -463,6 +479,8 @@ class Convokit:
 
         Raises: InvalidInput without `subject` and `older_than`.
         """
+        if not dry_run:
+            require_writable(self._state, "erase")
         flow = erasure.flows.erase_many_flow(
             self._state,
             subject=subject,
@@ -490,6 +508,8 @@ class Convokit:
             dry_run: Count what would be deleted, and delete nothing.
             progress: Called with the number of conversations done and the total.
         """
+        if not dry_run:
+            require_writable(self._state, "purge")
         flow = erasure.flows.purge_flow(self._state, older_than=older_than, dry_run=dry_run, progress=progress)
         return self._runtime.run(flow)
 

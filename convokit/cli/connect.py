@@ -89,17 +89,11 @@ def find_chat(kit: Convokit, name: str | None, **settings: Any) -> Chat:
     """Return the chat with this id or key, or the one used last. An id wins over an equal key. Raises: NotFound."""
     if name is None:
         return find_latest_chat(kit, **settings)
-    chat = kit.chat(name, **settings)
-    if (id_ := _parse_uuid(name)) is not None:
-        by_id = kit.chat(id=id_, **settings)
-        try:
-            by_id.branches(limit=1)
-            return by_id
-        except NotFound:
-            pass  # a key may look like an id
-    if not chat.branches(limit=1):  # listings of a key that was never used are empty
+    if (id_ := _parse_uuid(name)) is not None and kit.conversation(id=id_) is not None:  # a key may look like an id
+        return kit.chat(id=id_, **settings)
+    if kit.conversation(name) is None:
         raise NotFound("conversation", name, "it is created by its first send")
-    return chat
+    return kit.chat(name, **settings)
 
 
 def find_latest_chat(kit: Convokit, **settings: Any) -> Chat:
@@ -127,9 +121,15 @@ def warn_if_readable(path: Path) -> None:
         output.print_warning(f"every user of this machine can read {path}: run `chmod 600 {shlex.quote(str(path))}`")
 
 
-def read_database(database: DatabaseOption, function: Callable[[Connection], Result]) -> Result:
-    """Run a function in a read transaction, over all tenants. Raises: StoreError, SettingsError."""
-    store = open_store(database.url, describe_url(database.url))
+def read_database(
+    database: DatabaseOption, function: Callable[[Connection], Result], *, read_only: bool = True
+) -> Result:
+    """Run a function in a read transaction, over all tenants. Raises: StoreError, SettingsError.
+
+    Args:
+        read_only: Whether the database refuses writes. False opens it as a kit that writes does.
+    """
+    store = open_store(database.url, describe_url(database.url), read_only=read_only)
     try:
         return store.run(function, write=False)
     finally:

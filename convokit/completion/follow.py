@@ -102,7 +102,8 @@ class _Progress:
 def follow_flow(kit: KitState, chat: ChatRef, turn: UUID | str | None, *, after: int) -> Flow[Reply]:
     """Emit what a turn brings, its text from character `after` on, as it comes, and return its reply.
 
-    Raises: Interrupted, with the turn's state as its code, if the turn ends without a whole reply.
+    Raises: Interrupted, with the turn's state as its code, if the turn ends without a whole reply. A read-only kit leaves the
+    turn of a dead worker open.
     """
     if isinstance(after, bool) or not isinstance(after, int) or after < 0:
         raise InvalidInput("after", f"must be the number of characters that you have, 0 or more, not {after!r}")
@@ -128,6 +129,8 @@ def attach_flow(kit: KitState, conversation: ConversationRow, turn_id: UUID, aft
         if turn.state != "open":
             raise end_error(turn, "".join(row.content or "" for row in progress.replies))
         if progress.open_turn is not None and is_worker_gone(kit, progress.open_turn):
+            if kit.read_only:
+                raise end_error(turn, (yield from read_flow(_read_stored_text, conversation.id, turn)))
             counter = resolve_counter(kit, conversation)
             yield from close_turn_flow(kit, conversation, turn.branch, progress.open_turn, counter, "abandoned")
         else:
@@ -159,6 +162,13 @@ def _read_progress(
     after = chunk if is_same_call else 0
     new_chunks = chunks.read_chunks_since(connection, conversation_id, turn_id, turn.calls, after)
     return _Progress(turn, open_turn, replies, new_chunks)
+
+
+def _read_stored_text(connection: Connection, conversation_id: UUID, turn: TurnRow) -> str:
+    """Return the text of an open turn: of its replies, and of the call that its worker did not finish."""
+    replies = _list_replies(connection, conversation_id, turn)
+    stored = chunks.read_partial_text(connection, conversation_id, turn.id)
+    return "".join(row.content or "" for row in replies) + stored
 
 
 def _list_replies(connection: Connection, conversation_id: UUID, turn: TurnRow) -> list[MessageRow]:

@@ -27,6 +27,7 @@ from convokit.wire import headers, structured_output
 from convokit.wire.token_usage import parse_cost_nanousd
 
 _END_MESSAGES = {
+    "open": "the worker of this turn is gone, and a read-only kit leaves the turn open",
     "interrupted": "the reply broke off",
     "cancelled": "the turn was cancelled",
     "failed": "the turn failed",

@@ -15,7 +15,7 @@ from convokit.completion.process_turns import RunningTurns, WaitingLines
 from convokit.completion.resolved_options import ResolvedOptions, resolve
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
-from convokit.errors import NotFound, SettingsError
+from convokit.errors import NotFound, ReadOnly, SettingsError
 from convokit.settings import UNSET, Limits, Timeouts
 from convokit.store import conversations, message_tree, migrations
 from convokit.wire.headers import build_endpoint_url
@@ -53,6 +53,8 @@ class KitState:
     """Whether leases are measured by this machine's clock, which may jump, and not by a server's."""
     search: bool = True
     """Whether messages enter the search index, and can be searched."""
+    read_only: bool = False
+    """Whether the kit refuses every write."""
     running: RunningTurns = field(default_factory=RunningTurns)
     """The turns that this process is running."""
     lines: WaitingLines = field(default_factory=WaitingLines)
@@ -189,6 +191,12 @@ def find_timeouts(kit: KitState, chat: ChatRef, call_options: Options) -> Timeou
     """Return the timeouts that apply before the conversation is read: a conversation stores none."""
     timeouts = find_option(kit, chat, call_options, "timeouts")
     return DEFAULT_TIMEOUTS if timeouts is UNSET else timeouts
+
+
+def require_writable(kit: KitState, action: str) -> None:
+    """Raise: ReadOnly if this kit refuses writes. `action` is the name of the method."""
+    if kit.read_only:
+        raise ReadOnly(kit.database.name, action)
 
 
 def require_search(kit: KitState) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -174,11 +174,17 @@ class TurnRecord(Turn):
 
     @classmethod
     def from_rows(
-        cls, conversation_id: UUID, row: TurnRow, calls: Sequence[Call], tool_runs: Sequence[ToolCallRow]
+        cls,
+        conversation_id: UUID,
+        row: TurnRow,
+        calls: Sequence[Call],
+        tool_runs: Sequence[ToolCallRow],
+        *,
+        worker: Literal["gone"] | None = None,
     ) -> TurnRecord:
         """Convert stored rows."""
         return cls.model_construct(
-            **dict(Turn.from_row(conversation_id, row)),
+            **dict(Turn.from_row(conversation_id, row, worker=worker)),
             branch=row.branch,
             calls=list(calls),
             tool_runs=[ToolRun.from_row(conversation_id, each) for each in tool_runs],

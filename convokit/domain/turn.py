@@ -121,9 +121,11 @@ class Turn(BaseModel):
     ended_at: datetime | None = None
     metadata: Any = None
     """The JSON value that the turn was sent with (`turn_metadata`). None after a redaction of its messages."""
+    worker: Literal["gone"] | None = None
+    """"gone" if the turn is open and its worker is known to be gone: the lease has run out, or the process has ended."""
 
     @classmethod
-    def from_row(cls, conversation_id: UUID, row: TurnRow) -> Turn:
+    def from_row(cls, conversation_id: UUID, row: TurnRow, *, worker: Literal["gone"] | None = None) -> Turn:
         """Convert a stored row."""
         return cls.model_construct(
             id=row.id,
@@ -135,6 +137,7 @@ class Turn(BaseModel):
             first_token_at=None if row.first_token_at is None else to_datetime(row.first_token_at),
             ended_at=None if row.ended_at is None else to_datetime(row.ended_at),
             metadata=None if row.metadata is None else json.loads(row.metadata),
+            worker=worker,
         )
 
 

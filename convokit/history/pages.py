@@ -28,9 +28,9 @@ from convokit.domain.conversation import Branch, ConversationRow
 from convokit.domain.ids import MAX_SEQ, parse_id, parse_message_seq
 from convokit.domain.message import Message, MessageRow
 from convokit.domain.paging import validate_limit
-from convokit.domain.turn import Turn, TurnRow
+from convokit.domain.turn import OpenTurn, Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import conversations, message_tree, messages
+from convokit.store import conversations, message_tree, messages, turns
 from convokit.store.turn_pages import list_turns_of_question, read_turns_page
 
 
@@ -130,7 +130,7 @@ def list_turns_flow(
 ) -> Flow[list[Turn]]:
     """Return the newest `limit` turns of the chat's path, or of a question, oldest first.
 
-    A turn of the branch whose worker is gone is closed first.
+    A turn of the branch whose worker is gone is closed first, unless the kit is read-only.
     """
     validate_limit(limit)
     last = None if before is None else parse_id(before, "before")
@@ -141,7 +141,7 @@ def list_turns_flow(
     if conversation is None:
         raise not_found(chat)
     found = yield from read_flow(find_open_turn, conversation.id, chat.branch, None)
-    if found is not None and is_worker_gone(kit, found[1]):
+    if found is not None and not kit.read_only and is_worker_gone(kit, found[1]):
         counter = resolve_counter(kit, conversation)
         yield from close_turn_flow(kit, conversation, *found, counter, "abandoned")
         conversation = yield from find_conversation_flow(kit, chat)
@@ -151,7 +151,25 @@ def list_turns_flow(
         rows = yield from read_flow(_read_turns_of_question, conversation.id, seq, limit, last)
     if rows is None:
         raise NotFound("turn", last)
-    return [Turn.from_row(conversation.id, row) for row in rows]
+    gone = yield from find_gone_workers_flow(kit, conversation.id, rows, None if found is None else found[1])
+    return [Turn.from_row(conversation.id, row, worker="gone" if row.id in gone else None) for row in rows]
+
+
+def find_gone_workers_flow(
+    kit: KitState, conversation_id: UUID, rows: Sequence[TurnRow], known: OpenTurn | None = None
+) -> Flow[set[UUID]]:
+    """Return the ids of those of the turns that are open and whose worker is gone. `known` was read already."""
+    open_turns = [] if known is None else [known]
+    branches = [row.branch for row in rows if row.state == "open" and (known is None or row.id != known.id)]
+    if branches:
+        open_turns += yield from read_flow(_read_open_turns, conversation_id, branches)
+    open_ids = {row.id for row in rows if row.state == "open"}
+    return {turn.id for turn in open_turns if turn.id in open_ids and is_worker_gone(kit, turn)}
+
+
+def _read_open_turns(connection: Connection, conversation_id: UUID, branches: Sequence[int]) -> list[OpenTurn]:
+    found = (turns.find_open(connection, conversation_id, branch) for branch in branches)
+    return [turn for turn in found if turn is not None]
 
 
 def _read_turns_of_question(

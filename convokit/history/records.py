@@ -16,14 +16,14 @@ from convokit.completion.state import (
     find_listed_conversation_flow,
 )
 from convokit.domain.content import BLOB_SCHEME
-from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import MAX_SEQ, parse_id
 from convokit.domain.message import SUMMARY
 from convokit.domain.paging import validate_limit
 from convokit.domain.stored_records import Call, ChainEntry, RequestWindow, StoredBlob, SummaryRecord, TurnRecord
 from convokit.domain.stored_request import DIGEST_BYTES, Manifest
-from convokit.domain.turn import CallRow, Turn
+from convokit.domain.turn import CallRow, ToolCallRow, Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
+from convokit.history.pages import find_gone_workers_flow
 from convokit.store import api_calls, blobs, chain, messages, removal_records, summaries, tool_calls, turns
 
 _BLOB_DIGEST_BYTES = 32
@@ -33,17 +33,21 @@ def read_turn_flow(kit: KitState, chat: ChatRef, turn: Turn | UUID | str) -> Flo
     """Return a turn with its calls and tool runs. Raises: InvalidInput, NotFound."""
     turn_id = turn.id if isinstance(turn, Turn) else parse_id(turn, "turn")
     conversation = yield from find_conversation_flow(kit, chat)
-    return (yield from read_flow(_read_turn, conversation, turn_id))
+    row, calls, runs = yield from read_flow(_read_turn, conversation.id, turn_id)
+    gone = yield from find_gone_workers_flow(kit, conversation.id, [row])
+    return TurnRecord.from_rows(conversation.id, row, calls, runs, worker="gone" if row.id in gone else None)
 
 
-def _read_turn(connection: Connection, conversation: ConversationRow, turn_id: UUID) -> TurnRecord:
-    row = turns.find(connection, conversation.id, turn_id)
+def _read_turn(
+    connection: Connection, conversation_id: UUID, turn_id: UUID
+) -> tuple[TurnRow, list[Call], list[ToolCallRow]]:
+    row = turns.find(connection, conversation_id, turn_id)
     if row is None:
         raise NotFound("turn", turn_id)
-    calls = api_calls.list_calls(connection, conversation.id, turn_id)
+    calls = api_calls.list_calls(connection, conversation_id, turn_id)
     last_seq = row.reply_seq if row.state == "completed" else None
-    runs = tool_calls.list_of_turn(connection, conversation.id, turn_id, row.from_seq, last_seq or MAX_SEQ)
-    return TurnRecord.from_rows(conversation.id, row, _make_calls(connection, conversation.id, calls), runs)
+    runs = tool_calls.list_of_turn(connection, conversation_id, turn_id, row.from_seq, last_seq or MAX_SEQ)
+    return row, _make_calls(connection, conversation_id, calls), runs
 
 
 def _make_calls(connection: Connection, conversation_id: UUID, rows: list[CallRow]) -> list[Call]:

@@ -46,10 +46,17 @@ class AsyncRuntime:
     """The connections of a kit: its database, its HTTP client, and the replies that finish without a reader."""
 
     def __init__(
-        self, url: URL, name: str, durability: Durability, http_client: AsyncClient | None, *, search: bool
+        self,
+        url: URL,
+        name: str,
+        durability: Durability,
+        http_client: AsyncClient | None,
+        *,
+        search: bool,
+        read_only: bool,
     ) -> None:
         self._url, self._name = url, name
-        self._store = open_store(url, name, durability, search=search)
+        self._store = open_store(url, name, durability, search=search, read_only=read_only)
         self._client = validate_client(http_client, HttpxClient) or AsyncHttpxClient()
         self._background = Background()
 

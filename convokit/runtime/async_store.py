@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 
-from convokit.errors import KitClosed
+from convokit.errors import KitClosed, ReadOnly
 from convokit.runtime import process
 from convokit.runtime.sync_store import SyncStore
 from convokit.store.dialects import dialect_of_url
@@ -47,8 +47,8 @@ class AsyncStore(Protocol):
 class ThreadedStore:
     """SQLite: one writer thread, a few reader threads."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
-        self._store = SyncStore(engine, name)
+    def __init__(self, engine: Engine, name: str, *, read_only: bool) -> None:
+        self._store = SyncStore(engine, name, read_only=read_only)
         self._writer = ThreadPoolExecutor(1, "convokit-writer")
         self._readers = ThreadPoolExecutor(_READERS, "convokit-reader")
         self._closed = False
@@ -79,12 +79,20 @@ class AsyncEngineStore:
     """PostgreSQL: the async engine, each transaction through `run_sync`."""
 
     def __init__(
-        self, dialect: AsyncDialect, url: URL, name: str, durability: Durability = "full", *, search: bool = True
+        self,
+        dialect: AsyncDialect,
+        url: URL,
+        name: str,
+        durability: Durability = "full",
+        *,
+        search: bool = True,
+        read_only: bool = False,
     ) -> None:
         dialect.check_url(url)
         self._dialect = dialect
         self._durability: Durability = validate_durability(durability)
         self._search = search
+        self._read_only = read_only
         self._url = url
         self._name = name
         # A connection belongs to the event loop that made it, and `asyncio.run` may be called again and again.
@@ -103,16 +111,24 @@ class AsyncEngineStore:
         """Run `call` in a transaction. Raises: StoreError."""
         if self._closed:
             raise KitClosed(self._name)
+        if write and self._read_only:
+            raise ReadOnly(self._name, "a transaction that writes")
         try:
             async with self._engine(write=write).begin() as connection:
                 return await connection.run_sync(lambda connection: call(fast_connection(connection)))
         except self._dialect.errors as error:
-            raise translate_error(self._dialect, self._name, error) from None
+            raise translate_error(self._dialect, self._name, error, read_only=self._read_only) from None
 
     def _engine(self, *, write: bool) -> AsyncEngine:
         loop = asyncio.get_running_loop()
         if loop not in self._engines:
-            engine = open_async_engine(self._dialect, self._url, durability=self._durability, search=self._search)
+            engine = open_async_engine(
+                self._dialect,
+                self._url,
+                durability=self._durability,
+                search=self._search,
+                read_only=self._read_only,
+            )
             reader = engine.execution_options(**self._dialect.read_options)
             self._engines[loop] = (engine.execution_options(**{WRITE: True}), reader)
         return self._engines[loop][0 if write else 1]
@@ -126,9 +142,12 @@ class AsyncEngineStore:
         self._engines.clear()
 
 
-def open_store(url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> AsyncStore:
+def open_store(
+    url: URL, name: str, durability: Durability = "full", *, search: bool = True, read_only: bool = False
+) -> AsyncStore:
     """Return the store for a database. Nothing is connected yet. Raises: SettingsError."""
     dialect = dialect_of_url(url)
     if isinstance(dialect, AsyncDialect):
-        return AsyncEngineStore(dialect, url, name, durability, search=search)
-    return ThreadedStore(open_engine(url, durability=durability, search=search), name)
+        return AsyncEngineStore(dialect, url, name, durability, search=search, read_only=read_only)
+    engine = open_engine(url, durability=durability, search=search, read_only=read_only)
+    return ThreadedStore(engine, name, read_only=read_only)

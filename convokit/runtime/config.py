@@ -34,6 +34,7 @@ def make_kit_state(
     tenant: str,
     limits: Limits | None,
     search: bool = True,
+    read_only: bool = False,
 ) -> tuple[URL, KitState]:
     """Return the database's URL and the kit's state. Raises: SettingsError, InvalidInput."""
     environment = Environment.read()
@@ -48,8 +49,9 @@ def make_kit_state(
         resolve_profile("", server, name=options.profile)
     if limits is not None and not isinstance(limits, Limits):
         raise SettingsError("limits", f"must be Limits, not {limits!r}")
-    if not isinstance(search, bool):
-        raise SettingsError("search", f"must be True or False, not {search!r}")
+    for name, value in (("search", search), ("read_only", read_only)):
+        if not isinstance(value, bool):
+            raise SettingsError(name, f"must be True or False, not {value!r}")
     bounds = limits or Limits()
     state = KitState(
         tenant=_check_tenant(tenant, bounds),
@@ -62,6 +64,7 @@ def make_kit_state(
         is_alive=is_alive,
         has_local_clock=dialect_of_url(url).has_local_clock,
         search=search,
+        read_only=read_only,
         running=running,
         lines=lines,
     )

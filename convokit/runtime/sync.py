@@ -42,10 +42,17 @@ class Runtime:
     """The connections of a kit: its database and its HTTP client. `run` performs a flow."""
 
     def __init__(
-        self, url: URL, name: str, durability: Durability, http_client: Client | None, *, search: bool
+        self,
+        url: URL,
+        name: str,
+        durability: Durability,
+        http_client: Client | None,
+        *,
+        search: bool,
+        read_only: bool,
     ) -> None:
         self._url, self._name = url, name
-        self._store = open_store(url, name, durability, search=search)
+        self._store = open_store(url, name, durability, search=search, read_only=read_only)
         self._client = validate_client(http_client, AsyncHttpxClient) or HttpxClient()
 
     def migrate(self) -> None:

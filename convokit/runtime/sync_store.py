@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 
-from convokit.errors import KitClosed
+from convokit.errors import KitClosed, ReadOnly
 from convokit.runtime import process
 from convokit.store import migrations
 from convokit.store.dialects import dialect_of
@@ -25,8 +25,9 @@ class SyncStore:
     On SQLite one writer of a process runs at a time: SQLite's own waiting is not fair.
     """
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, *, read_only: bool = False) -> None:
         self.engine = engine
+        self._read_only = read_only
         self.name = name
         self._dialect = dialect_of(engine)
         self._writer = engine.execution_options(**{WRITE: True})
@@ -44,6 +45,8 @@ class SyncStore:
         """Run `call` in a transaction of its own. Raises: StoreError."""
         if self._closed:
             raise KitClosed(self.name)
+        if write and self._read_only:
+            raise ReadOnly(self.name, "a transaction that writes")
         try:
             if not write:
                 with self._reader.begin() as connection:
@@ -54,7 +57,7 @@ class SyncStore:
             with self._lock, self._writer.begin() as connection:
                 return call(fast_connection(connection))
         except self._dialect.errors as error:
-            raise translate_error(self._dialect, self.name, error) from None
+            raise translate_error(self._dialect, self.name, error, read_only=self._read_only) from None
 
     def close(self) -> None:
         """Close the connections. Later calls raise KitClosed."""
@@ -62,9 +65,12 @@ class SyncStore:
         self.engine.dispose()
 
 
-def open_store(url: URL, name: str, durability: Durability = "full", *, search: bool = True) -> SyncStore:
+def open_store(
+    url: URL, name: str, durability: Durability = "full", *, search: bool = True, read_only: bool = False
+) -> SyncStore:
     """Return the store for a database. Nothing is connected yet. Raises: SettingsError."""
-    return SyncStore(open_engine(url, durability=durability, search=search), name)
+    engine = open_engine(url, durability=durability, search=search, read_only=read_only)
+    return SyncStore(engine, name, read_only=read_only)
 
 
 def migrate(url: URL, name: str) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
+from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine, insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import StaticPool
 
-from convokit.errors import ConvokitError, SettingsError, StoreUnavailable
+from convokit.errors import ConvokitError, ReadOnly, SettingsError, StoreUnavailable
 from convokit.store.dialects import dialect_of_url
 from convokit.store.dialects.protocol import AsyncDialect, Dialect
+from convokit.store.schema import GENERATION, metadata, schema_
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -57,7 +60,14 @@ def validate_durability(given: str) -> Durability:
     return cast("Durability", given)
 
 
-def open_engine(url: URL, *, create: bool = False, durability: Durability = "full", search: bool = True) -> Engine:
+def open_engine(
+    url: URL,
+    *,
+    create: bool = False,
+    durability: Durability = "full",
+    search: bool = True,
+    read_only: bool = False,
+) -> Engine:
     """Return an engine for `url` that is not connected yet.
 
     Args:
@@ -66,32 +76,52 @@ def open_engine(url: URL, *, create: bool = False, durability: Durability = "ful
         durability: "fast" commits without waiting for the disk. A power failure may lose the last seconds; a crash of the
             process loses nothing. "full" keeps the server's own setting on PostgreSQL.
         search: Enter messages into the search index.
+        read_only: Let the database refuse every write.
 
     Raises: SettingsError.
     """
     sync_commit = validate_durability(durability) == "full"
-    engine = dialect_of_url(url).open_engine(url, create=create, sync_commit=sync_commit)
+    engine = dialect_of_url(url).open_engine(url, create=create, sync_commit=sync_commit, read_only=read_only)
     engine.update_execution_options(**{SEARCH: search})
     return engine
 
 
 def open_async_engine(
-    dialect: AsyncDialect, url: URL, *, durability: Durability = "full", search: bool = True
+    dialect: AsyncDialect,
+    url: URL,
+    *,
+    durability: Durability = "full",
+    search: bool = True,
+    read_only: bool = False,
 ) -> AsyncEngine:
     """Return an asynchronous engine for `url` that is not connected yet. The arguments are those of `open_engine`."""
     sync_commit = validate_durability(durability) == "full"
-    engine = dialect.open_async_engine(url, sync_commit=sync_commit)
+    engine = dialect.open_async_engine(url, sync_commit=sync_commit, read_only=read_only)
     engine.update_execution_options(**{SEARCH: search})
     return engine
 
 
-def translate_error(dialect: Dialect, name: str, error: Exception) -> ConvokitError:
-    """Return the ConvokitError for a failed transaction; `name` describes the database.
+def open_scratch_engine(database_id: UUID) -> Engine:
+    """Return an engine for an empty SQLite database in memory that has the tables and this id. One thread at a time uses it."""
+    engine = create_engine(
+        "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}, hide_parameters=True
+    )
+    engine.update_execution_options(**{SEARCH: False, WRITE: True})
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(schema_), {"only": 1, "database_id": database_id, "oldest_code": GENERATION})
+    return engine
+
+
+def translate_error(dialect: Dialect, name: str, error: Exception, *, read_only: bool = False) -> ConvokitError:
+    """Return the ConvokitError for a failed transaction; `name` describes the database. `read_only`: the kit may only read.
 
     Raise it `from None`: drivers put bound values, which may be users' text, into their messages.
     """
     if isinstance(error, PoolTimeout):
         return StoreUnavailable(name, "all connections of the pool are in use; spread the load over more processes")
     original = (error.orig if isinstance(error, DBAPIError) else None) or error
+    if read_only and dialect.is_write_refused(original):
+        return ReadOnly(name, "a statement that writes")
     is_lost = bool(getattr(error, "connection_invalidated", False))
     return dialect.translate_driver_error(name, original, is_connection_lost=is_lost)

@@ -41,6 +41,7 @@ from convokit.transfer.models import (
     RecordResult,
     Skipped,
 )
+from convokit.transfer.rehearsal import ScratchDatabase
 from convokit.transfer.restore import Restorer
 
 _ID_PAGE = 500
@@ -119,13 +120,16 @@ def import_flow(
     database_id = yield from check_schema_flow(kit)
     target = ImportTarget(database_id, kit.tenant, kit.clock.now_us())
     tally = _Tally(on_error, dry_run=dry_run)
+    scratch = ScratchDatabase(database_id) if kit.read_only else None
     try:
         files = yield from thread_flow(sources.list_files, patterns=reader_class.file_names)
         meter = _Meter(files, progress)
         for file in files:
-            yield from _import_file_flow(file, make_importer(file), target, tally, meter)
+            yield from _import_file_flow(file, make_importer(file), target, tally, meter, scratch)
     finally:
         sources.close()
+        if scratch is not None:
+            scratch.close()
     return tally.sum_up()
 
 
@@ -136,7 +140,12 @@ def _make_importer(
 
 
 def _import_file_flow(
-    file: ImportFile, importer: Importer | Restorer, target: ImportTarget, tally: _Tally, meter: _Meter
+    file: ImportFile,
+    importer: Importer | Restorer,
+    target: ImportTarget,
+    tally: _Tally,
+    meter: _Meter,
+    scratch: ScratchDatabase | None,
 ) -> Flow[None]:
     try:
         try:
@@ -150,7 +159,11 @@ def _import_file_flow(
             try:
                 if not (yield from thread_flow(importer.read_record)):
                     return
-                tally.add_result((yield from _write_flow(importer, dry_run=tally.dry_run)))
+                if scratch is None:
+                    result = yield from _write_flow(importer, dry_run=tally.dry_run)
+                else:
+                    result = yield from _rehearse_flow(importer, scratch)
+                tally.add_result(result)
             except BadRecord as error:
                 tally.add_problem(error)
             meter.report(file)
@@ -167,6 +180,13 @@ def _write_flow(importer: Importer | Restorer, *, dry_run: bool) -> Flow[RecordR
     except _Rehearsed as rehearsed:
         return rehearsed.result
     raise AssertionError("a dry run was not rolled back")
+
+
+def _rehearse_flow(importer: Importer | Restorer, scratch: ScratchDatabase) -> Flow[RecordResult]:
+    """Return the result that a record would have, without a write to the kit's database."""
+    if (yield from read_once_flow(importer.is_imported)):
+        return importer.unchanged
+    return (yield from thread_flow(scratch.rehearse, importer=importer))
 
 
 class _Rehearsed(Exception):

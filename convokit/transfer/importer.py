@@ -131,11 +131,20 @@ class Importer:
         self._row.last_entry, self._row.chain_hash = self._entries[-1].number, self._entries[-1].hash
         return True
 
+    @property
+    def unchanged(self) -> RecordResult:
+        """The result for a conversation that an earlier import wrote."""
+        return RecordResult(self._row.id, unchanged=True)
+
+    def is_imported(self, connection: Connection) -> bool:
+        """Return whether an earlier import wrote the conversation that was read. Raises: ConversationExists."""
+        return sql.is_imported(connection, self._row, self._draft.origin, self._file.name, self._line)
+
     def write_record(self, connection: Connection) -> RecordResult:
         """Write the conversation that was read. Raises: ConversationExists."""
         row = self._row
         if not sql.create_conversation(connection, row, self._draft.origin, self._file.name, self._line):
-            return RecordResult(row.id, unchanged=True)
+            return self.unchanged
         for first in range(0, len(self._messages), sql.PAGE):
             messages.append(connection, row.id, self._messages[first : first + sql.PAGE])
         for first in range(0, len(self._entries), sql.PAGE):

@@ -72,21 +72,25 @@ class Restorer:
             return True
         return False
 
+    def is_imported(self, connection: Connection) -> bool:
+        """Return whether an earlier import wrote the conversation that was read. Raises: BadRecord."""
+        row, import_ref = self._place_row()
+        return sql.is_imported(connection, row, import_ref, self._file.name, self._file.line)
+
+    @property
+    def unchanged(self) -> RecordResult:
+        """The result for a conversation that an earlier import wrote."""
+        return RecordResult(self._place_row()[0].id, unchanged=True)
+
     def write_record(self, connection: Connection) -> RecordResult:
         """Write the conversation that was read. Raises: BadRecord; the transaction must be rolled back then."""
-        old, target = self._row, self._target
         line = self._file.line
-        # A key is looked up by the id that is derived from it: with an edited key, the conversation cannot keep its id.
-        keeps_chain = self._is_same_origin and (
-            old.key is None or derive_conversation_id(target.database_id, target.tenant, old.key) == old.id
-        )
-        import_ref = None if keeps_chain else f"{old.id}:{old.last_entry}:{bytes(old.chain_hash).hex()}"
         try:
-            row = old if import_ref is None else replace(old, id=target.derive_id(old.key, import_ref))
+            row, import_ref = self._place_row()
             if not sql.create_conversation(connection, row, import_ref, self._file.name, line):
-                return RecordResult(row.id, unchanged=True)
+                return self.unchanged
             count = self._write_rows(connection, row, import_ref)
-            verify_conversation(connection, target.tenant, row.id)
+            verify_conversation(connection, self._target.tenant, row.id)
         except InvalidInput as error:
             raise self._file.make_error(str(error)) from None
         except ChainBroken as error:
@@ -95,7 +99,19 @@ class Restorer:
             raise self._file.make_error("is nested too deeply", line) from None
         except IntegrityError:
             raise self._file.make_error("two rows have the same primary key", line) from None
-        return RecordResult(row.id, messages=count, rechained=not keeps_chain)
+        return RecordResult(row.id, messages=count, rechained=import_ref is not None)
+
+    def _place_row(self) -> tuple[ConversationRow, str | None]:
+        """Return the row as it is written, and the ref of the import entry; None for a conversation that keeps its chain."""
+        old, target = self._row, self._target
+        # A key is looked up by the id that is derived from it: with an edited key, the conversation cannot keep its id.
+        keeps_chain = self._is_same_origin and (
+            old.key is None or derive_conversation_id(target.database_id, target.tenant, old.key) == old.id
+        )
+        if keeps_chain:
+            return old, None
+        import_ref = f"{old.id}:{old.last_entry}:{bytes(old.chain_hash).hex()}"
+        return replace(old, id=target.derive_id(old.key, import_ref)), import_ref
 
     def _write_rows(self, connection: Connection, row: ConversationRow, import_ref: str | None) -> int:
         """Insert all rows below the conversation. Return the number of messages."""

@@ -157,18 +157,27 @@ def create_conversation(
     `import_ref` is the ref of its import entry, or None if it keeps its chain. Raises: ConversationExists, which names file and
     line, if the id belongs to another conversation.
     """
-    exists = ConversationExists(
-        file, f"conversation {row.key or row.id} already exists with other content; it was not changed", line
-    )
-    if conversations.find(connection, row.tenant, row.id) is not None:
-        if not _is_same_conversation(connection, row, import_ref):
-            raise exists
+    if is_imported(connection, row, import_ref, file, line):
         return False
     try:
         conversations.create(connection, row)
     except IntegrityError:  # another tenant's conversation, or another process was faster
-        raise exists from None
+        raise _make_exists_error(row, file, line) from None
     return True
+
+
+def is_imported(connection: Connection, row: ConversationRow, import_ref: str | None, file: str, line: int) -> bool:
+    """Return whether an earlier import wrote this conversation. Raises: ConversationExists, as `create_conversation`."""
+    if conversations.find(connection, row.tenant, row.id) is None:
+        return False
+    if not _is_same_conversation(connection, row, import_ref):
+        raise _make_exists_error(row, file, line)
+    return True
+
+
+def _make_exists_error(row: ConversationRow, file: str, line: int) -> ConversationExists:
+    problem = f"conversation {row.key or row.id} already exists with other content; it was not changed"
+    return ConversationExists(file, problem, line)
 
 
 def _is_same_conversation(connection: Connection, row: ConversationRow, import_ref: str | None) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from tests.docs import commands
 from tests.docs.pages import CHECKOUT, blocks, calls, lines, name, pages
 
-KNOWN = {"alembic", "convokit", "export", "git", "pip", "pytest", "python", "uv"}
+KNOWN = {"alembic", "convokit", "export", "git", "pg_dump", "pg_restore", "pip", "pytest", "python", "sqlite3", "uv"}
 
 
 def _calls() -> list[Any]:

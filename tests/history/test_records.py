@@ -87,10 +87,10 @@ def test_windows_tell_pins_and_summaries(face: Face, database: str, server: Loop
     server.answer = Writer()
     kit = face.kit(database, model="m", base_url=server.url, budget=BUDGET, summary=SUMMARY, retry=ONCE)
     chat = kit.chat("k")
-    for number in range(40):
+    reply = face.settle(chat.send("turn number 0 and more"))
+    face.settle(chat.pin(2))
+    for number in range(1, 40):
         reply = face.settle(chat.send(f"turn number {number} and more"))
-        if number == 0:
-            face.settle(chat.pin(2))
         if [request.body["model"] for request in server.requests].count("mini") == 2:
             break
     turn = face.settle(chat.turn(reply.turn_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -91,3 +92,30 @@ def test_a_wrong_variable_of_postgresql_is_a_typed_error(
     monkeypatch.setenv(name, value)
     with pytest.raises(StoreUnavailable, match="cannot be"):
         face.settle(face.kit("postgresql://u:secret@127.0.0.1/d", model="m").conversations())
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "advice"),
+    [
+        ("mode=ro&uri=true", "mode", "read_only=True"),
+        ("uri=true", "uri", "read_only=True"),
+        ("immutable=1", "immutable", "read_only=True"),
+        ("timeout=5", "timeout", "leave it out"),
+        ("設定=1", "設定", "leave it out"),
+    ],
+)
+@pytest.mark.once
+def test_an_option_of_a_sqlite_url_is_refused(face: Face, sqlite_file: str, query: str, name: str, advice: str) -> None:
+    """`mode=ro` was ignored once, and the kit wrote to a file that the caller wanted to read."""
+    with pytest.raises(SettingsError, match=advice) as caught:
+        face.kit(f"{sqlite_file}?{query}", model="m")
+    assert caught.value.setting == "database"
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.once
+def test_a_path_may_contain_a_question_mark(face: Face, tmp_path: Path) -> None:
+    """Only a URL has options. A path is the name of a file."""
+    kit = face.kit(str(tmp_path / "a?mode=ro.db"), model="m")
+    face.settle(kit.migrate())
+    assert [each.name for each in tmp_path.iterdir() if each.suffix == ".db"] == ["a?mode=ro.db"]

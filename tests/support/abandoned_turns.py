@@ -37,6 +37,11 @@ class Watched:
 
 def leave(face: Face, kit: Any, key: str, text: str | None = None, *, after: int = 2, **arguments: Any) -> None:
     """Stream a turn and die before its `after` + 1st write: the question, and a piece of the reply, is all there is."""
+    leave_stream(face, kit, lambda: kit.chat(key).stream(text, **arguments), after=after)
+
+
+def leave_stream(face: Face, kit: Any, open_stream: Callable[[], Any], *, after: int = 2) -> None:
+    """Die in the stream that `open_stream` returns, as `leave` does."""
     store, writes = kit._runtime._store, 0
 
     def die(write: bool) -> None:
@@ -47,7 +52,7 @@ def leave(face: Face, kit: Any, key: str, text: str | None = None, *, after: int
 
     kit._runtime._store = Watched(store, die)
     try:
-        streaming = kit.chat(key).stream(text, **arguments)
+        streaming = open_stream()
     finally:
         kit._runtime._store = store
     with pytest.raises(Dead):

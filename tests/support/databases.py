@@ -132,7 +132,7 @@ class Postgres:
             url = self._released.popleft()
             if self._clean(url):
                 return url
-            self._drop(url)
+            self.drop(url)
         if self._template is None:
             url = self._create("template1")
             with Convokit(url, model="none") as kit:
@@ -149,7 +149,7 @@ class Postgres:
         if url in self._migrated:
             self._released.append(url)
         else:
-            self._drop(url)
+            self.drop(url)
 
     def _clean(self, url: str) -> bool:
         """Empty all tables. Return False if the database would still differ from a new one."""
@@ -174,7 +174,7 @@ class Postgres:
             connection.execute(sql.SQL("CREATE DATABASE {name} TEMPLATE {template}").format(**names))
         return self.url.set(database=name).render_as_string(hide_password=False)
 
-    def _drop(self, url: str) -> None:
+    def drop(self, url: str) -> None:
         """Drop a database, whoever is still connected to it."""
         self._migrated.discard(url)
         with psycopg.connect(self.url.render_as_string(hide_password=False), autocommit=True) as connection:
@@ -186,7 +186,7 @@ class Postgres:
         if self._folder is None:
             template = self.url.set(database=self._template).render_as_string(hide_password=False)
             for url in [*self._migrated, *([template] if self._template else [])]:
-                self._drop(url)
+                self.drop(url)
             return
         pid = int((self._folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
         os.kill(pid, signal.SIGQUIT)

@@ -41,9 +41,14 @@ class Face:
         events: list[Any] = self.loop.run_until_complete(_atake(stream, count))
         return events
 
-    def close(self) -> None:
+    def close_kits(self) -> None:
+        """Close the kits that were made so far."""
         for kit in self._kits:
             self.settle(kit.close())
+        self._kits.clear()
+
+    def close(self) -> None:
+        self.close_kits()
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
 

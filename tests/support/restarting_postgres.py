@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import tempfile
 import warnings
 from pathlib import Path
@@ -63,6 +64,19 @@ class RestartingPostgres:
                 "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
                 " WHERE datname = 'postgres' AND pid <> pg_backend_pid()"
             )
+
+    @property
+    def system_user(self) -> str | None:
+        """The user that the server runs as, if tests run as root."""
+        user: str | None = self._server.system_user
+        return user
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run a program of the server's installation as the user of the server."""
+        path = Path(self._commands.__file__).parent / "pginstall" / "bin" / program
+        # A server that pg_ctl starts would keep a pipe open.
+        quiet: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([path, *arguments], check=True, user=self.system_user, timeout=60, **quiet)
 
     def close(self) -> None:
         if self.running:

@@ -18,6 +18,7 @@ from convokit import (
     AsyncStream,
     Branch,
     Budget,
+    ChainEntry,
     Checkpoint,
     Context,
     Conversation,
@@ -26,6 +27,7 @@ from convokit import (
     Hit,
     Imported,
     Message,
+    MessagePreview,
     NewMessage,
     Page,
     Price,
@@ -34,7 +36,10 @@ from convokit import (
     Replay,
     Reply,
     Report,
+    SearchPage,
+    SummaryRecord,
     Turn,
+    TurnRecord,
     Usage,
     UsageReport,
     Verified,
@@ -82,11 +87,17 @@ async def open_kits(database: Path) -> None:
 
 async def manage(kit: AsyncConvokit) -> None:
     """Call the methods of a kit."""
-    page = await kit.conversations(subject="s", limit=5)
+    page = await kit.conversations(subject="s", prefix="k", archived=False, open=True, limit=5)
     assert_type(page, Page[Conversation])
     for conversation in page:
         assert_type(conversation, Conversation)
+    assert_type(page[0], Conversation)
+    assert_type(page[:2], list[Conversation])
+    assert_type(await kit.conversation("key"), Conversation | None)
+    assert_type(page[0].preview, MessagePreview | None)
     hits = await kit.search("京都", role="user", since=datetime.now(UTC), limit=5)
+    assert_type(hits, SearchPage)
+    assert_type(hits.conversations, list[Conversation])
     for hit in hits:
         assert_type(hit, Hit)
         assert_type(hit.message, Message)
@@ -163,6 +174,15 @@ async def read(chat: AsyncChat) -> None:
     messages = await chat.messages(limit=5, passages=True)
     assert_type(messages, list[Message])
     assert_type(messages[0].content, str | list[dict[str, Any]] | None)
+    assert_type(await chat.messages(limit=None, after=0), list[Message])
+    assert_type(messages[0].parts_at, int | None)
+    record = await chat.turn((await chat.turns())[0].id)
+    assert_type(record, TurnRecord)
+    assert_type(record.calls[0].usage, Usage)
+    assert_type(await chat.entries(), list[ChainEntry])
+    assert_type((await chat.blob("00")).data, bytes)
+    assert_type(await chat.summaries(), list[SummaryRecord])
+    assert_type(await chat.prompt("00"), str)
     assert_type(await chat.log(), list[Message])
     assert_type(await chat.leaves(), list[Message])
     assert_type(await chat.siblings(messages[0]), list[Message])
@@ -174,7 +194,7 @@ async def read(chat: AsyncChat) -> None:
     replay = await chat.replay(turns[0], call=1)
     assert_type(replay, Replay)
     assert_type(await chat.diff(turns[0], replay), Diff)
-    assert_type(await chat.verify(), Verified)
+    assert_type(await chat.verify(progress=print_progress), Verified)
 
 
 async def write(chat: AsyncChat) -> None:
@@ -183,6 +203,7 @@ async def write(chat: AsyncChat) -> None:
     assert_type(written, list[Message])
     assert_type(await chat.fork(written[0], name="other"), AsyncChat)
     assert_type(await chat.copy("copy"), AsyncChat)
+    assert_type(await chat.update(title="題", metadata={"a": None}, archived=True), Conversation)
     await chat.checkout(written[0])
     await chat.pin(written[0])
     await chat.unpin(1)

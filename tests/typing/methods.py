@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from convokit import (
     Branch,
     Budget,
+    ChainEntry,
     Chat,
     Checkpoint,
     Context,
@@ -26,6 +27,7 @@ from convokit import (
     Hit,
     Imported,
     Message,
+    MessagePreview,
     NewMessage,
     Page,
     Price,
@@ -34,8 +36,11 @@ from convokit import (
     Replay,
     Reply,
     Report,
+    SearchPage,
     Stream,
+    SummaryRecord,
     Turn,
+    TurnRecord,
     Usage,
     UsageReport,
     Verified,
@@ -83,11 +88,17 @@ def open_kits(database: Path) -> None:
 
 def manage(kit: Convokit) -> None:
     """Call the methods of a kit."""
-    page = kit.conversations(subject="s", limit=5)
+    page = kit.conversations(subject="s", prefix="k", archived=False, open=True, limit=5)
     assert_type(page, Page[Conversation])
     for conversation in page:
         assert_type(conversation, Conversation)
+    assert_type(page[0], Conversation)
+    assert_type(page[:2], list[Conversation])
+    assert_type(kit.conversation("key"), Conversation | None)
+    assert_type(page[0].preview, MessagePreview | None)
     hits = kit.search("京都", role="user", since=datetime.now(UTC), limit=5)
+    assert_type(hits, SearchPage)
+    assert_type(hits.conversations, list[Conversation])
     for hit in hits:
         assert_type(hit, Hit)
         assert_type(hit.message, Message)
@@ -164,6 +175,15 @@ def read(chat: Chat) -> None:
     messages = chat.messages(limit=5, passages=True)
     assert_type(messages, list[Message])
     assert_type(messages[0].content, str | list[dict[str, Any]] | None)
+    assert_type(chat.messages(limit=None, after=0), list[Message])
+    assert_type(messages[0].parts_at, int | None)
+    record = chat.turn((chat.turns())[0].id)
+    assert_type(record, TurnRecord)
+    assert_type(record.calls[0].usage, Usage)
+    assert_type(chat.entries(), list[ChainEntry])
+    assert_type((chat.blob("00")).data, bytes)
+    assert_type(chat.summaries(), list[SummaryRecord])
+    assert_type(chat.prompt("00"), str)
     assert_type(chat.log(), list[Message])
     assert_type(chat.leaves(), list[Message])
     assert_type(chat.siblings(messages[0]), list[Message])
@@ -175,7 +195,7 @@ def read(chat: Chat) -> None:
     replay = chat.replay(turns[0], call=1)
     assert_type(replay, Replay)
     assert_type(chat.diff(turns[0], replay), Diff)
-    assert_type(chat.verify(), Verified)
+    assert_type(chat.verify(progress=print_progress), Verified)
 
 
 def write(chat: Chat) -> None:
@@ -184,6 +204,7 @@ def write(chat: Chat) -> None:
     assert_type(written, list[Message])
     assert_type(chat.fork(written[0], name="other"), Chat)
     assert_type(chat.copy("copy"), Chat)
+    assert_type(chat.update(title="題", metadata={"a": None}, archived=True), Conversation)
     chat.checkout(written[0])
     chat.pin(written[0])
     chat.unpin(1)

@@ -37,7 +37,7 @@ def checkpoint(
         raise typer.BadParameter("--json describes the written file: name one with --output")
     key = read_key_file(key_file)
     path = None if output_file is None else output_file.expanduser()
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=True) as kit:
         written = kit.checkpoint(key=key, to=sys.stdout if path is None else path)
     warn_if_readable(key_file.expanduser())
     if path is not None:

@@ -43,9 +43,9 @@ def context(
     source = ModelSource(local, gguf, model, base_url, profile)
     target = DatabaseOption(database, tenant)
     if source.local:
-        with open_kit(target) as kit:
+        with open_kit(target, read_only=True) as kit:
             find_chat(kit, conversation)  # fail before a model is started
-    with source.serve() as settings, open_kit(target, **settings) as kit:
+    with source.serve() as settings, open_kit(target, read_only=True, **settings) as kit:
         # The model of this command replaces the one that is stored with the chat.
         chat_settings: dict[str, Any] = {name: settings[name] for name in ("model",) if name in settings}
         if context_tokens is not None:

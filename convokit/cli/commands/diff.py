@@ -30,7 +30,7 @@ def diff(
 
     Shows where they first differ, and why a prompt cache cannot serve the second one.
     """
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=True) as kit:
         chat = find_chat(kit, conversation)
         compared = chat.diff(*_choose_turns(chat, a, b))
     if json:

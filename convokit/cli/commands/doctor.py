@@ -132,7 +132,13 @@ def _check_database(database: DatabaseOption) -> Iterator[Check]:
         yield _check_access(file)
     else:
         yield Check("erased text", "ok", f"stays in the server's files until `{VACUUM_COMMAND}`")
-    yield _run_check(database, dialect_of_url(database.url).facts_name, _check_facts)
+    is_file = dialect_of_url(database.url).file_of_url(database.url) is not None
+    is_writable = _read_is_writable(database, is_file=is_file)
+    if not is_writable:
+        advice = "only commands that read work; open it with `read_only=True` in programs"
+        yield Check("writing", "warn", "not allowed: the database is read-only", advice)
+    if is_writable or not is_file:  # a connection that only reads has other settings than one that writes
+        yield _run_check(database, dialect_of_url(database.url).facts_name, _check_facts, read_only=not is_file)
     yield _run_check(database, "clock", _check_clock)
     if revision == REVISION:
         yield Check("revision", "ok", revision)
@@ -141,10 +147,21 @@ def _check_database(database: DatabaseOption) -> Iterator[Check]:
         yield _run_check(database, "revision", lambda connection: _check_other_revision(connection, name, revision))
 
 
-def _run_check(database: DatabaseOption, name: str, check: Callable[[Connection], Check]) -> Check:
+def _read_is_writable(database: DatabaseOption, *, is_file: bool) -> bool:
+    """Return whether the database can be written; True too if it cannot be read, which another check reports."""
+    try:
+        # A read-only transaction would say so of itself on a server.
+        return read_database(database, lambda each: dialect_of(each).is_writable(each), read_only=is_file)
+    except ConvokitError:
+        return True
+
+
+def _run_check(
+    database: DatabaseOption, name: str, check: Callable[[Connection], Check], *, read_only: bool = True
+) -> Check:
     """Return the check's result; an error of the database is its failure."""
     try:
-        return read_database(database, check)
+        return read_database(database, check, read_only=read_only)
     except ConvokitError as error:
         return Check(name, "fail", str(error))
 

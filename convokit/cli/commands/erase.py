@@ -66,7 +66,7 @@ def redact(
 
     The empty message stays, so that the hash chain can be verified.
     """
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=dry_run) as kit:
         chat = find_chat(kit, conversation)
         _confirm_and_remove(
             lambda dry: chat.redact(seq, reason=reason, author=author, dry_run=dry),
@@ -101,7 +101,7 @@ def erase(
     if (conversation is None) is not selects_many:
         raise typer.BadParameter("name a conversation, or --subject or --older-than")
     age = _parse_age(older_than)
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=dry_run) as kit:
         chat = None if conversation is None else find_chat(kit, conversation)
 
         def remove(dry: bool) -> Receipt:
@@ -134,7 +134,7 @@ def purge(
 ) -> None:
     """Delete erased conversations, with their empty messages and hash chain."""
     age = _parse_age(older_than)
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=dry_run) as kit:
 
         def remove(dry: bool) -> Receipt:
             with output.show_progress("counting" if dry else "deleting") as progress:

@@ -38,7 +38,7 @@ def export(
     if json and output_file is None:
         raise typer.BadParameter("--json describes the written file: name one with --output")
     with (
-        open_kit(DatabaseOption(database, tenant)) as kit,
+        open_kit(DatabaseOption(database, tenant), read_only=True) as kit,
         output.show_progress("exporting", TaskProgressColumn()) as progress,
         _open_output(output_file) as destination,
     ):

@@ -45,7 +45,7 @@ def import_(
     """
     is_stdin = [str(file) for file in files] == ["-"]
     with (
-        open_kit(DatabaseOption(database, tenant)) as kit,
+        open_kit(DatabaseOption(database, tenant), read_only=dry_run) as kit,
         output.show_progress("importing", TaskProgressColumn()) as progress,
     ):
         imported = kit.import_(

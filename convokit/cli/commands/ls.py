@@ -50,7 +50,7 @@ def ls(
     tenant: shared_options.Tenant = "default",
 ) -> None:
     """List conversations, the last used first, with the beginning of their last messages."""
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=True) as kit:
         page = kit.conversations(
             subject=subject,
             prefix=prefix,

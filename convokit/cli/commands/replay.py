@@ -43,7 +43,7 @@ def replay(
     """
     if body and json:
         raise typer.BadParameter("--body and --json exclude each other")
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=True) as kit:
         replayed = find_chat(kit, conversation).replay(turn, call=call)
     if body:
         _write_body(replayed)

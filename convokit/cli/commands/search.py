@@ -53,7 +53,7 @@ def search(
     """
     if rebuild == bool(words):
         raise typer.BadParameter("--rebuild takes no words" if rebuild else "name words to search for, or --rebuild")
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=not rebuild) as kit:
         if rebuild:
             with output.show_spinner("indexing messages"):
                 count = kit.reindex()

@@ -32,7 +32,7 @@ def show(
     tenant: shared_options.Tenant = "default",
 ) -> None:
     """Show a conversation's messages, oldest first."""
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=True) as kit:
         chat = find_chat(kit, conversation)
         assert chat.id is not None
         removals = read_database(DatabaseOption(database, tenant), partial(_list_removals, chat.id))

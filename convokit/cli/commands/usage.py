@@ -62,7 +62,7 @@ def usage(
         raise typer.BadParameter("--json and --csv exclude each other")
     query: dict[str, Any] = {"since": _parse_moment("--since", since), "until": _parse_moment("--until", until)}
     query |= {"key": key, "subject": subject, "by": "day" if by == "tenant" else by}
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=True) as kit:
         names = [tenant]
         if all_tenants:
             names = read_database(DatabaseOption(database), lambda connection: list(list_tenants(connection)))

@@ -53,7 +53,7 @@ def verify(
     checkpoint: dict[str, Any] = {}
     if against is not None and key_file is not None:
         checkpoint = {"against": against, "key": read_key_file(key_file)}
-    with open_kit(DatabaseOption(database, tenant)) as kit:
+    with open_kit(DatabaseOption(database, tenant), read_only=True) as kit:
         if all_:
             _verify_all(kit, DatabaseOption(database, tenant), checkpoint, json=json)
         else:

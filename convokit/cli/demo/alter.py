@@ -1,4 +1,4 @@
-"""Change a stored reply as somebody would who has the file and not the library."""
+"""Change a stored reply without the library, as anybody with the file can."""
 
 import json
 import sqlite3

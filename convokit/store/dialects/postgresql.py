@@ -46,6 +46,9 @@ _OPTION_ADVICE = {
 _TRANSIENT_STATES = {"40001", "40P01", "53300", "57P01", "57P02", "57P03"}
 """SQLSTATEs: serialization failure, deadlock, too many connections, and a server that shuts down, crashed or starts."""
 
+_READ_ONLY_STATE = "25006"
+"""SQLSTATE: a statement that writes in a transaction that may only read, or on a standby."""
+
 
 class PostgresqlDialect(AsyncDialect):
     """PostgreSQL with psycopg 3, which serves the sync and the async API."""
@@ -94,18 +97,25 @@ class PostgresqlDialect(AsyncDialect):
         except ArgumentError as error:  # lists of hosts and ports that do not fit
             raise SettingsError("database", f"its hosts and ports cannot be used: {error}") from None
 
-    def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:
+    def open_engine(self, url: URL, *, create: bool, sync_commit: bool, read_only: bool) -> Engine:
         self.check_url(url)
-        engine = create_engine(url, **ENGINE_OPTIONS)
+        engine = create_engine(url, **(_READ_ONLY_OPTIONS if read_only else ENGINE_OPTIONS))
         _add_listeners(engine, sync_commit=sync_commit)
         return engine
 
-    def open_async_engine(self, url: URL, *, sync_commit: bool) -> AsyncEngine:
+    def open_async_engine(self, url: URL, *, sync_commit: bool, read_only: bool) -> AsyncEngine:
         from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # brings the whole ORM with it
 
-        engine = create_async_engine(url, **ENGINE_OPTIONS)
+        engine = create_async_engine(url, **(_READ_ONLY_OPTIONS if read_only else ENGINE_OPTIONS))
         _add_listeners(engine.sync_engine, sync_commit=sync_commit)
         return engine
+
+    def is_writable(self, connection: Connection) -> bool:
+        # "on" on a standby, and where the user or the database has default_transaction_read_only.
+        return str(connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()) == "off"
+
+    def is_write_refused(self, error: BaseException) -> bool:
+        return getattr(error, "sqlstate", None) == _READ_ONLY_STATE
 
     def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
         state = getattr(error, "sqlstate", None)
@@ -184,6 +194,14 @@ def _use_server_placeholders(connection: Any, record: object) -> None:
     driver.server_cursor_factory = psycopg.AsyncRawServerCursor if is_async else psycopg.RawServerCursor
 
 
+def _begin_read_only(connection: Any, record: object) -> None:
+    """Make psycopg add READ ONLY to each BEGIN of a new connection.
+
+    Nothing is set on the session, which other programs share behind a pooler. A hot standby accepts such transactions.
+    """
+    connection.set_read_only(True)
+
+
 def _get_driver_connection(connection: Any) -> Any:
     return getattr(connection, "driver_connection", connection)
 
@@ -198,6 +216,10 @@ ENGINE_OPTIONS: dict[str, Any] = {
         (_use_server_placeholders, "connect"),
         (_disable_prepared_statements_behind_pooler, "connect"),
     ],
+}
+_READ_ONLY_OPTIONS = {
+    **ENGINE_OPTIONS,
+    "pool_events": [*ENGINE_OPTIONS["pool_events"], (_begin_read_only, "connect")],
 }
 
 

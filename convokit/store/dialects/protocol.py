@@ -181,8 +181,16 @@ class Dialect(Protocol):
         """Raise SettingsError if the driver is not installed, or does not know an option of the URL."""
         ...
 
-    def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:
+    def open_engine(self, url: URL, *, create: bool, sync_commit: bool, read_only: bool) -> Engine:
         """Return an engine that is not connected yet. `create` allows a missing file to be created."""
+        ...
+
+    def is_writable(self, connection: Connection) -> bool:
+        """Return whether this user can write the file, or whether the server accepts writes."""
+        ...
+
+    def is_write_refused(self, error: BaseException) -> bool:
+        """Return whether the database refused a write because only reads are allowed."""
         ...
 
     def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
@@ -214,6 +222,6 @@ class Dialect(Protocol):
 class AsyncDialect(Dialect, Protocol):
     """A database with an asynchronous driver: its statements run on the event loop. Those of other databases run in threads."""
 
-    def open_async_engine(self, url: URL, *, sync_commit: bool) -> AsyncEngine:
+    def open_async_engine(self, url: URL, *, sync_commit: bool, read_only: bool) -> AsyncEngine:
         """Return an asynchronous engine that is not connected yet."""
         ...

@@ -12,10 +12,8 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, cast
-from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects.sqlite import insert
@@ -23,16 +21,27 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from convokit._files import create_private_file
 from convokit.errors import ConvokitError, SettingsError, StoreError, StoreFull, StoreUnavailable
 from convokit.store.dialects.protocol import DatabaseFacts, Dialect
+from convokit.store.dialects.sqlite_files import (
+    BUSY_TIMEOUT_S,
+    FileConnection,
+    FileIdentity,
+    describe_file,
+    is_file_writable,
+    is_write_refused,
+    open_for_writing,
+    open_read_only,
+    read_immutable_identity,
+    translate_sqlite_error,
+)
 from convokit.store.dialects.sqlite_search import SqliteSearch
 from convokit.store.engine import WRITE
 
 log = logging.getLogger(__name__)
-BUSY_TIMEOUT_S = 30.0
-"""Longer than the longest queue behind one writer: SQLite does not serve waiting connections in order."""
 _FULL = ("disk is full", "disk I/O error")
+_READ_ONLY_OPTIONS = ("mode", "uri", "immutable", "query_only", "nolock")
+"""Options of SQLite's own file URLs, and of other programs, that users write for a file which they only read."""
 _DURABLE = {"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}
 """Settings that `doctor` expects; 2 is FULL. With others, a power failure may lose a commit."""
 
@@ -56,10 +65,17 @@ class SqliteDialect(Dialect):
             raise SettingsError(
                 "database", "a SQLite database in memory is lost at exit; use a file: sqlite:///chat.db"
             )
+        for name in url.query:
+            advice = (
+                "to open it for reading, pass read_only=True to the kit"
+                if name in _READ_ONLY_OPTIONS
+                else "leave it out"
+            )
+            raise SettingsError("database", f"the URL of a SQLite file takes no option {name!r}: {advice}")
         return url
 
     def describe_url(self, url: URL) -> str:
-        return _describe(str(url.database))
+        return describe_file(str(url.database))
 
     def file_of_url(self, url: URL) -> str | None:
         return str(url.database)
@@ -70,10 +86,17 @@ class SqliteDialect(Dialect):
     def check_url(self, url: URL) -> None:
         """Do nothing: the driver is part of Python, and only the file's path is read from the URL."""
 
-    def open_engine(self, url: URL, *, create: bool, sync_commit: bool) -> Engine:
-        _warn_of_wal_reset_bug()
+    def open_engine(self, url: URL, *, create: bool, sync_commit: bool, read_only: bool) -> Engine:
+        if not read_only:
+            _warn_of_wal_reset_bug()
         synchronous = "FULL" if sync_commit else "NORMAL"
-        return _create_engine(str(url.database), create=create, synchronous=synchronous)
+        return _create_engine(str(url.database), create=create, synchronous=synchronous, read_only=read_only)
+
+    def is_writable(self, connection: Connection) -> bool:
+        return is_file_writable(str(self.file_of(connection)))
+
+    def is_write_refused(self, error: BaseException) -> bool:
+        return is_write_refused(error)
 
     def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
         if not isinstance(error, sqlite3.Error):
@@ -120,21 +143,12 @@ def _insert_or_update(table: Table[Any], columns: tuple[str, ...]) -> Any:
     return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values)
 
 
-def _describe(path: str) -> str:
-    return f"SQLite database {path}"
-
-
-def _create_engine(path: str, *, create: bool, synchronous: str) -> Engine:
-    # Only `migrate` creates a file: in mode `rw`, a mistyped path is an error instead of a new database.
-    uri = f"file:{quote(path)}?mode={'rwc' if create else 'rw'}"
-
-    def connect() -> sqlite3.Connection:
-        _check_file(path, create=create)
-        if create:
-            _create_file(path)
-        # The pool gives a connection to several threads, one after the other.
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
-        connection.isolation_level = None
+def _create_engine(path: str, *, create: bool, synchronous: str, read_only: bool) -> Engine:
+    def connect() -> FileConnection:
+        if read_only:
+            return open_read_only(path)
+        connection = open_for_writing(path, create=create)
+        connection.identity = _read_file_identity(path)
         try:
             _set_pragmas(connection, path, create=create, synchronous=synchronous)
         except BaseException:
@@ -152,11 +166,11 @@ def _create_engine(path: str, *, create: bool, synchronous: str) -> Engine:
         # On the driver's connection, so that listeners of SQLAlchemy's statements do not see it, as with any other driver.
         driver.execute("BEGIN IMMEDIATE" if is_writing else "BEGIN")
 
-    _watch_for_replacement(engine, path)
+    _watch_for_replacement(engine, path, read_immutable_identity if read_only else _read_file_identity)
     return engine
 
 
-def _watch_for_replacement(engine: Engine, path: str) -> None:
+def _watch_for_replacement(engine: Engine, path: str, read_identity: Callable[[str], FileIdentity | None]) -> None:
     """Open the file again if another file has replaced it: an open connection would write to the deleted file.
 
     Another convokit database at the same path is an error. The kit's conversation ids would be wrong in it.
@@ -164,18 +178,17 @@ def _watch_for_replacement(engine: Engine, path: str) -> None:
     known_ids: list[bytes] = []
 
     @event.listens_for(engine, "connect")
-    def connect(connection: Any, record: Any) -> None:
-        record.info["file"] = _read_file_identity(path)
+    def connect(connection: FileConnection, record: Any) -> None:
         database_id = _read_database_id(connection)
         if known_ids and database_id != known_ids[0]:
             connection.close()
-            raise StoreUnavailable(_describe(path), "was replaced by another database; open it with a new kit")
+            raise StoreUnavailable(describe_file(path), "was replaced by another database; open it with a new kit")
         if database_id is not None and not known_ids:
             known_ids.append(database_id)
 
     @event.listens_for(engine, "checkout")
-    def checkout(connection: Any, record: Any, proxy: Any) -> None:
-        if record.info["file"] != _read_file_identity(path):
+    def checkout(connection: FileConnection, record: Any, proxy: Any) -> None:
+        if connection.identity != read_identity(path):
             raise DisconnectionError(f"{path} was replaced")
 
 
@@ -187,7 +200,7 @@ def _read_database_id(connection: sqlite3.Connection) -> bytes | None:
     return None if row is None else row[0]
 
 
-def _read_file_identity(path: str) -> tuple[int, int] | None:
+def _read_file_identity(path: str) -> FileIdentity | None:
     try:
         status = os.stat(path)
     except OSError:
@@ -219,10 +232,10 @@ def _set_pragmas(connection: sqlite3.Connection, path: str, *, create: bool, syn
         for pragma in (f"synchronous={synchronous}", "foreign_keys=ON", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
     except sqlite3.DatabaseError as error:
-        raise translate_sqlite_error(_describe(path), error) from None
+        raise translate_sqlite_error(describe_file(path), error) from None
     if create and mode != "wal":
         raise StoreUnavailable(
-            _describe(path), f"does not support write-ahead logging here (journal mode {mode}); use a local disk"
+            describe_file(path), f"does not support write-ahead logging here (journal mode {mode}); use a local disk"
         )
 
 
@@ -237,49 +250,6 @@ def _set_wal(connection: sqlite3.Connection) -> str:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
-
-
-def _check_file(path: str, *, create: bool) -> None:
-    try:
-        problem = _find_file_problem(Path(path), create=create)
-    except (OSError, ValueError) as error:  # a folder without permission, an impossible name
-        problem = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
-    if problem is not None:
-        raise StoreUnavailable(_describe(path), problem)
-
-
-def _create_file(path: str) -> None:
-    """Create the file with mode 0600, unless the file exists. SQLite gives the log and its index the mode of the file."""
-    try:
-        create_private_file(path)
-    except OSError as error:
-        raise StoreUnavailable(_describe(path), f"cannot be created ({error.strerror or error})") from None
-
-
-def _find_file_problem(file: Path, *, create: bool) -> str | None:
-    if file.is_dir():
-        return "is a folder, not a file"
-    if file.exists():
-        return None
-    if not file.parent.is_dir():
-        return f"the folder {file.parent} does not exist; create it first"
-    if "\0" in str(file):
-        return "the name contains NUL (U+0000)"
-    return None if create else "no such file; create it with kit.migrate() or `convokit db upgrade`"
-
-
-def translate_sqlite_error(name: str, error: sqlite3.Error) -> ConvokitError:
-    """Return the ConvokitError for a failure that is not a full disk."""
-    message = str(error)
-    if "not a database" in message or "malformed" in message:
-        return StoreUnavailable(name, f"is not a usable SQLite database ({message})")
-    if "readonly" in message or "read-only" in message:
-        return StoreUnavailable(name, "is not writable; check the permissions of the file and its folder")
-    if "unable to open" in message:
-        return StoreUnavailable(name, "cannot be opened; check the path and its permissions")
-    if "locked" in message or "busy" in message:
-        return StoreUnavailable(name, f"is locked by another writer (waited {BUSY_TIMEOUT_S:.0f} s)")
-    return StoreUnavailable(name, message)
 
 
 DIALECT = SqliteDialect()
