@@ -91,9 +91,10 @@ def find_chat(kit: Convokit, name: str | None, **settings: Any) -> Chat:
         return find_latest_chat(kit, **settings)
     if (id_ := _parse_uuid(name)) is not None and kit.conversation(id=id_) is not None:  # a key may look like an id
         return kit.chat(id=id_, **settings)
-    if kit.conversation(name) is None:
+    chat = kit.chat(name, **settings)
+    if not chat.branches(limit=1):  # it also sets the chat's id
         raise NotFound("conversation", name, "it is created by its first send")
-    return kit.chat(name, **settings)
+    return chat
 
 
 def find_latest_chat(kit: Convokit, **settings: Any) -> Chat:

@@ -20,6 +20,7 @@ KIT_ARGUMENTS = (
     "durability",
     "search",
     "http_client",
+    "read_only",
 )
 CHAT_ARGUMENTS = ("key", "id", "branch", "subject", "title")
 CALL_ARGUMENTS = (

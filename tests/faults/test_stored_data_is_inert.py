@@ -101,9 +101,11 @@ MADE_OF_CONSTANTS = {
 """SQL that is put together from names of the same module or from a number."""
 NAMED_IN_CODE = {
     ("convokit/_lazy.py", "f'{package}.{name}'"),
+    ("convokit/local/local_model.py", "_BUNDLE"),
     ("convokit/store/dialects/__init__.py", "_MODULES[name]"),
 }
-"""Imports by name: of the modules that a package lists, and of the dialect of an open engine."""
+"""Imports by name: of the modules that a package lists, of the dialect of an open engine, and
+of the package with the local model."""
 
 
 def _name(call: ast.Call) -> str:

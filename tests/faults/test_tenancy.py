@@ -471,6 +471,7 @@ ROW = {
     "history.copies.write_copy",
     "store.conversations.update_description",
     "store.conversations.fill_description",
+    "transfer.sql.is_imported",
     "store.search_index.add_title",
     "store.search_index.add_missing_title",
     "store.turn_start.lock_and_read",

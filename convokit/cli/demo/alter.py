@@ -1,4 +1,4 @@
-"""Change a stored reply without the library, as anybody with the file can."""
+"""Change a stored reply without the library."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""Ask a question, or finish the last reply. A scripted model answers: no key and no network are needed."""
+"""Ask a question of a scripted model, or finish its last reply."""
 
 import json
 import os
