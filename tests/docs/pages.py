@@ -34,13 +34,13 @@ from convokit.cli.app import app
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _FILE = re.compile(r"# ([\w/]+\.py)\n")
-_ABSENT = re.compile(r"--local|\$|example/|\| convokit|^convokit chat$")
+_ABSENT = re.compile(r"--local|group local|\$|example/|\| convokit|^convokit chat$")
 _MATCH = doctest.ELLIPSIS | doctest.REPORT_NDIFF
 
 
 def pages() -> list[Path]:
-    """Return every page there is: the README first, then everything below docs/."""
-    return [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+    """Return every page there is: the READMEs first, then everything below docs/."""
+    return [CHECKOUT / "README.md", CHECKOUT / "README.ja.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
 
 
 def name(page: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +30,18 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = (page.parent / parts.path).resolve() if parts.path else page
         assert target.is_file(), f"{link}: there is no such file"
         assert not parts.fragment or parts.fragment in _anchors(target), f"{link}: there is no such heading"
+
+
+def test_links_work_in_the_source_distribution() -> None:
+    """A page links to files that the source distribution contains."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
+    included = set(project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    for page in pages():
+        for link in LINK.findall(prose(page)):
+            parts = urlsplit(link)
+            if not parts.scheme and parts.path:
+                target = (page.parent / parts.path).resolve().relative_to(CHECKOUT)
+                assert target.parts[0] in included, f"{name(page)}: {link}"
 
 
 def test_every_page_can_be_reached() -> None:

@@ -12,7 +12,21 @@ import pytest
 from tests.docs import commands
 from tests.docs.pages import CHECKOUT, blocks, calls, lines, name, pages
 
-KNOWN = {"alembic", "convokit", "export", "git", "pg_dump", "pg_restore", "pip", "pytest", "python", "sqlite3", "uv"}
+KNOWN = {
+    ".",
+    "alembic",
+    "convokit",
+    "export",
+    "git",
+    "pg_dump",
+    "pg_restore",
+    "pip",
+    "pytest",
+    "python",
+    "python3",
+    "sqlite3",
+    "uv",
+}
 
 
 def _calls() -> list[Any]:
@@ -46,13 +60,15 @@ def _check_install(words: list[str], project: dict[str, Any]) -> None:
     assert words[1] == "install"
     for wanted in words[2:]:
         distribution, _, extra = wanted.rstrip("]").partition("[")
-        assert distribution in (project["project"]["name"], "uv"), wanted
+        assert distribution in (project["project"]["name"], "uv", "."), wanted
         assert not extra or set(extra.split(",")) <= set(project["project"]["optional-dependencies"]), wanted
 
 
-def test_the_two_commands_stand_in_the_readme() -> None:
-    """The README shows the two commands word for word."""
-    text = Path(CHECKOUT / "README.md").read_text("utf-8")
+@pytest.mark.parametrize(("page", "language"), [("README.md", ""), ("README.ja.md", " --lang ja")])
+def test_the_first_commands_stand_in_the_readme(page: str, language: str) -> None:
+    """Both READMEs show the demo, the local model and the tests word for word."""
+    text = Path(CHECKOUT / page).read_text("utf-8")
+    demo = f"uv run --group local convokit demo{language}"
     local = 'uv run --group local convokit chat --local "Why is the sky blue? Answer in one sentence."'
-    for command in (local, "uv run --group test pytest -n 2"):
+    for command in (demo, local, "uv run --group test pytest -n 2"):
         assert f"\npip install uv && {command}\n" in text
