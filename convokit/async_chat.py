@@ -354,7 +354,7 @@ class AsyncChat:
         """Copy the path to `message` into a conversation of its own under `key`, and return a chat on it.
 
         The copy has rows and a chain of its own, whose first entry names this conversation. Erasing one does not touch
-        the other. Settings, pins, summaries, metadata and the archive mark are copied, subject and title if none is
+        the other. Settings, pins, summaries and metadata are copied, subject and title if none is
         given; turns and usage are not. It is one transaction: other writers of the conversation wait.
 
         Args:

@@ -200,6 +200,7 @@ def _new_row(row: ConversationRow, new: NewConversation, seqs: _SeqMap) -> Conve
         chain_hash=hashchain.genesis_hash(new.id),
         created_at=new.at,
         updated_at=max(new.at, row.updated_at),
+        archived_at=None,
         pins=json.dumps(pins) if pins else None,
     )
 
