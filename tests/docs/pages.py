@@ -34,7 +34,7 @@ from convokit.cli.app import app
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _FILE = re.compile(r"# ([\w/]+\.py)\n")
-_ABSENT = re.compile(r"--local|group local|\$|example/|\| convokit|^convokit chat$")
+_ABSENT = re.compile(r"--local|group local|^convokit demo|\$|example/|\| convokit|^convokit chat$")
 _MATCH = doctest.ELLIPSIS | doctest.REPORT_NDIFF
 
 
