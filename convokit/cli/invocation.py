@@ -1,6 +1,6 @@
-"""Find out how the user's shell starts convokit, for commands that the program prints.
+"""Find the words that start convokit in the user's shell.
 
-A printed command must run as it is. `convokit` is on the shell's PATH after an install, but not in a checkout that `uv run`
+A command that the program prints must run as it is. `convokit` is on the shell's PATH after an install, but not in a checkout that `uv run`
 prepares, and not in a virtual environment that is not activated.
 """
 
