@@ -45,7 +45,7 @@ from convokit.runtime.sync import Stream
 from convokit.runtime.tokenizer import TokenizeCounter
 from convokit.search.query import Hit, SearchPage
 from convokit.settings import Budget, Limits, Retry, Summary, Timeouts
-from convokit.tools.decorator import tool
+from convokit.tools.decorator import ToolLike, tool
 from convokit.tools.tool import Tool
 from convokit.transfer.models import Exported, Imported
 from convokit.usage.models import Price, Prices, UsageReport
@@ -106,6 +106,7 @@ __all__ = [
     "TokenizeCounter",
     "Tool",
     "ToolCallDelta",
+    "ToolLike",
     "ToolRun",
     "Turn",
     "TurnRecord",

@@ -19,7 +19,7 @@ from convokit.completion.saved_reply import Reply
 from convokit.completion.state import ChatRef, KitState, find_conversation_flow
 from convokit.completion.stored_events import ReplyEvent, list_chunk_events, list_reply_events
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.events import ReasoningDelta, RefusalDelta, Started, TextDelta, ToolCallDelta
+from convokit.domain.events import ReasoningDelta, RefusalDelta, Started, StreamEvent, TextDelta, ToolCallDelta
 from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, MessageRow
 from convokit.domain.turn import OpenTurn, TurnRow
@@ -115,14 +115,15 @@ def follow_flow(kit: KitState, chat: ChatRef, turn: UUID | str | None, *, after:
 def attach_flow(kit: KitState, conversation: ConversationRow, turn_id: UUID, after: int) -> Flow[Reply]:
     """Follow a turn by its id; see `follow_flow`."""
     position = _Position(after, {_TEXT: after})
-    yield Emit([Started(turn_id)])
+    events: list[StreamEvent] = [Started(turn_id)]
     while True:
         progress = yield from read_flow(_read_progress, conversation.id, turn_id, position.call, position.chunk)
         if progress is None:
             raise NotFound("turn", turn_id)
-        events = _take_new_events(position, progress)
+        events += _take_new_events(position, progress)
         if events:
             yield Emit(events)
+        events = []
         turn = progress.turn
         if turn.state == "completed":
             return (yield from read_flow(read_reply, conversation.id, turn))

@@ -202,6 +202,14 @@ def test_cancelling_where_nothing_runs(face: Face, kit: Any) -> None:
         face.collect(kit.chat("nobody").follow())
 
 
+def test_a_turn_of_another_conversation_emits_no_event(face: Face, kit: Any) -> None:
+    """The error comes before the first event, so a web application can still answer with a status."""
+    other = face.settle(kit.chat("other").send("hello")).turn_id
+    face.settle(kit.chat("k").send("hello"))
+    with pytest.raises(NotFound):
+        face.take(kit.chat("k").follow(other), 1)
+
+
 def test_turns_are_listed_with_what_became_of_them(face: Face, kit: Any, server: LoopbackServer) -> None:
     """Each turn of the path names its question, its reply and its state; pages go back from any of them."""
     from tests.support.server import failure  # noqa: PLC0415

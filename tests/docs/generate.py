@@ -33,7 +33,9 @@ VALUES = (
     "Replay", "Diff", "Receipt", "Recovered", "Exported", "Imported", "UsageReport", "Price", "Prices",
     "tool", "Tool", "HttpxClient", "AsyncHttpxClient", "TokenizeCounter",
 )  # fmt: skip
-ELSEWHERE = ("AsyncConvokit", "AsyncChat", "ConvokitError", "Context", "ContextBuilder", "Report", "StreamEvent")
+ELSEWHERE = (
+    "AsyncConvokit", "AsyncChat", "ConvokitError", "Context", "ContextBuilder", "Report", "StreamEvent", "ToolLike",
+)  # fmt: skip
 """Names of `convokit` that are described with another name or on another page."""
 PACKAGES: dict[str, str] = {
     "errors": "Every exception of the library. [Errors](../how-to/errors.md) says what to do about each.",

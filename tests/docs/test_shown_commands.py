@@ -49,7 +49,11 @@ def test_a_command_that_is_shown_exists(call: str) -> None:
         if words[0] == "--group":
             assert words[1] in project["dependency-groups"]
             words = words[2:]
-        assert words[0] in ("convokit", "pytest")
+        while words[0] == "--with":
+            words = words[2:]
+        assert words[0] in ("convokit", "pytest", "python")
+        if words[0] == "python":
+            assert (CHECKOUT / words[1]).is_file(), call
     if words[0] == "pip":
         _check_install(words, project)
     if words[0] == "convokit":
