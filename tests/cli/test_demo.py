@@ -100,6 +100,18 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         demo._prepare_folder(tmp_path)
 
 
+def test_an_encoding_without_japanese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to set, and no folder is made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "error: the demo searches Japanese, which the encoding ascii lacks: set PYTHONUTF8=1"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """A shell in an empty folder, without programs and without uv's variables."""

@@ -45,6 +45,7 @@ def demo(
     demo replaces them.
     """
     language = lang or ("ja" if (locale.getlocale()[0] or "").lower().startswith("ja") else "en")
+    _check_encoding()
     folder = _prepare_folder(Path.cwd())
     texts = LANGUAGES[language]
     for name in _PROGRAMS:
@@ -53,6 +54,16 @@ def demo(
     script = {"developer_prompt": DEVELOPER_PROMPT, "replies": replies, "altered_text": texts.altered_text}
     (folder / "script.json").write_text(json.dumps(script, ensure_ascii=False, indent=1), "utf-8")
     _Demo(folder, texts, context.find_root().command).run(language)
+
+
+def _check_encoding() -> None:
+    """Raise if the commands of the demo cannot be printed or started: they contain Japanese characters."""
+    for encoding in (sys.getfilesystemencoding(), sys.stdout.encoding):
+        try:
+            FOLLOW_UP.encode(encoding)
+        except UnicodeEncodeError:
+            problem = f"the demo searches Japanese, which the encoding {encoding} lacks: set PYTHONUTF8=1, then start it again"
+            raise ConvokitError(problem) from None
 
 
 def _prepare_folder(parent: Path) -> Path:
@@ -135,7 +146,8 @@ class _Demo:
             self._convokit.main(placed, prog_name="convokit", standalone_mode=False)
 
     def _print_command(self, program: Sequence[str], arguments: Sequence[str]) -> None:
-        self._print(Text(f"$ {shlex.join([*program, *arguments])}", style="cyan"))
+        line = Text(f"$ {shlex.join([*program, *arguments])}", style="cyan")
+        self._console.print(line, soft_wrap=True)  # a copied command must not contain line breaks
         sys.stdout.flush()
 
     def _print(self, text: Text) -> None:
