@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+_UV = "UV"
+"""`uv run` and `uvx` set this variable, and put an environment's programs on a PATH that the user's shell does not have."""
 _UV_RUN = "UV_RUN_RECURSION_DEPTH"
-"""`uv run` sets this variable, and puts the environment's programs on a PATH that the user's shell does not have."""
+"""`uv run` sets this variable too."""
 
 
 def format_command(*arguments: str) -> str:
@@ -26,7 +28,7 @@ def find_convokit() -> list[str]:
     """Return the words that start convokit in the user's shell."""
     if _UV_RUN in os.environ:
         return [*_find_uv_run(), "convokit"]
-    if _is_ours(shutil.which("convokit")):
+    if _is_on_path("convokit"):
         return ["convokit"]
     return [*find_python(), "-m", "convokit"]
 
@@ -36,20 +38,34 @@ def find_python() -> list[str]:
     if _UV_RUN in os.environ:
         return [*_find_uv_run(), "python"]
     for name in ("python", "python3"):
-        if _is_ours(shutil.which(name)):
+        if _is_on_path(name):
             return [name]
     return [_shorten(sys.executable)]
 
 
 def _find_uv_run() -> list[str]:
     """Return `uv run`, in a checkout with the group that contains the command line."""
-    return ["uv", "run", "--group", "local"] if (CHECKOUT / "migrations").is_dir() else ["uv", "run"]
+    folder = Path.cwd()
+    project = next((each for each in (folder, *folder.parents) if (each / "pyproject.toml").is_file()), None)
+    if not (CHECKOUT / "migrations").is_dir() or (project not in (CHECKOUT, None) and not _is_environment_of(CHECKOUT)):
+        return ["uv", "run"]
+    return ["uv", "run", *(["--project", str(CHECKOUT)] if project != CHECKOUT else []), "--group", "local"]
 
 
-def _is_ours(program: str | None) -> bool:
-    """Return whether a program on the PATH belongs to the environment that runs now."""
-    # Not resolved: the Python of a virtual environment is a link to one outside of it.
-    return program is not None and Path(program).parent == Path(sys.executable).parent
+def _is_environment_of(project: Path) -> bool:
+    return Path(sys.prefix).resolve().parent == project
+
+
+def _is_on_path(name: str) -> bool:
+    """Return whether the user's shell finds a program of the environment that runs now under this name."""
+    program = None if _UV in os.environ else shutil.which(name)
+    if program is None:
+        return False
+    environment = Path(sys.executable).parent
+    # pipx and `uv tool` link convokit into a folder on the PATH. The Python of an environment is itself a link to one outside.
+    return Path(program).parent == environment or (
+        name == "convokit" and Path(program).resolve().parent == environment.resolve()
+    )
 
 
 def _shorten(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from convokit.cli.app import app
 from convokit.cli.commands import demo
 from convokit.cli.demo.texts import ENGLISH, FOLLOW_UP, JAPANESE
 from convokit.errors import ConvokitError
+from tests.cli.conftest import Terminal
 
 _ALTERED = "message 3 is not what was written"
 
@@ -49,6 +51,30 @@ def test_each_command_of_the_demo_runs_again_as_printed(tmp_path: Path, lang: st
     assert [each.name for each in tmp_path.iterdir()] == ["convokit-demo"]
 
 
+@pytest.mark.soak(sample=True)
+def test_ctrl_c_ends_the_demo_and_its_program(
+    terminal: type[Terminal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo exits with 130, prints no traceback and leaves no process."""
+    monkeypatch.chdir(tmp_path)
+    shown = terminal("demo", "--lang", "en")
+    shown.wait_for("Be at")
+    shown.type("\x03")
+    assert shown.end() == 130
+    assert "Traceback" not in shown.seen
+    monkeypatch.undo()  # this process leaves the folder
+    assert tmp_path not in _list_working_folders()
+
+
+def _list_working_folders() -> list[Path]:
+    """Return the working folder of each process."""
+    folders = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # the process has ended since, or is another user's
+            folders.append(link.readlink())
+    return folders
+
+
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     """Only files of an earlier demo are replaced, and no link is followed."""
     own = tmp_path / "convokit-demo"
@@ -74,39 +100,73 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         demo._prepare_folder(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("variables", "on_path", "expected"),
-    [
-        ({"UV_RUN_RECURSION_DEPTH": "1"}, False, ["uv", "run", "--group", "local", "convokit"]),
-        ({}, True, ["convokit"]),
-        ({}, False, [sys.executable, "-m", "convokit"]),
-    ],
-)
-def test_a_printed_command_is_one_that_the_shell_finds(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    variables: dict[str, str],
-    on_path: bool,
-    expected: list[str],
-) -> None:
-    """`uv run` in a checkout, the program of an active environment, else this Python."""
-    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent if on_path else tmp_path))
+def test_an_encoding_without_japanese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to set, and no folder is made."""
     monkeypatch.chdir(tmp_path)
-    assert invocation.find_convokit() == expected
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "error: the demo searches Japanese, which the encoding ascii lacks: set PYTHONUTF8=1"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_python_of_the_environment_is_named_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A `python` of another environment on the PATH would not find convokit."""
-    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """A shell in an empty folder, without programs and without uv's variables."""
+    for name in ("UV", "UV_RUN_RECURSION_DEPTH"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return monkeypatch
+
+
+def test_a_printed_command_uses_the_active_environment(shell: pytest.MonkeyPatch) -> None:
+    """Without an active environment, the command names its Python by its path."""
+    assert invocation.find_convokit() == [sys.executable, "-m", "convokit"]
+    shell.setenv("PATH", str(Path(sys.executable).parent))
+    assert invocation.find_convokit() == ["convokit"]
+    shell.setenv("UV", "uv")
+    assert invocation.find_convokit() == [sys.executable, "-m", "convokit"], "only uvx has this PATH, not the shell"
+
+
+def test_a_printed_command_uses_uv_run(shell: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the checkout with its group, elsewhere with the checkout's path, and in a project of the user's own without both."""
+    shell.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    outside = ["uv", "run", "--project", str(invocation.CHECKOUT), "--group", "local"]
+    assert invocation.find_convokit() == [*outside, "convokit"]
+    assert invocation.find_python() == [*outside, "python"]
+    shell.chdir(invocation.CHECKOUT / "docs")
+    assert invocation.find_convokit() == ["uv", "run", "--group", "local", "convokit"]
+    (tmp_path / "pyproject.toml").write_text("")
+    shell.chdir(tmp_path)
+    shell.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert invocation.find_convokit() == ["uv", "run", "convokit"]
+    shell.setattr(sys, "prefix", str(invocation.CHECKOUT / ".venv"))
+    assert invocation.find_convokit() == [*outside, "convokit"], "uv run --project, in another project"
+
+
+def test_a_link_to_the_program_is_a_command(shell: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Pipx and `uv tool` put a link to the program of their environment on the PATH, and no link to its Python."""
+    environment = tmp_path / "tools" / "bin"
+    environment.mkdir(parents=True)
+    for name in ("convokit", "python"):
+        (environment / name).write_text("#!/bin/sh\n")
+        (environment / name).chmod(0o755)
+        (tmp_path / name).symlink_to(environment / name)
+    shell.setattr(sys, "executable", str(environment / "python"))
+    assert invocation.find_convokit() == ["convokit"]
+    (tmp_path / "convokit").unlink()
+    assert invocation.find_convokit() == ["tools/bin/python", "-m", "convokit"]
+
+
+def test_python_of_the_environment_is_named_by_its_path(shell: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A `python` of another environment on the PATH would not find convokit."""
     (tmp_path / "python").write_text("#!/bin/sh\n")
     (tmp_path / "python").chmod(0o755)
-    monkeypatch.chdir(tmp_path)
     assert invocation.find_python() == [sys.executable]
-    monkeypatch.chdir(Path(sys.executable).parent)
+    shell.chdir(Path(sys.executable).parent)
     assert invocation.find_python() == [f"./{Path(sys.executable).name}"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import locale
 import os
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -33,6 +34,7 @@ _READING_S = 0.9
 
 
 def demo(
+    context: typer.Context,
     *,
     lang: Annotated[Literal["en", "ja"] | None, typer.Option("--lang", help="Language; default: the system's.")] = None,
 ) -> None:
@@ -43,6 +45,7 @@ def demo(
     demo replaces them.
     """
     language = lang or ("ja" if (locale.getlocale()[0] or "").lower().startswith("ja") else "en")
+    _check_encoding()
     folder = _prepare_folder(Path.cwd())
     texts = LANGUAGES[language]
     for name in _PROGRAMS:
@@ -50,7 +53,17 @@ def demo(
     replies = {texts.question: texts.reply, FOLLOW_UP: FOLLOW_UP_REPLY}
     script = {"developer_prompt": DEVELOPER_PROMPT, "replies": replies, "altered_text": texts.altered_text}
     (folder / "script.json").write_text(json.dumps(script, ensure_ascii=False, indent=1), "utf-8")
-    _Demo(folder, texts).run(language)
+    _Demo(folder, texts, context.find_root().command).run(language)
+
+
+def _check_encoding() -> None:
+    """Raise if the commands of the demo cannot be printed or started: they contain Japanese characters."""
+    for encoding in (sys.getfilesystemencoding(), sys.stdout.encoding):
+        try:
+            FOLLOW_UP.encode(encoding)
+        except UnicodeEncodeError:
+            problem = f"the demo searches Japanese, which the encoding {encoding} lacks: set PYTHONUTF8=1, then start it again"
+            raise ConvokitError(problem) from None
 
 
 def _prepare_folder(parent: Path) -> Path:
@@ -75,9 +88,14 @@ def _is_demo(folder: Path) -> bool:
 
 
 class _Demo:
-    """Runs the steps as processes of their own, and prints each command as the user's shell takes it."""
+    """Runs the steps, and prints each command as the user's shell takes it.
 
-    def __init__(self, folder: Path, texts: DemoTexts) -> None:
+    The programs are processes of their own. The commands of convokit run in this process: a process of its own would first
+    import everything again.
+    """
+
+    def __init__(self, folder: Path, texts: DemoTexts, convokit: Any) -> None:
+        self._convokit = convokit
         self._console: Console = output.get_console()
         self._texts = texts
         self._program = os.path.relpath(folder / "ask.py")
@@ -115,18 +133,22 @@ class _Demo:
         self._print(Text(f"{self._step}. {heading}", style="bold"))
 
     def _run_python(self, *arguments: str) -> None:
-        self._run_command(find_python(), [sys.executable], arguments)
+        self._print_command(find_python(), arguments)
+        environment = {**os.environ, "COLUMNS": str(self._console.width)} if self._console.is_terminal else None
+        command = [sys.executable, *arguments]
+        # Ctrl-C in a terminal reaches a process group: outside of it, the program prints no traceback before it is killed.
+        subprocess.run(command, check=False, env=environment, stderr=subprocess.STDOUT, process_group=0)  # noqa: S603  # our own interpreter
 
     def _run_convokit(self, *arguments: str) -> None:
-        placed = (*arguments, "-d", self._database)
-        self._run_command(find_convokit(), [sys.executable, "-m", "convokit"], placed)
+        placed = [*arguments, "-d", self._database]
+        self._print_command(find_convokit(), placed)
+        with contextlib.redirect_stderr(sys.stdout):
+            self._convokit.main(placed, prog_name="convokit", standalone_mode=False)
 
-    def _run_command(self, shown: Sequence[str], program: Sequence[str], arguments: Sequence[str]) -> None:
-        """Print a command as the user's shell takes it, and run it."""
-        self._print(Text(f"$ {shlex.join([*shown, *arguments])}", style="cyan"))
+    def _print_command(self, program: Sequence[str], arguments: Sequence[str]) -> None:
+        line = Text(f"$ {shlex.join([*program, *arguments])}", style="cyan")
+        self._console.print(line, soft_wrap=True)  # a copied command must not contain line breaks
         sys.stdout.flush()
-        environment = {**os.environ, "COLUMNS": str(self._console.width)} if self._console.is_terminal else None
-        subprocess.run([*program, *arguments], check=False, env=environment, stderr=subprocess.STDOUT)  # noqa: S603  # our own interpreter
 
     def _print(self, text: Text) -> None:
         output.print_wrapped(self._console, text)
