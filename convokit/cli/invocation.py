@@ -1,7 +1,7 @@
 """Find the words that start convokit in the user's shell.
 
-A command that the program prints must run as it is. `convokit` is on the shell's PATH after an install, but not in a checkout that `uv run`
-prepares, and not in a virtual environment that is not activated.
+A command that the program prints must run as it is. `convokit` is on the shell's PATH after an install, but not in a checkout
+that `uv run` prepares, and not in a virtual environment that is not activated.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ def find_python() -> list[str]:
 
 def _find_uv_run() -> list[str]:
     """Return `uv run`, in a checkout with the group that contains the command line."""
+    uv = "uv" if shutil.which("uv") else _shorten(os.environ.get(_UV, "uv"))
     folder = Path.cwd()
     project = next((each for each in (folder, *folder.parents) if (each / "pyproject.toml").is_file()), None)
     if not (CHECKOUT / "migrations").is_dir() or (project not in (CHECKOUT, None) and not _is_environment_of(CHECKOUT)):
-        return ["uv", "run"]
-    return ["uv", "run", *(["--project", str(CHECKOUT)] if project != CHECKOUT else []), "--group", "local"]
+        return [uv, "run"]
+    return [uv, "run", *(["--project", str(CHECKOUT)] if project != CHECKOUT else []), "--group", "local"]
 
 
 def _is_environment_of(project: Path) -> bool:

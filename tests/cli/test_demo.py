@@ -134,6 +134,10 @@ def test_a_printed_command_uses_the_active_environment(shell: pytest.MonkeyPatch
 def test_a_printed_command_uses_uv_run(shell: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In the checkout with its group, elsewhere with the checkout's path, and in a project of the user's own without both."""
     shell.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    shell.setenv("UV", str(tmp_path / ".uv" / "bin" / "uv"))
+    assert invocation.find_convokit()[0] == ".uv/bin/uv", "the shell does not find uv"
+    (tmp_path / "uv").write_text("#!/bin/sh\n")
+    (tmp_path / "uv").chmod(0o755)
     outside = ["uv", "run", "--project", str(invocation.CHECKOUT), "--group", "local"]
     assert invocation.find_convokit() == [*outside, "convokit"]
     assert invocation.find_python() == [*outside, "python"]
