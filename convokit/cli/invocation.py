@@ -1,4 +1,4 @@
-"""Find out how the user's shell starts convokit, for commands that the program prints.
+"""Find the command that starts convokit, for hints that the program prints.
 
 A printed command must run as it is. `convokit` is on the shell's PATH after an install, but not in a checkout that `uv run`
 prepares, and not in a virtual environment that is not activated.
