@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -87,6 +88,24 @@ def test_another_subject_is_refused_before_anything_is_written(
     assert face.settle(kit.conversations()).items == [before]
     assert len(face.settle(kit.chat("k").branches())) == 1
     assert len(server.requests) == 1
+
+
+@pytest.mark.once(except_first=True)
+@pytest.mark.parametrize("what", ["key", "subject"])
+def test_a_key_or_subject_that_no_index_takes_is_named(face: Face, database: str, backend: str, what: str) -> None:
+    """PostgreSQL takes 2,704 bytes. A higher `Limits.key_chars` does not change that."""
+    chance = random.Random(0)
+    long = "".join(
+        chr(chance.randint(0x4E00, 0x9FFF)) for _ in range(1500)
+    )  # PostgreSQL would compress a repeated text
+    kit = face.kit(database, model="m", limits=Limits(key_chars=4000))
+    chat = kit.chat(long) if what == "key" else kit.chat("k", subject=long)
+    if backend == "postgresql":
+        with pytest.raises(StoreUnavailable, match="too long for an index"):
+            face.settle(chat.append([HELLO]))
+        assert face.settle(kit.conversations()).items == []
+    else:
+        face.settle(chat.append([HELLO]))
 
 
 @pytest.mark.once
