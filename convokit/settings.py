@@ -170,7 +170,8 @@ class Limits:
     metadata_bytes: int = 64 * 1024
     """The metadata of a conversation as JSON, and that of a turn."""
     key_chars: int = 512
-    """A key, subject, title, branch name or tenant, in characters."""
+    """A key, subject, title, branch name or tenant, in characters. On PostgreSQL, a tenant together with a key or a subject may
+    have about 2,700 bytes, whatever this limit is: they are in an index."""
     reply_bytes: int = 16 * 1024 * 1024
     """The body of a response. A longer one fails with BadReply, or Interrupted in a stream."""
     event_bytes: int = 16 * 1024 * 1024

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from convokit.completion import anchor as anchors
 from convokit.completion import follow, summarize
-from convokit.completion.begin import check_api_key
+from convokit.completion.begin import check_api_key, check_subject
 from convokit.completion.call import ActiveCall, lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Emit, Flow, Sleep, read_flow
 from convokit.completion.on_busy import (
@@ -84,6 +84,8 @@ def return_or_reopen_flow(
     """Return the turn's reply: the stored one, the one that is coming, or a new one on the branch that it was sent to."""
     chat = chat if chat.branch == turn.branch else replace(chat, branch=turn.branch)
     assert chat.id is not None
+    if chat.subject is not None:
+        check_subject((yield from find_conversation_flow(kit, chat)), chat)
     response_type = find_response_type(kit, chat, call_options)
     until_closed = make_busy_policy(kit, "wait", find_timeouts(kit, chat, call_options).total_s)
     for _ in range(MAX_TRIES):

@@ -295,8 +295,9 @@ def to_microseconds(field: str, given: object) -> int:
     """Convert a datetime to microseconds since 1970. Raises: InvalidInput for another value, or without a time zone."""
     if not isinstance(given, datetime):
         raise InvalidInput(field, f"must be a datetime, not {type(given).__name__}")
-    if given.tzinfo is None:
+    if given.utcoffset() is None:
         raise InvalidInput(field, "has no time zone; add one, for example tzinfo=UTC")
-    # Integers, because a float of seconds does not hold every microsecond.
-    elapsed = given.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    # Integers, because a float of seconds does not hold every microsecond. A difference, because the first and the last day of
+    # the calendar have no UTC time in some zones.
+    elapsed = given - datetime(1970, 1, 1, tzinfo=UTC)
     return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds

@@ -16,9 +16,17 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.completion.anchor import resolve_seq_flow
+from convokit.completion.begin import check_subject
 from convokit.completion.effects import Flow, read_flow, thread_flow, write_once_flow
 from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
-from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found
+from convokit.completion.state import (
+    ChatRef,
+    KitState,
+    check_schema_flow,
+    find_conversation_flow,
+    identify_flow,
+    not_found,
+)
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import Message, to_datetime
 from convokit.domain.paging import Progress
@@ -203,6 +211,8 @@ def _for_each_flow(
 
 def _remove_one_flow(state: KitState, ref: ChatRef, receipt: ReceiptBuilder) -> Flow[Receipt]:
     assert ref.id is not None
+    if ref.subject is not None:
+        check_subject((yield from find_conversation_flow(state, ref)), ref)
     if not (yield from _remove_and_check_flow(state, ref.id, receipt)):
         raise not_found(ref)
     return (yield from _finish_flow(state, receipt))

@@ -7,7 +7,6 @@ the message that its path ends with, so making one costs the same wherever it st
 from __future__ import annotations
 
 from dataclasses import replace
-from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -18,6 +17,7 @@ from convokit.completion.anchor import (
     find_question_anchor,
     resolve_seq_flow,
 )
+from convokit.completion.begin import check_subject
 from convokit.completion.effects import Flow, read_flow, write_once_flow
 from convokit.completion.on_busy import OnBusy, check_on_busy
 from convokit.completion.options import Options
@@ -77,7 +77,7 @@ def fork_flow(kit: KitState, chat: ChatRef, after: MessageLike | None, name: str
     number = yield from write_with_retry_flow(
         kit,
         conversation_id,
-        lambda connection: _write_fork(connection, kit.tenant, conversation_id, chat.branch, branch, seq),
+        lambda connection: _write_fork(connection, kit.tenant, chat, branch, seq),
         lambda connection: message_tree.find_created_branch(connection, conversation_id, branch),
         patience_s=START_S,
         only_transient=True,
@@ -87,19 +87,20 @@ def fork_flow(kit: KitState, chat: ChatRef, after: MessageLike | None, name: str
     return replace(chat, branch=number)
 
 
-def _write_fork(
-    connection: Connection, tenant: str, conversation_id: UUID, number: int, branch: BranchRow, seq: int | None
-) -> int | None:
+def _write_fork(connection: Connection, tenant: str, chat: ChatRef, branch: BranchRow, seq: int | None) -> int | None:
     """Insert the branch behind message `seq` and return its number, which a second try finds it by.
 
-    `seq` 0 is before the first message; None is the end of branch `number`.
+    `seq` 0 is before the first message; None is the end of the chat's branch.
     """
+    conversation_id = chat.id
+    assert conversation_id is not None
     conversations.lock(connection, conversation_id)  # two forks at once must not get the same number
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
+    check_subject(row, chat)
     if seq != 0:
-        branch.head_seq = message_tree.read_head(connection, row, number) if seq is None else seq
+        branch.head_seq = message_tree.read_head(connection, row, chat.branch) if seq is None else seq
         if branch.head_seq is None:
             raise NotFound("message", "to fork from", "the branch has no message yet; pass after=0")
         find_anchor_message(connection, conversation_id, branch.head_seq)
@@ -120,10 +121,10 @@ def _check_name(kit: KitState, name: str) -> None:
 
 def checkout_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow[None]:
     """Move the branch head to a message, with 0 before the first. Raises: ConversationBusy while a turn is open there."""
-    conversation_id = yield from identify_flow(kit, chat)
+    yield from identify_flow(kit, chat)
     seq = yield from resolve_seq_flow(kit, chat, message)
     while True:
-        turn = yield from write_once_flow(_write_head, kit.tenant, conversation_id, chat.branch, seq)
+        turn = yield from write_once_flow(_write_head, kit.tenant, chat, seq)
         if turn is None:
             return
         if not is_worker_gone(kit, turn):
@@ -133,12 +134,15 @@ def checkout_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow[No
         yield from close_turn_flow(kit, conversation, chat.branch, turn, counter, "abandoned")
 
 
-def _write_head(connection: Connection, tenant: str, conversation_id: UUID, branch: int, seq: int) -> OpenTurn | None:
+def _write_head(connection: Connection, tenant: str, chat: ChatRef, seq: int) -> OpenTurn | None:
     """Move the branch head, or return the turn that is open on the branch."""
+    conversation_id, branch = chat.id, chat.branch
+    assert conversation_id is not None
     conversations.lock(connection, conversation_id)
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
-        raise NotFound("conversation", conversation_id)
+        raise not_found(chat)
+    check_subject(row, chat)
     if seq:
         find_anchor_message(connection, conversation_id, seq)
     turn = turns.find_open(connection, conversation_id, branch)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, literal, select
 from sqlalchemy.exc import IntegrityError
 
 from convokit.completion.anchor import MessageLike, find_anchor_message, resolve_seq_flow
+from convokit.completion.begin import check_subject
 from convokit.completion.effects import Flow
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.completion.write_retry import START_S, write_with_retry_flow
@@ -59,6 +60,7 @@ def copy_flow(kit: KitState, chat: ChatRef, message: MessageLike | None, into: C
         row = conversations.find(connection, kit.tenant, conversation_id)
         if row is None:
             return False
+        check_subject(row, chat)
         head = message_tree.read_head(connection, row, chat.branch) if seq is None else seq
         if head is None:
             raise NotFound("message", "to copy", "the conversation has no message yet")

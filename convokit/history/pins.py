@@ -6,11 +6,11 @@ A pin belongs to the conversation; the message itself never changes.
 from __future__ import annotations
 
 import json
-from uuid import UUID
 
 from sqlalchemy import Connection
 
 from convokit.completion.anchor import MessageLike, resolve_seq_flow
+from convokit.completion.begin import check_subject
 from convokit.completion.effects import Flow, write_once_flow
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.domain.message import PASSAGE, SUMMARY
@@ -24,16 +24,19 @@ MAX_PINS = 64
 def pin_flow(kit: KitState, chat: ChatRef, message: MessageLike, *, pinned: bool) -> Flow[None]:
     """Pin or unpin a message. Doing so twice changes nothing. Raises: NotFound, Redacted, InvalidInput."""
     seq = yield from resolve_seq_flow(kit, chat, message)
-    conversation_id = yield from identify_flow(kit, chat)
-    if not (yield from write_once_flow(_write_pin, kit.tenant, conversation_id, seq, pinned)):
+    yield from identify_flow(kit, chat)
+    if not (yield from write_once_flow(_write_pin, kit.tenant, chat, seq, pinned)):
         raise not_found(chat)
 
 
-def _write_pin(connection: Connection, tenant: str, conversation_id: UUID, seq: int, pinned: bool) -> bool:
+def _write_pin(connection: Connection, tenant: str, chat: ChatRef, seq: int, pinned: bool) -> bool:
+    conversation_id = chat.id
+    assert conversation_id is not None
     conversations.lock(connection, conversation_id)
     conversation = conversations.find(connection, tenant, conversation_id)
     if conversation is None:
         return False
+    check_subject(conversation, chat)
     row = messages.find(connection, conversation_id, seq)
     if row is None:
         raise NotFound("message", seq)

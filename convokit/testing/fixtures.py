@@ -78,7 +78,9 @@ def async_convokit_kit(
     settings = {**_DEFAULTS, "http_client": scripted_model.async_client(), **convokit_settings}
     kit = AsyncConvokit(convokit_file, **settings)
     yield kit
-    asyncio.run(kit.close())
+    # asyncio.run would take the current event loop away from the tests that follow.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(kit.close())
 
 
 # The base URL is given, so that a test does not depend on OPENAI_BASE_URL.

@@ -13,6 +13,8 @@ from convokit.testing.script import RenderedAnswer
 
 _BACKLOG = 1024
 """Connections that may wait: hundreds of clients of a test start at once."""
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+"""The answer to what is no request with a `Content-Length`. The connection ends, as its next request cannot be found."""
 Respond = Callable[[str, str, Mapping[str, str], bytes], RenderedAnswer]
 """Takes method, URL, headers and body of a request."""
 
@@ -31,6 +33,8 @@ def serve_loopback(respond: Respond) -> Iterator[str]:
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client left, or the block ended
+        except (ValueError, asyncio.LimitOverrunError):
+            writer.write(_BAD_REQUEST)
         finally:
             writer.close()
 
@@ -62,6 +66,8 @@ async def _answer_request(
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    if "transfer-encoding" in headers:
+        raise ValueError("the body has no content-length")
     data = await reader.readexactly(int(headers.get("content-length", "0")))
     answer = respond(method, address + path, headers, data)
     await asyncio.sleep(answer.delay_s)

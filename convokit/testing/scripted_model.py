@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from convokit.completion.effects import OpenRequest
@@ -77,28 +77,34 @@ class ScriptedModel:
 
     Args:
         script: Replies in order, or a function that returns the reply to a request and does not block. Without a script, the
-            model echoes.
+            model echoes. A generator or other iterator gives each reply when a request asks for it, so it may be endless.
         at_end: The answer after the last reply of the script. "error" is status 500 with the number of the request, which a
             kit does not retry; "echo" repeats the text of the request's last message; "repeat" gives the last reply again.
 
-    Raises: SettingsError for an unknown `at_end`, and for a script with something else than replies.
+    Raises: SettingsError for an unknown `at_end`, for a script with something else than replies, and for one reply in place of
+    a script.
     """
 
     def __init__(self, script: Script | None = None, *, at_end: AtEnd = "error") -> None:
         if at_end not in ("error", "echo", "repeat"):
             raise SettingsError("at_end", f'must be "error", "echo" or "repeat", not {at_end!r}')
+        if isinstance(script, str | Mapping) or not (
+            script is None or callable(script) or isinstance(script, Iterable)
+        ):
+            raise SettingsError("script", f"must be a list of replies or a function, not {script!r}")
         self._find_reply = script if callable(script) else None
+        self._later: Iterator[ScriptItem] | None = script if isinstance(script, Iterator) else None
         self._at_end: AtEnd = "echo" if script is None else at_end
         self._lock = threading.Lock()
         self._script: deque[ScriptedReply | ScriptedError] = deque()
         self._last: ScriptedReply | ScriptedError | None = None
         self._calls = 0
         self._requests: list[RecordedRequest] = []
-        if script is not None and not callable(script):
-            self.add(*script)
+        if self._find_reply is None and self._later is None and script is not None:
+            self.add(*cast("Iterable[ScriptItem]", script))
 
     def add(self, *replies: ScriptItem) -> None:
-        """Add replies to the end of the script. They come before what a function or `at_end` answers."""
+        """Add replies to the end of the script. They come before what a function, an iterator or `at_end` answers."""
         checked = [_to_answer(reply) for reply in replies]
         with self._lock:
             self._script += checked
@@ -152,7 +158,7 @@ class ScriptedModel:
         with self._lock:
             request = RecordedRequest(len(self._requests) + 1, path, named, body)
             self._requests.append(request)
-            answer = self._script.popleft() if self._script else None
+            answer = self._script.popleft() if self._script else self._take_later()
         if answer is None:
             answer = (
                 self._answer_after_script(request)
@@ -165,6 +171,12 @@ class ScriptedModel:
             self._last, calls = answer, self._calls
             self._calls += len(answer.calls)
         return render_reply(answer, body, url, request.number, calls)
+
+    def _take_later(self) -> ScriptedReply | ScriptedError | None:
+        """Return the next reply of an iterator, None after its last one. The caller has the lock: a generator runs once."""
+        for item in self._later or ():
+            return _to_answer(item)
+        return None
 
     def _answer_after_script(self, request: RecordedRequest) -> ScriptedReply | ScriptedError:
         if self._at_end == "echo":

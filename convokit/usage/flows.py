@@ -107,9 +107,12 @@ def _parse_time(name: str, value: object) -> datetime | None:
     if value is None:
         return None
     if isinstance(value, datetime):
-        if value.tzinfo is None:
+        if value.utcoffset() is None:
             raise InvalidInput(name, f"has no time zone: {value}; datetime.now(UTC) has one")
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise InvalidInput(name, f"{value} has no time in UTC: pass a later or an earlier one") from None
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC)
     raise InvalidInput(name, f"must be a date or a datetime, not {type(value).__name__}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -60,17 +61,63 @@ def test_a_turn_and_an_append_fill_what_is_empty(face: Face, kit: Any) -> None:
     assert face.settle(kit.conversation("k")).settings == {"model": "m-2"}
 
 
-@pytest.mark.parametrize("method", ["send", "append", "regenerate"])
+REFUSED: dict[str, Callable[[Any], Any]] = {
+    "send": lambda chat: chat.send("again"),
+    "repeat": lambda chat: chat.send("hi", idempotency_key="first"),
+    "append": lambda chat: chat.append([HELLO]),
+    "edit": lambda chat: chat.edit(1, "again"),
+    "regenerate": lambda chat: chat.regenerate(),
+    "resume": lambda chat: chat.resume(),
+    "fork": lambda chat: chat.fork(after=1),
+    "checkout": lambda chat: chat.checkout(1),
+    "copy": lambda chat: chat.copy("new"),
+    "pin": lambda chat: chat.pin(1),
+    "redact": lambda chat: chat.redact(1),
+    "erase": lambda chat: chat.erase(),
+}
+
+
+@pytest.mark.parametrize("method", REFUSED)
 def test_another_subject_is_refused_before_anything_is_written(
     face: Face, kit: Any, server: LoopbackServer, method: str
 ) -> None:
-    face.settle(kit.chat("k", subject="花子").send("hi"))
+    face.settle(kit.chat("k", subject="花子").send("hi", idempotency_key="first"))
     before = face.settle(kit.conversation("k"))
-    calls: dict[str, list[Any]] = {"send": ["again"], "append": [[HELLO]], "regenerate": []}
     with pytest.raises(InvalidInput, match=r"is 'taro', but conversation k belongs to '花子'.*chat.update"):
-        face.settle(getattr(kit.chat("k", subject="taro", title="x"), method)(*calls[method]))
-    assert face.settle(kit.conversation("k")) == before
+        face.settle(REFUSED[method](kit.chat("k", subject="taro", title="x")))
+    assert face.settle(kit.conversations()).items == [before]
+    assert len(face.settle(kit.chat("k").branches())) == 1
     assert len(server.requests) == 1
+
+
+@pytest.mark.once(except_first=True)
+@pytest.mark.parametrize("what", ["key", "subject"])
+def test_a_key_or_subject_that_no_index_takes_is_named(face: Face, database: str, backend: str, what: str) -> None:
+    """PostgreSQL takes 2,704 bytes. A higher `Limits.key_chars` does not change that."""
+    chance = random.Random(0)
+    long = "".join(
+        chr(chance.randint(0x4E00, 0x9FFF)) for _ in range(1500)
+    )  # PostgreSQL would compress a repeated text
+    kit = face.kit(database, model="m", limits=Limits(key_chars=4000))
+    chat = kit.chat(long) if what == "key" else kit.chat("k", subject=long)
+    if backend == "postgresql":
+        with pytest.raises(StoreUnavailable, match="too long for an index"):
+            face.settle(chat.append([HELLO]))
+        assert face.settle(kit.conversations()).items == []
+    else:
+        face.settle(chat.append([HELLO]))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("zone", [timedelta(hours=-14), timedelta(hours=14)])
+def test_the_ends_of_the_calendar_in_every_zone(face: Face, kit: Any, zone: timedelta) -> None:
+    """Their times in UTC are before the year 1 and after the year 9999, which no datetime can express."""
+    _append(face, kit, "k")
+    first, last = (each.replace(tzinfo=timezone(zone)) for each in (datetime.min, datetime.max))
+    assert _keys(face, kit, since=first, until=last) == ["k"]
+    assert len(face.settle(kit.search("hello", since=first, until=last)).conversations) == 0
+    with pytest.raises(InvalidInput, match="no time in UTC"):
+        face.settle(kit.usage(since=first if zone > timedelta() else last))
 
 
 def test_a_description_that_another_process_wrote_meanwhile_stays(

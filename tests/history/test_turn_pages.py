@@ -24,14 +24,14 @@ def _append(face: Face, chat: Any, count: int) -> None:
         face.settle(chat.append([{"role": ROLES[number % 2], "content": f"m{number}"} for number in numbers]))
 
 
-def test_turns_between_thousands_of_other_messages(face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_between_hundreds_of_other_messages(face: Face, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the messages between turns are read nor those before the first; pages go on behind them."""
     chat = kit.chat("k")
     sent = []
     for number in range(4):
-        _append(face, chat, 3000)
+        _append(face, chat, 400)
         sent.append(face.settle(chat.send(f"q{number}")).turn_id)
-    _append(face, chat, 1000)
+    _append(face, chat, 400)
     count = 0
     original = MessageRow.__init__
 

@@ -271,6 +271,7 @@ LISTINGS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "prefix": ({"prefix": "key_12"}, {"convokit_conversation_key"}),
     "prefix and subject": ({"prefix": "鍵", "subject": "person 7"}, {"convokit_conversation_key"}),
     "archived": ({"archived": True}, {"convokit_conversation_archived"}),
+    "not archived": ({"archived": False}, {"convokit_conversation_recent"}),
     "open": ({"open": True}, {"convokit_turn_open", "convokit_turn_claim"}),
 }
 
@@ -284,7 +285,7 @@ def test_listings_use_the_index_of_their_filter(long: Convokit, database: str, a
     for name, (given, expected) in LISTINGS.items():
         statements.seen.clear()
         page = long.conversations(limit=5, **given)
-        if name in ("recent", "since", "prefix", "archived"):
+        if name in ("recent", "since", "prefix", "archived", "not archived"):
             assert len(page) == 5
             long.conversations(limit=5, before=page.next, **given)
         engine = open_engine(parse_database_url(database))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,6 +43,23 @@ def test_a_kit_that_the_test_closed_is_closed_again(async_convokit_kit: AsyncCon
 
     asyncio.run(use())
     convokit_kit.close()
+
+
+@pytest.fixture
+def current_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The loop that a plugin sets for all tests. It is current after the fixtures of a test have ended, too."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield loop
+    assert asyncio.get_event_loop() is loop
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+def test_the_end_of_a_kit_leaves_the_current_event_loop(
+    current_loop: asyncio.AbstractEventLoop, async_convokit_kit: AsyncConvokit
+) -> None:
+    current_loop.run_until_complete(_send(async_convokit_kit))
 
 
 async def _send(kit: AsyncConvokit) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -269,7 +273,63 @@ def test_a_client_that_leaves_and_the_end_of_the_block_end_a_slow_answer() -> No
                 list(client.chat.completions.create(model="m", messages=[], stream=stream))
 
 
-@pytest.mark.parametrize(("script", "said"), [([1], "not 1"), ([None], "not None"), ([["a"]], r"not \['a'\]")])
+def test_an_endless_generator_is_asked_by_one_thread_at_a_time(sqlite_file: str) -> None:
+    """Its replies come when they are asked for, behind those that were added."""
+
+    def count() -> Iterator[str]:
+        for number in itertools.count(1):
+            time.sleep(0.001)
+            yield f"reply {number}"
+
+    model = ScriptedModel(count())
+    model.add("first")
+    with Convokit(sqlite_file, model="m", api_key="k", http_client=model.client()) as kit:
+        assert kit.chat("k").send(QUESTION).text == "first"
+        with ThreadPoolExecutor(8) as pool:
+            texts = list(pool.map(lambda number: kit.chat(f"{number}").send(QUESTION).text, range(16)))
+    assert sorted(texts) == sorted(f"reply {number}" for number in range(1, 17))
+
+
+@pytest.mark.parametrize("at_end", ["error", "repeat"])
+def test_the_end_of_a_generator_is_the_end_of_the_script(sqlite_file: str, at_end: Any) -> None:
+    model = ScriptedModel((each for each in ("one", "two")), at_end=at_end)
+    with Convokit(sqlite_file, model="m", api_key="k", http_client=model.client()) as kit:
+        chat = kit.chat("k")
+        assert [chat.send(QUESTION).text for _ in range(2)] == ["one", "two"]
+        if at_end == "repeat":
+            assert chat.send(QUESTION).text == "two"
+            return
+        with pytest.raises(ServerFailed, match="no reply for request 3"):
+            chat.send(QUESTION)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: many\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nx: " + b"x" * 100_000,
+    ],
+)
+def test_what_is_no_request_gets_status_400(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    model = ScriptedModel()
+    with model.serve() as url, socket.create_connection(("127.0.0.1", int(urlsplit(url).port or 0))) as connection:
+        connection.sendall(data)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert (model.requests, caplog.records) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ([1], "not 1"),
+        ([None], "not None"),
+        ([["a"]], r"not \['a'\]"),
+        ("hello", "must be a list of replies or a function, not 'hello'"),
+        (ScriptedReply("hello"), "must be a list of replies or a function"),
+    ],
+)
 def test_a_wrong_script_is_refused_at_once(script: Any, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         ScriptedModel(script)

@@ -46,6 +46,8 @@ _OPTION_ADVICE = {
 _TRANSIENT_STATES = {"40001", "40P01", "53300", "57P01", "57P02", "57P03"}
 """SQLSTATEs: serialization failure, deadlock, too many connections, and a server that shuts down, crashed or starts."""
 
+_PROGRAM_LIMIT_STATE = "54000"
+"""SQLSTATE: a row is too long for an index, among others."""
 _READ_ONLY_STATE = "25006"
 """SQLSTATE: a statement that writes in a transaction that may only read, or on a standby."""
 
@@ -128,6 +130,11 @@ class PostgresqlDialect(AsyncDialect):
         if state is None and type(error).__name__ == "ProgrammingError":  # psycopg refuses a setting before it connects
             reason = str(error).strip().split("\n", 1)[0][:300]
             return StoreUnavailable(name, f"cannot be used ({reason}): check the URL and the variables PG*")
+        if state == _PROGRAM_LIMIT_STATE and "index row size" in str(error):
+            problem = (
+                "a key or subject is too long for an index: with the tenant it may have about 2,700 bytes in PostgreSQL"
+            )
+            return StoreUnavailable(name, f"{problem}; shorten it")
         detail = type(error).__name__ + (f", SQLSTATE {state}" if state else "")
         if (state or "").startswith("23"):  # another try would be refused too
             return StoreError(f"{name}: refused a row ({detail})")
