@@ -77,6 +77,7 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.once(except_first=True)
 @pytest.mark.parametrize("method", REFUSED)
 def test_another_subject_is_refused_before_anything_is_written(
     face: Face, kit: Any, server: LoopbackServer, method: str
