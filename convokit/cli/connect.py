@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 from convokit import Chat, Convokit
 from convokit._files import is_readable_by_others
 from convokit.cli import output
+from convokit.cli.invocation import format_command
 from convokit.errors import NotFound
 from convokit.local import serve
 from convokit.runtime.sync_store import open_store
@@ -106,7 +107,7 @@ def find_latest_chat(kit: Convokit, **settings: Any) -> Chat:
 
 def no_conversation_error() -> NotFound:
     """Return the error for a tenant without conversations."""
-    return NotFound("conversation", "yet", "start one with `convokit chat`")
+    return NotFound("conversation", "yet", f"start one with `{format_command('chat')}`")
 
 
 def _parse_uuid(name: str) -> UUID | None:

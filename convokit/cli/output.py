@@ -35,6 +35,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from convokit.cli.invocation import format_command
 from convokit.domain.message import ASSISTANT, TOOL, USER
 from convokit.errors import ContextOverflow, ConversationBusy, ConvokitError, NotFound, SettingsError, Unreachable
 
@@ -287,9 +288,9 @@ def _find_hint(error: ConvokitError) -> str:
     if isinstance(error, Unreachable):
         return "check that the server runs and that --base-url (or OPENAI_BASE_URL) is right; `--local` needs no server"
     if isinstance(error, ConversationBusy):
-        return "`convokit recover` closes the turns of workers that died"
+        return f"`{format_command('recover')}` closes the turns of workers that died"
     if isinstance(error, NotFound) and "`" not in str(error):  # an error with a command in it has its own hint
-        return "`convokit ls` lists the conversations"
+        return f"`{format_command('ls')}` lists the conversations"
     if isinstance(error, ContextOverflow):
-        return "`convokit context` shows the parts of the request and their tokens"
+        return f"`{format_command('context')}` shows the parts of the request and their tokens"
     return ""

@@ -145,10 +145,10 @@ def test_rename_and_archive(cli: CommandLine) -> None:
     """A title is given and removed, a conversation archived and taken back; neither changes its place in the list."""
     for key in ("k", "later"):
         cli.chat("--key", key, "hi")
-    assert "k has the title 京都への旅 now" in cli("rename", "k", "京都への旅").stderr
+    assert "k: the title is 京都への旅" in cli("rename", "k", "京都への旅").stderr
     lines = cli("ls").stdout.splitlines()
     assert ["later" in lines[1], "京都への旅" in lines[2], "archived" in lines[2]] == [True, True, False]
-    assert "k has no title now" in cli("rename", "k", "--clear").stderr
+    assert "k: no title" in cli("rename", "k", "--clear").stderr
     assert cli.json("rename", "k", "other")["title"] == "other"
     for bad in (["rename", "k"], ["rename", "k", ""], ["rename", "k", "x", "--clear"]):
         assert cli(*bad, code=2).stdout == ""

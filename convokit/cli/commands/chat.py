@@ -121,7 +121,9 @@ def _read_question(text: str | None, *, json: bool) -> str | None:
         output.print_note("type the question, end it with Ctrl-D")
     data = sys.stdin.buffer.read()
     if not data.strip():
-        raise InvalidInput("TEXT", "is missing: write the question behind the command, or run the command in a terminal")
+        raise InvalidInput(
+            "TEXT", "is missing: write the question behind the command, or run the command in a terminal"
+        )
     try:
         return data.decode(sys.stdin.encoding or "utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:

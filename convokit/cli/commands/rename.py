@@ -27,8 +27,9 @@ def rename(
     if json:
         output.print_json(changed.model_dump(mode="json"))
     else:
-        shown = "no title" if changed.title is None else f"the title {output.to_one_line(changed.title)}"
-        output.print_note(f"{output.to_one_line(conversation)} has {shown} now")
+        name = output.to_one_line(conversation)
+        title = changed.title
+        output.print_note(f"{name}: no title" if title is None else f"{name}: the title is {output.to_one_line(title)}")
 
 
 def archive(
