@@ -11,6 +11,7 @@ import pytest
 
 from convokit import NewMessage
 from convokit.errors import ReadOnly
+from convokit.store.dialects.postgresql_replication import read_replication
 from tests.store.test_read_only import CHAT_READS, KEY, KIT_READS
 from tests.support.faces import Face
 from tests.support.restarting_postgres import RestartingPostgres
@@ -97,6 +98,21 @@ def test_no_session_setting_stays_on_a_server_connection(
     assert face.settle(kit._runtime._store.run(read_settings, write=False)) == ("on", "off", 1)
     with psycopg.connect(primary.url) as connection:
         assert connection.execute("SHOW default_transaction_read_only").fetchone() == ("off",)
+
+
+def test_doctor_names_a_standby_and_what_a_failover_loses(
+    face: Face, primary: RestartingPostgres, standby: Standby
+) -> None:
+    """The primary counts its standbys. Without fsync nothing else matters."""
+    found = {
+        url: face.settle(face.kit(url, read_only=True)._runtime._store.run(read_replication, write=False))
+        for url in (primary.url, standby.url)
+    }
+    assert found[primary.url]["replication"].found == "a primary; 1 standby is connected"
+    assert "fsync=off" in found[primary.url]["durability"].found
+    assert list(found[standby.url]) == ["replication"]
+    assert found[standby.url]["replication"].found.startswith("a standby in recovery, which only reads")
+    assert "list all servers" in str(found[standby.url]["replication"].advice)
 
 
 @pytest.fixture

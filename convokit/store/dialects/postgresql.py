@@ -22,6 +22,7 @@ from convokit.store.dialects.postgresql_hosts import (
     describe_servers,
     parse_postgresql_url,
 )
+from convokit.store.dialects.postgresql_replication import read_replication
 from convokit.store.dialects.postgresql_search import PostgresqlSearch
 from convokit.store.dialects.protocol import AsyncDialect, DatabaseFacts
 from convokit.store.engine import WRITE
@@ -138,6 +139,9 @@ class PostgresqlDialect(AsyncDialect):
     def read_facts(self, connection: Connection) -> DatabaseFacts:
         version = connection.dialect.server_version_info or ()
         return DatabaseFacts("PostgreSQL " + ".".join(map(str, version)))
+
+    def read_replication(self, connection: Connection) -> Mapping[str, DatabaseFacts]:
+        return read_replication(connection)
 
 
 # The statements are constants for `fast_execute`, which compiles a constant once.

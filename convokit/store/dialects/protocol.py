@@ -220,6 +220,10 @@ class Dialect(Protocol):
         """Read the facts that `doctor` shows under `facts_name`."""
         ...
 
+    def read_replication(self, connection: Connection) -> Mapping[str, DatabaseFacts]:
+        """Read what `doctor` shows about standbys and about what a failover may lose, by name. Empty without a server."""
+        ...
+
 
 @runtime_checkable
 class AsyncDialect(Dialect, Protocol):

@@ -123,6 +123,9 @@ class SqliteDialect(Dialect):
     def lock_prompts(self, connection: Connection) -> None:
         """Do nothing: a writing transaction is the only one."""
 
+    def read_replication(self, connection: Connection) -> Mapping[str, DatabaseFacts]:
+        return {}
+
     def read_facts(self, connection: Connection) -> DatabaseFacts:
         found = {name: str(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()) for name in _DURABLE}
         listed = ", ".join(f"{name}={value}" for name, value in found.items())
