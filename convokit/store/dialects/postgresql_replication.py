@@ -8,12 +8,6 @@ from sqlalchemy import Connection
 
 from convokit.store.dialects.protocol import DatabaseFacts
 
-_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names")
-_STATE = """
-SELECT pg_is_in_recovery(),
-  extract(epoch FROM statement_timestamp() - pg_last_xact_replay_timestamp()),
-  (SELECT count(*) FROM pg_stat_replication)
-"""
 _WAITS_FOR = {
     "on": "on the disk of a standby too: a failover to it loses no acknowledged turn",
     "remote_apply": "applied by a standby too: a failover to it loses no acknowledged turn, and it shows each one at once",
@@ -24,13 +18,23 @@ _WAITS_FOR = {
 
 def read_replication(connection: Connection) -> Mapping[str, DatabaseFacts]:
     """Return the facts for `doctor`: "replication", and "durability" of a primary."""
-    is_standby, behind_s, standbys = connection.exec_driver_sql(_STATE).one()
+    is_standby, behind_s, standbys = connection.exec_driver_sql(
+        "SELECT pg_is_in_recovery(), "
+        "extract(epoch FROM statement_timestamp() - pg_last_xact_replay_timestamp()), "
+        "(SELECT count(*) FROM pg_stat_replication)"
+    ).one()
     if is_standby:
         # The clock of the last transaction: an idle primary makes it old without any lag.
         age = "" if behind_s is None else f"; the last change that it has is {max(float(behind_s), 0):,.1f} s old"
         advice = "writes need the primary: list all servers in the URL, postgresql://user@host1,host2/name"
         return {"replication": DatabaseFacts(f"a standby in recovery, which only reads{age}", advice)}
-    found = {name: str(connection.exec_driver_sql(f"SHOW {name}").scalar_one()) for name in _SETTINGS}
+    found = {
+        row.name: str(row.setting)
+        for row in connection.exec_driver_sql(
+            "SELECT name, setting FROM pg_settings "
+            "WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names')"
+        )
+    }
     counted = {0: "no standby is", 1: "1 standby is"}.get(standbys, f"{standbys} standbys are")
     return {
         "replication": DatabaseFacts(f"a primary; {counted} connected"),
