@@ -46,7 +46,8 @@ class AsyncConvokit:
     `http_client` is a default that chats and calls may override.
 
     Args:
-        database: A SQLAlchemy URL, or the path of a SQLite file. Default: `CONVOKIT_DATABASE_URL`.
+        database: A SQLAlchemy URL, or the path of a SQLite file. A PostgreSQL URL may name several servers, as libpq writes it:
+            `postgresql://user@host1:5432,host2:5432/name`. Default: `CONVOKIT_DATABASE_URL`.
         model: The model of every call. Default: `CONVOKIT_MODEL`.
         developer_prompt: Instructions at the beginning of every request.
         base_url: The URL of the server, up to and including `/v1`. Default: `OPENAI_BASE_URL`, else OpenAI.

@@ -10,8 +10,8 @@ ConvokitError
 ├─ NotFound (LookupError)          no such conversation, turn or message
 ├─ StoreError                      the database
 │  ├─ StoreUnavailable             missing, unreachable, read-only or not a database
-│  │  └─ StoreFull                 no space left to write
-│  ├─ ReadOnly                     a kit with read_only=True refused to write: database, action
+│  │  ├─ StoreFull                 no space left to write
+│  │  └─ ReadOnly                  the kit, or the server, only reads: database, action
 │  ├─ KitClosed                    the kit was closed
 │  └─ SchemaOutdated               the tables are older or newer than this version supports
 ├─ ContextOverflow                 the request does not fit the context window: needed, available tokens
@@ -100,18 +100,23 @@ class StoreUnavailable(StoreError):
         self.database, self.transient = database, transient
 
 
+_KIT_IS_READ_ONLY = "the kit is read-only: use one without read_only=True"
+
+
 class StoreFull(StoreUnavailable):
     """The disk or the quota of the database is full. The transaction was rolled back."""
 
 
-class ReadOnly(StoreError):
-    """The kit was made with `read_only=True` and refused `action`. Nothing was sent to the database or to the model server."""
+class ReadOnly(StoreUnavailable):
+    """`action` was refused, because the kit was made with `read_only=True` or because the server is read-only.
 
-    def __init__(self, database: str, action: str) -> None:
-        super().__init__(
-            f"{database}: {action} was refused, because the kit is read-only: use one without read_only=True"
-        )
-        self.database, self.action = database, action
+    A read-only kit refuses at once and sends nothing, neither to the database nor to the model server. A read-only server is a
+    standby, or a primary that was demoted. Then `transient` is True, because a failover may be in progress.
+    """
+
+    def __init__(self, database: str, action: str, *, reason: str = _KIT_IS_READ_ONLY, transient: bool = False) -> None:
+        super().__init__(database, f"{action} was refused, because {reason}", transient=transient)
+        self.action = action
 
 
 class KitClosed(StoreError):

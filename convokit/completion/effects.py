@@ -90,8 +90,8 @@ class RunTools:
     calls: Sequence[tuple[Callable[..., Any], dict[str, Any]]]
 
 
-READ_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""How long a reading transaction waits before each new try."""
+READ_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.9)
+"""How long a reading transaction waits before each new try: 10 s in all, as long as the start of a turn is tried."""
 Effect = Sql | OpenRequest | ReadBody | CloseResponse | Sleep | Emit | RunTools
 Flow = Generator[Effect, Any, Result]
 

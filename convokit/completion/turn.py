@@ -37,6 +37,10 @@ from convokit.store.turn_end import LateReply, TurnEnd
 from convokit.store.turn_start import Written
 
 log = logging.getLogger(__name__)
+_TURN_IS_GONE = (
+    "the database does not have this turn any more: it was erased, or a failover to a standby lost it; "
+    "`partial` has the only copy of the reply"
+)
 
 
 def ask_flow(
@@ -193,8 +197,11 @@ def _lose_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Interrupted]:
         yield from _keep_late_flow(kit, call, late_error, patience_s=LEAVING_S)
         raise
     turn = yield from read_flow(turns.find, call.conversation.id, call.row.turn_id)
+    if turn is None:
+        error.args = (_TURN_IS_GONE,)
+        return error
     kept = "; the reply so far is kept off the path" if call.text else ""
-    if turn is not None and turn.state in ("cancelled", "superseded"):
+    if turn.state in ("cancelled", "superseded"):
         return end_error(turn, call.text, kept)
     error.args = (f"{error}{kept}",)
     return error

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 from uuid import UUID
 
 from sqlalchemy import Engine, create_engine, insert
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
 from convokit.errors import ConvokitError, ReadOnly, SettingsError, StoreUnavailable
-from convokit.store.dialects import dialect_of_url
+from convokit.store.dialects import dialect_of_url, find_dialect
 from convokit.store.dialects.protocol import AsyncDialect, Dialect
 from convokit.store.schema import GENERATION, metadata, schema_
 
@@ -25,6 +26,7 @@ WRITE = "convokit_write"
 """Execution option of a connection: True for a transaction that writes."""
 SEARCH = "convokit_search"
 """Execution option of a connection: False if its messages are not entered into the search index."""
+_SCHEME = re.compile(r"(\w+)(?:\+\w+)?://")
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
@@ -39,13 +41,14 @@ def parse_database_url(database: str | Path) -> URL:
         raise SettingsError("database", "contains a lone surrogate, which no file or host name can contain")
     if isinstance(database, Path) or (Path(database).suffix in _SUFFIXES and "://" not in database):
         return URL.create("sqlite", database=str(database))
+    scheme = _SCHEME.match(database)
     try:
-        url = make_url(database)
-    except (ArgumentError, ValueError):  # ValueError: the port is not a number
-        raise SettingsError(
-            "database", 'is not a database URL; write "sqlite:///chat.db" or "postgresql://user@host/name"'
-        ) from None
-    return dialect_of_url(url).complete_url(url)
+        if scheme is not None:
+            return find_dialect(scheme[1]).parse_url(database)
+    except (ArgumentError, ValueError) as error:  # ValueError: the port is not a number
+        if isinstance(error, SettingsError):
+            raise
+    raise SettingsError("database", 'is not a database URL; write "sqlite:///chat.db" or "postgresql://user@host/name"')
 
 
 def describe_url(url: URL) -> str:

@@ -220,14 +220,14 @@ class LateReply(_TurnWrite):
     """A paid reply whose turn was closed by another worker. It is stored off the path; no turn, claim or head changes."""
 
     def write(self, connection: Connection) -> Written | None:
-        """Store the reply. Return None, and write nothing, when its question was erased meanwhile."""
+        """Store the reply. Return None, and write nothing, when its question was erased, or lost in a failover."""
         conversations.lock(connection, self.conversation.id)
         fresh = conversations.find(connection, self.conversation.tenant, self.conversation.id)
-        if fresh is None:
-            return None
+        turn = None if fresh is None else turns.find(connection, fresh.id, self.turn_id)
+        if fresh is None or turn is None:
+            return None  # the seq of the question may be that of another message now
         if removal_records.has_removals_since(connection, fresh.id, self.conversation.last_entry):
-            turn = turns.find(connection, fresh.id, self.turn_id)
-            question = None if turn is None else messages.find(connection, fresh.id, turn.question_seq)
+            question = messages.find(connection, fresh.id, turn.question_seq)
             if question is None or question.status == "redacted":
                 return None
             if self.call is not None:

@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 
 from convokit.cli.commands import doctor
 from convokit.domain.removal import VACUUM_COMMAND
+from convokit.store.dialects.postgresql_replication import describe_durability
 from convokit.store.schema import metadata
 from convokit.tokens import exact
 from tests.cli.conftest import CommandLine
@@ -142,6 +143,38 @@ def test_doctor_and_erase_name_the_command_for_postgresql(cli: CommandLine, data
     shown = cli("erase", "k", "--yes", "-d", database).stdout
     assert f"`{VACUUM_COMMAND}`" in shown
     assert "erased text" not in _checks(cli)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_doctor_says_what_a_failover_may_lose(cli: CommandLine, database: str, backend: str) -> None:
+    """The servers of the tests run without fsync, which is a warning."""
+    checks = _checks(cli, "-d", database)
+    assert (checks["replication"]["status"], checks["durability"]["status"]) == ("ok", "warn")
+    assert checks["replication"]["found"] == "a primary; no standby is connected"
+    assert "fsync=off" in checks["durability"]["found"]
+    assert "replication" not in _checks(cli)
+
+
+@pytest.mark.parametrize(
+    ("commit", "names", "standbys", "found", "advice"),
+    [
+        ("on", "", 1, "a failover may lose what no standby has yet", None),
+        ("local", "*", 1, "a failover may lose what no standby has yet", None),
+        ("on", "*", 1, "on the disk of a standby too: a failover to it loses no", None),
+        ("remote_apply", "ANY 1 (a, b)", 2, "applied by a standby too", None),
+        ("remote_write", "*", 1, "unless both machines crash", None),
+        ("on", "*", 0, "each commit waits until a standby connects", "start a standby"),
+        ("off", "*", 1, "may lose the turns of the last second", "synchronous_commit=on"),
+    ],
+)
+def test_durability_of_a_primary(commit: str, names: str, standbys: int, found: str, advice: str | None) -> None:
+    settings = {"fsync": "on", "full_page_writes": "on"}
+    settings |= {"synchronous_commit": commit, "synchronous_standby_names": names}
+    facts = describe_durability(settings, standbys)
+    assert found in facts.found
+    assert names in facts.found
+    assert (facts.advice is None) == (advice is None)
+    assert (advice or "") in (facts.advice or "")
 
 
 def test_the_vacuum_command_names_every_table_with_text() -> None:

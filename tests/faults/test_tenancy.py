@@ -488,6 +488,7 @@ ROW = {
 """Functions that are given a conversation as it was found: the row holds its tenant, and `find` is where it came from."""
 NO_TENANT = {
     "audit.sql.read_database_id",
+    "store.dialects.postgresql_replication.read_replication",
     "store.fast_execute.fast_connection",
     "store.fast_execute.plain_connection",
     "store.search_index.is_indexing",

@@ -44,6 +44,19 @@ class Standby:
             while standby.execute(query, (position,)).fetchone() != (True,):
                 time.sleep(0.01)
 
+    def make_synchronous(self) -> None:
+        """Make each commit of the primary wait until the standby has it too."""
+        with psycopg.connect(self._primary.url, autocommit=True) as primary:
+            primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            primary.execute("SELECT pg_reload_conf()")
+            query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+            while primary.execute(query).fetchone() != (1,):
+                time.sleep(0.01)
+
+    def promote(self) -> None:
+        """Make the standby a primary. It goes on alone."""
+        self._primary.run("pg_ctl", "-D", str(self._data), "-w", "promote")
+
     def close(self) -> None:
         """Stop the standby and remove its folder."""
         self._primary.run("pg_ctl", "-D", str(self._data), "-w", "-m", "immediate", "stop")

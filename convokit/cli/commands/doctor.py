@@ -9,7 +9,7 @@ import platform
 import shlex
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -29,6 +29,7 @@ from convokit.errors import ConvokitError
 from convokit.settings import Environment
 from convokit.store import migrations, turns
 from convokit.store.dialects import dialect_of, dialect_of_url, read_clock_us
+from convokit.store.dialects.protocol import DatabaseFacts
 from convokit.store.dialects.sqlite import has_wal_reset_bug
 from convokit.store.engine import describe_url
 from convokit.store.schema import REVISION
@@ -136,9 +137,13 @@ def _check_database(database: DatabaseOption) -> Iterator[Check]:
     is_writable = _read_is_writable(database, is_file=is_file)
     if not is_writable:
         advice = "only commands that read work; open it with `read_only=True` in programs"
+        if not is_file:
+            advice += ", or connect to the primary"
         yield Check("writing", "warn", "not allowed: the database is read-only", advice)
     if is_writable or not is_file:  # a connection that only reads has other settings than one that writes
         yield _run_check(database, dialect_of_url(database.url).facts_name, _check_facts, read_only=not is_file)
+    if not is_file:
+        yield from _check_replication(database, is_writable=is_writable)
     yield _run_check(database, "clock", _check_clock)
     if revision == REVISION:
         yield Check("revision", "ok", revision)
@@ -179,6 +184,21 @@ def _check_facts(connection: Connection) -> Check:
     dialect = dialect_of(connection)
     facts = dialect.read_facts(connection)
     return Check(dialect.facts_name, "ok" if facts.advice is None else "fail", facts.found, facts.advice or "")
+
+
+def _check_replication(database: DatabaseOption, *, is_writable: bool) -> Iterator[Check]:
+    """Say whether the server is a primary or a standby, and what a failover may lose. Several servers: of the primary."""
+
+    def read(connection: Connection) -> Mapping[str, DatabaseFacts]:
+        return dialect_of(connection).read_replication(connection)
+
+    try:
+        found = read_database(database, read, read_only=not is_writable)
+    except ConvokitError as error:
+        yield Check("replication", "fail", str(error))
+        return
+    for name, facts in found.items():
+        yield Check(name, "ok" if facts.advice is None else "warn", facts.found, facts.advice or "")
 
 
 def _check_clock(connection: Connection) -> Check:

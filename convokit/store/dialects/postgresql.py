@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError, SQLAlchemyError
 
-from convokit.errors import ConvokitError, SettingsError, StoreError, StoreFull, StoreUnavailable
+from convokit.errors import ConvokitError, SettingsError
+from convokit.store.dialects.postgresql_errors import READ_ONLY_STATE, translate_postgresql_error
+from convokit.store.dialects.postgresql_hosts import (
+    add_failover_options,
+    check_target,
+    describe_servers,
+    parse_postgresql_url,
+)
+from convokit.store.dialects.postgresql_replication import read_replication
 from convokit.store.dialects.postgresql_search import PostgresqlSearch
 from convokit.store.dialects.protocol import AsyncDialect, DatabaseFacts
 from convokit.store.engine import WRITE
@@ -26,8 +34,6 @@ IDLE_TRUSTED_S = 1.0
 """A pooled connection that was idle for less is used without a test, unless the server has sent something meanwhile."""
 _MIGRATION_LOCK = 0x636F6E766F6B6974 >> 1
 """The number of the advisory lock: "convokit"."""
-_FULL_STATES = {"53100", "53200"}
-"""SQLSTATEs: disk full, out of memory."""
 _OPTION_ADVICE = {
     "ssl": "write sslmode=require",
     "schema": "write options=-csearch_path%3DNAME",
@@ -43,13 +49,6 @@ _OPTION_ADVICE = {
     "statement_timeout": "write options=-cstatement_timeout%3DMILLISECONDS",
 }
 """Advice on options of other drivers and programs that do not belong to PostgreSQL's own."""
-_TRANSIENT_STATES = {"40001", "40P01", "53300", "57P01", "57P02", "57P03"}
-"""SQLSTATEs: serialization failure, deadlock, too many connections, and a server that shuts down, crashed or starts."""
-
-_PROGRAM_LIMIT_STATE = "54000"
-"""SQLSTATE: a row is too long for an index, among others."""
-_READ_ONLY_STATE = "25006"
-"""SQLSTATE: a statement that writes in a transaction that may only read, or on a standby."""
 
 
 class PostgresqlDialect(AsyncDialect):
@@ -67,11 +66,11 @@ class PostgresqlDialect(AsyncDialect):
     facts_name = "server"
     errors = (SQLAlchemyError,)
 
-    def complete_url(self, url: URL) -> URL:
-        return url.set(drivername="postgresql+psycopg")
+    def parse_url(self, database: str) -> URL:
+        return parse_postgresql_url(database).set(drivername="postgresql+psycopg")
 
     def describe_url(self, url: URL) -> str:
-        return f"PostgreSQL database {url.database or ''} at {url.host or 'the local socket'}".replace("  ", " ")
+        return f"PostgreSQL database {url.database or ''} at {describe_servers(url)}".replace("  ", " ")
 
     def file_of_url(self, url: URL) -> str | None:
         return None
@@ -94,6 +93,7 @@ class PostgresqlDialect(AsyncDialect):
                 raise SettingsError("database", f"PostgreSQL has no option {name!r} in a URL: {advice}")
             if not isinstance(value, str) and name not in ("host", "port"):
                 raise SettingsError("database", f"the URL has the option {name!r} more than once: keep one")
+        check_target(url)
         try:
             url.get_dialect()().create_connect_args(url)
         except ArgumentError as error:  # lists of hosts and ports that do not fit
@@ -101,15 +101,17 @@ class PostgresqlDialect(AsyncDialect):
 
     def open_engine(self, url: URL, *, create: bool, sync_commit: bool, read_only: bool) -> Engine:
         self.check_url(url)
+        url = add_failover_options(url, read_only=read_only)
         engine = create_engine(url, **(_READ_ONLY_OPTIONS if read_only else ENGINE_OPTIONS))
-        _add_listeners(engine, sync_commit=sync_commit)
+        _add_listeners(engine, sync_commit=sync_commit, read_only=read_only)
         return engine
 
     def open_async_engine(self, url: URL, *, sync_commit: bool, read_only: bool) -> AsyncEngine:
         from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # brings the whole ORM with it
 
+        url = add_failover_options(url, read_only=read_only)
         engine = create_async_engine(url, **(_READ_ONLY_OPTIONS if read_only else ENGINE_OPTIONS))
-        _add_listeners(engine.sync_engine, sync_commit=sync_commit)
+        _add_listeners(engine.sync_engine, sync_commit=sync_commit, read_only=read_only)
         return engine
 
     def is_writable(self, connection: Connection) -> bool:
@@ -117,30 +119,10 @@ class PostgresqlDialect(AsyncDialect):
         return str(connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()) == "off"
 
     def is_write_refused(self, error: BaseException) -> bool:
-        return getattr(error, "sqlstate", None) == _READ_ONLY_STATE
+        return getattr(error, "sqlstate", None) == READ_ONLY_STATE
 
     def translate_driver_error(self, name: str, error: BaseException, *, is_connection_lost: bool) -> ConvokitError:
-        state = getattr(error, "sqlstate", None)
-        if state in _FULL_STATES:
-            return StoreFull(name, "the server is out of disk space or memory; this transaction was rolled back")
-        if state is None and type(error).__name__ == "OperationalError":
-            # The first line names host and reason. Later lines are skipped: drivers put bound values into messages.
-            reason = str(error).strip().split("\n", 1)[0][:300]
-            return StoreUnavailable(name, f"cannot be reached ({reason})", transient=True)
-        if state is None and type(error).__name__ == "ProgrammingError":  # psycopg refuses a setting before it connects
-            reason = str(error).strip().split("\n", 1)[0][:300]
-            return StoreUnavailable(name, f"cannot be used ({reason}): check the URL and the variables PG*")
-        if state == _PROGRAM_LIMIT_STATE and "index row size" in str(error):
-            problem = (
-                "a key or subject is too long for an index: with the tenant it may have about 2,700 bytes in PostgreSQL"
-            )
-            return StoreUnavailable(name, f"{problem}; shorten it")
-        detail = type(error).__name__ + (f", SQLSTATE {state}" if state else "")
-        if (state or "").startswith("23"):  # another try would be refused too
-            return StoreError(f"{name}: refused a row ({detail})")
-        if is_connection_lost or (state or "").startswith("08"):
-            return StoreUnavailable(name, f"dropped the connection ({detail})", transient=True)
-        return StoreUnavailable(name, f"refused a statement ({detail})", transient=state in _TRANSIENT_STATES)
+        return translate_postgresql_error(name, error, is_connection_lost=is_connection_lost)
 
     def insert_or_ignore(self, table: Table[Any]) -> Any:
         return _insert_or_ignore(table)
@@ -157,6 +139,9 @@ class PostgresqlDialect(AsyncDialect):
     def read_facts(self, connection: Connection) -> DatabaseFacts:
         version = connection.dialect.server_version_info or ()
         return DatabaseFacts("PostgreSQL " + ".".join(map(str, version)))
+
+    def read_replication(self, connection: Connection) -> Mapping[str, DatabaseFacts]:
+        return read_replication(connection)
 
 
 # The statements are constants for `fast_execute`, which compiles a constant once.
@@ -230,8 +215,10 @@ _READ_ONLY_OPTIONS = {
 }
 
 
-def _add_listeners(engine: Engine, *, sync_commit: bool) -> None:
+def _add_listeners(engine: Engine, *, sync_commit: bool, read_only: bool) -> None:
     _test_idle_connections(engine)
+    if not read_only:
+        _drop_connections_to_read_only_servers(engine)
     if not sync_commit:
 
         @event.listens_for(engine, "begin")
@@ -239,6 +226,15 @@ def _add_listeners(engine: Engine, *, sync_commit: bool) -> None:
             if connection.get_execution_options().get(WRITE):
                 # LOCAL: behind a pooler, other programs use the same session.
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
+
+def _drop_connections_to_read_only_servers(engine: Engine) -> None:
+    """Empty the pool when the server refuses a write, so that the next try connects anew and may find the new primary."""
+
+    @event.listens_for(engine, "handle_error")
+    def handle_error(context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_STATE:
+            context.is_disconnect = True
 
 
 def _test_idle_connections(engine: Engine) -> None:

@@ -161,8 +161,11 @@ class Dialect(Protocol):
     errors: tuple[type[Exception], ...]
     """Errors of a transaction: SQLAlchemy's, and those of the driver that SQLAlchemy does not wrap."""
 
-    def complete_url(self, url: URL) -> URL:
-        """Return the URL with the driver set. Raises: SettingsError if the URL names nothing that can persist."""
+    def parse_url(self, database: str) -> URL:
+        """Return the URL with the driver set.
+
+        Raises: SettingsError if the URL names nothing that can persist; ArgumentError and ValueError as `make_url` does.
+        """
         ...
 
     def describe_url(self, url: URL) -> str:
@@ -215,6 +218,10 @@ class Dialect(Protocol):
 
     def read_facts(self, connection: Connection) -> DatabaseFacts:
         """Read the facts that `doctor` shows under `facts_name`."""
+        ...
+
+    def read_replication(self, connection: Connection) -> Mapping[str, DatabaseFacts]:
+        """Read what `doctor` shows about standbys and about what a failover may lose, by name. Empty without a server."""
         ...
 
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
@@ -60,7 +60,8 @@ class SqliteDialect(Dialect):
     facts_name = "settings"
     errors = (SQLAlchemyError, sqlite3.Error)
 
-    def complete_url(self, url: URL) -> URL:
+    def parse_url(self, database: str) -> URL:
+        url = make_url(database)
         if not url.database or url.database == ":memory:":
             raise SettingsError(
                 "database", "a SQLite database in memory is lost at exit; use a file: sqlite:///chat.db"
@@ -121,6 +122,9 @@ class SqliteDialect(Dialect):
 
     def lock_prompts(self, connection: Connection) -> None:
         """Do nothing: a writing transaction is the only one."""
+
+    def read_replication(self, connection: Connection) -> Mapping[str, DatabaseFacts]:
+        return {}
 
     def read_facts(self, connection: Connection) -> DatabaseFacts:
         found = {name: str(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()) for name in _DURABLE}
