@@ -17,10 +17,12 @@ from convokit.store import message_tree, messages, path_pages, turns
 from convokit.store.messages import FIRST_PAGE
 from convokit.store.schema import message, turn
 
+# A range: without statistics, SQLite takes the primary key for an equality, and reads all turns of the conversation.
+_IS_OF_QUESTION = turn.c.question_seq.between(bindparam("question"), bindparam("question"))
 _SELECT_LATER_OF_QUESTION = (
     turns.SELECT_TURN.where(
         turn.c.conversation_id == bindparam("id"),
-        turn.c.question_seq == bindparam("question"),
+        _IS_OF_QUESTION,
         turn.c.after_entry.is_not(None),
         tuple_(turn.c.after_entry, turn.c.id)
         < tuple_(bindparam("before", type_=Integer), bindparam("before_id", type_=Uuid)),
@@ -53,7 +55,7 @@ _SELECT_ANSWERED = (
 )
 _SELECT_OF_QUESTION = select(turn.c.after_seq, turn.c.reply_seq).where(
     turn.c.conversation_id == bindparam("id"),
-    turn.c.question_seq == bindparam("question"),
+    _IS_OF_QUESTION,
     turn.c.after_entry.is_not(None),
 )
 

@@ -84,6 +84,8 @@ _STARTS_WITH_RESULTS = exists().where(
 _SELECT_REGENERATIONS = SELECT_TURN.where(
     turn.c.conversation_id == bindparam("id"),
     turn.c.question_seq.in_(bindparam("questions", expanding=True)),
+    # Without statistics, SQLite reads all turns of the conversation by the primary key, unless there is a range.
+    turn.c.question_seq.between(bindparam("lowest"), bindparam("highest")),
     turn.c.branch == bindparam("branch"),
     turn.c.after_entry.is_not(None),
     not_(_STARTS_WITH_RESULTS),
@@ -224,6 +226,7 @@ def find_regenerations(
 ) -> dict[int, TurnRow]:
     """Return the newest turn that regenerated a reply to each of these questions on a branch, by the question's seq."""
     values = {"id": conversation_id, "branch": branch, "questions": list(question_seqs)}
+    values |= {"lowest": min(question_seqs), "highest": max(question_seqs)}
     rows = (TurnRow(*cast("Any", row)) for row in connection.execute(_SELECT_REGENERATIONS, values))
     return {row.question_seq: row for row in rows}  # in order: the newest turn of a question replaces the others
 

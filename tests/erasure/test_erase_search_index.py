@@ -33,8 +33,9 @@ def indexed(database: str) -> dict[str, set[str]]:
 
     def terms(connection: Connection) -> dict[str, set[str]]:
         if connection.dialect.name == "postgresql":
+            # A word has several hashes of 16 bits. One of them may be that of a day, a month or an owner by chance.
             kept = {number for row in connection.execute(select(search.c.words)).scalars() for number in row or ()}
-            return {"convokit_search": {key for key in EVERY if kept.intersection(hash_keys([key]))}}
+            return {"convokit_search": {key for key in EVERY if hash_keys([key]) <= kept}}
         driver: Any = connection.connection.driver_connection
         driver.execute(VOCABULARY)
         known = {term for (term,) in driver.execute("SELECT term FROM temp.vocabulary")}

@@ -1,6 +1,6 @@
 """A primary dies, and its standby takes over: turns go on, and nothing that was acknowledged is lost or doubled.
 
-The tests of this file run in order on one pair of servers: the primary stays dead after the first.
+The tests of this file share one pair of servers in each process: the primary stays dead after the first test.
 """
 
 from __future__ import annotations
@@ -174,6 +174,17 @@ def _count_questions(server: LoopbackServer, text: str) -> int:
     return sum(request.body["messages"][-1]["content"].endswith(text) for request in server.requests)
 
 
+@pytest.fixture
+def promoted(primary: RestartingPostgres, standby: Standby) -> None:
+    """Make sure that the standby has taken over: another process may run the test above."""
+    with psycopg.connect(standby.url, autocommit=True) as connection:
+        is_standby = connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+    if is_standby:
+        standby.catch_up()
+        primary.stop()
+        standby.promote()
+
+
 def _set_read_only(url: str, *, is_on: bool) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if is_on else 'off'}")
@@ -186,6 +197,7 @@ def _set_read_only(url: str, *, is_on: bool) -> None:
     time.sleep(0.1)  # sessions that exist get the signal a little later
 
 
+@pytest.mark.usefixtures("promoted")
 def test_a_server_that_is_read_only_for_a_while(
     face: Face, standby: Standby, servers: str, server: LoopbackServer
 ) -> None:
@@ -206,6 +218,7 @@ def test_a_server_that_is_read_only_for_a_while(
     face.settle(chat.verify())
 
 
+@pytest.mark.usefixtures("promoted")
 def test_a_server_that_stays_read_only(
     face: Face, standby: Standby, servers: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
