@@ -1,6 +1,6 @@
 """A primary dies, and its standby takes over: turns go on, and nothing that was acknowledged is lost or doubled.
 
-The tests of this file share one pair of servers in each process: the primary stays dead after the first test.
+Each test has a pair of servers of its own, because a failover cannot be undone.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ TEXTS = ("before", "slow", "after")
 """Questions of each worker. The model answers the second one while no server accepts writes."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def primary() -> Iterator[RestartingPostgres]:
     server = RestartingPostgres()
     yield server
     server.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def standby(primary: RestartingPostgres) -> Iterator[Standby]:
     made = Standby(primary)
     made.make_synchronous()
@@ -47,7 +47,7 @@ def standby(primary: RestartingPostgres) -> Iterator[Standby]:
     made.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def servers(primary: RestartingPostgres, standby: Standby) -> str:
     """A URL with both servers, as libpq writes it. The standby is first, so that a new connection has to try both."""
     first, second = make_url(standby.url), make_url(primary.url)
@@ -108,7 +108,7 @@ def _begin_late(kit: Convokit, standby_kit: Convokit, dead: threading.Event) -> 
     _send_all(kit, "sync late", ("late",))
     kit.chat("sync send").update(title="late")
     kit.chat("sync append").append([{"role": "user", "content": "late"}])
-    assert standby_kit.chat("sync behind one address").messages() != []
+    standby_kit.chat("sync behind one address").messages()  # the standby can be read; another thread writes
 
 
 def test_turns_that_began_outlive_a_failover(
@@ -176,13 +176,10 @@ def _count_questions(server: LoopbackServer, text: str) -> int:
 
 @pytest.fixture
 def promoted(primary: RestartingPostgres, standby: Standby) -> None:
-    """Make sure that the standby has taken over: another process may run the test above."""
-    with psycopg.connect(standby.url, autocommit=True) as connection:
-        is_standby = connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
-    if is_standby:
-        standby.catch_up()
-        primary.stop()
-        standby.promote()
+    """Let the standby take over."""
+    standby.catch_up()
+    primary.stop()
+    standby.promote()
 
 
 def _set_read_only(url: str, *, is_on: bool) -> None:
