@@ -5,15 +5,12 @@ object, a database object or an API key. Only `partial`, `text` and `unsaved` ho
 
 ConvokitError
 ├─ SettingsError (ValueError)      a setting or parameter is missing, unknown or out of range
-├─ InvalidInput (ValueError)       a value cannot be stored or sent
-│  └─ TooLarge                     a value exceeds a limit: size, limit
+├─ InvalidInput ─ TooLarge         (ValueError) a value cannot be stored or sent; it exceeds a limit: size, limit
 ├─ NotFound (LookupError)          no such conversation, turn or message
 ├─ StoreError                      the database
 │  ├─ StoreUnavailable             missing, unreachable, read-only or not a database
-│  │  ├─ StoreFull                 no space left to write
-│  │  └─ ReadOnly                  the kit, or the server, only reads: database, action
-│  ├─ KitClosed                    the kit was closed
-│  └─ SchemaOutdated               the tables are older or newer than this version supports
+│  │  └─ StoreFull · ReadOnly      no space left to write; the kit or the server only reads: action
+│  └─ KitClosed · SchemaOutdated   the kit was closed; the tables are older or newer than this version supports
 ├─ ContextOverflow                 the request does not fit the context window: needed, available tokens
 ├─ ConversationBusy                another turn is open on the branch: turn, since_s
 ├─ HeadMoved                       other messages were written since the caller read: expected, actual
@@ -28,13 +25,10 @@ ConvokitError
 └─ ModelError                      the API call failed: .status .code .retryable .partial …
    ├─ Unreachable                  no connection
    ├─ TimedOut (TimeoutError)      phase: connect, first_byte, stall or total
-   ├─ Rejected                     4xx: the request is at fault
-   │  └─ UnsupportedFeature        the model or server does not support a feature
+   ├─ Rejected ─ UnsupportedFeature   4xx: the request is at fault, or needs a feature that the model or server lacks
    ├─ ContentFiltered              a content filter stopped the prompt or the reply: categories
-   ├─ RateLimited                  429: a retry may succeed
-   ├─ QuotaExhausted               429 or 402: a retry cannot succeed
-   ├─ ServerFailed                 5xx
-   ├─ BadReply                     the response is not a Chat Completions response
+   ├─ RateLimited · QuotaExhausted    429: a retry may succeed; 429 or 402: it cannot
+   ├─ ServerFailed · BadReply      5xx; the response is not a Chat Completions response
    └─ Interrupted                  the reply broke off, or its reader left
 """
 
@@ -100,22 +94,19 @@ class StoreUnavailable(StoreError):
         self.database, self.transient = database, transient
 
 
-_KIT_IS_READ_ONLY = "the kit is read-only: use one without read_only=True"
-
-
 class StoreFull(StoreUnavailable):
     """The disk or the quota of the database is full. The transaction was rolled back."""
 
 
 class ReadOnly(StoreUnavailable):
-    """`action` was refused, because the kit was made with `read_only=True` or because the server is read-only.
+    """`action` was refused: the kit was made with `read_only=True`, or the server is a standby or a demoted primary.
 
-    A read-only kit refuses at once and sends nothing, neither to the database nor to the model server. A read-only server is a
-    standby, or a primary that was demoted. Then `transient` is True, because a failover may be in progress.
+    A read-only kit refuses before it sends anything. For a server, `transient` is True: a failover may be in progress.
     """
 
-    def __init__(self, database: str, action: str, *, reason: str = _KIT_IS_READ_ONLY, transient: bool = False) -> None:
-        super().__init__(database, f"{action} was refused, because {reason}", transient=transient)
+    def __init__(self, database: str, action: str, *, server: str | None = None) -> None:
+        reason = server or "the kit is read-only: use one without read_only=True"
+        super().__init__(database, f"{action} was refused, because {reason}", transient=server is not None)
         self.action = action
 
 
@@ -172,8 +163,7 @@ class IdempotencyConflict(ConvokitError):
     """The idempotency key was used for another request."""
 
     def __init__(self, conversation: object, turn: object) -> None:
-        problem = f"the idempotency key belongs to another request (turn {turn} of {conversation})"
-        super().__init__(f"{problem}: use a new key")
+        super().__init__(f"the idempotency key is of another request (turn {turn} of {conversation}): use a new key")
         self.conversation, self.turn = str(conversation), str(turn)
 
 
@@ -308,16 +298,12 @@ class Unreachable(ModelError):
 
 
 class TimedOut(ModelError, TimeoutError):
-    """A limit of `Timeouts` was exceeded. `phase` is connect, first_byte, stall or total."""
+    """A limit of `Timeouts` was exceeded. `phase` is connect (only this one is retryable), first_byte, stall or total."""
 
     def __init__(self, message: str, *, phase: str, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.phase = phase
-
-    @property
-    def retryable(self) -> bool:  # type: ignore[override]
-        """True before the request was sent. Later the server may have processed it, and billed it."""
-        return self.phase == "connect"
+        self.retryable = phase == "connect"  # later the server may have processed the request, and billed it
 
 
 class Rejected(ModelError):

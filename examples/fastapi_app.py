@@ -155,7 +155,7 @@ async def follow_reply(chat: UserChat, last_event_id: Annotated[str, Header()] =
 
 @app.delete("/conversations/{name}/reply")
 async def stop_reply(chat: UserChat) -> dict[str, bool]:
-    """Stop the reply that is on its way. What came of it stays in the conversation."""
+    """Stop the reply that is on its way. Its partial text stays in the conversation."""
     return {"stopped": await chat.cancel()}
 
 

@@ -38,6 +38,20 @@ def validate_text(field: str, value: object, *, limit: int, setting: str) -> str
     return value
 
 
+def validate_name(field: str, value: object, max_chars: int, *, if_empty: str = "") -> str:
+    """Return a key, subject, title, tenant or name of a branch.
+
+    Raises: InvalidInput for other values and an empty text, TooLarge for more than `max_chars` characters. `if_empty` is the
+    advice about an empty text.
+    """
+    text = validate_text(field, value, limit=max_chars * 4, setting="Limits.key_chars")
+    if not text:
+        raise InvalidInput(field, f"is empty: {if_empty}" if if_empty else "is empty")
+    if len(text) > max_chars:
+        raise TooLarge(field, len(text), max_chars, setting="Limits.key_chars", unit="characters")
+    return text
+
+
 def repair_text(value: str) -> str:
     """Return `value` with NUL and lone surrogates replaced by U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", value)

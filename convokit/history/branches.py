@@ -30,7 +30,7 @@ from convokit.completion.turn import ask_flow
 from convokit.completion.write_retry import START_S, write_with_retry_flow
 from convokit.domain.content import validate_question
 from convokit.domain.conversation import MAIN, BranchRow
-from convokit.domain.text import validate_text
+from convokit.domain.text import validate_name
 from convokit.domain.turn import OpenTurn
 from convokit.errors import ConversationBusy, InvalidInput, NotFound
 from convokit.store import conversations, message_tree, turns
@@ -112,9 +112,7 @@ def _write_fork(connection: Connection, tenant: str, chat: ChatRef, branch: Bran
 
 
 def _check_name(kit: KitState, name: str) -> None:
-    validate_text("name", name, limit=kit.limits.key_chars, setting="Limits.key_chars")
-    if not name:
-        raise InvalidInput("name", "is empty")
+    validate_name("name", name, kit.limits.key_chars)
     if name == MAIN:
         raise InvalidInput("name", f"{MAIN!r} is the name of the main branch: use another name")
 

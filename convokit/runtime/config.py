@@ -14,8 +14,8 @@ from convokit.completion.state import ChatRef, DatabaseIdentity, KitState
 from convokit.domain.conversation import MAIN
 from convokit.domain.ids import MAX_SEQ, new_id, parse_id
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
-from convokit.domain.text import validate_json, validate_text
-from convokit.errors import InvalidInput, SettingsError, TooLarge
+from convokit.domain.text import validate_json, validate_name, validate_text
+from convokit.errors import InvalidInput, SettingsError
 from convokit.runtime.process import is_alive, lines, owner, running
 from convokit.settings import UNSET, Environment, Limits
 from convokit.store.dialects import dialect_of_url
@@ -54,7 +54,7 @@ def make_kit_state(
             raise SettingsError(name, f"must be True or False, not {value!r}")
     bounds = limits or Limits()
     state = KitState(
-        tenant=_check_tenant(tenant, bounds),
+        tenant=validate_name("tenant", tenant, bounds.key_chars),
         database=DatabaseIdentity(describe_url(url)),
         base_url=server,
         api_key=_make_key_source(api_key, environment.api_key if base_url is None else None),
@@ -73,14 +73,7 @@ def make_kit_state(
 
 def with_tenant(state: KitState, tenant: str) -> KitState:
     """Return the state of the same kit for another tenant. Raises: InvalidInput."""
-    return replace(state, tenant=_check_tenant(tenant, state.limits))
-
-
-def _check_tenant(given: str, limits: Limits) -> str:
-    validate_text("tenant", given, limit=limits.key_chars * 4, setting="Limits.key_chars")
-    if not given:
-        raise InvalidInput("tenant", "is empty")
-    return given
+    return replace(state, tenant=validate_name("tenant", tenant, state.limits.key_chars))
 
 
 def finishes_without_reader(on_disconnect: str) -> bool:
@@ -135,13 +128,8 @@ def make_chat_ref(
     if key is not None and id is not None:
         raise InvalidInput("key", "pass a key or an id, not both")
     for name, value in (("key", key), ("subject", subject), ("title", title)):
-        if value is None:
-            continue
-        validate_text(name, value, limit=limits.key_chars * 4, setting="Limits.key_chars")
-        if not value:
-            raise InvalidInput(name, "is empty")
-        if len(value) > limits.key_chars:
-            raise TooLarge(name, len(value), limits.key_chars, setting="Limits.key_chars", unit="characters")
+        if value is not None:
+            validate_name(name, value, limits.key_chars)
     encoded = None
     if metadata is not None:
         encoded = validate_json("metadata", metadata, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")  # type: ignore[arg-type]  # validated there

@@ -49,16 +49,16 @@ _SET_MAIN_HEAD = (
 _MESSAGE_COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 _MESSAGE_IN_CONVERSATION = message.c.conversation_id == bindparam("id")
 # Word for word the condition of the partial index: otherwise neither database uses it.
-_PARTS = message.c.run_start_seq == message.c.seq
+PARTS = message.c.run_start_seq == message.c.seq
 _IS_NOT_SUMMARY = message.c.status != SUMMARY
 # `MessageRow.is_passage` in SQL. A redacted passage or summary is recognized by its zero tokens.
-_WAS_PASSAGE_OR_SUMMARY = and_(message.c.status == "redacted", message.c.role == USER, message.c.tokens == 0)
+WAS_PASSAGE_OR_SUMMARY = and_(message.c.status == "redacted", message.c.role == USER, message.c.tokens == 0)
 # `+ 0` in ORDER BY: SQLite would otherwise read the whole conversation in the order of its primary key.
 _BEHIND_PARTING = (
     select(*_MESSAGE_COLUMNS)
     .where(
         _MESSAGE_IN_CONVERSATION,
-        _PARTS,
+        PARTS,
         _IS_NOT_SUMMARY,
         message.c.seq < bindparam("before"),
     )
@@ -80,7 +80,7 @@ def _build_select_leaves() -> Any:
     # A path ends at the last message or at a message before a parting, unless another message follows there. Before the first
     # message is seq 0, which is not a message.
     child = message.alias("child")
-    before_partings = select((message.c.seq - 1).label("seq")).where(_MESSAGE_IN_CONVERSATION, _PARTS)
+    before_partings = select((message.c.seq - 1).label("seq")).where(_MESSAGE_IN_CONVERSATION, PARTS)
     ends = union(before_partings, select(bindparam("last", type_=Integer).label("seq"))).cte("ends")
     children = select(child.c.seq).where(
         child.c.conversation_id == bindparam("id"),
@@ -95,7 +95,7 @@ def _build_select_leaves() -> Any:
             ends.c.seq < bindparam("before"),
             ~children.exists(),
             _IS_NOT_SUMMARY,
-            not_(_WAS_PASSAGE_OR_SUMMARY),
+            not_(WAS_PASSAGE_OR_SUMMARY),
         )
         .order_by(ends.c.seq.desc())
         .limit(bindparam("limit"))

@@ -15,8 +15,9 @@ from uuid import UUID
 from sqlalchemy import Connection, and_, bindparam, func, not_, or_, select, union_all
 
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import SUMMARY, USER, MessageRow
+from convokit.domain.message import SUMMARY, MessageRow
 from convokit.store import messages
+from convokit.store.message_tree import PARTS, WAS_PASSAGE_OR_SUMMARY
 from convokit.store.messages import COLUMNS, build_runs
 from convokit.store.schema import message
 
@@ -42,8 +43,6 @@ _SELECT_WHOLE = select(*COLUMNS).join_from(
 )
 _parent = message.alias("parent")
 _next = message.alias("next")
-# Word for word the condition of the partial index `convokit_message_parting`.
-_PARTS = message.c.run_start_seq == message.c.seq
 _HAS_NEXT = (
     select(_next.c.seq)
     .where(_next.c.conversation_id == bindparam("id"), _next.c.seq == message.c.seq + 1)
@@ -51,8 +50,7 @@ _HAS_NEXT = (
     .exists()
 )
 # A redacted passage still leads to its question. A redacted summary leads nowhere, and is recognized by that.
-_WAS_PASSAGE_OR_SUMMARY = and_(message.c.status == "redacted", message.c.role == USER, message.c.tokens == 0)
-_IS_OF_TREE = and_(message.c.status != SUMMARY, or_(not_(_WAS_PASSAGE_OR_SUMMARY), _HAS_NEXT))
+_IS_OF_TREE = and_(message.c.status != SUMMARY, or_(not_(WAS_PASSAGE_OR_SUMMARY), _HAS_NEXT))
 _COUNT_NEXT = (
     select(func.count())
     .select_from(_next)
@@ -62,13 +60,13 @@ _COUNT_NEXT = (
 )
 _SELECT_PARTED = (
     select(message.c.parent_seq)
-    .where(_IN_CONVERSATION, _PARTS, _IS_OF_TREE, message.c.parent_seq.is_not(None))
+    .where(_IN_CONVERSATION, PARTS, _IS_OF_TREE, message.c.parent_seq.is_not(None))
     .group_by(message.c.parent_seq)
     .having(func.count() + _COUNT_NEXT > 1)
 )
 _SELECT_PARTED_ROOT = (
     select(message.c.parent_seq)
-    .where(_IN_CONVERSATION, _PARTS, _IS_OF_TREE, message.c.parent_seq.is_(None))
+    .where(_IN_CONVERSATION, PARTS, _IS_OF_TREE, message.c.parent_seq.is_(None))
     .group_by(message.c.parent_seq)
     .having(func.count() > 1)
 )
@@ -82,11 +80,11 @@ _SELECT_PARTED_OF_ALL = union_all(_SELECT_PARTED, _SELECT_PARTED_ROOT)
 _SELECT_LATER_PARTINGS = (
     select(message.c.seq, message.c.parent_seq, _parent.c.run_start_seq)
     .join(_parent, and_(_parent.c.conversation_id == bindparam("id"), _parent.c.seq == message.c.parent_seq))
-    .where(_IN_CONVERSATION, _PARTS, _IS_OF_TREE, message.c.parent_seq >= bindparam("first"))
+    .where(_IN_CONVERSATION, PARTS, _IS_OF_TREE, message.c.parent_seq >= bindparam("first"))
 )
 # `+ 0`: SQLite would otherwise read the messages of the run, in the order of its primary key.
 _SELECT_NEXT_RUN = select(func.min(message.c.seq + 0)).where(
-    _IN_CONVERSATION, _PARTS, message.c.seq + 0 > bindparam("after")
+    _IN_CONVERSATION, PARTS, message.c.seq + 0 > bindparam("after")
 )
 _MAX_LISTED = 1000
 

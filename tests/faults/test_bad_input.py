@@ -131,6 +131,27 @@ def test_names_that_cannot_be_kept(stage: Stage, field: str, given: Any, problem
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in NAMES])
+def test_names_that_are_given_later_are_checked_in_the_same_way(stage: Stage, given: Any, problem: str) -> None:
+    """A title and a subject of `update`, the name of a branch, and a tenant. The limit is in characters of any script."""
+    chat = stage.chat()
+    stage.settle(chat.send("x"))
+    with stage.untouched():
+        for call, arguments in (
+            (chat.update, {"title": given}),
+            (chat.update, {"subject": given}),
+            (chat.fork, {"name": given}),
+            (stage.kit.tenant, {"name": given}),
+        ):
+            with pytest.raises(InvalidInput, match=problem):
+                stage.settle(call(**arguments))
+    longest = "枝" * 512
+    assert stage.settle(chat.fork(name=longest)).branch == 1
+    assert stage.settle(chat.update(title=longest)).title == longest
+    assert len(stage.settle(stage.kit.tenant(longest).conversations())) == 0
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(("given", "problem"), [pytest.param(*case[1:], id=case[0]) for case in NAMES[1:7]])
 def test_filters_and_idempotency_keys_that_cannot_be(stage: Stage, given: Any, problem: str) -> None:
     """A subject to look for, and an idempotency key, are checked like what is stored."""

@@ -59,7 +59,7 @@ def translate_postgresql_error(name: str, error: BaseException, *, is_connection
     if state in _FULL_STATES:
         return StoreFull(name, "the server is out of disk space or memory; this transaction was rolled back")
     if state == READ_ONLY_STATE:
-        return ReadOnly(name, "a statement that writes", reason=_SERVER_IS_READ_ONLY, transient=True)
+        return ReadOnly(name, "a statement that writes", server=_SERVER_IS_READ_ONLY)
     if state == _PROGRAM_LIMIT_STATE and "index row size" in str(error):
         return StoreUnavailable(name, _KEY_IS_TOO_LONG)
     detail = type(error).__name__ + (f", SQLSTATE {state}" if state else "")
@@ -82,7 +82,7 @@ def _translate_connection_error(name: str, message: str) -> ConvokitError:
     attempts = [(f"{host}:{port}", reason) for host, port, reason in _ATTEMPT.findall(message)]
     reasons = [reason for _, reason in attempts] or [_first_line(message)]
     if all(any(part in reason for part in _READ_ONLY_SESSION) for reason in reasons):
-        return ReadOnly(name, "a connection that writes", reason=_SERVERS_ARE_READ_ONLY, transient=True)
+        return ReadOnly(name, "a connection that writes", server=_SERVERS_ARE_READ_ONLY)
     # The first line names host and reason. Later lines are skipped: drivers put bound values into messages.
     reason = "; ".join(dict.fromkeys(reasons))[:_REASON_CHARS]
     return StoreUnavailable(name, f"cannot be reached ({reason})", transient=True)
