@@ -172,10 +172,3 @@ def test_python_of_the_environment_is_named_by_its_path(shell: pytest.MonkeyPatc
     assert invocation.find_python() == [sys.executable]
     shell.chdir(Path(sys.executable).parent)
     assert invocation.find_python() == [f"./{Path(sys.executable).name}"]
-
-
-def test_the_module_runs() -> None:
-    """`python -m convokit` is the command line."""
-    done = subprocess.run([sys.executable, "-m", "convokit", "--version"], check=True, text=True, capture_output=True)
-    assert done.stdout.startswith("convokit-sql ")
-    assert CliRunner().invoke(app, ["demo", "--help"]).exit_code == 0

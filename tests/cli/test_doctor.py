@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from convokit.cli.commands import doctor
+from convokit.cli.invocation import format_command
 from convokit.domain.removal import VACUUM_COMMAND
 from convokit.store.dialects.postgresql_replication import describe_durability
 from convokit.store.schema import metadata
@@ -44,7 +45,7 @@ def test_missing_database_model_and_key_are_warnings(cli: CommandLine) -> None:
     checks = _checks(cli, "-d", "new.db")
     assert [checks[name]["status"] for name in ("database", "model", "API key")] == ["warn"] * 3
     assert "--local" in checks["model"]["do"]
-    assert "`convokit db upgrade`" in cli("doctor", "-d", "new.db").stdout
+    assert f"`{format_command('db', 'upgrade')}`" in cli("doctor", "-d", "new.db").stdout
 
 
 def test_server_without_key_gives_no_warning(cli: CommandLine) -> None:

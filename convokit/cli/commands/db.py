@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, open_kit, read_database
+from convokit.cli.invocation import format_command
 from convokit.store import indexes, migrations
 from convokit.store.engine import describe_url
 from convokit.store.schema import REVISION
@@ -52,7 +53,7 @@ def current(
         return
     output.get_console().print(revision or "none")
     if revision != REVISION:
-        output.print_note(f"this release needs revision {REVISION}: run `convokit db upgrade`")
+        output.print_note(f"this release needs revision {REVISION}: run `{format_command('db', 'upgrade')}`")
 
 
 @db.command()

@@ -90,8 +90,8 @@ def _is_demo(folder: Path) -> bool:
 class _Demo:
     """Runs the steps, and prints each command as the user's shell takes it.
 
-    Each program runs in a separate process. The commands of convokit run in this process, because a new process would first import
-    everything again.
+    Each program runs in a separate process. The commands of convokit run in this process, because a new process would first
+    import everything again.
     """
 
     def __init__(self, folder: Path, texts: DemoTexts, convokit: Any) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 from convokit._files import is_readable_by_others
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, open_kit, read_database
+from convokit.cli.invocation import format_command
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.domain.removal import VACUUM_COMMAND
 from convokit.domain.vocabularies import NEAR, find_vocabulary
@@ -120,7 +121,7 @@ def check_sqlite(version: tuple[int, int, int]) -> Check:
 def _check_database(database: DatabaseOption) -> Iterator[Check]:
     name = describe_url(database.url)
     if database.is_new_file:
-        advice = "`convokit db upgrade` and `convokit chat` create it"
+        advice = f"`{format_command('db', 'upgrade')}` and `{format_command('chat')}` create it"
         yield Check("database", "warn", f"{name} does not exist yet", advice)
         return
     try:
@@ -155,7 +156,7 @@ def _check_database(database: DatabaseOption) -> Iterator[Check]:
 def _read_is_writable(database: DatabaseOption, *, is_file: bool) -> bool:
     """Return whether the database can be written; True too if it cannot be read, which another check reports."""
     try:
-        # A read-only transaction would say so of itself on a server.
+        # A server reports a read-only transaction as read-only.
         return read_database(database, lambda each: dialect_of(each).is_writable(each), read_only=is_file)
     except ConvokitError:
         return True
@@ -225,7 +226,8 @@ def _check_open_turns(connection: Connection) -> Check:
     shown = f"{open_turns.count:,}, the oldest for {oldest_s:,.0f} s, {open_turns.expired:,} past their lease"
     if oldest_s < _OLD_TURN_S:
         return Check("open turns", "ok", shown)
-    advice = "`convokit recover` closes those of dead workers, and so does the next message in each conversation"
+    recover = format_command("recover")
+    advice = f"`{recover}` closes those of dead workers, and so does the next message in each conversation"
     return Check("open turns", "warn", shown, advice)
 
 

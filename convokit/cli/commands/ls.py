@@ -12,6 +12,7 @@ from rich.text import Text
 from convokit import Conversation, Page
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, open_kit
+from convokit.cli.invocation import format_command
 
 _COLUMNS = ("conversation", "messages", "last used", "state", "erased", "title", "subject", "last message")
 _LEAST_CELLS = {"conversation": 24, "erased": 16, "title": 20, "subject": 10, "last message": 20}
@@ -106,7 +107,7 @@ def _print_table(rows: list[dict[str, str]], columns: list[str], least: dict[str
         table.add_row(*(output.fit_text(row[name], cells.get(name, longest[name])) for name in columns))
     console.print(table)
     if cells["conversation"] < longest["conversation"]:
-        output.print_note("a long key is cut: `convokit ls --json` shows keys in full")
+        output.print_note(f"a long key is cut: `{format_command('ls', '--json')}` shows keys in full")
     return True
 
 
