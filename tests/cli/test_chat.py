@@ -163,3 +163,11 @@ def test_turn_is_saved_with_every_output_option(cli: CommandLine, option: str) -
         chat = kit.chat("k")
         assert [message.text for message in chat.messages()] == ["hi", "echo: hi"]
         chat.verify()
+
+
+def test_an_empty_stdin_is_a_missing_question(cli: CommandLine, server: LoopbackServer) -> None:
+    """A program without a terminal runs the printed `--continue`: the error says what to do, and no model is called."""
+    cli.chat("--key", "k", "one")
+    error = cli.mistake("chat", "--continue", "--model", "m", "--base-url", cli.base_url, given="")
+    assert error == "error: TEXT: is missing: write the question behind the command, or run the command in a terminal"
+    assert len(server.requests) == 1

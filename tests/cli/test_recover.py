@@ -33,9 +33,10 @@ def _left(cli: CommandLine, server: LoopbackServer, *tenants: str) -> None:
 @pytest.mark.soak(sample=True)
 def test_recover_lists_the_closed_turns(cli: CommandLine, server: LoopbackServer) -> None:
     _left(cli, server, "default")
-    shown = cli("recover").stdout
-    assert "open for" in shown
-    assert "characters" in shown
+    result = cli("recover")
+    assert result.stderr == "closed 1 turn of dead workers; the parts of their replies are kept\n"
+    assert "open for" in result.stdout
+    assert "characters" in result.stdout
     assert cli("recover").stderr.startswith("nothing to recover")
     assert cli.json("recover") == {"recovered": []}
 

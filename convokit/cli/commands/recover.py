@@ -30,8 +30,8 @@ def recover(
     if json:
         output.print_json({"recovered": [{"tenant": name, **each.model_dump(mode="json")} for name, each in recovered]})
     elif recovered:
-        turns_closed = "1 turn" if len(recovered) == 1 else f"{len(recovered)} turns"
-        output.print_note(f"closed {turns_closed} of dead workers; the parts of their replies are kept")
+        closed = output.format_count(len(recovered), "turn")
+        output.print_note(f"closed {closed} of dead workers; the parts of their replies are kept")
         _print(recovered, with_tenant=all_tenants)
     else:
         output.print_note("nothing to recover: no open turn belongs to a dead worker")

@@ -28,8 +28,8 @@ def rename(
         output.print_json(changed.model_dump(mode="json"))
     else:
         name = output.to_one_line(conversation)
-        title = changed.title
-        output.print_note(f"{name}: no title" if title is None else f"{name}: the title is {output.to_one_line(title)}")
+        shown = "no title" if changed.title is None else f"the title is {output.to_one_line(changed.title)}"
+        output.print_note(f"{name}: {shown}")
 
 
 def archive(
