@@ -205,9 +205,3 @@ def require_search(kit: KitState) -> None:
         raise SettingsError(
             "search", "this kit was made with search=False and has no search index: make one without it"
         )
-
-
-def read_tenant_flow(kit: KitState, read: Callable[[Connection, str], Result]) -> Flow[Result]:
-    """Run a reading function over all conversations of the tenant."""
-    yield from check_schema_flow(kit)
-    return (yield from read_flow(read, kit.tenant))
