@@ -27,7 +27,8 @@ from convokit.domain.turn import IdempotencyKey
 from convokit.errors import HeadMoved, InvalidInput, NotFound, SettingsError
 from convokit.store import turns
 from convokit.store.snapshot import Snapshot
-from convokit.store.turn_start import Conflict, TurnStart
+from convokit.store.turn_start import TurnStart
+from convokit.store.write_batch import Conflict
 
 _MAX_REBUILDS = 3
 _YIELD_S = 0.05

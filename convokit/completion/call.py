@@ -26,7 +26,7 @@ from convokit.completion.manifest import digest_body
 from convokit.completion.prepare import PreparedRequest, adapt_request
 from convokit.completion.state import KitState
 from convokit.completion.stored_events import make_chunk
-from convokit.completion.write_retry import SAVE_S, write_step_flow
+from convokit.completion.write_retry import SAVE_S, update_turn_flow
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Retrying, StreamEvent
@@ -303,7 +303,7 @@ def _record_retry_flow(
         next_call=next_call,
         prompts=request.record.prompts,
     )
-    written = yield from write_step_flow(kit, update, patience_s=SAVE_S)
+    written = yield from update_turn_flow(kit, update, patience_s=SAVE_S)
     call.advance(written, request, next_call)
 
 

@@ -21,7 +21,7 @@ from convokit.completion.state import (
     find_conversation_flow,
     resolve_options,
 )
-from convokit.completion.write_retry import SAVE_S, write_step_flow
+from convokit.completion.write_retry import SAVE_S, update_turn_flow
 from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import parse_id
@@ -97,7 +97,7 @@ def close_turn_flow(
         takeover=True,
         tools_from_seq=turn.from_seq,
     )
-    return (yield from write_step_flow(kit, end, patience_s=SAVE_S, only_transient=True))
+    return (yield from update_turn_flow(kit, end, patience_s=SAVE_S, only_transient=True))
 
 
 def _read_remains(connection: Connection, conversation: ConversationRow, branch: int, turn: OpenTurn) -> _Remains:

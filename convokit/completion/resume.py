@@ -47,7 +47,8 @@ from convokit.domain.turn import TurnRow
 from convokit.errors import ConversationBusy, Interrupted, NotFound, Redacted
 from convokit.store import messages, turns
 from convokit.store.snapshot import Snapshot
-from convokit.store.turn_start import Conflict, TurnReopen
+from convokit.store.turn_start import TurnReopen
+from convokit.store.write_batch import Conflict
 
 MAX_TRIES = 8
 

@@ -32,7 +32,7 @@ from convokit.domain.turn import IdempotencyKey
 from convokit.errors import ConversationBusy, IdempotencyConflict, InvalidInput, Redacted
 from convokit.settings import Unset
 from convokit.store import turns
-from convokit.store.turn_start import Conflict
+from convokit.store.write_batch import Conflict
 from convokit.tools.results import validate_results
 
 

@@ -26,7 +26,7 @@ from convokit.completion.resolved_options import ResolvedOptions, resolve
 from convokit.completion.result import Outcome, record_outcome
 from convokit.completion.state import ChatRef, KitState, merge_options
 from convokit.completion.summary_state import find_last_before, is_due, pick_stored
-from convokit.completion.write_retry import SAVE_S, write_step_flow
+from convokit.completion.write_retry import SAVE_S, update_turn_flow
 from convokit.context.report import Part
 from convokit.context.scale import TokenScale, compute_scale
 from convokit.context.summary import add_heading, cut_at_sentence, format_for_transcript, format_transcript
@@ -217,7 +217,7 @@ def _record_summary_flow(
         prompts=request.record.prompts,
         summary=summary if error is None else None,
     )
-    written = yield from write_step_flow(kit, update, patience_s=SAVE_S)
+    written = yield from update_turn_flow(kit, update, patience_s=SAVE_S)
     if written is not None and written.rows and written.rows[0].seq != row.seq:
         request = shift_request(request, update.conversation.last_seq, written.rows[0].seq - row.seq)
         row.seq = row.run_start_seq = written.rows[0].seq  # later requests of this turn name the summary by it

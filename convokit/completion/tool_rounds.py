@@ -16,7 +16,7 @@ from convokit.completion.prepare import prepare_next, shift_request
 from convokit.completion.result import Outcome, list_audio_blobs, make_reply_rows
 from convokit.completion.state import KitState
 from convokit.completion.tool_results import make_result_row
-from convokit.completion.write_retry import SAVE_S, write_step_flow
+from convokit.completion.write_retry import SAVE_S, update_turn_flow
 from convokit.context.new_messages import place_new_rows
 from convokit.domain.content import ToolResult
 from convokit.domain.message import MessageRow
@@ -58,7 +58,7 @@ def run_round_flow(kit: KitState, call: ActiveCall, tool_calls: list[ToolCall], 
     ]
     update = _new_update(call, make_reply_rows(call, Outcome("open", "complete"), now), now)
     update.call, update.started_tools, update.blobs = call.row, tool_rows, list_audio_blobs(call)
-    written = yield from write_step_flow(kit, update, patience_s=SAVE_S)
+    written = yield from update_turn_flow(kit, update, patience_s=SAVE_S)
     if written is None:
         raise LeaseLost
     call.conversation, call.recorded = written.conversation, True
@@ -108,12 +108,12 @@ def _record_results_flow(
     try:
         request = prepare_next(kit, call.request, [asking, *rows])
     except ContextOverflow as error:
-        yield from write_step_flow(kit, update, patience_s=SAVE_S)
+        yield from update_turn_flow(kit, update, patience_s=SAVE_S)
         detail = "the results of this turn's tools are saved, but do not fit; return less, or raise the budget"
         raise ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail) from None
     next_call = new_call_row(request, call.row.turn_id, now, number=call.row.number + 1)
     update.next_call, update.next_manifest, update.prompts = next_call, request.record.manifest, request.record.prompts
-    written = yield from write_step_flow(kit, update, patience_s=SAVE_S)
+    written = yield from update_turn_flow(kit, update, patience_s=SAVE_S)
     if written is not None:
         by = written.rows[0].seq - rows[0].seq
         if by:

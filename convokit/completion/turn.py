@@ -25,7 +25,7 @@ from convokit.completion.saved_reply import Reply
 from convokit.completion.state import ChatRef, KitState, find_timeouts, identify_flow
 from convokit.completion.summary_state import find_gaps
 from convokit.completion.tool_rounds import list_tool_calls_to_run, run_round_flow
-from convokit.completion.write_retry import LEAVING_S, SAVE_S, write_step_flow
+from convokit.completion.write_retry import LEAVING_S, SAVE_S, update_turn_flow
 from convokit.domain.content import Content
 from convokit.domain.events import HistoryGap, Started
 from convokit.domain.ids import new_id
@@ -174,7 +174,7 @@ def _finish_flow(
 def _save_flow(kit: KitState, call: ActiveCall, step: TurnEnd | LateReply, patience_s: float) -> Flow[Written | None]:
     """Write a step that saves the reply. An error carries its text as `unsaved`: no other copy exists."""
     try:
-        return (yield from write_step_flow(kit, step, patience_s=patience_s))
+        return (yield from update_turn_flow(kit, step, patience_s=patience_s))
     except StoreError as error:
         error.unsaved = call.text
         raise

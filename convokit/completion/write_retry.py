@@ -18,7 +18,7 @@ from convokit.completion.state import KitState
 from convokit.domain.conversation import ConversationRow
 from convokit.errors import StoreUnavailable
 from convokit.store import conversations
-from convokit.store.turn_start import Conflict
+from convokit.store.write_batch import Conflict, TurnLost
 
 Result_co = TypeVar("Result_co", covariant=True)
 Result = TypeVar("Result")
@@ -56,6 +56,16 @@ def write_step_flow(
         patience_s=patience_s,
         only_transient=only_transient,
     )
+
+
+def update_turn_flow(
+    kit: KitState, step: TurnStep[Result], *, patience_s: float, only_transient: bool = False
+) -> Flow[Result | None]:
+    """Write one step of a running turn, once. Return None if the turn is no longer ours. Raises: StoreUnavailable."""
+    try:
+        return (yield from write_step_flow(kit, step, patience_s=patience_s, only_transient=only_transient))
+    except TurnLost:
+        return None
 
 
 def write_with_retry_flow(

@@ -34,7 +34,8 @@ from convokit.domain.message import Message, MessageRow
 from convokit.errors import ConversationBusy, HeadMoved, NotFound
 from convokit.store import blobs, conversations, message_tree, messages, search_index, turns, write_batch
 from convokit.store.snapshot import Snapshot
-from convokit.store.turn_start import Conflict, Written
+from convokit.store.turn_start import Written
+from convokit.store.write_batch import Conflict
 from convokit.tokens.counter import Counter
 
 _COMPARED = (
@@ -74,8 +75,7 @@ class MessageAppend:
         Raises: Conflict if another process created the conversation; HeadMoved, NotFound, InvalidInput.
         """
         self.placed = []
-        conversations.lock(connection, self.conversation.id)
-        row = conversations.find(connection, self.kit.tenant, self.conversation.id)
+        row = conversations.lock_and_find(connection, self.kit.tenant, self.conversation.id)
         if row is None:
             return self._write_first(connection)
         check_subject(row, self.chat)
@@ -117,13 +117,14 @@ class MessageAppend:
         batch = write_batch.WriteBatch(row, moved, self.chat.branch, last, entries, rows, created=created)
         batch.search_keys, batch.unarchives, moved.archived_at = self.search_keys, True, None
         try:
-            if write_batch.write(connection, batch) != "all":
+            if not write_batch.advance(connection, batch):
                 raise Conflict
+            with write_batch.write(connection, batch) as sending:
+                blobs.insert_blobs(sending, row.id, self.new.blobs)
         except IntegrityError:  # another process created the conversation, or the id is another tenant's
             raise Conflict from None
         if redescribed:
             conversations.fill_description(connection, moved)
-        blobs.insert_blobs(connection, row.id, self.new.blobs)
         return Written(moved, rows)
 
     def _find_parent(self, connection: Connection, row: ConversationRow, seq: int) -> MessageRow | None:

@@ -34,7 +34,7 @@ from convokit.domain.text import validate_name
 from convokit.domain.turn import OpenTurn
 from convokit.errors import ConversationBusy, InvalidInput, NotFound
 from convokit.store import conversations, message_tree, turns
-from convokit.store.turn_start import Conflict
+from convokit.store.write_batch import Conflict
 
 
 def edit_flow(kit: KitState, chat: ChatRef, message: MessageLike, request: SendRequest, *, stream: bool) -> Flow[Reply]:

@@ -23,6 +23,7 @@ _SELECT_EXISTING = select(conversation.c.id).where(
     conversation.c.tenant == bindparam("tenant"), conversation.c.id.in_(bindparam("ids", expanding=True))
 )
 _LOCK = select(conversation.c.id).where(conversation.c.id == bindparam("id")).with_for_update(key_share=True)
+_SELECT_LOCKED = _SELECT_BY_ID.with_for_update(key_share=True)
 _SELECT_DATABASE_ID = select(schema_.c.database_id)
 _INSERT = insert(conversation)
 _UPDATE = update(conversation).where(
@@ -38,10 +39,9 @@ ADVANCE = _UPDATE.where(conversation.c.last_entry == bindparam("b_last_entry")).
     # Only a new turn and an append take a conversation out of the archive: it may be archived while a turn runs.
     archived_at=case((bindparam("unarchives", type_=Boolean), null()), else_=conversation.c.archived_at),
 )
-"""Compare-and-swap on the number of the last chain entry."""
-HEAD_IS_UNCHANGED = conversation.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer))
-"""A further condition of `ADVANCE` for a turn that starts: its request was built from the path to that head."""
-_ADVANCE_FROM_HEAD = ADVANCE.where(HEAD_IS_UNCHANGED)
+"""Compare-and-swap on the number of the last chain entry. It locks the row."""
+ADVANCE_FROM_HEAD = ADVANCE.where(conversation.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer)))
+"""`ADVANCE` for a turn that starts: its request was built from the path to that head."""
 _SET_DESCRIPTION = _UPDATE.values({name: bindparam(f"new_{name}") for name in _DESCRIPTION})
 _FILL_DESCRIPTION = _UPDATE.values(
     settings=bindparam("new_settings"),
@@ -104,6 +104,12 @@ def lock(connection: Connection, conversation_id: UUID) -> None:
         connection.execute(_LOCK, {"id": conversation_id})
 
 
+def lock_and_find(connection: Connection, tenant: str, conversation_id: UUID) -> ConversationRow | None:
+    """Lock the tenant's conversation as `lock` does, and return its row as it is now; None if there is none."""
+    row = connection.execute(_SELECT_LOCKED, {"id": conversation_id, "tenant": tenant}).one_or_none()
+    return None if row is None else ConversationRow(*row)
+
+
 def create(connection: Connection, row: ConversationRow) -> None:
     """Insert a new conversation, and index its title. Raises: IntegrityError if its id exists."""
     connection.execute(_INSERT, {name: getattr(row, name) for name in ConversationRow.__slots__})
@@ -116,29 +122,23 @@ def advance(
     row: ConversationRow,
     moved: ConversationRow,
     head: int | None,
-    *,
-    same_head: bool = False,
-    unarchives: bool = False,
 ) -> bool:
     """Replace `row` by `moved` unless another writer advanced the conversation since. Return whether it was replaced.
 
-    `head` is the new head of the main branch; None keeps the stored one. With `same_head`, a head that has moved since `row`
-    was read prevents the write too. `unarchives` takes the conversation out of the archive.
+    `head` is the new head of the main branch; None keeps the stored one.
     """
-    values = build_advance_values(row, moved, head, unarchives=unarchives)
-    if same_head:
-        values["b_head_seq"] = row.head_seq
-    return connection.execute(_ADVANCE_FROM_HEAD if same_head else ADVANCE, values).rowcount == 1
+    return connection.execute(ADVANCE, build_advance_values(row, moved, head, unarchives=False)).rowcount == 1
 
 
 def build_advance_values(
     row: ConversationRow, moved: ConversationRow, head: int | None, *, unarchives: bool
 ) -> dict[str, Any]:
-    """Return the parameters of `ADVANCE`."""
+    """Return the parameters of `ADVANCE`. `unarchives` takes the conversation out of the archive."""
     return {
         "b_id": row.id,
         "b_tenant": row.tenant,
         "b_last_entry": row.last_entry,
+        "b_head_seq": row.head_seq,
         "last_seq": moved.last_seq,
         "new_last_entry": moved.last_entry,
         "chain_hash": moved.chain_hash,

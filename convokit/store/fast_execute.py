@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -34,12 +34,12 @@ def fast_connection(connection: Connection) -> Connection:
     heard = engine.dispatch
     if engine.echo or heard.before_execute or heard.before_cursor_execute or heard.after_cursor_execute:
         return connection
-    return cast("Connection", _FastConnection(connection, _statements_of(engine)))
+    return cast("Connection", FastConnection(connection, _statements_of(engine)))
 
 
 def plain_connection(connection: Connection) -> Connection:
     """Return SQLAlchemy's own connection, for libraries that check its type."""
-    return connection._connection if isinstance(connection, _FastConnection) else connection
+    return connection._connection if isinstance(connection, FastConnection) else connection
 
 
 class Statement:
@@ -141,7 +141,7 @@ class Rows:
         return self
 
 
-class _FastConnection:
+class FastConnection:
     """A connection whose `execute` bypasses SQLAlchemy for constants. Every other attribute is the connection's own."""
 
     def __init__(self, connection: Connection, statements: _StatementCache) -> None:
@@ -173,13 +173,22 @@ class _FastConnection:
             found = cursor.fetchall() if compiled.returns_rows else ()
             changed = cursor.rowcount
         except Exception as error:
-            # Wraps the error and invalidates a lost connection, as for SQLAlchemy's own executions.
-            self._connection._handle_dbapi_exception(error, compiled.sql, None, cursor, None)
-            raise
+            self.raise_wrapped(error, compiled.sql, cursor)
         finally:
             if cursor is not None:
                 cursor.close()
         return Rows(compiled.rows(found), changed)
+
+    def compile_constant(self, statement: Executable, parameters: Any = None) -> tuple[Statement, list[list[Any]]]:
+        """Return a constant, compiled, with the driver's values for each execution."""
+        values: Sequence[Values] = parameters if isinstance(parameters, list) else [parameters or {}]
+        compiled = self._statements.add_constant(self._connection, statement, values[0])
+        return compiled, [compiled.parameters(each) for each in values]
+
+    def raise_wrapped(self, error: Exception, sql: str, cursor: Any = None) -> NoReturn:
+        """Raise a driver's error as SQLAlchemy does, which also invalidates a lost connection."""
+        self._connection._handle_dbapi_exception(error, sql, None, cursor, None)
+        raise error
 
 
 class _StatementCache:
@@ -191,7 +200,7 @@ class _StatementCache:
 
     def get(self, connection: Connection, statement: Executable, values: Values) -> Statement | None:
         """Return the compiled statement; None if SQLAlchemy has to execute it."""
-        key = (statement, tuple(values) if getattr(statement, "is_insert", False) else ())
+        key = _build_cache_key(statement, values)
         try:
             return self._statements[key]
         except KeyError:
@@ -199,9 +208,23 @@ class _StatementCache:
         if key not in self._seen:
             _keep(self._seen, key, None)
             return None
-        compiled = _compile(statement, key[1] or None, connection.dialect)
+        return self._add(connection, key)
+
+    def add_constant(self, connection: Connection, statement: Executable, values: Values) -> Statement:
+        """Return the compiled statement, which is known to be a constant."""
+        key = _build_cache_key(statement, values)
+        compiled = self._statements[key] if key in self._statements else self._add(connection, key)
+        assert compiled is not None, "a statement with a list of values is no constant"
+        return compiled
+
+    def _add(self, connection: Connection, key: _Key) -> Statement | None:
+        compiled = _compile(key[0], key[1] or None, connection.dialect)
         _keep(self._statements, key, compiled)
         return compiled
+
+
+def _build_cache_key(statement: Executable, values: Values) -> _Key:
+    return statement, tuple(values) if getattr(statement, "is_insert", False) else ()
 
 
 def _keep(cache: OrderedDict[_Key, Any], key: _Key, value: Any) -> None:

@@ -39,7 +39,8 @@ _MOVE_HEAD = (
     .where(branch.c.conversation_id == bindparam("b_id"), branch.c.number == bindparam("b_number"))
     .values(head_seq=bindparam("head_seq"))
 )
-_MOVE_HEAD_FROM = _MOVE_HEAD.where(branch.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer)))
+MOVE_HEAD_FROM = _MOVE_HEAD.where(branch.c.head_seq.is_not_distinct_from(bindparam("b_head_seq", type_=Integer)))
+"""Matches no row if the head of the branch is not `b_head_seq` any more."""
 _SET_MAIN_HEAD = (
     update(conversation)
     .where(conversation.c.id == bindparam("b_id"), conversation.c.tenant == bindparam("b_tenant"))
@@ -125,12 +126,9 @@ def move_head(connection: Connection, conversation_id: UUID, number: int, head_s
     connection.execute(_MOVE_HEAD, {"b_id": conversation_id, "b_number": number, "head_seq": head_seq})
 
 
-def move_head_from(
-    connection: Connection, conversation_id: UUID, number: int, previous: int | None, head_seq: int
-) -> bool:
-    """Move the head of a branch other than the main branch if it is still `previous`. Return whether it moved."""
-    values = {"b_id": conversation_id, "b_number": number, "b_head_seq": previous, "head_seq": head_seq}
-    return connection.execute(_MOVE_HEAD_FROM, values).rowcount == 1
+def build_move_values(conversation_id: UUID, number: int, head_seq: int, previous: int | None) -> dict[str, Any]:
+    """Return the parameters of `MOVE_HEAD_FROM`."""
+    return {"b_id": conversation_id, "b_number": number, "b_head_seq": previous, "head_seq": head_seq}
 
 
 def set_head(connection: Connection, row: ConversationRow, number: int, head_seq: int | None) -> None:

@@ -1,16 +1,17 @@
 """Update and finish turns.
 
-Each write starts by comparing the epoch of the turn. A worker that lost its turn finds no row, writes nothing and gets None.
+Each write compares the epoch of the turn. A worker that lost its turn updates no row and gets TurnLost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
@@ -31,7 +32,7 @@ from convokit.store import (
     turns,
     write_batch,
 )
-from convokit.store.turn_start import Written, find_stored_number, lock_and_read
+from convokit.store.turn_start import Written, find_stored_number
 
 
 @dataclass(slots=True, repr=False, kw_only=True)
@@ -55,44 +56,48 @@ class _TurnWrite:
         """Split the texts into words for the search index, while no transaction is open."""
         self.search_keys = search_index.build_search_keys(self.rows)
 
-    def _append(
+    def _advance(
         self,
         connection: Connection,
+        guard: tuple[Executable, Mapping[str, Any]] | None = None,
         *,
-        ended: Mapping[str, Any] | None = None,
         ended_call: CallRow | None = None,
         next_call: CallRow | None = None,
-        next_manifest: Manifest | None = None,
-    ) -> Written | None:
-        """Append rows and chain entries. Return None, and write nothing, when the turn to be `ended` is no longer ours."""
-        row, rows = self.conversation, self.rows
+    ) -> write_batch.WriteBatch:
+        """Advance the conversation and return the rows to write. Raises: TurnLost.
+
+        If another branch wrote since, the rows get higher seqs: a paid reply must not starve.
+        """
+        batch = self._build_batch(self.conversation)
+        if not write_batch.advance(connection, batch, guard):
+            was = self.conversation
+            row = conversations.lock_and_find(connection, was.tenant, was.id)
+            assert row is not None, "a conversation is deleted with its turns"
+            batch = self._build_batch(row)
+            write_batch.advance(connection, batch)
+        batch.ended_call, batch.begun_call = ended_call, next_call
+        return batch
+
+    def _build_batch(self, row: ConversationRow) -> write_batch.WriteBatch:
+        """Return the rows and chain entries to be written behind the last message of `row`."""
+        rows = shift_rows(self.rows, row.last_seq - self.conversation.last_seq)
         call = [self.call.hash_input()] if self.call is not None else []
-        while True:
-            entries = hashchain.extend_chain(
-                row.last_entry, row.chain_hash, [*(each.hash_input() for each in rows), *call]
-            )
-            head = _new_head(rows) if rows and self.moves_head and rows[0].status != "late" else None
-            last = rows[-1].seq if rows else row.last_seq
-            moved = write_batch.advance_row(row, self.branch, head, last, entries, self.at)
-            batch = write_batch.WriteBatch(row, moved, self.branch, head, entries, rows)
-            batch.ended, batch.ended_call, batch.begun_call = ended, ended_call, next_call
-            batch.search_keys = self.search_keys
-            outcome = write_batch.write(connection, batch)
-            if outcome == "all":
-                break
-            if ended is not None and outcome == "nothing":
-                return None
-            # Another branch wrote meanwhile. A paid reply must not starve: lock, and append behind the other messages.
-            ended = None
-            row = lock_and_read(connection, row)
-            by = row.last_seq - self.conversation.last_seq
-            rows = shift_rows(self.rows, by)
-            if next_call is not None and next_manifest is not None:
-                shifted = next_manifest.shift(self.conversation.last_seq, by)
-                next_call = replace(next_call, manifest=shifted.to_json())
-        referenced = "".join(each.extra or "" for each in rows)  # of a reply that broke off, perhaps no row is kept
-        blobs.insert_blobs(connection, row.id, [each for each in self.blobs if each.url in referenced])
-        return Written(moved, rows)
+        entries = hashchain.extend_chain(row.last_entry, row.chain_hash, [*(each.hash_input() for each in rows), *call])
+        head = _new_head(rows) if rows and self.moves_head and rows[0].status != "late" else None
+        last = rows[-1].seq if rows else row.last_seq
+        moved = write_batch.advance_row(row, self.branch, head, last, entries, self.at)
+        batch = write_batch.WriteBatch(row, moved, self.branch, head, entries, rows)
+        batch.search_keys = self.search_keys
+        return batch
+
+    @contextmanager
+    def _write(self, connection: Connection, batch: write_batch.WriteBatch) -> Iterator[Connection]:
+        """Write the rows and their binaries, with the statements of the block."""
+        # Perhaps no row is kept of a reply that broke off.
+        referenced = "".join(each.extra or "" for each in batch.messages)
+        with write_batch.write(connection, batch) as sending:
+            blobs.insert_blobs(sending, batch.row.id, [each for each in self.blobs if each.url in referenced])
+            yield sending
 
     def _find_rows(self, connection: Connection) -> list[MessageRow]:
         """Return the messages that an earlier try of this write committed."""
@@ -118,13 +123,11 @@ class TurnEnd(_TurnWrite):
     tools_from_seq: int | None = None
     """The seq from which the turn's tool calls start, when some may have been interrupted while they ran."""
 
-    def write(self, connection: Connection) -> Written | None:
-        """Finish the turn. Return None, and write nothing, when it is no longer open under this epoch."""
-        row = self.conversation
-        conversations.lock(connection, row.id)
+    def write(self, connection: Connection) -> Written:
+        """Finish the turn. Raises: TurnLost when it is no longer open under this epoch."""
         reply_seq = self.rows[0].seq if self.rows else None
         ended = turns.build_end_values(
-            row.id,
+            self.conversation.id,
             self.turn_id,
             self.epoch,
             state=self.state,
@@ -134,16 +137,15 @@ class TurnEnd(_TurnWrite):
             at=self.at,
             takeover=self.takeover,
         )
-        written = self._append(connection, ended=ended, ended_call=self.call)
-        if written is None:
-            return None
-        if self.tools_from_seq is not None:
-            tool_calls.close_interrupted(connection, row.id, self.turn_id, self.tools_from_seq, self.at)
-        if self.has_chunks:
-            chunks.delete_chunks(connection, row.id, self.turn_id)
-        if written.rows and written.rows[0].seq != reply_seq:
-            turns.correct_reply_seq(connection, row.id, self.turn_id, written.rows[0].seq)
-        return written
+        batch = self._advance(connection, (turns.END_TURN, ended), ended_call=self.call)
+        with self._write(connection, batch) as sending:
+            if self.tools_from_seq is not None:
+                tool_calls.close_interrupted(sending, batch.row.id, self.turn_id, self.tools_from_seq, self.at)
+            if self.has_chunks:
+                chunks.delete_chunks(sending, batch.row.id, self.turn_id)
+            if batch.messages and batch.messages[0].seq != reply_seq:
+                turns.correct_reply_seq(sending, batch.row.id, self.turn_id, batch.messages[0].seq)
+        return Written(batch.moved, batch.messages)
 
     def find_written(self, connection: Connection) -> Written | None:
         """Return what an earlier `write` committed. A turn that another worker closed has another epoch."""
@@ -170,34 +172,36 @@ class TurnUpdate(_TurnWrite):
     summary: SummaryRow | None = None
     """The messages that the one message of `rows` summarizes."""
 
-    def write(self, connection: Connection) -> Written | None:
-        """Write the step. Return None, and write nothing, when the turn is no longer ours."""
-        row = self.conversation
-        conversations.lock(connection, row.id)
-        ours = turns.renew_lease(
-            connection, row.id, self.turn_id, self.epoch, lease_us=self.lease_us, first_token_at=None
+    def write(self, connection: Connection) -> Written:
+        """Write the step. Raises: TurnLost when the turn is no longer ours."""
+        renewed = turns.build_lease_values(
+            self.conversation.id, self.turn_id, self.epoch, lease_us=self.lease_us, first_token_at=None
         )
-        if not ours:
-            return None
+        batch = self._advance(connection, (turns.RENEW_LEASE, renewed), ended_call=self.call)
+        row, rows = batch.row, batch.messages
         if self.next_call is not None:
             self.next_call.number = api_calls.next_number(connection, row.id, self.turn_id)
-        written = self._append(
-            connection, ended_call=self.call, next_call=self.next_call, next_manifest=self.next_manifest
-        )
-        assert written is not None
-        if self.call is not None:
-            chunks.delete_chunks(connection, row.id, self.turn_id)
+            batch.begun_call = self._shift_next_call(self.next_call, row.last_seq - self.conversation.last_seq)
+        with self._write(connection, batch) as sending:
+            if self.call is not None:
+                chunks.delete_chunks(sending, row.id, self.turn_id)
+            for tool_call in self._numbered_tools(rows):
+                tool_calls.insert_tool_call(sending, row.id, self.turn_id, tool_call)
+            for tool_call, result in zip(self.finished_tools, rows, strict=False):
+                tool_call.result_seq = result.seq
+                tool_calls.finish_tool_call(sending, row.id, tool_call)
         for digest, body in self.prompts:
             blobs.insert_prompt(connection, row.tenant, digest, body)
         if self.summary is not None:
-            self.summary.message_seq = written.rows[0].seq
+            self.summary.message_seq = rows[0].seq
             summaries.insert_summary(connection, row.id, self.summary)
-        for tool_call in self._numbered_tools(written.rows):
-            tool_calls.insert_tool_call(connection, row.id, self.turn_id, tool_call)
-        for tool_call, result in zip(self.finished_tools, written.rows, strict=False):
-            tool_call.result_seq = result.seq
-            tool_calls.finish_tool_call(connection, row.id, tool_call)
-        return written
+        return Written(batch.moved, rows)
+
+    def _shift_next_call(self, call: CallRow, by: int) -> CallRow:
+        """Return the next call with a manifest that names the new messages under the seqs they got."""
+        if not by or self.next_manifest is None:
+            return call
+        return replace(call, manifest=self.next_manifest.shift(self.conversation.last_seq, by).to_json())
 
     def find_written(self, connection: Connection) -> Written | None:
         """Return what an earlier `write` committed, None if it committed nothing."""
@@ -221,8 +225,7 @@ class LateReply(_TurnWrite):
 
     def write(self, connection: Connection) -> Written | None:
         """Store the reply. Return None, and write nothing, when its question was erased, or lost in a failover."""
-        conversations.lock(connection, self.conversation.id)
-        fresh = conversations.find(connection, self.conversation.tenant, self.conversation.id)
+        fresh = conversations.lock_and_find(connection, self.conversation.tenant, self.conversation.id)
         turn = None if fresh is None else turns.find(connection, fresh.id, self.turn_id)
         if fresh is None or turn is None:
             return None  # the seq of the question may be that of another message now
@@ -237,7 +240,10 @@ class LateReply(_TurnWrite):
             self.call.number = api_calls.next_number(connection, fresh.id, self.turn_id)
         self.rows = shift_rows(self.rows, fresh.last_seq - self.conversation.last_seq)
         self.conversation = fresh
-        return self._append(connection, next_call=self.call)
+        batch = self._advance(connection, next_call=self.call)
+        with self._write(connection, batch):
+            pass
+        return Written(batch.moved, batch.messages)
 
     def find_written(self, connection: Connection) -> Written | None:
         """Return what an earlier `write` committed, None if it committed nothing."""

@@ -28,10 +28,7 @@ from convokit.store import (
     turns,
     write_batch,
 )
-
-
-class Conflict(Exception):  # never reaches a user: the flow reads again and tries once more
-    """Another process changed the conversation since it was read. Nothing was written."""
+from convokit.store.write_batch import Conflict
 
 
 @dataclass(slots=True, repr=False)
@@ -90,21 +87,39 @@ class TurnStart:
         A conflict means that the branch moved, that another turn is open on it, or that another process created the
         conversation.
         """
-        if not self.created:
-            conversations.lock(connection, self.conversation.id)
+        batch = self._build_batch(self.conversation)
         try:
-            written = self._write_behind(connection, self.conversation) or self._write_moved(connection)
+            if not write_batch.advance(connection, batch):
+                batch = self._build_batch(self._read_moved(connection))
+                write_batch.advance(connection, batch)
+            with write_batch.write(connection, batch) as sending:
+                blobs.insert_blobs(sending, batch.row.id, self.blobs)
         except IntegrityError:  # a unique index: an open turn on the branch, the idempotency key, the conversation's id
             raise Conflict from None
-        moved = written.conversation
         if self.redescribed:
-            conversations.fill_description(connection, moved)
-        _insert_prompts(connection, moved.tenant, self.prompts)
-        blobs.insert_blobs(connection, moved.id, self.blobs)
-        return written
+            conversations.fill_description(connection, batch.moved)
+        _insert_prompts(connection, batch.row.tenant, self.prompts)
+        return Written(batch.moved, batch.messages)
 
-    def _write_behind(self, connection: Connection, row: ConversationRow) -> Written | None:
-        """Write behind the last message of `row`; None if the conversation is not at `row` any more."""
+    def _read_moved(self, connection: Connection) -> ConversationRow:
+        """Lock the conversation and return its row, if the path that the request was built from is still the same.
+
+        The turn is then written behind messages of other branches.
+        """
+        was = self.conversation
+        row = conversations.lock_and_find(connection, was.tenant, was.id) if self.movable else None
+        if row is None:
+            raise Conflict
+        path = row.settings, row.pins, message_tree.read_head(connection, row, self.branch)
+        changed = path != (was.settings, was.pins, self.head)
+        if changed or turns.find_open(connection, row.id, self.branch) is not None:
+            raise Conflict
+        if removal_records.has_removals_since(connection, row.id, was.last_entry):
+            raise Conflict
+        return row
+
+    def _build_batch(self, row: ConversationRow) -> write_batch.WriteBatch:
+        """Return the rows to be written behind the last message of `row`."""
         by = row.last_seq - self.conversation.last_seq
         rows, call = shift_rows(self.rows, by), self.call
         if by:
@@ -128,23 +143,7 @@ class TurnStart:
         batch.created, batch.opened, batch.begun_call = self.created, opened, call
         batch.unarchives, moved.archived_at = True, None
         batch.search_keys = self.search_keys
-        return Written(moved, rows) if write_batch.write(connection, batch) == "all" else None
-
-    def _write_moved(self, connection: Connection) -> Written:
-        """Write behind messages of other branches, if the path that the request was built from is still the same."""
-        was = self.conversation
-        if not self.movable:
-            raise Conflict
-        row = lock_and_read(connection, was)
-        path = row.settings, row.pins, message_tree.read_head(connection, row, self.branch)
-        changed = path != (was.settings, was.pins, self.head)
-        if changed or turns.find_open(connection, row.id, self.branch) is not None:
-            raise Conflict
-        if removal_records.has_removals_since(connection, row.id, was.last_entry):
-            raise Conflict
-        written = self._write_behind(connection, row)
-        assert written is not None, "the row is locked"
-        return written
+        return batch
 
     def find_written(self, connection: Connection) -> Written | None:
         """Return what an earlier `write` committed, None if it committed nothing."""
@@ -194,15 +193,6 @@ class TurnReopen:
     def find_written(self, connection: Connection) -> bool | None:
         """Return True if an earlier `write` was committed, else None."""
         return True if find_stored_number(connection, self.conversation, self.call) is not None else None
-
-
-def lock_and_read(connection: Connection, row: ConversationRow) -> ConversationRow:
-    """Lock the conversation and return its row as it is now. Raises: Conflict if it is gone."""
-    conversations.lock(connection, row.id)
-    fresh = conversations.find(connection, row.tenant, row.id)
-    if fresh is None:
-        raise Conflict
-    return fresh
 
 
 def find_stored_number(connection: Connection, row: ConversationRow, call: CallRow) -> int | None:

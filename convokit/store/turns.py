@@ -121,7 +121,7 @@ _IS_OPEN_UNDER_EPOCH = (
     turn.c.epoch == bindparam("b_epoch"),
     turn.c.state == "open",
 )
-_RENEW_LEASE = (
+RENEW_LEASE = (
     update(turn)
     .where(*_IS_OPEN_UNDER_EPOCH)
     .values(
@@ -292,9 +292,16 @@ def renew_lease(
     first_token_at: int | None,
 ) -> bool:
     """Prolong the lease to `lease_us` from now. Return False if another worker has taken the turn over: write nothing more."""
+    values = build_lease_values(conversation_id, turn_id, epoch, lease_us=lease_us, first_token_at=first_token_at)
+    return connection.execute(RENEW_LEASE, values).rowcount == 1
+
+
+def build_lease_values(
+    conversation_id: UUID, turn_id: UUID, epoch: int, *, lease_us: int, first_token_at: int | None
+) -> dict[str, Any]:
+    """Return the parameters of `RENEW_LEASE`."""
     values: dict[str, Any] = {"b_id": conversation_id, "b_turn": turn_id, "b_epoch": epoch}
-    values |= {"lease_us": lease_us, "first_token_at": first_token_at}
-    return connection.execute(_RENEW_LEASE, values).rowcount == 1
+    return values | {"lease_us": lease_us, "first_token_at": first_token_at}
 
 
 def build_end_values(
@@ -321,11 +328,6 @@ def build_end_values(
         "first_token_at": first_token_at,
         "ended_at": at,
     }
-
-
-def end(connection: Connection, values: Mapping[str, Any]) -> bool:
-    """End a turn with `build_end_values`. Return False if it is no longer open under this epoch: write nothing more."""
-    return connection.execute(END_TURN, values).rowcount == 1
 
 
 def correct_reply_seq(connection: Connection, conversation_id: UUID, turn_id: UUID, reply_seq: int) -> None:

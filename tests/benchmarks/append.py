@@ -36,7 +36,8 @@ from convokit.runtime.sync_store import SyncStore
 from convokit.store import conversations, schema
 from convokit.store.engine import open_engine, parse_database_url
 from convokit.store.turn_end import TurnEnd
-from convokit.store.turn_start import Conflict, TurnStart, Written
+from convokit.store.turn_start import TurnStart, Written
+from convokit.store.write_batch import Conflict
 from tests.benchmarks.hand import Run, found_on_postgresql, found_on_sqlite
 from tests.support.databases import Files, Postgres
 
@@ -162,9 +163,7 @@ class Ours:
             state="completed",
             has_chunks=False,
         )
-        settled = self.store.run(end.write, write=True)
-        assert settled is not None
-        return settled
+        return self.store.run(end.write, write=True)
 
 
 def message(seq: int, turn_id: UUID, role: str) -> MessageRow:

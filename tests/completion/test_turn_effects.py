@@ -29,7 +29,8 @@ from convokit.errors import ConversationBusy, Rejected, ServerFailed, Unreachabl
 from convokit.settings import Limits, Retry
 from convokit.store import snapshot
 from convokit.store.turn_end import LateReply, TurnEnd, TurnUpdate
-from convokit.store.turn_start import Conflict, TurnStart, Written
+from convokit.store.turn_start import TurnStart, Written
+from convokit.store.write_batch import Conflict
 
 BODY = {
     "id": "x",

@@ -31,7 +31,8 @@ from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow
 from convokit.store import conversations, engine
 from convokit.store.turn_end import TurnEnd
-from convokit.store.turn_start import Conflict, TurnStart
+from convokit.store.turn_start import TurnStart
+from convokit.store.write_batch import Conflict
 
 
 @dataclass
@@ -182,7 +183,6 @@ def _append(made: Engine, name: str) -> int:
             state="completed",
         )
         settled = end.write(connection)
-        assert settled is not None
         values = {"name": name, "seq": settled.rows[0].seq}
         connection.execute(sql("INSERT INTO app_log (seq, name) VALUES (:seq, :name)"), values)
     return settled.rows[0].seq

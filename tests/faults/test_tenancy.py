@@ -373,6 +373,9 @@ def test_keys_of_two_tenants_are_two_conversations(pair: Pair) -> None:
 
 TENANT = {
     "store.conversations.find": lambda connection, wanted: conversations.find(connection, "rival", wanted),
+    "store.conversations.lock_and_find": lambda connection, wanted: conversations.lock_and_find(
+        connection, "rival", wanted
+    ),
     "store.conversations.find_by_key": lambda connection, wanted: [
         conversations.find_by_key(connection, "rival", key) for key in ("nobody's", SECRET)
     ],
@@ -474,11 +477,10 @@ ROW = {
     "transfer.sql.is_imported",
     "store.search_index.add_title",
     "store.search_index.add_missing_title",
-    "store.turn_start.lock_and_read",
     "store.turn_start.find_stored_number",
     "store.turn_pages.read_turns_page",
+    "store.write_batch.advance",
     "store.write_batch.write",
-    "store.turns.end",
     "store.conversations.set_pins",
     "audit.consistency.check_consistency",
     "transfer.sql.create_conversation",
@@ -491,6 +493,7 @@ NO_TENANT = {
     "store.dialects.postgresql_replication.read_replication",
     "store.fast_execute.fast_connection",
     "store.fast_execute.plain_connection",
+    "store.pipeline.pipeline",
     "store.search_index.is_indexing",
     "store.search_index.optimize",
     "store.search_query.read_messages_by_ref",

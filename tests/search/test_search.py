@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -238,11 +239,13 @@ def test_words_are_split_before_the_transaction(face: Face, kit: Any, monkeypatc
     writing, split = False, []
     write, build_keys = write_batch.write, search_words.build_keys
 
-    def observe_write(*arguments: Any) -> Any:
+    @contextmanager
+    def observe_write(*arguments: Any) -> Iterator[Any]:
         nonlocal writing
         writing = True
         try:
-            return write(*arguments)
+            with write(*arguments) as connection:
+                yield connection
         finally:
             writing = False
 

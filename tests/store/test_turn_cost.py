@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -10,8 +11,9 @@ from sqlalchemy import event, text
 
 from convokit import Budget, Convokit
 from convokit.domain.message import MessageRow
-from convokit.store import messages
+from convokit.store import messages, pipeline
 from convokit.store.engine import WRITE, open_engine, parse_database_url
+from convokit.store.fast_execute import FastConnection
 from tests.support.reports import report_of
 from tests.support.server import LoopbackServer, calls
 
@@ -90,20 +92,49 @@ def test_a_plain_turn_takes_one_read_and_two_commits(sync_kit: Convokit) -> None
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
-def test_each_write_of_a_turn_is_a_lock_and_one_statement_on_postgresql(sync_kit: Convokit) -> None:
-    """Each statement is a round trip, and the conversation stays locked for all of them. A new conversation needs no lock."""
+def test_each_write_of_a_turn_is_two_round_trips_on_postgresql(
+    sync_kit: Convokit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first advances the conversation, the second inserts the rows. BEGIN is sent with the first; COMMIT is one more."""
+    trips: list[list[str]] = []
+    send, execute = pipeline._send, FastConnection.execute
+
+    def observe_send(driver: Any, queue: Any) -> None:
+        trips.append([_shorten(each.compiled.sql) for each in queue])
+        send(driver, queue)
+
+    def observe_execute(connection: Any, statement: Any, *more: Any) -> Any:
+        trips.append([_shorten(str(statement.compile(dialect=connection.dialect)))])
+        return execute(connection, statement, *more)
+
     chat = sync_kit.chat("k")
     chat.send("warm up")
-    traffic = Traffic(sync_kit)
+    chat.send("warm up")
+    monkeypatch.setattr(pipeline, "_send", observe_send)
+    monkeypatch.setattr(FastConnection, "execute", observe_execute)
     chat.send("hello")
-    assert traffic.sizes == [("read", 3), ("write", 2), ("write", 2)]
-    traffic.reset()
+    reads = [["SELECT conversation"], ["SELECT message"], ["SELECT turn"]]
+    rows = [f"INSERT INTO {name}" for name in ("turn", "message", "search", "entry", "completion")]
+    start = [["UPDATE conversation"], rows]
+    end = [
+        ["UPDATE conversation", "UPDATE turn"],
+        ["INSERT INTO message", "INSERT INTO search", "INSERT INTO entry", "UPDATE completion"],
+    ]
+    assert trips == [*reads, *start, *end]
+    trips.clear()
     sync_kit.chat("new").send("hello")
-    assert traffic.sizes == [("read", 1), ("write", 1), ("write", 2)]
-    traffic.reset()
+    assert trips == [["SELECT conversation"], ["INSERT INTO conversation", *rows], *end]
+    trips.clear()
     with chat.stream("hello") as events:
         assert "".join(event.text for event in events) == "echo: hello"
-    assert traffic.sizes == [("read", 3), ("write", 2), ("write", 2)]
+    assert trips == [*reads, *start, *end]
+
+
+def _shorten(sql: str) -> str:
+    """Return the kind of a statement and its table."""
+    found = re.search(r"^(SELECT|UPDATE|INSERT INTO|DELETE FROM) .*?convokit_(\w+)", " ".join(sql.split()))
+    assert found is not None
+    return f"{found[1]} {found[2]}"
 
 
 @pytest.mark.parametrize("branch", [False, True])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, select
 
 from convokit.domain import hashchain as chains
 from convokit.domain.conversation import BranchRow, ConversationRow
@@ -17,26 +19,27 @@ from convokit.domain.message import MessageRow
 from convokit.domain.profiles import Profile
 from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow, IdempotencyKey
-from convokit.store import api_calls, conversations, message_tree, schema, turns, write_batch
+from convokit.store import api_calls, conversations, message_tree, schema, turns
 from convokit.store.engine import WRITE, open_engine, parse_database_url
+from convokit.store.fast_execute import fast_connection
 from convokit.store.turn_end import TurnEnd
-from convokit.store.turn_start import Conflict, TurnStart, Written
+from convokit.store.turn_start import TurnStart, Written
+from convokit.store.write_batch import Conflict, TurnLost
 
 TABLES = (schema.conversation, schema.message, schema.turn, schema.completion, schema.entry)
 
 
-@pytest.fixture(params=["as it comes", "one by one"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways, on each database: SQLite has only the second."""
-    if request.param == "one by one":
-        monkeypatch.setattr(write_batch, "MANY", -1)
-    return str(request.param)
-
-
-@pytest.fixture
-def engine(database: str, way: str) -> Iterator[Engine]:
+@pytest.fixture(params=["together", "one by one"])
+def store(request: pytest.FixtureRequest, database: str) -> Iterator[Any]:
+    """Begin transactions that send statements together, as the store does, and one by one, as an observed engine does."""
     opened = open_engine(parse_database_url(database)).execution_options(**{WRITE: True})
-    yield opened
+
+    @contextmanager
+    def begin() -> Iterator[Connection]:
+        with opened.begin() as connection:
+            yield fast_connection(connection) if request.param == "together" else connection
+
+    yield SimpleNamespace(begin=begin)
     opened.dispose()
 
 
@@ -84,29 +87,28 @@ def _settlement(row: ConversationRow, completion: CallRow, replies: int = 1) -> 
     )
 
 
-def _stored(engine: Engine) -> list[list[Any]]:
-    with engine.begin() as connection:
+def _stored(store: Any) -> list[list[Any]]:
+    with store.begin() as connection:
         return [sorted(map(repr, connection.execute(select(table)))) for table in TABLES]
 
 
-def _begun(engine: Engine, beginning: TurnStart) -> ConversationRow:
-    with engine.begin() as connection:
+def _begun(store: Any, beginning: TurnStart) -> ConversationRow:
+    with store.begin() as connection:
         return beginning.write(connection).conversation
 
 
-@pytest.mark.parametrize("replies", [0, 1, 3, write_batch.MANY + 1])
-def test_a_turn_is_stored_completely(engine: Engine, replies: int) -> None:
-    """Question, turn, call, replies and chain are stored, in one statement or several, for any number of rows."""
+@pytest.mark.parametrize("replies", [0, 1, 3, 9])
+def test_a_turn_is_stored_completely(store: Any, replies: int) -> None:
+    """Question, turn, call, replies and chain are stored, for any number of rows."""
     beginning = _beginning(_conversation(new_id()))
-    row = _begun(engine, beginning)
-    with engine.begin() as connection:
+    row = _begun(store, beginning)
+    with store.begin() as connection:
         settled = _settlement(row, beginning.call, replies).write(connection)
         found = turns.find(connection, row.id, beginning.call.turn_id)
         call = api_calls.find_call(connection, row.id, beginning.call.turn_id, 1)
         stored = conversations.find(connection, "t", row.id)
         entries = connection.execute(select(schema.entry.c.hash).order_by(schema.entry.c.number)).scalars().all()
         contents = connection.execute(select(schema.message.c.content).order_by(schema.message.c.seq)).scalars().all()
-    assert settled is not None
     assert found is not None
     assert call is not None
     assert stored is not None
@@ -118,12 +120,12 @@ def test_a_turn_is_stored_completely(engine: Engine, replies: int) -> None:
 
 
 @pytest.mark.parametrize("taken", ["moved", "claim", "key", "created", "foreign"])
-def test_a_rejected_turn_start_writes_nothing(engine: Engine, taken: str) -> None:
+def test_a_rejected_turn_start_writes_nothing(store: Any, taken: str) -> None:
     """A moved conversation, an open turn, a used key, a used id and a row of another tenant raise Conflict."""
     key = IdempotencyKey(b"h" * 32, b"s" * 16, b"f" * 32)
     first = _conversation(new_id())
-    row = _begun(engine, _beginning(first, key=key))
-    before = _stored(engine)
+    row = _begun(store, _beginning(first, key=key))
+    before = _stored(store)
     beginning = {
         "moved": lambda: _beginning(replace(row, last_entry=0), branch=1),
         "claim": lambda: _beginning(row),
@@ -132,34 +134,34 @@ def test_a_rejected_turn_start_writes_nothing(engine: Engine, taken: str) -> Non
         "foreign": lambda: _beginning(replace(row, tenant="other"), branch=1),
     }[taken]()
     with pytest.raises(Conflict):
-        _begun(engine, beginning)
-    assert _stored(engine) == before
+        _begun(store, beginning)
+    assert _stored(store) == before
 
 
 @pytest.mark.parametrize("lost", ["epoch", "closed"])
-def test_a_lost_turn_is_not_changed(engine: Engine, lost: str) -> None:
-    """If the epoch differs or the turn was ended, the write returns None and changes nothing."""
+def test_a_lost_turn_is_not_changed(store: Any, lost: str) -> None:
+    """If the epoch differs or the turn was ended, the write raises TurnLost and changes nothing."""
     beginning = _beginning(_conversation(new_id()))
-    settlement = _settlement(_begun(engine, beginning), beginning.call)
-    with engine.begin() as connection:
+    settlement = _settlement(_begun(store, beginning), beginning.call)
+    with store.begin() as connection:
         if lost == "closed":
-            assert settlement.write(connection) is not None
+            settlement.write(connection)
         else:
             settlement.epoch = 2
-    before = _stored(engine)
-    with engine.begin() as connection:
-        assert settlement.write(connection) is None
-    assert _stored(engine) == before
+    before = _stored(store)
+    with pytest.raises(TurnLost), store.begin() as connection:
+        settlement.write(connection)
+    assert _stored(store) == before
 
 
-def test_a_reply_gets_the_next_seq_when_another_branch_wrote_first(engine: Engine) -> None:
+def test_a_reply_gets_the_next_seq_when_another_branch_wrote_first(store: Any) -> None:
     """The turn ends once and its row names the new seq of the reply."""
     beginning = _beginning(_conversation(new_id()))
-    row = _begun(engine, beginning)
-    with engine.begin() as connection:
+    row = _begun(store, beginning)
+    with store.begin() as connection:
         message_tree.create_branch(connection, row.id, BranchRow(0, None, 1, 1))
-    other = _begun(engine, replace(_beginning(row, branch=1), head=1))
-    with engine.begin() as connection:
+    other = _begun(store, replace(_beginning(row, branch=1), head=1))
+    with store.begin() as connection:
         settled = _settlement(row, beginning.call).write(connection)
         found = turns.find(connection, row.id, beginning.call.turn_id)
         _check(connection, settled, other.last_seq + 1)
@@ -167,8 +169,7 @@ def test_a_reply_gets_the_next_seq_when_another_branch_wrote_first(engine: Engin
     assert (found.state, found.reply_seq) == ("completed", other.last_seq + 1)
 
 
-def _check(connection: Connection, settled: Written | None, seq: int) -> None:
-    assert settled is not None
+def _check(connection: Connection, settled: Written, seq: int) -> None:
     assert [row.seq for row in settled.rows] == [seq]
     stored = connection.execute(select(schema.message.c.seq).order_by(schema.message.c.seq)).scalars().all()
     assert stored == list(range(1, seq + 1))

@@ -59,12 +59,17 @@ class PostgresqlDialect(AsyncDialect):
     now_us_sql = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)"
     has_local_clock = False
     has_single_writer = False
-    has_write_batches = True
     code_point_collation = "C"
     # READ COMMITTED, the server's default, gives each statement a snapshot of its own.
     read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
     facts_name = "server"
     errors = (SQLAlchemyError,)
+
+    @functools.cached_property
+    def has_pipelines(self) -> bool:  # type: ignore[override]
+        from psycopg import Pipeline  # noqa: PLC0415  # an extra: most SQLite users never install it
+
+        return Pipeline.is_supported()  # not with libpq below version 14
 
     def parse_url(self, database: str) -> URL:
         return parse_postgresql_url(database).set(drivername="postgresql+psycopg")

@@ -151,8 +151,8 @@ class Dialect(Protocol):
     """True if the database's clock is the clock of this machine, which may jump."""
     has_single_writer: bool
     """True if the database runs one writing transaction at a time. A process then queues its own."""
-    has_write_batches: bool
-    """True if all rows of a turn are written by one statement. That saves round trips to a server."""
+    has_pipelines: bool
+    """True if several statements can be sent in one round trip to a server."""
     code_point_collation: str
     """The collation that compares text by code points."""
     read_options: Mapping[str, Any]

@@ -54,7 +54,7 @@ class SqliteDialect(Dialect):
     now_us_sql = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
     has_local_clock = True
     has_single_writer = True
-    has_write_batches = False
+    has_pipelines = False
     code_point_collation = "BINARY"
     read_options: Mapping[str, Any] = {}
     facts_name = "settings"
