@@ -67,7 +67,7 @@ def test_results_come_after_the_block(run: Run) -> None:
 
 @pytest.mark.parametrize("place", range(4))
 def test_the_first_failure_is_raised(run: Run, place: int, caplog: pytest.LogCaptureFixture) -> None:
-    """A violation at any place raises IntegrityError, nothing is stored, the connection goes on, and the driver logs nothing."""
+    """IntegrityError is raised, nothing is stored, the connection goes on, and the driver logs nothing."""
     run(lambda connection: connection.execute(PUT, _row(0)))
 
     def work(connection: Connection) -> None:
