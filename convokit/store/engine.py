@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 from uuid import UUID
 
 from sqlalchemy import Engine, create_engine, insert
@@ -15,11 +15,8 @@ from sqlalchemy.pool import StaticPool
 
 from convokit.errors import ConvokitError, ReadOnly, SettingsError, StoreUnavailable
 from convokit.store.dialects import dialect_of_url, find_dialect
-from convokit.store.dialects.protocol import AsyncDialect, Dialect
+from convokit.store.dialects.protocol import Dialect
 from convokit.store.schema import GENERATION, metadata, schema_
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
 Durability = Literal["full", "fast"]
 WRITE = "convokit_write"
@@ -85,21 +82,6 @@ def open_engine(
     """
     sync_commit = validate_durability(durability) == "full"
     engine = dialect_of_url(url).open_engine(url, create=create, sync_commit=sync_commit, read_only=read_only)
-    engine.update_execution_options(**{SEARCH: search})
-    return engine
-
-
-def open_async_engine(
-    dialect: AsyncDialect,
-    url: URL,
-    *,
-    durability: Durability = "full",
-    search: bool = True,
-    read_only: bool = False,
-) -> AsyncEngine:
-    """Return an asynchronous engine for `url` that is not connected yet. The arguments are those of `open_engine`."""
-    sync_commit = validate_durability(durability) == "full"
-    engine = dialect.open_async_engine(url, sync_commit=sync_commit, read_only=read_only)
     engine.update_execution_options(**{SEARCH: search})
     return engine
 

@@ -63,12 +63,8 @@ class _Sender:
         """Send the statements and set their results."""
         if not self._queue:
             return
-        pooled: Any = self._connection.connection
         try:
-            if self.dialect.is_async:
-                pooled.dbapi_connection.run_async(lambda driver: _send_async(driver, self._queue))
-            else:
-                _send(pooled.driver_connection, self._queue)
+            _send(self._connection.connection.driver_connection, self._queue)
         except Exception as error:
             self._connection.raise_wrapped(_find_cause(error), self._queue[0].compiled.sql)
 
@@ -92,27 +88,6 @@ def _send(driver: Any, queue: Sequence[_Queued]) -> None:
         raise failures[0]
     for each, cursor in zip(queue, cursors, strict=True):
         each.fill(cursor.fetchall() if each.compiled.returns_rows else (), cursor.rowcount)
-
-
-async def _send_async(driver: Any, queue: Sequence[_Queued]) -> None:
-    cursors = [driver.cursor() for _ in queue]
-    failures: list[Exception] = []
-    try:
-        async with driver.pipeline():
-            try:
-                for each, cursor in zip(queue, cursors, strict=True):
-                    if len(each.values) == 1:
-                        await cursor.execute(each.compiled.sql, each.values[0])
-                    else:
-                        await cursor.executemany(each.compiled.sql, each.values)
-            except Exception as error:  # as in `_send`
-                failures.append(error)
-    except Exception as error:
-        failures.append(error)
-    if failures:
-        raise failures[0]
-    for each, cursor in zip(queue, cursors, strict=True):
-        each.fill(await cursor.fetchall() if each.compiled.returns_rows else (), cursor.rowcount)
 
 
 def _find_cause(error: Exception) -> Exception:

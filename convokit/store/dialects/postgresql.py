@@ -7,7 +7,7 @@ import functools
 import select
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects.postgresql import insert
@@ -24,11 +24,8 @@ from convokit.store.dialects.postgresql_hosts import (
 )
 from convokit.store.dialects.postgresql_replication import read_replication
 from convokit.store.dialects.postgresql_search import PostgresqlSearch
-from convokit.store.dialects.protocol import AsyncDialect, DatabaseFacts
+from convokit.store.dialects.protocol import DatabaseFacts, Dialect
 from convokit.store.engine import WRITE
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
 IDLE_TRUSTED_S = 1.0
 """A pooled connection that was idle for less is used without a test, unless the server has sent something meanwhile."""
@@ -51,8 +48,8 @@ _OPTION_ADVICE = {
 """Advice on options of other drivers and programs that do not belong to PostgreSQL's own."""
 
 
-class PostgresqlDialect(AsyncDialect):
-    """PostgreSQL with psycopg 3, which serves the sync and the async API."""
+class PostgresqlDialect(Dialect):
+    """PostgreSQL with psycopg 3."""
 
     search = PostgresqlSearch()
     # Not clock_timestamp(): a distributed PostgreSQL requires a value that is constant within an UPDATE.
@@ -109,14 +106,6 @@ class PostgresqlDialect(AsyncDialect):
         url = add_failover_options(url, read_only=read_only)
         engine = create_engine(url, **(_READ_ONLY_OPTIONS if read_only else ENGINE_OPTIONS))
         _add_listeners(engine, sync_commit=sync_commit, read_only=read_only)
-        return engine
-
-    def open_async_engine(self, url: URL, *, sync_commit: bool, read_only: bool) -> AsyncEngine:
-        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  # brings the whole ORM with it
-
-        url = add_failover_options(url, read_only=read_only)
-        engine = create_async_engine(url, **(_READ_ONLY_OPTIONS if read_only else ENGINE_OPTIONS))
-        _add_listeners(engine.sync_engine, sync_commit=sync_commit, read_only=read_only)
         return engine
 
     def is_writable(self, connection: Connection) -> bool:
@@ -178,17 +167,15 @@ def _disable_prepared_statements_behind_pooler(connection: Any, record: object) 
         cursor.close()
         connection.autocommit = previous
     if is_pooler:
-        _get_driver_connection(connection).prepare_threshold = None
+        connection.prepare_threshold = None
 
 
 def _use_server_placeholders(connection: Any, record: object) -> None:
     """Make a new connection accept `$1` placeholders, so that psycopg does not search and rewrite each statement."""
     import psycopg  # noqa: PLC0415  # an extra: most SQLite users never install it
 
-    driver = _get_driver_connection(connection)
-    is_async = isinstance(driver, psycopg.AsyncConnection)
-    driver.cursor_factory = psycopg.AsyncRawCursor if is_async else psycopg.RawCursor
-    driver.server_cursor_factory = psycopg.AsyncRawServerCursor if is_async else psycopg.RawServerCursor
+    connection.cursor_factory = psycopg.RawCursor
+    connection.server_cursor_factory = psycopg.RawServerCursor
 
 
 def _begin_read_only(connection: Any, record: object) -> None:
@@ -197,10 +184,6 @@ def _begin_read_only(connection: Any, record: object) -> None:
     Nothing is set on the session, which other programs share behind a pooler. A hot standby accepts such transactions.
     """
     connection.set_read_only(True)
-
-
-def _get_driver_connection(connection: Any) -> Any:
-    return getattr(connection, "driver_connection", connection)
 
 
 ENGINE_OPTIONS: dict[str, Any] = {
@@ -267,10 +250,9 @@ def _test_idle_connections(engine: Engine) -> None:
 
 def _has_unread_data(connection: Any) -> bool:
     """Return whether the server has sent something unasked: a server that closes a connection sends a message first."""
-    driver = _get_driver_connection(connection)
-    if driver.closed:
+    if connection.closed:
         return True
-    socket = driver.pgconn.socket
+    socket = connection.pgconn.socket
     if not hasattr(select, "poll"):  # Windows
         return bool(select.select([socket], [], [], 0)[0])
     poll = select.poll()

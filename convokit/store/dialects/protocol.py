@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Table
@@ -16,9 +16,6 @@ from sqlalchemy.engine import URL
 from convokit.domain.search_periods import PeriodSpan
 from convokit.domain.search_words import build_owner_keys, build_title_key
 from convokit.errors import ConvokitError
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine  # brings the whole ORM with it
 
 INDEX_COLUMNS = ("seq", "role", "created_at", "words")
 """The columns of `IndexRow` in the table `search`."""
@@ -222,13 +219,4 @@ class Dialect(Protocol):
 
     def read_replication(self, connection: Connection) -> Mapping[str, DatabaseFacts]:
         """Read what `doctor` shows about standbys and about what a failover may lose, by name. Empty without a server."""
-        ...
-
-
-@runtime_checkable
-class AsyncDialect(Dialect, Protocol):
-    """A database with an asynchronous driver: its statements run on the event loop. Those of other databases run in threads."""
-
-    def open_async_engine(self, url: URL, *, sync_commit: bool, read_only: bool) -> AsyncEngine:
-        """Return an asynchronous engine that is not connected yet."""
         ...
