@@ -41,6 +41,7 @@ PACKAGES: dict[str, str] = {
     "errors": "Every exception of the library. [Errors](../how-to/errors.md) says what to do about each.",
     "store": "[Inside an application that has its own database](../how-to/host-application.md) shows these functions in use.",
     "context": "[One part alone](../how-to/parts.md) shows the context builder in use.",
+    "observers": "[Observe turns](../how-to/observe.md) shows observers in use.",
     "local": "[Providers](../how-to/providers.md#a-small-model-on-this-machine) shows it in use.",
     "testing": "[Test your application](../how-to/test-your-application.md) shows the scripted model and the fixtures in use.",
     "tokens": "[Counting tokens](../how-to/token-counting.md) shows the counters in use.",

@@ -19,9 +19,11 @@ FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|json|toml|ini))`")
 FOLDER = re.compile(r"`((?:[\w-]+/)+)`")
 METHOD = re.compile(r"\b(kit|chat)\.(\w+)\(")
 EXAMPLES = {"models.py", "ask.py", "conftest.py", "echo_model.py", "conversations.json"}
-PUBLIC = ("errors", "store", "context", "tokens", "wire", "local", "testing", r"testing\.fixtures")
+PUBLIC = ("errors", "store", "context", "tokens", "wire", "local", "observers", "testing", r"testing\.fixtures")
 """The packages below `convokit` that users import from."""
-INTERNAL = re.compile(rf"(?:from |import |`)convokit\.(?!(?:{'|'.join(PUBLIC)})\b(?!\.[a-z])|db\b|runtime`)[a-z_]+")
+INTERNAL = re.compile(
+    rf"(?:from |import |`)convokit\.(?!(?:{'|'.join(PUBLIC)})\b(?!\.[a-z])|db\b|(?:runtime|completion)`)[a-z_]+"
+)
 """A mention of a module that users must not import from: `convokit.x`, or `convokit.store.x`. A logger's name is none."""
 
 
