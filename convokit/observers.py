@@ -160,7 +160,7 @@ class TurnEnded(TurnEvent):
     - completed: the whole reply is saved
     - interrupted: the reply broke off or its reader left, and the text that came is saved
     - failed: an error ended the turn before any text came
-    - taken_over: another worker closed the turn meanwhile (a lost lease, `cancel`, `on_busy="supersede"`, an erasure)
+    - taken_over: another worker closed the turn meanwhile (a lost lease, `cancel`, `on_busy="supersede"`)
     - unsaved: the end could not be saved. Another worker will close the turn
     """
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -159,9 +161,34 @@ def test_a_stream_that_breaks_or_is_left(face: Face, observed: Any, server: Loop
     face.take(observed.chat("k").stream("hello"), 2)
     assert (recorder.last("call_ended").error, recorder.last("turn_ended").error) == (None, None)
     assert recorder.take() == [*STREAMED[:3], "call_ended stopped", "turn_ended interrupted"]
+    server.script(stream(["one ", "two ", "three"], pause_s=0.02))
+    _abandon(face, lambda: observed.chat("k").stream("hello"), recorder)
+    assert recorder.take() == [*STREAMED[:3], "call_ended stopped", "turn_ended interrupted"]
     face.take(observed.chat("k").stream("hello", on_disconnect="finish"), 2)
     face.close_kits()
     assert recorder.take() == STREAMED
+
+
+def _abandon(face: Face, open_stream: Callable[[], Any], recorder: Recorder) -> None:
+    """Read the beginning of a stream and drop it without closing it."""
+
+    async def read() -> None:
+        events = aiter(open_stream())
+        await anext(events)
+        await anext(events)
+        del events
+        gc.collect()
+        while not recorder.names[-1].startswith("turn_ended"):  # the event loop closes it
+            await asyncio.sleep(0.001)
+
+    if face.name == "async":
+        face.settle(read())
+        return
+    events = iter(open_stream())
+    next(events)
+    next(events)
+    del events
+    gc.collect()
 
 
 @pytest.mark.parametrize("way", ["cancel", "supersede"])
@@ -532,6 +559,30 @@ def test_what_is_no_observer_is_refused(sqlite_file: str, given: Any, problem: s
     for make in (Convokit, AsyncConvokit):
         with pytest.raises(SettingsError, match=problem):
             make(sqlite_file, model="m", observers=given)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("observers", [[], [Observer()]])
+def test_a_turn_without_observers_does_nothing_more(
+    face: Face, database: str, server: LoopbackServer, observers: list[Observer]
+) -> None:
+    """Without observers no function that serves them is called: neither in a turn nor when one is closed."""
+    called: set[str] = set()
+
+    def note(frame: Any, event: str, argument: object) -> None:
+        name = frame.f_code.co_filename.rpartition("/")[2]
+        if event == "call" and name in ("notifier.py", "observed_turn.py", "observers.py"):
+            called.add(frame.f_code.co_name)
+
+    kit = face.kit(database, model="m", base_url=server.url, tools=[double], retry=FAST, observers=observers)
+    server.script(failure(500), calls(("a", "double", '{"number": 1}')))
+    sys.setprofile(note)
+    try:
+        face.settle(kit.chat("k").send("hello"))
+        face.take(kit.chat("k").stream("left"), 2)
+    finally:
+        sys.setprofile(None)
+    assert bool(called) == bool(observers), called
 
 
 @pytest.mark.once
