@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -19,6 +18,7 @@ from convokit.completion.effects import Stopped
 from convokit.completion.notifier import Facts, Notifier
 from convokit.completion.prepare import PreparedRequest
 from convokit.completion.retry import describe_error
+from convokit.completion.state import KitState
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import ASSISTANT, MessageRow
 from convokit.domain.reply import ParsedReply, ReplyChoice
@@ -43,9 +43,9 @@ class _Call:
     """A call that was reported as started."""
 
     def __init__(
-        self, row: CallRow, request: PreparedRequest, parse_reply: Callable[[], ParsedReply], url: str
+        self, row: CallRow, request: PreparedRequest, parse_reply: Callable[[], ParsedReply], url: str, now: float
     ) -> None:
-        self.row, self.parse_reply = row, parse_reply
+        self.row, self.parse_reply, self.started_at = row, parse_reply, now
         parts = urlsplit(url)
         self.facts: Facts = {
             "number": row.number,  # a late reply gets another number
@@ -56,7 +56,6 @@ class _Call:
             "server_address": parts.hostname or "",
             "server_port": parts.port or _PORTS[parts.scheme],
         }
-        self.started_at = time.monotonic()
         self.duration_s: float | None = None
         self.first_chunk_s: float | None = None
 
@@ -68,7 +67,6 @@ class _ToolCall:
         self.row = row
         self.facts: Facts = {"position": position, "call_id": row.call_id, "name": name}
         self.duration_s: float | None = None
-        self.result: str | None = None
 
 
 class ObservedTurn:
@@ -76,15 +74,16 @@ class ObservedTurn:
 
     def __init__(
         self,
+        kit: KitState,
         notifier: Notifier,
-        url: str,
         conversation: ConversationRow,
         branch: int,
         turn_id: UUID,
         epoch: int,
         request: PreparedRequest,
     ) -> None:
-        self._notifier, self._url, self._key = notifier, url, conversation.key
+        self._notifier, self._url, self._key = notifier, kit.url, conversation.key
+        self._now = kit.clock.monotonic
         self._ids: Facts = {
             "tenant": conversation.tenant,
             "conversation_id": conversation.id,
@@ -102,7 +101,7 @@ class ObservedTurn:
         self._counts = {"calls": 0, "tool_calls": 0}
         self._tokens: dict[str, int | None] = {"prompt_tokens": None, "completion_tokens": None}
         self._finish_reason: str | None = None
-        self._started_at = time.monotonic()
+        self._started_at = self._now()
         self._has_ended = False
         self.is_taken_over = False
 
@@ -126,7 +125,7 @@ class ObservedTurn:
         self, row: CallRow, request: PreparedRequest, parse_reply: Callable[[], ParsedReply], sent: Mapping[str, str]
     ) -> dict[str, str]:
         """Report that a request is about to be sent. Return the headers to add to the `sent` ones."""
-        self._call = call = _Call(row, request, parse_reply, self._url)
+        self._call = call = _Call(row, request, parse_reply, self._url, self._now())
         self._counts["calls"] += 1
 
         def content() -> Facts:
@@ -141,14 +140,14 @@ class ObservedTurn:
         """Report the first chunk of a stream."""
         call = self._call
         if call is not None and call.first_chunk_s is None:
-            call.first_chunk_s = time.monotonic() - call.started_at
+            call.first_chunk_s = self._now() - call.started_at
             facts = {"number": call.facts["number"], "duration_s": call.first_chunk_s}
             self._notify("first_chunk", FirstChunk, facts)
 
     def stop_clock(self) -> None:
         """Take the duration of the call: its answer has ended, and its outcome will be saved."""
         if self._call is not None:
-            self._call.duration_s = time.monotonic() - self._call.started_at
+            self._call.duration_s = self._now() - self._call.started_at
 
     def end_call(self) -> None:
         """Report the end of the call, whose outcome is saved."""
@@ -168,7 +167,7 @@ class ObservedTurn:
         facts = {
             **call.facts,
             "state": state,
-            "duration_s": time.monotonic() - call.started_at if call.duration_s is None else call.duration_s,
+            "duration_s": self._now() - call.started_at if call.duration_s is None else call.duration_s,
             "first_chunk_s": call.first_chunk_s,
             "served_model": row.served_model,
             "response_id": row.response_id,
@@ -207,9 +206,9 @@ class ObservedTurn:
         tool, (function, arguments) = self._tools[position], bound
 
         def stop(started_at: float) -> None:
-            tool.duration_s = time.monotonic() - started_at
+            tool.duration_s = self._now() - started_at
 
-        return _time_call(function, stop), arguments
+        return _time_call(function, self._now, stop), arguments
 
     def end_tools(self, results: Sequence[MessageRow] = ()) -> None:
         """Report the end of the tool calls, whose results are saved. Without results their caller left meanwhile."""
@@ -246,7 +245,7 @@ class ObservedTurn:
             **self._counts,
             **self._tokens,
             "state": state,
-            "duration_s": time.monotonic() - self._started_at,
+            "duration_s": self._now() - self._started_at,
             "finish_reason": self._finish_reason,
             "error": None if error is None else type(error).__name__,
         }
@@ -262,7 +261,9 @@ def _to_message(choice: ReplyChoice) -> Facts:
     return {"role": ASSISTANT, **{name: value for name, value in values.items() if value}}
 
 
-def _time_call(function: Callable[..., Any], stop: Callable[[float], None]) -> Callable[..., Any]:
+def _time_call(
+    function: Callable[..., Any], now: Callable[[], float], stop: Callable[[float], None]
+) -> Callable[..., Any]:
     """Return a function of the same kind, plain or async, that calls `stop` with its start when it ends."""
 
     async def wait(value: Any, started_at: float) -> Any:
@@ -272,10 +273,10 @@ def _time_call(function: Callable[..., Any], stop: Callable[[float], None]) -> C
             stop(started_at)
 
     async def arun(**arguments: Any) -> Any:
-        return await wait(function(**arguments), time.monotonic())
+        return await wait(function(**arguments), now())
 
     def run(**arguments: Any) -> Any:
-        started_at = time.monotonic()
+        started_at = now()
         try:
             value = function(**arguments)
         finally:

@@ -97,9 +97,7 @@ def run_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Reply]:
     if kit.notifier is None:
         return (yield from _answer_flow(kit, call))
     turn_id = call.row.turn_id
-    call.observed = ObservedTurn(
-        kit.notifier, kit.url, call.conversation, call.branch, turn_id, call.epoch, call.request
-    )
+    call.observed = ObservedTurn(kit, kit.notifier, call.conversation, call.branch, turn_id, call.epoch, call.request)
     with call.observed:
         call.observed.start()
         return (yield from _answer_flow(kit, call))
