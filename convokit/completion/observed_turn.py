@@ -36,6 +36,8 @@ from convokit.tools.arguments import find_tool
 
 BoundCall = tuple[Callable[..., Any], dict[str, Any]]
 _PORTS = {"https": 443, "http": 80}
+_MAX_CHARS = 200
+"""The longest text of a server in an event without content: the names of a model, a finish reason and ids."""
 _MESSAGE_FIELDS = ("content", "refusal", "tool_calls", "audio", "finish_reason")
 
 
@@ -65,7 +67,7 @@ class _ToolCall:
 
     def __init__(self, row: ToolCallRow, position: int, name: str | None) -> None:
         self.row = row
-        self.facts: Facts = {"position": position, "call_id": row.call_id, "name": name}
+        self.facts: Facts = {"position": position, "call_id": row.call_id[:_MAX_CHARS], "name": name}
         self.duration_s: float | None = None
 
 
@@ -163,16 +165,16 @@ class ObservedTurn:
         for name in self._tokens:
             count = getattr(row, name)
             self._tokens[name] = self._tokens[name] if count is None else (self._tokens[name] or 0) + count
-        self._finish_reason = row.finish_reason
+        self._finish_reason = _shorten(row.finish_reason)
         facts = {
             **call.facts,
             "state": state,
             "duration_s": self._now() - call.started_at if call.duration_s is None else call.duration_s,
             "first_chunk_s": call.first_chunk_s,
-            "served_model": row.served_model,
-            "response_id": row.response_id,
+            "served_model": _shorten(row.served_model),
+            "response_id": _shorten(row.response_id),
             "request_id": row.request_id,
-            "finish_reason": row.finish_reason,
+            "finish_reason": self._finish_reason,
             "prompt_tokens": row.prompt_tokens,
             "completion_tokens": row.completion_tokens,
             "cached_tokens": row.cached_tokens,
@@ -254,6 +256,10 @@ class ObservedTurn:
             return {"error_message": describe_error(error)["message"] if isinstance(error, Exception) else None}
 
         self._notify("turn_ended", TurnEnded, facts, content)
+
+
+def _shorten(text: str | None) -> str | None:
+    return None if text is None else text[:_MAX_CHARS]
 
 
 def _to_message(choice: ReplyChoice) -> Facts:

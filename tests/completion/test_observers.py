@@ -34,7 +34,7 @@ from tests.completion.summaries import BUDGET, ONCE, SUMMARY, Writer, next_moves
 from tests.support.abandoned_turns import leave
 from tests.support.background_reader import Running
 from tests.support.faces import Face
-from tests.support.server import LoopbackServer, calls, completion, failure, stream
+from tests.support.server import LoopbackServer, Script, calls, completion, failure, stream
 
 CALL = ["call_started", "call_ended ok"]
 PLAIN = ["turn_started", *CALL, "turn_ended completed"]
@@ -449,6 +449,18 @@ def test_content_only_for_those_who_ask(face: Face, database: str, server: Loopb
     ended = [event for name, event in with_content.told if name == "call_ended"]
     assert ended[1].replies == [{"role": "assistant", "content": SECRET, "finish_reason": "stop"}]
     assert ended[-1].replies == [{"role": "assistant", "content": f"half {SECRET}"}]
+
+
+@pytest.mark.once
+def test_names_of_a_server_are_short(face: Face, observed: Any, server: LoopbackServer, recorder: Recorder) -> None:
+    """A server may send anything as a model's name, a finish reason or an id. Events hold the first 200 characters."""
+    answer = json.loads(str(completion("yes", model="m" * 500).pieces[0], "utf-8"))  # type: ignore[arg-type]
+    answer["id"], answer["choices"][0]["finish_reason"] = "i" * 500, "f" * 500
+    server.script(Script([json.dumps(answer).encode()]))
+    face.settle(observed.chat("k").send("hello"))
+    ended = recorder.last("call_ended")
+    assert [len(each) for each in (ended.served_model, ended.response_id, ended.finish_reason)] == [200] * 3
+    assert len(recorder.last("turn_ended").finish_reason) == 200
 
 
 @pytest.mark.once
