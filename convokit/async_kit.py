@@ -25,6 +25,7 @@ from convokit.domain.removal import Receipt
 from convokit.domain.turn import Recovered
 from convokit.domain.verification import Checkpoint, VerifiedAll
 from convokit.errors import ChainBroken, InvalidInput
+from convokit.observers import Observer
 from convokit.runtime.aio import AsyncRuntime
 from convokit.runtime.config import ApiKey, make_chat_ref, make_kit_state, with_tenant
 from convokit.runtime.http_client import AsyncClient
@@ -42,8 +43,8 @@ from convokit.wire.request import Mode
 class AsyncConvokit:
     """Conversations in one database, answered by one Chat Completions server.
 
-    Every argument but `database`, `base_url`, `api_key`, `tenant`, `limits`, `durability`, `search`, `read_only` and
-    `http_client` is a default that chats and calls may override.
+    Every argument but `database`, `base_url`, `api_key`, `tenant`, `limits`, `durability`, `search`, `read_only`,
+    `http_client` and `observers` is a default that chats and calls may override.
 
     Args:
         database: A SQLAlchemy URL, or the path of a SQLite file. A PostgreSQL URL may name several servers, as libpq writes it:
@@ -73,6 +74,7 @@ class AsyncConvokit:
         read_only: Whether every method that writes raises `ReadOnly` at once. The database refuses writes too. It may be
             a file without write permission, or a hot standby.
         http_client: A client of your own, for example `AsyncHttpxClient(httpx.AsyncClient(proxy=...))`.
+        observers: Objects that are told what happens in turns (`convokit.observers`).
         params: Request parameters of every call, such as `temperature`.
 
     Raises: SettingsError, InvalidInput.
@@ -104,6 +106,7 @@ class AsyncConvokit:
         search: bool = True,
         read_only: bool = False,
         http_client: AsyncClient | None = None,
+        observers: Sequence[Observer] = (),
         **params: Unpack[RequestParams],
     ) -> None:
         own = (model, developer_prompt, budget, retry, timeouts, profile, counter, mode, partial, unsupported)
@@ -117,6 +120,7 @@ class AsyncConvokit:
             limits=limits,
             search=search,
             read_only=read_only,
+            observers=observers,
         )
         name = self._state.database.name
         self._runtime = AsyncRuntime(url, name, durability, http_client, search=search, read_only=read_only)

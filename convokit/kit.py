@@ -26,6 +26,7 @@ from convokit.domain.removal import Receipt
 from convokit.domain.turn import Recovered
 from convokit.domain.verification import Checkpoint, VerifiedAll
 from convokit.errors import ChainBroken, InvalidInput
+from convokit.observers import Observer
 from convokit.runtime.config import ApiKey, make_chat_ref, make_kit_state, with_tenant
 from convokit.runtime.http_client import Client
 from convokit.runtime.sync import Runtime
@@ -43,8 +44,8 @@ from convokit.wire.request import Mode
 class Convokit:
     """Conversations in one database, answered by one Chat Completions server.
 
-    Every argument but `database`, `base_url`, `api_key`, `tenant`, `limits`, `durability`, `search`, `read_only` and
-    `http_client` is a default that chats and calls may override.
+    Every argument but `database`, `base_url`, `api_key`, `tenant`, `limits`, `durability`, `search`, `read_only`,
+    `http_client` and `observers` is a default that chats and calls may override.
 
     Args:
         database: A SQLAlchemy URL, or the path of a SQLite file. A PostgreSQL URL may name several servers, as libpq writes it:
@@ -74,6 +75,7 @@ class Convokit:
         read_only: Whether every method that writes raises `ReadOnly` at once. The database refuses writes too. It may be
             a file without write permission, or a hot standby.
         http_client: A client of your own, for example `HttpxClient(httpx.Client(proxy=...))`.
+        observers: Objects that are told what happens in turns (`convokit.observers`).
         params: Request parameters of every call, such as `temperature`.
 
     Raises: SettingsError, InvalidInput.
@@ -105,6 +107,7 @@ class Convokit:
         search: bool = True,
         read_only: bool = False,
         http_client: Client | None = None,
+        observers: Sequence[Observer] = (),
         **params: Unpack[RequestParams],
     ) -> None:
         own = (model, developer_prompt, budget, retry, timeouts, profile, counter, mode, partial, unsupported)
@@ -118,6 +121,7 @@ class Convokit:
             limits=limits,
             search=search,
             read_only=read_only,
+            observers=observers,
         )
         name = self._state.database.name
         self._runtime = Runtime(url, name, durability, http_client, search=search, read_only=read_only)

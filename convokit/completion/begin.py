@@ -8,7 +8,8 @@ from uuid import UUID
 
 from convokit.completion import summarize
 from convokit.completion.anchor import NO_DETAILS, TurnAnchor, TurnDetails, check_path_end, find_question
-from convokit.completion.call import ActiveCall, lease_us, longest_silence_s, new_call_row
+from convokit.completion.call import ActiveCall
+from convokit.completion.call_rows import lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Flow, Sleep, read_flow
 from convokit.completion.on_busy import BusyPolicy, make_busy_error, wait_or_take_over_flow
 from convokit.completion.options import NO_OPTIONS, Options

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from uuid import UUID
 
 from convokit.completion import retry
+from convokit.completion.call_rows import lease_us, longest_silence_s, new_call_row, record_failure
 from convokit.completion.effects import (
     CloseResponse,
     Emit,
@@ -22,17 +22,16 @@ from convokit.completion.effects import (
     Sleep,
     write_once_flow,
 )
-from convokit.completion.manifest import digest_body
+from convokit.completion.observed_turn import ObservedTurn
 from convokit.completion.prepare import PreparedRequest, adapt_request
 from convokit.completion.state import KitState
 from convokit.completion.stored_events import make_chunk
 from convokit.completion.write_retry import SAVE_S, update_turn_flow
-from convokit.domain import hashchain
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.events import Retrying, StreamEvent
 from convokit.domain.message import MessageRow
 from convokit.domain.reply import ParsedReply, Usage
-from convokit.domain.text import dump_json, repair_text
+from convokit.domain.text import repair_text
 from convokit.domain.turn import CallRow
 from convokit.errors import ContextOverflow, Interrupted, ModelError, StoreUnavailable, TimedOut
 from convokit.store.turn_end import TurnUpdate, save_chunk
@@ -41,8 +40,7 @@ from convokit.wire import error_mapping, headers
 from convokit.wire.error_body import mask_error
 from convokit.wire.response import ReplyReader
 
-log = logging.getLogger(__name__)
-LEASE_MARGIN_S = 10.0
+log = logging.getLogger("convokit.completion")
 CHUNK_S = 1.0
 CHUNK_CHARS = 4096
 _ERROR_BODY_BYTES = 64 * 1024
@@ -89,6 +87,8 @@ class ActiveCall:
     """The number of calls that the turn has made, this one included."""
     may_have_stored: bool = False
     """Whether a chunk may be stored although its acknowledgement was lost."""
+    observed: ObservedTurn | None = None
+    """Reports the turn to the observers, if there are any."""
 
     @property
     def text(self) -> str:
@@ -119,7 +119,11 @@ def call_with_retries_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
     attempt = 1
     while True:
         try:
-            yield from _exchange_flow(kit, call)
+            try:
+                yield from _exchange_flow(kit, call)
+            finally:
+                if call.observed is not None:
+                    call.observed.stop_clock()
             return
         except (ModelError, ContextOverflow) as error:
             yield CloseResponse()
@@ -199,15 +203,14 @@ def _open_request(kit: KitState, call: ActiveCall) -> OpenRequest:
     remaining_s = call.deadline - kit.clock.monotonic()
     if call.stream:  # a plain answer sends its head only when the reply is complete
         remaining_s = min(remaining_s, options.timeouts.first_byte_s)
+    sent = headers.build_headers(
+        options.profile, call.key, stream=call.stream, request_id=str(call.row.turn_id), extra=rendered.headers
+    )
+    if call.observed is not None:
+        sent |= call.observed.start_call(call.row, call.request, call.parse_reply, sent)
     return OpenRequest(
         url=kit.url,
-        headers=headers.build_headers(
-            options.profile,
-            call.key,
-            stream=call.stream,
-            request_id=str(call.row.turn_id),
-            extra=rendered.headers,
-        ),
+        headers=sent,
         data=rendered.data,
         connect_s=options.timeouts.connect_s,
         first_byte_s=max(remaining_s, 0.001),
@@ -245,6 +248,8 @@ def _emit_and_store_flow(kit: KitState, call: ActiveCall, events: Sequence[Strea
     """Hand out events, and store the text of the reply from time to time."""
     if call.first_token_at is None:
         call.first_token_at = kit.clock.now_us()
+    if call.observed is not None:
+        call.observed.note_chunk()
     yield Emit(events)
     call.unstored += events
     assert call.reader is not None
@@ -304,41 +309,6 @@ def _record_retry_flow(
         prompts=request.record.prompts,
     )
     written = yield from update_turn_flow(kit, update, patience_s=SAVE_S)
+    if written is not None and call.observed is not None:
+        call.observed.end_call()
     call.advance(written, request, next_call)
-
-
-def longest_silence_s(request: PreparedRequest) -> float:
-    """Return the longest silence before a call's first chunk: a plain answer is silent until it is complete."""
-    timeouts = request.options.timeouts
-    return timeouts.first_byte_s + timeouts.stall_s if request.stream else timeouts.total_s
-
-
-def lease_us(longest_silence_s: float) -> int:
-    """Return a lease that covers the longest silence that a call may still have."""
-    return int((longest_silence_s + LEASE_MARGIN_S) * 1_000_000)
-
-
-def new_call_row(request: PreparedRequest, turn_id: UUID, now: int, *, number: int = 1) -> CallRow:
-    """Return the row of a call that is about to be made. Its prompt is estimated, in case its worker dies before it ends."""
-    salt, digest = digest_body(request.rendered)
-    return CallRow(
-        turn_id=turn_id,
-        number=number,
-        state="sending",
-        manifest=request.record.manifest.to_json(),
-        body_salt=salt,
-        body_digest=digest,
-        requested_model=request.options.model,
-        provider=request.options.provider,
-        started_at=now,
-        prompt_tokens=request.context.report.tokens,
-        usage_source="estimated",
-    )
-
-
-def record_failure(row: CallRow, error: Exception, now: int) -> None:
-    """Write into the row how the call failed. No text of a user or model is kept in it."""
-    row.state, row.usage_source, row.prompt_tokens = "error", "absent", None
-    row.error = dump_json(retry.describe_error(error))
-    row.ended_at = now
-    row.salt = hashchain.new_salt()

@@ -97,7 +97,10 @@ def close_turn_flow(
         takeover=True,
         tools_from_seq=turn.from_seq,
     )
-    return (yield from update_turn_flow(kit, end, patience_s=SAVE_S, only_transient=True))
+    written = yield from update_turn_flow(kit, end, patience_s=SAVE_S, only_transient=True)
+    if written is not None and kit.notifier is not None:
+        kit.notifier.close_turn(conversation, branch, turn, state, written)
+    return written
 
 
 def _read_remains(connection: Connection, conversation: ConversationRow, branch: int, turn: OpenTurn) -> _Remains:

@@ -12,7 +12,8 @@ from uuid import UUID
 from convokit.completion import anchor as anchors
 from convokit.completion import follow, summarize
 from convokit.completion.begin import check_api_key, check_subject
-from convokit.completion.call import ActiveCall, lease_us, longest_silence_s, new_call_row
+from convokit.completion.call import ActiveCall
+from convokit.completion.call_rows import lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Emit, Flow, Sleep, read_flow
 from convokit.completion.on_busy import (
     POLL_S,

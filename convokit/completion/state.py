@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Clock, Flow, read_flow, read_once_flow
+from convokit.completion.notifier import Notifier
 from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.process_turns import RunningTurns, WaitingLines
 from convokit.completion.resolved_options import ResolvedOptions, resolve
@@ -59,6 +60,8 @@ class KitState:
     """The turns that this process is running."""
     lines: WaitingLines = field(default_factory=WaitingLines)
     """The senders of this process that wait for a branch."""
+    notifier: Notifier | None = None
+    """Calls the observers. None without observers."""
     url: str = field(init=False)
     """The endpoint of calls, below `base_url`."""
     resolved: ResolvedCache = field(default_factory=dict, repr=False, compare=False)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from convokit.completion.call import ActiveCall, call_with_retries_flow, lease_us, longest_silence_s, new_call_row
+from convokit.completion.call import ActiveCall, call_with_retries_flow
+from convokit.completion.call_rows import lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.options import Options
 from convokit.completion.prepare import (
@@ -158,6 +159,7 @@ def make_summary_flow(kit: KitState, call: ActiveCall) -> Flow[None]:
         deadline=min(call.deadline, kit.clock.monotonic() + share_s),
         stream=False,
         moves_head=False,
+        observed=call.observed,
     )
     text, error = "", None
     try:
@@ -218,6 +220,8 @@ def _record_summary_flow(
         summary=summary if error is None else None,
     )
     written = yield from update_turn_flow(kit, update, patience_s=SAVE_S)
+    if written is not None and call.observed is not None:
+        call.observed.end_call()
     if written is not None and written.rows and written.rows[0].seq != row.seq:
         request = shift_request(request, update.conversation.last_seq, written.rows[0].seq - row.seq)
         row.seq = row.run_start_seq = written.rows[0].seq  # later requests of this turn name the summary by it

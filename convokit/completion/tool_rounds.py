@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from convokit.completion.call import ActiveCall, LeaseLost, lease_us, new_call_row
+from convokit.completion.call import ActiveCall, LeaseLost
+from convokit.completion.call_rows import lease_us, new_call_row
 from convokit.completion.effects import Flow, RunTools
 from convokit.completion.prepare import prepare_next, shift_request
 from convokit.completion.result import Outcome, list_audio_blobs, make_reply_rows
@@ -62,6 +63,9 @@ def run_round_flow(kit: KitState, call: ActiveCall, tool_calls: list[ToolCall], 
     if written is None:
         raise LeaseLost
     call.conversation, call.recorded = written.conversation, True
+    if call.observed is not None:
+        call.observed.end_call()
+        call.observed.start_tools(call.request, tool_rows, tool_calls)
     outcomes = yield from _run_flow(call, tool_calls)
     yield from _record_results_flow(kit, call, written.rows[0], tool_rows, outcomes)
 
@@ -75,6 +79,9 @@ def _run_flow(call: ActiveCall, tool_calls: list[ToolCall]) -> Flow[list[Any]]:
     """Return what each tool call returned or raised, in order."""
     tools = call.request.options.tools
     bound = [_bind(tools, *_name_and_arguments(each)) for each in tool_calls]
+    if call.observed is not None:
+        time_tool = call.observed.time_tool
+        bound = [each if isinstance(each, ConvokitError) else time_tool(at, each) for at, each in enumerate(bound)]
     runnable = [each for each in bound if not isinstance(each, ConvokitError)]
     results = iter((yield RunTools(runnable)) if runnable else [])
     return [each if isinstance(each, ConvokitError) else next(results) for each in bound]
@@ -109,11 +116,15 @@ def _record_results_flow(
         request = prepare_next(kit, call.request, [asking, *rows])
     except ContextOverflow as error:
         yield from update_turn_flow(kit, update, patience_s=SAVE_S)
+        if call.observed is not None:
+            call.observed.end_tools(rows)
         detail = "the results of this turn's tools are saved, but do not fit; return less, or raise the budget"
         raise ContextOverflow(error.needed, error.available, counter=error.counter, detail=detail) from None
     next_call = new_call_row(request, call.row.turn_id, now, number=call.row.number + 1)
     update.next_call, update.next_manifest, update.prompts = next_call, request.record.manifest, request.record.prompts
     written = yield from update_turn_flow(kit, update, patience_s=SAVE_S)
+    if call.observed is not None:
+        call.observed.end_tools(rows)
     if written is not None:
         by = written.rows[0].seq - rows[0].seq
         if by:

@@ -17,6 +17,7 @@ from convokit.completion.anchor import NO_DETAILS, TurnAnchor, TurnDetails
 from convokit.completion.begin import start_when_free_flow
 from convokit.completion.call import ActiveCall, LeaseLost, call_with_retries_flow
 from convokit.completion.effects import CloseResponse, Emit, Flow, Stopped, read_flow
+from convokit.completion.observed_turn import ObservedTurn
 from convokit.completion.on_busy import OnBusy, join_line, make_busy_policy, wait_in_line_flow
 from convokit.completion.options import Options
 from convokit.completion.result import Outcome, end_error, list_audio_blobs, make_reply, make_reply_rows
@@ -36,7 +37,7 @@ from convokit.store import turns
 from convokit.store.turn_end import LateReply, TurnEnd
 from convokit.store.turn_start import Written
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("convokit.completion")
 _TURN_IS_GONE = (
     "the database does not have this turn any more: it was erased, or a failover to a standby lost it; "
     "`partial` has the only copy of the reply"
@@ -93,6 +94,16 @@ def running_turn(kit: KitState, turn_id: UUID) -> Iterator[None]:
 
 def run_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Reply]:
     """Make the calls of an open turn, run the tools that the model calls, finish the turn, and return the reply."""
+    if kit.notifier is None:
+        return (yield from _answer_flow(kit, call))
+    turn_id = call.row.turn_id
+    call.observed = ObservedTurn(kit, kit.notifier, call.conversation, call.branch, turn_id, call.epoch, call.request)
+    with call.observed:
+        call.observed.start()
+        return (yield from _answer_flow(kit, call))
+
+
+def _answer_flow(kit: KitState, call: ActiveCall) -> Flow[Reply]:
     rounds = 0
     try:
         if call.stream:
@@ -168,7 +179,10 @@ def _finish_flow(
         has_chunks=call.chunks > 0 or call.may_have_stored or call.attempts > 1 or call.row.number > 1,
         tools_from_seq=call.parent.seq if call.recorded else None,
     )
-    return (yield from _save_flow(kit, call, end, patience_s))
+    written = yield from _save_flow(kit, call, end, patience_s)
+    if written is not None and call.observed is not None:
+        call.observed.end(outcome.state, outcome.error)
+    return written
 
 
 def _save_flow(kit: KitState, call: ActiveCall, step: TurnEnd | LateReply, patience_s: float) -> Flow[Written | None]:
@@ -209,10 +223,12 @@ def _lose_turn_flow(kit: KitState, call: ActiveCall) -> Flow[Interrupted]:
 
 def _keep_late_flow(
     kit: KitState, call: ActiveCall, error: Exception | None, *, patience_s: float = SAVE_S
-) -> Flow[Written | None]:
+) -> Flow[None]:
     """Store a paid reply whose turn was taken over, superseded or cancelled meanwhile."""
+    if call.observed is not None:
+        call.observed.is_taken_over = True
     if call.recorded or not (call.text or (error is None and call.reader is not None)):
-        return None
+        return
     now = kit.clock.now_us()
     late = LateReply(
         conversation=call.conversation,
@@ -224,4 +240,4 @@ def _keep_late_flow(
         moves_head=call.moves_head,
         blobs=list_audio_blobs(call),
     )
-    return (yield from _save_flow(kit, call, late, patience_s))
+    yield from _save_flow(kit, call, late, patience_s)

@@ -21,6 +21,7 @@ KIT_ARGUMENTS = (
     "search",
     "http_client",
     "read_only",
+    "observers",
 )
 CHAT_ARGUMENTS = ("key", "id", "branch", "subject", "title")
 CALL_ARGUMENTS = (
@@ -44,6 +45,7 @@ _PLACES = {
     **dict.fromkeys(KIT_AND_CALL_ARGUMENTS, "Convokit(...), send(...) and stream(...)"),
 }
 _OTHER_NAMES = {
+    "observers": ("observer", "callbacks", "callback_manager", "hooks", "event_listeners"),
     "developer_prompt": (
         "system_prompt",
         "system",

@@ -14,7 +14,7 @@ from convokit.completion.effects import Flow
 from convokit.domain.events import StreamEvent
 from convokit.errors import ConvokitError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("convokit.runtime")
 _AHEAD = 64
 """The number of batches of events that a reply may be ahead of its reader."""
 Batch = list[StreamEvent]
@@ -80,5 +80,6 @@ async def _fill_mailbox(driver: Driver, flow: Flow[Any], mailbox: _Mailbox) -> N
     except Exception as error:
         mailbox.error = error
         if mailbox.left and isinstance(error, ConvokitError):
-            log.warning("a reply whose reader had left ended in %s", type(error).__name__)
+            kind, turn_id = type(error).__name__, getattr(error, "turn_id", None)
+            log.warning("a reply whose reader had left ended in %s (turn %s)", kind, turn_id)
     await mailbox.put(None)

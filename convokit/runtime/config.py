@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
 from sqlalchemy.engine import URL
 
+from convokit.completion.notifier import make_notifier
 from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.state import ChatRef, DatabaseIdentity, KitState
 from convokit.domain.conversation import MAIN
@@ -16,6 +17,7 @@ from convokit.domain.ids import MAX_SEQ, new_id, parse_id
 from convokit.domain.profiles import DEFAULT_BASE_URL, resolve_profile
 from convokit.domain.text import validate_json, validate_name, validate_text
 from convokit.errors import InvalidInput, SettingsError
+from convokit.observers import Observer
 from convokit.runtime.process import is_alive, lines, owner, running
 from convokit.settings import UNSET, Environment, Limits
 from convokit.store.dialects import dialect_of_url
@@ -35,6 +37,7 @@ def make_kit_state(
     limits: Limits | None,
     search: bool = True,
     read_only: bool = False,
+    observers: Sequence[Observer] = (),
 ) -> tuple[URL, KitState]:
     """Return the database's URL and the kit's state. Raises: SettingsError, InvalidInput."""
     environment = Environment.read()
@@ -67,6 +70,7 @@ def make_kit_state(
         read_only=read_only,
         running=running,
         lines=lines,
+        notifier=make_notifier(observers),
     )
     return url, state
 

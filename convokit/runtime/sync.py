@@ -34,7 +34,7 @@ from convokit.runtime.sync_store import SyncStore, migrate, open_store
 from convokit.runtime.tools import run_functions
 from convokit.store.engine import Durability
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("convokit.runtime")
 Result = TypeVar("Result")
 
 
@@ -131,7 +131,8 @@ class SyncDriver:
         try:
             self.run(flow)
         except ConvokitError as error:
-            log.warning("a reply whose reader had left ended in %s", type(error).__name__)
+            kind, turn_id = type(error).__name__, getattr(error, "turn_id", None)
+            log.warning("a reply whose reader had left ended in %s (turn %s)", kind, turn_id)
 
     def _stop(self, flow: Flow[Any], effect: Effect) -> None:
         """Let the flow save what it has, because its caller is leaving. Other effects are not performed any more.

@@ -104,7 +104,7 @@ class Outside:
                 error = raised
 
 
-def _kit_state(**options: Any) -> KitState:
+def make_kit_state(**options: Any) -> KitState:
     return KitState(
         tenant="t",
         database=DatabaseIdentity("db", UUID(int=1)),
@@ -126,7 +126,7 @@ def _send(kit: KitState, text: str, *, stream: bool) -> Flow[Any]:
 def test_a_plain_turn_in_effects() -> None:
     """One read, the question durable before the first byte, the call, one write that closes the turn."""
     outside = Outside((200, BODY))
-    reply = outside.run(_send(_kit_state(), "hello", stream=False))
+    reply = outside.run(_send(make_kit_state(), "hello", stream=False))
     assert reply.text == "hi"
     assert outside.log == [
         *("read read_snapshot", "write TurnStart"),
@@ -139,7 +139,7 @@ def test_a_retried_turn_in_effects() -> None:
     """Each call has its row before its first byte; the wait lies between the two, with no transaction open."""
     outside = Outside(Unreachable("no"), (500, {"error": {"message": "oops"}}), (200, BODY))
     retry = Retry(attempts=3, initial_s=1.0)
-    reply = outside.run(_send(_kit_state(retry=retry), "hello", stream=False))
+    reply = outside.run(_send(make_kit_state(retry=retry), "hello", stream=False))
     assert reply.attempts == 3
     kept = [each for each in outside.log if each not in ("readbody", "closeresponse")]
     assert kept == [
@@ -154,7 +154,7 @@ def test_a_rejected_turn_closes_as_failed() -> None:
     """A 400 is not tried again; the turn is closed as failed and the error names its turn."""
     outside = Outside((400, {"error": {"message": "bad"}}))
     with pytest.raises(Rejected) as caught:
-        outside.run(_send(_kit_state(), "hello", stream=False))
+        outside.run(_send(make_kit_state(), "hello", stream=False))
     end = outside.written[-1]
     assert (end.state, end.call.state) == ("failed", "error")
     assert caught.value.turn_id == str(end.turn_id)
@@ -164,7 +164,7 @@ def test_a_call_that_fails_for_good_raises_its_last_error() -> None:
     """After the last attempt there is no wait, and the error is the last one."""
     outside = Outside((500, {}), (500, {}))
     with pytest.raises(ServerFailed):
-        outside.run(_send(_kit_state(retry=Retry(attempts=2)), "x", stream=False))
+        outside.run(_send(make_kit_state(retry=Retry(attempts=2)), "x", stream=False))
     assert len([each for each in outside.log if each.startswith("sleep")]) == 1
 
 
@@ -172,7 +172,7 @@ def test_a_call_that_fails_for_good_raises_its_last_error() -> None:
 def test_a_caller_who_leaves_closes_the_turn(kind: type) -> None:
     """Stopped, thrown at whatever effect, lets the flow close the turn as interrupted, and comes out again."""
     outside = Outside((200, BODY))
-    flow = _send(_kit_state(), "hello", stream=True)
+    flow = _send(make_kit_state(), "hello", stream=True)
     effect = next(flow)
     while not isinstance(effect, kind):
         effect = flow.send(outside.perform(effect))
@@ -197,7 +197,7 @@ def _run_until(outside: Outside, flow: Flow[Any], last: str, answer: Any) -> Any
 def test_a_late_reply_is_stored_although_its_caller_leaves(leaves_at: str) -> None:
     """Another worker closed the turn, and the caller leaves before or after that is known: the paid reply is stored."""
     outside = Outside((200, BODY))
-    flow = _send(_kit_state(), "hello", stream=False)
+    flow = _send(make_kit_state(), "hello", stream=False)
     if leaves_at == "late":
         _run_until(outside, flow, "write TurnEnd", None)
         effect = flow.throw(Stopped())
@@ -216,7 +216,7 @@ def test_a_late_reply_is_stored_although_its_caller_leaves(leaves_at: str) -> No
 
 def test_a_failed_turn_is_closed_although_its_caller_leaves() -> None:
     outside = Outside((400, {"error": {"message": "bad"}}))
-    flow = _send(_kit_state(), "hello", stream=False)
+    flow = _send(make_kit_state(), "hello", stream=False)
     _run_until(outside, flow, "readbody", b"")
     while not isinstance(flow.send(None), Sql):
         pass
@@ -238,7 +238,7 @@ def test_a_branch_that_keeps_moving_is_busy() -> None:
     outside.conversation = _conversation()
     outside.conflicts, outside.moves_head = 10, True
     with pytest.raises(ConversationBusy):
-        outside.run(_send(_kit_state(), "hello", stream=False))
+        outside.run(_send(make_kit_state(), "hello", stream=False))
     assert outside.log == ["read read_snapshot", "write TurnStart"] * 4
 
 
@@ -247,7 +247,7 @@ def test_other_branches_may_move_as_often_as_they_like() -> None:
     outside = Outside((200, BODY))
     outside.conversation = _conversation()
     outside.conflicts = 10
-    reply = outside.run(_send(_kit_state(), "hello", stream=False))
+    reply = outside.run(_send(make_kit_state(), "hello", stream=False))
     assert reply.text == "hi"
     assert outside.log.count("write TurnStart") == 11
 

@@ -16,7 +16,11 @@ from pydantic.fields import FieldInfo
 WIDTH = 100
 MADE_FOR_YOU = frozenset({"Chat", "AsyncChat", "Stream", "AsyncStream"})
 """Classes that a method returns and nobody else makes: their constructors are not shown."""
-_FACTORIES = {"field(default_factory=list)": "[]", "field(default_factory=dict)": "{}"}
+_FACTORIES = {
+    "field(default_factory=list)": "[]",
+    "field(default_factory=dict)": "{}",
+    "field(default=None, repr=False)": "None",
+}
 
 
 def module_text(module: ModuleType) -> str:

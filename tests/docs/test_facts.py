@@ -19,10 +19,23 @@ FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|json|toml|ini))`")
 FOLDER = re.compile(r"`((?:[\w-]+/)+)`")
 METHOD = re.compile(r"\b(kit|chat)\.(\w+)\(")
 EXAMPLES = {"models.py", "ask.py", "conftest.py", "echo_model.py", "conversations.json"}
-PUBLIC = ("errors", "store", "context", "tokens", "wire", "local", "testing", r"testing\.fixtures")
+PUBLIC = (
+    "errors",
+    "store",
+    "context",
+    "tokens",
+    "wire",
+    "local",
+    "observers",
+    "telemetry",
+    "testing",
+    r"testing\.fixtures",
+)
 """The packages below `convokit` that users import from."""
-INTERNAL = re.compile(rf"(?:from |import |`)convokit\.(?!(?:{'|'.join(PUBLIC)})\b(?!\.[a-z])|db\b|runtime`)[a-z_]+")
-"""A mention of a module that users must not import from: `convokit.x`, or `convokit.store.x`. A logger's name is none."""
+_NAMES = r"(?:runtime|completion|turn|(?:turn|call|tool)\.\w+)`"
+"""Names of loggers, spans and attributes, which are no modules."""
+INTERNAL = re.compile(rf"(?:from |import |`)convokit\.(?!(?:{'|'.join(PUBLIC)})\b(?!\.[a-z])|db\b|{_NAMES})[a-z_]+")
+"""A mention of a module that users must not import from: `convokit.x`, or `convokit.store.x`."""
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, update
 
 from convokit import AsyncConvokit, Convokit, Retry, Timeouts
 from convokit.completion import call as calls
+from convokit.completion import call_rows
 from convokit.completion.effects import Clock
 from convokit.errors import ConvokitError
 from convokit.store import schema, turns
@@ -54,10 +55,10 @@ def tell(**facts: Any) -> None:
 def main() -> None:
     """Make the turn."""
     order = Order(**json.loads(sys.argv[1]))
-    calls.LEASE_MARGIN_S = order.lease_s - (TIMEOUTS.first_byte_s + TIMEOUTS.stall_s if order.stream else 120)
+    call_rows.LEASE_MARGIN_S = order.lease_s - (TIMEOUTS.first_byte_s + TIMEOUTS.stall_s if order.stream else 120)
     calls.CHUNK_S = 0.1
     if order.stream:  # a lease is renewed for one silence between two pieces, and begins with two
-        calls.lease_us = lambda longest_silence_s: int(order.lease_s * 1_000_000)
+        setattr(calls, "lease_us", lambda longest_silence_s: int(order.lease_s * 1_000_000))  # noqa: B010
     if order.unfenced:
         _take_out_the_fence()
     real = time.time

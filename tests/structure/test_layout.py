@@ -27,6 +27,7 @@ from convokit import (
     local,
     search,
     store,
+    telemetry,
     testing,
     tokens,
     transfer,
@@ -56,7 +57,7 @@ def _parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("package", [convokit, context, local, store, testing, tokens, wire])
+@pytest.mark.parametrize("package", [convokit, context, local, store, telemetry, testing, tokens, wire])
 def test_all_is_sorted_and_complete(package: ModuleType) -> None:
     """`__all__` names every public name of a public package, sorted."""
     public = sorted(name for name, value in vars(package).items() if name[0] != "_" and not inspect.ismodule(value))

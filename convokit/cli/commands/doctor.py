@@ -43,6 +43,7 @@ _EXTRAS = {
     "tokens": ("splintr",),
     "prices": ("genai_prices",),
     "local": ("xllamacpp",),
+    "otel": ("opentelemetry",),
 }
 _INSTALL_TOKENS = "`pip install 'convokit-sql[tokens]'`"
 _MAX_SKEW_S = 5.0

@@ -38,7 +38,7 @@ from convokit.store.dialects.sqlite_files import (
 from convokit.store.dialects.sqlite_search import SqliteSearch
 from convokit.store.engine import WRITE
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("convokit.store")
 _FULL = ("disk is full", "disk I/O error")
 _READ_ONLY_OPTIONS = ("mode", "uri", "immutable", "query_only", "nolock")
 """Options of SQLite's own file URLs, and of other programs, that users write for a file which they only read."""
