@@ -187,8 +187,7 @@ class TurnUpdate(_TurnWrite):
         assert written is not None
         if self.call is not None:
             chunks.delete_chunks(connection, row.id, self.turn_id)
-        for digest, body in self.prompts:
-            blobs.insert_prompt(connection, row.tenant, digest, body)
+        blobs.insert_prompts(connection, row.tenant, row.id, self.prompts)
         if self.summary is not None:
             self.summary.message_seq = written.rows[0].seq
             summaries.insert_summary(connection, row.id, self.summary)

@@ -99,7 +99,7 @@ class TurnStart:
         moved = written.conversation
         if self.redescribed:
             conversations.fill_description(connection, moved)
-        _insert_prompts(connection, moved.tenant, self.prompts)
+        blobs.insert_prompts(connection, moved.tenant, moved.id, self.prompts)
         blobs.insert_blobs(connection, moved.id, self.blobs)
         return written
 
@@ -188,7 +188,7 @@ class TurnReopen:
             raise Conflict
         self.call.number = api_calls.next_number(connection, row.id, turn.id)
         api_calls.insert_call(connection, row.id, self.call)
-        _insert_prompts(connection, row.tenant, self.prompts)
+        blobs.insert_prompts(connection, row.tenant, row.id, self.prompts)
         return True
 
     def find_written(self, connection: Connection) -> bool | None:
@@ -210,8 +210,3 @@ def find_stored_number(connection: Connection, row: ConversationRow, call: CallR
     # The digest identifies the call, and is as random as its salt. The salt itself may be gone after a redaction.
     stored = (each for each in api_calls.list_calls(connection, row.id, call.turn_id) if each.is_late == call.is_late)
     return next((each.number for each in stored if each.body_digest == call.body_digest), None)
-
-
-def _insert_prompts(connection: Connection, tenant: str, prompts: Sequence[tuple[bytes, str]]) -> None:
-    for digest, body in prompts:
-        blobs.insert_prompt(connection, tenant, digest, body)

@@ -8,11 +8,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from convokit import Convokit
+from convokit.audit.references import find_prompt_digests
 from convokit.errors import SchemaOutdated
 from convokit.store.engine import WRITE, open_engine, parse_database_url
+from convokit.store.schema import completion, prompt_use
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
@@ -59,6 +61,22 @@ def test_a_database_of_version_0_1_upgrades(face: Face, old_database: str, serve
         rows = connection.execute(text("SELECT count(*), count(window_counted) FROM convokit_message")).one()
     engine.dispose()
     assert (rows[0] > 10, rows[1]) == (True, 1)
+
+
+def test_upgrade_records_the_prompts_of_all_requests(face: Face, old_database: str) -> None:
+    """Each manifest of version 0.1 that names a prompt or a tool set has its use."""
+    Convokit(old_database, model="m").migrate()
+    engine = open_engine(parse_database_url(old_database))
+    with engine.connect() as connection:
+        calls = connection.execute(select(completion.c.conversation_id, completion.c.manifest)).all()
+        uses = connection.execute(select(prompt_use.c.conversation_id, prompt_use.c.digest)).all()
+    engine.dispose()
+    named = {(conversation_id, digest) for conversation_id, each in calls for digest in find_prompt_digests(each)}
+    assert {(conversation_id, bytes(digest)) for conversation_id, digest in uses} == named
+    assert len(named) > 3
+    chat = face.kit(old_database, model="m").chat("k")
+    face.settle(chat.verify())
+    assert face.settle(chat.erase()).removed["prompt"] > 0
 
 
 def test_titles_of_version_0_1_are_indexed_by_reindex(face: Face, old_database: str, server: LoopbackServer) -> None:

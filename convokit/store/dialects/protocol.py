@@ -212,10 +212,6 @@ class Dialect(Protocol):
         """Wait until no other process migrates, in a writing transaction."""
         ...
 
-    def lock_prompts(self, connection: Connection) -> None:
-        """Wait until no other transaction records a request, and block new ones until this transaction ends."""
-        ...
-
     def read_facts(self, connection: Connection) -> DatabaseFacts:
         """Read the facts that `doctor` shows under `facts_name`."""
         ...
