@@ -23,7 +23,6 @@ from sqlalchemy import (
     MetaData,
     Named,
     PrimaryKeyConstraint,
-    SmallInteger,
     Table,
     Text,
     TypedColumns,
@@ -237,8 +236,8 @@ class SearchColumns(_OfConversation):
     role = Column(Text, nullable=False)
     created_at = Column(BigInteger, nullable=False)
     # The only column whose type differs between the databases.
-    words: Named[Any] = Column(ARRAY(SmallInteger).with_variant(Integer, "sqlite"), nullable=True)
-    """PostgreSQL: 16-bit hashes of the message's keys. SQLite: a checksum of the keys. Null after the words were removed."""
+    words: Named[Any] = Column(ARRAY(Integer).with_variant(Integer, "sqlite"), nullable=True)
+    """PostgreSQL: 32-bit hashes of the message's keys. SQLite: a checksum of the keys. Null after the words were removed."""
 
 
 class RemovalColumns(_OfConversation):

@@ -152,7 +152,7 @@ WORDS = {
     "convokit_search.seq": "The message.",
     "convokit_search.role": "The message's, to search by.",
     "convokit_search.created_at": "The message's.",
-    "convokit_search.words": "PostgreSQL: one or two numbers of 16 bits for each key that finds the message. SQLite: a "
+    "convokit_search.words": "PostgreSQL: a number of 32 bits for each key that finds the message. SQLite: a "
     "checksum of the keys. Null once the words are forgotten.",
     "convokit_removal.author": "Who removed it, as the caller said.",
     "convokit_removal.reason": "Why, as the caller said.",

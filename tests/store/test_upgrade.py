@@ -14,7 +14,7 @@ from convokit import Convokit
 from convokit.audit.references import find_prompt_digests
 from convokit.errors import SchemaOutdated
 from convokit.store.engine import WRITE, open_engine, parse_database_url
-from convokit.store.schema import completion, prompt_use
+from convokit.store.schema import completion, prompt_use, search
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
@@ -77,6 +77,22 @@ def test_upgrade_records_the_prompts_of_all_requests(face: Face, old_database: s
     chat = face.kit(old_database, model="m").chat("k")
     face.settle(chat.verify())
     assert face.settle(chat.erase()).removed["prompt"] > 0
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_upgrade_computes_the_search_keys_anew(face: Face, old_database: str) -> None:
+    """Each row of the index is the one that `reindex` writes."""
+    kit = face.kit(old_database, model="m")
+    face.settle(kit.migrate())
+    engine = open_engine(parse_database_url(old_database)).execution_options(**{WRITE: True})
+    query = select(search.c.conversation_id, search.c.seq, search.c.words).where(search.c.words.is_not(None))
+    with engine.begin() as connection:
+        upgraded = connection.execute(query).all()
+        connection.execute(search.delete())
+    assert face.settle(kit.reindex()) >= len(upgraded) > 10
+    with engine.connect() as connection:
+        assert set(map(repr, upgraded)) <= set(map(repr, connection.execute(query)))
+    engine.dispose()
 
 
 def test_titles_of_version_0_1_are_indexed_by_reindex(face: Face, old_database: str, server: LoopbackServer) -> None:

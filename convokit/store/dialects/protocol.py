@@ -54,12 +54,10 @@ class IndexRow:
 class SearchFilter:
     """Conditions of a search. A row must have every one of `keys`.
 
-    Every row with all `keys` also has `characters`; they help an index whose keys are not exact. Times are microseconds since
-    1970, `until` not included.
+    Times are microseconds since 1970, `until` not included.
     """
 
     keys: Sequence[str]
-    characters: Sequence[str] = ()
     conversation_id: UUID | None = None
     role: str | None = None
     subject: str | None = None
