@@ -52,7 +52,7 @@ def writers(postgres: Any, server: LoopbackServer) -> Iterator[Engine]:
 
 
 def _start_turn(connection: Connection) -> None:
-    used = connection.execute(select(conversation.c.id).where(conversation.c.key == "new")).scalar_one()
+    used: Any = connection.execute(select(conversation.c.id).where(conversation.c.key == "new")).scalar_one()
     blobs.insert_prompts(connection, "default", used, [(DIGEST, PROMPT)])
 
 
