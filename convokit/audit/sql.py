@@ -24,6 +24,7 @@ from convokit.store.schema import (
     entry,
     message,
     prompt,
+    prompt_use,
     removal,
     schema_,
     tool_call,
@@ -73,6 +74,9 @@ _CALLS = select(*(completion.c[name] for name in CallRow.__slots__)).where(
 )
 _PROMPTS = select(prompt.c.digest, prompt.c.body).where(
     prompt.c.tenant == bindparam("tenant"), prompt.c.digest.in_(bindparam("digests", expanding=True))
+)
+_PROMPT_USES = select(prompt_use.c.digest).where(
+    prompt_use.c.conversation_id == _ID, prompt_use.c.digest.in_(bindparam("digests", expanding=True))
 )
 _REMOVALS = (
     select(*(removal.c[name] for name in RemovalRow.__slots__))
@@ -226,6 +230,15 @@ def read_prompts(connection: Connection, tenant: str, digests: Iterable[bytes]) 
         return {}
     rows = connection.execute(_PROMPTS, {"tenant": tenant, "digests": wanted})
     return {bytes(digest): body for digest, body in rows}
+
+
+def read_prompt_uses(connection: Connection, conversation_id: UUID, digests: Iterable[bytes]) -> set[bytes]:
+    """Return those of the digests that a row of `prompt_use` names for this conversation."""
+    wanted = list(digests)
+    if not wanted:
+        return set()
+    found = connection.execute(_PROMPT_USES, {"id": conversation_id, "digests": wanted}).scalars()
+    return {bytes(digest) for digest in found}
 
 
 def read_removals(connection: Connection, conversation_id: UUID) -> Iterator[RemovalRow]:

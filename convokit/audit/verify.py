@@ -226,6 +226,7 @@ class ChainVerifier:
                     named[digest] = (entry, removed) if first is None or first[1] else first
         unchecked = [digest for digest in named if digest not in self.checked_prompts]
         bodies = sql.read_prompts(self.connection, self.row.tenant, unchecked)
+        uses = sql.read_prompt_uses(self.connection, self.row.id, unchecked)
         for digest in unchecked:
             entry, removed = named[digest]
             name, body = f"prompt:{digest.hex()}", bodies.get(digest)
@@ -233,6 +234,9 @@ class ChainVerifier:
                 raise ChainBroken(self.row.id, entry.number, name, "the prompt does not match its digest")
             if body is None and not removed:
                 raise ChainBroken(self.row.id, entry.number, name, "the prompt is missing, and no removal explains it")
+            if digest not in uses:
+                problem = "the row that says that this conversation uses the prompt is missing"
+                raise ChainBroken(self.row.id, entry.number, f"prompt_use:{digest.hex()}", problem)
         self.checked_prompts = {digest for digest in named if digest in self.checked_prompts or digest in bodies}
 
     def _check_end(self, previous: bytes, removals: RemovalChecker) -> None:

@@ -1,7 +1,8 @@
 """Redact a message, erase conversations, purge erased conversations.
 
-Each conversation is one transaction. Checks follow it, and then the receipt. Every flow can be repeated: it skips what is
-already gone, and completes what an earlier run left (a busy conversation, a log that a reader had open).
+Each conversation is one transaction, whatever its length. A second one deletes unused prompts, and a third checks the rows.
+Every flow can be repeated: it skips what is already gone, and completes what an earlier run left (a busy conversation, a log
+that a reader had open).
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from convokit.completion.state import (
     ChatRef,
     KitState,
     check_schema_flow,
-    find_conversation_flow,
     identify_flow,
     not_found,
 )
@@ -58,22 +58,25 @@ class ReceiptBuilder:
     entries: int = 0
     remaining: int = 0
     chain: str = "whole"
-    prompts: set[bytes] | None = field(default_factory=set)
-    """Prompts that may be unreferenced now. None: all prompts of the tenant."""
+    prompts: Counter[bytes] = field(default_factory=Counter)
+    """Prompts that may be unused now, and how many of these conversations used them."""
+    all_prompts: bool = False
+    """Whether any prompt of the tenant may be unused."""
     samples: list[bytes] = field(default_factory=list)
     skipped: list[UUID] = field(default_factory=list)
-    ids: set[UUID] = field(default_factory=set)
 
-    def add(self, conversation_id: UUID, result: RemovalResult) -> None:
+    def add(self, result: RemovalResult) -> None:
         self.conversations += 1
         self.counts.update(result.counts)
         self.entries += result.entries
         self.samples += result.samples[: residue.MAX_SAMPLES - len(self.samples)]
-        self.ids.add(conversation_id)
-        if result.prompts is None or self.prompts is None:
-            self.prompts = None
-        else:
-            self.prompts |= result.prompts
+        self.all_prompts |= result.prompts is None
+        if self.request.dry_run or not self.all_prompts:
+            self.prompts.update(result.prompts or ())
+
+    def add_check(self, remaining: int, chain: str) -> None:
+        self.remaining += remaining
+        self.chain = self.chain if chain == "whole" else chain
 
     def build(self, bytes_state: BytesState, searched: int) -> Receipt:
         request = self.request
@@ -142,11 +145,13 @@ def erase_many_flow(
         validate_text("subject", subject, limit=state.limits.key_chars * 4, setting="Limits.key_chars")
     which = sql.ConversationFilter(erased=False, subject=subject, unused_since=_subtract_age(request, older_than))
     # An earlier run may have been killed before it deleted prompts, so all of the tenant's prompts are checked.
-    receipt = ReceiptBuilder("erase", request, prompts=None)
+    receipt = ReceiptBuilder("erase", request, all_prompts=True)
 
     def erase_one_flow(conversation_id: UUID) -> Flow[None]:
         try:
-            yield from _remove_and_check_flow(state, conversation_id, receipt)
+            removed = yield from _remove_flow(state, conversation_id, receipt)
+            if removed is not None and not dry_run:
+                receipt.add_check(*(yield from read_flow(check_removal, state.tenant, conversation_id, None)))
         except ConversationBusy:
             receipt.skipped.append(conversation_id)
 
@@ -159,12 +164,12 @@ def purge_flow(
 ) -> Flow[Receipt]:
     """Delete all rows of the tenant's erased conversations. Raises: InvalidInput."""
     request = _make_request(state, None, None, dry_run=dry_run)
-    receipt = ReceiptBuilder("purge", request, prompts=None)
+    receipt = ReceiptBuilder("purge", request, all_prompts=True)
     which = sql.ConversationFilter(erased=True, unused_since=_subtract_age(request, older_than))
 
     def purge_one_flow(conversation_id: UUID) -> Flow[None]:
         if dry_run or (yield from write_once_flow(sql.delete_conversation, state.tenant, conversation_id)):
-            receipt.add(conversation_id, RemovalResult(Counter(conversation=1)))
+            receipt.add(RemovalResult(Counter(conversation=1)))
 
     yield from _for_each_flow(state, which, purge_one_flow, progress)
     return (yield from _finish_flow(state, receipt))
@@ -211,32 +216,41 @@ def _for_each_flow(
 
 def _remove_one_flow(state: KitState, ref: ChatRef, receipt: ReceiptBuilder) -> Flow[Receipt]:
     assert ref.id is not None
-    if ref.subject is not None:
-        check_subject((yield from find_conversation_flow(state, ref)), ref)
-    if not (yield from _remove_and_check_flow(state, ref.id, receipt)):
+    removed = yield from _remove_flow(state, ref.id, receipt, ref)
+    if removed is None:
         raise not_found(ref)
-    return (yield from _finish_flow(state, receipt))
+    seqs = None if receipt.request.seq is None else removed.seqs
+    return (yield from _finish_flow(state, receipt, check=(ref.id, seqs)))
 
 
-def _remove_and_check_flow(state: KitState, conversation_id: UUID, receipt: ReceiptBuilder) -> Flow[bool]:
-    """Remove text of one conversation and check the rows. Return False if there is no such conversation.
+def _remove_flow(
+    state: KitState, conversation_id: UUID, receipt: ReceiptBuilder, ref: ChatRef | None = None
+) -> Flow[RemovalResult | None]:
+    """Remove text of one conversation in one transaction. Return None if there is no such conversation.
 
-    Raises: ConversationBusy.
+    `ref` may state a subject, which is compared. Raises: ConversationBusy, InvalidInput.
     """
     request = receipt.request
-    yield from _close_abandoned_turns_flow(state, conversation_id, dry_run=request.dry_run)
-    remove = erase_conversation if request.seq is None else redact_message
     run_flow = read_flow if request.dry_run else write_once_flow
-    result = yield from run_flow(remove, state.tenant, conversation_id, request)
-    if result is None:
-        return False
-    receipt.add(conversation_id, result)
-    if not request.dry_run:
-        seqs = None if request.seq is None else result.seqs
-        remaining, chain = yield from read_flow(check_removal, state.tenant, conversation_id, seqs)
-        receipt.remaining += remaining
-        receipt.chain = receipt.chain if chain == "whole" else chain
-    return True
+    try:
+        result = yield from run_flow(_remove, state.tenant, conversation_id, request, ref)
+    except ConversationBusy:
+        yield from _close_abandoned_turns_flow(state, conversation_id, dry_run=request.dry_run)
+        result = yield from run_flow(_remove, state.tenant, conversation_id, request, ref)
+    if result is not None:
+        receipt.add(result)
+    return result
+
+
+def _remove(
+    connection: Connection, tenant: str, conversation_id: UUID, request: ErasureRequest, ref: ChatRef | None
+) -> RemovalResult | None:
+    if ref is not None and ref.subject is not None:
+        conversation = conversations.find(connection, tenant, conversation_id)
+        if conversation is not None:
+            check_subject(conversation, ref)
+    remove = erase_conversation if request.seq is None else redact_message
+    return remove(connection, tenant, conversation_id, request)
 
 
 def _close_abandoned_turns_flow(state: KitState, conversation_id: UUID, *, dry_run: bool) -> Flow[None]:
@@ -264,38 +278,54 @@ def _read_open_turns(
     return conversation, [(branch, turn) for branch, turn in open_turns if turn is not None]
 
 
-def _finish_flow(state: KitState, receipt: ReceiptBuilder) -> Flow[Receipt]:
-    """Delete unreferenced prompts, search the database file, and build the receipt."""
-    dry_run = receipt.request.dry_run
-    if receipt.action != "redact":
-        ignoring = receipt.ids if dry_run else set()
-        prompts = yield from read_flow(residue.find_unreferenced_prompts, state.tenant, receipt.prompts, ignoring)
-        if prompts and not dry_run:
-            delete = residue.delete_unreferenced_prompts
-            receipt.counts["prompt"] += yield from write_once_flow(delete, state.tenant, prompts)
-        else:
-            receipt.counts["prompt"] += len(prompts)
-    if dry_run:
+def _finish_flow(
+    state: KitState, receipt: ReceiptBuilder, check: tuple[UUID, Sequence[int] | None] | None = None
+) -> Flow[Receipt]:
+    """Delete unused prompts, search the database file, check one conversation, and build the receipt."""
+    if receipt.request.dry_run:
+        if receipt.action != "redact":
+            among = None if receipt.all_prompts else receipt.prompts
+            receipt.counts["prompt"] += yield from read_flow(
+                residue.count_unused_prompts, state.tenant, among, receipt.prompts
+            )
         return receipt.build("unchecked", searched=0)
+    path, count = yield from write_once_flow(_tidy, state.tenant, receipt)
+    receipt.counts["prompt"] += count
+    bytes_state, found = yield from _search_file_flow(path, receipt.samples)
+    if check is not None or found:
+        checked, are_explained = yield from read_flow(_check, state.tenant, check, found)
+        if checked is not None:
+            receipt.add_check(*checked)
+        if not are_explained:
+            bytes_state = "found"
+    return receipt.build(bytes_state, searched=len(receipt.samples) if bytes_state in ("gone", "found") else 0)
+
+
+def _tidy(connection: Connection, tenant: str, receipt: ReceiptBuilder) -> tuple[str | None, int]:
+    """Delete unused prompts and removed words. Return the path of a SQLite database and the number of prompts."""
+    count = 0
+    if receipt.action != "redact":
+        among = None if receipt.all_prompts else receipt.prompts
+        count = residue.delete_unused_prompts(connection, tenant, among)
     if receipt.counts["message"]:
-        yield from write_once_flow(search_index.optimize)
-    bytes_state, searched = yield from _search_file_flow(receipt.samples)
-    return receipt.build(bytes_state, searched)
+        search_index.optimize(connection)
+    return residue.find_database_file(connection), count
 
 
-def _search_file_flow(samples: Sequence[bytes]) -> Flow[tuple[BytesState, int]]:
-    """Truncate the write-ahead log of SQLite and search the file for samples. Return the state and how many were searched."""
-    path = yield from read_flow(residue.find_database_file)
+def _check(
+    connection: Connection, tenant: str, check: tuple[UUID, Sequence[int] | None] | None, samples: Sequence[bytes]
+) -> tuple[tuple[int, str] | None, bool]:
+    """Check the rows of a conversation, and whether rows of any tables contain all `samples`, which the file contains."""
+    checked = None if check is None else check_removal(connection, tenant, *check)
+    return checked, residue.are_in_other_rows(connection, samples)
+
+
+def _search_file_flow(path: str | None, samples: Sequence[bytes]) -> Flow[tuple[BytesState, Sequence[bytes]]]:
+    """Truncate the write-ahead log of SQLite, search the file for samples, and return those that it contains."""
     if path is None:
-        return "server", 0
+        return "server", ()
     try:
         found = yield from thread_flow(residue.truncate_and_search, path=path, samples=samples)
     except (sqlite3.Error, OSError):
-        return "unchecked", 0
-    if found is None:
-        return "pending", 0
-    for sample in found:
-        # A row that still contains the same text explains why the file does.
-        if not (yield from read_flow(residue.is_text_in_other_row, sample)):
-            return "found", len(samples)
-    return "gone", len(samples)
+        return "unchecked", ()
+    return ("pending", ()) if found is None else ("gone", found)

@@ -21,7 +21,7 @@ from convokit.domain.message import USER, MessageRow
 from convokit.domain.removal import EVERYTHING, RemovalRow
 from convokit.erasure import residue, sql
 from convokit.errors import ChainBroken, ConversationBusy, NotFound
-from convokit.store import chain, conversations, messages, removal_records, search_index, tool_calls
+from convokit.store import blobs, chain, conversations, messages, removal_records, search_index, tool_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class RemovalResult:
     seqs: tuple[int, ...] = ()
     """The redacted messages. Empty when a whole conversation was erased."""
     prompts: frozenset[bytes] | None = frozenset()
-    """Digests of the prompts and tool sets of the erased requests. None: unknown, because the manifests were erased earlier."""
+    """Digests of the prompts and tool sets that an erased conversation used. None: unknown, because it was erased earlier."""
     samples: list[bytes] = field(default_factory=list)
 
 
@@ -130,13 +130,11 @@ def erase_conversation(
     result = RemovalResult(samples=residue.sample_conversation(connection, conversation))
     result.counts.update(sql.count_conversation_rows(connection, conversation.id))
     result.counts["conversation"] += any(value is not None for value in (*description, conversation.pins))
-    prompts: set[bytes] = set()
-    for page in sql.read_call_pages(connection, conversation.id, 0):
-        prompts |= residue.find_prompt_digests([call.manifest for call in page])
-        if not request.dry_run:
-            sql.strip_manifests(connection, conversation.id, page)
-    result.prompts = frozenset(prompts)
+    result.prompts = frozenset(blobs.list_uses(connection, conversation.id))
     if not request.dry_run:
+        for page in sql.read_call_pages(connection, conversation.id, 0):
+            sql.strip_manifests(connection, conversation.id, page)
+        blobs.delete_uses(connection, conversation.id)
         search_index.remove_conversation(connection, conversation.id)
         sql.clear_conversation(connection, conversation.id)
         conversation.subject = conversation.title = conversation.metadata = conversation.settings = None

@@ -1,4 +1,4 @@
-"""Find removed text outside of its rows.
+"""Delete unused prompts, and find removed text outside of its rows.
 
 SQLite overwrites deleted content in its file (`PRAGMA secure_delete`). The write-ahead log still contains older pages, until a
 checkpoint copies it into the file and truncates it. A reader of an older state blocks the truncation.
@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import Connection, LargeBinary, Text, bindparam, cast, delete, func, or_, select, tuple_
+from sqlalchemy import Connection, LargeBinary, Text, bindparam, cast, delete, func, literal, or_, select
 
 from convokit.domain.content import find_blob_digests
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.store import blobs, messages
 from convokit.store.dialects import dialect_of
-from convokit.store.schema import completion, conversation, metadata, prompt
+from convokit.store.schema import conversation, metadata, prompt, prompt_use
 
 MAX_SAMPLES = 32
 _SAMPLE_BYTES = 48
@@ -32,10 +30,17 @@ _SAMPLE_BLOB_BYTES = 64
 _MIN_SAMPLE_BYTES = 12
 # Messages at each end of a conversation, and binaries of a message, that samples are taken from.
 _SAMPLED_ROWS = 4
-# Measured: a fifth of the time of json.loads. The search may read the manifests of all requests of a tenant.
-_PROMPT_REFERENCE = re.compile(r'"(?:prompt|tools)":"([0-9a-f]{32})"')
-_CALLS_PER_PAGE = 1000
-_CONVERSATIONS_PER_PAGE = 100
+_PROMPTS_PER_PAGE = 500
+# One statement for each prompt, because Citus correlates no reference table with a distributed one. A use has no tenant, and
+# prompts of different tenants may have the same digest.
+_USES = (
+    select(literal(1).label("one"))
+    .select_from(prompt_use)
+    .join(conversation, conversation.c.id == prompt_use.c.conversation_id)
+    .where(prompt_use.c.digest == bindparam("digest"), conversation.c.tenant == bindparam("tenant"))
+    .limit(bindparam("limit"))
+)
+_COUNT_USES = select(func.count()).select_from(_USES.subquery())
 BLOCK_BYTES = 1024 * 1024
 WAIT_S = 2.0
 """Seconds that a checkpoint waits for readers. The caller can erase again later."""
@@ -45,64 +50,60 @@ WAIT_S = 2.0
 _OPEN_FILES: dict[tuple[int, int], int] = {}
 
 
-def find_prompt_digests(manifests: Iterable[str]) -> set[bytes]:
-    """Return the digests of the developer prompts and tool sets that manifests refer to."""
-    return {bytes.fromhex(digest) for manifest in manifests for digest in _PROMPT_REFERENCE.findall(manifest)}
+def count_unused_prompts(
+    connection: Connection, tenant: str, among: Collection[bytes] | None, released: Mapping[bytes, int]
+) -> int:
+    """Return how many of the prompts `among` (None: of all of the tenant) no conversation uses.
 
-
-def find_unreferenced_prompts(
-    connection: Connection, tenant: str, among: Collection[bytes] | None, ignoring: Collection[UUID] = ()
-) -> set[bytes]:
-    """Return the digests of the tenant's prompts that no request refers to.
-
-    `among` limits the search to these digests. Requests of the conversations `ignoring` do not count.
+    `released` is the number of conversations, by digest, whose use does not count because they are about to be erased.
     """
-    query = select(prompt.c.digest).where(prompt.c.tenant == tenant)
+    pages = _read_prompt_pages(connection, tenant, among)
+    return sum(len(_find_unused(connection, tenant, page, released)) for page in pages)
+
+
+def delete_unused_prompts(connection: Connection, tenant: str, among: Collection[bytes] | None) -> int:
+    """Delete those of the prompts `among` (None: of all of the tenant) that no conversation uses. Return how many."""
+    count = 0
+    for page in _read_prompt_pages(connection, tenant, among):
+        if unused := _find_unused(connection, tenant, page):
+            # A starting turn locks the prompt and then inserts its use. A statement does not see what was committed while it
+            # waited for a lock, so a statement of its own asks again.
+            keys = (prompt.c.tenant == tenant, prompt.c.digest.in_(unused))
+            locked = select(prompt.c.digest).where(*keys).order_by(prompt.c.digest).with_for_update()
+            still_unused = _find_unused(connection, tenant, connection.execute(locked).scalars().all())
+            gone = delete(prompt).where(prompt.c.tenant == tenant, prompt.c.digest.in_(still_unused))
+            count += int(connection.execute(gone).rowcount)
+    return count
+
+
+def _read_prompt_pages(
+    connection: Connection, tenant: str, among: Collection[bytes] | None
+) -> Iterator[Sequence[bytes]]:
+    """Yield the digests of stored prompts in order."""
+    of_tenant = select(prompt.c.digest).where(prompt.c.tenant == tenant).order_by(prompt.c.digest)
     if among is not None:
-        query = query.where(prompt.c.digest.in_(among))
-    unseen = {bytes(digest) for digest in connection.execute(query).scalars()} if among is None or among else set()
-    cursor = (conversation.c.updated_at, conversation.c.id)
-    # The newest conversations come first: they use most of the current prompts, so the search ends early.
-    pages = select(*cursor).where(conversation.c.tenant == tenant).order_by(*(column.desc() for column in cursor))
-    last: Any = None
-    while unseen:
-        page = pages if last is None else pages.where(tuple_(*cursor) < tuple(last))
-        rows = connection.execute(page.limit(_CONVERSATIONS_PER_PAGE)).all()
-        if not rows:
-            return unseen
-        last = rows[-1]
-        ids: list[Any] = [row[1] for row in rows if row[1] not in ignoring]
-        for manifests in _read_manifest_pages(connection, ids):
-            unseen -= find_prompt_digests(manifests)
-            if not unseen:
-                break
-    return unseen
+        digests = sorted(among)
+        for first in range(0, len(digests), _PROMPTS_PER_PAGE):
+            of_page = of_tenant.where(prompt.c.digest.in_(digests[first : first + _PROMPTS_PER_PAGE]))
+            yield connection.execute(of_page).scalars().all()
+        return
+    page = of_tenant.limit(_PROMPTS_PER_PAGE)
+    while found := connection.execute(page).scalars().all():
+        yield found
+        page = of_tenant.where(prompt.c.digest > found[-1]).limit(_PROMPTS_PER_PAGE)
 
 
-def _read_manifest_pages(connection: Connection, ids: Sequence[UUID]) -> Iterator[list[str]]:
-    key = (completion.c.conversation_id, completion.c.turn_id, completion.c.number)
-    query = select(completion.c.manifest, *key).where(completion.c.conversation_id.in_(ids)).order_by(*key)
-    query = page = query.limit(_CALLS_PER_PAGE)
-    while ids and (rows := connection.execute(page).all()):
-        yield [row[0] for row in rows]
-        if len(rows) < _CALLS_PER_PAGE:
-            return
-        page = query.where(tuple_(*key) > tuple(rows[-1][1:]))
-
-
-def delete_unreferenced_prompts(connection: Connection, tenant: str, among: Collection[bytes]) -> int:
-    """Delete those of the prompts `among` that no request refers to. Return how many.
-
-    Call it in a transaction of its own, because it locks a table on PostgreSQL.
-    """
-    # A starting turn writes its call first and its prompt afterwards. The lock makes it wait in between, so that it sees the
-    # deletion and stores the prompt again. SQLite has only one writer.
-    dialect_of(connection).lock_prompts(connection)
-    unreferenced = find_unreferenced_prompts(connection, tenant, among)
-    if not unreferenced:
-        return 0
-    keys = (prompt.c.tenant == tenant, prompt.c.digest.in_(unreferenced))
-    return int(connection.execute(delete(prompt).where(*keys)).rowcount)
+def _find_unused(
+    connection: Connection, tenant: str, digests: Iterable[bytes], released: Mapping[bytes, int] | None = None
+) -> list[bytes]:
+    unused = []
+    for digest in map(bytes, digests):
+        ignored = (released or {}).get(digest, 0)
+        # One row more than those that do not count settles it: a prompt may have millions of uses.
+        values = {"tenant": tenant, "digest": digest, "limit": ignored + 1}
+        if connection.execute(_COUNT_USES, values).scalar_one() <= ignored:
+            unused.append(digest)
+    return unused
 
 
 def sample_messages(
@@ -170,8 +171,12 @@ def _find_texts(value: Any) -> Iterator[str]:
             yield from _find_texts(item)
 
 
-def is_text_in_other_row(connection: Connection, sample: bytes) -> bool:
-    """Return whether a row of any table contains the sample. SQLite only."""
+def are_in_other_rows(connection: Connection, samples: Iterable[bytes]) -> bool:
+    """Return whether rows of any tables contain all samples. SQLite only."""
+    return all(_is_in_a_row(connection, sample) for sample in samples)
+
+
+def _is_in_a_row(connection: Connection, sample: bytes) -> bool:
     for table in metadata.tables.values():
         columns = [column for column in table.columns if isinstance(column.type, Text | LargeBinary)]
         needle = bindparam("sample", type_=LargeBinary)

@@ -82,7 +82,6 @@ def parse_search(
     conversation_id = None if id is None else parse_id(id)
     filter_ = SearchFilter(
         keys=text.keys,
-        characters=text.characters,
         role=role,
         subject=subject,
         since=None if since is None else to_microseconds("since", since),

@@ -79,15 +79,13 @@ class SearchPage(Page[Hit]):
 class TextQuery:
     """The parsed text of a query.
 
-    Every message with all `keys` also has `characters`, which help an index whose keys are not exact. A text matches if it
-    matches each of `patterns` after folding. `phrase` matches all words in sequence.
+    A text matches if it matches each of `patterns` after folding. `phrase` matches all words in sequence.
     """
 
     given: str
     text: str
     """The folded query."""
     keys: tuple[str, ...]
-    characters: tuple[str, ...]
     patterns: tuple[re.Pattern[str], ...]
     phrase: re.Pattern[str]
 
@@ -106,13 +104,11 @@ class TextQuery:
             raise InvalidInput("query", f"has {len(words)} words; the limit is {MAX_WORDS}")
         # dict.fromkeys: without duplicates, in order
         keys = dict.fromkeys(key for word in words for key in word.keys)
-        characters = dict.fromkeys(character for word in words if word.is_unspaced for character in word.text)
         patterns = dict.fromkeys(build_pattern(group) for group in _split_groups(folded))
         return cls(
             given,
             folded,
             tuple(keys),
-            tuple(characters),
             tuple(map(re.compile, patterns)),
             re.compile(build_pattern(words)),
         )

@@ -23,6 +23,7 @@ WITHOUT_ROWID = (
     schema.chunk,
     schema.tool_call,
     schema.entry,
+    schema.prompt_use,
     schema.summary,
     schema.removal,
 )
@@ -53,6 +54,7 @@ _add_index(
 )
 _add_index(schema.turn, "again", "conversation_id", "question_seq", where="after_entry IS NOT NULL")
 _add_index(schema.turn, "open", "lease_until", where="claim IS NOT NULL")
+_add_index(schema.prompt_use, "digest", "digest")
 
 
 def is_compared(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     MetaData,
     Named,
     PrimaryKeyConstraint,
-    SmallInteger,
     Table,
     Text,
     TypedColumns,
@@ -32,9 +31,9 @@ from sqlalchemy import (
 
 PREFIX = "convokit_"
 VERSION_TABLE = "convokit_alembic_version"
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration that this code knows. It needs this revision or a later one."""
-GENERATION = 1
+GENERATION = 2
 """Compared with `convokit_schema.oldest_code`. A release raises it so that a migration can exclude the code before it."""
 
 metadata = MetaData()
@@ -213,6 +212,11 @@ class PromptColumns(TypedColumns):
     body = Column(Text, nullable=False)
 
 
+class PromptUseColumns(_OfConversation):
+    digest = Column(LargeBinary, nullable=False)
+    """A prompt or tool set of the conversation's tenant that a manifest of this conversation names."""
+
+
 class BlobColumns(_OfConversation):
     digest = Column(LargeBinary, nullable=False)
     media_type = Column(Text, nullable=False)
@@ -232,8 +236,8 @@ class SearchColumns(_OfConversation):
     role = Column(Text, nullable=False)
     created_at = Column(BigInteger, nullable=False)
     # The only column whose type differs between the databases.
-    words: Named[Any] = Column(ARRAY(SmallInteger).with_variant(Integer, "sqlite"), nullable=True)
-    """PostgreSQL: 16-bit hashes of the message's keys. SQLite: a checksum of the keys. Null after the words were removed."""
+    words: Named[Any] = Column(ARRAY(Integer).with_variant(Integer, "sqlite"), nullable=True)
+    """PostgreSQL: 32-bit hashes of the message's keys. SQLite: a checksum of the keys. Null after the words were removed."""
 
 
 class RemovalColumns(_OfConversation):
@@ -272,6 +276,9 @@ tool_call = Table(
 )
 entry = Table("convokit_entry", metadata, EntryColumns, _build_key("entry", "conversation_id", "number"))
 prompt = Table("convokit_prompt", metadata, PromptColumns, _build_key("prompt", "tenant", "digest"))
+prompt_use = Table(
+    "convokit_prompt_use", metadata, PromptUseColumns, _build_key("prompt_use", "conversation_id", "digest")
+)
 blob = Table("convokit_blob", metadata, BlobColumns, _build_key("blob", "conversation_id", "digest"))
 summary = Table("convokit_summary", metadata, SummaryColumns, _build_key("summary", "conversation_id", "number"))
 removal = Table("convokit_removal", metadata, RemovalColumns, _build_key("removal", "conversation_id", "number"))

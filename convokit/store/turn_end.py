@@ -63,22 +63,23 @@ class _TurnWrite:
         *,
         ended_call: CallRow | None = None,
         next_call: CallRow | None = None,
+        prompts: Sequence[tuple[bytes, str]] = (),
     ) -> write_batch.WriteBatch:
         """Advance the conversation and return the rows to write. Raises: TurnLost.
 
         If another branch wrote since, the rows get higher seqs: a paid reply must not starve.
         """
-        batch = self._build_batch(self.conversation)
+        batch = self._build_batch(self.conversation, prompts)
         if not write_batch.advance(connection, batch, guard):
             was = self.conversation
             row = conversations.lock_and_find(connection, was.tenant, was.id)
             assert row is not None, "a conversation is deleted with its turns"
-            batch = self._build_batch(row)
+            batch = self._build_batch(row, prompts)
             write_batch.advance(connection, batch)
         batch.ended_call, batch.begun_call = ended_call, next_call
         return batch
 
-    def _build_batch(self, row: ConversationRow) -> write_batch.WriteBatch:
+    def _build_batch(self, row: ConversationRow, prompts: Sequence[tuple[bytes, str]] = ()) -> write_batch.WriteBatch:
         """Return the rows and chain entries to be written behind the last message of `row`."""
         rows = shift_rows(self.rows, row.last_seq - self.conversation.last_seq)
         call = [self.call.hash_input()] if self.call is not None else []
@@ -87,7 +88,7 @@ class _TurnWrite:
         last = rows[-1].seq if rows else row.last_seq
         moved = write_batch.advance_row(row, self.branch, head, last, entries, self.at)
         batch = write_batch.WriteBatch(row, moved, self.branch, head, entries, rows)
-        batch.search_keys = self.search_keys
+        batch.search_keys, batch.prompts = self.search_keys, prompts
         return batch
 
     @contextmanager
@@ -177,7 +178,7 @@ class TurnUpdate(_TurnWrite):
         renewed = turns.build_lease_values(
             self.conversation.id, self.turn_id, self.epoch, lease_us=self.lease_us, first_token_at=None
         )
-        batch = self._advance(connection, (turns.RENEW_LEASE, renewed), ended_call=self.call)
+        batch = self._advance(connection, (turns.RENEW_LEASE, renewed), ended_call=self.call, prompts=self.prompts)
         row, rows = batch.row, batch.messages
         if self.next_call is not None:
             self.next_call.number = api_calls.next_number(connection, row.id, self.turn_id)
@@ -190,8 +191,6 @@ class TurnUpdate(_TurnWrite):
             for tool_call, result in zip(self.finished_tools, rows, strict=False):
                 tool_call.result_seq = result.seq
                 tool_calls.finish_tool_call(sending, row.id, tool_call)
-        for digest, body in self.prompts:
-            blobs.insert_prompt(connection, row.tenant, digest, body)
         if self.summary is not None:
             self.summary.message_seq = rows[0].seq
             summaries.insert_summary(connection, row.id, self.summary)

@@ -98,7 +98,6 @@ class TurnStart:
             raise Conflict from None
         if self.redescribed:
             conversations.fill_description(connection, batch.moved)
-        _insert_prompts(connection, batch.row.tenant, self.prompts)
         return Written(batch.moved, batch.messages)
 
     def _read_moved(self, connection: Connection) -> ConversationRow:
@@ -142,7 +141,7 @@ class TurnStart:
         batch = write_batch.WriteBatch(row, moved, self.branch, question.seq, entries, rows, was=self.head)
         batch.created, batch.opened, batch.begun_call = self.created, opened, call
         batch.unarchives, moved.archived_at = True, None
-        batch.search_keys = self.search_keys
+        batch.search_keys, batch.prompts = self.search_keys, self.prompts
         return batch
 
     def find_written(self, connection: Connection) -> Written | None:
@@ -187,7 +186,7 @@ class TurnReopen:
             raise Conflict
         self.call.number = api_calls.next_number(connection, row.id, turn.id)
         api_calls.insert_call(connection, row.id, self.call)
-        _insert_prompts(connection, row.tenant, self.prompts)
+        blobs.insert_prompts(connection, row.tenant, row.id, self.prompts)
         return True
 
     def find_written(self, connection: Connection) -> bool | None:
@@ -200,8 +199,3 @@ def find_stored_number(connection: Connection, row: ConversationRow, call: CallR
     # The digest identifies the call, and is as random as its salt. The salt itself may be gone after a redaction.
     stored = (each for each in api_calls.list_calls(connection, row.id, call.turn_id) if each.is_late == call.is_late)
     return next((each.number for each in stored if each.body_digest == call.body_digest), None)
-
-
-def _insert_prompts(connection: Connection, tenant: str, prompts: Sequence[tuple[bytes, str]]) -> None:
-    for digest, body in prompts:
-        blobs.insert_prompt(connection, tenant, digest, body)

@@ -18,7 +18,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.hashchain import Entry
 from convokit.domain.message import MessageRow
 from convokit.domain.turn import CallRow
-from convokit.store import api_calls, chain, conversations, message_tree, messages, turns
+from convokit.store import api_calls, blobs, chain, conversations, message_tree, messages, turns
 from convokit.store.pipeline import pipeline
 
 
@@ -52,6 +52,8 @@ class WriteBatch:
     ended_call: CallRow | None = None
     search_keys: Sequence[set[str]] | None = None
     """The keys of each message's words; None computes them in the transaction."""
+    prompts: Sequence[tuple[bytes, str]] = ()
+    """The prompts of the call that begins. `advance` leaves those that the conversation does not use yet."""
 
 
 def advance_row(
@@ -88,6 +90,8 @@ def advance(
     with pipeline(connection) as sending:
         advanced: Any = sending.execute(statement, values)
         guarded: Any = None if guard is None else sending.execute(*guard)
+        uses = [sending.execute(*blobs.build_use_query(given.row.id, digest)) for digest, _ in given.prompts]
+    given.prompts = [each for each, use in zip(given.prompts, uses, strict=True) if use.first() is None]
     if guarded is not None and guarded.rowcount != 1:
         raise TurnLost
     return bool(advanced.rowcount == 1)
@@ -120,5 +124,6 @@ def write(connection: Connection, given: WriteBatch) -> Iterator[Connection]:
                 values = message_tree.build_move_values(row.id, given.branch, given.head, given.was)
                 moved_branch = sending.execute(message_tree.MOVE_HEAD_FROM, values)
         yield sending
+    blobs.insert_prompts(connection, row.tenant, row.id, given.prompts)
     if moved_branch is not None and moved_branch.rowcount != 1:
         raise Conflict

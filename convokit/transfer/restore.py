@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from convokit.audit.references import find_prompt_digests
 from convokit.audit.verify import verify_conversation
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
@@ -199,6 +200,9 @@ class _RowWriter:
             elif self._is_rechained and kind == "turn":
                 rows = [_move_turn(row) for row in rows]
             sql.insert_rows(self._connection, self._id, kind, rows)
+            if kind == "completion":
+                used = {digest for row in rows for digest in find_prompt_digests(row["manifest"])}
+                blobs.insert_uses(self._connection, self._id, sorted(used))
 
     def _move_removal(self, row: dict[str, Any]) -> dict[str, Any]:
         moved = {**row, "number": row["number"] + 1}

@@ -93,6 +93,7 @@ COVERAGE = {
     ),
     "convokit_entry": Coverage(_columns(_OF, "number", "kind", "ref", "commitment", "hash")),
     "convokit_prompt": Coverage(_columns("tenant", "digest", "body")),
+    "convokit_prompt_use": Coverage(_columns(), _columns(_OF, "digest")),
     "convokit_blob": Coverage(_columns(_OF, "digest", "media_type", "data")),
     "convokit_summary": Coverage(
         _columns(), _columns(_OF, "number", "from_seq", "to_seq", "message_seq"), {"created_at": _CLOCK}

@@ -153,9 +153,9 @@ def test_changed_columns_are_found(histories: Histories, table: str, effort: Eff
 
 
 def _relevant_rows(histories: Histories, table: str, conversation_id: UUID) -> list[Row]:
-    """Return a table's rows, of prompts those that this conversation names."""
+    """Return a table's rows, of prompts and their uses those that ended calls of this conversation name."""
     found = read_rows(histories.engine, TABLES[table], conversation_id)
-    if table != "convokit_prompt":
+    if table not in ("convokit_prompt", "convokit_prompt_use"):
         return found
     manifests = "".join(
         row["manifest"] for row in read_rows(histories.engine, completion, conversation_id) if row["salt"]
@@ -164,7 +164,9 @@ def _relevant_rows(histories: Histories, table: str, conversation_id: UUID) -> l
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", ["message", "completion", "turn", "tool_call", "entry", "prompt", "blob", "removal"])
+@pytest.mark.parametrize(
+    "name", ["message", "completion", "turn", "tool_call", "entry", "prompt", "prompt_use", "blob", "removal"]
+)
 def test_deleted_rows_are_found(histories: Histories, name: str) -> None:
     """The error names the row."""
     table, missed = TABLES[f"convokit_{name}"], []

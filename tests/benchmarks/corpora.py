@@ -110,6 +110,16 @@ def make_conversation(corpus: str, turns: int, tokens: int, *, seed: int = 1, pa
     return conversation
 
 
+def list_messages(corpus: str, size: int, *, seed: int = 1) -> Iterator[str]:
+    """Yield endless messages of about `size` bytes."""
+    texts = _make_texts(corpus, seed)(0)
+    while True:
+        text = ""
+        while len(text.encode()) < size:
+            text += next(texts)
+        yield text.encode()[:size].decode(errors="ignore").strip()
+
+
 def _make_texts(corpus: str, seed: int) -> Callable[[int], Iterator[str]]:
     """Return a function that gives the endless pieces of text of a turn."""
     japanese = _list_japanese(random.Random(seed))

@@ -47,7 +47,7 @@ PLACE = "INSERT INTO convokit_search (conversation_id, seq, role, created_at) VA
 """The row that FTS5's rowid names: a message's own rowid is another one after a VACUUM."""
 WORDS = "INSERT INTO convokit_search_words (rowid, words) VALUES (?, ?)"
 FOUND = """INSERT INTO convokit_search (conversation_id, seq, role, created_at, words)
-    VALUES (?, ?, ?, ?, CAST(? AS smallint[]))"""
+    VALUES (?, ?, ?, ?, CAST(? AS integer[]))"""
 
 JSON = {"content-type": "application/json"}
 

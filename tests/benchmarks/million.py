@@ -208,6 +208,7 @@ def _sqlite(database: str, talks: Sequence[Talk], sizes: dict[str, int]) -> None
             connection.execute("COMMIT")
         put(schema.conversation, _OF_CONVERSATION, _conversations(talks))
         put(schema.prompt, _PROMPTS, [(tenant, DIGEST, PROMPT) for tenant in sizes])
+        put(schema.prompt_use, ("digest",), [(each.id, DIGEST) for each in talks])
         connection.execute("ANALYZE")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -232,6 +233,7 @@ def _postgresql(database: str, talks: Sequence[Talk], sizes: dict[str, int]) -> 
                 put(schema.search, INDEX_COLUMNS, found)
         put(schema.conversation, _OF_CONVERSATION, _conversations(talks))
         put(schema.prompt, _PROMPTS, [(tenant, DIGEST, PROMPT) for tenant in sizes])
+        put(schema.prompt_use, ("digest",), [(each.id, DIGEST) for each in talks])
         connection.execute("SET maintenance_work_mem = '512MB'")
         connection.execute(made[0].encode())
         connection.execute("VACUUM (ANALYZE)")  # as it will have been long since, and not while we measure

@@ -73,6 +73,7 @@ def fill(connection: Connection, place: UUID, count: int) -> None:
     )
     conversations.create(connection, row)
     connection.execute(insert(schema.prompt), {"tenant": "bench", "digest": DIGEST, "body": PROMPT})
+    connection.execute(insert(schema.prompt_use), {"conversation_id": place, "digest": DIGEST})
     last, head = 0, row.chain_hash
     for batch in turns(count // 2):
         entries = hashchain.extend_chain(last, head, [each.hash_input() for made in batch for each in made])

@@ -33,6 +33,8 @@ TABLES = {
     "convokit_tool_call": "Tool calls that were run here: recorded before they run, and again with what became of them.",
     "convokit_entry": "The chain: one row for each message and each finished API call, in the order they became final.",
     "convokit_prompt": "Developer prompts and sets of tools, each once per tenant.",
+    "convokit_prompt_use": "Which prompts and sets of tools the requests of a conversation name. An erasure deletes "
+    "the prompts that no row names ([why](../adr/0040-prompt-uses.md)).",
     "convokit_blob": "Binary content parts, each once per conversation.",
     "convokit_summary": "Which messages a summary stands for.",
     "convokit_search": "What search finds: one row for each message with words ([why](../adr/0021-search.md)), and one for the "
@@ -150,7 +152,7 @@ WORDS = {
     "convokit_search.seq": "The message.",
     "convokit_search.role": "The message's, to search by.",
     "convokit_search.created_at": "The message's.",
-    "convokit_search.words": "PostgreSQL: one or two numbers of 16 bits for each key that finds the message. SQLite: a "
+    "convokit_search.words": "PostgreSQL: a number of 32 bits for each key that finds the message. SQLite: a "
     "checksum of the keys. Null once the words are forgotten.",
     "convokit_removal.author": "Who removed it, as the caller said.",
     "convokit_removal.reason": "Why, as the caller said.",

@@ -6,14 +6,12 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from sqlalchemy import Engine, event, select
+from sqlalchemy import event, select
 from sqlalchemy.engine import make_url
 
 from convokit import Convokit
@@ -360,35 +358,6 @@ def test_turn_of_a_dead_worker_is_closed_before_erasing(
     receipt = face.settle(chat.erase())
     assert (receipt.chain, receipt.remaining) == ("whole", 0)
     assert everywhere(database, CANARY) == []
-
-
-def test_prompt_of_a_starting_turn_is_kept(postgres: Any, server: LoopbackServer) -> None:
-    """The deletion waits for a turn that refers to the prompt and has not committed yet."""
-    database = postgres.migrated()
-    with Convokit(database, model="m", base_url=server.url) as kit:
-        kit.chat("k", developer_prompt="a prompt").send("hello")
-        copied = "SELECT * FROM convokit_completion"
-        with psycopg.connect(database) as beginning:
-            row = beginning.execute(copied).fetchone()
-            assert row is not None
-            beginning.execute("UPDATE convokit_completion SET error = 'a turn that has not committed yet'")
-            erased: list[Any] = []
-            engine = open_engine(parse_database_url(database))
-            thread = threading.Thread(target=lambda: erased.append(_drop(engine, kit)))
-            thread.start()
-            thread.join(0.5)
-            assert not erased, "it must wait"
-            beginning.commit()
-        thread.join(10)
-        engine.dispose()
-        assert erased == [0]
-    postgres.release(database)
-
-
-def _drop(engine: Engine, kit: Convokit) -> int:
-    with engine.begin() as connection:
-        digests = list(connection.execute(select(schema.prompt.c.digest)).scalars())
-        return residue.delete_unreferenced_prompts(connection, "default", [bytes(each) for each in digests])
 
 
 def test_turn_that_opens_after_the_first_read_is_seen_under_the_lock(database: str, server: LoopbackServer) -> None:

@@ -33,7 +33,7 @@ def indexed(database: str) -> dict[str, set[str]]:
 
     def terms(connection: Connection) -> dict[str, set[str]]:
         if connection.dialect.name == "postgresql":
-            # The rows of "other" stay. Their 16-bit hashes of owners and times may equal that of a removed word.
+            # The rows of "other" stay. They have hashes of owners and times.
             words = select(search.c.words).join(conversation, conversation.c.id == search.c.conversation_id)
             rows = connection.execute(words.where(conversation.c.key == "k")).scalars()
             kept = {number for row in rows for number in row or ()}

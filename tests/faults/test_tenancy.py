@@ -420,6 +420,7 @@ TENANT = {
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
     "store.blobs.insert_prompt": None,
+    "store.blobs.insert_prompts": None,
     "erasure.sql.list_matching": lambda connection, wanted: erasure_sql.list_matching(
         connection, "rival", erasure_sql.ConversationFilter(erased=False), after=None, limit=1000
     ),
@@ -429,11 +430,11 @@ TENANT = {
     "erasure.sql.delete_conversation": lambda connection, wanted: erasure_sql.delete_conversation(
         connection, "nobody", wanted
     ),
-    "erasure.residue.find_unreferenced_prompts": lambda connection, wanted: len(
-        residue.find_unreferenced_prompts(connection, "rival", None)
+    "erasure.residue.count_unused_prompts": lambda connection, wanted: residue.count_unused_prompts(
+        connection, "rival", None, {}
     ),
-    "erasure.residue.delete_unreferenced_prompts": lambda connection, wanted: residue.delete_unreferenced_prompts(
-        connection, "nobody", []
+    "erasure.residue.delete_unused_prompts": lambda connection, wanted: residue.delete_unused_prompts(
+        connection, "nobody", None
     ),
     "transfer.sql.list_conversation_ids": lambda connection, wanted: transfer_sql.list_conversation_ids(
         connection, "rival", subject=SUBJECT, after=None, limit=1000
@@ -502,7 +503,7 @@ NO_TENANT = {
     "store.turns.count_open_turns",
     "store.indexes.list_differences",
     "store.turns.list_tenants_with_open_turns",
-    *(f"erasure.residue.{name}" for name in ("is_text_in_other_row", "find_database_file")),
+    *(f"erasure.residue.{name}" for name in ("are_in_other_rows", "find_database_file")),
     "usage.sql.list_tenants",
 }
 """Functions about a whole database, for its owner.

@@ -8,11 +8,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from convokit import Convokit
+from convokit.audit.references import find_prompt_digests
 from convokit.errors import SchemaOutdated
 from convokit.store.engine import WRITE, open_engine, parse_database_url
+from convokit.store.schema import completion, prompt_use, search
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
 
@@ -59,6 +61,38 @@ def test_a_database_of_version_0_1_upgrades(face: Face, old_database: str, serve
         rows = connection.execute(text("SELECT count(*), count(window_counted) FROM convokit_message")).one()
     engine.dispose()
     assert (rows[0] > 10, rows[1]) == (True, 1)
+
+
+def test_upgrade_records_the_prompts_of_all_requests(face: Face, old_database: str) -> None:
+    """Each manifest of version 0.1 that names a prompt or a tool set has its use."""
+    Convokit(old_database, model="m").migrate()
+    engine = open_engine(parse_database_url(old_database))
+    with engine.connect() as connection:
+        calls = connection.execute(select(completion.c.conversation_id, completion.c.manifest)).all()
+        uses = connection.execute(select(prompt_use.c.conversation_id, prompt_use.c.digest)).all()
+    engine.dispose()
+    named = {(conversation_id, digest) for conversation_id, each in calls for digest in find_prompt_digests(each)}
+    assert {(conversation_id, bytes(digest)) for conversation_id, digest in uses} == named
+    assert len(named) > 3
+    chat = face.kit(old_database, model="m").chat("k")
+    face.settle(chat.verify())
+    assert face.settle(chat.erase()).removed["prompt"] > 0
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_upgrade_computes_the_search_keys_anew(face: Face, old_database: str) -> None:
+    """Each row of the index is the one that `reindex` writes."""
+    kit = face.kit(old_database, model="m")
+    face.settle(kit.migrate())
+    engine = open_engine(parse_database_url(old_database)).execution_options(**{WRITE: True})
+    query = select(search.c.conversation_id, search.c.seq, search.c.words).where(search.c.words.is_not(None))
+    with engine.begin() as connection:
+        upgraded = connection.execute(query).all()
+        connection.execute(search.delete())
+    assert face.settle(kit.reindex()) >= len(upgraded) > 10
+    with engine.connect() as connection:
+        assert set(map(repr, upgraded)) <= set(map(repr, connection.execute(query)))
+    engine.dispose()
 
 
 def test_titles_of_version_0_1_are_indexed_by_reindex(face: Face, old_database: str, server: LoopbackServer) -> None:

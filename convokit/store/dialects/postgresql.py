@@ -127,9 +127,6 @@ class PostgresqlDialect(Dialect):
     def lock_migrations(self, connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
 
-    def lock_prompts(self, connection: Connection) -> None:
-        connection.exec_driver_sql("LOCK TABLE convokit_completion IN SHARE MODE")
-
     def read_facts(self, connection: Connection) -> DatabaseFacts:
         version = connection.dialect.server_version_info or ()
         return DatabaseFacts("PostgreSQL " + ".".join(map(str, version)))

@@ -1,6 +1,6 @@
 """Index and search messages on PostgreSQL with a GIN index.
 
-Column `words` of `search` holds 16-bit hashes of a message's keys: a smaller index than with a tsvector, and it contains no
+Column `words` of `search` holds 32-bit hashes of a message's keys: a smaller index than with a tsvector, and it contains no
 word. A match is therefore only likely, and the caller checks the text. The array also holds hashes of tenant, conversation
 and periods of time. GIN returns matches in no order, so a search asks for the newest periods first.
 """
@@ -125,10 +125,8 @@ class PostgresqlSearch(SearchDialect):
 
     def match(self, tenant: str, wanted: SearchFilter, span: PeriodSpan | None) -> list[ColumnElement[bool]]:
         owner_key = choose_owner_key(tenant, wanted)
-        hashes = hash_keys(wanted.keys)
-        if len(hashes) == 1:  # two hashes are exact enough; further ones, of frequent characters, cost time
-            hashes |= hash_keys(wanted.characters)
-        conditions: list[ColumnElement[bool]] = [search.c.words.op("@>")(sorted({hash_key(owner_key), *hashes}))]
+        hashes = {hash_key(owner_key), *hash_keys(wanted.keys)}
+        conditions: list[ColumnElement[bool]] = [search.c.words.op("@>")(sorted(hashes))]
         if span is not None:
             in_period = search.c.words.op("&&")(sorted(map(hash_key, span.keys)))
             conditions += [in_period, search.c.created_at >= span.since]
@@ -166,20 +164,10 @@ def _build_extent_query(tenant: str, conversation_id: UUID | None) -> Any:
 
 
 def hash_key(key: str) -> int:
-    """Return the 16-bit hash of a key."""
-    return (zlib.crc32(key.encode()) & 0xFFFF) - 0x8000
+    """Return the 32-bit hash of a key."""
+    return zlib.crc32(key.encode()) - 2**31
 
 
 def hash_keys(keys: Iterable[str]) -> set[int]:
-    """Return the hashes of word keys: one of 16 bits, and a second for keys of more than two characters.
-
-    One message in a few hundred has one hash of a word that it does not contain; one in about ten thousand has both. A pair of
-    Japanese characters has one hash, and each character has its own.
-    """
-    hashes = set()
-    for key in keys:
-        checksum = zlib.crc32(key.encode())
-        hashes.add((checksum & 0xFFFF) - 0x8000)
-        if len(key) > 2:
-            hashes.add((checksum >> 16) - 0x8000)
-    return hashes
+    """Return the hashes of keys."""
+    return {hash_key(key) for key in keys}

@@ -51,12 +51,10 @@ class IndexRow:
 class SearchFilter:
     """Conditions of a search. A row must have every one of `keys`.
 
-    Every row with all `keys` also has `characters`; they help an index whose keys are not exact. Times are microseconds since
-    1970, `until` not included.
+    Times are microseconds since 1970, `until` not included.
     """
 
     keys: Sequence[str]
-    characters: Sequence[str] = ()
     conversation_id: UUID | None = None
     role: str | None = None
     subject: str | None = None
@@ -207,10 +205,6 @@ class Dialect(Protocol):
 
     def lock_migrations(self, connection: Connection) -> None:
         """Wait until no other process migrates, in a writing transaction."""
-        ...
-
-    def lock_prompts(self, connection: Connection) -> None:
-        """Wait until no other transaction records a request, and block new ones until this transaction ends."""
         ...
 
     def read_facts(self, connection: Connection) -> DatabaseFacts:

@@ -120,9 +120,6 @@ class SqliteDialect(Dialect):
     def lock_migrations(self, connection: Connection) -> None:
         """Do nothing: a writing transaction is the only one."""
 
-    def lock_prompts(self, connection: Connection) -> None:
-        """Do nothing: a writing transaction is the only one."""
-
     def read_replication(self, connection: Connection) -> Mapping[str, DatabaseFacts]:
         return {}
 
