@@ -61,7 +61,7 @@ def insert_prompts(
 
 
 def build_use_query(conversation_id: UUID, digest: bytes) -> tuple[Any, dict[str, Any]]:
-    """Return the statement, with its values, that finds a row if the conversation uses a prompt: nearly every turn repeats one."""
+    """Return the statement, with its values, that finds a row if the conversation uses a prompt."""
     return _SELECT_USE, {"id": conversation_id, "digest": digest}
 
 
