@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from convokit.tokens.estimate import CharacterEstimate
-from tests.benchmarks.hand import WINDOW
+from tests.benchmarks.hand import MESSAGES, MOST_TOKENS
 
 
 class Base(DeclarativeBase):
@@ -46,6 +46,7 @@ class Expert:
             event.listen(self.engine, "connect", _pragmas)
         Base.metadata.create_all(self.engine)
         self.count = CharacterEstimate().count
+        self.wanted = MESSAGES
         self.sent = 0
 
     def fill(self, conversation: UUID, count: int, text: str) -> None:
@@ -77,7 +78,7 @@ class Expert:
             spent = 0
             for each in session.scalars(recent.order_by(Message.seq.desc())):
                 spent += each.tokens
-                if spent > WINDOW:
+                if len(messages) + 1 == self.wanted or spent > MOST_TOKENS:
                     break
                 messages.append({"role": each.role, "content": each.content})
             messages.reverse()

@@ -26,8 +26,9 @@ from convokit.domain.search_words import build_keys
 from convokit.store.dialects.postgresql_search import hash_keys
 from convokit.tokens.estimate import CharacterEstimate
 
-WINDOW = 5800
-"""Tokens of history that are sent: what convokit sends on average under a budget of 8,192."""
+MOST_TOKENS = 7_168
+MESSAGES = 50
+"""Messages of a request, unless a benchmark says what convokit sent in the same place."""
 CONVERSATION = "SELECT last_seq FROM convokit_conversation WHERE id = ?"
 HISTORY = (
     """SELECT role, content, tokens FROM convokit_message WHERE conversation_id = ? AND seq > ? ORDER BY seq DESC"""
@@ -84,6 +85,7 @@ class ByHand:
         self.client = httpx.Client()
         self.url = f"{url}/chat/completions"
         self.count = CharacterEstimate().count
+        self.wanted = MESSAGES
         self.sent = 0
 
     def run(self, statement: str, values: tuple[object, ...], *, write: bool = False) -> Any:
@@ -114,7 +116,7 @@ class ByHand:
         rows, spent = [], 0
         for role, content, tokens in self.run(HISTORY, (place, last - 64)).fetchall():
             spent += tokens
-            if spent > WINDOW:
+            if len(rows) + 1 == self.wanted or spent > MOST_TOKENS:
                 break
             rows.append({"role": role, "content": content})
         self.commit()
