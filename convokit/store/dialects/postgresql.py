@@ -60,6 +60,7 @@ class PostgresqlDialect(AsyncDialect):
     has_local_clock = False
     has_single_writer = False
     has_write_batches = True
+    can_be_distributed = True
     code_point_collation = "C"
     # READ COMMITTED, the server's default, gives each statement a snapshot of its own.
     read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
