@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +23,15 @@ from tests.support.faces import Face
 from tests.support.public_calls import (
     CHAT_READS,
     CHAT_WRITES,
+    DRY_RUNS,
     KIT_READS,
     KIT_WRITES,
     WORDS,
-    Method,
     run_reads,
     write_history,
 )
 from tests.support.server import LoopbackServer, stream
 
-DRY_RUNS: Mapping[str, Method] = {
-    "redact": lambda kit, folder: kit.chat("a").redact(1, dry_run=True),
-    "erase a conversation": lambda kit, folder: kit.chat("a").erase(dry_run=True),
-    "erase a person": lambda kit, folder: kit.erase(subject="anna", dry_run=True),
-    "purge": lambda kit, folder: kit.purge(older_than=timedelta(0), dry_run=True),
-    "import": lambda kit, folder: kit.import_(folder / "export.jsonl", dry_run=True),
-    "restore": lambda kit, folder: kit.import_(folder / "export.jsonl", trusted=True, dry_run=True),
-    "restore elsewhere": lambda kit, folder: kit.tenant("b").import_(
-        folder / "export.jsonl", trusted=True, dry_run=True
-    ),
-}
 SENDS_NOTHING = {"chat", "tenant", "close"}
 # The full-text index of SQLite runs statements of its own, which begin with "--" in a trace.
 READING = re.compile(

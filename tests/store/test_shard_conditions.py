@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,10 @@ from convokit.completion import call as calls
 from convokit.store.schema import completion, conversation, message, turn
 from tests.support.databases import Postgres
 from tests.support.faces import Face
-from tests.support.public_calls import CHAT_WRITES, Method, list_writes, run_chat_reads, write_history
+from tests.support.public_calls import CHAT_WRITES, KIT_CALLS_OF_ONE, list_writes, run_chat_reads, write_history
 from tests.support.server import LoopbackServer
 from tests.support.shard_conditions import find_unnamed
 
-KIT_CALLS_OF_ONE: Mapping[str, Method] = {
-    "conversation": lambda kit, folder: kit.conversation("a"),
-    "search": lambda kit, folder: kit.search("hello", key="a"),
-    "usage": lambda kit, folder: kit.usage(key="a", by="conversation"),
-    "export": lambda kit, folder: kit.export(folder / "one.jsonl", key="a"),
-    "export as training data": lambda kit, folder: kit.export(folder / "one.openai", format="openai", key="a"),
-    "export as markdown": lambda kit, folder: kit.export(folder / "one.md", format="markdown", key="a"),
-}
 ID: Any = bindparam("id")
 DIALECT: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
 TABLES = re.compile(r"\bconvokit_(?!alembic_version|schema\b|prompt\b)\w+")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,34 @@ CHAT_WRITES: Mapping[str, Method] = {
 }
 
 
-def write_history(face: Face, database: str, server: LoopbackServer, folder: Path) -> None:
+KIT_CALLS_OF_ONE: Mapping[str, Method] = {
+    "conversation": lambda kit, folder: kit.conversation("a"),
+    "search": lambda kit, folder: kit.search("hello", key="a"),
+    "usage": lambda kit, folder: kit.usage(key="a", by="conversation"),
+    "export": lambda kit, folder: kit.export(folder / "one.jsonl", key="a"),
+    "export as training data": lambda kit, folder: kit.export(folder / "one.openai", format="openai", key="a"),
+    "export as markdown": lambda kit, folder: kit.export(folder / "one.md", format="markdown", key="a"),
+}
+"""The kit's calls on one conversation."""
+DRY_RUNS: Mapping[str, Method] = {
+    "redact": lambda kit, folder: kit.chat("a").redact(1, dry_run=True),
+    "erase a conversation": lambda kit, folder: kit.chat("a").erase(dry_run=True),
+    "erase a person": lambda kit, folder: kit.erase(subject="anna", dry_run=True),
+    "purge": lambda kit, folder: kit.purge(older_than=timedelta(0), dry_run=True),
+    "import": lambda kit, folder: kit.import_(folder / "export.jsonl", dry_run=True),
+    "restore": lambda kit, folder: kit.import_(folder / "export.jsonl", trusted=True, dry_run=True),
+    "restore elsewhere": lambda kit, folder: kit.tenant("b").import_(
+        folder / "export.jsonl", trusted=True, dry_run=True
+    ),
+}
+
+
+def write_history(face: Face, database: str, server: LoopbackServer, folder: Path, *, tenant: str = "default") -> None:
     """Write a conversation with branches, and one whose open turn has no worker, and an export and a checkpoint of both.
 
     `completion.call.CHUNK_S` should be 0, so that the open turn has text.
     """
-    kit = face.kit(database, model="loop-1", base_url=server.url)
+    kit = face.kit(database, model="loop-1", base_url=server.url, tenant=tenant)
     chat = kit.chat("a", subject="anna")
     face.settle(chat.send("hello 東京", passages=["a passage"], developer_prompt="Be brief."))
     face.settle(chat.send("and now?"))
