@@ -34,7 +34,8 @@ def run_searches(face: Face, kit: Any) -> None:
     for query, parameters in list_searches():
         assert face.settle(kit.search(query, **parameters)), (query, parameters)
     whole = [hit.message.content for hit in face.settle(kit.search("echo", limit=100))]
-    paged, cursor = [], None
+    paged: list[Any] = []
+    cursor = None
     while not paged or cursor:
         page = face.settle(kit.search("echo", limit=3, before=cursor))
         paged += [hit.message.content for hit in page]

@@ -72,6 +72,8 @@ def store_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def new_database(citus: CitusServers) -> str:
+def new_database(citus: CitusServers) -> Iterator[str]:
     """The name of a database on all servers that has no tables."""
-    return citus.create_database()
+    name = citus.create_database()
+    yield name
+    citus.drop_database(name)

@@ -71,6 +71,14 @@ class CitusServers:
             self.create_extension(name, node)
         return name
 
+    def drop_database(self, name: str) -> None:
+        """Drop a database on all nodes. Each one with the extension occupies a background worker of its server."""
+        for node in range(NODES + 1):
+            if (self._data(node) / "postmaster.pid").exists():
+                with psycopg.connect(self.url("postgres", node), autocommit=True) as connection:
+                    statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+                    connection.execute(statement)
+
     def create_extension(self, database: str, node: int) -> None:
         with psycopg.connect(self.url(database, node), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION citus")

@@ -14,6 +14,7 @@ from convokit.cli.app import app
 from convokit.errors import SettingsError
 from convokit.store import migrations
 from convokit.store.distribution import TABLES
+from convokit.store.schema import REVISION
 from tests.cluster.conftest import distribute, migrate
 from tests.cluster.load import Load
 from tests.cluster.servers import CitusServers
@@ -53,7 +54,7 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A release with one more migration, which creates tables and fills one of them."""
     folder = tmp_path / "migrations"
     shutil.copytree(migrations.find_scripts(), folder)
-    (folder / "versions" / "0099_note.py").write_text(NEW_SCRIPT.format(newest=migrations.REVISION))
+    (folder / "versions" / "0099_note.py").write_text(NEW_SCRIPT.format(newest=REVISION))
     monkeypatch.setattr(migrations, "find_scripts", lambda: folder)
     monkeypatch.setattr(migrations, "REVISION", "0099")
 

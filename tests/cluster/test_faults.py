@@ -76,7 +76,7 @@ def test_shards_move_to_a_new_worker_under_load(citus: CitusServers, new_databas
     with Load(url, server.url, [f"moved {number}" for number in range(6)]) as load:
         worker = citus.add(new_database)
         assert distribute(url, "--worker", worker).startswith(f"added {worker}\n")
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(url, autocommit=True, options="-c statement_timeout=60s") as connection:
             connection.execute("SELECT citus_rebalance_start()")
             connection.execute("SELECT citus_rebalance_wait()")
             counts = connection.execute(

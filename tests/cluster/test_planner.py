@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -16,16 +17,18 @@ from tests.support.server import LoopbackServer
 
 
 @pytest.fixture(scope="module")
-def one_node(citus: CitusServers) -> str:
+def one_node(citus: CitusServers) -> Iterator[str]:
     """A database whose coordinator holds the shards."""
-    url = citus.url(citus.create_database(nodes=1))
+    name = citus.create_database(nodes=1)
+    url = citus.url(name)
     host, port = citus.worker(0).split(":")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT citus_set_coordinator_host(%s, %s)", (host, int(port)))
         connection.execute("SELECT citus_set_node_property(%s, %s, 'shouldhaveshards', true)", (host, int(port)))
     migrate(url)
     assert distribute(url, "--shards", "4") == "distributed 15 tables\n"
-    return url
+    yield url
+    citus.drop_database(name)
 
 
 @pytest.mark.usefixtures("store_each_chunk")
