@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -28,6 +29,13 @@ def distribute(url: str, *arguments: str) -> str:
     result = CliRunner().invoke(app, ["db", "distribute", "--database", url, *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def read_cluster_line(url: str) -> str:
+    """Return what `convokit doctor` finds about the cluster, and its advice."""
+    result = CliRunner().invoke(app, ["doctor", "--database", url, "--json"])
+    (check,) = [each for each in json.loads(result.stdout)["checks"] if each["name"] == "cluster"]
+    return f"{check['found']} {check['do']}".strip()
 
 
 def migrate(url: str) -> None:

@@ -52,6 +52,10 @@ class CitusServers:
         self._address = make_url(started.stdout.strip().splitlines()[-1])
         self._home = Path((self._folder / "home").read_text().strip())
         self._count = 0
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            # A two-phase commit that a dead worker left half done holds its locks until Citus looks for it.
+            connection.execute("ALTER SYSTEM SET citus.recover_2pc_interval = '1s'")
+            connection.execute("SELECT pg_reload_conf()")
 
     def url(self, database: str, node: int = 0) -> str:
         """Return the URL of a database on a node."""

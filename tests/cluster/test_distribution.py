@@ -15,7 +15,7 @@ from convokit.errors import SettingsError
 from convokit.store import migrations
 from convokit.store.distribution import TABLES
 from convokit.store.schema import REVISION
-from tests.cluster.conftest import distribute, migrate
+from tests.cluster.conftest import distribute, migrate, read_cluster_line
 from tests.cluster.load import Load
 from tests.cluster.servers import CitusServers
 from tests.support.server import LoopbackServer
@@ -63,19 +63,13 @@ def _distribute(citus: CitusServers, url: str, *arguments: str) -> str:
     return distribute(url, "--worker", citus.worker(1), "--worker", citus.worker(2), "--shards", "4", *arguments)
 
 
-def _read_cluster_line(url: str) -> str:
-    result = CliRunner().invoke(app, ["doctor", "--database", url, "--json"])
-    assert '"cluster"' in result.stdout, result.output
-    return result.stdout.split('"cluster"', 1)[1].split("}", 1)[0]
-
-
 def test_a_database_is_distributed_while_it_is_used(
     citus: CitusServers, new_database: str, server: LoopbackServer
 ) -> None:
     """No call fails, and all rows are there afterwards. A second run changes nothing."""
     url = citus.url(new_database)
     migrate(url)
-    assert "no table is distributed" in _read_cluster_line(url)
+    assert "no table is distributed" in read_cluster_line(url)
     with Load(url, server.url, [f"live {number}" for number in range(8)]) as load:
         load.wait_for_turns()
         statements = _distribute(citus, url, "--dry-run")
@@ -90,9 +84,23 @@ def test_a_database_is_distributed_while_it_is_used(
     assert statements.count("create_") == len(TABLES)
     with psycopg.connect(url) as connection:
         assert connection.execute(LOCAL_ROWS).fetchall() == []
-    line = _read_cluster_line(url)
+    line = read_cluster_line(url)
     assert "2 workers, 4 shards (balanced)" in line
     assert f"{len(TABLES)} of {len(TABLES)} tables are distributed" in line
+
+
+def test_a_single_table_is_distributed_again(citus: CitusServers, new_database: str) -> None:
+    """As one that a script of somebody else created: `doctor` names it, and the others are left as they are."""
+    url = citus.url(new_database)
+    migrate(url)
+    _distribute(citus, url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT undistribute_table('convokit_prompt')")
+    line = read_cluster_line(url)
+    assert f"{len(TABLES) - 1} of {len(TABLES)} tables" in line
+    assert line.endswith("`convokit db distribute` distributes convokit_prompt")
+    assert distribute(url) == "distributed 1 table\n"
+    assert read_cluster_line(url).endswith("tables are distributed")
 
 
 def test_the_way_back(citus: CitusServers, new_database: str, server: LoopbackServer) -> None:
@@ -109,7 +117,7 @@ def test_the_way_back(citus: CitusServers, new_database: str, server: LoopbackSe
         kit.chat("a").send("hello again")
         assert len(kit.chat("a").messages()) == 4
         kit.verify()
-    assert "no table is distributed" in _read_cluster_line(url)
+    assert "no table is distributed" in read_cluster_line(url)
 
 
 def test_a_worker_and_a_coordinator_without_workers_are_refused(citus: CitusServers, new_database: str) -> None:

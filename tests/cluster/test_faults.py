@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.cluster.conftest import distribute, migrate
+from tests.cluster.conftest import distribute, migrate, read_cluster_line
 from tests.cluster.load import Load
 from tests.cluster.servers import CitusServers
 from tests.support.server import LoopbackServer
@@ -76,6 +76,7 @@ def test_shards_move_to_a_new_worker_under_load(citus: CitusServers, new_databas
     with Load(url, server.url, [f"moved {number}" for number in range(6)]) as load:
         worker = citus.add(new_database)
         assert distribute(url, "--worker", worker).startswith(f"added {worker}\n")
+        assert "3 workers, 3 shards (not balanced: " in read_cluster_line(url)
         with psycopg.connect(url, autocommit=True, options="-c statement_timeout=60s") as connection:
             connection.execute("SELECT citus_rebalance_start()")
             connection.execute("SELECT citus_rebalance_wait()")

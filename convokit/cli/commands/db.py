@@ -169,7 +169,8 @@ def _print_distributed(plan: DistributionPlan) -> None:
     if plan.workers:
         console.print(f"added {', '.join(map(str, plan.workers))}", highlight=False)
     if plan.tables:
-        console.print(f"distributed {len(plan.tables)} tables", highlight=False)
+        count = len(plan.tables)
+        console.print(f"distributed {count} table{'' if count == 1 else 's'}", highlight=False)
     elif plan.workers:
         output.print_note("move shards to the new workers with SELECT citus_rebalance_start()")
     else:
