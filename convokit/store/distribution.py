@@ -222,6 +222,17 @@ def distribute_new_tables(connection: Connection, database: str, *, is_current: 
         yield
     finally:
         event.remove(Table, "after_create", distribute)
+    if cluster.is_coordinator:
+        _distribute_missing(connection)
+
+
+def _distribute_missing(connection: Connection) -> None:
+    """Distribute the tables that a migration created in SQL of its own, which the listener does not hear."""
+    after = read_cluster(connection)
+    assert after is not None
+    names = [name for name in after.missing if connection.exec_driver_sql(f"SELECT to_regclass('{name}')").scalar()]
+    for statement in _list_table_statements(names, None, is_first=False) if names else ():
+        connection.exec_driver_sql(statement)
 
 
 def _refuse(database: str, reason: str) -> SettingsError:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from convokit.errors import ConversationBusy
 from tests.cluster.calls import run_every_call
 from tests.cluster.conftest import migrate
+from tests.cluster.load import Load
 from tests.cluster.servers import CitusServers
 from tests.support.faces import Face
+from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.public_calls import CHAT_WRITES
 from tests.support.server import LoopbackServer
 
@@ -42,6 +45,18 @@ def test_a_worker_serves_the_application_too(
         assert len(face.settle(kit.chat("shared").messages())) == 6
         face.settle(kit.verify())
     migrate(citus.url(name, 1))
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+def test_a_pooler_stands_before_the_coordinator(citus: CitusServers, cluster_url: str, server: LoopbackServer) -> None:
+    """Senders share a few connections of the server, a transaction at a time."""
+    pooler = PgBouncer(make_url(citus.url("postgres")), 2)
+    try:
+        with Load(pooler.through(cluster_url), server.url, [f"pooled {number}" for number in range(6)]) as load:
+            load.wait_for_turns()
+        load.check()
+    finally:
+        pooler.close()
 
 
 def _send_at_once(face: Face, kit: Any, key: str, options: dict[str, Any], texts: list[str]) -> list[Any]:
