@@ -136,3 +136,12 @@ def read_database(
         return store.run(function, write=False)
     finally:
         store.close()
+
+
+def write_database(database: DatabaseOption, function: Callable[[Connection], Result]) -> Result:
+    """Run a function in a writing transaction, over all tenants. Raises: StoreError, SettingsError."""
+    store = open_store(database.url, describe_url(database.url))
+    try:
+        return store.run(function, write=True)
+    finally:
+        store.close()

@@ -60,7 +60,7 @@ _CALLS = (
         completion.c.error.is_not(None).label("has_error"),
         or_(completion.c.details.is_not(None), completion.c.error.is_not(None)).label("has_details"),
     )
-    .join(turns, (turns.c.conversation_id == completion.c.conversation_id) & (turns.c.id == completion.c.turn_id))
+    .join(turns, (turns.c.conversation_id == bindparam("id")) & (turns.c.id == completion.c.turn_id))
     .where(
         completion.c.conversation_id == bindparam("id"),
         func.coalesce(turns.c.after_seq, turns.c.question_seq) >= bindparam("first"),

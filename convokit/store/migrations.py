@@ -16,7 +16,9 @@ from sqlalchemy import Connection, Select, Text, column, inspect, select, table
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from convokit.errors import ConvokitError, SchemaOutdated, StoreError
+from convokit.store import distribution
 from convokit.store.dialects import dialect_of
+from convokit.store.engine import describe_url
 from convokit.store.fast_execute import plain_connection
 from convokit.store.schema import GENERATION, PREFIX, REVISION, VERSION_TABLE, schema_
 
@@ -51,7 +53,10 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     from alembic import command  # noqa: PLC0415  # only a process that migrates loads Alembic
 
     dialect_of(connection).lock_migrations(connection)
-    with _ALEMBIC_LOCK:
+    current, wanted = read_revision(connection), REVISION if revision == "head" else revision
+    is_current = current is not None and current >= wanted
+    database = describe_url(connection.engine.url)
+    with _ALEMBIC_LOCK, distribution.distribute_new_tables(connection, database, is_current=is_current):
         _check_no_other_migration()
         command.upgrade(_build_config(plain_connection(connection)), revision)
 

@@ -54,7 +54,7 @@ _MESSAGES_WITHOUT_ROW = (
     .where(
         message.c.conversation_id == bindparam("id"),
         message.c.seq > bindparam("after"),
-        ~exists().where(search.c.conversation_id == message.c.conversation_id, search.c.seq == message.c.seq),
+        ~exists().where(search.c.conversation_id == bindparam("id"), search.c.seq == message.c.seq),
     )
     .order_by(message.c.seq)
     .limit(_INDEXED_AT_ONCE)

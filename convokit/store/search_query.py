@@ -72,6 +72,10 @@ def _read_candidates(
             *index.match(tenant, wanted, span),
         )
     )
+    if (
+        wanted.conversation_id is not None
+    ):  # a distributed database asks one server if each level names the conversation
+        matches = matches.where(conversation.c.id == wanted.conversation_id)
     bounds = ((within.top, operator.le), (within.bottom, operator.ge), (within.below, operator.lt))
     for bound, compare in bounds:
         if bound is not None:
@@ -80,7 +84,9 @@ def _read_candidates(
     ordered = [found.c[each.name] for each in order]
     # Only the indexed part of the text: a message may be many megabytes long.
     text = func.substr(message.c.content, 1, MAX_INDEXED_CHARS), message.c.parts, message.c.refusal
-    is_same = (message.c.conversation_id == found.c.conversation_id) & (message.c.seq == found.c.seq)
+    is_same: Any = (message.c.conversation_id == found.c.conversation_id) & (message.c.seq == found.c.seq)
+    if wanted.conversation_id is not None:
+        is_same = and_(is_same, message.c.conversation_id == wanted.conversation_id)
     statement = (
         select(found, message.c.status, *text)
         .join_from(found, message, is_same)
@@ -150,7 +156,12 @@ def find_sort_key(connection: Connection, tenant: str, ref: MessageRef) -> SortK
     statement = (
         select(*index.sort_columns)
         .join_from(rows, conversation, conversation.c.id == rows.c.conversation_id)
-        .where(conversation.c.tenant == tenant, rows.c.conversation_id == ref[0], rows.c.seq == ref[1])
+        .where(
+            conversation.c.tenant == tenant,
+            conversation.c.id == ref[0],
+            rows.c.conversation_id == ref[0],
+            rows.c.seq == ref[1],
+        )
     )
     row = connection.execute(statement).one_or_none()
     return None if row is None else tuple(row)
@@ -160,8 +171,11 @@ def read_messages_by_ref(connection: Connection, refs: Sequence[MessageRef]) -> 
     """Return the messages of these that exist."""
     if not refs:
         return {}
+    seqs: dict[UUID, list[int]] = {}
+    for conversation_id, seq in refs:
+        seqs.setdefault(conversation_id, []).append(seq)
     # OR instead of `IN` with a list of pairs: SQLite reads the whole table for that.
-    wanted = [and_(message.c.conversation_id == conversation_id, message.c.seq == seq) for conversation_id, seq in refs]
+    wanted = [and_(message.c.conversation_id == each, message.c.seq.in_(of_one)) for each, of_one in seqs.items()]
     statement: Any = select(message.c.conversation_id, *_COLUMNS).where(or_(*wanted))
     rows: list[Any] = list(connection.execute(statement))
     return {(row[0], row[1]): MessageRow(*row[1:]) for row in rows}

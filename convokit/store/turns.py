@@ -25,19 +25,29 @@ OPEN_TURN_COLUMNS = (
     *("idempotency_hash", "fingerprint", "fingerprint_salt", "metadata"),
 )
 """Columns of a new turn, besides `lease_until`."""
-_LAST_CALL_NUMBER = select(func.coalesce(func.max(completion.c.number), 0)).where(
-    completion.c.conversation_id == turn.c.conversation_id, completion.c.turn_id == turn.c.id
-)
-_OPEN_TURN = (
-    turn.c.id,
-    turn.c.question_seq,
-    turn.c.epoch,
-    turn.c.owner,
-    case((turn.c.lease_until < now_us(), True), else_=False),
-    now_us() - turn.c.started_at,
-    _LAST_CALL_NUMBER.where(completion.c.ended_at.is_(None)).scalar_subquery(),
-    turn.c.after_seq,
-)
+
+
+def _select_last_call(conversation_id: Any) -> Any:
+    """Return the number of a turn's last call. With a bound id, a distributed database asks one server for it."""
+    return select(func.coalesce(func.max(completion.c.number), 0)).where(
+        completion.c.conversation_id == conversation_id, completion.c.turn_id == turn.c.id
+    )
+
+
+def _build_open_columns(conversation_id: Any) -> tuple[Any, ...]:
+    return (
+        turn.c.id,
+        turn.c.question_seq,
+        turn.c.epoch,
+        turn.c.owner,
+        case((turn.c.lease_until < now_us(), True), else_=False),
+        now_us() - turn.c.started_at,
+        _select_last_call(conversation_id).where(completion.c.ended_at.is_(None)).scalar_subquery(),
+        turn.c.after_seq,
+    )
+
+
+_OPEN_TURN = _build_open_columns(bindparam("id"))
 _SELECT_OPEN_ON_BRANCH = select(*_OPEN_TURN).where(
     turn.c.conversation_id == bindparam("id"), turn.c.claim == bindparam("branch")
 )
@@ -52,7 +62,7 @@ _SELECT_OPEN_AND_RECORDED = (
     .where(conversation.c.id == bindparam("id"))
 )
 _SELECT_OPEN_OF_TENANT = (
-    select(turn.c.conversation_id, turn.c.branch, *_OPEN_TURN)
+    select(turn.c.conversation_id, turn.c.branch, *_build_open_columns(turn.c.conversation_id))
     .join(conversation, conversation.c.id == turn.c.conversation_id)
     .where(turn.c.claim.is_not(None), conversation.c.tenant == bindparam("tenant"))
     .order_by(turn.c.lease_until)
@@ -68,8 +78,10 @@ _COUNT_OPEN = select(
     func.count(), func.max(now_us() - turn.c.started_at), func.count().filter(turn.c.lease_until < now_us())
 ).where(turn.c.claim.is_not(None))
 SELECT_TURN = select(
-    *(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"), _LAST_CALL_NUMBER.scalar_subquery()
+    *(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls"),
+    _select_last_call(bindparam("id")).scalar_subquery(),
 )
+"""Turns of the conversation `id`: the condition on `turn` is for the statement to add."""
 _SELECT_BY_ID = SELECT_TURN.where(turn.c.conversation_id == bindparam("id"), turn.c.id == bindparam("turn"))
 _SELECT_MANY = SELECT_TURN.where(
     turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True))
@@ -90,7 +102,7 @@ _SELECT_REGENERATIONS = SELECT_TURN.where(
     turn.c.after_entry.is_not(None),
     not_(_STARTS_WITH_RESULTS),
 ).order_by(turn.c.after_entry)
-_SELECT_BY_IDEMPOTENCY_KEY = SELECT_TURN.join(conversation, conversation.c.id == turn.c.conversation_id).where(
+_SELECT_BY_IDEMPOTENCY_KEY = SELECT_TURN.join(conversation, conversation.c.id == bindparam("id")).where(
     turn.c.conversation_id == bindparam("id"),
     conversation.c.tenant == bindparam("tenant"),
     turn.c.idempotency_hash == bindparam("hash"),

@@ -103,7 +103,8 @@ def sum_calls(
     if until_us is not None:
         query = query.where(completion.c.started_at < until_us)
     if conversation_ids is not None:
-        query = query.where(conversation.c.id.in_(conversation_ids))
+        # For both tables: a distributed database then asks the servers of these conversations only.
+        query = query.where(conversation.c.id.in_(conversation_ids), completion.c.conversation_id.in_(conversation_ids))
     if subject is not None:
         query = query.where(conversation.c.subject == subject)
     for row in connection.execute(query, execution_options={"yield_per": _BATCH}):

@@ -113,7 +113,8 @@ class ByHand:
         """Read the window, make the body, and commit the question."""
         place, turn = self.key(conversation), self.key(new_id())
         last = self.run(CONVERSATION, (place,)).fetchone()[0]
-        rows, spent = [], 0
+        rows: list[dict[str, Any]] = []
+        spent = 0
         for role, content, tokens in self.run(HISTORY, (place, last - 64)).fetchall():
             spent += tokens
             if len(rows) + 1 == self.wanted or spent > MOST_TOKENS:

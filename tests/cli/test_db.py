@@ -54,3 +54,11 @@ def test_commands_work_on_postgresql(cli: CommandLine, request: pytest.FixtureRe
     checks = {check["name"]: check for check in cli.json("doctor", "-d", url)["checks"]}
     assert checks["server"]["found"].startswith("PostgreSQL 1")
     request.getfixturevalue("postgres").release(url)
+
+
+def test_distribute_needs_a_cluster(cli: CommandLine) -> None:
+    """A SQLite file has none. The message says what to do."""
+    assert "only PostgreSQL with Citus can be distributed" in cli("db", "distribute", code=1).stderr
+    assert "only PostgreSQL with Citus can be distributed" in cli("db", "distribute", "--dry-run", code=1).stderr
+    assert "'db' is not HOST:PORT" in cli("db", "distribute", "--worker", "db", code=2).stderr
+    assert "--shards" in cli("db", "distribute", "--shards", "0", code=2).stderr

@@ -500,6 +500,17 @@ NO_TENANT = {
     "store.search_query.read_messages_by_ref",
     "store.removal_records.find_erasures",
     *(f"store.migrations.{name}" for name in ("upgrade", "read_revision", "check_schema")),
+    *(
+        f"store.distribution.{name}"
+        for name in (
+            "read_cluster",
+            "count_shards",
+            "describe_cluster",
+            "plan_distribution",
+            "run_plan",
+            "distribute_new_tables",
+        )
+    ),
     "store.turns.count_open_turns",
     "store.indexes.list_differences",
     "store.turns.list_tenants_with_open_turns",

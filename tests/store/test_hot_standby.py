@@ -12,8 +12,8 @@ import pytest
 from convokit import NewMessage
 from convokit.errors import ReadOnly
 from convokit.store.dialects.postgresql_replication import read_replication
-from tests.store.test_read_only import CHAT_READS, KEY, KIT_READS
 from tests.support.faces import Face
+from tests.support.public_calls import CHAT_READS, KEY, KIT_READS
 from tests.support.restarting_postgres import RestartingPostgres
 from tests.support.server import LoopbackServer
 from tests.support.standby import Standby

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,92 +15,28 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.pool import StaticPool
 
-from convokit import AsyncChat, AsyncConvokit, Convokit, NewMessage
+from convokit import AsyncChat, AsyncConvokit, Convokit
 from convokit.completion import call as calls
 from convokit.errors import Interrupted, ReadOnly, SettingsError, StoreUnavailable
-from tests.support.abandoned_turns import leave, leave_stream
+from tests.support.abandoned_turns import leave_stream
 from tests.support.faces import Face
+from tests.support.public_calls import (
+    CHAT_READS,
+    CHAT_WRITES,
+    DRY_RUNS,
+    KIT_READS,
+    KIT_WRITES,
+    WORDS,
+    run_reads,
+    write_history,
+)
 from tests.support.server import LoopbackServer, stream
 
-KEY = b"0123456789abcdef"
-Method = Callable[[Any, Path], Any]
-
-KIT_READS: Mapping[str, Method] = {
-    "conversations": lambda kit, folder: kit.conversations(subject="anna"),
-    "conversation": lambda kit, folder: kit.conversation("a"),
-    "search": lambda kit, folder: kit.search("hello"),
-    "usage": lambda kit, folder: kit.usage(by="conversation"),
-    "export": lambda kit, folder: kit.export(folder / "again.jsonl"),
-    "verify": lambda kit, folder: kit.verify(against=folder / "checkpoint", key=KEY),
-    "checkpoint": lambda kit, folder: kit.checkpoint(key=KEY, to=folder / "again.checkpoint"),
-}
-CHAT_READS: Mapping[str, Method] = {
-    "open_calls": lambda chat, folder: chat.open_calls(),
-    "branches": lambda chat, folder: chat.branches(),
-    "leaves": lambda chat, folder: chat.leaves(),
-    "siblings": lambda chat, folder: chat.siblings(2),
-    "children": lambda chat, folder: chat.children(2),
-    "turns": lambda chat, folder: chat.turns(),
-    "messages": lambda chat, folder: chat.messages(),
-    "log": lambda chat, folder: chat.log(),
-    "turn": lambda chat, folder: chat.turn(chat.first),
-    "entries": lambda chat, folder: chat.entries(),
-    "blob": lambda chat, folder: chat.blob(chat.digest),
-    "summaries": lambda chat, folder: chat.summaries(),
-    "prompt": lambda chat, folder: chat.prompt(chat.prompt_digest),
-    "context": lambda chat, folder: chat.context("and now?"),
-    "replay": lambda chat, folder: chat.replay(),
-    "verify": lambda chat, folder: chat.verify(),
-    "follow": lambda chat, folder: chat.follow(),
-    "diff": lambda chat, folder: chat.diff(chat.first, chat.second),
-}
-"""Every method that reads. `diff` is called with the ids of two turns."""
-KIT_WRITES: Mapping[str, Method] = {
-    "migrate": lambda kit, folder: kit.migrate(),
-    "reindex": lambda kit, folder: kit.reindex(),
-    "import_": lambda kit, folder: kit.import_(folder / "export.jsonl"),
-    "recover": lambda kit, folder: kit.recover(),
-    "erase": lambda kit, folder: kit.erase(subject="anna"),
-    "purge": lambda kit, folder: kit.purge(),
-}
-CHAT_WRITES: Mapping[str, Method] = {
-    "send": lambda chat, folder: chat.send("hello"),
-    "stream": lambda chat, folder: chat.stream("hello"),
-    "resume": lambda chat, folder: chat.resume(),
-    "regenerate": lambda chat, folder: chat.regenerate(),
-    "edit": lambda chat, folder: chat.edit(1, "hello"),
-    "stream_regenerate": lambda chat, folder: chat.stream_regenerate(),
-    "stream_edit": lambda chat, folder: chat.stream_edit(1, "hello"),
-    "cancel": lambda chat, folder: chat.cancel(),
-    "fork": lambda chat, folder: chat.fork(),
-    "update": lambda chat, folder: chat.update(title="new"),
-    "append": lambda chat, folder: chat.append([NewMessage("user", "hello")]),
-    "checkout": lambda chat, folder: chat.checkout(1),
-    "copy": lambda chat, folder: chat.copy("other"),
-    "pin": lambda chat, folder: chat.pin(1),
-    "unpin": lambda chat, folder: chat.unpin(1),
-    "redact": lambda chat, folder: chat.redact(1),
-    "erase": lambda chat, folder: chat.erase(),
-}
-DRY_RUNS: Mapping[str, Method] = {
-    "redact": lambda kit, folder: kit.chat("a").redact(1, dry_run=True),
-    "erase a conversation": lambda kit, folder: kit.chat("a").erase(dry_run=True),
-    "erase a person": lambda kit, folder: kit.erase(subject="anna", dry_run=True),
-    "purge": lambda kit, folder: kit.purge(older_than=timedelta(0), dry_run=True),
-    "import": lambda kit, folder: kit.import_(folder / "export.jsonl", dry_run=True),
-    "restore": lambda kit, folder: kit.import_(folder / "export.jsonl", trusted=True, dry_run=True),
-    "restore elsewhere": lambda kit, folder: kit.tenant("b").import_(
-        folder / "export.jsonl", trusted=True, dry_run=True
-    ),
-}
 SENDS_NOTHING = {"chat", "tenant", "close"}
 # The full-text index of SQLite runs statements of its own, which begin with "--" in a trace.
 READING = re.compile(
     r"(?:SELECT|WITH .*\bSELECT|SAVEPOINT|RELEASE|ROLLBACK|COMMIT|BEGIN|SHOW|PRAGMA (?:'main'\.)?\w+$)", re.DOTALL
 )
-
-
-WORDS = [f"word{number} " for number in range(20)]
 
 
 @pytest.fixture(autouse=True)
@@ -161,22 +96,7 @@ def statements() -> Iterator[Statements]:
 
 @pytest.fixture
 def history(face: Face, database: str, server: LoopbackServer, tmp_path: Path) -> str:
-    """A database with two conversations; the second has an open turn whose worker is gone."""
-    kit = face.kit(database, model="loop-1", base_url=server.url)
-    chat = kit.chat("a", subject="anna")
-    face.settle(chat.send("hello 東京", passages=["a passage"], developer_prompt="Be brief."))
-    face.settle(chat.send("and now?"))
-    face.settle(chat.regenerate())
-    face.settle(face.settle(chat.fork(name="other")).send("once more"))
-    face.settle(chat.pin(2))
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
-    face.settle(chat.append([NewMessage("user", [image])]))
-    face.settle(kit.export(tmp_path / "export.jsonl"))
-    face.settle(kit.checkpoint(key=KEY, to=tmp_path / "checkpoint"))
-    server.script(stream(WORDS))
-    leave(face, kit, "gone", "hello")
-    face.settle(kit.close())
-    server.requests.clear()
+    write_history(face, database, server, tmp_path)
     return database
 
 
@@ -190,23 +110,6 @@ def read_content(database: str) -> object:
         digest = "SELECT count(*), max(xmin::text::bigint), sum(hashtext(t::text)) FROM {} t"
         names = [name for (name,) in tables.fetchall()]
         return {name: connection.execute(sql.SQL(digest).format(sql.Identifier(name))).fetchone() for name in names}
-
-
-def run_reads(face: Face, kit: Any, folder: Path) -> None:
-    """Call every method that reads, on a conversation with branches and on one with an open turn."""
-    chat = kit.chat("a")
-    chat.first, chat.second = (turn.id for turn in face.settle(chat.turns(limit=2)))
-    chat.prompt_digest = face.settle(chat.turn(chat.first)).calls[0].window.prompt
-    chat.digest = face.settle(chat.messages(limit=1))[0].content[0]["image_url"]["url"]
-    for call in KIT_READS.values():
-        face.settle(call(kit, folder))
-    for name, call in CHAT_READS.items():
-        answer = call(chat, folder)
-        assert (face.collect if name == "follow" else face.settle)(answer) is not None, name
-    gone = kit.chat("gone")
-    assert [(turn.state, turn.worker) for turn in face.settle(gone.turns())] == [("open", "gone")]
-    for name in ("messages", "log", "context", "verify"):
-        face.settle(CHAT_READS[name](gone, folder))
 
 
 def test_reads_and_dry_runs_write_nothing(

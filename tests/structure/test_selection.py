@@ -104,3 +104,11 @@ def test_what_is_left_out_is_reported_as_deselected() -> None:
     everything = list(items)
     select(cast("Any", config), cast("Any", items))
     assert [item for item in everything if item not in items] == config.deselected
+
+
+@pytest.mark.parametrize(("given", "is_run"), [((), False), (("--matrix", "--soak"), False), (("--cluster",), True)])
+def test_a_cluster_is_started_on_request_only(given: tuple[str, ...], is_run: bool) -> None:
+    """No other option starts servers."""
+    items: list[Any] = [FakeItem("faults", marks=(pytest.mark.cluster.mark,)), FakeItem("plain")]
+    select(cast("Any", FakeConfig(*given)), items)
+    assert len(items) == 1 + is_run

@@ -28,6 +28,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--soak", action="store_true", help="also run all soak tests, on all points and with 40,000 examples"
     )
     group.addoption("--soak-sample", action="store_true", help="also run the soak tests marked with sample=True")
+    group.addoption("--cluster", action="store_true", help="also run tests/cluster, which needs a Citus cluster")
     group.addoption("--skip-default", action="store_true", help="leave out what a run without options has tested")
 
 
@@ -52,6 +53,8 @@ def _mark_first_parameters(items: Iterable[pytest.Item]) -> None:
 
 
 def _is_selected(config: pytest.Config, item: pytest.Item) -> bool:
+    if item.get_closest_marker("cluster") is not None and not config.getoption("--cluster"):
+        return False
     if config.getoption("--skip-default") and _is_in_default(item):
         return False
     return _is_in_matrix(config, item) and _is_in_soak(config, item)

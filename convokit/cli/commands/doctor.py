@@ -28,7 +28,7 @@ from convokit.domain.removal import VACUUM_COMMAND
 from convokit.domain.vocabularies import NEAR, find_vocabulary
 from convokit.errors import ConvokitError
 from convokit.settings import Environment
-from convokit.store import migrations, turns
+from convokit.store import distribution, migrations, turns
 from convokit.store.dialects import dialect_of, dialect_of_url, read_clock_us
 from convokit.store.dialects.protocol import DatabaseFacts
 from convokit.store.dialects.sqlite import has_wal_reset_bug
@@ -146,6 +146,7 @@ def _check_database(database: DatabaseOption) -> Iterator[Check]:
         yield _run_check(database, dialect_of_url(database.url).facts_name, _check_facts, read_only=not is_file)
     if not is_file:
         yield from _check_replication(database, is_writable=is_writable)
+        yield from _check_cluster(database, is_writable=is_writable)
     yield _run_check(database, "clock", _check_clock)
     if revision == REVISION:
         yield Check("revision", "ok", revision)
@@ -201,6 +202,17 @@ def _check_replication(database: DatabaseOption, *, is_writable: bool) -> Iterat
         return
     for name, facts in found.items():
         yield Check(name, "ok" if facts.advice is None else "warn", facts.found, facts.advice or "")
+
+
+def _check_cluster(database: DatabaseOption, *, is_writable: bool) -> Iterator[Check]:
+    """Say how the tables are distributed. Nothing for a database without Citus."""
+    try:
+        facts = read_database(database, distribution.describe_cluster, read_only=not is_writable)
+    except ConvokitError as error:
+        yield Check("cluster", "fail", str(error))
+        return
+    if facts is not None:
+        yield Check("cluster", "ok" if facts.advice is None else "warn", facts.found, facts.advice or "")
 
 
 def _check_clock(connection: Connection) -> Check:

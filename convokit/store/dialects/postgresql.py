@@ -56,6 +56,7 @@ class PostgresqlDialect(Dialect):
     now_us_sql = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)"
     has_local_clock = False
     has_single_writer = False
+    can_be_distributed = True
     code_point_collation = "C"
     # READ COMMITTED, the server's default, gives each statement a snapshot of its own.
     read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}

@@ -17,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Text,
+    bindparam,
     case,
     cast,
     column,
@@ -53,7 +54,15 @@ SORT_AT_ONCE = 16_384
 """Up to this number of messages, sorting all matches is faster than counting the matches of recent periods."""
 # ON CONFLICT: two processes may run `index_missing` at the same time.
 _INSERT_ROWS = insert(search).on_conflict_do_nothing()
+_SELECT_NEWEST = select(func.max(conversation.c.updated_at)).where(conversation.c.tenant == bindparam("tenant"))
+# A statement of its own: Citus refuses a sub-select in the columns of a statement on distributed rows.
 _pg_class = table("pg_class", column("oid"), column("reltuples"))
+_SELECT_ESTIMATE = select(_pg_class.c.reltuples, func.to_regclass("pg_dist_partition").is_not(None)).where(
+    _pg_class.c.oid == func.to_regclass(search.name)
+)
+_SELECT_EXTENT = select(conversation.c.updated_at, conversation.c.last_seq).where(
+    conversation.c.tenant == bindparam("tenant"), conversation.c.id == bindparam("id")
+)
 
 
 class PostgresqlSearch(SearchDialect):
@@ -87,10 +96,9 @@ class PostgresqlSearch(SearchDialect):
             return [] if whole is None else [whole]
         if wanted.subject is not None or wanted.metadata:
             return []  # not in the index, so the matches of a period cannot be counted by it
-        extent = connection.execute(_build_extent_query(tenant, wanted.conversation_id)).one_or_none()
-        if extent is None or extent.newest is None or extent.message_count <= SORT_AT_ONCE:
+        end = _find_end(connection, tenant, wanted.conversation_id)
+        if end is None:
             return []
-        end: int = extent.newest
         if wanted.until is not None:
             end = min(end, wanted.until)
         if within.below is not None:
@@ -148,19 +156,18 @@ class PostgresqlSearch(SearchDialect):
         return exists(select(literal(1)).select_from(item).where(item.c.key == name, is_same))
 
 
-def _build_extent_query(tenant: str, conversation_id: UUID | None) -> Any:
-    """Return the statement for `newest`, the time of the last change, and `message_count`, roughly.
-
-    `message_count` of a tenant is PostgreSQL's last estimate for all tenants; -1 if it never analysed the table.
-    """
-    if conversation_id is None:
-        newest = func.max(conversation.c.updated_at).label("newest")
-        estimate = select(_pg_class.c.reltuples).where(_pg_class.c.oid == func.to_regclass(search.name))
-        return select(newest, estimate.scalar_subquery().label("message_count")).where(conversation.c.tenant == tenant)
-    is_own = (conversation.c.tenant == tenant, conversation.c.id == conversation_id)
-    return select(conversation.c.updated_at.label("newest"), conversation.c.last_seq.label("message_count")).where(
-        *is_own
-    )
+def _find_end(connection: Connection, tenant: str, conversation_id: UUID | None) -> int | None:
+    """Return the time of the last change; None if there are so few messages that all matches are sorted at once."""
+    if conversation_id is not None:
+        row: Any = connection.execute(_SELECT_EXTENT, {"tenant": tenant, "id": conversation_id}).one_or_none()
+        return None if row is None or row.last_seq <= SORT_AT_ONCE else int(row.updated_at)
+    # PostgreSQL's last estimate, for all tenants: -1 if it has never analysed the table. Citus has no rows, and so no
+    # estimate, in the table that it distributed.
+    estimate, has_citus = connection.execute(_SELECT_ESTIMATE).one()
+    if estimate <= SORT_AT_ONCE and not (has_citus and estimate <= 0):
+        return None
+    newest: int | None = connection.execute(_SELECT_NEWEST, {"tenant": tenant}).scalar_one()
+    return newest
 
 
 def hash_key(key: str) -> int:

@@ -148,6 +148,8 @@ class Dialect(Protocol):
     """True if the database runs one writing transaction at a time. A process then queues its own."""
     has_pipelines: bool
     """True if several statements can be sent in one round trip to a server."""
+    can_be_distributed: bool
+    """True if an extension can distribute the tables over several servers."""
     code_point_collation: str
     """The collation that compares text by code points."""
     read_options: Mapping[str, Any]

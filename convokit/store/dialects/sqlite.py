@@ -55,6 +55,7 @@ class SqliteDialect(Dialect):
     has_local_clock = True
     has_single_writer = True
     has_pipelines = False
+    can_be_distributed = False
     code_point_collation = "BINARY"
     read_options: Mapping[str, Any] = {}
     facts_name = "settings"

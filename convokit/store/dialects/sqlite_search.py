@@ -62,7 +62,7 @@ _INDEXED_MESSAGES = (
     .join_from(
         _rows,
         message,
-        (message.c.conversation_id == _rows.c.conversation_id) & (message.c.seq == _rows.c.seq),
+        (message.c.conversation_id == bindparam("id")) & (message.c.seq == _rows.c.seq),
         isouter=True,
     )
     .where(

@@ -1,0 +1,79 @@
+"""A call on one conversation is a matter of one worker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.remote_commands import RemoteCommands, record, with_log
+from tests.support.faces import Face
+from tests.support.public_calls import KIT_CALLS_OF_ONE, list_writes, run_chat_reads, write_history
+from tests.support.server import LoopbackServer
+
+OF_MORE = {"copy", "erase"}
+"""A copy is another conversation. An erasure looks for the use of its prompts in the tenant's other conversations."""
+_WRITES_PROMPT = re.compile(r"INSERT INTO public\.convokit_prompt_")
+
+
+@pytest.fixture
+def commands() -> Iterator[RemoteCommands]:
+    with record() as recorded:
+        yield recorded
+
+
+@pytest.fixture
+def kit(
+    face: Face,
+    cluster_url: str,
+    server: LoopbackServer,
+    tmp_path: Path,
+    commands: RemoteCommands,
+    store_each_chunk: None,
+) -> Any:
+    tenant = f"locality {face.name} {tmp_path.name}"
+    write_history(face, cluster_url, server, tmp_path, tenant=tenant)
+    made = face.kit(
+        with_log(cluster_url), model="loop-1", base_url=server.url, tenant=tenant, developer_prompt="Be brief."
+    )
+    face.settle(made.chat("warm").send("hello"))  # reads the schema's row, and writes the prompt to all servers
+    commands.take()
+    return made
+
+
+def _describe(commands: RemoteCommands) -> str:
+    """Return what is wrong with the commands of a call; nothing if they went to one worker and ended with a plain COMMIT.
+
+    A new prompt is written to all servers, once.
+    """
+    taken = commands.take()
+    servers = {server for server, _ in taken}
+    two_phase = sum("PREPARE TRANSACTION" in command for _, command in taken)
+    if (len(servers) < 2 and not two_phase) or any(_WRITES_PROMPT.match(command) for _, command in taken):
+        return ""
+    return f"{len(taken)} commands to {len(servers)} workers, {two_phase} of them PREPARE TRANSACTION"
+
+
+def test_a_call_that_reads_asks_one_worker(face: Face, kit: Any, commands: RemoteCommands, tmp_path: Path) -> None:
+    """The calls of a chat, and the kit's calls with a key."""
+    run_chat_reads(face, kit.chat("a"), tmp_path)
+    found = {"chat": _describe(commands)}
+    for name, call in KIT_CALLS_OF_ONE.items():
+        face.settle(call(kit, tmp_path))
+        found[name] = _describe(commands)
+    assert {name: problem for name, problem in found.items() if problem} == {}
+
+
+def test_a_call_that_writes_changes_one_worker(
+    face: Face, kit: Any, commands: RemoteCommands, server: LoopbackServer
+) -> None:
+    """And commits without a second phase, so that it needs no other worker."""
+    found: dict[str, set[str]] = {}
+    for name, write in list_writes(server):
+        (face.collect if "stream" in name else face.settle)(write(kit))
+        found.setdefault(name, set()).add(_describe(commands))
+    problems = {name: sorted(each - {""}) for name, each in found.items() if each != {""} and name not in OF_MORE}
+    assert problems == {}
