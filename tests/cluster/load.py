@@ -66,7 +66,7 @@ class Load:
 
     def check(self) -> None:
         """Check that no call failed, and that each question and each reply is stored once."""
-        assert self.errors == []
+        assert self.errors == [], self.errors
         with Convokit(self.url, model="loop-1") as kit:
             for key in self.keys:
                 chat = kit.chat(key)

@@ -300,6 +300,7 @@ def test_a_read_only_kit_is_refused_at_once(face: Face, url: str, server: Loopba
     [
         ("server closed the connection unexpectedly", True),
         ("failure on connection marked as essential: w1:5432", True),
+        ("could not commit transaction for shard 102046 on at least one active node", True),
         ("connection to the remote node w1:5432 failed", True),
         ("duplicate key value violates unique constraint", False),
         ("unexpected chunk number\nDETAIL: server closed the connection", False),

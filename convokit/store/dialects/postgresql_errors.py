@@ -30,6 +30,7 @@ _LOST_WORKER = (
     "connection to the remote node",
     "connection not open",
     "no connection to the server",
+    "could not commit transaction for shard",
     "could not receive data from server",
     "could not send data to server",
     "SSL connection has been closed",
