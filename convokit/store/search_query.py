@@ -72,9 +72,8 @@ def _read_candidates(
             *index.match(tenant, wanted, span),
         )
     )
-    if (
-        wanted.conversation_id is not None
-    ):  # a distributed database asks one server if each level names the conversation
+    if wanted.conversation_id is not None:
+        # A distributed database asks one server if each level names the conversation.
         matches = matches.where(conversation.c.id == wanted.conversation_id)
     bounds = ((within.top, operator.le), (within.bottom, operator.ge), (within.below, operator.lt))
     for bound, compare in bounds:
