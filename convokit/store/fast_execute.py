@@ -16,7 +16,7 @@ from typing import Any, NoReturn, cast
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, Executable, Uuid
+from sqlalchemy import Connection, Engine, Executable, TextClause, Uuid
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -245,6 +245,8 @@ def _statements_of(engine: Engine) -> _StatementCache:
 
 
 def _compile(statement: Executable, names: tuple[str, ...] | None, dialect: Dialect) -> Statement | None:
+    if isinstance(statement, TextClause):  # does not say whether it returns rows
+        return None
     compiled = cast("Any", statement).compile(dialect=dialect, column_keys=list(names) if names else None)
     if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params or compiled.literal_execute_params:
         return None

@@ -97,8 +97,11 @@ MADE_OF_CONSTANTS = {
     ("convokit/store/dialects/sqlite.py", "f'PRAGMA {name}'"),
     ("convokit/store/dialects/sqlite.py", "f'PRAGMA {pragma}'"),
     ("convokit/usage/sql.py", "str(int(value))"),
+    ("convokit/store/distribution.py", "_build_statement(table.name, is_below=_KEY in table.c)"),
+    ("convokit/store/distribution.py", "f\"SELECT to_regclass('{name}')\""),
+    ("convokit/store/distribution.py", "statement"),
 }
-"""SQL that is put together from names of the same module or from a number."""
+"""SQL that is put together from names of the same module or of tables, from a number, or from a checked `HOST:PORT`."""
 NAMED_IN_CODE = {
     ("convokit/_lazy.py", "f'{package}.{name}'"),
     ("convokit/local/local_model.py", "_BUNDLE"),
@@ -115,7 +118,13 @@ def _name(call: ast.Call) -> str:
 def offences(path: str, source: str) -> list[str]:
     """Return what a module does that could make code or SQL of data."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    constants = {
+        ast.unparse(each.targets[0])
+        for each in tree.body
+        if isinstance(each, ast.Assign) and isinstance(each.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
         line = f"{path}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
@@ -127,7 +136,8 @@ def offences(path: str, source: str) -> list[str]:
         harmless = named or _is_method(node, "re") or _is_sqlalchemys(node) or isinstance(given, ast.Constant)
         if name in CALLS and not harmless:
             found.append(f"{line} calls {name}")
-        fixed = given is None or _is_fixed(given) or (path, ast.unparse(given)) in MADE_OF_CONSTANTS
+        is_constant = given is None or _is_fixed(given) or ast.unparse(given) in constants
+        fixed = is_constant or given is None or (path, ast.unparse(given)) in MADE_OF_CONSTANTS
         if name in LITERAL and not _is_of_another(node) and not fixed:
             found.append(f"{line} makes SQL of {ast.unparse(given or node)}")
         if name == "execute" and isinstance(given, ast.JoinedStr | ast.BinOp) and not fixed:

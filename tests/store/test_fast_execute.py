@@ -184,3 +184,13 @@ def test_several_rows_are_inserted_by_one_call(connection: Connection) -> None:
 def _values(seq: int) -> dict[str, Any]:
     row = MessageRow(seq, None, 1, None, "user", "complete", 5, "c", 5, 7, salt=b"s")
     return {"conversation_id": ID, **{each.name: getattr(row, each.name) for each in fields(row)}}
+
+
+def test_literal_sql_returns_its_rows_each_time(database: str) -> None:
+    """SQLAlchemy's `text` does not say whether it returns rows, so it is executed by SQLAlchemy."""
+    statement = text("SELECT count(*) FROM convokit_conversation")
+    engine = open_engine(parse_database_url(database))
+    for _ in range(3):
+        with engine.begin() as connection:
+            assert fast_connection(connection).execute(statement).scalar_one() == 0
+    engine.dispose()
