@@ -72,7 +72,8 @@ def test_error_messages_name_no_internal_module() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 for named in re.findall(r"\bconvokit\.([a-z_]+)\.", node.value):
-                    assert named in PUBLIC or "/" in node.value, f"{path}: {node.value}"
+                    is_telemetry = path.parent.name == "telemetry"  # `convokit.turn.closed` is the name of a metric
+                    assert named in PUBLIC or "/" in node.value or is_telemetry, f"{path}: {node.value}"
 
 
 def test_every_error_has_its_advice() -> None:

@@ -255,6 +255,10 @@ def test_a_search_uses_the_index(engine: Engine, kit: Convokit, monkeypatch: pyt
     for number in range(20):
         _say(engine, f"k{number}", [f"{said} {number} {seq} {filler[seq]}" for seq in range(30) for said in SAID])
     with engine.begin() as connection:
+        if (
+            engine.dialect.name == "postgresql"
+        ):  # a table that is smaller than the list of pending keys is scanned instead
+            connection.execute(text("SELECT gin_clean_pending_list('convokit_search_found')"))
         connection.execute(text("ANALYZE"))
     since = datetime(2020, 1, 1, tzinfo=UTC)
     first = kit.search("天気 18", limit=1)
