@@ -1,7 +1,7 @@
 """Run transactions in threads, so that the event loop stays free.
 
-SQLite has no asynchronous access. For PostgreSQL, threads take about half the processor time of an asynchronous driver, which
-registers and removes the socket with the event loop for every statement (ADR 0046).
+SQLite has no asynchronous access. With PostgreSQL's asynchronous driver, the event loop would wait for each statement of a
+pipeline by itself (ADR 0046).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from convokit.store.engine import Durability, open_engine
 
 Result = TypeVar("Result")
 _FILE_READERS = 4
-_SERVER_CONNECTIONS = 16
-"""Transactions that run on a server at a time: as many as its pool of connections keeps open."""
+_SERVER_CONNECTIONS = 8
+"""Transactions that run on a server at a time. More threads wait for each other: Python runs one at a time."""
 
 
 class AsyncStore:
