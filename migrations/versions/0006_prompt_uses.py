@@ -69,7 +69,6 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     if op.get_bind().dialect.name == "postgresql":
-        _distribute()
         _fill_by_statement()
     else:
         _fill_in_pages(use)
@@ -77,19 +76,6 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         _replace_search_keys()
     op.execute("UPDATE convokit_schema SET oldest_code = 2")
-
-
-def _distribute() -> None:
-    """Distribute the table if Citus distributes conversations. It would be a table of the coordinator alone, otherwise."""
-    bind = op.get_bind()
-    if bind.scalar(sa.text("SELECT to_regclass('pg_dist_partition')")) is None:
-        return
-    is_distributed = "SELECT 1 FROM pg_dist_partition WHERE logicalrelid = 'convokit_conversation'::regclass"
-    if bind.scalar(sa.text(is_distributed)) is not None:
-        op.execute(
-            "SELECT create_distributed_table('convokit_prompt_use', 'conversation_id',"
-            " colocate_with => 'convokit_conversation')"
-        )
 
 
 def _fill_by_statement() -> None:

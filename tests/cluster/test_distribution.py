@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 from typer.testing import CliRunner
 
 from convokit import Convokit
 from convokit.cli.app import app
 from convokit.errors import SettingsError
-from convokit.store import migrations
+from convokit.runtime.sync_store import open_store
+from convokit.store import distribution, migrations
 from convokit.store.distribution import TABLES
+from convokit.store.engine import parse_database_url
 from convokit.store.schema import REVISION
 from tests.cluster.conftest import distribute, migrate, read_cluster_line
 from tests.cluster.load import Load
 from tests.cluster.servers import CitusServers
 from tests.support.server import LoopbackServer
 
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "version_0_1.sql.gz"
 UNDISTRIBUTE = (
     "SELECT undistribute_table('convokit_conversation', cascade_via_foreign_keys => true)",
     "SELECT undistribute_table('convokit_prompt')",
@@ -138,6 +143,34 @@ def test_a_worker_and_a_coordinator_without_workers_are_refused(citus: CitusServ
     assert "does not know its own address" in refuse(url, "--worker", "192.0.2.1:5432")
     _distribute(citus, url)
     assert "is a worker of the cluster" in refuse(citus.url(new_database, 1))
+
+
+def test_a_distributed_database_of_revision_0005_upgrades(
+    citus: CitusServers, new_database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Migration 0006 creates a table, fills it from distributed rows, and computes the keys of the search anew."""
+    url = citus.url(new_database)
+    with psycopg.connect(url) as connection:
+        connection.execute(gzip.decompress(FIXTURE.read_bytes()))
+    store = open_store(parse_database_url(url), "test")
+    store.run(lambda connection: migrations.upgrade(connection, "0005"), write=True)
+    with monkeypatch.context() as older:
+        older.setattr(distribution, "TABLES", [name for name in TABLES if name != "convokit_prompt_use"])
+        workers = [distribution.parse_worker(citus.worker(node)) for node in (1, 2)]
+
+        def distribute_older_tables(connection: Connection) -> None:
+            plan = distribution.plan_distribution(connection, "test", workers=workers, shards=4)
+            distribution.run_plan(connection, "test", plan)
+
+        store.run(distribute_older_tables, write=True)
+    store.close()
+    migrate(url)
+    assert f"{len(TABLES)} of {len(TABLES)} tables are distributed" in read_cluster_line(url)
+    with Convokit(url, model="m", base_url=server.url) as kit:
+        kit.chat("k").verify()
+        assert kit.search("待って", key="k")
+        kit.chat("k").send("まだ続きます")
+        kit.chat("k").verify()
 
 
 def test_a_migration_distributes_new_tables(
