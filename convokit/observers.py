@@ -45,8 +45,8 @@ class TurnStarted(TurnEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallStarted(TurnEvent):
-    """An API call is about to be sent."""
+class CallEvent(TurnEvent):
+    """The facts that the start and the end of an API call have."""
 
     number: int
     """The number of the call in its turn, retries and summaries included, from 1."""
@@ -57,6 +57,12 @@ class CallStarted(TurnEvent):
     """Whether the call asks for a rolling summary."""
     server_address: str
     server_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted(CallEvent):
+    """An API call is about to be sent."""
+
     messages: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
     """The messages as they are sent. Only with `include_content`."""
     parameters: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -73,7 +79,7 @@ class FirstChunk(TurnEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnded(TurnEvent):
+class CallEnded(CallEvent):
     """An API call ended, and its outcome is saved.
 
     `state` is one of:
@@ -84,13 +90,6 @@ class CallEnded(TurnEvent):
     - late: another worker closed the turn meanwhile
     """
 
-    number: int
-    model: str
-    provider: str
-    stream: bool
-    is_summary: bool
-    server_address: str
-    server_port: int
     state: Literal["ok", "error", "stopped", "late"]
     duration_s: float
     """Seconds from the request to the end of the answer. A slow reader of a stream makes it longer."""

@@ -23,12 +23,13 @@ from convokit.store.engine import Durability, open_engine
 
 Result = TypeVar("Result")
 _FILE_READERS = 4
-_SERVER_CONNECTIONS = 8
+"""Threads that read a SQLite file. One further thread writes, because SQLite has one writer at a time."""
+_SERVER_THREADS = 8
 """Transactions that run on a server at a time. More threads wait for each other: Python runs one at a time."""
 
 
 class AsyncStore:
-    """Transactions on one engine, in threads: on SQLite one for writing and a few for reading, else one for each connection."""
+    """Transactions on one engine, in threads. A SQLite file has a thread for writing and others for reading."""
 
     def __init__(self, engine: Engine, name: str, *, read_only: bool = False) -> None:
         self._store = SyncStore(engine, name, read_only=read_only)
@@ -40,7 +41,7 @@ class AsyncStore:
     def after_fork(self) -> None:
         """Start new threads in a child process: a fork copies none."""
         self._readers = ThreadPoolExecutor(
-            _FILE_READERS if self._has_single_writer else _SERVER_CONNECTIONS, "convokit-database"
+            _FILE_READERS if self._has_single_writer else _SERVER_THREADS, "convokit-database"
         )
         self._writers = ThreadPoolExecutor(1, "convokit-writer") if self._has_single_writer else self._readers
 

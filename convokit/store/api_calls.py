@@ -70,7 +70,12 @@ def insert_call(connection: Connection, conversation_id: UUID, row: CallRow) -> 
 
 def next_number(connection: Connection, conversation_id: UUID, turn_id: UUID) -> int:
     """Return the number of a turn's next call. The conversation must be locked, so that no other call gets it too."""
-    return int(connection.execute(_SELECT_LAST_NUMBER, {"id": conversation_id, "turn": turn_id}).scalar_one()) + 1
+    return int(connection.execute(*build_last_number_query(conversation_id, turn_id)).scalar_one()) + 1
+
+
+def build_last_number_query(conversation_id: UUID, turn_id: UUID) -> tuple[Any, dict[str, Any]]:
+    """Return the statement, with its values, for the number of a turn's last call; 0 if it has none."""
+    return _SELECT_LAST_NUMBER, {"id": conversation_id, "turn": turn_id}
 
 
 def end_call(connection: Connection, conversation_id: UUID, row: CallRow) -> None:

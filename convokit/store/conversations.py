@@ -117,12 +117,7 @@ def create(connection: Connection, row: ConversationRow) -> None:
         search_index.add_title(connection, row)
 
 
-def advance(
-    connection: Connection,
-    row: ConversationRow,
-    moved: ConversationRow,
-    head: int | None,
-) -> bool:
+def advance(connection: Connection, row: ConversationRow, moved: ConversationRow, head: int | None) -> bool:
     """Replace `row` by `moved` unless another writer advanced the conversation since. Return whether it was replaced.
 
     `head` is the new head of the main branch; None keeps the stored one.

@@ -66,7 +66,9 @@ class _Sender:
         try:
             _send(self._connection.connection.driver_connection, self._queue)
         except Exception as error:
-            self._connection.raise_wrapped(_find_cause(error), self._queue[0].compiled.sql)
+            # The driver does not say which statement failed.
+            together = "; ".join(each.compiled.sql for each in self._queue)
+            self._connection.raise_wrapped(_find_cause(error), together)
 
 
 def _send(driver: Any, queue: Sequence[_Queued]) -> None:

@@ -29,6 +29,11 @@ _SELECT_BETWEEN = select(*_COLUMNS).where(
     removal.c.number >= bindparam("first"),
     removal.c.number <= bindparam("last"),
 )
+_SELECT_NEWER = (
+    select(removal.c.number)
+    .where(removal.c.conversation_id == bindparam("id"), removal.c.number > bindparam("number"))
+    .limit(1)
+)
 # A conversation is erased while an erasure is its last chain entry: a later turn makes it a living one again.
 # An outer join: SQLite then reads one row of each conversation, instead of all its removals.
 _IS_LAST_ERASURE = and_(
@@ -89,8 +94,12 @@ def read_removed_refs(connection: Connection, conversation_id: UUID) -> set[str]
 
 def has_removals_since(connection: Connection, conversation_id: UUID, number: int) -> bool:
     """Return whether the chain has a removal after entry `number`."""
-    query = select(removal.c.number).where(removal.c.conversation_id == conversation_id, removal.c.number > number)
-    return connection.execute(query.limit(1)).first() is not None
+    return connection.execute(*build_newer_query(conversation_id, number)).first() is not None
+
+
+def build_newer_query(conversation_id: UUID, number: int) -> tuple[Any, dict[str, Any]]:
+    """Return the statement, with its values, that finds a row if the chain has a removal after entry `number`."""
+    return _SELECT_NEWER, {"id": conversation_id, "number": number}
 
 
 def is_erased(connection: Connection, conversation_id: UUID, number: int) -> bool:

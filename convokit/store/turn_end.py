@@ -49,6 +49,8 @@ class _TurnWrite:
     moves_head: bool = True
     """False where later messages follow the question already: the reply is then a branch of its own."""
     blobs: Sequence[Blob] = ()
+    prompts: Sequence[tuple[bytes, str]] = ()
+    """Developer prompt and tool set of the call that follows, after their digests."""
     search_keys: Sequence[set[str]] | None = None
     """The keys of each row's words; None computes them in the transaction."""
 
@@ -57,29 +59,23 @@ class _TurnWrite:
         self.search_keys = search_index.build_search_keys(self.rows)
 
     def _advance(
-        self,
-        connection: Connection,
-        guard: tuple[Executable, Mapping[str, Any]] | None = None,
-        *,
-        ended_call: CallRow | None = None,
-        next_call: CallRow | None = None,
-        prompts: Sequence[tuple[bytes, str]] = (),
+        self, connection: Connection, guard: tuple[Executable, Mapping[str, Any]] | None = None
     ) -> write_batch.WriteBatch:
         """Advance the conversation and return the rows to write. Raises: TurnLost.
 
         If another branch wrote since, the rows get higher seqs: a paid reply must not starve.
         """
-        batch = self._build_batch(self.conversation, prompts)
+        batch = self._build_batch(self.conversation)
         if not write_batch.advance(connection, batch, guard):
             was = self.conversation
             row = conversations.lock_and_find(connection, was.tenant, was.id)
             assert row is not None, "a conversation is deleted with its turns"
-            batch = self._build_batch(row, prompts)
-            write_batch.advance(connection, batch)
-        batch.ended_call, batch.begun_call = ended_call, next_call
+            batch = self._build_batch(row)
+            is_advanced = write_batch.advance(connection, batch)
+            assert is_advanced  # nobody else can advance a locked conversation
         return batch
 
-    def _build_batch(self, row: ConversationRow, prompts: Sequence[tuple[bytes, str]] = ()) -> write_batch.WriteBatch:
+    def _build_batch(self, row: ConversationRow) -> write_batch.WriteBatch:
         """Return the rows and chain entries to be written behind the last message of `row`."""
         rows = shift_rows(self.rows, row.last_seq - self.conversation.last_seq)
         call = [self.call.hash_input()] if self.call is not None else []
@@ -88,7 +84,7 @@ class _TurnWrite:
         last = rows[-1].seq if rows else row.last_seq
         moved = write_batch.advance_row(row, self.branch, head, last, entries, self.at)
         batch = write_batch.WriteBatch(row, moved, self.branch, head, entries, rows)
-        batch.search_keys, batch.prompts = self.search_keys, prompts
+        batch.search_keys, batch.prompts = self.search_keys, self.prompts
         return batch
 
     @contextmanager
@@ -138,7 +134,8 @@ class TurnEnd(_TurnWrite):
             at=self.at,
             takeover=self.takeover,
         )
-        batch = self._advance(connection, (turns.END_TURN, ended), ended_call=self.call)
+        batch = self._advance(connection, (turns.END_TURN, ended))
+        batch.ended_call = self.call
         with self._write(connection, batch) as sending:
             if self.tools_from_seq is not None:
                 tool_calls.close_interrupted(sending, batch.row.id, self.turn_id, self.tools_from_seq, self.at)
@@ -165,7 +162,6 @@ class TurnUpdate(_TurnWrite):
     next_call: CallRow | None = None
     next_manifest: Manifest | None = None
     """The manifest of `next_call`, which names the messages of `rows`."""
-    prompts: Sequence[tuple[bytes, str]] = ()
     started_tools: Sequence[ToolCallRow] = ()
     """Tool calls that are about to run; `rows` holds the message that asks for them."""
     finished_tools: Sequence[ToolCallRow] = ()
@@ -178,7 +174,8 @@ class TurnUpdate(_TurnWrite):
         renewed = turns.build_lease_values(
             self.conversation.id, self.turn_id, self.epoch, lease_us=self.lease_us, first_token_at=None
         )
-        batch = self._advance(connection, (turns.RENEW_LEASE, renewed), ended_call=self.call, prompts=self.prompts)
+        batch = self._advance(connection, (turns.RENEW_LEASE, renewed))
+        batch.ended_call = self.call
         row, rows = batch.row, batch.messages
         if self.next_call is not None:
             self.next_call.number = api_calls.next_number(connection, row.id, self.turn_id)
@@ -239,7 +236,8 @@ class LateReply(_TurnWrite):
             self.call.number = api_calls.next_number(connection, fresh.id, self.turn_id)
         self.rows = shift_rows(self.rows, fresh.last_seq - self.conversation.last_seq)
         self.conversation = fresh
-        batch = self._advance(connection, next_call=self.call)
+        batch = self._advance(connection)
+        batch.begun_call = self.call
         with self._write(connection, batch):
             pass
         return Written(batch.moved, batch.messages)

@@ -28,6 +28,7 @@ from convokit.store import (
     turns,
     write_batch,
 )
+from convokit.store.pipeline import pipeline
 from convokit.store.write_batch import Conflict
 
 
@@ -91,7 +92,8 @@ class TurnStart:
         try:
             if not write_batch.advance(connection, batch):
                 batch = self._build_batch(self._read_moved(connection))
-                write_batch.advance(connection, batch)
+                is_advanced = write_batch.advance(connection, batch)
+                assert is_advanced  # nobody else can advance a locked conversation
             with write_batch.write(connection, batch) as sending:
                 blobs.insert_blobs(sending, batch.row.id, self.blobs)
         except IntegrityError:  # a unique index: an open turn on the branch, the idempotency key, the conversation's id
@@ -175,16 +177,18 @@ class TurnReopen:
     def write(self, connection: Connection) -> bool:
         """Open the turn again. Raises: Conflict if another process did, or if another turn is open on the branch."""
         row, turn = self.conversation, self.turn
-        conversations.lock(connection, row.id)
-        if removal_records.has_removals_since(connection, row.id, row.last_entry):
-            raise Conflict  # the request holds text that is removed now
+        values = turns.build_reopen_values(row.id, turn.id, turn.epoch, owner=self.owner, lease_us=self.lease_us)
         try:
-            opened = turns.reopen(connection, row.id, turn.id, turn.epoch, owner=self.owner, lease_us=self.lease_us)
+            with pipeline(connection) as sending:
+                conversations.lock(sending, row.id)
+                removed = sending.execute(*removal_records.build_newer_query(row.id, row.last_entry))
+                reopened = sending.execute(turns.REOPEN, values)
+                number = sending.execute(*api_calls.build_last_number_query(row.id, turn.id))
         except IntegrityError:  # the index on open turns
             raise Conflict from None
-        if not opened:
+        if removed.first() is not None or reopened.rowcount != 1:  # the request holds text that is removed now
             raise Conflict
-        self.call.number = api_calls.next_number(connection, row.id, turn.id)
+        self.call.number = number.scalar_one() + 1
         api_calls.insert_call(connection, row.id, self.call)
         blobs.insert_prompts(connection, row.tenant, row.id, self.prompts)
         return True

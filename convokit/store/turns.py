@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, bindparam, case, exists, func, insert, not_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, exists, func, insert, not_, or_, select, update
 
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import TOOL
@@ -108,13 +108,14 @@ _SELECT_BY_IDEMPOTENCY_KEY = SELECT_TURN.join(conversation, conversation.c.id ==
     turn.c.idempotency_hash == bindparam("hash"),
 )
 _INSERT_OPEN = insert(turn).values(lease_until=NEW_LEASE)
-_REOPEN = (
+REOPEN = (
     update(turn)
     .where(
         turn.c.conversation_id == bindparam("b_id"),
         turn.c.id == bindparam("b_turn"),
         turn.c.epoch == bindparam("b_epoch"),
-        turn.c.state.in_(("interrupted", "cancelled", "failed", "abandoned")),
+        # Not IN: SQLAlchemy compiles a list of values anew for each execution, and a pipeline takes constants only.
+        or_(*(turn.c.state == state for state in ("interrupted", "cancelled", "failed", "abandoned"))),
     )
     .values(
         state="open",
@@ -127,6 +128,7 @@ _REOPEN = (
         ended_at=None,
     )
 )
+"""Opens a turn again that ended without a complete reply. Matches no row if its epoch has changed."""
 _IS_OPEN_UNDER_EPOCH = (
     turn.c.conversation_id == bindparam("b_id"),
     turn.c.id == bindparam("b_turn"),
@@ -286,12 +288,11 @@ def insert_open(connection: Connection, conversation_id: UUID, values: Mapping[s
     connection.execute(_INSERT_OPEN, {"conversation_id": conversation_id, **values})
 
 
-def reopen(
-    connection: Connection, conversation_id: UUID, turn_id: UUID, epoch: int, *, owner: str, lease_us: int
-) -> bool:
-    """Open a turn again that ended without a complete reply. Return False if its epoch has changed."""
-    values = {"b_id": conversation_id, "b_turn": turn_id, "b_epoch": epoch, "new_owner": owner, "lease_us": lease_us}
-    return connection.execute(_REOPEN, values).rowcount == 1
+def build_reopen_values(
+    conversation_id: UUID, turn_id: UUID, epoch: int, *, owner: str, lease_us: int
+) -> dict[str, Any]:
+    """Return the parameters of `REOPEN`."""
+    return {"b_id": conversation_id, "b_turn": turn_id, "b_epoch": epoch, "new_owner": owner, "lease_us": lease_us}
 
 
 def renew_lease(

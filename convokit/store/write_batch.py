@@ -53,7 +53,7 @@ class WriteBatch:
     search_keys: Sequence[set[str]] | None = None
     """The keys of each message's words; None computes them in the transaction."""
     prompts: Sequence[tuple[bytes, str]] = ()
-    """The prompts of the call that begins. `advance` leaves those that the conversation does not use yet."""
+    """The prompts of the call that begins, after their digests. `advance` removes those that the conversation uses already."""
 
 
 def advance_row(

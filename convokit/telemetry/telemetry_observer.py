@@ -10,6 +10,7 @@ from uuid import UUID
 
 from convokit.observers import (
     CallEnded,
+    CallEvent,
     CallStarted,
     Observer,
     ToolEnded,
@@ -213,7 +214,7 @@ def _describe_turn(event: TurnEvent) -> Attributes:
     return {names.CONVERSATION_ID: str(event.conversation_id), names.TURN_ID: str(event.turn_id)}
 
 
-def _describe_call(event: CallStarted | CallEnded) -> Attributes:
+def _describe_call(event: CallEvent) -> Attributes:
     return {
         names.OPERATION_NAME: names.CHAT,
         names.PROVIDER_NAME: names.to_provider_name(event.provider),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from psycopg.errors import PipelineAborted, UniqueViolation
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from convokit.errors import StoreUnavailable
 from convokit.runtime import async_store, sync_store
+from convokit.store import pipeline as pipelines
 from convokit.store.engine import parse_database_url
 from convokit.store.pipeline import pipeline
 from convokit.store.schema import prompt
@@ -90,6 +93,14 @@ def test_the_first_failure_is_raised(run: Run, place: int, caplog: pytest.LogCap
     assert [record for record in caplog.records if record.name == "psycopg"] == []
 
 
+def test_a_skipped_statement_hides_no_failure() -> None:
+    """If the answers come in two parts, psycopg raises that of a skipped statement while it handles the failure."""
+    failure, skipped = UniqueViolation("a row exists"), PipelineAborted("pipeline aborted")
+    skipped.__context__ = failure
+    assert pipelines._find_cause(skipped) is failure
+    assert pipelines._find_cause(failure) is failure
+
+
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("place", range(3))
 def test_a_lost_connection_is_replaced(run: Run, database: str, place: int) -> None:
@@ -104,3 +115,17 @@ def test_a_lost_connection_is_replaced(run: Run, database: str, place: int) -> N
         run(work)
     assert caught.value.transient
     assert run(lambda connection: connection.execute(COUNT).scalar_one()) == 0
+
+
+def test_a_thread_has_the_context_of_its_caller(database: str) -> None:
+    """Such as the current span, which a tracer of SQL statements looks for."""
+    name: ContextVar[str] = ContextVar("name")
+
+    async def read() -> str:
+        store = async_store.open_store(parse_database_url(database), "test")
+        name.set("太郎")
+        found = await store.run(lambda connection: name.get(), write=False)
+        await store.close()
+        return found
+
+    assert asyncio.run(read()) == "太郎"

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from convokit import Budget, Convokit
+from convokit import Budget, Convokit, Retry
 from convokit.domain.message import MessageRow
+from convokit.errors import ServerFailed
 from convokit.store import messages, pipeline
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.fast_execute import FastConnection
 from tests.support.reports import report_of
-from tests.support.server import LoopbackServer, calls
+from tests.support.server import LoopbackServer, calls, failure
 
 
 class Traffic:
@@ -93,7 +94,7 @@ def test_a_plain_turn_takes_one_read_and_two_commits(sync_kit: Convokit) -> None
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_each_write_of_a_turn_is_two_round_trips_on_postgresql(
-    sync_kit: Convokit, monkeypatch: pytest.MonkeyPatch
+    sync_kit: Convokit, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first advances the conversation, the second inserts the rows. BEGIN is sent with the first; COMMIT is one more."""
     trips: list[list[str]] = []
@@ -128,6 +129,17 @@ def test_each_write_of_a_turn_is_two_round_trips_on_postgresql(
     with chat.stream("hello") as events:
         assert "".join(event.text for event in events) == "echo: hello"
     assert trips == [*reads, *start, *end]
+    server.script(failure(500))
+    with pytest.raises(ServerFailed):
+        chat.send("once more", retry=Retry(attempts=1))
+    trips.clear()
+    chat.resume()
+    reopening = [
+        ["SELECT conversation", "SELECT removal", "UPDATE turn", "SELECT completion"],
+        ["INSERT INTO completion"],
+    ]
+    end[-1].append("DELETE FROM chunk")  # of the call that failed, there may be some
+    assert trips[-4:] == [*reopening, *end]
 
 
 def _shorten(sql: str) -> str:
