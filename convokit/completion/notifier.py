@@ -78,7 +78,7 @@ class Notifier:
 
 
 def make_notifier(observers: Iterable[Observer]) -> Notifier | None:
-    """Return what calls the observers, None if there are none. Raises: SettingsError."""
+    """Return the notifier of these observers; None without observers. Raises: SettingsError."""
     if isinstance(observers, str | Mapping) or not isinstance(observers, Iterable):
         raise SettingsError("observers", f"must be a list of Observer objects, not {type(observers).__name__}")
     given = tuple(observers)

@@ -67,7 +67,7 @@ def delete_unused_prompts(connection: Connection, tenant: str, among: Collection
     for page in _read_prompt_pages(connection, tenant, among):
         if unused := _find_unused(connection, tenant, page):
             # A starting turn locks the prompt and then inserts its use. A statement does not see what was committed while it
-            # waited for a lock, so a statement of its own asks again.
+            # waited for a lock, so a second statement asks again.
             keys = (prompt.c.tenant == tenant, prompt.c.digest.in_(unused))
             locked = select(prompt.c.digest).where(*keys).order_by(prompt.c.digest).with_for_update()
             still_unused = _find_unused(connection, tenant, connection.execute(locked).scalars().all())

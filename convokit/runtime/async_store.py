@@ -46,7 +46,7 @@ class AsyncStore:
         self._writers = ThreadPoolExecutor(1, "convokit-writer") if self._has_single_writer else self._readers
 
     async def run(self, call: Callable[[Connection], Result], *, write: bool) -> Result:
-        """Run `call` in a transaction of its own. Raises: StoreError."""
+        """Run `call` in one transaction. Raises: StoreError."""
         if self._closed:
             raise KitClosed(self._store.name)
         # The thread has the caller's context variables, such as the current span of a tracer.

@@ -227,7 +227,7 @@ def distribute_new_tables(connection: Connection, database: str, *, is_current: 
 
 
 def _distribute_missing(connection: Connection) -> None:
-    """Distribute the tables that a migration created in SQL of its own, which the listener does not hear."""
+    """Distribute the tables that a migration created in literal SQL, which the listener does not hear."""
     after = read_cluster(connection)
     assert after is not None
     names = [name for name in after.missing if connection.exec_driver_sql(f"SELECT to_regclass('{name}')").scalar()]

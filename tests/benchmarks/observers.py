@@ -1,7 +1,7 @@
 """What observers cost in a plain turn and in a stream: none, one that does nothing, one with content, OpenTelemetry.
 
-`python -m tests.benchmarks.observers [ROUNDS]`. Each kit has a SQLite file of its own, and they take turns in one run. Medians
-of CPU time of this process. The server is a process of its own and answers at once. Two kits without observers show the noise.
+`python -m tests.benchmarks.observers [ROUNDS]`. Each kit has its own SQLite file, and the kits take turns in one run. Medians
+of CPU time of this process. The server runs in a second process and answers at once. Two kits without observers show the noise.
 """
 
 from __future__ import annotations

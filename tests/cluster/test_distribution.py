@@ -34,7 +34,7 @@ UNDISTRIBUTE = (
 LOCAL_ROWS = (
     "SELECT relname FROM pg_class WHERE relname LIKE 'convokit%' AND relkind = 'r' AND pg_relation_size(oid) > 0"
 )
-"""Tables of the coordinator that still have rows of their own. Citus hides its shards from this statement."""
+"""Tables of the coordinator that still have local rows. Citus hides its shards from this statement."""
 NEW_SCRIPT = """
 import sqlalchemy as sa
 from alembic import op

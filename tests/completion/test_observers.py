@@ -477,7 +477,7 @@ def test_a_closed_turn_has_its_key_for_those_who_ask(face: Face, database: str, 
 def test_an_observer_that_fails_changes_nothing(
     face: Face, database: str, server: LoopbackServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its exception is logged once for each method, without its message. The other observers are told all the same."""
+    """Its exception is logged once for each method, without its message. The other observers still get the event."""
 
     class Failing(Recorder):
         include_content = True

@@ -1,6 +1,6 @@
 """A primary dies, and its standby takes over: turns go on, and nothing that was acknowledged is lost or doubled.
 
-Each test has a pair of servers of its own, because a failover cannot be undone.
+Each test has its own pair of servers, because a failover cannot be undone.
 """
 
 from __future__ import annotations

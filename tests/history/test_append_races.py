@@ -137,6 +137,6 @@ def test_an_append_is_one_transaction(database: str, count: int) -> None:
     chat.append([ASK] * count, expect=2)
     assert len(commits) == 1
     writing = [each for each in statements if not each.startswith(("BEGIN", "PRAGMA"))]
-    # SQLite's index of words is a table of its own.
+    # SQLite's index of words is a second table.
     assert len(writing) == (7 if database.startswith("postgresql") else 8)
     kit.close()

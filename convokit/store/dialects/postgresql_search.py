@@ -55,7 +55,7 @@ SORT_AT_ONCE = 16_384
 # ON CONFLICT: two processes may run `index_missing` at the same time.
 _INSERT_ROWS = insert(search).on_conflict_do_nothing()
 _SELECT_NEWEST = select(func.max(conversation.c.updated_at)).where(conversation.c.tenant == bindparam("tenant"))
-# A statement of its own: Citus refuses a sub-select in the columns of a statement on distributed rows.
+# A separate statement, because Citus refuses a sub-select in the columns of a statement on distributed rows.
 _pg_class = table("pg_class", column("oid"), column("reltuples"))
 _SELECT_ESTIMATE = select(_pg_class.c.reltuples, func.to_regclass("pg_dist_partition").is_not(None)).where(
     _pg_class.c.oid == func.to_regclass(search.name)
