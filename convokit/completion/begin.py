@@ -7,7 +7,6 @@ from dataclasses import replace
 from uuid import UUID
 
 from convokit.completion import summarize
-from convokit.completion.anchor import NO_DETAILS, TurnAnchor, TurnDetails, check_path_end, find_question
 from convokit.completion.call import ActiveCall
 from convokit.completion.call_rows import lease_us, longest_silence_s, new_call_row
 from convokit.completion.effects import Flow, Sleep, read_flow
@@ -15,6 +14,7 @@ from convokit.completion.on_busy import BusyPolicy, make_busy_error, wait_or_tak
 from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.prepare import PreparedRequest, prepare, prepare_stored, shift_request
 from convokit.completion.read_path import read_snapshot_flow
+from convokit.completion.start_point import NO_DETAILS, StartPoint, TurnDetails, check_path_end, find_question
 from convokit.completion.state import ChatRef, KitState, not_found, resolve_options
 from convokit.completion.tool_results import ResultMatcher, make_result_row
 from convokit.completion.write_retry import START_S, write_step_flow
@@ -45,7 +45,7 @@ def start_when_free_flow(
     *,
     stream: bool,
     key: IdempotencyKey | None,
-    anchor: TurnAnchor | None,
+    start_point: StartPoint | None,
     details: TurnDetails,
 ) -> Flow[ActiveCall]:
     """Start the turn as soon as the policy allows it, and return its first call. Raises: as `ask_flow`.
@@ -57,19 +57,19 @@ def start_when_free_flow(
     heads: set[int | None] = set()
     conflicts = 0
     while len(heads) <= _MAX_REBUILDS:
-        at = None if anchor is None else anchor.seq
+        at = None if start_point is None else start_point.seq
         snapshot = yield from read_snapshot_flow(kit, chat, call_options, content or Content(""), at)
         if snapshot.conversation is None and (chat.must_exist or chat.branch or at):
             raise not_found(chat)
         if snapshot.conversation is not None:
             check_subject(snapshot.conversation, chat)
         if at:
-            check_anchor(snapshot, at)
+            check_start_point(snapshot, at)
         snapshot, content = _add_messages(kit, chat, call_options, snapshot, given, turn_id, matcher, details)
         if snapshot.open_turn is not None:
             yield from wait_or_take_over_flow(kit, chat, call_options, snapshot, policy)
             continue
-        if anchor is not None and anchor.head not in (None, snapshot.head):
+        if start_point is not None and start_point.head not in (None, snapshot.head):
             raise Conflict
         if details.expect not in (None, snapshot.head or 0):
             raise HeadMoved(chat.name, chat.branch, details.expect or 0, snapshot.head or 0)
@@ -100,7 +100,7 @@ def start_when_free_flow(
     raise make_busy_error(chat, None)
 
 
-def check_anchor(snapshot: Snapshot, seq: int) -> None:
+def check_start_point(snapshot: Snapshot, seq: int) -> None:
     """Check that a path can end with message `seq`, which it was read to. Raises: NotFound, InvalidInput."""
     rows = snapshot.path.rows
     if not rows or rows[-1].seq != seq:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from uuid import UUID
 
-from convokit.completion import anchor as anchors
-from convokit.completion import follow, summarize
+from convokit.completion import follow, start_point, summarize
 from convokit.completion.begin import check_api_key, check_subject
 from convokit.completion.call import ActiveCall
 from convokit.completion.call_rows import lease_us, longest_silence_s, new_call_row
@@ -62,17 +61,17 @@ def resume_flow(kit: KitState, chat: ChatRef, call_options: Options, *, on_busy:
     """
     conversation_id = yield from identify_flow(kit, chat)
     for _ in range(MAX_TRIES):
-        end = yield from read_flow(anchors.find_branch_end, kit.tenant, conversation_id, chat.branch)
+        end = yield from read_flow(start_point.find_branch_end, kit.tenant, conversation_id, chat.branch)
         if end is None:
             raise not_found(chat)
         if end.turn is not None:
             return (yield from return_or_reopen_flow(kit, chat, call_options, end.turn, stream=False, on_busy=on_busy))
-        if end.anchor is None:
+        if end.start_point is None:
             raise NotFound("turn", "to resume", "the branch has no question at its end, and no turn")
         try:
             return (
                 yield from ask_flow(
-                    kit, chat, end.results, call_options, stream=False, on_busy=on_busy, anchor=end.anchor
+                    kit, chat, end.results, call_options, stream=False, on_busy=on_busy, start_point=end.start_point
                 )
             )
         except Conflict:

@@ -10,18 +10,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from convokit.completion.anchor import (
-    NO_DETAILS,
-    MessageLike,
-    TurnAnchor,
-    TurnDetails,
-    resolve_seq_flow,
-)
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.on_busy import OnBusy
 from convokit.completion.options import Options
 from convokit.completion.resume import MAX_TRIES, return_or_reopen_flow
 from convokit.completion.saved_reply import Reply
+from convokit.completion.start_point import (
+    NO_DETAILS,
+    MessageLike,
+    StartPoint,
+    TurnDetails,
+    resolve_seq_flow,
+)
 from convokit.completion.state import ChatRef, KitState, identify_flow
 from convokit.completion.tool_results import AlreadyAnswered
 from convokit.completion.turn import ask_flow
@@ -53,18 +53,18 @@ class SendRequest:
 
 
 def send_flow(
-    kit: KitState, chat: ChatRef, request: SendRequest, *, stream: bool, anchor: TurnAnchor | None = None
+    kit: KitState, chat: ChatRef, request: SendRequest, *, stream: bool, start_point: StartPoint | None = None
 ) -> Flow[Reply]:
-    """Send a question or tool results behind the branch head, or at `anchor` or `request.after`, and return the saved reply.
+    """Send a question or tool results behind the branch head, `start_point` or `request.after`, and return the saved reply.
 
     Raises: every ConvokitError.
     """
     content, details = _validate_request(kit, request), _validate_details(kit, request)
     if request.after is not None:
-        anchor = TurnAnchor((yield from resolve_seq_flow(kit, chat, request.after)))
+        start_point = StartPoint((yield from resolve_seq_flow(kit, chat, request.after)))
     if request.expect is not None:
         details = replace(details, expect=(yield from resolve_seq_flow(kit, chat, request.expect)))
-    send = _Send(content, anchor, details, stream=stream)
+    send = _Send(content, start_point, details, stream=stream)
     try:
         if request.key is not None:
             return (yield from _send_once_flow(kit, chat, request, send, request.key))
@@ -91,7 +91,7 @@ class _Send:
     """The validated arguments of a send."""
 
     content: Content
-    anchor: TurnAnchor | None
+    start_point: StartPoint | None
     details: TurnDetails
     stream: bool
 
@@ -108,7 +108,7 @@ def _ask_flow(
             stream=send.stream,
             on_busy=request.on_busy,
             key=key,
-            anchor=send.anchor,
+            start_point=send.start_point,
             details=send.details,
         )
     )
@@ -184,7 +184,7 @@ def _fingerprint(send: _Send, options: Options) -> str:
     content, details = send.content, send.details
     passages = [content.passages] if content.passages else []
     results = sorted([each.call_id, each.text, each.parts] for each in content.results)  # a mapping may have any order
-    behind = [{"behind": send.anchor.seq}] if send.anchor is not None else []
+    behind = [{"behind": send.start_point.seq}] if send.start_point is not None else []
     more: list[object] = [{"results": results}] if results else []
     if details.messages is not None:
         drafts = [[each.as_wire(), each.kind, each.item, each.created_at] for each in details.messages.drafts]

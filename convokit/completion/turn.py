@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from convokit.completion import summarize
-from convokit.completion.anchor import NO_DETAILS, TurnAnchor, TurnDetails
 from convokit.completion.begin import start_when_free_flow
 from convokit.completion.call import ActiveCall, LeaseLost, call_with_retries_flow
 from convokit.completion.effects import CloseResponse, Emit, Flow, Stopped, read_flow
@@ -23,6 +22,7 @@ from convokit.completion.options import Options
 from convokit.completion.result import Outcome, end_error, list_audio_blobs, make_reply, make_reply_rows
 from convokit.completion.retry import describe_error
 from convokit.completion.saved_reply import Reply
+from convokit.completion.start_point import NO_DETAILS, StartPoint, TurnDetails
 from convokit.completion.state import ChatRef, KitState, find_timeouts, identify_flow
 from convokit.completion.summary_state import find_gaps
 from convokit.completion.tool_rounds import list_tool_calls_to_run, run_round_flow
@@ -53,13 +53,13 @@ def ask_flow(
     stream: bool,
     on_busy: OnBusy = "raise",
     key: IdempotencyKey | None = None,
-    anchor: TurnAnchor | None = None,
+    start_point: StartPoint | None = None,
     details: TurnDetails = NO_DETAILS,
 ) -> Flow[Reply]:
-    """Answer a question: `content` behind the branch head or at `anchor`, or with None the question that is stored there.
+    """Answer a question: `content` behind the branch head or at `start_point`, or with None the question that is stored there.
 
     Raises: every ConvokitError. Conflict if a turn under the same `key` was started meanwhile, or if the branch left
-    the head that `anchor` was found for.
+    the head that `start_point` was found for.
     """
     policy = make_busy_policy(kit, on_busy, find_timeouts(kit, chat, call_options).busy_s)
     turn_id = new_id()
@@ -76,7 +76,7 @@ def ask_flow(
                 policy,
                 stream=stream,
                 key=key,
-                anchor=anchor,
+                start_point=start_point,
                 details=details,
             )
         return (yield from run_turn_flow(kit, call))

@@ -16,10 +16,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.anchor import resolve_seq_flow
 from convokit.completion.begin import check_subject
 from convokit.completion.effects import Flow, read_flow, thread_flow, write_once_flow
 from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
+from convokit.completion.start_point import resolve_seq_flow
 from convokit.completion.state import (
     ChatRef,
     KitState,

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from convokit.completion.anchor import MessageLike, find_anchor_message, resolve_seq_flow
 from convokit.completion.begin import check_subject, fill_description, make_conversation_row
 from convokit.completion.effects import Flow
 from convokit.completion.on_busy import (
@@ -25,6 +24,7 @@ from convokit.completion.on_busy import (
 from convokit.completion.options import NO_OPTIONS
 from convokit.completion.recovery import resolve_counter
 from convokit.completion.resume import MAX_TRIES
+from convokit.completion.start_point import MessageLike, find_path_end, resolve_seq_flow
 from convokit.completion.state import ChatRef, KitState, find_timeouts, identify_flow, not_found
 from convokit.completion.write_retry import START_S, write_step_flow
 from convokit.context.new_messages import NewMessages, make_rows, place_new_rows, validate_messages
@@ -129,7 +129,7 @@ class MessageAppend:
 
     def _find_parent(self, connection: Connection, row: ConversationRow, seq: int) -> MessageRow | None:
         """Return the message that the first new one follows; None before the first message."""
-        return find_anchor_message(connection, row.id, seq) if seq else None
+        return find_path_end(connection, row.id, seq) if seq else None
 
     def _find_repeated(self, connection: Connection, row: ConversationRow, head: int | None) -> list[MessageRow]:
         """Return the messages that an earlier append of the same messages wrote. Raises: HeadMoved if there are none."""

@@ -10,13 +10,6 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
-from convokit.completion.anchor import (
-    MessageLike,
-    find_anchor_message,
-    find_edit_anchor,
-    find_question_anchor,
-    resolve_seq_flow,
-)
 from convokit.completion.begin import check_subject
 from convokit.completion.effects import Flow, read_flow, write_once_flow
 from convokit.completion.on_busy import OnBusy, check_on_busy
@@ -25,6 +18,13 @@ from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolv
 from convokit.completion.resume import MAX_TRIES
 from convokit.completion.saved_reply import Reply
 from convokit.completion.send import SendRequest, send_flow
+from convokit.completion.start_point import (
+    MessageLike,
+    find_edit_start_point,
+    find_path_end,
+    find_question_start_point,
+    resolve_seq_flow,
+)
 from convokit.completion.state import ChatRef, KitState, find_conversation_flow, identify_flow, not_found
 from convokit.completion.turn import ask_flow
 from convokit.completion.write_retry import START_S, write_with_retry_flow
@@ -43,10 +43,10 @@ def edit_flow(kit: KitState, chat: ChatRef, message: MessageLike, request: SendR
     check_on_busy(request.on_busy)
     seq = yield from resolve_seq_flow(kit, chat, message)
     conversation_id = yield from identify_flow(kit, chat)
-    anchor = yield from read_flow(find_edit_anchor, kit.tenant, conversation_id, seq)
-    if anchor is None:
+    start_point = yield from read_flow(find_edit_start_point, kit.tenant, conversation_id, seq)
+    if start_point is None:
         raise not_found(chat)
-    return (yield from send_flow(kit, chat, request, stream=stream, anchor=anchor))
+    return (yield from send_flow(kit, chat, request, stream=stream, start_point=start_point))
 
 
 def regenerate_flow(
@@ -57,11 +57,13 @@ def regenerate_flow(
     conversation_id = yield from identify_flow(kit, chat)
     seq = None if message is None else (yield from resolve_seq_flow(kit, chat, message))
     for _ in range(MAX_TRIES):
-        anchor = yield from read_flow(find_question_anchor, kit.tenant, conversation_id, chat.branch, seq)
-        if anchor is None:
+        start_point = yield from read_flow(find_question_start_point, kit.tenant, conversation_id, chat.branch, seq)
+        if start_point is None:
             raise not_found(chat)
         try:
-            return (yield from ask_flow(kit, chat, None, options, stream=stream, on_busy=on_busy, anchor=anchor))
+            return (
+                yield from ask_flow(kit, chat, None, options, stream=stream, on_busy=on_busy, start_point=start_point)
+            )
         except Conflict:  # the branch has another last question now
             continue
     raise ConversationBusy(chat.name, "several", None)
@@ -103,7 +105,7 @@ def _write_fork(connection: Connection, tenant: str, chat: ChatRef, branch: Bran
         branch.head_seq = message_tree.read_head(connection, row, chat.branch) if seq is None else seq
         if branch.head_seq is None:
             raise NotFound("message", "to fork from", "the branch has no message yet; pass after=0")
-        find_anchor_message(connection, conversation_id, branch.head_seq)
+        find_path_end(connection, conversation_id, branch.head_seq)
     name = branch.name
     if name is not None and message_tree.find_branch_number(connection, conversation_id, name) is not None:
         raise InvalidInput("name", f"there is a branch named {name!r} already: open it, or use another name")
@@ -142,7 +144,7 @@ def _write_head(connection: Connection, tenant: str, chat: ChatRef, seq: int) ->
         raise not_found(chat)
     check_subject(row, chat)
     if seq:
-        find_anchor_message(connection, conversation_id, seq)
+        find_path_end(connection, conversation_id, seq)
     turn = turns.find_open(connection, conversation_id, branch)
     if turn is None:
         message_tree.set_head(connection, row, branch, seq or None)

@@ -17,9 +17,9 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, literal, select
 from sqlalchemy.exc import IntegrityError
 
-from convokit.completion.anchor import MessageLike, find_anchor_message, resolve_seq_flow
 from convokit.completion.begin import check_subject
 from convokit.completion.effects import Flow
+from convokit.completion.start_point import MessageLike, find_path_end, resolve_seq_flow
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.completion.write_retry import START_S, write_with_retry_flow
 from convokit.domain import hashchain
@@ -64,7 +64,7 @@ def copy_flow(kit: KitState, chat: ChatRef, message: MessageLike | None, into: C
         head = message_tree.read_head(connection, row, chat.branch) if seq is None else seq
         if head is None:
             raise NotFound("message", "to copy", "the conversation has no message yet")
-        find_anchor_message(connection, conversation_id, head)
+        find_path_end(connection, conversation_id, head)
         new = NewConversation(new_id, into.key, into.subject or row.subject, into.title or row.title, head, at)
         if not write_copy(connection, row, new):
             raise InvalidInput("key", f"there is a conversation under {into.key!r} already: use another key")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from convokit.completion.anchor import MessageLike, resolve_seq_flow
 from convokit.completion.effects import Flow, read_flow
+from convokit.completion.start_point import MessageLike, resolve_seq_flow
 from convokit.completion.state import ChatRef, KitState, identify_flow, is_unused_key, not_found
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import SUMMARY, Message, MessageRow

@@ -7,14 +7,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.completion.anchor import (
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.recovery import close_turn_flow, find_open_turn, is_worker_gone, resolve_counter
+from convokit.completion.start_point import (
     MessageLike,
-    find_anchor_message,
+    find_path_end,
     find_seq_before_passages,
     resolve_seq_flow,
 )
-from convokit.completion.effects import Flow, read_flow
-from convokit.completion.recovery import close_turn_flow, find_open_turn, is_worker_gone, resolve_counter
 from convokit.completion.state import (
     ChatRef,
     KitState,
@@ -61,8 +61,8 @@ def list_siblings_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Fl
     seq = yield from resolve_seq_flow(kit, chat, message)
 
     def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
-        anchor = find_anchor_message(connection, row.id, seq)
-        parent = find_seq_before_passages(connection, row.id, anchor)
+        start_point = find_path_end(connection, row.id, seq)
+        parent = find_seq_before_passages(connection, row.id, start_point)
         children = message_tree.list_children(connection, row.id, parent)
         return _skip_passages(connection, row.id, children)
 
@@ -78,7 +78,7 @@ def list_children_flow(
     end = MAX_SEQ if before is None else parse_message_seq((yield from identify_flow(kit, chat)), before)
 
     def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
-        parent = find_anchor_message(connection, row.id, seq).seq if seq else None
+        parent = find_path_end(connection, row.id, seq).seq if seq else None
         found: list[MessageRow] = []
         below = end
         while len(found) < limit:
@@ -176,7 +176,7 @@ def _read_turns_of_question(
     connection: Connection, conversation_id: UUID, seq: int, limit: int, before: UUID | None
 ) -> list[TurnRow] | None:
     """Return the newest turns of a question, oldest first; None if the turn `before` does not exist."""
-    row = find_anchor_message(connection, conversation_id, seq)
+    row = find_path_end(connection, conversation_id, seq)
     if not row.is_question:
         raise InvalidInput("question", f"message {seq} is not a question; pass the message of a user")
     return list_turns_of_question(connection, conversation_id, row, limit, before)

@@ -9,9 +9,9 @@ import json
 
 from sqlalchemy import Connection
 
-from convokit.completion.anchor import MessageLike, resolve_seq_flow
 from convokit.completion.begin import check_subject
 from convokit.completion.effects import Flow, write_once_flow
+from convokit.completion.start_point import MessageLike, resolve_seq_flow
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.domain.message import PASSAGE, SUMMARY
 from convokit.errors import InvalidInput, NotFound, Redacted

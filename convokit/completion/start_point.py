@@ -24,7 +24,7 @@ MessageLike = Message | str | int
 
 
 @dataclass(frozen=True, slots=True)
-class TurnAnchor:
+class StartPoint:
     """The message that a turn starts from, where that is not simply the branch head."""
 
     seq: int
@@ -32,7 +32,7 @@ class TurnAnchor:
     is_question: bool = False
     """Whether that message is the question itself, which is stored already."""
     head: int | None = None
-    """The branch head that this anchor was found for, where another head would give another anchor."""
+    """The branch head that this start_point was found for, where another head would give another start_point."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,12 +52,12 @@ NO_DETAILS = TurnDetails()
 
 @dataclass(frozen=True, slots=True)
 class BranchEnd:
-    """The end of a branch: the turn to return to, or else the anchor of a question or results that have no reply here."""
+    """The end of a branch: the turn to return to, or else the start point of a question or results that have no reply here."""
 
     turn: TurnRow | None
-    anchor: TurnAnchor | None = None
+    start_point: StartPoint | None = None
     results: Content | None = None
-    """The results to hand in again at the anchor; None where it is a question."""
+    """The results to hand in again at the start point; None where it is a question."""
 
 
 def resolve_seq_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow[int]:
@@ -66,7 +66,7 @@ def resolve_seq_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Flow
     return parse_message_seq(conversation_id, message.id if isinstance(message, Message) else message)
 
 
-def find_anchor_message(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow:
+def find_path_end(connection: Connection, conversation_id: UUID, seq: int) -> MessageRow:
     """Return a message that a path can end with. Raises: NotFound, InvalidInput."""
     row = messages.find(connection, conversation_id, seq)
     if row is None:
@@ -88,32 +88,32 @@ def check_path_end(row: MessageRow) -> None:
         raise InvalidInput("message", problem)
 
 
-def find_edit_anchor(connection: Connection, tenant: str, conversation_id: UUID, seq: int) -> TurnAnchor | None:
-    """Return the anchor of an edited question: the message that the question and its passages follow."""
+def find_edit_start_point(connection: Connection, tenant: str, conversation_id: UUID, seq: int) -> StartPoint | None:
+    """Return the start point of an edited question: the message that the question and its passages follow."""
     if conversations.find(connection, tenant, conversation_id) is None:
         return None
-    row = find_anchor_message(connection, conversation_id, seq)
+    row = find_path_end(connection, conversation_id, seq)
     if row.role != USER:
         raise InvalidInput("message", f"message {seq} is not a question; use regenerate for another reply")
     _raise_if_redacted(conversation_id, row)
     parent = find_seq_before_passages(connection, conversation_id, row)
-    return TurnAnchor(0 if parent is None else parent)
+    return StartPoint(0 if parent is None else parent)
 
 
-def find_question_anchor(
+def find_question_start_point(
     connection: Connection, tenant: str, conversation_id: UUID, branch: int, seq: int | None
-) -> TurnAnchor | None:
-    """Return the anchor of the question that a message belongs to; with `seq` None, of the branch's last question."""
+) -> StartPoint | None:
+    """Return the start point of the question that a message belongs to; with `seq` None, of the branch's last question."""
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
     head = message_tree.read_head(connection, row, branch) if seq is None else None
-    at = head if seq is None else find_anchor_message(connection, conversation_id, seq).seq
+    at = head if seq is None else find_path_end(connection, conversation_id, seq).seq
     question = find_question(connection, conversation_id, at)
     if question is None:
         raise InvalidInput("message", "there is no question before it that could be answered again")
     _raise_if_redacted(conversation_id, question)
-    return TurnAnchor(question.seq, is_question=True, head=head)
+    return StartPoint(question.seq, is_question=True, head=head)
 
 
 def find_branch_end(connection: Connection, tenant: str, conversation_id: UUID, branch: int) -> BranchEnd | None:
@@ -139,7 +139,7 @@ def find_branch_end(connection: Connection, tenant: str, conversation_id: UUID, 
     if question is None:
         return BranchEnd(None)
     _raise_if_redacted(conversation_id, question)
-    return BranchEnd(None, TurnAnchor(question.seq, is_question=True, head=head))
+    return BranchEnd(None, StartPoint(question.seq, is_question=True, head=head))
 
 
 def _find_results(connection: Connection, conversation_id: UUID, end: MessageRow, head: int | None) -> BranchEnd:
@@ -168,7 +168,7 @@ def _find_results(connection: Connection, conversation_id: UUID, end: MessageRow
     digests = [digest for row in results for digest in find_blob_references(row.parts, None)]
     found = tuple(blobs.read_blobs(connection, conversation_id, digests).values()) if digests else ()
     content = Content(None, blobs=found, results=handed_in, has_question=False)
-    return BranchEnd(None, TurnAnchor(asking.seq, head=head), content)
+    return BranchEnd(None, StartPoint(asking.seq, head=head), content)
 
 
 def _is_whole_reply(end: MessageRow, turn: TurnRow | None) -> bool:
