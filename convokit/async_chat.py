@@ -175,7 +175,9 @@ class AsyncChat:
         self,
         message: Message | str | int | None = None,
         *,
+        turn_metadata: Any = None,
         on_busy: OnBusy = "raise",
+        idempotency_key: str | None = None,
         response_format: ResponseFormat[Parsed] = UNSET,
         **options: Unpack[CallOptions],
     ) -> Reply[Parsed]:
@@ -186,13 +188,15 @@ class AsyncChat:
 
         Args:
             message: The question or its reply, as a message, id or seq. Default: the last question.
+            idempotency_key: Makes the call repeatable. A repeat, from any process, returns the reply of the same turn.
 
-        Raises: InvalidInput where there is no question, NotFound, and what `send` raises.
+        The other arguments are those of `send`. Raises: InvalidInput where there is no question, NotFound, and what
+        `send` raises.
         """
         require_writable(self._state, "regenerate")
-        flow = history.branches.regenerate_flow(
-            self._state, self._ref, message, to_options(options, response_format), stream=False, on_busy=on_busy
-        )
+        given = to_options(options, response_format)
+        request = SendRequest(None, (), given, on_busy, idempotency_key, turn_metadata=turn_metadata)
+        flow = history.branches.regenerate_flow(self._state, self._ref, message, request, stream=False)
         return await self._runtime.run(flow)
 
     async def edit(
@@ -225,16 +229,18 @@ class AsyncChat:
         self,
         message: Message | str | int | None = None,
         *,
+        turn_metadata: Any = None,
         on_busy: OnBusy = "raise",
+        idempotency_key: str | None = None,
         on_disconnect: OnDisconnect = "stop",
         response_format: ResponseFormat[Parsed] = UNSET,
         **options: Unpack[CallOptions],
     ) -> AsyncStream[Reply[Parsed]]:
         """Return another reply as it comes: `regenerate` as a stream."""
         require_writable(self._state, "stream_regenerate")
-        flow = history.branches.regenerate_flow(
-            self._state, self._ref, message, to_options(options, response_format), stream=True, on_busy=on_busy
-        )
+        given = to_options(options, response_format)
+        request = SendRequest(None, (), given, on_busy, idempotency_key, turn_metadata=turn_metadata)
+        flow = history.branches.regenerate_flow(self._state, self._ref, message, request, stream=True)
         return self._runtime.open_stream(flow, on_disconnect)
 
     def stream_edit(
@@ -404,6 +410,7 @@ class AsyncChat:
         self,
         *,
         question: Message | str | int | None = None,
+        idempotency_key: str | None = None,
         limit: int = 50,
         before: UUID | str | None = None,
     ) -> list[Turn]:
@@ -414,10 +421,13 @@ class AsyncChat:
         Args:
             question: A message, its id or its seq: the turns that answered this question, on all branches. They are the
                 turn that wrote it, regenerations, and turns that answered its tool calls with results.
+            idempotency_key: Only the turn of this conversation that was sent with this key, on any branch.
 
         Raises: NotFound; InvalidInput for a message that is not a question.
         """
-        flow = history.pages.list_turns_flow(self._state, self._ref, question, limit=limit, before=before)
+        flow = history.pages.list_turns_flow(
+            self._state, self._ref, question, idempotency_key, limit=limit, before=before
+        )
         return await self._runtime.run(flow)
 
     async def messages(

@@ -64,13 +64,27 @@ def send_flow(
         start_point = StartPoint((yield from resolve_seq_flow(kit, chat, request.after)))
     if request.expect is not None:
         details = replace(details, expect=(yield from resolve_seq_flow(kit, chat, request.expect)))
-    send = _Send(content, start_point, details, stream=stream)
     try:
-        if request.key is not None:
-            return (yield from _send_once_flow(kit, chat, request, send, request.key))
-        return (yield from _ask_flow(kit, chat, request, send))
+        return (yield from _start_flow(kit, chat, request, _Send(content, start_point, details, stream=stream)))
     except AlreadyAnswered as answered:
         return (yield from _return_answer_flow(kit, chat, request, answered, stream=stream))
+
+
+def answer_again_flow(
+    kit: KitState, chat: ChatRef, request: SendRequest, start_point: StartPoint, *, stream: bool
+) -> Flow[Reply]:
+    """Answer the stored question at `start_point` in a new turn.
+
+    Raises: every ConvokitError. Conflict if the branch left the head that `start_point` was found for.
+    """
+    send = _Send(None, start_point, _validate_details(kit, request), stream=stream)
+    return (yield from _start_flow(kit, chat, request, send))
+
+
+def _start_flow(kit: KitState, chat: ChatRef, request: SendRequest, send: _Send) -> Flow[Reply]:
+    if request.key is not None:
+        return (yield from _send_once_flow(kit, chat, request, send, request.key))
+    return (yield from _ask_flow(kit, chat, request, send))
 
 
 def _validate_request(kit: KitState, request: SendRequest) -> Content:
@@ -86,11 +100,16 @@ def _validate_request(kit: KitState, request: SendRequest) -> Content:
     return Content(None, blobs=blobs, results=results, has_question=False)
 
 
+_STORED = Content(None, has_question=False)
+"""The content of a turn whose question is stored already, in a fingerprint."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class _Send:
     """The validated arguments of a send."""
 
-    content: Content
+    content: Content | None
+    """None: the question at `start_point` is stored already."""
     start_point: StartPoint | None
     details: TurnDetails
     stream: bool
@@ -168,6 +187,8 @@ def _send_once_flow(
         try:
             return (yield from _ask_flow(kit, chat, request, send, key))
         except Conflict:
+            if send.start_point is not None and send.start_point.head is not None:
+                raise  # another head has another start point, if no turn under this key is there by now
             continue
         except ConversationBusy:
             # The open turn may be one under this very key, started since we looked.
@@ -181,10 +202,11 @@ def _fingerprint(send: _Send, options: Options) -> str:
 
     A caller that repeats a request after a crash reads the branch head again. Its own turn may have moved the head.
     """
-    content, details = send.content, send.details
+    content, details = send.content or _STORED, send.details
     passages = [content.passages] if content.passages else []
     results = sorted([each.call_id, each.text, each.parts] for each in content.results)  # a mapping may have any order
-    behind = [{"behind": send.start_point.seq}] if send.start_point is not None else []
+    point = send.start_point
+    behind = [{"behind": point.seq}] if point is not None and point.head is None else []  # the caller named the message
     more: list[object] = [{"results": results}] if results else []
     if details.messages is not None:
         drafts = [[each.as_wire(), each.kind, each.item, each.created_at] for each in details.messages.drafts]

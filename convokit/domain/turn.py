@@ -56,7 +56,12 @@ class IdempotencyKey:
     def from_request(cls, key: str, request: str) -> IdempotencyKey:
         """Hash a key. `request` is the canonical text of the request."""
         salt = hashchain.new_salt()
-        return cls(hashlib.sha256(key.encode()).digest(), salt, hashchain.compute_salted_digest(salt, request.encode()))
+        return cls(hash_key(key), salt, hashchain.compute_salted_digest(salt, request.encode()))
+
+
+def hash_key(idempotency_key: str) -> bytes:
+    """Return the hash under which a turn is found by its idempotency key."""
+    return hashlib.sha256(idempotency_key.encode("utf-8", "surrogatepass")).digest()
 
 
 @dataclass(slots=True)

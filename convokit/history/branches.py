@@ -12,12 +12,11 @@ from sqlalchemy import Connection
 
 from convokit.completion.begin import check_subject
 from convokit.completion.effects import Flow, read_flow, write_once_flow
-from convokit.completion.on_busy import OnBusy, check_on_busy
-from convokit.completion.options import Options
+from convokit.completion.on_busy import check_on_busy
 from convokit.completion.recovery import close_turn_flow, is_worker_gone, resolve_counter
 from convokit.completion.resume import MAX_TRIES
 from convokit.completion.saved_reply import Reply
-from convokit.completion.send import SendRequest, send_flow
+from convokit.completion.send import SendRequest, answer_again_flow, send_flow
 from convokit.completion.start_point import (
     MessageLike,
     find_edit_start_point,
@@ -26,7 +25,6 @@ from convokit.completion.start_point import (
     resolve_seq_flow,
 )
 from convokit.completion.state import ChatRef, KitState, find_conversation_flow, identify_flow, not_found
-from convokit.completion.turn import ask_flow
 from convokit.completion.write_retry import START_S, write_with_retry_flow
 from convokit.domain.content import validate_question
 from convokit.domain.conversation import MAIN, BranchRow
@@ -50,10 +48,10 @@ def edit_flow(kit: KitState, chat: ChatRef, message: MessageLike, request: SendR
 
 
 def regenerate_flow(
-    kit: KitState, chat: ChatRef, message: MessageLike | None, options: Options, *, stream: bool, on_busy: OnBusy
+    kit: KitState, chat: ChatRef, message: MessageLike | None, request: SendRequest, *, stream: bool
 ) -> Flow[Reply]:
     """Make another reply to the question that a message belongs to, or to the branch's last question."""
-    check_on_busy(on_busy)
+    check_on_busy(request.on_busy)
     conversation_id = yield from identify_flow(kit, chat)
     seq = None if message is None else (yield from resolve_seq_flow(kit, chat, message))
     for _ in range(MAX_TRIES):
@@ -61,9 +59,7 @@ def regenerate_flow(
         if start_point is None:
             raise not_found(chat)
         try:
-            return (
-                yield from ask_flow(kit, chat, None, options, stream=stream, on_busy=on_busy, start_point=start_point)
-            )
+            return (yield from answer_again_flow(kit, chat, request, start_point, stream=stream))
         except Conflict:  # the branch has another last question now
             continue
     raise ConversationBusy(chat.name, "several", None)

@@ -28,7 +28,7 @@ from convokit.domain.conversation import Branch, ConversationRow
 from convokit.domain.ids import MAX_SEQ, parse_id, parse_message_seq
 from convokit.domain.message import Message, MessageRow
 from convokit.domain.paging import validate_limit
-from convokit.domain.turn import OpenTurn, Turn, TurnRow
+from convokit.domain.turn import OpenTurn, Turn, TurnRow, hash_key
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import conversations, message_tree, messages, turns
 from convokit.store.turn_pages import list_turns_of_question, read_turns_page
@@ -126,14 +126,22 @@ def _read_messages_flow(
 
 
 def list_turns_flow(
-    kit: KitState, chat: ChatRef, question: MessageLike | None, *, limit: int, before: UUID | str | None
+    kit: KitState,
+    chat: ChatRef,
+    question: MessageLike | None,
+    idempotency_key: str | None,
+    *,
+    limit: int,
+    before: UUID | str | None,
 ) -> Flow[list[Turn]]:
-    """Return the newest `limit` turns of the chat's path, or of a question, oldest first.
+    """Return the newest `limit` turns of the chat's path, of a question, or the turn of a key, oldest first.
 
     A turn of the branch whose worker is gone is closed first, unless the kit is read-only.
     """
     validate_limit(limit)
     last = None if before is None else parse_id(before, "before")
+    if idempotency_key is not None and (question is not None or before is not None):
+        raise InvalidInput("idempotency_key", "names one turn: pass it alone, without question and before")
     seq = None if question is None else (yield from resolve_seq_flow(kit, chat, question))
     conversation = yield from find_listed_conversation_flow(kit, chat)
     if conversation is None and last is None and seq is None:
@@ -145,7 +153,12 @@ def list_turns_flow(
         counter = resolve_counter(kit, conversation)
         yield from close_turn_flow(kit, conversation, *found, counter, "abandoned")
         conversation = yield from find_conversation_flow(kit, chat)
-    if seq is None:
+    rows: Sequence[TurnRow] | None
+    if idempotency_key is not None:
+        hash_ = hash_key(idempotency_key)
+        turn = yield from read_flow(turns.find_by_idempotency_key, kit.tenant, conversation.id, hash_)
+        rows = [] if turn is None else [turn]
+    elif seq is None:
         rows = yield from read_flow(read_turns_page, conversation, chat.branch, limit, last)
     else:
         rows = yield from read_flow(_read_turns_of_question, conversation.id, seq, limit, last)

@@ -8,7 +8,15 @@ import pytest
 
 from convokit import Budget, Chat, Convokit, Retry
 from convokit.completion import call as calls
-from convokit.errors import ConversationBusy, Interrupted, InvalidInput, NotFound, Redacted, ServerFailed
+from convokit.errors import (
+    ConversationBusy,
+    IdempotencyConflict,
+    Interrupted,
+    InvalidInput,
+    NotFound,
+    Redacted,
+    ServerFailed,
+)
 from tests.history.helpers import change, counts, sent, seqs, texts
 from tests.support.background_reader import Running
 from tests.support.faces import Face
@@ -240,3 +248,30 @@ def test_a_regeneration_is_two_reads_and_two_commits(database: str, server: Loop
             assert traffic.transactions == {"read": 2, "write": 2}
             traffic.reset()
         assert sizes[0] == sizes[1]
+
+
+def test_an_idempotency_key_makes_one_reply(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """A repeat with the key returns the same reply. Another request with the key is refused."""
+    chat = kit.chat("k")
+    face.settle(chat.send("one"))
+    first = face.settle(chat.regenerate(1, idempotency_key="again", turn_metadata={"from": "button"}))
+    repeat = face.settle(chat.regenerate(1, idempotency_key="again", turn_metadata={"from": "button"}))
+    assert (repeat.turn_id, repeat.text, len(server.requests)) == (first.turn_id, first.text, 2)
+    with pytest.raises(IdempotencyConflict):
+        face.settle(chat.regenerate(1, idempotency_key="again", turn_metadata={"from": "menu"}))
+    [turn] = face.settle(chat.turns(idempotency_key="again"))
+    assert (turn.id, turn.metadata) == (first.turn_id, {"from": "button"})
+    assert face.settle(chat.turns(idempotency_key="other")) == []
+    with pytest.raises(InvalidInput, match="pass it alone"):
+        face.settle(chat.turns(idempotency_key="again", question=1))
+    face.settle(chat.verify())
+
+
+def test_a_key_of_the_last_question_is_found_after_the_branch_moved(face: Face, kit: Any) -> None:
+    """The default message is the last question. A repeat with the key returns its reply although the chat went on."""
+    chat = kit.chat("k")
+    face.settle(chat.send("one"))
+    first = face.settle(chat.regenerate(idempotency_key="again"))
+    assert face.settle(chat.regenerate(idempotency_key="again")).turn_id == first.turn_id
+    face.settle(chat.send("two"))
+    assert face.settle(chat.regenerate(idempotency_key="again")).turn_id == first.turn_id
