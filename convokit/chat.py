@@ -532,6 +532,15 @@ class Chat:
         )
         return self._runtime.run(flow)
 
+    def update_turn(self, turn: Turn | UUID | str, *, metadata: Any) -> None:
+        """Replace the metadata of a turn (`turn_metadata` of `send`). None removes them. The hash chain does not change.
+
+        Raises: NotFound, InvalidInput, TooLarge.
+        """
+        require_writable(self._state, "update_turn")
+        flow = history.conversation_flows.update_turn_metadata_flow(self._state, self._ref, turn, metadata)
+        self._runtime.run(flow)
+
     def pin(self, message: Message | str | int) -> None:
         """Send a message (or its id or seq) with every request of its path, also from before the window."""
         require_writable(self._state, "pin")

@@ -27,8 +27,8 @@ from convokit.completion.tool_results import AlreadyAnswered
 from convokit.completion.turn import ask_flow
 from convokit.context.new_messages import validate_messages
 from convokit.domain.content import Content, validate_passages, validate_question
-from convokit.domain.text import validate_json_value, validate_text
-from convokit.domain.turn import IdempotencyKey
+from convokit.domain.text import validate_text
+from convokit.domain.turn import IdempotencyKey, validate_turn_metadata
 from convokit.errors import ConversationBusy, IdempotencyConflict, InvalidInput, Redacted
 from convokit.settings import Unset
 from convokit.store import turns
@@ -140,8 +140,7 @@ def _validate_details(kit: KitState, request: SendRequest) -> TurnDetails:
     messages = None if request.messages is None else validate_messages(request.messages, kit.limits)
     metadata = None
     if request.turn_metadata is not None:
-        limit, setting = kit.limits.metadata_bytes, "Limits.metadata_bytes"
-        metadata = validate_json_value("turn_metadata", request.turn_metadata, limit=limit, setting=setting)
+        metadata = validate_turn_metadata("turn_metadata", request.turn_metadata, kit.limits)
     return TurnDetails(messages if messages is not None and messages.drafts else None, metadata=metadata)
 
 

@@ -15,6 +15,8 @@ from convokit.domain import hashchain
 from convokit.domain.ids import format_message_id
 from convokit.domain.message import to_datetime
 from convokit.domain.reply import Usage, UsageSource
+from convokit.domain.text import validate_json_value
+from convokit.settings import Limits
 
 TurnState = Literal["open", "completed", "interrupted", "cancelled", "failed", "abandoned", "superseded"]
 LATE = "late"
@@ -62,6 +64,11 @@ class IdempotencyKey:
 def hash_key(idempotency_key: str) -> bytes:
     """Return the hash under which a turn is found by its idempotency key."""
     return hashlib.sha256(idempotency_key.encode("utf-8", "surrogatepass")).digest()
+
+
+def validate_turn_metadata(field: str, value: object, limits: Limits) -> str:
+    """Return the metadata of a turn as JSON. Raises: InvalidInput, TooLarge."""
+    return validate_json_value(field, value, limit=limits.metadata_bytes, setting="Limits.metadata_bytes")
 
 
 @dataclass(slots=True)

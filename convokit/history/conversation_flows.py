@@ -21,12 +21,14 @@ from convokit.completion.effects import Flow, read_flow
 from convokit.completion.state import ChatRef, KitState, check_schema_flow, identify_flow, not_found
 from convokit.completion.write_retry import START_S, write_with_retry_flow
 from convokit.domain.conversation import Conversation, ConversationRow
+from convokit.domain.ids import parse_id
 from convokit.domain.message import to_microseconds
 from convokit.domain.paging import Page, validate_limit
 from convokit.domain.text import dump_json, to_plain_json, validate_name, validate_text
-from convokit.errors import InvalidInput
+from convokit.domain.turn import Turn, validate_turn_metadata
+from convokit.errors import InvalidInput, NotFound
 from convokit.settings import UNSET, Limits, Unset
-from convokit.store import conversation_pages, conversations, search_index
+from convokit.store import conversation_pages, conversations, search_index, turns
 from convokit.store.conversation_pages import ListingFilter, Position
 
 
@@ -168,6 +170,25 @@ def _write_update(
     if changed != row:
         conversations.update_description(connection, changed)
     return conversation_pages.find_with_preview(connection, tenant, conversation_id)
+
+
+def update_turn_metadata_flow(kit: KitState, chat: ChatRef, turn: Turn | UUID | str, metadata: Any) -> Flow[None]:
+    """Replace the metadata of a turn. Raises: NotFound, InvalidInput, TooLarge."""
+    text = None if metadata is None else validate_turn_metadata("metadata", metadata, kit.limits)
+    conversation_id = yield from identify_flow(kit, chat)
+    turn_id = turn.id if isinstance(turn, Turn) else parse_id(turn, "turn")
+
+    def write(connection: Connection) -> bool:
+        conversations.lock(connection, conversation_id)
+        if conversations.find(connection, kit.tenant, conversation_id) is None:
+            return False
+        return turns.update_metadata(connection, conversation_id, turn_id, text)
+
+    found = yield from write_with_retry_flow(
+        kit, conversation_id, write, lambda connection: None, patience_s=START_S, only_transient=True
+    )
+    if not found:
+        raise NotFound("turn", turn_id)
 
 
 def _compute_digest(wanted: ListingFilter) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from convokit.errors import InvalidInput, TooLarge
+from convokit.errors import InvalidInput, NotFound, TooLarge
 from tests.history.helpers import rows
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
@@ -68,3 +69,20 @@ def test_redaction_and_erasure_remove_metadata(face: Face, kit: Any, database: s
     left = rows(database, "SELECT count(*) FROM convokit_turn WHERE metadata IS NOT NULL")
     assert left[0][0] == 0
     face.settle(chat.verify())
+
+
+def test_metadata_is_replaced(face: Face, kit: Any) -> None:
+    """The turn gets another value or none. Nothing else changes, and the chain stays whole."""
+    chat = kit.chat("k")
+    reply = face.settle(chat.send("x", turn_metadata=METADATA))
+    before = face.settle(kit.conversation("k"))
+    face.settle(chat.update_turn(reply.turn_id, metadata={"題": [1]}))
+    assert _read_all(face, chat) == [{"題": [1]}]
+    face.settle(chat.update_turn(face.settle(chat.turns())[0], metadata=None))
+    assert _read_all(face, chat) == [None]
+    assert face.settle(kit.conversation("k")) == before
+    face.settle(chat.verify())
+    with pytest.raises(NotFound):
+        face.settle(chat.update_turn(UUID(int=7), metadata=1))
+    with pytest.raises(TooLarge, match="metadata"):
+        face.settle(chat.update_turn(reply.turn_id, metadata="x" * 70_000))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from convokit import NewMessage
 from tests.completion.summaries import BUDGET, SUMMARY
@@ -66,6 +68,7 @@ CHAT_WRITES: Mapping[str, Method] = {
     "cancel": lambda chat, folder: chat.cancel(),
     "fork": lambda chat, folder: chat.fork(),
     "update": lambda chat, folder: chat.update(title="new"),
+    "update_turn": lambda chat, folder: chat.update_turn(UUID(int=1), metadata={"a": 1}),
     "append": lambda chat, folder: chat.append([NewMessage("user", "hello")]),
     "checkout": lambda chat, folder: chat.checkout(1),
     "copy": lambda chat, folder: chat.copy("other"),
@@ -166,6 +169,17 @@ def list_writes(server: LoopbackServer) -> Iterator[tuple[str, Callable[[Any], A
         chat = kit.chat("long", budget=BUDGET, summary=SUMMARY)
         return chat.send(f"turn number {next(later)} and more")
 
+    def update_turn(kit: Any) -> Any:
+        chat = kit.chat("a")
+        found = chat.turns(limit=1)
+        if not isawaitable(found):
+            return chat.update_turn(found[0], metadata={"seen": True})
+
+        async def update() -> None:
+            await chat.update_turn((await found)[0], metadata={"seen": True})
+
+        return update()
+
     yield "send", lambda kit: kit.chat("a").send("what now?", idempotency_key="one")
     yield "send", lambda kit: kit.chat("a").send("what now?", idempotency_key="one")
     yield "send", lambda kit: kit.chat("new", title="New", subject="anna", metadata={"plan": "pro"}).send("first")
@@ -189,6 +203,7 @@ def list_writes(server: LoopbackServer) -> Iterator[tuple[str, Callable[[Any], A
     yield "pin", lambda kit: kit.chat("a").pin(2)
     yield "unpin", lambda kit: kit.chat("a").unpin(2)
     yield "update", lambda kit: kit.chat("a").update(title="other", metadata={"plan": None}, archived=True)
+    yield "update_turn", update_turn
     yield "copy", lambda kit: kit.chat("a").copy("copied")
     yield "redact", lambda kit: kit.chat("a").redact(2)
     yield "resume", lambda kit: kit.chat("gone").resume()

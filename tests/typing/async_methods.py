@@ -204,6 +204,7 @@ async def write(chat: AsyncChat) -> None:
     assert_type(await chat.fork(written[0], name="other"), AsyncChat)
     assert_type(await chat.copy("copy"), AsyncChat)
     assert_type(await chat.update(title="題", metadata={"a": None}, archived=True), Conversation)
+    assert_type(await chat.update_turn("id", metadata={"a": [1]}), None)
     await chat.checkout(written[0])
     await chat.pin(written[0])
     await chat.unpin(1)

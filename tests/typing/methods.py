@@ -205,6 +205,7 @@ def write(chat: Chat) -> None:
     assert_type(chat.fork(written[0], name="other"), Chat)
     assert_type(chat.copy("copy"), Chat)
     assert_type(chat.update(title="題", metadata={"a": None}, archived=True), Conversation)
+    assert_type(chat.update_turn("id", metadata={"a": [1]}), None)
     chat.checkout(written[0])
     chat.pin(written[0])
     chat.unpin(1)
