@@ -14,6 +14,7 @@ from convokit.completion.on_busy import BusyPolicy, make_busy_error, wait_or_tak
 from convokit.completion.options import NO_OPTIONS, Options
 from convokit.completion.prepare import PreparedRequest, prepare, prepare_stored, shift_request
 from convokit.completion.read_path import read_snapshot_flow
+from convokit.completion.reply_anchors import compute_question_anchor
 from convokit.completion.start_point import NO_DETAILS, StartPoint, TurnDetails, check_path_end, find_question
 from convokit.completion.state import ChatRef, KitState, not_found, resolve_options
 from convokit.completion.tool_results import ResultMatcher, make_result_row
@@ -209,6 +210,7 @@ def start_turn_flow(
         question_seq=question_seq,
         added=len(snapshot.added),
         metadata=details.metadata,
+        anchor=compute_question_anchor(request.options.anchor, own) if own and request.options.anchor else None,
         prompts=first.record.prompts,
         blobs=(*(() if content is None else content.blobs), *(details.messages.blobs if details.messages else ())),
     )

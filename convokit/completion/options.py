@@ -7,7 +7,7 @@ the settings that were given to it. So a deployment with a new prompt reaches ol
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
@@ -55,6 +55,7 @@ _CALL_SETTINGS = (
     "summary",
     "window",
     "start",
+    "anchor",
 )
 _STRATEGY_MEMBERS = ("name", "most_turns", "select")
 _CHOICES = {
@@ -89,6 +90,9 @@ class CallOptions(CommonParams, total=False):
     """Sends the path from message `start` on, whole: no trimming, no summary and no pins from before."""
     start: int
     """The seq of the first message of `window="exact"` (default 1)."""
+    anchor: Callable[[Mapping[str, Any]], bytes | None]
+    """Returns a digest under which a message is found later, or None. It is called with the message that the turn answers and
+    with the reply, both in the API's shape. A row with the digest is written and removed together with the message."""
     metadata: dict[str, str]
     """The API's own metadata, as `api_metadata`. The conversation's metadata is set by `kit.chat(metadata=...)`."""
 
@@ -114,6 +118,7 @@ class Options:
     params: RequestParams = field(default_factory=RequestParams, repr=False)
     window: Literal["exact"] | Unset = UNSET
     start: int | Unset = UNSET
+    anchor: Callable[[Mapping[str, Any]], bytes | None] | Unset = UNSET
 
     def __post_init__(self) -> None:
         if not self.params and all(getattr(self, name) is UNSET for name in _FIELDS):
@@ -144,6 +149,8 @@ class Options:
         if self.start is not UNSET and (self.window is UNSET or isinstance(self.start, bool) or self.start < 1):
             problem = 'needs window="exact"' if self.window is UNSET else f"must be a seq, 1 or more, not {self.start}"
             raise SettingsError("start", problem)
+        if not isinstance(self.anchor, Unset) and not callable(self.anchor):
+            raise SettingsError("anchor", f"must be a function of a message, not {self.anchor!r}")
         if isinstance(self.max_tool_rounds, bool) or (
             not isinstance(self.max_tool_rounds, Unset) and self.max_tool_rounds < 0
         ):

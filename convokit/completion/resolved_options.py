@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from convokit.completion.options import Options
+from convokit.completion.reply_anchors import AnchorFunction
 from convokit.context.builder import ContextBuilder, FixedParts
 from convokit.context.strategy import compute_window_rule
 from convokit.context.summary import summary_reserve
@@ -50,6 +51,7 @@ class ResolvedOptions:
     summary: Summary | None = None
     exact_start: int | None = None
     """The first message of a window that the caller chose; None where the strategy chooses."""
+    anchor: AnchorFunction | None = None
     counted: InitVar[FixedParts | None] = None
     """The fixed parts of options with the same prompt, tools and schema, which need not be counted again."""
     instructions: str | None = field(init=False, repr=False)
@@ -116,6 +118,7 @@ def resolve(options: Options, base_url: str) -> ResolvedOptions:
         schema_instructions=schema_instructions,
         summary=None if is_exact else _or_default(options.summary, None),
         exact_start=_or_default(options.start, 1) if is_exact else None,
+        anchor=_or_default(options.anchor, None),
     )
 
 

@@ -19,6 +19,7 @@ from convokit.completion.effects import CloseResponse, Emit, Flow, Stopped, read
 from convokit.completion.observed_turn import ObservedTurn
 from convokit.completion.on_busy import OnBusy, join_line, make_busy_policy, wait_in_line_flow
 from convokit.completion.options import Options
+from convokit.completion.reply_anchors import compute_reply_anchor
 from convokit.completion.result import Outcome, end_error, list_audio_blobs, make_reply, make_reply_rows
 from convokit.completion.retry import describe_error
 from convokit.completion.saved_reply import Reply
@@ -163,6 +164,7 @@ def _finish_flow(
     """Finish the turn with its outcome and the reply so far; None when another worker has closed it."""
     now = kit.clock.now_us()
     rows = [] if call.recorded else make_reply_rows(call, outcome, now)
+    anchor = call.request.options.anchor
     end = TurnEnd(
         conversation=call.conversation,
         branch=call.branch,
@@ -178,6 +180,7 @@ def _finish_flow(
         first_token_at=call.first_token_at,
         has_chunks=call.chunks > 0 or call.may_have_stored or call.attempts > 1 or call.row.number > 1,
         tools_from_seq=call.parent.seq if call.recorded else None,
+        anchor=compute_reply_anchor(anchor, rows) if rows and anchor is not None else None,
     )
     written = yield from _save_flow(kit, call, end, patience_s)
     if written is not None and call.observed is not None:

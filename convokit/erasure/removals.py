@@ -21,7 +21,7 @@ from convokit.domain.message import USER, MessageRow
 from convokit.domain.removal import EVERYTHING, RemovalRow
 from convokit.erasure import residue, sql
 from convokit.errors import ChainBroken, ConversationBusy, NotFound
-from convokit.store import blobs, chain, conversations, messages, removal_records, search_index, tool_calls
+from convokit.store import anchors, blobs, chain, conversations, messages, removal_records, search_index, tool_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ def redact_message(
         salt=len(calls.with_body_salt),
         blob=len(unused_blobs),
         summary=len(summaries),
+        anchor=anchors.count_anchors(connection, conversation.id, message.seq),
         conversation=int(pins != conversation.pinned_seqs),
     )
     if not request.dry_run:
@@ -102,6 +103,8 @@ def redact_message(
         sql.clear_related_rows(connection, conversation.id, seqs, turn_ids, question_turn_ids, calls.turn_ids)
         sql.delete_blobs(connection, conversation.id, unused_blobs)
         sql.delete_summaries(connection, conversation.id, list(summaries))
+        # The digest of a message covers the path before it. Those of other paths are lost too, and come back with later turns.
+        anchors.delete_anchors(connection, conversation.id, message.seq)
         if pins != conversation.pinned_seqs:
             conversations.set_pins(connection, conversation, json.dumps(pins) if pins else None)
         refs = [f"message:{seq}" for seq in seqs]
@@ -129,6 +132,7 @@ def erase_conversation(
         return RemovalResult(prompts=None)
     result = RemovalResult(samples=residue.sample_conversation(connection, conversation))
     result.counts.update(sql.count_conversation_rows(connection, conversation.id))
+    result.counts["anchor"] = anchors.count_anchors(connection, conversation.id)
     result.counts["conversation"] += any(value is not None for value in (*description, conversation.pins))
     result.prompts = frozenset(blobs.list_uses(connection, conversation.id))
     if not request.dry_run:
@@ -137,6 +141,7 @@ def erase_conversation(
         blobs.delete_uses(connection, conversation.id)
         search_index.remove_conversation(connection, conversation.id)
         sql.clear_conversation(connection, conversation.id)
+        anchors.delete_anchors(connection, conversation.id)
         conversation.subject = conversation.title = conversation.metadata = conversation.settings = None
         conversations.update_description(connection, conversation)
         conversations.set_pins(connection, conversation, None)
@@ -152,6 +157,7 @@ def check_removal(
     `seqs` are the redacted messages. None checks the whole conversation.
     """
     remaining = sql.count_remaining(connection, conversation_id, seqs)
+    remaining += anchors.count_anchors(connection, conversation_id, min(seqs or (0,)))
     try:
         verify_conversation(connection, tenant, conversation_id)
     except ChainBroken as error:

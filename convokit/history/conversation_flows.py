@@ -28,7 +28,7 @@ from convokit.domain.text import dump_json, to_plain_json, validate_name, valida
 from convokit.domain.turn import Turn, validate_turn_metadata
 from convokit.errors import InvalidInput, NotFound
 from convokit.settings import UNSET, Limits, Unset
-from convokit.store import conversation_pages, conversations, search_index, turns
+from convokit.store import conversation_pages, conversations, search_index, turn_end
 from convokit.store.conversation_pages import ListingFilter, Position
 
 
@@ -182,7 +182,7 @@ def update_turn_metadata_flow(kit: KitState, chat: ChatRef, turn: Turn | UUID | 
         conversations.lock(connection, conversation_id)
         if conversations.find(connection, kit.tenant, conversation_id) is None:
             return False
-        return turns.update_metadata(connection, conversation_id, turn_id, text)
+        return turn_end.update_metadata(connection, conversation_id, turn_id, text)
 
     found = yield from write_with_retry_flow(
         kit, conversation_id, write, lambda connection: None, patience_s=START_S, only_transient=True

@@ -19,7 +19,7 @@ from convokit.errors import SettingsError, StoreUnavailable
 from convokit.store.dialects import dialect_of
 from convokit.store.dialects.protocol import DatabaseFacts
 from convokit.store.fast_execute import plain_connection
-from convokit.store.schema import PREFIX, VERSION_TABLE, conversation, metadata
+from convokit.store.schema import PREFIX, VERSION_TABLE, conversation, key_window, metadata
 
 Kind = Literal["distributed", "reference", "schema"]
 """`schema`: the table belongs to a schema that Citus keeps on one server as a whole."""
@@ -289,6 +289,9 @@ def _build_statement(name: str, *, is_below: bool) -> str:
     """Return the statement that distributes a table. `is_below` tells whether its rows belong to a conversation."""
     if name == conversation.name:
         return f"SELECT create_distributed_table('{name}', 'id', colocate_with => 'none')"
+    if name == key_window.name:
+        # One row is written for each minute of a key. A reference table would be written on all servers each time.
+        return f"SELECT create_distributed_table('{name}', 'digest', colocate_with => 'none')"
     if is_below:
         return f"SELECT create_distributed_table('{name}', '{_KEY}', colocate_with => '{conversation.name}')"
     return f"SELECT create_reference_table('{name}')"

@@ -26,6 +26,8 @@ WITHOUT_ROWID = (
     schema.prompt_use,
     schema.summary,
     schema.removal,
+    schema.anchor,
+    schema.key_window,
 )
 """Tables with small rows. SQLite stores the rows in the tree of the primary key instead of a second tree."""
 
@@ -55,6 +57,8 @@ _add_index(
 _add_index(schema.turn, "again", "conversation_id", "question_seq", where="after_entry IS NOT NULL")
 _add_index(schema.turn, "open", "lease_until", where="claim IS NOT NULL")
 _add_index(schema.prompt_use, "digest", "digest")
+_add_index(schema.anchor, "digest", "tenant", "digest")
+_add_index(schema.key, "name", "tenant", "name", unique=True)
 
 
 def is_compared(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:

@@ -31,9 +31,9 @@ from sqlalchemy import (
 
 PREFIX = "convokit_"
 VERSION_TABLE = "convokit_alembic_version"
-REVISION = "0006"
+REVISION = "0007"
 """The newest migration that this code knows. It needs this revision or a later one."""
-GENERATION = 2
+GENERATION = 3
 """Compared with `convokit_schema.oldest_code`. A release raises it so that a migration can exclude the code before it."""
 
 metadata = MetaData()
@@ -252,6 +252,40 @@ class RemovalColumns(_OfConversation):
     created_at = Column(BigInteger, nullable=False)
 
 
+class AnchorColumns(_OfConversation):
+    seq = Column(Integer, nullable=False)
+    """A message that a client's history ended with."""
+    digest = Column(LargeBinary, nullable=False)
+    """A keyed digest of the history up to this message. A redaction of a message of it deletes the row."""
+    tenant = Column(Text, nullable=False)
+    created_at = Column(BigInteger, nullable=False)
+
+
+class KeyColumns(TypedColumns):
+    digest = Column(LargeBinary, nullable=False)
+    """SHA-256 of the API key. The key itself is stored nowhere."""
+    tenant = Column(Text, nullable=False)
+    name = Column(Text, nullable=False)
+    scopes = Column(Text, nullable=False)
+    """JSON array of `chat` and `read`."""
+    models = Column(Text)
+    """JSON array of the models that the key may use; null for all."""
+    requests_per_minute = Column(Integer)
+    created_at = Column(BigInteger, nullable=False)
+    expires_at = Column(BigInteger)
+    revoked_at = Column(BigInteger)
+
+
+class KeyWindowColumns(TypedColumns):
+    digest = Column(LargeBinary, nullable=False)
+    kind = Column(Text, nullable=False)
+    """What is counted: `requests`."""
+    period = Column(BigInteger, nullable=False)
+    """The minutes since 1970."""
+    used = Column(BigInteger, nullable=False)
+    """What all processes have taken of the window's limit."""
+
+
 def _build_key(table: str, *columns: str) -> PrimaryKeyConstraint:
     return PrimaryKeyConstraint(*columns, name=f"{PREFIX}{table}_pk")
 
@@ -282,6 +316,11 @@ prompt_use = Table(
 blob = Table("convokit_blob", metadata, BlobColumns, _build_key("blob", "conversation_id", "digest"))
 summary = Table("convokit_summary", metadata, SummaryColumns, _build_key("summary", "conversation_id", "number"))
 removal = Table("convokit_removal", metadata, RemovalColumns, _build_key("removal", "conversation_id", "number"))
+anchor = Table("convokit_anchor", metadata, AnchorColumns, _build_key("anchor", "conversation_id", "seq"))
+key = Table("convokit_key", metadata, KeyColumns, _build_key("key", "digest"))
+key_window = Table(
+    "convokit_key_window", metadata, KeyWindowColumns, _build_key("key_window", "digest", "kind", "period")
+)
 search = Table("convokit_search", metadata, SearchColumns, _build_key("search", "conversation_id", "seq"))
 """The search index: a row for each message with words. Only the migration knows its index on `words` and SQLite's rowids."""
 FTS = "convokit_search_words"

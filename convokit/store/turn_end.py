@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection, Executable, bindparam, update
 
 from convokit.domain import hashchain
 from convokit.domain.content import Blob
@@ -20,6 +20,7 @@ from convokit.domain.message import MessageRow, shift_rows
 from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow, ToolCallRow
 from convokit.store import (
+    anchors,
     api_calls,
     blobs,
     chunks,
@@ -32,7 +33,14 @@ from convokit.store import (
     turns,
     write_batch,
 )
+from convokit.store.schema import turn
 from convokit.store.turn_start import Written, find_stored_number
+
+_UPDATE_METADATA = (
+    update(turn)
+    .where(turn.c.conversation_id == bindparam("b_id"), turn.c.id == bindparam("b_turn"))
+    .values(metadata=bindparam("new_metadata"))
+)
 
 
 @dataclass(slots=True, repr=False, kw_only=True)
@@ -119,6 +127,8 @@ class TurnEnd(_TurnWrite):
     """Whether chunks of the reply may be stored."""
     tools_from_seq: int | None = None
     """The seq from which the turn's tool calls start, when some may have been interrupted while they ran."""
+    anchor: bytes | None = None
+    """A digest under which the reply is found."""
 
     def write(self, connection: Connection) -> Written:
         """Finish the turn. Raises: TurnLost when it is no longer open under this epoch."""
@@ -143,6 +153,8 @@ class TurnEnd(_TurnWrite):
                 chunks.delete_chunks(sending, batch.row.id, self.turn_id)
             if batch.messages and batch.messages[0].seq != reply_seq:
                 turns.correct_reply_seq(sending, batch.row.id, self.turn_id, batch.messages[0].seq)
+            if self.anchor is not None:
+                anchors.insert_anchor(sending, batch.row, batch.messages[0], self.anchor)
         return Written(batch.moved, batch.messages)
 
     def find_written(self, connection: Connection) -> Written | None:
@@ -268,6 +280,12 @@ def save_chunk(
     if chunk is not None:
         chunks.append_chunk(connection, conversation_id, turn_id, call.number, chunk)
     return True
+
+
+def update_metadata(connection: Connection, conversation_id: UUID, turn_id: UUID, metadata: str | None) -> bool:
+    """Replace the application's metadata of a turn, and return whether the turn exists."""
+    values = {"b_id": conversation_id, "b_turn": turn_id, "new_metadata": metadata}
+    return connection.execute(_UPDATE_METADATA, values).rowcount == 1
 
 
 def _new_head(rows: Sequence[MessageRow]) -> int:

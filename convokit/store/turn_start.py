@@ -18,6 +18,7 @@ from convokit.domain.message import MessageRow, shift_rows
 from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow, IdempotencyKey, TurnRow
 from convokit.store import (
+    anchors,
     api_calls,
     blobs,
     conversations,
@@ -73,6 +74,8 @@ class TurnStart:
     """The number of `rows` before the turn's own: messages that the caller gave."""
     metadata: str | None = None
     """JSON: a value of the application that is kept with the turn."""
+    anchor: bytes | None = None
+    """A digest under which the question is found."""
     prompts: Sequence[tuple[bytes, str]] = ()
     blobs: Sequence[Blob] = ()
     search_keys: Sequence[set[str]] | None = None
@@ -96,6 +99,8 @@ class TurnStart:
                 assert is_advanced  # nobody else can advance a locked conversation
             with write_batch.write(connection, batch) as sending:
                 blobs.insert_blobs(sending, batch.row.id, self.blobs)
+                if self.anchor is not None:
+                    anchors.insert_anchor(sending, batch.row, batch.messages[-1], self.anchor)
         except IntegrityError:  # a unique index: an open turn on the branch, the idempotency key, the conversation's id
             raise Conflict from None
         if self.redescribed:

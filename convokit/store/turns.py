@@ -163,11 +163,6 @@ _SET_REPLY_SEQ = (
     .where(turn.c.conversation_id == bindparam("b_id"), turn.c.id == bindparam("b_turn"))
     .values(reply_seq=bindparam("new_reply_seq"))
 )
-_UPDATE_METADATA = (
-    update(turn)
-    .where(turn.c.conversation_id == bindparam("b_id"), turn.c.id == bindparam("b_turn"))
-    .values(metadata=bindparam("new_metadata"))
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,9 +346,3 @@ def build_end_values(
 def correct_reply_seq(connection: Connection, conversation_id: UUID, turn_id: UUID, reply_seq: int) -> None:
     """Change the seq of a turn's reply, after another branch took the expected seq."""
     connection.execute(_SET_REPLY_SEQ, {"b_id": conversation_id, "b_turn": turn_id, "new_reply_seq": reply_seq})
-
-
-def update_metadata(connection: Connection, conversation_id: UUID, turn_id: UUID, metadata: str | None) -> bool:
-    """Replace the application's metadata of a turn, and return whether the turn exists."""
-    values = {"b_id": conversation_id, "b_turn": turn_id, "new_metadata": metadata}
-    return connection.execute(_UPDATE_METADATA, values).rowcount == 1

@@ -35,6 +35,10 @@ TABLES = {
     "convokit_prompt": "Developer prompts and sets of tools, each once per tenant.",
     "convokit_prompt_use": "Which prompts and sets of tools the requests of a conversation name. An erasure deletes "
     "the prompts that no row names ([why](../adr/0040-prompt-uses.md)).",
+    "convokit_anchor": "The digests by which the gateway finds a conversation from the messages that a client sends "
+    "([why](../adr/0048-match-histories-by-anchors.md)). No key of a client is needed for it.",
+    "convokit_key": "API keys of the gateway: their digests, and what they may do.",
+    "convokit_key_window": "How many requests of an API key were served in a minute. Processes take several at once.",
     "convokit_blob": "Binary content parts, each once per conversation.",
     "convokit_summary": "Which messages a summary stands for.",
     "convokit_search": "What search finds: one row for each message with words ([why](../adr/0021-search.md)), and one for the "
@@ -141,6 +145,15 @@ WORDS = {
     "convokit_prompt.tenant": "Whose it is.",
     "convokit_prompt.digest": "The first 16 bytes of the text's SHA-256.",
     "convokit_prompt.body": "The text.",
+    "convokit_anchor.tenant": "Whose it is.",
+    "convokit_anchor.created_at": "The message's.",
+    "convokit_key.tenant": "Whose conversations the key opens.",
+    "convokit_key.name": "What people call it. Unique within the tenant, also after it was revoked.",
+    "convokit_key.requests_per_minute": "The limit; null for none.",
+    "convokit_key.created_at": "When it was made.",
+    "convokit_key.expires_at": "When it ends by itself; null for never.",
+    "convokit_key.revoked_at": "When somebody ended it; null for nobody did.",
+    "convokit_key_window.digest": "The key's.",
     "convokit_blob.digest": "SHA-256 of the data.",
     "convokit_blob.media_type": "Such as `image/png`.",
     "convokit_blob.data": "The bytes.",

@@ -476,7 +476,7 @@ ROW = {
     "store.path_pages.find_path_through",
     "history.copies.write_copy",
     "store.conversations.update_description",
-    "store.turns.update_metadata",
+    "store.turn_end.update_metadata",
     "store.conversations.fill_description",
     "transfer.sql.is_imported",
     "store.search_index.add_title",

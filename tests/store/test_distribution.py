@@ -55,6 +55,9 @@ def test_each_table_has_a_place() -> None:
     assert [name for name, statement in statements.items() if "create_reference_table" in statement] == [
         "convokit_schema",
         "convokit_prompt",
+        "convokit_key",
     ]
+    # Written for each minute of a key: a reference table would be written on all servers.
+    assert statements["convokit_key_window"].endswith("'digest', colocate_with => 'none')")
     assert statements["convokit_conversation"].endswith("'id', colocate_with => 'none')")
     assert statements["convokit_turn"].endswith("'conversation_id', colocate_with => 'convokit_conversation')")

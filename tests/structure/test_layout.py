@@ -133,7 +133,7 @@ def test_sync_and_async_api_have_the_same_methods(one: type, other: type) -> Non
 
 def test_child_tables_lead_with_the_conversation() -> None:
     """Keys and unique indexes of every table below a conversation begin with conversation_id."""
-    roots = {"convokit_schema", "convokit_conversation", "convokit_prompt"}
+    roots = {"convokit_schema", "convokit_conversation", "convokit_prompt", "convokit_key", "convokit_key_window"}
     for table in indexes.metadata.tables.values():
         if table.name in roots:
             continue

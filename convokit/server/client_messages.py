@@ -1,0 +1,88 @@
+"""Check the messages that a client sends, and separate its instructions from the conversation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convokit.domain.message import ASSISTANT, INSTRUCTION_ROLES, TOOL, USER
+from convokit.server.refusals import Refusal
+
+_KEPT = ("role", "content", "tool_calls", "tool_call_id", "name", "refusal")
+"""What is stored of a message. Clients echo further keys of replies, such as `annotations`."""
+
+
+def split_instructions(messages: Any) -> tuple[str | None, list[dict[str, Any]]]:
+    """Return the instructions of this call as one text, and the other messages with the keys that are stored.
+
+    Instructions in the middle are joined to those at the beginning. An assistant message without any content, which some
+    clients keep of a reply that was stopped, is left out. Raises: Refusal.
+    """
+    if not isinstance(messages, list):
+        raise Refusal("messages: must be a list", param="messages", code="invalid_type")
+    instructions: list[str] = []
+    others: list[dict[str, Any]] = []
+    for index, message in enumerate(messages):
+        path = f"messages[{index}]"
+        role = message.get("role") if isinstance(message, dict) else None
+        if role in INSTRUCTION_ROLES:
+            instructions.append(_read_text(path, message))
+        elif role in (USER, ASSISTANT, TOOL):
+            _check_shape(path, message)
+            kept = {name: message[name] for name in _KEPT if message.get(name) is not None}
+            if role != ASSISTANT or any(kept.get(name) for name in ("content", "tool_calls", "refusal")):
+                others.append(kept)
+        else:
+            problem = f"must be one of developer, system, user, assistant and tool, not {role!r}"
+            raise Refusal(f"{path}.role: {problem}", param=f"{path}.role", code="invalid_value")
+    return "\n\n".join(text for text in instructions if text) or None, others
+
+
+def _read_text(path: str, message: dict[str, Any]) -> str:
+    content = message.get("content")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(parts, list) or not all(
+        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts
+    ):
+        raise Refusal(f"{path}.content: must be text", param=f"{path}.content", code="invalid_type")
+    return "\n".join(part["text"] for part in parts)
+
+
+def _check_shape(path: str, message: dict[str, Any]) -> None:
+    """Check the types of what is compared with stored messages. The library checks the values when it stores them."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    if isinstance(content, list):
+        for number, part in enumerate(content):
+            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+                where = f"{path}.content[{number}]"
+                raise Refusal(f"{where}: must be an object with a type", param=where, code="invalid_type")
+            file = part.get("file")
+            if isinstance(file, dict) and file.get("file_id"):  # a file in the account of the gateway's own key
+                where = f"{path}.content[{number}].file.file_id"
+                raise Refusal(f"{where}: send file_data", param=where, code="unsupported_value")
+    elif content is not None and not isinstance(content, str):
+        where = f"{path}.content"
+        raise Refusal(f"{where}: must be text or a list of content parts", param=where, code="invalid_type")
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        where = f"{path}.tool_calls"
+        raise Refusal(f"{where}: must be a list of objects", param=where, code="invalid_type")
+
+
+def split_answered(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Any, dict[str, Any] | None]:
+    """Return the messages before those that the turn answers, and the question or the tool results.
+
+    Raises: Refusal for messages that end with a reply.
+    """
+    last = messages[-1]
+    if last["role"] == USER:
+        return messages[:-1], last.get("content", ""), None
+    if last["role"] == ASSISTANT:
+        problem = "the last message is from the assistant; a turn answers a user message or tool results"
+        raise Refusal(f"messages: {problem}", param="messages", code="unsupported_value")
+    count = count_trailing_results(messages)
+    results = {str(message.get("tool_call_id")): message.get("content", "") for message in messages[-count:]}
+    return messages[:-count], None, results
+
+
+def count_trailing_results(messages: list[dict[str, Any]]) -> int:
+    """Return how many tool messages the list ends with."""
+    return next((number for number, each in enumerate(reversed(messages)) if each["role"] != TOOL), len(messages))

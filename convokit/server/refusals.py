@@ -1,0 +1,135 @@
+"""Convert errors into answers with the error envelope of the API."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from convokit import errors
+
+log = logging.getLogger("convokit.server")
+NO_RETRY = {"x-should-retry": "false"}
+"""Clients of OpenAI repeat 409, 429 and 5xx by themselves unless this header forbids it."""
+_API_NAMES = {"message": "messages", "history": "messages", "api_metadata": "metadata", "tool_results": "messages"}
+"""Names of the library's arguments, and the fields of the API that they come from."""
+
+
+class Refusal(Exception):
+    """An error with its HTTP status. `param` is the field of the request that it is about."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        type: str = "invalid_request_error",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.status, self.code, self.param, self.type = message, status, code, param, type
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The envelope."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
+
+
+def not_found(kind: str, name: str, *, param: str | None = None) -> Refusal:
+    """Return the answer for an id that the tenant does not have. It is the same if another tenant has it."""
+    return Refusal(f"{kind} with id '{name}' not found.", status=404, code="not_found", param=param)
+
+
+def unsupported(param: str, problem: str) -> Refusal:
+    """Return the answer for a feature that the gateway does not serve."""
+    return Refusal(f"{param}: {problem}", code="unsupported_value", param=param)
+
+
+def to_refusal(error: BaseException) -> Refusal:
+    """Return what a client is told of an error. No text of it names the upstream's URL or key."""
+    match error:
+        case Refusal():
+            return error
+        case errors.ConversationBusy():
+            return _refuse(error, 409, "conversation_busy", type="conflict_error", headers=NO_RETRY)
+        case errors.HeadMoved():
+            return _refuse(error, 409, "conversation_changed", type="conflict_error", headers=NO_RETRY)
+        case errors.IdempotencyConflict():
+            return idempotency_refusal()
+        case errors.NotFound():
+            return not_found(error.kind.capitalize(), error.name)
+        case errors.ContextOverflow():
+            return _refuse(error, 400, "context_length_exceeded", param="messages")
+        case errors.TooLarge():
+            return _refuse(error, 413, "too_large", param=_API_NAMES.get(error.field, error.field))
+        case errors.InvalidInput():
+            return _refuse(error, 400, "invalid_value", param=_API_NAMES.get(error.field, error.field))
+        case errors.SettingsError():
+            return _refuse(error, 400, "invalid_value", param=_API_NAMES.get(error.setting, error.setting))
+        case errors.ModelError():
+            return _refuse_model_error(error)
+        case errors.StoreError():
+            log.warning("the database failed: %s", error)
+            problem = "the store is not available"
+            headers = {"retry-after": "1"}
+            return Refusal(problem, status=503, code="store_unavailable", type="server_error", headers=headers)
+        case errors.Redacted():
+            return _refuse(error, 410, "erased")
+        case RecursionError():
+            return Refusal("the body is nested too deeply", code="invalid_json")
+        case errors.ConvokitError():
+            return _refuse(error, 500, "server_error", type="server_error", headers=NO_RETRY)
+        case _:
+            log.error("a request failed by a fault of the gateway", exc_info=error)
+            return Refusal("internal error", status=500, code="internal", type="server_error", headers=NO_RETRY)
+
+
+def idempotency_refusal() -> Refusal:
+    """Return the answer for an idempotency key that another request had."""
+    problem = "the Idempotency-Key was used for another request: use a new key"
+    return Refusal(
+        problem,
+        status=409,
+        code="idempotency_key_reuse",
+        param="Idempotency-Key",
+        type="conflict_error",
+        headers=NO_RETRY,
+    )
+
+
+def _refuse(error: Exception, status: int, code: str, **facts: Any) -> Refusal:
+    return Refusal(str(error), status=status, code=code, **facts)
+
+
+def _refuse_model_error(error: errors.ModelError) -> Refusal:
+    """Return the upstream's error with its status. The turn has its own retries, so the client is told to stop."""
+    if isinstance(error, errors.Interrupted):
+        code = error.code or "interrupted"
+        return _refuse(error, 502, code, type="server_error", headers=NO_RETRY)
+    fallback = 504 if isinstance(error, errors.TimedOut) else 502
+    status = error.status if error.status is not None and 400 <= error.status < 600 else fallback
+    if status in (401, 403):  # about the gateway's own key, which the client cannot change
+        log.error("the upstream refused the gateway's key: %s", error)
+        problem = "the upstream refused the gateway's own key"
+        return Refusal(problem, status=502, code="upstream_auth", type="server_error", headers=NO_RETRY)
+    headers = dict(NO_RETRY)
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    kind = "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
+    message = re.sub(r"^HTTP \d+ error: ", "", str(error)) if error.status is not None else _hide_address(error)
+    return Refusal(message, status=status, code=error.code, param=error.param, type=kind, headers=headers)
+
+
+def _hide_address(error: errors.ModelError) -> str:
+    """Return a sentence for an error without an answer. The library's own names the server, which clients need not know."""
+    log.warning("the upstream failed: %s", error)
+    if isinstance(error, errors.TimedOut):
+        return f"the upstream did not answer in time ({error.phase})"
+    if isinstance(error, errors.Unreachable):
+        return "the upstream cannot be reached"
+    return "the upstream sent no valid answer"

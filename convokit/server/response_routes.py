@@ -1,0 +1,257 @@
+"""Serve responses."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from convokit import Reply
+from convokit.async_chat import AsyncChat
+from convokit.domain.message import Message
+from convokit.domain.profiles import resolve_profile
+from convokit.domain.stored_records import RequestWindow, TurnRecord
+from convokit.errors import NotFound
+from convokit.server.addressing import Address, Place, parse_seq, read_message
+from convokit.server.chat_routes import find_kept_turn, hide_turn
+from convokit.server.client_messages import split_instructions
+from convokit.server.conversation_routes import find_conversation, find_message, read_item_page
+from convokit.server.event_stream import EventStreamResponse
+from convokit.server.gateway import Session
+from convokit.server.item_shapes import format_items, inline_binaries, to_messages
+from convokit.server.refusals import Refusal, not_found
+from convokit.server.request_body import check_metadata, require_text
+from convokit.server.response_events import stream_events
+from convokit.server.response_shapes import ResponseShape, find_outcome, read_options
+from convokit.server.turn_requests import StartedTurn, TurnRequest, count_left_out
+from convokit.tokens import choose_counter, count_message, count_tools
+
+_KIND, _PREFIX = "Response", "resp_"
+_STATUS = {"open": "in_progress", "cancelled": "cancelled"}
+
+
+async def create_response(session: Session) -> Response:
+    """Answer the input of a client: `POST /responses`."""
+    body = await session.read_body()
+    name = require_text(body, "model")
+    model = session.use_model(name)
+    options = read_options(body, session.gateway.settings.forward)
+    check_metadata(body)
+    if body.get("conversation") and body.get("previous_response_id"):
+        problem = "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. Pass one of them."
+        raise Refusal(problem, code="mutually_exclusive_parameters", param="previous_response_id")
+    if body.get("background") and body.get("store") is False:
+        raise Refusal("background: needs store=true", code="unsupported_value", param="background")
+    instructions, sent = await _read_input(session, body)
+    if instructions is not None:
+        options["developer_prompt"] = instructions
+    is_stream, is_background = bool(body.get("stream")), bool(body.get("background"))
+    shape = ResponseShape.from_request(body, options, name)
+    request = TurnRequest(sent, options, body, is_stream or is_background, metadata={"response": dict(shape.echo)})
+    session.prepare(request, model, name)
+    address = session.read_address(body)
+    started = await _start(session, request, address)
+    turn, settings, headers = started.turn, session.gateway.settings, session.format_headers(started, address)
+    if is_stream:
+        await turn.wait_for_content(settings.hold_s)
+        events = stream_events(turn, shape, settings.ping_s)
+        return EventStreamResponse(events, headers, settings.write_timeout_s)
+    if is_background:
+        shape = shape.with_turn(turn.conversation_id, await turn.wait_for_start())
+        return JSONResponse(shape.format("in_progress"), headers=headers)
+    reply = await turn.wait_for_reply()
+    left_out = count_left_out(reply)
+    if left_out:
+        headers["x-convokit-left-out"] = f"{left_out} tokens"
+    shape = shape.with_turn(turn.conversation_id, reply.turn_id)
+    return JSONResponse(await _format_reply(turn.chat, shape, reply, int(time.time())), headers=headers)
+
+
+async def _read_input(session: Session, body: dict[str, Any]) -> tuple[str | None, list[dict[str, Any]]]:
+    """Return the instructions and the messages of a request. Raises: Refusal."""
+    if body.get("input") is None:
+        raise Refusal("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
+
+    async def resolve(item_id: str) -> Message:
+        _, message = await find_message(session, item_id)
+        return message
+
+    given = body.get("instructions")
+    if given is not None and not isinstance(given, str):
+        raise Refusal("instructions: must be a text", param="instructions", code="invalid_type")
+    prompt, sent = split_instructions(await to_messages(body["input"], resolve))
+    if not sent:
+        raise Refusal("input: has no message", param="input", code="invalid_value")
+    return "\n\n".join(text for text in (given, prompt) if text) or None, sent
+
+
+async def _start(session: Session, request: TurnRequest, address: Address) -> StartedTurn:
+    """Start the turn at the place that the body names, or else where the history leads (rows 2 and 3)."""
+    body = request.body
+    conversation, previous = body.get("conversation"), body.get("previous_response_id")
+    if conversation is None and previous is None:
+        return await session.start_turn(request, address)
+    starter = await session.make_starter()
+    if conversation is not None:
+        given = conversation.get("id") if isinstance(conversation, dict) else conversation
+        if not isinstance(given, str) or not given.startswith("conv_"):
+            problem = f"Invalid 'conversation': {given!r}. Expected an ID that begins with 'conv_'."
+            raise Refusal(problem, param="conversation", code="invalid_value")
+        chat = session.kit.chat(id=(await find_conversation(session, given)).id)
+
+        async def find_place() -> Place:
+            found = await find_conversation(session, given)
+            return await starter.addressing.find_delta(chat, found, request.sent, is_retry=address.is_retry)
+    else:
+        chat, seq, head = await _find_previous(session, previous)
+
+        async def find_place() -> Place:
+            place = await starter.addressing.find_after(chat, seq, request.sent, is_retry=address.is_retry)
+            return await _leave_main(place, head)
+
+    repeated = await starter.find_repeated(chat, request)
+    if repeated is not None:
+        place = Place(chat, "attach", turn=repeated)
+        return StartedTurn(session.gateway.running.follow(chat, repeated.id), place)
+    return await starter.start(request, find_place)
+
+
+async def _find_previous(session: Session, given: Any) -> tuple[AsyncChat, int, int | None]:
+    """Return the chat of the previous response, the seq of its reply, and the head of the main branch. Raises: Refusal."""
+    try:
+        chat, turn, _ = await find_kept_turn(session, str(given), _PREFIX, _KIND)
+        if turn.reply is None or turn.state != "completed":
+            raise not_found(_KIND, str(given))
+    except Refusal:
+        problem = f"Previous response with id '{given}' not found."
+        raise Refusal(problem, code="previous_response_not_found", param="previous_response_id") from None
+    conversation = await session.kit.conversation(id=chat.id)
+    head = None if conversation is None or conversation.head is None else parse_seq(conversation.head)
+    return chat, parse_seq(turn.reply), head
+
+
+async def _leave_main(place: Place, head: int | None) -> Place:
+    """Return a place on a branch of its own where the main branch went on, or is busy, so that nobody is refused."""
+    if place.kind != "delta" or place.after is None:
+        return place
+    newest = await place.chat.turns(limit=1)
+    is_busy = bool(newest) and newest[-1].state == "open"
+    if place.after == head and not is_busy:
+        return place
+    place.chat = await place.chat.fork(place.after)
+    place.after = None
+    return place
+
+
+async def read_response(session: Session) -> Response:
+    """Return a response, or the rest of its stream: `GET /responses/{id}`."""
+    request = session.request
+    chat, turn, shape = await _find_response(session)
+    if request.query_params.get("stream") == "true":
+        settings = session.gateway.settings
+        running = session.gateway.running.follow(chat, turn.id)
+        events = stream_events(running, shape, settings.ping_s, _read_starting_after(session))
+        return EventStreamResponse(events, {}, settings.write_timeout_s)
+    return JSONResponse(await _format_turn(chat, turn, shape))
+
+
+def _read_starting_after(session: Session) -> int:
+    given = session.request.query_params.get("starting_after", "-1")
+    if given != "-1" and not (given.isdecimal() and given.isascii() and len(given) < 11):
+        problem = f"must be the number of an event, not {given!r}"
+        raise Refusal(f"starting_after: {problem}", param="starting_after", code="invalid_value")
+    return int(given)
+
+
+async def _find_response(session: Session) -> tuple[AsyncChat, TurnRecord, ResponseShape]:
+    """Return the turn that the id in the URL names, and the shape of its response. Raises: Refusal."""
+    given = session.request.path_params["id"]
+    chat, turn, kept = await find_kept_turn(session, given, _PREFIX, _KIND)
+    echo = kept.get("response")
+    if not isinstance(echo, dict) or echo.get("store") is False or chat.id is None:
+        raise not_found(_KIND, given)
+    window = turn.calls[-1].window or RequestWindow()
+    prompt = await _read_prompt(chat, window.prompt)
+    tools = await _read_prompt(chat, window.tools)
+    length = echo.get("instructions")
+    instructions = prompt[:length] if prompt is not None and isinstance(length, int) else None
+    model = turn.calls[-1].model
+    known = [tool for tool in json.loads(tools or "[]") if isinstance(tool.get("function"), dict)]
+    created_at = int(turn.started_at.timestamp())
+    return chat, turn, ResponseShape(model, echo, instructions, known, created_at, chat.id, turn.id)
+
+
+async def _read_prompt(chat: AsyncChat, digest: str | None) -> str | None:
+    if digest is None:
+        return None
+    try:
+        return await chat.prompt(digest)
+    except NotFound:  # erased
+        return None
+
+
+async def _format_turn(chat: AsyncChat, turn: TurnRecord, shape: ResponseShape) -> dict[str, Any]:
+    """Return the response of a stored turn."""
+    if turn.state == "completed":
+        async with chat.follow(turn.id) as stream:
+            async for _ in stream:
+                pass
+        ended = turn.ended_at or turn.started_at
+        return await _format_reply(chat, shape, stream.reply, int(ended.timestamp()))
+    output: list[dict[str, Any]] = []
+    if turn.reply is not None and chat.id is not None:
+        message = await read_message(chat, parse_seq(turn.reply))
+        output = await inline_binaries(chat, format_items(chat.id, message, is_reply=True))
+    status = _STATUS.get(turn.state, "failed")
+    if turn.worker == "gone":
+        status = "failed"
+    error = {"code": "server_error", "message": f"the turn is {turn.state}"} if status == "failed" else None
+    return shape.format(status, output=output, error=error)
+
+
+async def _format_reply(chat: AsyncChat, shape: ResponseShape, reply: Reply, completed_at: int) -> dict[str, Any]:
+    """Return the response of a saved reply."""
+    assert chat.id is not None
+    status, reason = find_outcome(reply)
+    output = await inline_binaries(chat, format_items(chat.id, reply.message, is_reply=True))
+    return shape.format(status, output=output, usage=reply.usage, incomplete=reason, completed_at=completed_at)
+
+
+async def delete_response(session: Session) -> Response:
+    """Hide a response: `DELETE /responses/{id}`. Its messages stay in the conversation."""
+    given = session.request.path_params["id"]
+    await hide_turn(session, given, _PREFIX, _KIND)
+    return JSONResponse({"id": given, "object": "response", "deleted": True})
+
+
+async def cancel_response(session: Session) -> Response:
+    """End a running response: `POST /responses/{id}/cancel`. What came of it is kept."""
+    chat, turn, shape = await _find_response(session)
+    await chat.cancel(turn.id)
+    return JSONResponse(await _format_turn(chat, await chat.turn(turn.id), shape))
+
+
+async def list_input_items(session: Session) -> Response:
+    """List the messages that a response answers: `GET /responses/{id}/input_items`."""
+    chat, turn, _ = await _find_response(session)
+    window = turn.calls[-1].window
+    seq = window.messages[-1] if window is not None and window.messages else parse_seq(turn.question)
+    return JSONResponse(await read_item_page(session, chat, last=seq))
+
+
+async def count_input_tokens(session: Session) -> Response:
+    """Count the tokens of an input: `POST /responses/input_tokens`."""
+    body = await session.read_body()
+    model = body.get("model")
+    options = read_options(body, session.gateway.settings.forward)
+    instructions, sent = await _read_input(session, body)
+    state = session.kit._state
+    profile = resolve_profile(model if isinstance(model, str) else "", state.base_url)
+    counter = choose_counter(profile)
+    count = sum(count_message(counter, message) for message in sent)
+    if instructions is not None:
+        count += count_message(counter, {"role": "developer", "content": instructions})
+    count += count_tools(counter, options["tools"]) if options.get("tools") else 0
+    return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
