@@ -1,4 +1,4 @@
-"""Authenticate callers by the API keys of the database, and count their requests."""
+"""Authenticate callers by API keys, and count their requests."""
 
 from __future__ import annotations
 
