@@ -1,4 +1,4 @@
-"""Check the messages that a client sends, and separate its instructions from the conversation."""
+"""Check the messages of a client, and separate its instructions from them."""
 
 from __future__ import annotations
 
