@@ -106,9 +106,12 @@ def test_what_is_left_out_is_reported_as_deselected() -> None:
     assert [item for item in everything if item not in items] == config.deselected
 
 
-@pytest.mark.parametrize(("given", "is_run"), [((), False), (("--matrix", "--soak"), False), (("--cluster",), True)])
-def test_a_cluster_is_started_on_request_only(given: tuple[str, ...], is_run: bool) -> None:
-    """No other option starts servers."""
-    items: list[Any] = [FakeItem("faults", marks=(pytest.mark.cluster.mark,)), FakeItem("plain")]
-    select(cast("Any", FakeConfig(*given)), items)
+@pytest.mark.parametrize("mark", ["cluster", "clients"])
+@pytest.mark.parametrize("given", [(), ("--matrix", "--soak"), "itself", "other"])
+def test_a_cluster_and_clients_are_started_on_request_only(mark: str, given: tuple[str, ...] | str) -> None:
+    """No other option starts servers or installs packages."""
+    options = {"itself": (f"--{mark}",), "other": ("--clients" if mark == "cluster" else "--cluster",)}
+    items: list[Any] = [FakeItem("faults", marks=(getattr(pytest.mark, mark).mark,)), FakeItem("plain")]
+    select(cast("Any", FakeConfig(*(options[given] if isinstance(given, str) else given))), items)
+    is_run = given == "itself"
     assert len(items) == 1 + is_run

@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 _BACKENDS = {"sqlite", "postgresql"}
 _APIS = {"sync", "async"}
 _PAIRS = {("sqlite", "sync"), ("postgresql", "async")}
+_ON_REQUEST = ("cluster", "clients")
+"""Marks of tests that run only with the option of the same name."""
 Effort = Literal["quick", "sample", "soak"]
 Point = TypeVar("Point")
 _IS_FIRST = pytest.StashKey[bool]()
@@ -29,6 +31,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--soak-sample", action="store_true", help="also run the soak tests marked with sample=True")
     group.addoption("--cluster", action="store_true", help="also run tests/cluster, which needs a Citus cluster")
+    group.addoption(
+        "--clients", action="store_true", help="also run tests/clients, which installs clients of the gateway"
+    )
     group.addoption("--skip-default", action="store_true", help="leave out what a run without options has tested")
 
 
@@ -53,7 +58,7 @@ def _mark_first_parameters(items: Iterable[pytest.Item]) -> None:
 
 
 def _is_selected(config: pytest.Config, item: pytest.Item) -> bool:
-    if item.get_closest_marker("cluster") is not None and not config.getoption("--cluster"):
+    if any(item.get_closest_marker(each) is not None and not config.getoption(f"--{each}") for each in _ON_REQUEST):
         return False
     if config.getoption("--skip-default") and _is_in_default(item):
         return False

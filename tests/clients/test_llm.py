@@ -1,0 +1,65 @@
+"""The `llm` command line before a gateway: each command is a process that sends the whole history."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.clients.answers import (
+    KINDS_OF_ADDRESS,
+    REPLIES,
+    TEXTS,
+    WEATHER_REPLIES,
+    WEATHER_TEXTS,
+    assert_three_turns,
+    assert_weather_turns,
+    make_headers,
+)
+from tests.clients.installed import make_environment
+from tests.support.gateway import MODEL, RunningGateway
+
+TOOL = '''
+def get_weather(location: str) -> str:
+    """Return the weather at a place."""
+    return f"sunny in {location}"
+'''
+RunLlm = Callable[..., str]
+
+
+@pytest.fixture(params=KINDS_OF_ADDRESS)
+def run_llm(request: pytest.FixtureRequest, gateway: RunningGateway, python_programs: Path, tmp_path: Path) -> RunLlm:
+    """Return a function that runs `llm` with arguments, and returns what it prints."""
+    model = {
+        "model_id": "gateway",
+        "model_name": MODEL,
+        "api_base": gateway.base_url,
+        "headers": make_headers(request.param),
+        "supports_tools": True,
+    }
+    (tmp_path / "extra-openai-models.yaml").write_text(f"- {json.dumps(model)}\n", "utf-8")
+    environment = make_environment(str(tmp_path), {"LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "key"})
+
+    def run(*arguments: str) -> str:
+        command = [str(python_programs / "llm"), "-m", "gateway", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
+def test_llm_continues_a_conversation(gateway: RunningGateway, run_llm: RunLlm) -> None:
+    replies = [run_llm(TEXTS[0]), *(run_llm("-c", text) for text in TEXTS[1:])]
+    assert replies == REPLIES
+    assert_three_turns(gateway, system=None)
+
+
+def test_llm_runs_tools(gateway: RunningGateway, run_llm: RunLlm) -> None:
+    first, second = WEATHER_TEXTS
+    tool = ("--functions", TOOL, "--no-stream")
+    assert [run_llm(*tool, first), run_llm("-c", *tool, second)] == WEATHER_REPLIES
+    assert_weather_turns(gateway)
