@@ -1,4 +1,4 @@
-"""Run the SQL of API keys and anchors on the connections of a kit."""
+"""Run the SQL of API keys and anchors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Write the events of a response. The number of an event is its position in the reply.
+"""Write the events of a response.
+
+The number of an event is its position in the reply.
 
 `response.created` has the number 0 and `response.in_progress` 1. Each further event counts one, and each character of text or
 arguments counts one. A delta has the number of its last character. So every process computes the same numbers from a

@@ -1,4 +1,4 @@
-"""Run turns in tasks of their own, and hand their events to any number of readers.
+"""Run turns in tasks, and hand their events to readers.
 
 A turn goes on when its client leaves. Readers in this process get the events as they come; readers elsewhere follow the turn
 in the database.

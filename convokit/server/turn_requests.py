@@ -1,4 +1,4 @@
-"""Start the turn that a request asks for, or attach to the one that is there."""
+"""Start the turn that a request asks for, or find it."""
 
 from __future__ import annotations
 
