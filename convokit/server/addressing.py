@@ -68,6 +68,8 @@ class Place:
     """For `regenerate` and `attach`: the stored message that the turn answers. Tool results stay in `messages` as well."""
     turn: Turn | None = None
     """For `attach`: the turn to return to."""
+    leaves_main: bool = False
+    """Whether the turn makes a branch of its own. The main branch follows it if the client continues there."""
     start: int = 1
     """The seq of the first message that the client sent."""
     digests: Sequence[bytes] = ()
@@ -139,14 +141,23 @@ class Addressing:
             message = whole.message or await read_message(chat, whole.seq)
             turn = await find_turn(chat, message)
             kind: Kind = "attach" if turn is not None and (is_retry or turn.state == "open") else "regenerate"
-            return Place(chat, kind, match.seq, sent[body:], message, turn, digests=digests)
+            place = Place(chat, kind, match.seq, sent[body:], message, turn, digests=digests)
+            place.leaves_main = not await self._is_at_head(chat, whole.seq, head)
+            return place
         if match.count:  # rows 8 and 9
             kind = "append" if match.seq == head else "branch"
             return Place(chat, kind, match.seq, sent[match.count :], digests=digests)
         overlap, start = await self._find_overlap(chat, sent)
         if overlap:  # row 10; its prefixes are no prefixes of the path, so it gets no anchor
             return Place(chat, "window", head, sent[overlap:], start=start)
-        return Place(chat, "detached", 0, sent, digests=digests)  # row 11
+        return Place(chat, "detached", 0, sent, leaves_main=True, digests=digests)  # row 11
+
+    async def _is_at_head(self, chat: AsyncChat, seq: int, head: int) -> bool:
+        """Return whether the main branch ends with a message or with a reply to it.
+
+        Elsewhere, another reply is on a branch of its own: the message may be a title request that the client repeats.
+        """
+        return seq == head or any(child.seq == head for child in await chat.children(seq, limit=_WALK))
 
     async def open_thread(self, thread: str) -> tuple[AsyncChat | None, Conversation | None]:
         """Return the conversation of a name, or nothing for a key that was never used. Raises: Refusal."""

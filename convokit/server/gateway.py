@@ -23,7 +23,7 @@ from convokit.server.gateway_settings import (
     allow_anyone,
 )
 from convokit.server.refusals import NO_RETRY, Refusal
-from convokit.server.request_body import read_header, read_json, read_retry_count, to_header
+from convokit.server.request_body import read_header, read_json, read_name, read_retry_count, to_header
 from convokit.server.running_turns import TurnRegistry
 from convokit.server.turn_requests import ON_BUSY, OnBusy, StartedTurn, TurnRequest, TurnStarter
 
@@ -101,9 +101,9 @@ class Session:
         if mode not in ("auto", "append"):
             problem = f"must be auto or append, not {mode!r}"
             raise Refusal(f"X-Conversation-Mode: {problem}", code="invalid_value", param="X-Conversation-Mode")
-        thread = request.path_params.get("thread") or read_header(request, "x-conversation-id")
+        thread = request.path_params.get("thread") or read_name(request, "x-conversation-id")
         for name in () if thread else settings.conversation_headers:
-            thread = thread or read_header(request, name)
+            thread = thread or read_name(request, name)
         key = read_header(request, "idempotency-key")
         if not thread and key is not None:
             thread = addressing.hash_thread(scope, key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any, NoReturn
+from urllib.parse import quote, unquote
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -13,6 +14,7 @@ from convokit.server.refusals import Refusal
 _METADATA_PAIRS, _METADATA_KEY, _METADATA_VALUE = 16, 64, 512
 """The bounds of metadata: OpenAI's OpenAPI document, schema `Metadata`."""
 MAX_PAGE = 100
+_SAFE = " !#$&'()*+,/:;=?@[]{}|^`<>\\"
 
 
 async def read_json(request: Request, *, max_bytes: int, timeout_s: float) -> dict[str, Any]:
@@ -55,9 +57,15 @@ def read_header(request: Request, name: str) -> str | None:
         return value
 
 
-def to_header(text: str) -> str:
-    """Return a text as a header value that holds its UTF-8 bytes."""
-    return text.encode("utf-8", "replace").decode("latin-1")
+def read_name(request: Request, header: str) -> str | None:
+    """Return a name in a header. It may be percent-encoded, because headers hold ASCII only, and names hold any text."""
+    value = read_header(request, header)
+    return None if value is None else unquote(value)
+
+
+def to_header(name: str) -> str:
+    """Return a name as a header value, percent-encoded where that is needed."""
+    return quote(name, safe=_SAFE)
 
 
 def read_retry_count(request: Request) -> int:

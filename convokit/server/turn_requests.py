@@ -105,15 +105,13 @@ class TurnStarter:
             if place.turn.state in ("open", "completed"):
                 return StartedTurn(self.running.follow(place.chat, place.turn.id), place)
             place.kind = "regenerate"  # it failed: the call is made again, and the question is not written again
-        if place.kind == "detached":
+        if place.leaves_main:
             place = await addressing.fork(place)
         try:
             return StartedTurn(await self._run(request, place), place)
         except ConversationBusy:
             if place.kind in ("delta", "new"):
                 raise
-            if place.kind == "regenerate" and place.answered is not None and place.after is None:
-                place.after = place.answered.seq
             place = await addressing.fork(place)
         return StartedTurn(await self._run(request, place), place)
 

@@ -1,4 +1,4 @@
-"""Store the digests by which a conversation is found from the messages that a client sends.
+"""Store the digests by which a conversation is found from its messages.
 
 An anchor says that a history with this digest ends with a message of a conversation. `convokit.server` computes the digests.
 """
