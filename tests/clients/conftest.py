@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import OpenAI
 
 from tests.clients.answers import answer
 from tests.clients.installed import HERE, ClientProgram, install_node, install_python
@@ -15,6 +16,7 @@ from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.openai_schemas import validate_exchange
 
 StartGateway = Callable[..., RunningGateway]
+Connect = Callable[..., OpenAI]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -41,6 +43,18 @@ def start_gateway(sqlite_file: str) -> Iterator[StartGateway]:
 def gateway(start_gateway: StartGateway) -> RunningGateway:
     """A gateway on a SQLite file. Its model answers as `answers.py` says."""
     return start_gateway()
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Return a function that makes a client of OpenAI's package for Python."""
+    with ExitStack() as stack:
+
+        def make(base_url: str, headers: dict[str, str] | None = None, *, max_retries: int = 0) -> OpenAI:
+            client = OpenAI(base_url=base_url, api_key="key", default_headers=headers, max_retries=max_retries)
+            return stack.enter_context(client)
+
+        yield make
 
 
 @pytest.fixture(scope="session")

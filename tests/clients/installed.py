@@ -127,7 +127,7 @@ class ClientProgram:
         line = self._process.stdout.readline()
         assert line, f"the program ended: {self._read_errors()}"
         answer = json.loads(line)
-        assert "error" not in answer, f"{scenario} failed:\n{answer['error']}"
+        assert "error" not in answer, f"{scenario} failed: {answer['error'][-1500:]}"
         return answer["result"]
 
     def close(self) -> None:

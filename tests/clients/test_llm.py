@@ -30,26 +30,31 @@ def get_weather(location: str) -> str:
 RunLlm = Callable[..., str]
 
 
-@pytest.fixture(params=KINDS_OF_ADDRESS)
-def run_llm(request: pytest.FixtureRequest, gateway: RunningGateway, python_programs: Path, tmp_path: Path) -> RunLlm:
+def make_llm(programs: Path, folder: Path, base_url: str, headers: dict[str, str]) -> RunLlm:
     """Return a function that runs `llm` with arguments, and returns what it prints."""
     model = {
         "model_id": "gateway",
         "model_name": MODEL,
-        "api_base": gateway.base_url,
-        "headers": make_headers(request.param),
+        "api_base": base_url,
+        "headers": headers,
         "supports_tools": True,
     }
-    (tmp_path / "extra-openai-models.yaml").write_text(f"- {json.dumps(model)}\n", "utf-8")
-    environment = make_environment(str(tmp_path), {"LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "key"})
+    (folder / "extra-openai-models.yaml").write_text(f"- {json.dumps(model)}\n", "utf-8")
+    environment = make_environment(str(folder), {"LLM_USER_PATH": str(folder), "OPENAI_API_KEY": "key"})
 
     def run(*arguments: str) -> str:
-        command = [str(python_programs / "llm"), "-m", "gateway", *arguments]
+        command = [str(programs / "llm"), "-m", "gateway", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     return run
+
+
+@pytest.fixture(params=KINDS_OF_ADDRESS)
+def run_llm(request: pytest.FixtureRequest, gateway: RunningGateway, python_programs: Path, tmp_path: Path) -> RunLlm:
+    """The command line for a kind of address."""
+    return make_llm(python_programs, tmp_path, gateway.base_url, make_headers(request.param))
 
 
 def test_llm_continues_a_conversation(gateway: RunningGateway, run_llm: RunLlm) -> None:

@@ -122,6 +122,18 @@ def test_a_missing_field_is_named(name: str, path: str, problem: str) -> None:
         validate(name, value)
 
 
+def test_the_schema_of_structured_output_is_checked_by_openai_alone() -> None:
+    """No value fits both documents there."""
+    response: Any = copy.deepcopy(RESPONSE)
+    response["text"]["format"] = {"type": "json_schema", "name": "town", "schema": {"type": "object"}, "strict": True}
+    validate("Response", response)
+    created = {"type": "response.created", "sequence_number": 0, "response": response}
+    validate("ResponseStreamEvent", created)
+    del response["text"]["format"]["schema"]
+    with pytest.raises(AssertionError, match="openai Response: text"):
+        validate("Response", response)
+
+
 def test_a_message_names_four_problems_and_the_number_of_the_others() -> None:
     with pytest.raises(AssertionError, match=r"and .* more") as raised:
         validate("Response", {"id": 1})
@@ -148,12 +160,22 @@ def _exchange(method: str, path: str, body: bytes, status: int = 200, kind: str 
         ("POST", "/v1/responses/input_tokens", {"object": "response.input_tokens", "input_tokens": 1}, 200),
         ("GET", "/v1/conversations/conv_1/items/msg_1", MESSAGE, 200),
         ("POST", "/v1/responses", ERROR, 409),
+        (
+            "DELETE",
+            "/v1/conversations/conv_1",
+            {"id": "conv_1", "object": "conversation.deleted", "deleted": True},
+            200,
+        ),
     ],
 )
 def test_an_answer_is_checked_by_its_route(method: str, path: str, value: Any, status: int) -> None:
     validate_exchange(_exchange(method, path, json.dumps(value).encode(), status))
     with pytest.raises(AssertionError, match=rf"^{method} {path} \({status}\): this is no valid"):
         validate_exchange(_exchange(method, path, b'{"x": 1}', status))
+
+
+def test_a_route_of_its_own_has_no_schema() -> None:
+    validate_exchange(_exchange("GET", "/convokit/v1/conversations", b'{"data": []}'))
 
 
 def test_a_route_without_a_known_schema_is_an_error() -> None:
@@ -168,10 +190,13 @@ def _stream(path: str, *events: Any) -> Exchange:
 
 
 def test_every_event_of_a_stream_is_checked() -> None:
-    validate_exchange(_stream("/v1/chat/completions", CHUNK, ERROR, "[DONE]"))
+    validate_exchange(_stream("/v1/chat/completions", CHUNK, "[DONE]"))
+    validate_exchange(_stream("/v1/chat/completions", CHUNK, ERROR))
     validate_exchange(_stream("/v1/responses", DELTA, {**DELTA, "sequence_number": 4}))
     for broken in (
+        _stream("/v1/chat/completions"),
         _stream("/v1/chat/completions", CHUNK),
+        _stream("/v1/chat/completions", CHUNK, {"error": {}}),
         _stream("/v1/chat/completions", {**CHUNK, "object": "x"}, "[DONE]"),
         _stream("/v1/responses", DELTA, DELTA),
         _stream("/v1/responses", {**DELTA, "logprobs": None}),

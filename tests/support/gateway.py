@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
@@ -15,6 +14,7 @@ import httpx
 import uvicorn
 
 from convokit import AsyncConvokit, Conversation, Convokit, Message, Turn
+from convokit.server import Authenticate, GatewaySettings, allow_anyone, create_app
 from convokit.testing import ScriptedModel
 from convokit.testing.scripted_model import Script
 
@@ -135,8 +135,8 @@ def running_gateway(
     database: str,
     script: Script | ScriptedModel | None = None,
     *,
-    settings: Any = None,
-    auth: Any = "allow_anyone",
+    settings: GatewaySettings | None = None,
+    auth: Authenticate | None = allow_anyone,
     make_app: MakeApp | None = None,
     **kit_options: Any,
 ) -> Iterator[RunningGateway]:
@@ -153,7 +153,7 @@ def running_gateway(
     model = script if isinstance(script, ScriptedModel) else ScriptedModel(script)
     options = {"model": MODEL, "api_key": "test", "mode": "pass", "http_client": model.async_client(), **kit_options}
     kit = AsyncConvokit(database, **options)
-    app = make_app(kit) if make_app is not None else _create_app(kit, settings, auth)
+    app = create_app(kit, settings=settings, auth=auth) if make_app is None else make_app(kit)
     exchanges: list[Exchange] = []
     config = uvicorn.Config(
         _record(app, exchanges),
@@ -165,11 +165,6 @@ def running_gateway(
     )
     with _serving(config, kit) as port:
         yield RunningGateway(f"http://127.0.0.1:{port}/v1", model, database, app, exchanges)
-
-
-def _create_app(kit: AsyncConvokit, settings: Any, auth: Any) -> Any:
-    server = importlib.import_module("convokit.server")
-    return server.create_app(kit, settings=settings, auth=server.allow_anyone if auth == "allow_anyone" else auth)
 
 
 @contextmanager

@@ -30,10 +30,10 @@ def _make_client(base_url: str, headers: dict[str, str]) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=base_url, api_key="key", default_headers=headers, max_retries=0)
 
 
-def _make_agent(client: AsyncOpenAI, responses: bool) -> Agent:
+def _make_agent(client: AsyncOpenAI, responses: bool, with_tools: bool = True) -> Agent:
     kind = OpenAIResponsesModel if responses else OpenAIChatCompletionsModel
     model = kind(model="gpt-6-luna", openai_client=client)
-    return Agent(name="guide", instructions="Answer briefly.", model=model, tools=[get_weather])
+    return Agent(name="guide", instructions="Answer briefly.", model=model, tools=[get_weather] if with_tools else [])
 
 
 async def _run(agent: Agent, text: str, stream: bool, **options: Any) -> Any:
@@ -67,11 +67,11 @@ async def ask_in_conversations_session(
 
 
 async def ask_by_conversation_id(
-    base_url: str, headers: dict[str, str], texts: list[str], stream: bool
+    base_url: str, headers: dict[str, str], texts: list[str], stream: bool, with_tools: bool = True
 ) -> dict[str, Any]:
     """Send only what is new, with the id of a conversation."""
     client = _make_client(base_url, headers)
-    agent = _make_agent(client, responses=True)
+    agent = _make_agent(client, responses=True, with_tools=with_tools)
     conversation = await client.conversations.create()
     replies = [(await _run(agent, text, stream, conversation_id=conversation.id)).final_output for text in texts]
     items = [each.type async for each in client.conversations.items.list(conversation.id, order="asc")]
