@@ -30,6 +30,7 @@ from convokit.cli.commands.recover import recover
 from convokit.cli.commands.rename import archive, rename
 from convokit.cli.commands.replay import replay
 from convokit.cli.commands.search import search
+from convokit.cli.commands.serve import serve
 from convokit.cli.commands.show import show
 from convokit.cli.commands.usage import usage
 from convokit.cli.commands.verify import verify
@@ -81,6 +82,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command(cls=LocalModelCommand)(chat)
+app.command(cls=LocalModelCommand)(serve)
 app.command()(ls)
 app.command()(show)
 app.command()(append)

@@ -7,6 +7,7 @@ in the database.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID
 
@@ -172,6 +173,16 @@ class TurnRegistry:
 
     async def finish(self, timeout_s: float) -> int:
         """Wait until all turns have ended, at most `timeout_s`, and return how many have not."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        until = time.monotonic() + timeout_s
+        while self._tasks and (left_s := until - time.monotonic()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left_s)  # requests that are being read may start further turns
         return len(self._tasks)
+
+    async def stop(self, timeout_s: float) -> int:
+        """Stop all turns, wait until their partial replies are saved, and return how many turns there were."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        return len(tasks)
