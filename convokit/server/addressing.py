@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
-from uuid import UUID
 
 from convokit.async_chat import AsyncChat
 from convokit.async_kit import AsyncConvokit
@@ -24,7 +23,7 @@ from convokit.server.api_ids import parse_conversation_id
 from convokit.server.client_messages import count_trailing_results
 from convokit.server.database import Database
 from convokit.server.refusals import not_found
-from convokit.store.anchors import AnchorRow
+from convokit.store.anchors import AnchoredConversation
 
 Kind = Literal["new", "append", "branch", "regenerate", "window", "detached", "delta", "attach"]
 _WALK = 64
@@ -97,43 +96,38 @@ class Addressing:
         """Return the place of a request. `sent` are its messages without instructions, at least one. Raises: Refusal."""
         digests = await self._database.compute_digests(address.scope, sent)
         if address.thread is not None:
-            chat, conversation = await self.open_thread(address.thread)
+            conversation = await self._find_thread(address.thread, digests[1:])
+        elif address.match_history:
+            conversation = await self._find_by_history(digests, is_retry=address.is_retry)
         else:
-            chat, conversation = None, None
-            match = _Match()
-            if address.match_history:
-                found = await self._find_by_history(digests, is_retry=address.is_retry)
-                if found is not None:
-                    chat = self._kit.chat(id=found.conversation_id)
-                    conversation = await self._kit.conversation(id=found.conversation_id)
-                    match = _Match(found.seq, digests.index(found.digest))
-        if chat is None or conversation is None or conversation.head is None:  # rows 5 and 14
-            chat = chat or self._kit.chat(subject=address.subject)
-            if conversation is None and address.thread is not None and not address.thread.startswith("conv_"):
-                chat = self._kit.chat(address.thread, subject=address.subject)
-            after = 0 if conversation is not None and conversation.last_seq else None
-            return Place(chat, "new", after, sent, digests=digests)
-        head = parse_seq(conversation.head)
+            conversation = None
+        if conversation is None or conversation.head_seq is None:  # rows 5 and 14
+            return Place(self._open(address, conversation), "new", _before(conversation), sent, digests=digests)
+        chat = self._kit.chat(id=conversation.id)
         if address.mode == "append":  # row 4
-            return await self._find_delta(chat, head, sent, is_retry=address.is_retry)
-        if address.thread is not None:
-            match = await self._find_anchor(conversation.id, digests)
-        return await self._place(chat, conversation, head, match, sent, digests, is_retry=address.is_retry)
+            return await self._find_delta(chat, sent, is_retry=address.is_retry)
+        return await self._place(chat, conversation, sent, digests, is_retry=address.is_retry)
+
+    def _open(self, address: Address, conversation: AnchoredConversation | None) -> AsyncChat:
+        if conversation is not None:
+            return self._kit.chat(id=conversation.id)
+        return self._kit.chat(address.thread, subject=address.subject)
 
     async def _place(
         self,
         chat: AsyncChat,
-        conversation: Conversation,
-        head: int,
-        match: _Match,
+        conversation: AnchoredConversation,
         sent: list[dict[str, Any]],
         digests: Sequence[bytes],
         *,
         is_retry: bool,
     ) -> Place:
-        """Return the place in an existing conversation, from the part of the history that an anchor was found for."""
+        """Return the place in an existing conversation, from the longest part of the history that has an anchor."""
+        counts = {digest: count for count, digest in enumerate(digests)}
+        found = ((row.seq, counts[row.digest]) for row in conversation.anchors)
+        match = _Match(*max(found, key=lambda pair: (pair[1], pair[0]), default=(0, 0)))
         body = len(sent) - count_trailing_results(sent)  # the results of a reply are one step, however many they are
-        whole = match
+        whole, head = match, conversation.head_seq or 0
         if match.count == 0 or match.seq != conversation.last_seq:
             match = await self._walk(chat, match, sent[:body])
             whole = await self._walk(chat, match, sent) if match.count == body else match
@@ -159,15 +153,18 @@ class Addressing:
         """
         return seq == head or any(child.seq == head for child in await chat.children(seq, limit=_WALK))
 
-    async def open_thread(self, thread: str) -> tuple[AsyncChat | None, Conversation | None]:
-        """Return the conversation of a name, or nothing for a key that was never used. Raises: Refusal."""
-        if not thread.startswith("conv_"):
-            conversation = await self._kit.conversation(thread)
-            return (None, None) if conversation is None else (self._kit.chat(id=conversation.id), conversation)
-        conversation = await self._kit.conversation(id=parse_conversation_id(thread))
-        if conversation is None:
+    async def open_thread(self, thread: str) -> AsyncChat | None:
+        """Return the conversation of a name; None for a key that was never used. Raises: Refusal."""
+        conversation = await self._find_thread(thread, [b""])
+        return None if conversation is None else self._kit.chat(id=conversation.id)
+
+    async def _find_thread(self, thread: str, digests: Sequence[bytes]) -> AnchoredConversation | None:
+        is_id = thread.startswith("conv_")
+        id_ = parse_conversation_id(thread) if is_id else await self._database.identify(thread)
+        conversation = await self._database.find_conversation(id_, digests)
+        if conversation is None and is_id:
             raise not_found("Conversation", thread)
-        return self._kit.chat(id=conversation.id), conversation
+        return conversation
 
     async def find_after(self, chat: AsyncChat, seq: int, sent: list[dict[str, Any]], *, is_retry: bool) -> Place:
         """Return the place of messages that are all new, behind message `seq` (row 3)."""
@@ -178,7 +175,7 @@ class Addressing:
                 return Place(chat, "attach", seq, sent, match.message, turn)
         return Place(chat, "delta", seq, sent)
 
-    async def _find_delta(self, chat: AsyncChat, head: int, sent: list[dict[str, Any]], *, is_retry: bool) -> Place:
+    async def _find_delta(self, chat: AsyncChat, sent: list[dict[str, Any]], *, is_retry: bool) -> Place:
         """Return the place of messages that are all new, at the end of the conversation (rows 2 and 4)."""
         if is_retry:
             last = await chat.messages(limit=2)
@@ -195,31 +192,24 @@ class Addressing:
         """Return the place of messages that are all new, at the end of a conversation that may be empty."""
         if conversation.head is None:
             return Place(chat, "new", 0 if conversation.last_seq else None, sent)
-        return await self._find_delta(chat, parse_seq(conversation.head), sent, is_retry=is_retry)
+        return await self._find_delta(chat, sent, is_retry=is_retry)
 
-    async def _find_anchor(self, conversation_id: UUID, digests: Sequence[bytes]) -> _Match:
-        """Return the longest prefix that has an anchor in the conversation."""
-        rows = await self._database.find_conversation_anchors(conversation_id, digests[1:])
-        counts = {digest: count for count, digest in enumerate(digests)}
-        best = max(rows, key=lambda row: (counts[row.digest], row.seq), default=None)
-        return _Match() if best is None else _Match(best.seq, counts[best.digest])
-
-    async def _find_by_history(self, digests: Sequence[bytes], *, is_retry: bool) -> AnchorRow | None:
-        """Return the anchor of the longest prefix in any conversation of the tenant (rows 12 and 13).
+    async def _find_by_history(self, digests: Sequence[bytes], *, is_retry: bool) -> AnchoredConversation | None:
+        """Return the conversation with the longest prefix, among all of the tenant (rows 12 and 13).
 
         One opening question never names a conversation, but a prompt repeat of it does.
         """
-        first = 1 if is_retry and len(digests) == 2 else 2
-        rows = await self._database.find_anchors(digests[first:])
+        is_first = is_retry and len(digests) == 2
+        found = await self._database.find_conversations(digests[1 if is_first else 2 :])
+        if is_first:
+            oldest = (datetime.now(UTC) - _FIRST_RETRY).timestamp() * 1_000_000
+            return next((each for each in found if each.anchors[0].created_at >= oldest), None)
         counts = {digest: count for count, digest in enumerate(digests)}
-        longest = max((counts[row.digest] for row in rows), default=0)
-        same = [row for row in rows if counts[row.digest] == longest]  # newest first
-        if longest == 1:
-            oldest = datetime.now(UTC) - _FIRST_RETRY
-            return next((row for row in same if row.created_at >= oldest.timestamp() * 1_000_000), None)
-        for row in same[:_LEAVES] if len(same) > 1 else ():
-            if not await self._kit.chat(id=row.conversation_id).children(row.seq, limit=1):
-                return row
+        longest = max((counts[each.anchors[0].digest] for each in found), default=0)
+        same = [each for each in found if counts[each.anchors[0].digest] == longest]  # newest first
+        for each in same[:_LEAVES] if len(same) > 1 else ():
+            if not await self._kit.chat(id=each.id).children(each.anchors[0].seq, limit=1):
+                return each
         return same[0] if same else None
 
     async def _walk(self, chat: AsyncChat, match: _Match, sent: Sequence[Mapping[str, Any]]) -> _Match:
@@ -258,6 +248,11 @@ class Addressing:
             if stored[-count:] == given[:count]:
                 return count, tail[-count].seq
         return 0, 1
+
+
+def _before(conversation: AnchoredConversation | None) -> int | None:
+    """Return where the first message of a main branch goes: 0 if other branches have messages already."""
+    return 0 if conversation is not None and conversation.last_seq else None
 
 
 async def _read_behind(chat: AsyncChat, seq: int) -> list[Message]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
 from convokit.async_kit import AsyncConvokit
 from convokit.completion.effects import read_flow, read_once_flow, write_once_flow
 from convokit.completion.state import check_schema_flow
+from convokit.domain.ids import derive_conversation_id
 from convokit.server import matching
 from convokit.store import anchors
-from convokit.store.anchors import AnchorRow
+from convokit.store.anchors import AnchoredConversation
 from convokit.store.keys import has_keys
 
 Result = TypeVar("Result")
-_BATCH = 256
-"""Digests of one query. The longest prefixes are looked up first: nearly always one of the last has an anchor."""
+_FIRST_BATCH, _BATCH = 8, 256
+"""Digests of one query."""
 
 
 class Database:
@@ -53,22 +54,32 @@ class Database:
         """Return a digest for each prefix of the messages; number 0 is the empty one."""
         return matching.compute_digests(await self.read_secret(), scope, messages)
 
-    async def find_anchors(self, digests: Sequence[bytes]) -> list[AnchorRow]:
-        """Return the newest anchors of the longest of these prefixes, in all conversations of the tenant."""
-        return await self._find(digests, anchors.find_anchors, self._kit._state.tenant)
+    async def identify(self, key: str) -> UUID:
+        """Return the id of the conversation under a key, which need not exist."""
+        return derive_conversation_id(await self.check(), self._kit._state.tenant, key)
 
-    async def find_conversation_anchors(self, conversation_id: UUID, digests: Sequence[bytes]) -> list[AnchorRow]:
-        """Return the anchors of the longest of these prefixes in one conversation."""
-        return await self._find(digests, anchors.find_conversation_anchors, conversation_id)
+    async def find_conversation(self, conversation_id: UUID, digests: Sequence[bytes]) -> AnchoredConversation | None:
+        """Return a conversation of the tenant with the anchors of the longest of these prefixes, or None."""
+        found = None
+        for some in _batch(digests):
+            found = await self.read(anchors.find_conversation, self._kit._state.tenant, conversation_id, some)
+            if found is None or found.anchors:
+                break
+        return found
 
-    async def _find(
-        self, digests: Sequence[bytes], find: Callable[..., list[AnchorRow]], owner: str | UUID
-    ) -> list[AnchorRow]:
-        last = len(digests)
-        size = 8
-        while last > 0:
-            rows = await self.read(find, owner, digests[max(last - size, 0) : last])
-            if rows:
-                return rows
-            last, size = last - size, _BATCH
+    async def find_conversations(self, digests: Sequence[bytes]) -> list[AnchoredConversation]:
+        """Return the newest conversations of the tenant that have an anchor of the longest of these prefixes."""
+        for some in _batch(digests):
+            found = await self.read(anchors.find_conversations, self._kit._state.tenant, some)
+            if found:
+                return found
         return []
+
+
+def _batch(digests: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield the digests of the longest prefixes first. Nearly always one of the last few has an anchor."""
+    last, size = len(digests), _FIRST_BATCH
+    yield digests[max(last - size, 0) :]
+    while (last := last - size) > 0:
+        size = _BATCH
+        yield digests[max(last - size, 0) : last]

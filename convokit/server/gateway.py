@@ -137,7 +137,7 @@ class Session:
         """Start the turn of a request that sends its history, or attach to it. Raises: ConvokitError, Refusal."""
         starter = await self.make_starter()
         if request.idempotency_key is not None and address.thread is not None:
-            chat, _ = await starter.addressing.open_thread(address.thread)
+            chat = await starter.addressing.open_thread(address.thread)
             repeated = None if chat is None else await starter.find_repeated(chat, request)
             if chat is not None and repeated is not None:
                 place = Place(chat, "attach", turn=repeated)

@@ -15,19 +15,25 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow
 from convokit.store.dialects import dialect_of
-from convokit.store.schema import anchor
+from convokit.store.schema import anchor, conversation
 
 _MAX_ROWS = 256
 """A short history may begin many conversations. The newest of them are enough."""
-_COLUMNS = (anchor.c.digest, anchor.c.conversation_id, anchor.c.seq, anchor.c.created_at)
+_OF_ITS_CONVERSATION = anchor.c.conversation_id == conversation.c.id
+_IS_ONE_OF = anchor.c.digest.in_(bindparam("digests", expanding=True))
+_COLUMNS = (conversation.c.id, conversation.c.head_seq, conversation.c.last_seq)
+_ANCHOR_COLUMNS = (anchor.c.digest, anchor.c.seq, anchor.c.created_at)
 _SELECT = (
-    select(*_COLUMNS)
-    .where(anchor.c.tenant == bindparam("tenant"), anchor.c.digest.in_(bindparam("digests", expanding=True)))
+    select(*_COLUMNS, *_ANCHOR_COLUMNS)
+    .join_from(anchor, conversation, _OF_ITS_CONVERSATION)
+    .where(anchor.c.tenant == bindparam("tenant"), _IS_ONE_OF)
     .order_by(anchor.c.created_at.desc(), anchor.c.conversation_id, anchor.c.seq)
     .limit(_MAX_ROWS)
 )
-_SELECT_OF_CONVERSATION = select(*_COLUMNS).where(
-    anchor.c.conversation_id == bindparam("id"), anchor.c.digest.in_(bindparam("digests", expanding=True))
+_SELECT_OF_CONVERSATION = (
+    select(*_COLUMNS, *_ANCHOR_COLUMNS)
+    .join_from(conversation, anchor, _OF_ITS_CONVERSATION & _IS_ONE_OF, isouter=True)
+    .where(conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant"))
 )
 _DELETE = delete(anchor).where(anchor.c.conversation_id == bindparam("b_id"))
 _DELETE_FROM = _DELETE.where(anchor.c.seq >= bindparam("b_seq"))
@@ -43,9 +49,19 @@ class AnchorRow:
     """An anchor as it is found. `created_at` is in microseconds since 1970."""
 
     digest: bytes
-    conversation_id: UUID
     seq: int
     created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnchoredConversation:
+    """A conversation, with the anchors that were found in it."""
+
+    id: UUID
+    head_seq: int | None
+    """The last message of the main branch."""
+    last_seq: int
+    anchors: tuple[AnchorRow, ...]
 
 
 def insert_anchor(connection: Connection, row: ConversationRow, message: MessageRow, digest: bytes) -> None:
@@ -60,21 +76,26 @@ def insert_anchor(connection: Connection, row: ConversationRow, message: Message
     connection.execute(dialect_of(connection).insert_or_ignore(anchor), values)
 
 
-def find_anchors(connection: Connection, tenant: str, digests: Sequence[bytes]) -> list[AnchorRow]:
-    """Return the newest anchors with these digests in all conversations of a tenant, the newest first."""
-    return _read(connection.execute(_SELECT, {"tenant": tenant, "digests": list(digests)}))
+def find_conversations(connection: Connection, tenant: str, digests: Sequence[bytes]) -> list[AnchoredConversation]:
+    """Return the conversations of a tenant that have anchors with these digests, each with one of them, the newest first."""
+    rows: Any = connection.execute(_SELECT, {"tenant": tenant, "digests": list(digests)})
+    return [AnchoredConversation(row[0], row[1], row[2], (_read(row),)) for row in rows]
 
 
-def find_conversation_anchors(
-    connection: Connection, conversation_id: UUID, digests: Sequence[bytes]
-) -> list[AnchorRow]:
-    """Return the anchors with these digests in one conversation, in no particular order."""
-    values = {"id": conversation_id, "digests": list(digests)}
-    return _read(connection.execute(_SELECT_OF_CONVERSATION, values))
+def find_conversation(
+    connection: Connection, tenant: str, conversation_id: UUID, digests: Sequence[bytes]
+) -> AnchoredConversation | None:
+    """Return a conversation with its anchors of these digests, or None."""
+    values = {"id": conversation_id, "tenant": tenant, "digests": list(digests)}
+    rows: Any = connection.execute(_SELECT_OF_CONVERSATION, values).all()
+    if not rows:
+        return None
+    id_, head_seq, last_seq = rows[0][:3]
+    return AnchoredConversation(id_, head_seq, last_seq, tuple(_read(row) for row in rows if row[3] is not None))
 
 
-def _read(rows: Any) -> list[AnchorRow]:
-    return [AnchorRow(bytes(digest), conversation_id, seq, at) for digest, conversation_id, seq, at in rows]
+def _read(row: Any) -> AnchorRow:
+    return AnchorRow(bytes(row[3]), row[4], row[5])
 
 
 def delete_anchors(connection: Connection, conversation_id: UUID, from_seq: int = 0) -> None:
