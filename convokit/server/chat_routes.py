@@ -15,7 +15,7 @@ from convokit.server.event_stream import EventStreamResponse
 from convokit.server.gateway import Session, model_refusal
 from convokit.server.refusals import Refusal, not_found
 from convokit.server.request_body import check_metadata, require_text
-from convokit.server.turn_requests import METADATA_KEY, TurnRequest, count_left_out
+from convokit.server.turn_requests import METADATA_KEY, TurnRequest, format_left_out
 
 _KIND, _PREFIX = "Chat completion", "chatcmpl-"
 
@@ -46,10 +46,7 @@ async def create_completion(session: Session) -> Response:
         chunks = chat_shapes.stream_chunks(turn, name, include_usage=include_usage, ping_s=settings.ping_s)
         return EventStreamResponse(chunks, headers, settings.write_timeout_s)
     reply = await turn.wait_for_reply()
-    headers = session.format_headers(started, address)
-    left_out = count_left_out(reply)
-    if left_out and request.is_managed:
-        headers["x-convokit-left-out"] = f"{left_out} tokens"
+    headers = {**session.format_headers(started, address), **format_left_out(request, started, reply)}
     completion = chat_shapes.format_completion(reply, turn.conversation_id, name, int(time.time()))
     if metadata:
         completion["metadata"] = metadata

@@ -25,7 +25,7 @@ from convokit.server.refusals import Refusal, not_found
 from convokit.server.request_body import check_metadata, require_text
 from convokit.server.response_events import stream_events
 from convokit.server.response_shapes import ResponseShape, find_outcome, read_options
-from convokit.server.turn_requests import StartedTurn, TurnRequest, count_left_out
+from convokit.server.turn_requests import StartedTurn, TurnRequest, format_left_out
 from convokit.tokens import choose_counter, count_message, count_tools
 
 _KIND, _PREFIX = "Response", "resp_"
@@ -62,9 +62,7 @@ async def create_response(session: Session) -> Response:
         shape = shape.with_turn(turn.conversation_id, await turn.wait_for_start())
         return JSONResponse(shape.format("in_progress"), headers=headers)
     reply = await turn.wait_for_reply()
-    left_out = count_left_out(reply)
-    if left_out:
-        headers["x-convokit-left-out"] = f"{left_out} tokens"
+    headers |= format_left_out(request, started, reply)
     shape = shape.with_turn(turn.conversation_id, reply.turn_id)
     return JSONResponse(await _format_reply(turn.chat, shape, reply, int(time.time())), headers=headers)
 

@@ -179,6 +179,8 @@ def _limit_window(request: TurnRequest, options: Mapping[str, Any]) -> dict[str,
     return {"budget": Budget(context_tokens=request.context_tokens, reply_tokens=reply)}
 
 
-def count_left_out(reply: Reply) -> int:
-    """Return the tokens of history that were left out of the request."""
-    return 0 if reply.context is None else reply.context.dropped_tokens
+def format_left_out(request: TurnRequest, started: StartedTurn, reply: Reply) -> dict[str, str]:
+    """Return the header that says how much history stayed out of a window that convokit chose."""
+    is_chosen = request.is_managed or started.place.kind == "delta"
+    left_out = 0 if reply.context is None or not is_chosen else reply.context.dropped_tokens
+    return {"x-convokit-left-out": f"{left_out} tokens"} if left_out else {}
