@@ -27,13 +27,14 @@ async def create_completion(session: Session) -> Response:
     model = session.use_model(name)
     options = chat_shapes.read_options(body, session.gateway.settings.forward)
     metadata = check_metadata(body)
-    instructions, sent = split_instructions(body.get("messages"))
+    instructions, sent, positions = split_instructions(body.get("messages"))
     if not sent:
         raise Refusal("messages: has only instructions", param="messages", code="invalid_value")
     if instructions is not None:
         options["developer_prompt"] = instructions
     is_stream = bool(body.get("stream"))
-    request = TurnRequest(sent, options, body, is_stream, metadata={"metadata": metadata} if metadata else None)
+    kept = {"metadata": metadata} if metadata else None
+    request = TurnRequest(sent, options, body, positions, is_stream, metadata=kept)
     session.prepare(request, model, name)
     address = session.read_address(body)
     started = await session.start_turn(request, address)

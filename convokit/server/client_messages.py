@@ -7,18 +7,24 @@ from typing import Any
 from convokit.domain.message import ASSISTANT, INSTRUCTION_ROLES, TOOL, USER
 from convokit.server.refusals import Refusal
 
+MAX_MESSAGES = 20_000
+"""Messages of one request. Comparing so many with stored ones takes half a second."""
 _KEPT = ("role", "content", "tool_calls", "tool_call_id", "name", "refusal")
 """What is stored of a message. Clients echo further keys of replies, such as `annotations`."""
 
 
-def split_instructions(messages: Any) -> tuple[str | None, list[dict[str, Any]]]:
-    """Return the instructions of this call as one text, and the other messages with the keys that are stored.
+def split_instructions(messages: Any) -> tuple[str | None, list[dict[str, Any]], list[int]]:
+    """Return the instructions of this call as one text, the other messages with the keys that are stored, and their positions.
 
     Instructions in the middle are joined to those at the beginning. An assistant message without any content, which some
     clients keep of a reply that was stopped, is left out. Raises: Refusal.
     """
     if not isinstance(messages, list):
         raise Refusal("messages: must be a list", param="messages", code="invalid_type")
+    if len(messages) > MAX_MESSAGES:
+        problem = f"{len(messages):,} messages are over the limit of {MAX_MESSAGES:,}"
+        raise Refusal(f"messages: {problem}", status=413, param="messages", code="too_large")
+    positions: list[int] = []
     instructions: list[str] = []
     others: list[dict[str, Any]] = []
     for index, message in enumerate(messages):
@@ -31,10 +37,11 @@ def split_instructions(messages: Any) -> tuple[str | None, list[dict[str, Any]]]
             kept = {name: message[name] for name in _KEPT if message.get(name) is not None}
             if role != ASSISTANT or any(kept.get(name) for name in ("content", "tool_calls", "refusal")):
                 others.append(kept)
+                positions.append(index)
         else:
             problem = f"must be one of developer, system, user, assistant and tool, not {role!r}"
             raise Refusal(f"{path}.role: {problem}", param=f"{path}.role", code="invalid_value")
-    return "\n\n".join(text for text in instructions if text) or None, others
+    return "\n\n".join(text for text in instructions if text) or None, others, positions
 
 
 def _read_text(path: str, message: dict[str, Any]) -> str:

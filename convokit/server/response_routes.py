@@ -49,7 +49,8 @@ async def create_response(session: Session) -> Response:
         options["developer_prompt"] = instructions
     is_stream, is_background = bool(body.get("stream")), bool(body.get("background"))
     shape = ResponseShape.from_request(body, options, name)
-    request = TurnRequest(sent, options, body, is_stream or is_background, metadata={"response": dict(shape.echo)})
+    kept = {"response": dict(shape.echo)}
+    request = TurnRequest(sent, options, body, stream=is_stream or is_background, metadata=kept)
     session.prepare(request, model, name)
     address = session.read_address(body)
     started = await _start(session, request, address)
@@ -79,7 +80,7 @@ async def _read_input(session: Session, body: dict[str, Any]) -> tuple[str | Non
     given = body.get("instructions")
     if given is not None and not isinstance(given, str):
         raise Refusal("instructions: must be a text", param="instructions", code="invalid_type")
-    prompt, sent = split_instructions(await to_messages(body["input"], resolve))
+    prompt, sent, _ = split_instructions(await to_messages(body["input"], resolve))
     if not sent:
         raise Refusal("input: has no message", param="input", code="invalid_value")
     return "\n\n".join(text for text in (given, prompt) if text) or None, sent

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,11 +13,11 @@ from convokit import Budget, Reply
 from convokit.async_chat import AsyncChat
 from convokit.domain.message import ASSISTANT, USER
 from convokit.domain.turn import Turn
-from convokit.errors import ConversationBusy, HeadMoved
+from convokit.errors import ConversationBusy, HeadMoved, InvalidInput, TooLarge
 from convokit.server import addressing, matching
 from convokit.server.addressing import Addressing, Place
 from convokit.server.client_messages import split_answered
-from convokit.server.refusals import idempotency_refusal
+from convokit.server.refusals import Refusal, idempotency_refusal
 from convokit.server.running_turns import RunningTurn, TurnRegistry
 
 _TRIES = 4
@@ -38,6 +39,8 @@ class TurnRequest:
     """The options of the call."""
     body: Mapping[str, Any]
     """The request as it came, to tell whether a repeat is the same."""
+    positions: Sequence[int] = ()
+    """The position of each message in the field `messages`, for errors. Empty: the messages were made from items."""
     stream: bool = False
     """Whether the model's reply is streamed. A turn without a reader is streamed too."""
     idempotency_key: str | None = None
@@ -110,7 +113,7 @@ class TurnStarter:
         try:
             return StartedTurn(await self._run(request, place), place)
         except ConversationBusy:
-            if place.kind in ("delta", "new"):
+            if place.kind == "new" or (place.kind == "delta" and place.after is None):
                 raise
             place = await addressing.fork(place)
         return StartedTurn(await self._run(request, place), place)
@@ -131,12 +134,15 @@ class TurnStarter:
             else:
                 arguments["after"] = place.after
         call = make(**arguments, **options)
-        if request.stream:
-            turn = self.running.start_stream(chat, call)
-            await turn.wait_for_start()
-        else:
-            turn = self.running.start(chat, call)
-            await turn.wait_for_reply()
+        try:
+            if request.stream:
+                turn = self.running.start_stream(chat, call)
+                await turn.wait_for_start()
+            else:
+                turn = self.running.start(chat, call)
+                await turn.wait_for_reply()
+        except InvalidInput as error:
+            raise _locate(error, request, place) from error
         return turn
 
     def _build_options(self, request: TurnRequest, place: Place) -> dict[str, Any]:
@@ -166,6 +172,22 @@ class TurnStarter:
             return matching.extend_digest(self.secret, sent, message)
 
         return anchor
+
+
+def _locate(error: InvalidInput, request: TurnRequest, place: Place) -> Exception:
+    """Return an error about a message of the turn as one that names the field of the client's request."""
+    found = re.match(r"messages\[(\d+)\]|message\b", error.field)
+    if found is None:
+        return error
+    index = int(found[1]) if found[1] else len(place.messages) - 1
+    position = len(request.sent) - len(place.messages) + index
+    name = f"messages[{request.positions[position]}]" if request.positions else "input"
+    field = name + error.field[found.end() :]
+    is_large = isinstance(error, TooLarge)
+    message = str(error).replace(error.field, field, 1)
+    return Refusal(
+        message, status=413 if is_large else 400, code="too_large" if is_large else "invalid_value", param=field
+    )
 
 
 def _limit_window(request: TurnRequest, options: Mapping[str, Any]) -> dict[str, Any]:
