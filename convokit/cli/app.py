@@ -25,6 +25,7 @@ from convokit.cli.commands.doctor import doctor
 from convokit.cli.commands.erase import erase, purge, redact
 from convokit.cli.commands.export import export
 from convokit.cli.commands.import_ import import_
+from convokit.cli.commands.keys import keys
 from convokit.cli.commands.ls import ls
 from convokit.cli.commands.recover import recover
 from convokit.cli.commands.rename import archive, rename
@@ -102,6 +103,7 @@ app.command()(search)
 app.command()(recover)
 app.add_typer(audit, name="audit")
 app.add_typer(db, name="db")
+app.add_typer(keys, name="keys")
 app.command()(doctor)
 
 

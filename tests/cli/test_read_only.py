@@ -31,6 +31,8 @@ READING = (
     ("import", "export.jsonl", "--dry-run"),
     ("db", "current"),
     ("db", "check"),
+    ("keys", "ls"),
+    ("keys", "ls", "--all-tenants"),
 )
 
 
