@@ -323,7 +323,8 @@ class Chat:
 
         Args:
             messages: `NewMessage`s, or dicts in the API's shape (role, content, tool_calls, tool_call_id, name,
-                created_at, kind, item; other keys are left out). None at all, with `after`, goes back to a message.
+                created_at, kind, item; other keys are left out). An empty list creates an empty conversation; with
+                `after`, it goes back to a message.
             after: The message that they follow, on any branch, as a message, id or seq: the branch's head moves there
                 first. 0 is before the first message. Default: the end of this chat's branch.
             expect: The last message that you read, or 0 if there was none. If the branch ends with another message,

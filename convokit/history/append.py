@@ -99,9 +99,14 @@ class MessageAppend:
             raise HeadMoved(self.chat.name, self.chat.branch, self.expect, 0)
         if self.after:
             raise NotFound("message", self.after)
-        if not self.rows:
-            return Written(self.conversation, [])
-        return self._write_rows(connection, self.conversation, None, created=True)
+        if self.rows:
+            return self._write_rows(connection, self.conversation, None, created=True)
+        if self.after is None and self.expect is None:
+            try:
+                conversations.create(connection, self.conversation)
+            except IntegrityError:  # another process created the conversation, or the id is another tenant's
+                raise Conflict from None
+        return Written(self.conversation, [])
 
     def _write_rows(self, connection: Connection, row: ConversationRow, head: int | None, *, created: bool) -> Written:
         counter = resolve_counter(self.kit, row, self.chat)

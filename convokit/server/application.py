@@ -166,9 +166,12 @@ class _Frame:
     def _find_refusal(self, scope: Scope) -> Refusal | None:
         allowed = self._gateway.allowed_hosts
         if allowed is not None:
-            host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-            if _strip_port(host).lower() not in allowed:
+            if _strip_port(_read_header(scope, b"host") or "").lower() not in allowed:
                 return Refusal("the Host header names another host", status=421, code="unknown_host")
+            origin = _read_header(scope, b"origin")
+            # A browser sends a plain POST for the page of any site, and does not ask first.
+            if origin is not None and _strip_port(origin.partition("://")[2]).lower() not in allowed:
+                return Refusal("the Origin header names another site", status=403, code="unknown_origin")
         if self._gateway.is_draining and scope["path"].rpartition("/")[2] != "health":
             problem = "the server is about to end: send the request again"
             headers = {"retry-after": "1", "connection": "close"}
@@ -176,8 +179,12 @@ class _Frame:
         return None
 
 
+def _read_header(scope: Scope, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+
+
 def _strip_port(host: str) -> str:
-    """Return the name in a Host header, an IPv6 address without its brackets."""
+    """Return the name in a Host or Origin header, an IPv6 address without its brackets."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if ":" in host else host

@@ -142,10 +142,23 @@ def test_after_moves_the_head_of_its_branch_alone(face: Face, kit: Any, branch: 
     assert face.settle(chat.verify()).messages == 9
 
 
+def test_no_messages_create_an_empty_conversation(face: Face, kit: Any) -> None:
+    """It has the chat's key, title and metadata. A repeat changes nothing, and the first turn goes into it."""
+    chat = kit.chat("k", title="A title", metadata={"a": 1})
+    assert face.settle(chat.append([])) == face.settle(chat.append([])) == []
+    conversation = face.settle(kit.conversation("k"))
+    assert (conversation.id, conversation.title, conversation.head) == (chat.id, "A title", None)
+    assert (conversation.metadata, conversation.last_seq) == ({"a": 1}, 0)
+    assert len(face.settle(kit.conversations()).items) == 1
+    assert (face.settle(chat.messages()), face.settle(chat.verify()).entries) == ([], 0)
+    assert face.settle(chat.send("one")).message.seq == 2
+    assert face.settle(chat.verify()).messages == 2
+
+
 def test_what_does_not_exist_is_not_found(face: Face, kit: Any) -> None:
     """An append creates a conversation under a key only, and follows only messages that exist."""
     chat = kit.chat("k")
-    assert face.settle(chat.append([])) == face.settle(chat.append([], after=0, expect=0)) == []
+    assert face.settle(chat.append([], after=0)) == face.settle(chat.append([], expect=0)) == []
     for messages, after in (([ASK], 1), ([], 7)):
         with pytest.raises(NotFound):
             face.settle(chat.append(messages, after=after))
