@@ -252,5 +252,5 @@ async def _read_ascending(chat: AsyncChat, cursor: int | None, last: int | None)
 
 def format_page(data: list[dict[str, Any]], *, has_more: bool = False) -> dict[str, Any]:
     """Return a list object."""
-    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    first, last = (data[0]["id"], data[-1]["id"]) if data else ("", "")  # the schema of the API has no null here
     return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}

@@ -152,6 +152,8 @@ def format_items(conversation_id: UUID, message: Message, *, is_reply: bool) -> 
         ]
     items: list[dict[str, Any]] = []
     parts = _format_parts(message)
+    if message.tool_calls and not message.text:  # some servers send an empty text beside calls
+        parts = []
     if message.refusal:
         parts.append({"type": "refusal", "refusal": message.refusal})
     if parts or message.role != ASSISTANT or not message.tool_calls:

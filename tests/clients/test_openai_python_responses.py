@@ -54,7 +54,7 @@ def test_a_conversation_runs_tools(start_gateway: StartGateway, connect: Connect
     conversation = client.conversations.create().id
     response = _respond(client, stream, input="The weather?", conversation=conversation, tools=[FUNCTION])
     (call,) = response.output
-    assert (call.type, call.call_id, call.arguments) == ("function_call", "call_1", '{"location":"京都"}')
+    assert (call.type, call.call_id, call.arguments) == ("function_call", "call_1", '{"location": "京都"}')
     result: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]
     response = _respond(client, stream, input=result, conversation=conversation, tools=[FUNCTION])
     assert response.output_text == "It is sunny."
