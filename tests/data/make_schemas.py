@@ -85,7 +85,7 @@ def _list_references(schema: Any) -> Iterator[str]:
 
 def main() -> None:
     """Write `schemas.json.gz` of one document."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", choices=sorted(ROOTS))
     parser.add_argument("document", type=Path)
     arguments = parser.parse_args()
