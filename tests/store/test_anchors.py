@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import event
 
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.hashchain import genesis_hash
@@ -105,3 +107,21 @@ def test_anchors_are_counted_and_deleted_from_a_message_on(store: SyncStore) -> 
     delete()
     assert count(0) == 0
     assert len(_find_here(store, other.id, b"a")) == 1
+
+
+def test_anchors_are_found_through_indexes(sqlite_file: str) -> None:
+    """Neither lookup scans the table."""
+    opened = open_store(parse_database_url(sqlite_file), "test")
+    plans = []
+
+    def observe(connection: Any, cursor: Any, statement: str, values: Any, *rest: Any) -> None:
+        if statement.startswith("SELECT"):
+            plan = cursor.connection.execute("EXPLAIN QUERY PLAN " + statement, values)
+            plans.append(" ".join(row[3] for row in plan))
+
+    event.listen(opened.engine, "before_cursor_execute", observe)
+    assert _find(opened, "会社", b"a", b"b") == []
+    assert _find_here(opened, new_id(), b"a", b"b") == []
+    assert "USING INDEX convokit_anchor_digest (tenant=? AND digest=?)" in plans[0]
+    assert "USING PRIMARY KEY (conversation_id=?)" in plans[1]
+    opened.close()
