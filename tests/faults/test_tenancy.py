@@ -530,8 +530,8 @@ NO_TENANT = {
 }
 """Functions about a whole database, for its owner.
 
-`read_messages_by_ref` and `find_erasures` read what `find_candidates` and `list_recent` have found. `find_key` and `take_permits`
-take the digest of an API key, which only its owner knows.
+`read_messages_by_ref` and `find_erasures` read what `find_candidates` and `list_recent` have found. `find_key` and
+`take_permits` take the digest of an API key, which only its owner knows.
 """
 
 
