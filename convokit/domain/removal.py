@@ -54,6 +54,7 @@ class Receipt(BaseModel):
     - `chunk`: deleted chunks of partial replies
     - `completion`, `turn`, `tool_call`: cleared errors and details
     - `conversation`: cleared description, settings or pins; after a purge, deleted conversations
+    - `anchor`: deleted digests under which a gateway finds messages: those of the message and of all later ones
     - `prompt`: deleted developer prompts and tool sets that no request refers to
     - `salt`: deleted salts of digests; without a salt, nobody can guess a short text from its digest
 

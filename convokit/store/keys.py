@@ -18,6 +18,8 @@ from convokit.store.dialects import dialect_of
 from convokit.store.schema import key, key_window
 
 PREFIX = "ck-"
+_KEPT_WINDOWS = 10
+"""A process with a late clock must find what others took of its window. Without the row it would get the limit again."""
 _SELECT = select(key)
 _SELECT_BY_DIGEST = _SELECT.where(key.c.digest == bindparam("digest"))
 _SELECT_BY_NAME = _SELECT.where(key.c.tenant == bindparam("tenant"), key.c.name == bindparam("name"))
@@ -41,7 +43,7 @@ _UPDATE_USED = update(key_window).where(*_OF_WINDOW).values(used=bindparam("new_
 _DELETE_OLD = delete(key_window).where(
     key_window.c.digest == bindparam("b_digest"),
     key_window.c.kind == bindparam("b_kind"),
-    key_window.c.period < bindparam("b_period"),
+    key_window.c.period <= bindparam("b_period"),
 )
 
 
@@ -119,13 +121,14 @@ def has_keys(connection: Connection) -> bool:
 def take_permits(connection: Connection, digest: bytes, kind: str, period: int, wanted: int, limit: int) -> int:
     """Take up to `wanted` permits of a window, and return how many were left for this caller.
 
-    All processes together never get more than `limit`. Older windows of the key are deleted.
+    All processes together never get more than `limit`, if their clocks differ by less than ten windows: the ten newest windows
+    are kept.
     """
     where = {"b_digest": digest, "b_kind": kind, "b_period": period}
     first = {"digest": digest, "kind": kind, "period": period, "used": 0}
     made: Any = connection.execute(dialect_of(connection).insert_or_ignore(key_window), first)
     if made.rowcount == 1:
-        connection.execute(_DELETE_OLD, where)
+        connection.execute(_DELETE_OLD, {**where, "b_period": period - _KEPT_WINDOWS})
     used: int = connection.execute(_SELECT_USED, where).scalar_one()
     granted = max(min(wanted, limit - used), 0)
     if granted:

@@ -28,6 +28,8 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "version_0_1.sql.gz"
 UNDISTRIBUTE = (
     "SELECT undistribute_table('convokit_conversation', cascade_via_foreign_keys => true)",
     "SELECT undistribute_table('convokit_prompt')",
+    "SELECT undistribute_table('convokit_key')",
+    "SELECT undistribute_table('convokit_key_window')",
     "SELECT undistribute_table('convokit_schema')",
     "SELECT undistribute_table('convokit_alembic_version')",
 )
@@ -145,17 +147,25 @@ def test_a_worker_and_a_coordinator_without_workers_are_refused(citus: CitusServ
     assert "is a worker of the cluster" in refuse(citus.url(new_database, 1))
 
 
-def test_a_distributed_database_of_revision_0005_upgrades(
-    citus: CitusServers, new_database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+NEW_TABLES = {
+    "0005": {"convokit_prompt_use", "convokit_anchor", "convokit_key", "convokit_key_window"},
+    "0006": {"convokit_anchor", "convokit_key", "convokit_key_window"},
+}
+"""The tables that migrations after a revision create."""
+
+
+@pytest.mark.parametrize("revision", list(NEW_TABLES))
+def test_a_distributed_database_of_an_older_revision_upgrades(
+    citus: CitusServers, new_database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, revision: str
 ) -> None:
-    """Migration 0006 creates a table, fills it from distributed rows, and computes the keys of the search anew."""
+    """Migration 0006 fills a table from distributed rows, and 0007 creates one of each kind."""
     url = citus.url(new_database)
     with psycopg.connect(url) as connection:
         connection.execute(gzip.decompress(FIXTURE.read_bytes()))
     store = open_store(parse_database_url(url), "test")
-    store.run(lambda connection: migrations.upgrade(connection, "0005"), write=True)
+    store.run(lambda connection: migrations.upgrade(connection, revision), write=True)
     with monkeypatch.context() as older:
-        older.setattr(distribution, "TABLES", [name for name in TABLES if name != "convokit_prompt_use"])
+        older.setattr(distribution, "TABLES", [name for name in TABLES if name not in NEW_TABLES[revision]])
         workers = [distribution.parse_worker(citus.worker(node)) for node in (1, 2)]
 
         def distribute_older_tables(connection: Connection) -> None:
@@ -166,11 +176,24 @@ def test_a_distributed_database_of_revision_0005_upgrades(
     store.close()
     migrate(url)
     assert f"{len(TABLES)} of {len(TABLES)} tables are distributed" in read_cluster_line(url)
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT table_name::text, citus_table_type, distribution_column FROM citus_tables"
+            " WHERE table_name::text ~ '^convokit_(key|key_window|anchor)$' ORDER BY 1"
+        ).fetchall()
+        assert found == [
+            ("convokit_anchor", "distributed", "conversation_id"),
+            ("convokit_key", "reference", "<none>"),
+            ("convokit_key_window", "distributed", "digest"),
+        ]
+        same = "SELECT count(DISTINCT colocation_id) FROM citus_tables WHERE table_name::text = ANY(%s)"
+        assert connection.execute(same, (["convokit_anchor", "convokit_turn"],)).fetchone() == (1,)
     with Convokit(url, model="m", base_url=server.url) as kit:
         kit.chat("k").verify()
         assert kit.search("待って", key="k")
-        kit.chat("k").send("まだ続きます")
+        kit.chat("k").send("まだ続きます", anchor=lambda message: str(message["content"]).encode()[:64])
         kit.chat("k").verify()
+        assert kit.chat("k").erase().removed["anchor"] == 2
 
 
 def test_a_migration_distributes_new_tables(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from convokit.runtime.sync_store import open_store
+from convokit.store import anchors, keys
+from convokit.store.engine import parse_database_url
 from tests.cluster.remote_commands import RemoteCommands, record, with_log
 from tests.support.faces import Face
 from tests.support.public_calls import KIT_CALLS_OF_ONE, list_writes, run_chat_reads, write_history
@@ -77,3 +81,43 @@ def test_a_call_that_writes_changes_one_worker(
         found.setdefault(name, set()).add(_describe(commands))
     problems = {name: sorted(each - {""}) for name, each in found.items() if each != {""} and name not in OF_MORE}
     assert problems == {}
+
+
+def test_a_turn_with_anchors_changes_one_worker(
+    face: Face, kit: Any, commands: RemoteCommands, cluster_url: str
+) -> None:
+    """The anchors are with the messages. The lookup in one conversation asks one worker too."""
+    chat = kit.chat("a")
+
+    def anchor(message: Any) -> bytes:
+        return str(message["content"]).encode()[:64]
+
+    face.settle(chat.send("anchored", anchor=anchor))
+    assert _describe(commands) == ""
+    face.collect(chat.stream("streamed", anchor=anchor))
+    assert _describe(commands) == ""
+    face.settle(chat.regenerate(anchor=anchor))
+    assert _describe(commands) == ""
+    store = open_store(parse_database_url(with_log(cluster_url)), "test")
+    digests = [b"anchored", b"echo: anchored", b"streamed", b"echo: streamed"]
+    found = store.run(lambda connection: anchors.find_conversation_anchors(connection, chat.id, digests), write=False)
+    assert len(found) == 5
+    assert _describe(commands) == ""
+    everywhere = store.run(lambda connection: anchors.find_anchors(connection, kit._state.tenant, digests), write=False)
+    assert sorted(map(repr, everywhere)) == sorted(map(repr, found))
+    store.close()
+
+
+def test_counting_requests_changes_one_worker(cluster_url: str, commands: RemoteCommands) -> None:
+    """Keys are read from any server. A window is written on one worker, without a second phase."""
+    store = open_store(parse_database_url(with_log(cluster_url)), "test")
+    digest, minute = keys.digest_key(keys.make_key()), int(time.time()) // 60
+
+    def take(period: int) -> int:
+        return store.run(lambda connection: keys.take_permits(connection, digest, "requests", period, 3, 5), write=True)
+
+    found = [(take(period), _describe(commands)) for period in (minute - 20, minute, minute, minute)]
+    assert found == [(3, ""), (3, ""), (2, ""), (0, "")]
+    assert store.run(lambda connection: keys.find_key(connection, digest), write=False) is None
+    assert _describe(commands) == ""
+    store.close()

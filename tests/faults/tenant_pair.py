@@ -23,6 +23,7 @@ from convokit import Convokit, Retry, Stream
 from convokit.errors import ModelError
 from convokit.runtime.aio import AsyncStream
 from convokit.store.engine import WRITE, open_engine, parse_database_url
+from convokit.store.keys import ApiKeyRow, insert_key
 from convokit.store.schema import turn
 from tests.faults.shared_kit import FACES, dump
 from tests.support.databases import Files, Postgres
@@ -34,6 +35,8 @@ KEYS = ("whole", "failed", "broken", "left")
 """A's conversations, by how their last turn ended; B uses the same keys."""
 ONCE = "the key of a request"
 SUBJECT = "a person"
+ANCHOR = b"the digest of the secret"
+API_KEY_NAME = "the key of a program"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -139,7 +142,7 @@ def masked(text: str, kept: set[str]) -> str:
 def _fill(database: str, server: LoopbackServer) -> Known:
     """Write what A has: a whole conversation, one that failed, one that broke off, and one whose worker is gone."""
     with Convokit(database, model="loop-1", base_url=server.url, tenant="acme") as kit:
-        options = {"retry": Retry(attempts=1), "idempotency_key": ONCE}
+        options = {"retry": Retry(attempts=1), "idempotency_key": ONCE, "anchor": lambda message: ANCHOR}
         for key in KEYS:
             chat = kit.chat(key, subject=SUBJECT, title=SECRET, metadata={"of": SECRET}, developer_prompt=SECRET)
             if key == "failed":
@@ -160,6 +163,7 @@ def _fill(database: str, server: LoopbackServer) -> Known:
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         held = {"state": "open", "claim": 0, "owner": '["elsewhere","b",1,"2"]', "lease_until": 5, "ended_at": None}
         connection.execute(update(turn).where(turn.c.conversation_id == left).values(held))
+        insert_key(connection, ApiKeyRow(b"of A", "acme", API_KEY_NAME, ("chat", "read"), (SECRET,), None, 1))
     engine.dispose()
     assert cursor
     assert found

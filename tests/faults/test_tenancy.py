@@ -30,9 +30,11 @@ from convokit.erasure import sql as erasure_sql
 from convokit.errors import ConvokitError
 from convokit.history import copies
 from convokit.store import (
+    anchors,
     blobs,
     conversation_pages,
     conversations,
+    keys,
     migrations,
     search_index,
     search_query,
@@ -45,7 +47,7 @@ from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
 from convokit.transfer import sql as transfer_sql
 from convokit.usage import sql as usage_sql
-from tests.faults.tenant_pair import KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
+from tests.faults.tenant_pair import ANCHOR, API_KEY_NAME, KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
 
 pair = paired()
 spoilt = paired()
@@ -453,6 +455,10 @@ TENANT = {
     "store.search_query.find_sort_key": lambda connection, wanted: search_query.find_sort_key(
         connection, "rival", (wanted, 1)
     ),
+    "store.anchors.find_anchors": lambda connection, wanted: anchors.find_anchors(connection, "rival", [ANCHOR]),
+    "store.keys.list_keys": lambda connection, wanted: keys.list_keys(connection, "rival"),
+    "store.keys.find_key_by_name": lambda connection, wanted: keys.find_key_by_name(connection, "rival", API_KEY_NAME),
+    "store.keys.revoke_key": lambda connection, wanted: keys.revoke_key(connection, "rival", API_KEY_NAME, 1),
     "history.copies.find_copy": lambda connection, wanted: copies.find_copy(connection, "rival", wanted, wanted, 0),
     "store.search_index.index_missing": lambda connection, wanted: search_index.index_missing(
         connection, "rival", None
@@ -477,6 +483,7 @@ ROW = {
     "history.copies.write_copy",
     "store.conversations.update_description",
     "store.turn_end.update_metadata",
+    "store.anchors.insert_anchor",
     "store.conversations.fill_description",
     "transfer.sql.is_imported",
     "store.search_index.add_title",
@@ -502,6 +509,7 @@ NO_TENANT = {
     "store.search_index.optimize",
     "store.search_query.read_messages_by_ref",
     "store.removal_records.find_erasures",
+    *(f"store.keys.{name}" for name in ("insert_key", "find_key", "has_keys", "take_permits")),
     *(f"store.migrations.{name}" for name in ("upgrade", "read_revision", "check_schema")),
     *(
         f"store.distribution.{name}"
@@ -522,7 +530,8 @@ NO_TENANT = {
 }
 """Functions about a whole database, for its owner.
 
-`read_messages_by_ref` and `find_erasures` read what `find_candidates` and `list_recent` have found.
+`read_messages_by_ref` and `find_erasures` read what `find_candidates` and `list_recent` have found. `find_key` and
+`take_permits` take the digest of an API key, which only its owner knows.
 """
 
 

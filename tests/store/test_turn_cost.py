@@ -142,6 +142,49 @@ def test_each_write_of_a_turn_is_two_round_trips_on_postgresql(
     assert trips[-4:] == [*reopening, *end]
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_anchors_take_no_round_trip(sync_kit: Convokit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both transactions of a turn send one INSERT more, with the others. Other turns send none."""
+    trips: list[list[str]] = []
+    send = pipeline._send
+
+    def observe(driver: Any, queue: Any) -> None:
+        trips.append([_shorten(each.compiled.sql) for each in queue])
+        send(driver, queue)
+
+    chat = sync_kit.chat("k")
+    for _ in range(2):
+        chat.send("warm up", anchor=lambda message: b"digest")
+    monkeypatch.setattr(pipeline, "_send", observe)
+    chat.send("hello")
+    plain = list(trips)
+    assert "INSERT INTO anchor" not in {each for trip in plain for each in trip}
+    trips.clear()
+    chat.send("hello", anchor=lambda message: b"digest")
+    assert [sorted(trip) for trip in trips] == [
+        sorted([*trip, "INSERT INTO anchor"]) if "INSERT INTO message" in trip else sorted(trip) for trip in plain
+    ]
+    assert sum("INSERT INTO anchor" in trip for trip in trips) == 2
+
+
+def test_an_anchored_turn_executes_two_statements_more(sync_kit: Convokit) -> None:
+    """One in each writing transaction, on both databases, for a plain and a streamed reply."""
+    chat = sync_kit.chat("k")
+    chat.send("warm up", anchor=lambda message: b"digest")
+    traffic = Traffic(sync_kit)
+
+    def count(**options: Any) -> list[tuple[str, int]]:
+        traffic.reset()
+        chat.send("hello", **options)
+        with chat.stream("hello", **options) as events:
+            list(events)
+        return list(traffic.sizes)
+
+    plain = count()
+    assert count(anchor=lambda message: b"digest") == [(kind, size + (kind == "write")) for kind, size in plain]
+    assert count(anchor=lambda message: None) == plain == count()
+
+
 def _shorten(sql: str) -> str:
     """Return the kind of a statement and its table."""
     found = re.search(r"^(SELECT|UPDATE|INSERT INTO|DELETE FROM) .*?convokit_(\w+)", " ".join(sql.split()))

@@ -13,6 +13,8 @@ from sqlalchemy import select, text
 from convokit import Convokit
 from convokit.audit.references import find_prompt_digests
 from convokit.errors import SchemaOutdated
+from convokit.runtime.sync_store import open_store
+from convokit.store import indexes, keys, migrations
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from convokit.store.schema import completion, prompt_use, search
 from tests.support.faces import Face
@@ -109,3 +111,51 @@ def test_titles_of_version_0_1_are_indexed_by_reindex(face: Face, old_database: 
     assert len(face.settle(kit.search("題名")).conversations) == count
     face.settle(kit.chat("k").update(title="今"))
     assert len(face.settle(kit.search("題名")).conversations) == count - 1
+
+
+@pytest.mark.parametrize("revision", ["0001", "0006"])
+def test_an_upgrade_creates_the_tables_of_the_gateway(
+    face: Face, old_database: str, server: LoopbackServer, revision: str
+) -> None:
+    """Old messages have no anchors. New ones and keys are stored and removed, and the schema is the one of a new database."""
+    store = open_store(parse_database_url(old_database), "test")
+    store.run(lambda connection: migrations.upgrade(connection, revision), write=True)
+    with pytest.raises(SchemaOutdated, match=revision):
+        face.settle(face.kit(old_database, model="m").chat("k").messages())
+    kit = face.kit(old_database, model="m", base_url=server.url)
+    face.settle(kit.migrate())
+    assert store.run(indexes.list_differences, write=False) == []
+    chat = kit.chat("k")
+    face.settle(chat.send("まだ続きます", anchor=lambda message: b"digest"))
+    face.settle(chat.verify())
+    assert face.settle(chat.erase()).removed["anchor"] == 2
+    row = keys.ApiKeyRow(b"digest", "会社", "鍵", ("chat",), None, 5, 1)
+    store.run(lambda connection: keys.insert_key(connection, row), write=True)
+    assert store.run(keys.list_keys, write=False) == [row]
+    taken = store.run(lambda connection: keys.take_permits(connection, b"digest", "requests", 1, 9, 5), write=True)
+    assert taken == 5
+    store.close()
+
+
+def test_code_that_knows_no_anchors_is_refused(
+    face: Face, old_database: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code of revision 0006 would leave the anchors of text that it removes. Until the upgrade it works."""
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "REVISION", "0006")
+        older.setattr(migrations, "GENERATION", 2)
+        store = open_store(parse_database_url(old_database), "test")
+        store.run(lambda connection: migrations.upgrade(connection, "0006"), write=True)
+        store.run(lambda connection: migrations.check_schema(connection, "test"), write=False)
+        store.run(migrations.upgrade, write=True)
+        store.close()
+        kit = face.kit(old_database, model="m", base_url=server.url)
+        for call in (
+            lambda: kit.chat("k").messages(),
+            lambda: kit.chat("k").redact(1),
+            lambda: kit.chat("k").send("x"),
+        ):
+            with pytest.raises(SchemaOutdated, match="upgrade the convokit-sql package"):
+                face.settle(call())
+    assert server.requests == []
+    face.settle(face.kit(old_database, model="m").chat("k").verify())

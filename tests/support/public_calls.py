@@ -185,6 +185,7 @@ def list_writes(server: LoopbackServer) -> Iterator[tuple[str, Callable[[Any], A
     yield "send", lambda kit: kit.chat("new", title="New", subject="anna", metadata={"plan": "pro"}).send("first")
     yield "send", lambda kit: kit.chat("new").send("second", on_busy="wait", turn_metadata={"shown": True})
     yield "send", lambda kit: kit.chat("new").send("after", messages=[NewMessage("user", "before")], after=0)
+    yield "send", lambda kit: kit.chat("new").send("found again", anchor=lambda message: b"digest")
     yield "send", ask_tool
     yield "send", ask_caller
     yield "send", lambda kit: kit.chat("pay", tools=[pay]).send(tool_results={"c2": "paid"})
