@@ -4,7 +4,7 @@ A page is a story: its blocks run in order, in an empty folder, and share one na
 included; a block whose first line is `# name.py` is written to that file instead. In `sh`, `export` sets the environment and
 `python name.py` and `pytest name.py` run such a file in a process of their own. `output` is what the block before it printed;
 `...` stands for anything. Calls of `convokit` are run too, but for those that need what is not here: a terminal, a pipe, a
-host, a local model.
+host, a local model, and for `serve`, which does not end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from convokit.cli.app import app
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _FILE = re.compile(r"# ([\w/]+\.py)\n")
-_ABSENT = re.compile(r"--local|group local|^convokit demo|\$|example/|\| convokit|^convokit chat$")
+_ABSENT = re.compile(r"--local|group local|^convokit (?:demo|serve)\b|\$|example/|\| convokit|^convokit chat$")
 _MATCH = doctest.ELLIPSIS | doctest.REPORT_NDIFF
 
 

@@ -141,8 +141,9 @@ def serve(
         settings = settings.model_copy(update={"require_keys": needs_keys})
         _print_start(address, target, settings, "a scripted model" if demo else None)
         if demo:
-            _print_demo(address, keeps_file=database is not None)
+            _print_demo(address, keeps_file=database is not None, needs_keys=needs_keys)
         code = server_process.run_server(settings, listener)
+    output.print_note("the server has ended")
     if code:
         raise typer.Exit(code)
 
@@ -234,7 +235,7 @@ def _print_start(address: str, target: DatabaseOption, settings: Any, server: st
         )
 
 
-def _print_demo(address: str, *, keeps_file: bool) -> None:
+def _print_demo(address: str, *, keeps_file: bool, needs_keys: bool) -> None:
     """Print commands that work as they are pasted. The same conversation continues in each."""
     console = output.get_console()
     base = f"{address}/c/hanako/v1"
@@ -262,6 +263,9 @@ print(reply.choices[0].message.content)"""
         console.print(Text(heading, style="bold"))
         console.print(Text(lines, style="cyan"), soft_wrap=True)  # a copied line must not contain line breaks
     console.print()
+    if needs_keys:
+        note = "The database has API keys: write one in place of none, and add -H 'Authorization: Bearer KEY' to curl."
+        output.print_wrapped(console, Text(note, style="bold"))
     end = "The conversation goes on each time you run one of them."
     if not keeps_file:
         end += (
