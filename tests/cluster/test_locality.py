@@ -100,11 +100,13 @@ def test_a_turn_with_anchors_changes_one_worker(
     assert _describe(commands) == ""
     store = open_store(parse_database_url(with_log(cluster_url)), "test")
     digests = [b"anchored", b"echo: anchored", b"streamed", b"echo: streamed"]
-    found = store.run(lambda connection: anchors.find_conversation_anchors(connection, chat.id, digests), write=False)
-    assert len(found) == 5
+    tenant = kit._state.tenant
+    found = store.run(lambda connection: anchors.find_conversation(connection, tenant, chat.id, digests), write=False)
+    assert found is not None
+    assert len(found.anchors) == 5
     assert _describe(commands) == ""
-    everywhere = store.run(lambda connection: anchors.find_anchors(connection, kit._state.tenant, digests), write=False)
-    assert sorted(map(repr, everywhere)) == sorted(map(repr, found))
+    everywhere = store.run(lambda connection: anchors.find_conversations(connection, tenant, digests), write=False)
+    assert sorted(repr(each.anchors[0]) for each in everywhere) == sorted(map(repr, found.anchors))
     store.close()
 
 

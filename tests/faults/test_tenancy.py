@@ -455,7 +455,12 @@ TENANT = {
     "store.search_query.find_sort_key": lambda connection, wanted: search_query.find_sort_key(
         connection, "rival", (wanted, 1)
     ),
-    "store.anchors.find_anchors": lambda connection, wanted: anchors.find_anchors(connection, "rival", [ANCHOR]),
+    "store.anchors.find_conversations": lambda connection, wanted: anchors.find_conversations(
+        connection, "rival", [ANCHOR]
+    ),
+    "store.anchors.find_conversation": lambda connection, wanted: anchors.find_conversation(
+        connection, "rival", wanted, [ANCHOR]
+    ),
     "store.keys.list_keys": lambda connection, wanted: keys.list_keys(connection, "rival"),
     "store.keys.find_key_by_name": lambda connection, wanted: keys.find_key_by_name(connection, "rival", API_KEY_NAME),
     "store.keys.revoke_key": lambda connection, wanted: keys.revoke_key(connection, "rival", API_KEY_NAME, 1),

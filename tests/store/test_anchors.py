@@ -43,12 +43,17 @@ def _insert(store: SyncStore, row: ConversationRow, seq: int, digest: bytes, at:
     store.run(lambda connection: anchors.insert_anchor(connection, row, message, digest), write=True)
 
 
-def _find(store: SyncStore, tenant: str, *digests: bytes) -> list[AnchorRow]:
-    return store.run(lambda connection: anchors.find_anchors(connection, tenant, digests), write=False)
+Found = tuple[UUID, AnchorRow]
 
 
-def _find_here(store: SyncStore, row: UUID, *digests: bytes) -> list[AnchorRow]:
-    return store.run(lambda connection: anchors.find_conversation_anchors(connection, row, digests), write=False)
+def _find(store: SyncStore, tenant: str, *digests: bytes) -> list[Found]:
+    found = store.run(lambda connection: anchors.find_conversations(connection, tenant, digests), write=False)
+    return [(each.id, anchor) for each in found for anchor in each.anchors]
+
+
+def _find_here(store: SyncStore, row: UUID, *digests: bytes, tenant: str = "会社") -> list[Found]:
+    found = store.run(lambda connection: anchors.find_conversation(connection, tenant, row, digests), write=False)
+    return [] if found is None else [(found.id, anchor) for anchor in found.anchors]
 
 
 def test_anchors_of_a_tenant_are_found_the_newest_first(store: SyncStore) -> None:
@@ -59,17 +64,20 @@ def test_anchors_of_a_tenant_are_found_the_newest_first(store: SyncStore) -> Non
     _insert(store, one, 2, b"b\x00\xff", at=20)
     _insert(store, other, 1, b"a", at=40)
     assert _find(store, "会社", b"a", b"b\x00\xff", b"c") == [
-        AnchorRow(b"a", two.id, 1, 30),
-        AnchorRow(b"b\x00\xff", one.id, 2, 20),
-        AnchorRow(b"a", one.id, 1, 10),
+        (two.id, AnchorRow(b"a", 1, 30)),
+        (one.id, AnchorRow(b"b\x00\xff", 2, 20)),
+        (one.id, AnchorRow(b"a", 1, 10)),
     ]
-    assert _find(store, "会社", b"b\x00\xff") == [AnchorRow(b"b\x00\xff", one.id, 2, 20)]
-    assert _find(store, "acme", b"a") == [AnchorRow(b"a", other.id, 1, 40)]
+    assert _find(store, "会社", b"b\x00\xff") == [(one.id, AnchorRow(b"b\x00\xff", 2, 20))]
+    assert _find(store, "acme", b"a") == [(other.id, AnchorRow(b"a", 1, 40))]
     assert _find(store, "nobody", b"a") == []
     assert _find(store, "会社") == []
-    assert _find_here(store, one.id, b"a", b"c") == [AnchorRow(b"a", one.id, 1, 10)]
+    assert _find_here(store, one.id, b"a", b"c") == [(one.id, AnchorRow(b"a", 1, 10))]
     assert _find_here(store, new_id(), b"a") == []
     assert _find_here(store, one.id) == []
+    assert _find_here(store, one.id, b"a", tenant="acme") == []
+    both = store.run(lambda connection: anchors.find_conversation(connection, "会社", two.id, [b"c"]), write=False)
+    assert both == anchors.AnchoredConversation(two.id, None, 0, ())
 
 
 def test_at_most_256_anchors_are_returned(store: SyncStore) -> None:
@@ -77,7 +85,7 @@ def test_at_most_256_anchors_are_returned(store: SyncStore) -> None:
     row = _create(store)
     for seq in range(1, 301):
         _insert(store, row, seq, b"hello", at=seq)
-    assert [each.seq for each in _find(store, "会社", b"hello")] == list(range(300, 44, -1))
+    assert [each.seq for _, each in _find(store, "会社", b"hello")] == list(range(300, 44, -1))
     many = [str(number).encode() for number in range(255)]
     assert len(_find(store, "会社", *many, b"hello")) == 256
 
@@ -86,7 +94,7 @@ def test_a_message_keeps_its_first_anchor(store: SyncStore) -> None:
     row = _create(store)
     _insert(store, row, 1, b"a")
     _insert(store, row, 1, b"b")
-    assert _find_here(store, row.id, b"a", b"b") == [AnchorRow(b"a", row.id, 1, 10)]
+    assert _find_here(store, row.id, b"a", b"b") == [(row.id, AnchorRow(b"a", 1, 10))]
 
 
 def test_anchors_are_counted_and_deleted_from_a_message_on(store: SyncStore) -> None:
@@ -103,7 +111,7 @@ def test_anchors_are_counted_and_deleted_from_a_message_on(store: SyncStore) -> 
 
     assert (count(0), count(4)) == (5, 2)
     delete(4)
-    assert sorted(each.seq for each in _find_here(store, row.id, b"a")) == [1, 2, 3]
+    assert sorted(each.seq for _, each in _find_here(store, row.id, b"a")) == [1, 2, 3]
     delete()
     assert count(0) == 0
     assert len(_find_here(store, other.id, b"a")) == 1

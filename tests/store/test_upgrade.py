@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,12 @@ def test_code_that_knows_no_anchors_is_refused(
         store.run(migrations.upgrade, write=True)
         store.close()
         kit = face.kit(old_database, model="m", base_url=server.url)
-        for call in (
+        calls: tuple[Callable[[], Any], ...] = (
             lambda: kit.chat("k").messages(),
             lambda: kit.chat("k").redact(1),
             lambda: kit.chat("k").send("x"),
-        ):
+        )
+        for call in calls:
             with pytest.raises(SchemaOutdated, match="upgrade the convokit-sql package"):
                 face.settle(call())
     assert server.requests == []
