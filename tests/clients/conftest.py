@@ -50,8 +50,10 @@ def connect() -> Iterator[Connect]:
     """Return a function that makes a client of OpenAI's package for Python."""
     with ExitStack() as stack:
 
-        def make(base_url: str, headers: dict[str, str] | None = None, *, max_retries: int = 0) -> OpenAI:
-            client = OpenAI(base_url=base_url, api_key="key", default_headers=headers, max_retries=max_retries)
+        def make(
+            base_url: str, headers: dict[str, str] | None = None, *, api_key: str = "key", retries: int = 0
+        ) -> OpenAI:
+            client = OpenAI(base_url=base_url, api_key=api_key, default_headers=headers, max_retries=retries)
             return stack.enter_context(client)
 
         yield make

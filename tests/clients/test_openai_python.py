@@ -9,6 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from convokit.server import GatewaySettings
 from convokit.testing import ScriptedReply
 from tests.clients.answers import (
     REPLIES,
@@ -50,6 +51,18 @@ def test_twenty_turns_without_an_id_store_forty_messages(
         assert history.ask(f"Question {number}?") == f"You asked: Question {number}?"
     assert gateway.count_stored() == [40]
     assert history.places == ["new", *["append"] * 19]
+
+
+def test_without_matching_each_request_is_a_conversation(start_gateway: StartGateway, connect: Connect) -> None:
+    """The model gets the same messages. A name still continues a conversation."""
+    gateway = start_gateway(settings=GatewaySettings(match_history=False))
+    history = ChatHistory(connect(gateway.base_url))
+    assert [history.ask(text) for text in TEXTS] == REPLIES
+    assert sorted(gateway.count_stored()) == [2, 4, 6]
+    assert len(gateway.model.last_request.messages) == 5
+    named = ChatHistory(connect(gateway.base_url, {"X-Conversation-Id": "kyoto"}))
+    assert [named.ask(text) for text in TEXTS] == REPLIES
+    assert sorted(gateway.count_stored()) == [2, 4, 6, 6]
 
 
 @in_both_ways

@@ -39,7 +39,7 @@ def test_an_error_of_the_model_reaches_the_client_once(
 ) -> None:
     """The client does not repeat the request, because the gateway has done so. A stream has the status too."""
     gateway = start_gateway([answered, "Hello."])
-    client = connect(gateway.base_url, {"X-Conversation-Id": "kyoto"}, max_retries=2)
+    client = connect(gateway.base_url, {"X-Conversation-Id": "kyoto"}, retries=2)
     with pytest.raises(error) as raised:
         client.chat.completions.create(model=MODEL, messages=HI, stream=stream)
     assert raised.value.code == (code or answered.code)
@@ -120,7 +120,7 @@ def test_a_declared_delta_is_refused_once_while_the_conversation_is_busy(
     start_gateway: StartGateway, connect: Connect
 ) -> None:
     gateway = start_gateway(answer_slowly)
-    client = connect(gateway.base_url, max_retries=2)
+    client = connect(gateway.base_url, retries=2)
     conversation = client.conversations.create().id
     stream = client.responses.create(model=MODEL, input="A slow one", conversation=conversation, stream=True)
     next(iter(stream))
@@ -135,7 +135,7 @@ def test_a_declared_delta_is_refused_once_while_the_conversation_is_busy(
 
 @pytest.mark.parametrize("headers", [{"X-Conversation-Id": "kyoto"}, {}], ids=["header", "history"])
 def test_an_idempotency_key_makes_one_turn(gateway: RunningGateway, connect: Connect, headers: dict[str, str]) -> None:
-    client = connect(gateway.base_url, headers, max_retries=2)
+    client = connect(gateway.base_url, headers, retries=2)
     key = {"Idempotency-Key": "k1"}
     first, second = (client.chat.completions.create(model=MODEL, messages=HI, extra_headers=key) for _ in range(2))
     assert (first.id, first.choices[0].message.content) == (second.id, second.choices[0].message.content)
