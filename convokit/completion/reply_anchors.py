@@ -29,8 +29,8 @@ def compute_reply_anchor(function: AnchorFunction, rows: Sequence[MessageRow]) -
     """Return the anchor of a reply. A function that fails costs the anchor only: the reply is paid for."""
     try:
         return _check(function(rows[0].as_wire()))
-    except Exception:
-        log.exception("the anchor of a reply cannot be computed, and is not stored")
+    except Exception as error:  # the message and the traceback may contain text of the reply
+        log.error("the anchor of a reply cannot be computed, and is not stored (%s)", type(error).__name__)
         return None
 
 

@@ -270,7 +270,9 @@ def test_a_bad_anchor_of_the_reply_costs_the_anchor_alone(
     assert reply.text == "echo: hello"
     assert read_anchors(database) == expect(u1="hello")
     (record,) = caplog.records
-    assert record.message == "the anchor of a reply cannot be computed, and is not stored"
+    problem = "ValueError" if name == "an error" else "SettingsError"
+    assert record.message == f"the anchor of a reply cannot be computed, and is not stored ({problem})"
+    assert record.exc_info is None, "a traceback contains text"
     assert [message.status for message in face.settle(kit.chat("k").messages())] == ["complete", "complete"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +150,9 @@ def test_code_that_knows_no_anchors_is_refused(
         store.run(migrations.upgrade, write=True)
         store.close()
         kit = face.kit(old_database, model="m", base_url=server.url)
-        calls: tuple[Callable[[], Any], ...] = (
-            lambda: kit.chat("k").messages(),
-            lambda: kit.chat("k").redact(1),
-            lambda: kit.chat("k").send("x"),
-        )
-        for call in calls:
+        calls: list[tuple[str, list[Any]]] = [("messages", []), ("redact", [1]), ("send", ["x"])]
+        for name, arguments in calls:
             with pytest.raises(SchemaOutdated, match="upgrade the convokit-sql package"):
-                face.settle(call())
+                face.settle(getattr(kit.chat("k"), name)(*arguments))
     assert server.requests == []
     face.settle(face.kit(old_database, model="m").chat("k").verify())
