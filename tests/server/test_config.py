@@ -132,3 +132,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes("x = 'é'".encode("latin-1"))
     with pytest.raises(SettingsError, match=r"latin\.toml is not UTF-8 text"):
         read_config(tmp_path / "latin.toml", {})
+
+
+@pytest.mark.once
+def test_the_configuration_in_the_documentation_is_valid(checkout: Path, tmp_path: Path) -> None:
+    """The page's example is read as it stands. The names of all keys are on the page."""
+    page = (checkout / "docs/how-to/serve-in-production.md").read_text("utf-8")
+    config = read(page.partition("```toml\n")[2].partition("```")[0].replace("OPENAI_API_KEY", "PATH"), tmp_path)
+    assert (config.workers, config.find_upstream("small")) == (4, "vllm")
+    missing = [name for name in (*GatewayConfig.model_fields, *type(config.limits).model_fields) if name not in page]
+    assert not missing
