@@ -9,8 +9,24 @@ from convokit.server.refusals import Refusal
 
 MAX_MESSAGES = 20_000
 """Messages of one request. Comparing so many with stored ones takes half a second."""
+_MAX_PARTS = 10_000
+"""Content parts and tool calls of one request. Each takes up to 0.1 ms of the event loop."""
+_LISTS = ("content", "tool_calls", "output")
+"""The fields of messages and items that hold them."""
 _KEPT = ("role", "content", "tool_calls", "tool_call_id", "name", "refusal")
 """What is stored of a message. Clients echo further keys of replies, such as `annotations`."""
+
+
+def check_count(param: str, messages: list[Any]) -> None:
+    """Check how many messages or items there are, and how many parts and calls they have. Raises: Refusal."""
+    if len(messages) > MAX_MESSAGES:
+        problem = f"{len(messages):,} messages are over the limit of {MAX_MESSAGES:,}"
+        raise Refusal(f"{param}: {problem}", status=413, param=param, code="too_large")
+    lists = (each.get(name) for each in messages if isinstance(each, dict) for name in _LISTS)
+    count = sum(len(each) for each in lists if isinstance(each, list))
+    if count > _MAX_PARTS:
+        problem = f"{count:,} content parts and tool calls are over the limit of {_MAX_PARTS:,}"
+        raise Refusal(f"{param}: {problem}", status=413, param=param, code="too_large")
 
 
 def split_instructions(messages: Any) -> tuple[str | None, list[dict[str, Any]], list[int]]:
@@ -21,9 +37,7 @@ def split_instructions(messages: Any) -> tuple[str | None, list[dict[str, Any]],
     """
     if not isinstance(messages, list):
         raise Refusal("messages: must be a list", param="messages", code="invalid_type")
-    if len(messages) > MAX_MESSAGES:
-        problem = f"{len(messages):,} messages are over the limit of {MAX_MESSAGES:,}"
-        raise Refusal(f"messages: {problem}", status=413, param="messages", code="too_large")
+    check_count("messages", messages)
     positions: list[int] = []
     instructions: list[str] = []
     others: list[dict[str, Any]] = []

@@ -27,6 +27,9 @@ from convokit.server.request_body import read_header, read_json, read_name, read
 from convokit.server.running_turns import TurnRegistry
 from convokit.server.turn_requests import ON_BUSY, OnBusy, StartedTurn, TurnRequest, TurnStarter
 
+_MAX_TOOLS = 1_000
+"""Tools of one request: OpenAI accepts 128."""
+
 
 class Gateway:
     """The state of a gateway: its kit, its settings, and the turns that run in this process."""
@@ -127,6 +130,10 @@ class Session:
 
     def prepare(self, request: TurnRequest, model: GatewayModel, name: str) -> None:
         """Complete a turn's request with what the headers and the model say. Raises: Refusal."""
+        tools = request.options.get("tools")
+        if isinstance(tools, list) and len(tools) > _MAX_TOOLS:
+            problem = f"{len(tools):,} tools are over the limit of {_MAX_TOOLS:,}"
+            raise Refusal(f"tools: {problem}", status=413, param="tools", code="too_large")
         request.options["model"] = model.upstream_name or name
         request.context_tokens = model.context_tokens
         request.idempotency_key = read_header(self.request, "idempotency-key")

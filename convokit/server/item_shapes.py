@@ -10,6 +10,7 @@ from uuid import UUID
 from convokit.async_chat import AsyncChat
 from convokit.domain.message import ASSISTANT, INSTRUCTION_ROLES, TOOL, USER, Message
 from convokit.errors import NotFound
+from convokit.server.client_messages import check_count
 from convokit.server.refusals import Refusal, unsupported
 
 _TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -27,6 +28,7 @@ async def to_messages(given: Any, resolve: ResolveItem, *, param: str = "input")
         return [{"role": USER, "content": given}]
     if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
         raise Refusal(f"{param}: must be a text or a list of items", param=param, code="invalid_type")
+    check_count(param, given)
     messages: list[dict[str, Any]] = []
     referenced: int | None = None
     for number, item in enumerate(given):

@@ -8,12 +8,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from convokit import errors
+from convokit.domain.message import USER
+from convokit.domain.text import repair_text
 
 log = logging.getLogger("convokit.server")
 NO_RETRY = {"x-should-retry": "false"}
 """Clients of OpenAI repeat 409, 429 and 5xx by themselves unless this header forbids it."""
-_API_NAMES = {"message": "messages", "history": "messages", "api_metadata": "metadata", "tool_results": "messages"}
+_API_NAMES = {
+    "message": "messages",
+    "history": "messages",
+    "tool_results": "messages",
+    "api_metadata": "metadata",
+    "subject": USER,
+    "developer_prompt": "instructions",
+    "idempotency_key": "Idempotency-Key",
+}
 """Names of the library's arguments, and the fields of the API that they come from."""
+_KEPT = re.compile(r"turn_metadata\.gateway\.(?:response\.)?")
+"""What stands before the names of fields that are kept with a turn."""
 
 
 class Refusal(Exception):
@@ -30,7 +42,9 @@ class Refusal(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.message, self.status, self.code, self.param, self.type = message, status, code, param, type
+        self.message = repair_text(message)  # it may quote text of the request that cannot be sent
+        self.param = None if param is None else repair_text(param)
+        self.status, self.code, self.type = status, code, type
         self.headers = dict(headers or {})
 
     @property
@@ -66,11 +80,11 @@ def to_refusal(error: BaseException) -> Refusal:
         case errors.ContextOverflow():
             return _refuse(error, 400, "context_length_exceeded", param="messages")
         case errors.TooLarge():
-            return _refuse(error, 413, "too_large", param=_API_NAMES.get(error.field, error.field))
+            return _refuse_field(error, 413, "too_large", error.field)
         case errors.InvalidInput():
-            return _refuse(error, 400, "invalid_value", param=_API_NAMES.get(error.field, error.field))
+            return _refuse_field(error, 400, "invalid_value", error.field)
         case errors.SettingsError():
-            return _refuse(error, 400, "invalid_value", param=_API_NAMES.get(error.setting, error.setting))
+            return _refuse_field(error, 400, "invalid_value", error.setting)
         case errors.ModelError():
             return _refuse_model_error(error)
         case errors.StoreError():
@@ -104,6 +118,15 @@ def idempotency_refusal() -> Refusal:
 
 def _refuse(error: Exception, status: int, code: str, **facts: Any) -> Refusal:
     return Refusal(str(error), status=status, code=code, **facts)
+
+
+def _refuse_field(error: Exception, status: int, code: str, field: str) -> Refusal:
+    """Return the answer for a wrong value, under the name that the field has in the API."""
+    name = _API_NAMES.get(field) or _KEPT.sub("", field, count=1)
+    message = str(error)
+    if message.startswith(f"{field}: "):
+        message = name + message.removeprefix(field)
+    return Refusal(message, status=status, code=code, param=name)
 
 
 def _refuse_model_error(error: errors.ModelError) -> Refusal:

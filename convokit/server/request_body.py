@@ -14,6 +14,8 @@ from convokit.server.refusals import Refusal
 _METADATA_PAIRS, _METADATA_KEY, _METADATA_VALUE = 16, 64, 512
 """The bounds of metadata: OpenAI's OpenAPI document, schema `Metadata`."""
 MAX_PAGE = 100
+_MAX_NESTED = 1_000_000
+"""Opening brackets in a body, those of texts too. An empty list of two bytes takes 64 bytes of memory."""
 _SAFE = " !#$&'()*+,/:;=?@[]{}|^`<>\\"
 
 
@@ -32,8 +34,10 @@ async def read_json(request: Request, *, max_bytes: int, timeout_s: float) -> di
         raise Refusal(problem, status=408, code="timeout", headers={"connection": "close"}) from None
     except ClientDisconnect:
         raise Refusal("the client left", status=400, code="client_disconnected") from None
+    if data.count(b"[") + data.count(b"{") > _MAX_NESTED:
+        raise Refusal(f"the body has more than {_MAX_NESTED:,} brackets", status=413, code="too_large")
     try:
-        body = json.loads(data or b"{}", parse_constant=_refuse_constant)
+        body = json.loads(data.decode("utf-8") or "{}", parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         problem = "We could not parse the JSON body of your request."
         raise Refusal(problem, code="invalid_json") from None
