@@ -7,7 +7,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from convokit.domain.turn import Turn
 from convokit.server import chat_shapes
 from convokit.server.api_ids import parse_turn_id
 from convokit.server.client_messages import split_instructions
@@ -15,7 +14,7 @@ from convokit.server.event_stream import EventStreamResponse
 from convokit.server.gateway import Session, model_refusal
 from convokit.server.refusals import Refusal, not_found
 from convokit.server.request_body import check_metadata, require_text
-from convokit.server.turn_requests import METADATA_KEY, TurnRequest, format_left_out
+from convokit.server.turn_requests import METADATA_KEY, TurnRequest, format_left_out, get_kept
 
 _KIND, _PREFIX = "Chat completion", "chatcmpl-"
 
@@ -92,12 +91,6 @@ async def find_kept_turn(session: Session, given: str, prefix: str, kind: str) -
     if kept.get("deleted"):
         raise not_found(kind, given)
     return chat, turn, kept
-
-
-def get_kept(turn: Turn) -> dict[str, Any]:
-    """Return what the gateway keeps with a turn."""
-    kept = turn.metadata.get(METADATA_KEY) if isinstance(turn.metadata, dict) else None
-    return kept if isinstance(kept, dict) else {}
 
 
 async def hide_turn(session: Session, given: str, prefix: str, kind: str) -> None:

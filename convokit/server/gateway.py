@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -149,6 +149,7 @@ class Session:
             if chat is not None and repeated is not None:
                 place = Place(chat, "attach", turn=repeated)
                 return StartedTurn(self.gateway.running.follow(chat, repeated.id), place)
+        address = replace(address, is_retry=address.is_retry or request.is_repeat)
         return await starter.start(request, lambda: starter.addressing.find_place(address, request.sent))
 
     async def make_starter(self) -> TurnStarter:

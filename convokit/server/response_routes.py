@@ -102,12 +102,14 @@ async def _start(session: Session, request: TurnRequest, address: Address) -> St
 
         async def find_place() -> Place:
             found = await find_conversation(session, given)
-            return await starter.addressing.find_delta(chat, found, request.sent, is_retry=address.is_retry)
+            is_retry = address.is_retry or request.is_repeat
+            return await starter.addressing.find_delta(chat, found, request.sent, is_retry=is_retry)
     else:
         chat, seq, head = await _find_previous(session, previous)
 
         async def find_place() -> Place:
-            place = await starter.addressing.find_after(chat, seq, request.sent, is_retry=address.is_retry)
+            is_retry = address.is_retry or request.is_repeat
+            place = await starter.addressing.find_after(chat, seq, request.sent, is_retry=is_retry)
             return await _leave_main(place, head)
 
     repeated = await starter.find_repeated(chat, request)

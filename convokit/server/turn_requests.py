@@ -21,6 +21,8 @@ from convokit.server.refusals import Refusal, idempotency_refusal
 from convokit.server.running_turns import RunningTurn, TurnRegistry
 
 _TRIES = 4
+_LIVE = ("open", "completed")
+"""The states of a turn that has a reply, or still gets one."""
 OnBusy = Literal["raise", "wait", "supersede"]
 ON_BUSY: tuple[OnBusy, ...] = ("raise", "wait", "supersede")
 METADATA_KEY = "gateway"
@@ -50,6 +52,8 @@ class TurnRequest:
     context_tokens: int | None = None
     metadata: dict[str, Any] | None = None
     """What the gateway keeps with the turn."""
+    is_repeat: bool = False
+    """Whether the client has sent the request before."""
 
     @property
     def fingerprint(self) -> str:
@@ -82,10 +86,13 @@ class TurnStarter:
         turns = await chat.turns(idempotency_key=request.idempotency_key)
         if not turns:
             return None
-        kept = (turns[0].metadata or {}).get(METADATA_KEY) or {}
-        if kept.get("request") not in (None, request.fingerprint):
+        if get_kept(turns[0]).get("request") not in (None, request.fingerprint):
             raise idempotency_refusal()
-        return turns[0]
+        if turns[0].state in _LIVE:
+            return turns[0]
+        request.idempotency_key = None  # it belongs to the turn that failed; a new turn on the same question follows
+        request.is_repeat = True
+        return None
 
     async def start(self, request: TurnRequest, find_place: Callable[[], Any]) -> StartedTurn:
         """Start the turn of a request where it belongs, and return it when its question is saved.
@@ -105,7 +112,7 @@ class TurnStarter:
     async def _start_at(self, request: TurnRequest, place: Place) -> StartedTurn:
         if place.kind == "attach":
             assert place.turn is not None
-            if place.turn.state in ("open", "completed"):
+            if place.turn.state in _LIVE:
                 return StartedTurn(self.running.follow(place.chat, place.turn.id), place)
             place.kind = "regenerate"  # it failed: the call is made again, and the question is not written again
         if place.leaves_main:
@@ -172,6 +179,12 @@ class TurnStarter:
             return matching.extend_digest(self.secret, sent, message)
 
         return anchor
+
+
+def get_kept(turn: Turn) -> dict[str, Any]:
+    """Return what the gateway keeps with a turn."""
+    kept = turn.metadata.get(METADATA_KEY) if isinstance(turn.metadata, dict) else None
+    return kept if isinstance(kept, dict) else {}
 
 
 def _locate(error: InvalidInput, request: TurnRequest, place: Place) -> Exception:

@@ -9,6 +9,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from convokit import Retry
+from convokit.testing import ScriptedError
 from tests.server.conversation_client import ConversationClient, user
 from tests.support.gateway import MODEL, RunningGateway, running_gateway
 
@@ -237,3 +239,18 @@ def test_the_last_message_must_be_answerable(gateway: RunningGateway) -> None:
     alone = client.send([{"role": "system", "content": "x"}])
     assert (alone.status, alone.body["error"]["param"]) == (400, "messages")
     assert client.stored == []
+
+
+@pytest.mark.parametrize("thread", ["k", None], ids=["named", "unnamed"])
+def test_a_failed_turn_of_an_idempotency_key_is_made_again(sqlite_file: str, thread: str | None) -> None:
+    """Row 1: the key finds its turn. After a failure the call is made again, and the question is not written again."""
+    script = [ScriptedError(500), "late reply"]
+    with running_gateway(sqlite_file, script, retry=Retry(attempts=1)) as gateway:
+        client = ConversationClient(gateway, thread, {"idempotency-key": "one"})
+        assert client.send([user("hello")]).status == 500
+        second = client.send([user("hello")])
+        assert (second.status, second.text) == (200, "late reply")
+        assert client.send([user("hello")]).body["id"] == second.body["id"]
+        other = client.send([user("something else")])
+        assert (other.status, other.body["error"]["code"]) == (409, "idempotency_key_reuse")
+        assert client.only.count == 2
