@@ -75,8 +75,8 @@ class RequestLimits:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._permits: dict[bytes, tuple[int, int]] = {}
-        """By the digest of a key: the minute, and the requests that this process may still serve in it."""
+        self._permits: dict[bytes, tuple[int, int, bool]] = {}
+        """By the digest of a key: the minute, the requests that this process may still serve in it, and if more may be left."""
         self._locks: dict[bytes, asyncio.Lock] = {}
 
     async def count(self, caller: Caller) -> None:
@@ -86,11 +86,12 @@ class RequestLimits:
             return
         async with self._locks.setdefault(digest, asyncio.Lock()):
             minute = int(time.time()) // _MINUTE_S
-            window, permits = self._permits.get(digest, (minute, 0))
-            if window != minute or permits == 0:
+            window, permits, has_more = self._permits.get(digest, (minute, 0, True))
+            if window != minute or (permits == 0 and has_more):
                 wanted = max(1, limit // _LEASES)
                 permits = await self._database.write(keys.take_permits, digest, _REQUESTS, minute, wanted, limit)
-            self._permits[digest] = minute, max(permits - 1, 0)
+                has_more = permits == wanted  # fewer are the last ones of the minute
+            self._permits[digest] = minute, max(permits - 1, 0), has_more
         if permits == 0:
             wait_s = _MINUTE_S - int(time.time()) % _MINUTE_S
             raise Refusal(

@@ -204,7 +204,9 @@ async def read_item_page(session: Session, chat: AsyncChat, last: int | None = N
     found: list[dict[str, Any]] = []
     cursor: int | None = None
     if after is not None:
-        _, message = await find_message(session, after)
+        owner, message = await find_message(session, after)
+        if owner.id != chat.id:
+            raise not_found("Item", after, param="after")
         cursor = message.seq
         items = await _format_message(chat, message)
         names = [item["id"] for item in (reversed(items) if is_descending else items)]
