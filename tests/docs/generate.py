@@ -43,6 +43,7 @@ PACKAGES: dict[str, str] = {
     "context": "[One part alone](../how-to/parts.md) shows the context builder in use.",
     "observers": "[Observe turns](../how-to/observe.md) shows observers in use.",
     "local": "[Providers](../how-to/providers.md#a-small-model-on-this-machine) shows it in use.",
+    "server": "[Serve conversations](../how-to/serve.md#mount-it-in-an-application) shows the application in use.",
     "telemetry": "[Trace turns with OpenTelemetry](../how-to/opentelemetry.md) shows the observer in use.",
     "testing": "[Test your application](../how-to/test-your-application.md) shows the scripted model and the fixtures in use.",
     "tokens": "[Counting tokens](../how-to/token-counting.md) shows the counters in use.",

@@ -29,7 +29,11 @@ def module_text(module: ModuleType) -> str:
 
 
 def described(value: Any, name: str, depth: int) -> Iterator[str]:
-    """Yield a class or function under its public name: heading, signature, docstring, fields and methods."""
+    """Yield a class, function or type under its public name: heading, signature, docstring, fields and methods."""
+    if get_origin(value) is not None:  # a name for a type of other types has no docstring
+        written = re.sub(r"[\w.]+\.(?=\w)", "", str(value))
+        yield from (f"{'#' * depth} {name}", "", "```pyi", f"{name} = {written}", "```", "")
+        return
     yield from (f"{'#' * depth} {name}", "", "```pyi", signature(value, name), "```", "")
     yield from (prose(inspect.getdoc(value) or ""), "")
     if not inspect.isclass(value):

@@ -27,6 +27,7 @@ PUBLIC = (
     "wire",
     "local",
     "observers",
+    "server",
     "telemetry",
     "testing",
     r"testing\.fixtures",

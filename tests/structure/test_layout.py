@@ -26,6 +26,7 @@ from convokit import (
     history,
     local,
     search,
+    server,
     store,
     telemetry,
     testing,
@@ -57,7 +58,7 @@ def _parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("package", [convokit, context, local, store, telemetry, testing, tokens, wire])
+@pytest.mark.parametrize("package", [convokit, context, local, server, store, telemetry, testing, tokens, wire])
 def test_all_is_sorted_and_complete(package: ModuleType) -> None:
     """`__all__` names every public name of a public package, sorted."""
     public = sorted(name for name, value in vars(package).items() if name[0] != "_" and not inspect.ismodule(value))
