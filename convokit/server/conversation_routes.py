@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -223,7 +224,7 @@ async def read_item_page(session: Session, chat: AsyncChat, last: int | None = N
     return format_page(data, has_more=len(found) > limit)
 
 
-async def _read_descending(chat: AsyncChat, cursor: int | None, last: int | None) -> Any:
+async def _read_descending(chat: AsyncChat, cursor: int | None, last: int | None) -> AsyncIterator[Message]:
     if cursor is None and last is not None:
         yield await read_message(chat, last)
         cursor = last
@@ -236,7 +237,7 @@ async def _read_descending(chat: AsyncChat, cursor: int | None, last: int | None
         cursor = page[0].seq
 
 
-async def _read_ascending(chat: AsyncChat, cursor: int | None, last: int | None) -> Any:
+async def _read_ascending(chat: AsyncChat, cursor: int | None, last: int | None) -> AsyncIterator[Message]:
     if last is not None:  # the path to a message, which may be on another branch
         path = [message async for message in _read_descending(chat, None, last)]
         for message in reversed(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,7 +100,7 @@ def to_refusal(error: BaseException) -> Refusal:
         case errors.ConvokitError():
             return _refuse(error, 500, "server_error", type="server_error", headers=NO_RETRY)
         case _:
-            log.error("a request failed by a fault of the gateway", exc_info=error)
+            log.error("a request failed by a fault of the gateway: %s", _describe_fault(error))
             return Refusal("internal error", status=500, code="internal", type="server_error", headers=NO_RETRY)
 
 
@@ -137,7 +138,7 @@ def _refuse_model_error(error: errors.ModelError) -> Refusal:
     fallback = 504 if isinstance(error, errors.TimedOut) else 502
     status = error.status if error.status is not None and 400 <= error.status < 600 else fallback
     if status in (401, 403):  # about the gateway's own key, which the client cannot change
-        log.error("the upstream refused the gateway's key: %s", error)
+        log.error("the upstream refused the gateway's key: HTTP %s", status)
         problem = "the upstream refused the gateway's own key"
         return Refusal(problem, status=502, code="upstream_auth", type="server_error", headers=NO_RETRY)
     headers = dict(NO_RETRY)
@@ -148,9 +149,16 @@ def _refuse_model_error(error: errors.ModelError) -> Refusal:
     return Refusal(message, status=status, code=error.code, param=error.param, type=kind, headers=headers)
 
 
+def _describe_fault(error: BaseException) -> str:
+    """Return the class of an exception and where it was raised. Its message may contain text of a request."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
+
+
 def _hide_address(error: errors.ModelError) -> str:
     """Return a sentence for an error without an answer. The library's own names the server, which clients need not know."""
-    log.warning("the upstream failed: %s", error)
+    log.warning("the upstream failed: %s", type(error).__name__)
     if isinstance(error, errors.TimedOut):
         return f"the upstream did not answer in time ({error.phase})"
     if isinstance(error, errors.Unreachable):

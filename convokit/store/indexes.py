@@ -57,7 +57,7 @@ _add_index(
 _add_index(schema.turn, "again", "conversation_id", "question_seq", where="after_entry IS NOT NULL")
 _add_index(schema.turn, "open", "lease_until", where="claim IS NOT NULL")
 _add_index(schema.prompt_use, "digest", "digest")
-_add_index(schema.anchor, "digest", "tenant", "digest")
+_add_index(schema.anchor, "digest", "tenant", "digest", "created_at")
 _add_index(schema.key, "name", "tenant", "name", unique=True)
 
 

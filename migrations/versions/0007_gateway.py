@@ -56,7 +56,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("conversation_id", "seq", name="convokit_anchor_pk"),
         sqlite_with_rowid=False,
     )
-    op.create_index("convokit_anchor_digest", "convokit_anchor", ["tenant", "digest"])
+    op.create_index("convokit_anchor_digest", "convokit_anchor", ["tenant", "digest", "created_at"])
     op.execute("UPDATE convokit_schema SET oldest_code = 3")
 
 
