@@ -33,8 +33,9 @@ _CLOSE_S = 5
 _RESTART_S = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _EXIT_CODE_BASE = 128
+_LIBRARY = "convokit"
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-_log = logging.getLogger("convokit.server")
+log = logging.getLogger("convokit.server")
 
 
 def open_listener(host: str, port: int) -> socket.socket:
@@ -60,7 +61,7 @@ def run_server(config: GatewayConfig, listener: socket.socket) -> int:
 def configure_logging(config: GatewayConfig) -> None:
     """Write log lines to stderr: those of convokit from the configured level, and warnings of other libraries."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=_LOG_FORMAT, force=True)
-    logging.getLogger("convokit").setLevel(config.log_level.upper())
+    logging.getLogger(_LIBRARY).setLevel(config.log_level.upper())
 
 
 class DrainingServer(uvicorn.Server):
@@ -106,7 +107,7 @@ class DrainingServer(uvicorn.Server):
     async def _stop_turns(self) -> None:
         stopped = await self._gateway.running.stop(_CLOSE_S)
         if stopped:
-            _log.warning("%d turns did not end in time: their partial replies are saved", stopped)
+            log.warning("%s turns did not end in time: their partial replies are saved", stopped)
 
 
 async def _serve(config: GatewayConfig, listener: socket.socket, *, is_worker: bool) -> int:
@@ -176,7 +177,7 @@ class _Supervisor:
         for worker in [worker for worker in self._workers if not worker.is_alive()]:
             self._workers.remove(worker)
             if self._signals == 0:
-                _log.error("worker %s ended with exit code %s: starting another one", worker.pid, worker.exitcode)
+                log.error("worker %s ended with exit code %s: starting another one", worker.pid, worker.exitcode)
                 time.sleep(max(self._last_start + _RESTART_S - time.monotonic(), 0))  # the next one may end at once too
             if self._signals == 0:
                 self._workers.append(self._start())

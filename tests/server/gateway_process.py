@@ -35,7 +35,7 @@ class WaitingUpstream:
                     outer.release.wait(60)
                     self.wfile.write(chunk({"content": "two"}) + chunk({}, "stop") + event(b"[DONE]"))
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
