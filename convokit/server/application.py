@@ -97,10 +97,15 @@ def _guard(gateway: Gateway, scope: str, handler: Handler) -> Callable[[Request]
     """Return an endpoint that authenticates a request and answers errors. Every route but two goes through it."""
 
     async def answer(request: Request) -> Response:
+        kit = gateway.kit
         try:
-            return await handler(await gateway.open_session(request, scope))
+            session = await gateway.open_session(request, scope)
+            try:
+                return await handler(session)
+            finally:
+                kit = session.kit
         except Exception as error:
-            return _answer_refusal(to_refusal(error))
+            return _answer_refusal(to_refusal(error, kit._state.base_url))
 
     return answer
 

@@ -161,4 +161,4 @@ async def stream_chunks(turn: RunningTurn, model: str, *, include_usage: bool, p
                 yield data or PING
         yield writer.write_end(await turn.wait_for_reply())
     except Exception as error:
-        yield b"data: " + json.dumps(to_refusal(error).body).encode() + b"\n\n"
+        yield b"data: " + json.dumps(to_refusal(error, turn.base_url).body).encode() + b"\n\n"

@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from convokit import errors
 from convokit.domain.message import USER
@@ -27,6 +28,9 @@ _API_NAMES = {
 """Names of the library's arguments, and the fields of the API that they come from."""
 _KEPT = re.compile(r"turn_metadata\.gateway\.(?:response\.)?")
 """What stands before the names of fields that are kept with a turn."""
+
+_HEAD = re.compile(r"^HTTP \d+(?: [^:]*)?: ")
+"""What the library puts before the text of an upstream's error."""
 
 
 class Refusal(Exception):
@@ -65,8 +69,8 @@ def unsupported(param: str, problem: str) -> Refusal:
     return Refusal(f"{param}: {problem}", code="unsupported_value", param=param)
 
 
-def to_refusal(error: BaseException) -> Refusal:
-    """Return what a client is told of an error. No text of it names the upstream's URL or key."""
+def to_refusal(error: BaseException, base_url: str | None = None) -> Refusal:
+    """Return what a client is told of an error. No text of it names the upstream's key, or its address `base_url`."""
     match error:
         case Refusal():
             return error
@@ -87,7 +91,9 @@ def to_refusal(error: BaseException) -> Refusal:
         case errors.SettingsError():
             return _refuse_field(error, 400, "invalid_value", error.setting)
         case errors.ModelError():
-            return _refuse_model_error(error)
+            refusal = _refuse_model_error(error)
+            refusal.message = _hide_host(refusal.message, base_url)
+            return refusal
         case errors.StoreError():
             log.warning("the database failed: %s", error)
             problem = "the store is not available"
@@ -138,14 +144,14 @@ def _refuse_model_error(error: errors.ModelError) -> Refusal:
     fallback = 504 if isinstance(error, errors.TimedOut) else 502
     status = error.status if error.status is not None and 400 <= error.status < 600 else fallback
     if status in (401, 403):  # about the gateway's own key, which the client cannot change
-        log.error("the upstream refused the gateway's key: HTTP %s", status)
+        log.error("the upstream refused the gateway's key with status %d", status)
         problem = "the upstream refused the gateway's own key"
         return Refusal(problem, status=502, code="upstream_auth", type="server_error", headers=NO_RETRY)
     headers = dict(NO_RETRY)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     kind = "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
-    message = re.sub(r"^HTTP \d+ error: ", "", str(error)) if error.status is not None else _hide_address(error)
+    message = _HEAD.sub("", str(error)) if error.status is not None else _describe_failure(error)
     return Refusal(message, status=status, code=error.code, param=error.param, type=kind, headers=headers)
 
 
@@ -156,11 +162,20 @@ def _describe_fault(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def _hide_address(error: errors.ModelError) -> str:
+def _describe_failure(error: errors.ModelError) -> str:
     """Return a sentence for an error without an answer. The library's own names the server, which clients need not know."""
-    log.warning("the upstream failed: %s", type(error).__name__)
+    log.warning("the upstream failed: %s", type(error).__name__)  # its text may quote the request
     if isinstance(error, errors.TimedOut):
         return f"the upstream did not answer in time ({error.phase})"
     if isinstance(error, errors.Unreachable):
         return "the upstream cannot be reached"
     return "the upstream sent no valid answer"
+
+
+def _hide_host(message: str, base_url: str | None) -> str:
+    """Return an upstream's message without the upstream's own address. Links to other sites stay."""
+    host = urlsplit(base_url or "").hostname
+    if not host:
+        return message
+    address = rf"(?:\w+://)?(?<![\w.-]){re.escape(host)}(?![\w-])(?::\d+)?(?:/[^\s\"'<>]*)?"
+    return re.sub(address, "[upstream]", message, flags=re.IGNORECASE)

@@ -18,7 +18,7 @@ from convokit import Reply
 from convokit.domain.events import RefusalDelta, StreamEvent, TextDelta, ToolCallDelta
 from convokit.domain.message import ASSISTANT
 from convokit.server.event_stream import PING, dump_event
-from convokit.server.refusals import to_refusal
+from convokit.server.refusals import Refusal, to_refusal
 from convokit.server.response_shapes import ResponseShape, find_outcome
 from convokit.server.running_turns import RunningTurn
 
@@ -135,10 +135,10 @@ class EventWriter:
         )
         return data + self._write_last(f"response.{status}", response)
 
-    def write_failure(self, error: BaseException) -> bytes:
+    def write_failure(self, refusal: Refusal) -> bytes:
         """Return the last events of a response that failed or was cancelled."""
         data = self._close()
-        response = self._shape.format("failed", output=self._items, error=describe_failure(error))
+        response = self._shape.format("failed", output=self._items, error=describe_failure(refusal))
         return data + self._write_last("response.failed", response)
 
     def _write_last(self, kind: str, response: dict[str, Any]) -> bytes:
@@ -158,9 +158,8 @@ def _make_text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def describe_failure(error: BaseException) -> dict[str, str]:
+def describe_failure(refusal: Refusal) -> dict[str, str]:
     """Return the `error` of a failed response."""
-    refusal = to_refusal(error)
     code = "rate_limit_exceeded" if refusal.type == "rate_limit_error" else "server_error"
     return {"code": code, "message": refusal.message}
 
@@ -185,8 +184,8 @@ async def stream_events(
         yield writer.write_end(reply)
     except Exception as error:
         if writer is not None:
-            yield writer.write_failure(error)
+            yield writer.write_failure(to_refusal(error, turn.base_url))
         else:
-            refusal = to_refusal(error)
+            refusal = to_refusal(error, turn.base_url)
             facts = {"code": refusal.code, "message": refusal.message, "param": refusal.param}
             yield dump_event({"type": "error", "sequence_number": 0, **facts}, "error")

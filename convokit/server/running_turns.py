@@ -38,6 +38,11 @@ class RunningTurn:
         assert self.chat.id is not None
         return self.chat.id
 
+    @property
+    def base_url(self) -> str | None:
+        """The URL of the model's server, which no answer may contain."""
+        return self.chat._state.base_url
+
     async def run_stream(self, stream: AsyncStream[Reply], on_start: Callable[[RunningTurn], None]) -> None:
         """Read a stream to its end."""
 

@@ -13,7 +13,7 @@ from convokit import Budget, Reply
 from convokit.async_chat import AsyncChat
 from convokit.domain.message import ASSISTANT, USER
 from convokit.domain.turn import Turn
-from convokit.errors import ConversationBusy, HeadMoved, InvalidInput, TooLarge
+from convokit.errors import ConversationBusy, HeadMoved, IdempotencyConflict, InvalidInput, TooLarge
 from convokit.server import addressing, matching
 from convokit.server.addressing import Addressing, Place
 from convokit.server.client_messages import split_answered
@@ -107,6 +107,13 @@ class TurnStarter:
                 if place.kind != "new":
                     raise
                 # Another request writes the first messages of the conversation.
+            except IdempotencyConflict:
+                # The same request came a moment earlier, and its turn is at another place than this one would have.
+                repeated = await self.find_repeated(place.chat, request)
+                if repeated is None:
+                    raise
+                place = Place(place.chat, "attach", turn=repeated)
+                return StartedTurn(self.running.follow(place.chat, repeated.id), place)
         return await self._start_at(request, await find_place())
 
     async def _start_at(self, request: TurnRequest, place: Place) -> StartedTurn:

@@ -40,6 +40,7 @@ class AsgiGateway:
         loop: asyncio.AbstractEventLoop | None = None,
         **kit_options: Any,
     ) -> None:
+        self.database = database
         self.loop = loop or asyncio.new_event_loop()
         self._owns_loop = loop is None
         self.model = script if isinstance(script, ScriptedModel) else ScriptedModel(script)
