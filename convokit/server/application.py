@@ -22,7 +22,7 @@ from convokit.server.gateway import Gateway, Session
 from convokit.server.gateway_settings import CHAT, READ, Authenticate, GatewaySettings
 from convokit.server.refusals import Refusal, to_refusal
 
-access_log = logging.getLogger("convokit.server.access")
+access_log = logging.getLogger("convokit.access")
 Handler = Callable[[Session], Awaitable[Response]]
 _READY_S = 5.0
 _ROUTES: tuple[tuple[str, str, str, Handler], ...] = (

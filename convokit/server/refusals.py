@@ -144,7 +144,7 @@ def _refuse_model_error(error: errors.ModelError) -> Refusal:
     fallback = 504 if isinstance(error, errors.TimedOut) else 502
     status = error.status if error.status is not None and 400 <= error.status < 600 else fallback
     if status in (401, 403):  # about the gateway's own key, which the client cannot change
-        log.error("the upstream refused the gateway's key with status %d", status)
+        log.error("the upstream refused the gateway's key with status %s", status)
         problem = "the upstream refused the gateway's own key"
         return Refusal(problem, status=502, code="upstream_auth", type="server_error", headers=NO_RETRY)
     headers = dict(NO_RETRY)

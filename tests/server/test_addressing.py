@@ -11,6 +11,7 @@ import pytest
 
 from convokit import Retry
 from convokit.testing import ScriptedError
+from convokit.testing.script import ScriptItem
 from tests.server.conversation_client import ConversationClient, user
 from tests.support.gateway import MODEL, RunningGateway, running_gateway
 
@@ -244,7 +245,7 @@ def test_the_last_message_must_be_answerable(gateway: RunningGateway) -> None:
 @pytest.mark.parametrize("thread", ["k", None], ids=["named", "unnamed"])
 def test_a_failed_turn_of_an_idempotency_key_is_made_again(sqlite_file: str, thread: str | None) -> None:
     """Row 1: the key finds its turn. After a failure the call is made again, and the question is not written again."""
-    script = [ScriptedError(500), "late reply"]
+    script: list[ScriptItem] = [ScriptedError(500), "late reply"]
     with running_gateway(sqlite_file, script, retry=Retry(attempts=1)) as gateway:
         client = ConversationClient(gateway, thread, {"idempotency-key": "one"})
         assert client.send([user("hello")]).status == 500
