@@ -33,7 +33,7 @@ PUBLIC = (
     r"testing\.fixtures",
 )
 """The packages below `convokit` that users import from."""
-_NAMES = r"(?:runtime|completion|turn|(?:turn|call|tool)\.\w+)`"
+_NAMES = r"(?:runtime|completion|access|turn|(?:turn|call|tool)\.\w+)`"
 """Names of loggers, spans and attributes, which are no modules."""
 INTERNAL = re.compile(rf"(?:from |import |`)convokit\.(?!(?:{'|'.join(PUBLIC)})\b(?!\.[a-z])|db\b|{_NAMES})[a-z_]+")
 """A mention of a module that users must not import from: `convokit.x`, or `convokit.store.x`."""
