@@ -13,7 +13,7 @@ from convokit.server.client_messages import split_instructions
 from convokit.server.event_stream import EventStreamResponse
 from convokit.server.gateway import Session, model_refusal
 from convokit.server.refusals import Refusal, not_found
-from convokit.server.request_body import check_metadata, require_text
+from convokit.server.request_body import check_metadata, read_flag, require_text
 from convokit.server.turn_requests import METADATA_KEY, TurnRequest, format_left_out, get_kept
 
 _KIND, _PREFIX = "Chat completion", "chatcmpl-"
@@ -31,7 +31,7 @@ async def create_completion(session: Session) -> Response:
         raise Refusal("messages: has only instructions", param="messages", code="invalid_value")
     if instructions is not None:
         options["developer_prompt"] = instructions
-    is_stream = bool(body.get("stream"))
+    is_stream = read_flag(body, "stream")
     kept = {"metadata": metadata} if metadata else None
     request = TurnRequest(sent, options, body, positions, is_stream, metadata=kept)
     session.prepare(request, model, name)

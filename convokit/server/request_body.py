@@ -116,3 +116,11 @@ def require_text(body: dict[str, Any], name: str) -> str:
         problem = f"Missing required parameter: '{name}'." if value is None else f"{name}: must be a text"
         raise Refusal(problem, param=name, code="missing_required_parameter" if value is None else "invalid_type")
     return value
+
+
+def read_flag(body: dict[str, Any], name: str) -> bool:
+    """Return a field that is true or false, and false by default. Raises: Refusal."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise Refusal(f"{name}: must be true or false", param=name, code="invalid_type")
+    return bool(value)

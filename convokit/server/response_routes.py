@@ -22,7 +22,7 @@ from convokit.server.event_stream import EventStreamResponse
 from convokit.server.gateway import Session
 from convokit.server.item_shapes import format_items, inline_binaries, to_messages
 from convokit.server.refusals import Refusal, not_found
-from convokit.server.request_body import check_metadata, require_text
+from convokit.server.request_body import check_metadata, read_flag, require_text
 from convokit.server.response_events import stream_events
 from convokit.server.response_shapes import ResponseShape, find_outcome, read_options
 from convokit.server.turn_requests import StartedTurn, TurnRequest, format_left_out
@@ -47,7 +47,7 @@ async def create_response(session: Session) -> Response:
     instructions, sent = await _read_input(session, body)
     if instructions is not None:
         options["developer_prompt"] = instructions
-    is_stream, is_background = bool(body.get("stream")), bool(body.get("background"))
+    is_stream, is_background = read_flag(body, "stream"), read_flag(body, "background")
     shape = ResponseShape.from_request(body, options, name)
     kept = {"response": dict(shape.echo)}
     request = TurnRequest(sent, options, body, stream=is_stream or is_background, metadata=kept)

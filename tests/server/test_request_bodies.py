@@ -45,6 +45,7 @@ REFUSED = {
     "message is a text": (b'{"model":"m","messages":["hi"]}', "messages[0].role"),
     "model is a list": (b'{"model":["m"],"messages":[]}', "model"),
     "metadata is deep": (b'{%b,"metadata":{"a":%b}}' % (HI, b"[" * 400 + b"]" * 400), "metadata"),
+    "stream is a text": (b'{%b,"stream":"false"}' % HI, "stream"),
     "metadata is a number": (b'{%b,"metadata":{"a":1}}' % HI, "metadata"),
 }
 SURROGATES = [
