@@ -162,7 +162,7 @@ class Addressing:
         is_id = thread.startswith("conv_")
         id_ = parse_conversation_id(thread) if is_id else await self._database.identify(thread)
         conversation = await self._database.find_conversation(id_, digests)
-        if conversation is None and is_id:
+        if is_id and (conversation is None or conversation.is_archived):  # the id of a deleted one names nothing
             raise not_found("Conversation", thread)
         return conversation
 
@@ -230,7 +230,7 @@ class Addressing:
             if match.count == len(sent):
                 break
             children = await chat.children(match.seq, limit=_WALK)
-            equal = [each for each in children if matching.is_equal(each, sent[match.count])]
+            equal = matching.list_equal(children, sent[match.count])
             if not equal:
                 break
             match = _Match(equal[-1].seq, match.count + 1, equal[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,7 +100,7 @@ class Session:
         request, settings = self.request, self.gateway.settings
         user = body.get(USER)
         person = body.get("safety_identifier") or user
-        scope = f"{self.caller.id}\n{person if isinstance(person, str) else ''}"
+        scope = json.dumps([self.caller.id, person if isinstance(person, str) else None])
         mode = (read_header(request, "x-conversation-mode") or "auto").lower()
         if mode not in ("auto", "append"):
             problem = f"must be auto or append, not {mode!r}"

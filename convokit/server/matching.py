@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,8 +19,8 @@ from convokit.domain.message import ASSISTANT, Message
 from convokit.errors import InvalidInput
 from convokit.settings import Limits
 
-_REASONING = re.compile(r'\s*(?:<think>.*?</think>|<details type="reasoning"[^>]*>.*?</details>)', re.DOTALL)
-"""Reasoning that some clients put before the text of a reply and send back."""
+_REASONING = (("<think>", "</think>"), ('<details type="reasoning"', "</details>"))
+"""Beginning and end of reasoning that some clients put before the text of a reply and send back."""
 _NO_LIMITS = Limits(message_bytes=2**60, attachment_bytes=2**60)
 
 
@@ -38,10 +37,20 @@ def canonicalize(message: Mapping[str, Any]) -> bytes:
         body = "".join(part["text"] for part in parts) if is_text else [_canonicalize_part(part) for part in parts]
     if isinstance(body, str):
         body = body.replace("\r\n", "\n")
-        body = (_REASONING.sub("", body, count=1) if message["role"] == ASSISTANT else body).strip()
+        body = (_cut_reasoning(body) if message["role"] == ASSISTANT else body).strip()
     calls = [_canonicalize_call(call) for call in message.get("tool_calls") or ()]
     form = [message["role"], body, calls, message.get("tool_call_id")]
     return json.dumps(form, ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _cut_reasoning(text: str) -> str:
+    """Return the text without the reasoning at its beginning."""
+    start = text.lstrip()
+    for opening, closing in _REASONING:
+        if start.startswith(opening):
+            _, found, rest = start.partition(closing)
+            return rest if found else text
+    return text
 
 
 def _canonicalize_part(part: Any) -> Any:
@@ -79,6 +88,13 @@ def to_stored_form(message: Message) -> dict[str, Any]:
 def is_equal(stored: Message, sent: Mapping[str, Any]) -> bool:
     """Return whether a stored message is the one that a client sent."""
     return stored.role == sent["role"] and canonicalize(to_stored_form(stored)) == canonicalize(sent)
+
+
+def list_equal(stored: Sequence[Message], sent: Mapping[str, Any]) -> list[Message]:
+    """Return the stored messages that are the one that a client sent."""
+    same = [message for message in stored if message.role == sent["role"]]
+    wanted = canonicalize(sent) if same else b""
+    return [message for message in same if canonicalize(to_stored_form(message)) == wanted]
 
 
 def compute_digests(secret: bytes, scope: str, messages: Sequence[Mapping[str, Any]]) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -10,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from convokit import Reply
 from convokit.async_chat import AsyncChat
-from convokit.domain.message import Message
+from convokit.domain.message import DEVELOPER, Message
 from convokit.domain.profiles import resolve_profile
 from convokit.domain.stored_records import RequestWindow, TurnRecord
 from convokit.errors import NotFound
@@ -251,8 +252,11 @@ async def count_input_tokens(session: Session) -> Response:
     state = session.kit._state
     profile = resolve_profile(model if isinstance(model, str) else "", state.base_url)
     counter = choose_counter(profile)
-    count = sum(count_message(counter, message) for message in sent)
-    if instructions is not None:
-        count += count_message(counter, {"role": "developer", "content": instructions})
-    count += count_tools(counter, options["tools"]) if options.get("tools") else 0
+    told = [] if instructions is None else [{"role": DEVELOPER, "content": instructions}]
+
+    def count_tokens() -> int:
+        tools = count_tools(counter, options["tools"]) if options.get("tools") else 0
+        return tools + sum(count_message(counter, message) for message in (*told, *sent))
+
+    count = await asyncio.to_thread(count_tokens)  # a large input takes a second
     return JSONResponse({"object": "response.input_tokens", "input_tokens": count})

@@ -21,12 +21,17 @@ _MAX_ROWS = 256
 """A short history may begin many conversations. The newest of them are enough."""
 _OF_ITS_CONVERSATION = anchor.c.conversation_id == conversation.c.id
 _IS_ONE_OF = anchor.c.digest.in_(bindparam("digests", expanding=True))
-_COLUMNS = (conversation.c.id, conversation.c.head_seq, conversation.c.last_seq)
+_COLUMNS = (
+    conversation.c.id,
+    conversation.c.head_seq,
+    conversation.c.last_seq,
+    conversation.c.archived_at.is_not(None).label("is_archived"),
+)
 _ANCHOR_COLUMNS = (anchor.c.digest, anchor.c.seq, anchor.c.created_at)
 _SELECT = (
     select(*_COLUMNS, *_ANCHOR_COLUMNS)
     .join_from(anchor, conversation, _OF_ITS_CONVERSATION)
-    .where(anchor.c.tenant == bindparam("tenant"), _IS_ONE_OF)
+    .where(anchor.c.tenant == bindparam("tenant"), _IS_ONE_OF, conversation.c.archived_at.is_(None))
     .order_by(anchor.c.created_at.desc(), anchor.c.conversation_id, anchor.c.seq)
     .limit(_MAX_ROWS)
 )
@@ -61,6 +66,7 @@ class AnchoredConversation:
     head_seq: int | None
     """The last message of the main branch."""
     last_seq: int
+    is_archived: bool
     anchors: tuple[AnchorRow, ...]
 
 
@@ -77,9 +83,12 @@ def insert_anchor(connection: Connection, row: ConversationRow, message: Message
 
 
 def find_conversations(connection: Connection, tenant: str, digests: Sequence[bytes]) -> list[AnchoredConversation]:
-    """Return the conversations of a tenant that have anchors with these digests, each with one of them, the newest first."""
+    """Return the tenant's conversations with these anchors, each with one of them, the newest first.
+
+    Archived conversations are left out.
+    """
     rows: Any = connection.execute(_SELECT, {"tenant": tenant, "digests": list(digests)})
-    return [AnchoredConversation(row[0], row[1], row[2], (_read(row),)) for row in rows]
+    return [AnchoredConversation(row[0], row[1], row[2], bool(row[3]), (_read(row),)) for row in rows]
 
 
 def find_conversation(
@@ -90,12 +99,13 @@ def find_conversation(
     rows: Any = connection.execute(_SELECT_OF_CONVERSATION, values).all()
     if not rows:
         return None
-    id_, head_seq, last_seq = rows[0][:3]
-    return AnchoredConversation(id_, head_seq, last_seq, tuple(_read(row) for row in rows if row[3] is not None))
+    found = [row for row in rows if row[4] is not None]
+    id_, head_seq, last_seq, is_archived = rows[0][:4]
+    return AnchoredConversation(id_, head_seq, last_seq, bool(is_archived), tuple(map(_read, found)))
 
 
 def _read(row: Any) -> AnchorRow:
-    return AnchorRow(bytes(row[3]), row[4], row[5])
+    return AnchorRow(bytes(row[4]), row[5], row[6])
 
 
 def delete_anchors(connection: Connection, conversation_id: UUID, from_seq: int = 0) -> None:

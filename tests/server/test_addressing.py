@@ -255,3 +255,16 @@ def test_a_failed_turn_of_an_idempotency_key_is_made_again(sqlite_file: str, thr
         other = client.send([user("something else")])
         assert (other.status, other.body["error"]["code"]) == (409, "idempotency_key_reuse")
         assert client.only.count == 2
+
+
+def test_a_deleted_conversation_is_not_continued(gateway: RunningGateway) -> None:
+    """Its id is unknown, and its history begins another conversation. Its own name takes it out of the archive."""
+    client = ConversationClient(gateway)
+    history = client.talk("one", "two")
+    deleted = client.send([*history, user("three")]).conversation
+    url = f"{gateway.base_url}/conversations/{deleted}"
+    assert httpx.delete(url).json()["deleted"] is True
+    assert ConversationClient(gateway, deleted).send([*history, user("four")]).status == 404
+    again = client.send([*history, user("four")])
+    assert (again.place, again.conversation != deleted) == ("new", True)
+    assert httpx.get(url).status_code == 404

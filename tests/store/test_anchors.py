@@ -77,7 +77,7 @@ def test_anchors_of_a_tenant_are_found_the_newest_first(store: SyncStore) -> Non
     assert _find_here(store, one.id) == []
     assert _find_here(store, one.id, b"a", tenant="acme") == []
     both = store.run(lambda connection: anchors.find_conversation(connection, "会社", two.id, [b"c"]), write=False)
-    assert both == anchors.AnchoredConversation(two.id, None, 0, ())
+    assert both == anchors.AnchoredConversation(two.id, None, 0, False, ())
 
 
 def test_at_most_256_anchors_are_returned(store: SyncStore) -> None:
@@ -130,6 +130,6 @@ def test_anchors_are_found_through_indexes(sqlite_file: str) -> None:
     event.listen(opened.engine, "before_cursor_execute", observe)
     assert _find(opened, "会社", b"a", b"b") == []
     assert _find_here(opened, new_id(), b"a", b"b") == []
-    assert "USING INDEX convokit_anchor_digest (tenant=? AND digest=?)" in plans[0]
+    assert "INDEX convokit_anchor_digest (tenant=? AND digest=?)" in plans[0]
     assert "USING PRIMARY KEY (conversation_id=?)" in plans[1]
     opened.close()
