@@ -32,6 +32,7 @@ CALL_ARGUMENTS = (
     "messages",
     "window",
     "start",
+    "anchor",
     "turn_metadata",
     "on_busy",
     "idempotency_key",

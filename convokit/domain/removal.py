@@ -15,7 +15,7 @@ Action = Literal["redact", "erase", "purge"]
 BytesState = Literal["gone", "found", "pending", "unchecked", "server"]
 EVERYTHING = "*"
 """The `ref` of a removal that erased everything before its chain entry."""
-_ERASABLE = "message search completion turn chunk tool_call blob prompt prompt_use conversation branch summary"
+_ERASABLE = "message search completion turn chunk tool_call blob prompt prompt_use conversation branch summary anchor"
 VACUUM_COMMAND = "VACUUM FULL ANALYZE " + ", ".join(f"convokit_{name}" for name in _ERASABLE.split())
 """Rewrites PostgreSQL's files without the old versions of erased rows. A plain VACUUM leaves their bytes in the files."""
 

@@ -94,6 +94,25 @@ COVERAGE = {
     "convokit_entry": Coverage(_columns(_OF, "number", "kind", "ref", "commitment", "hash")),
     "convokit_prompt": Coverage(_columns("tenant", "digest", "body")),
     "convokit_prompt_use": Coverage(_columns(), _columns(_OF, "digest")),
+    "convokit_key": Coverage(
+        _columns(),
+        _columns(),
+        dict.fromkeys(
+            ("digest", "tenant", "name", "scopes", "models", "requests_per_minute", "created_at", "expires_at"),
+            "access to the gateway, not history",
+        )
+        | {"revoked_at": "may change"},
+    ),
+    "convokit_key_window": Coverage(
+        _columns(), _columns(), dict.fromkeys(("digest", "kind", "period", "used"), "a counter, not history")
+    ),
+    "convokit_anchor": Coverage(
+        _columns(),
+        _columns(),
+        dict.fromkeys(
+            (_OF, "digest", "seq", "tenant", "created_at"), "an index: the gateway compares the messages themselves"
+        ),
+    ),
     "convokit_blob": Coverage(_columns(_OF, "digest", "media_type", "data")),
     "convokit_summary": Coverage(
         _columns(), _columns(_OF, "number", "from_seq", "to_seq", "message_seq"), {"created_at": _CLOCK}

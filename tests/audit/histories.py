@@ -118,7 +118,8 @@ def _rich(kit: Convokit, server: LoopbackServer) -> UUID:
     server.script(_calls("Osaka", "Kyoto"), _calls("Nara"))
     first = chat.send("shall we go?", tools=[described])
     second = chat.send(tool_results={call["id"]: IMAGE for call in first.open_calls}, tools=[described])
-    chat.send("and now?", tool_results={second.open_calls[0]["id"]: "no"}, tools=[described])
+    results = {second.open_calls[0]["id"]: "no"}
+    chat.send("and now?", tool_results=results, tools=[described], anchor=lambda message: b"digest")
     return chat.id
 
 

@@ -15,6 +15,8 @@ import pytest
 from convokit import Convokit
 from tests.server.gateway_process import GatewayProcess, WaitingUpstream, running
 
+pytestmark = pytest.mark.soak(sample=True)
+
 BODY = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "こんにちは"}]}
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.server.in_process import AsgiGateway, describe_refusal, serving
 from tests.support.gateway import MODEL
 
+pytestmark = pytest.mark.soak(sample=True)
+
 SECRET = "the canary of tenant a"
 IMAGE = "data:image/png;base64,iVBORw0KGgo="
 HEX = re.compile("[0-9a-f]{32,64}")

@@ -17,6 +17,8 @@ from convokit.store import keys
 from tests.server.in_process import AsgiGateway, describe_refusal, serving
 from tests.support.gateway import MODEL
 
+pytestmark = pytest.mark.soak(sample=True)
+
 MODELS = "/v1/models"
 
 

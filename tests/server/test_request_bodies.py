@@ -15,7 +15,7 @@ from convokit.server import GatewaySettings
 from convokit.server.matching import canonicalize
 from tests.server.in_process import ORIGIN, AsgiGateway, describe_refusal, serving
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.soak(sample=True)]
 CHAT, RESPONSES, CONVERSATIONS = "/v1/chat/completions", "/v1/responses", "/v1/conversations"
 COUNT = "/v1/responses/input_tokens"
 WRITING = [CHAT, RESPONSES, CONVERSATIONS]

@@ -24,6 +24,8 @@ from convokit.store.keys import ApiKeyRow, digest_key, insert_key, make_key
 from convokit.testing import RecordedRequest
 from tests.server.gateway_process import running
 
+pytestmark = pytest.mark.soak(sample=True)
+
 
 def refuse(*arguments: str, code: int = 1) -> str:
     """Run a command that must not start, and return its message."""

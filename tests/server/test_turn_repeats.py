@@ -12,6 +12,8 @@ from convokit.testing import ScriptedError, ScriptedReply
 from tests.server.in_process import AsgiGateway, describe_refusal, read_events, serving
 from tests.support.gateway import MODEL
 
+pytestmark = pytest.mark.soak(sample=True)
+
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 SLOW = ScriptedReply(["one ", "two ", "three ", "four"], pause_s=0.03)
 RETRY = {"x-stainless-retry-count": "1"}

@@ -16,6 +16,8 @@ from tests.server.in_process import AsgiGateway, describe_refusal, read_events, 
 from tests.support.databases import Files
 from tests.support.gateway import MODEL
 
+pytestmark = pytest.mark.soak(sample=True)
+
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 SLOW = ScriptedReply(["one ", "two ", "three ", "four"], pause_s=0.03)
 TEXT = "one two three four"
