@@ -213,6 +213,7 @@ for period in range(10):
 """
 
 
+@pytest.mark.soak(sample=True)
 def test_two_processes_never_take_more_than_the_limit(database: str, store: SyncStore) -> None:
     """They go through ten windows side by side, each window to its end."""
     command = [sys.executable, "-c", WORKER, database]

@@ -79,7 +79,7 @@ ServedDatabase = Annotated[
         "-d",
         metavar="URL",
         envvar="CONVOKIT_DATABASE_URL",
-        help="Database: a SQLAlchemy URL or the path of a SQLite file; default: convokit.db.",
+        help="Database: a SQLAlchemy URL or the path of a SQLite file (default: convokit.db).",
     ),
 ]
 
