@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from convokit.context.strategy import Strategy
 from convokit.context.validity import PartialPolicy
-from convokit.domain.params import CommonParams, RequestParams, validate_params
+from convokit.domain.params import OUTPUT_CAPS, CommonParams, RequestParams, validate_params
 from convokit.domain.profiles import Profile
 from convokit.domain.text import validate_text
 from convokit.errors import SettingsError
@@ -163,7 +163,7 @@ class Options:
             own = getattr(self, name)
             object.__setattr__(merged, name, getattr(below, name) if own is UNSET else own)
         both = self.params and below.params
-        params = cast("RequestParams", {**below.params, **self.params}) if both else self.params or below.params
+        params = _merge_params(self.params, below.params) if both else self.params or below.params
         object.__setattr__(merged, "params", params)
         return merged
 
@@ -188,6 +188,13 @@ class Options:
             developer_prompt=values.get("developer_prompt", UNSET),
             params=values.get("params", {}),
         )
+
+
+def _merge_params(own: RequestParams, below: RequestParams) -> RequestParams:
+    """Return all parameters. One limit of the reply replaces the other, whatever their names are."""
+    has_cap = any(name in own for name in OUTPUT_CAPS)
+    kept = {name: value for name, value in below.items() if not (has_cap and name in OUTPUT_CAPS)}
+    return cast("RequestParams", {**kept, **own})
 
 
 _FIELDS = tuple(each.name for each in fields(Options) if each.name != "params")

@@ -22,6 +22,8 @@ Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Cap = Annotated[int, Field(ge=1, strict=True)]
 MAX_PARAM_DEPTH = 64
 """Levels of nested JSON. A response schema of the ten levels that the API allows needs thirty."""
+OUTPUT_CAPS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
+"""The names of the largest number of tokens of a reply. One request has one of them."""
 Text64 = Annotated[str, Field(max_length=64)]
 
 
@@ -127,6 +129,6 @@ def check_combinations(params: RequestParams) -> None:
         raise SettingsError("api_metadata", "the API's own metadata (metadata= of a call) needs store=True")
     if "audio" in params and "audio" not in params.get("modalities", ()):
         raise SettingsError("audio", 'needs modalities=["text", "audio"]')
-    caps = [name for name in ("max_output_tokens", "max_completion_tokens", "max_tokens") if name in params]
+    caps = [name for name in OUTPUT_CAPS if name in params]
     if len(caps) > 1:
         raise SettingsError(caps[1], f"sets the same limit as {caps[0]}: pass one of them")

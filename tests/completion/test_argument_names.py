@@ -132,3 +132,13 @@ def test_the_names_are_those_of_the_signatures() -> None:
     others = [name for names in argument_names._OTHER_NAMES.values() for name in names]
     assert len(others) == len(set(others))
     assert not known.intersection(others)
+
+
+def test_a_limit_of_the_reply_replaces_one_of_another_name(face: Face, database: str, server: LoopbackServer) -> None:
+    """The call's overrides the chat's, which overrides the kit's: a kit's default does not refuse what a client sends."""
+    kit = face.kit(database, model="m", base_url=server.url, max_output_tokens=100)
+    face.settle(kit.chat("k", max_completion_tokens=50).send("one", max_tokens=7))
+    sent = server.requests[-1].body
+    assert [value for name, value in sent.items() if name.startswith("max_")] == [7]
+    with pytest.raises(SettingsError, match="sets the same limit"):
+        face.settle(kit.chat("k").send("two", max_tokens=7, max_completion_tokens=8))
