@@ -144,14 +144,15 @@ class Session:
     async def start_turn(self, request: TurnRequest, address: Address) -> StartedTurn:
         """Start the turn of a request that sends its history, or attach to it. Raises: ConvokitError, Refusal."""
         starter = await self.make_starter()
+        chat = None
         if request.idempotency_key is not None and address.thread is not None:
             chat = await starter.addressing.open_thread(address.thread)
-            repeated = None if chat is None else await starter.find_repeated(chat, request)
-            if chat is not None and repeated is not None:
-                place = Place(chat, "attach", turn=repeated)
-                return StartedTurn(self.gateway.running.follow(chat, repeated.id), place)
-        address = replace(address, is_retry=address.is_retry or request.is_repeat)
-        return await starter.start(request, lambda: starter.addressing.find_place(address, request.sent))
+
+        async def find_place(has_failed: bool) -> Place:
+            where = replace(address, is_retry=address.is_retry or has_failed)
+            return await starter.addressing.find_place(where, request.sent)
+
+        return await starter.start(request, chat, find_place)
 
     async def make_starter(self) -> TurnStarter:
         """Return what starts the turns of this request."""

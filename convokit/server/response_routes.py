@@ -101,23 +101,18 @@ async def _start(session: Session, request: TurnRequest, address: Address) -> St
             raise Refusal(problem, param="conversation", code="invalid_value")
         chat = session.kit.chat(id=(await find_conversation(session, given)).id)
 
-        async def find_place() -> Place:
-            found = await find_conversation(session, given)
-            is_retry = address.is_retry or request.is_repeat
+        async def find_place(has_failed: bool) -> Place:
+            found, is_retry = await find_conversation(session, given), address.is_retry or has_failed
             return await starter.addressing.find_delta(chat, found, request.sent, is_retry=is_retry)
     else:
         chat, seq, head = await _find_previous(session, previous)
 
-        async def find_place() -> Place:
-            is_retry = address.is_retry or request.is_repeat
+        async def find_place(has_failed: bool) -> Place:
+            is_retry = address.is_retry or has_failed
             place = await starter.addressing.find_after(chat, seq, request.sent, is_retry=is_retry)
             return await _leave_main(place, head)
 
-    repeated = await starter.find_repeated(chat, request)
-    if repeated is not None:
-        place = Place(chat, "attach", turn=repeated)
-        return StartedTurn(session.gateway.running.follow(chat, repeated.id), place)
-    return await starter.start(request, find_place)
+    return await starter.start(request, chat, find_place)
 
 
 async def _find_previous(session: Session, given: Any) -> tuple[AsyncChat, int, int | None]:

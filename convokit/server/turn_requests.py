@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,8 +52,6 @@ class TurnRequest:
     context_tokens: int | None = None
     metadata: dict[str, Any] | None = None
     """What the gateway keeps with the turn."""
-    is_repeat: bool = False
-    """Whether the client has sent the request before."""
 
     @property
     def fingerprint(self) -> str:
@@ -79,28 +77,30 @@ class TurnStarter:
     secret: bytes
     """The key of the digests."""
 
-    async def find_repeated(self, chat: AsyncChat, request: TurnRequest) -> Turn | None:
-        """Return the turn that was sent under the same idempotency key (row 1). Raises: Refusal for another request."""
-        if request.idempotency_key is None:
-            return None
-        turns = await chat.turns(idempotency_key=request.idempotency_key)
-        if not turns:
-            return None
-        if get_kept(turns[0]).get("request") not in (None, request.fingerprint):
-            raise idempotency_refusal()
-        if turns[0].state in _LIVE:
-            return turns[0]
-        request.idempotency_key = None  # it belongs to the turn that failed; a new turn on the same question follows
-        request.is_repeat = True
-        return None
-
-    async def start(self, request: TurnRequest, find_place: Callable[[], Any]) -> StartedTurn:
+    async def start(
+        self, request: TurnRequest, chat: AsyncChat | None, find_place: Callable[[bool], Awaitable[Place]]
+    ) -> StartedTurn:
         """Start the turn of a request where it belongs, and return it when its question is saved.
 
-        A turn that is not streamed is returned when it has ended. Raises: ConvokitError, Refusal.
+        A turn that is not streamed is returned when it has ended.
+
+        Args:
+            request: The request.
+            chat: The conversation whose idempotency keys are looked up. None: a new one, which has none.
+            find_place: Returns the place of the turn. It gets True if the turn of the same idempotency key has failed.
+
+        Raises: ConvokitError, Refusal.
         """
+        repeated = None if chat is None else await self._find_repeated(chat, request)
+        if chat is not None and repeated is not None and repeated.state in _LIVE:
+            return self._follow(Place(chat, "attach", turn=repeated))
+        has_failed = repeated is not None
+        if has_failed:
+            request.idempotency_key = (
+                None  # it belongs to the turn that failed; a new turn on the same question follows
+            )
         for _ in range(_TRIES - 1):
-            place: Place = await find_place()
+            place = await find_place(has_failed)
             try:
                 return await self._start_at(request, place)
             except (ConversationBusy, HeadMoved):
@@ -109,18 +109,30 @@ class TurnStarter:
                 # Another request writes the first messages of the conversation.
             except IdempotencyConflict:
                 # The same request came a moment earlier, and its turn is at another place than this one would have.
-                repeated = await self.find_repeated(place.chat, request)
-                if repeated is None:
+                repeated = await self._find_repeated(place.chat, request)
+                if repeated is None or repeated.state not in _LIVE:
                     raise
-                place = Place(place.chat, "attach", turn=repeated)
-                return StartedTurn(self.running.follow(place.chat, repeated.id), place)
-        return await self._start_at(request, await find_place())
+                return self._follow(Place(place.chat, "attach", turn=repeated))
+        return await self._start_at(request, await find_place(has_failed))
+
+    async def _find_repeated(self, chat: AsyncChat, request: TurnRequest) -> Turn | None:
+        """Return the turn that was sent under the same idempotency key (row 1). Raises: Refusal for another request."""
+        if request.idempotency_key is None:
+            return None
+        turns = await chat.turns(idempotency_key=request.idempotency_key)
+        if turns and get_kept(turns[0]).get("request") not in (None, request.fingerprint):
+            raise idempotency_refusal()
+        return turns[0] if turns else None
+
+    def _follow(self, place: Place) -> StartedTurn:
+        """Return the turn of a place that needs no new turn."""
+        assert place.turn is not None
+        return StartedTurn(self.running.follow(place.chat, place.turn.id), place)
 
     async def _start_at(self, request: TurnRequest, place: Place) -> StartedTurn:
-        if place.kind == "attach":
-            assert place.turn is not None
+        if place.turn is not None and place.kind == "attach":
             if place.turn.state in _LIVE:
-                return StartedTurn(self.running.follow(place.chat, place.turn.id), place)
+                return self._follow(place)
             place.kind = "regenerate"  # it failed: the call is made again, and the question is not written again
         if place.leaves_main:
             place = await addressing.fork(place)
@@ -133,7 +145,7 @@ class TurnStarter:
         return StartedTurn(await self._run(request, place), place)
 
     async def _run(self, request: TurnRequest, place: Place) -> RunningTurn:
-        """Start the turn in a task of its own."""
+        """Start the turn in a task, which goes on when the client leaves."""
         options = self._build_options(request, place)
         chat, stored = place.chat, place.answered
         if place.kind == "regenerate" and stored is not None and stored.role == USER:
