@@ -287,8 +287,3 @@ async def fork(place: Place) -> Place:
 def hash_thread(scope: str, idempotency_key: str) -> str:
     """Return the name of the conversation that a request with an idempotency key and no other name starts (row 1)."""
     return "idempotency:" + hashlib.sha256(f"{scope}\n{idempotency_key}".encode("utf-8", "replace")).hexdigest()
-
-
-def parse_seq(message_id: str) -> int:
-    """Return the seq in the id of a message."""
-    return int(message_id.rpartition(":")[2])

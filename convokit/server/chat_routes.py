@@ -7,6 +7,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from convokit.async_chat import AsyncChat
+from convokit.domain.stored_records import TurnRecord
 from convokit.server import chat_shapes
 from convokit.server.api_ids import parse_turn_id
 from convokit.server.client_messages import split_instructions
@@ -59,10 +61,8 @@ async def read_completion(session: Session) -> Response:
     chat, turn, kept = await find_kept_turn(session, given, _PREFIX, _KIND)
     if turn.state != "completed":
         raise not_found(_KIND, given)
-    async with chat.follow(turn.id) as stream:
-        async for _ in stream:
-            pass
-    reply, model = stream.reply, turn.calls[-1].model
+    reply = await session.gateway.running.follow(chat, turn.id).wait_for_reply()
+    model = turn.calls[-1].model
     assert chat.id is not None
     completion = chat_shapes.format_completion(reply, chat.id, model, int(turn.started_at.timestamp()))
     completion["metadata"] = kept.get("metadata") or {}
@@ -76,7 +76,9 @@ async def delete_completion(session: Session) -> Response:
     return JSONResponse({"object": "chat.completion.deleted", "id": given, "deleted": True})
 
 
-async def find_kept_turn(session: Session, given: str, prefix: str, kind: str) -> tuple[Any, Any, dict[str, Any]]:
+async def find_kept_turn(
+    session: Session, given: str, prefix: str, kind: str
+) -> tuple[AsyncChat, TurnRecord, dict[str, Any]]:
     """Return the chat and the turn that an id names, and what the gateway keeps with the turn. Raises: Refusal."""
     conversation_id, turn_id = parse_turn_id(given, prefix, kind)
     conversation = await session.kit.conversation(id=conversation_id)

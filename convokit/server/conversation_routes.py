@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from convokit.async_chat import AsyncChat
 from convokit.domain.conversation import Conversation
-from convokit.domain.message import ASSISTANT, INSTRUCTION_ROLES, Message
-from convokit.errors import NotFound
-from convokit.server.addressing import parse_seq, read_message
-from convokit.server.api_ids import format_conversation_id, parse_conversation_id, parse_item_id
+from convokit.domain.message import INSTRUCTION_ROLES, Message
+from convokit.server.api_ids import format_conversation_id, parse_conversation_id
 from convokit.server.client_messages import split_instructions
 from convokit.server.gateway import Session
-from convokit.server.item_shapes import format_items, inline_binaries, to_messages
+from convokit.server.item_shapes import Item, format_items, inline_binaries, to_messages
 from convokit.server.refusals import Refusal, not_found, unsupported
-from convokit.server.request_body import check_metadata, read_limit, read_order
+from convokit.server.request_body import check_metadata, read_limit
+from convokit.server.stored_items import ItemFinder, format_page, read_item_page
 
 _MAX_ITEMS = 20
 """Items of one request: OpenAI's OpenAPI document, `CreateConversationItemsRequest`."""
-_PAGE = 100
 
 
 async def create_conversation(session: Session) -> Response:
@@ -114,7 +111,7 @@ async def _read_items(session: Session, body: dict[str, Any], *, required: bool)
         problem = f"must be a list of at most {_MAX_ITEMS} items"
         raise Refusal(f"items: {problem}", param="items", code="invalid_value")
 
-    async def resolve(item_id: str) -> Message:
+    async def resolve(item_id: str) -> Item:
         raise unsupported("items", "a reference cannot be added to a conversation")
 
     messages = await to_messages(given, resolve, param="items")
@@ -142,118 +139,22 @@ async def list_items(session: Session) -> Response:
 
 async def read_item(session: Session) -> Response:
     """Return one item: `GET /conversations/{id}/items/{item}`."""
-    conversation = await find_conversation(session, session.request.path_params["id"])
-    chat, _, item = await _find_item(session, conversation)
-    [whole] = await inline_binaries(chat, [item])
-    return JSONResponse(whole)
+    chat, _, item = await _find_item(session)
+    return JSONResponse((await inline_binaries(chat, [item]))[0])
 
 
 async def delete_item(session: Session) -> Response:
     """Redact the message that an item belongs to: `DELETE /conversations/{id}/items/{item}`."""
-    conversation = await find_conversation(session, session.request.path_params["id"])
-    chat, message, _ = await _find_item(session, conversation)
+    chat, message, _ = await _find_item(session)
     await chat.redact(message.seq, reason="deleted through the API")
     return JSONResponse(_format_conversation(await _reread(session, chat)))
 
 
-async def _find_item(session: Session, conversation: Conversation) -> tuple[AsyncChat, Message, dict[str, Any]]:
-    """Return the message and the item that the URL names, if they are of this conversation. Raises: Refusal."""
+async def _find_item(session: Session) -> tuple[AsyncChat, Message, Item]:
+    """Return the item that the URL names, if it is in the conversation of the URL. Raises: Refusal."""
+    conversation = await find_conversation(session, session.request.path_params["id"])
     given = session.request.path_params["item"]
-    chat, message = await find_message(session, given)
-    if chat.id == conversation.id:
-        for item in await _format_message(chat, message):
-            if item["id"] == given:
-                return chat, message, item
-    raise not_found("Item", given)
-
-
-async def find_message(session: Session, given: str) -> tuple[AsyncChat, Message]:
-    """Return the message that the id of an item names, if it is the tenant's. Raises: Refusal."""
-    name = parse_item_id(given)
-    conversation = await session.kit.conversation(id=name.conversation_id)
-    if conversation is None or conversation.archived_at is not None:
+    chat, message, item = await ItemFinder(session).find(given)
+    if chat.id != conversation.id:
         raise not_found("Item", given)
-    chat, seq = session.kit.chat(id=name.conversation_id), name.seq
-    try:
-        if name.turn_id is not None:
-            turn = await chat.turn(name.turn_id)
-            seq = None if turn.reply is None else parse_seq(turn.reply)
-        message = None if not seq else await read_message(chat, seq)
-    except (LookupError, ValueError):
-        message = None
-    if message is None or message.status == "redacted":
-        raise not_found("Item", given)
-    return chat, message
-
-
-async def _format_message(chat: AsyncChat, message: Message) -> list[dict[str, Any]]:
-    """Return the items of a message, with references to its binaries. A reply of a turn is named by the turn."""
-    assert chat.id is not None
-    is_reply = False
-    if message.role == ASSISTANT and message.turn_id is not None:
-        try:
-            is_reply = (await chat.turn(message.turn_id)).reply == message.id
-        except NotFound:
-            is_reply = False
-    return format_items(chat.id, message, is_reply=is_reply)
-
-
-async def read_item_page(session: Session, chat: AsyncChat, last: int | None = None) -> dict[str, Any]:
-    """Return the page of items that the query asks for: of a chat's path, or of the path to message `last`. Raises: Refusal."""
-    request = session.request
-    limit, is_descending, after = read_limit(request), read_order(request), request.query_params.get("after")
-    found: list[dict[str, Any]] = []
-    cursor: int | None = None
-    if after is not None:
-        owner, message = await find_message(session, after)
-        if owner.id != chat.id:
-            raise not_found("Item", after, param="after")
-        cursor = message.seq
-        items = await _format_message(chat, message)
-        names = [item["id"] for item in (reversed(items) if is_descending else items)]
-        by_name = {item["id"]: item for item in items}
-        found = [by_name[name] for name in names[names.index(after) + 1 :]] if after in names else []
-    messages = _read_descending(chat, cursor, last) if is_descending else _read_ascending(chat, cursor, last)
-    async for message in messages:
-        if len(found) > limit:
-            break
-        if message.status != "redacted" and message.role not in INSTRUCTION_ROLES:
-            items = await _format_message(chat, message)
-            found += reversed(items) if is_descending else items
-    data = await inline_binaries(chat, found[:limit])
-    return format_page(data, has_more=len(found) > limit)
-
-
-async def _read_descending(chat: AsyncChat, cursor: int | None, last: int | None) -> AsyncIterator[Message]:
-    if cursor is None and last is not None:
-        yield await read_message(chat, last)
-        cursor = last
-    while True:
-        page = await chat.messages(before=cursor, limit=_PAGE) if cursor else await chat.messages(limit=_PAGE)
-        for message in reversed(page):
-            yield message
-        if len(page) < _PAGE:
-            return
-        cursor = page[0].seq
-
-
-async def _read_ascending(chat: AsyncChat, cursor: int | None, last: int | None) -> AsyncIterator[Message]:
-    if last is not None:  # the path to a message, which may be on another branch
-        path = [message async for message in _read_descending(chat, None, last)]
-        for message in reversed(path):
-            if cursor is None or message.seq > cursor:
-                yield message
-        return
-    while True:
-        page = await chat.messages(after=cursor or 0, limit=_PAGE)
-        for message in page:
-            yield message
-        if len(page) < _PAGE:
-            return
-        cursor = page[-1].seq
-
-
-def format_page(data: list[dict[str, Any]], *, has_more: bool = False) -> dict[str, Any]:
-    """Return a list object."""
-    first, last = (data[0]["id"], data[-1]["id"]) if data else ("", "")  # the schema of the API has no null here
-    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}
+    return chat, message, item

@@ -15,8 +15,9 @@ from convokit.server.refusals import Refusal, unsupported
 
 _TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _ROLES = (USER, ASSISTANT, *INSTRUCTION_ROLES)
-ResolveItem = Callable[[str], Awaitable[Message]]
-"""Returns the message that the id of an item names. Raises: Refusal."""
+Item = dict[str, Any]
+ResolveItem = Callable[[str], Awaitable[Item]]
+"""Returns the item that an id names, with its binaries. Raises: Refusal."""
 
 
 async def to_messages(given: Any, resolve: ResolveItem, *, param: str = "input") -> list[dict[str, Any]]:
@@ -30,17 +31,11 @@ async def to_messages(given: Any, resolve: ResolveItem, *, param: str = "input")
         raise Refusal(f"{param}: must be a text or a list of items", param=param, code="invalid_type")
     check_count(param, given)
     messages: list[dict[str, Any]] = []
-    referenced: int | None = None
-    for number, item in enumerate(given):
-        path = f"{param}[{number}]"
-        kind = item.get("type") or ("message" if "role" in item else "item_reference" if "id" in item else None)
-        if kind == "item_reference":
-            message = await resolve(_read_text(path, item, "id"))
-            if message.seq != referenced:  # a client names the items of one message one by one
-                messages.append(to_chat_message(message))
-            referenced = message.seq
-            continue
-        referenced = None
+    for number, each in enumerate(given):
+        path, item = f"{param}[{number}]", each
+        if is_reference(item):
+            item = await resolve(_read_text(path, item, "id"))
+        kind = item.get("type") or ("message" if "role" in item else None)
         if kind == "message":
             messages.append(_to_message(path, item))
         elif kind == "function_call":
@@ -52,13 +47,9 @@ async def to_messages(given: Any, resolve: ResolveItem, *, param: str = "input")
     return messages
 
 
-def to_chat_message(message: Message) -> dict[str, Any]:
-    """Return a stored message in the shape of Chat Completions."""
-    shape = {"role": message.role, "content": message.content}
-    for name in ("tool_calls", "tool_call_id", "refusal"):
-        if getattr(message, name) is not None:
-            shape[name] = getattr(message, name)
-    return shape
+def is_reference(item: Mapping[str, Any]) -> bool:
+    """Return whether an item is the id of a stored one. Its type may be left out."""
+    return item.get("type") == "item_reference" or (item.get("type") is None and "role" not in item and "id" in item)
 
 
 def _read_text(path: str, item: Mapping[str, Any], name: str) -> str:
@@ -133,25 +124,13 @@ def format_items(conversation_id: UUID, message: Message, *, is_reply: bool) -> 
     Args:
         is_reply: Whether the message is the reply of its turn, whose items are named by the turn.
     """
-    by_turn = is_reply and message.turn_id is not None
-    name = (
-        f"{conversation_id.hex}{message.turn_id.hex}"
-        if by_turn and message.turn_id
-        else f"{conversation_id.hex}_{message.seq}"
-    )
+    turn_id = message.turn_id if is_reply else None
+    name = f"{conversation_id.hex}_{message.seq}" if turn_id is None else f"{conversation_id.hex}{turn_id.hex}"
     status = "incomplete" if message.status == "partial" else "completed"
     if message.role == TOOL:
         output = message.content if isinstance(message.content, str) else _format_parts(message) or ""
-        call_id = message.tool_call_id
-        return [
-            {
-                "type": "function_call_output",
-                "id": f"fco_{name}",
-                "call_id": call_id,
-                "output": output,
-                "status": status,
-            }
-        ]
+        facts = {"call_id": message.tool_call_id, "output": output, "status": status}
+        return [{"type": "function_call_output", "id": f"fco_{name}", **facts}]
     items: list[dict[str, Any]] = []
     parts = _format_parts(message)
     if message.tool_calls and not message.text:  # some servers send an empty text beside calls

@@ -11,21 +11,23 @@ from starlette.responses import JSONResponse, Response
 
 from convokit import Reply
 from convokit.async_chat import AsyncChat
-from convokit.domain.message import DEVELOPER, Message
+from convokit.domain.ids import parse_message_seq
+from convokit.domain.message import DEVELOPER
 from convokit.domain.profiles import resolve_profile
 from convokit.domain.stored_records import RequestWindow, TurnRecord
 from convokit.errors import NotFound
-from convokit.server.addressing import Address, Place, parse_seq, read_message
+from convokit.server.addressing import Address, Place, read_message
 from convokit.server.chat_routes import find_kept_turn, hide_turn
 from convokit.server.client_messages import split_instructions
-from convokit.server.conversation_routes import find_conversation, find_message, read_item_page
+from convokit.server.conversation_routes import find_conversation
 from convokit.server.event_stream import EventStreamResponse
 from convokit.server.gateway import Session
-from convokit.server.item_shapes import format_items, inline_binaries, to_messages
+from convokit.server.item_shapes import Item, format_items, inline_binaries, is_reference, to_messages
 from convokit.server.refusals import Refusal, not_found
 from convokit.server.request_body import check_metadata, read_flag, require_text
 from convokit.server.response_events import stream_events
 from convokit.server.response_shapes import ResponseShape, find_outcome, read_options
+from convokit.server.stored_items import ItemFinder, read_item_page
 from convokit.server.turn_requests import StartedTurn, TurnRequest, format_left_out
 from convokit.tokens import choose_counter, count_message, count_tools
 
@@ -74,9 +76,12 @@ async def _read_input(session: Session, body: dict[str, Any]) -> tuple[str | Non
     if body.get("input") is None:
         raise Refusal("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
 
-    async def resolve(item_id: str) -> Message:
-        _, message = await find_message(session, item_id)
-        return message
+    items = body["input"] if isinstance(body["input"], list) else ()
+    finder = ItemFinder(session, sum(isinstance(item, dict) and is_reference(item) for item in items))
+
+    async def resolve(item_id: str) -> Item:
+        chat, _, item = await finder.find(item_id)
+        return (await inline_binaries(chat, [item]))[0]
 
     given = body.get("instructions")
     if given is not None and not isinstance(given, str):
@@ -125,8 +130,13 @@ async def _find_previous(session: Session, given: Any) -> tuple[AsyncChat, int, 
         problem = f"Previous response with id '{given}' not found."
         raise Refusal(problem, code="previous_response_not_found", param="previous_response_id") from None
     conversation = await session.kit.conversation(id=chat.id)
-    head = None if conversation is None or conversation.head is None else parse_seq(conversation.head)
-    return chat, parse_seq(turn.reply), head
+    head = None if conversation is None or conversation.head is None else _parse_seq(chat, conversation.head)
+    return chat, _parse_seq(chat, turn.reply), head
+
+
+def _parse_seq(chat: AsyncChat, message_id: str) -> int:
+    assert chat.id is not None
+    return parse_message_seq(chat.id, message_id)
 
 
 async def _leave_main(place: Place, head: int | None) -> Place:
@@ -151,7 +161,7 @@ async def read_response(session: Session) -> Response:
         running = session.gateway.running.follow(chat, turn.id)
         events = stream_events(running, shape, settings.ping_s, _read_starting_after(session))
         return EventStreamResponse(events, {}, settings.write_timeout_s)
-    return JSONResponse(await _format_turn(chat, turn, shape))
+    return JSONResponse(await _format_turn(session, chat, turn, shape))
 
 
 def _read_starting_after(session: Session) -> int:
@@ -189,17 +199,15 @@ async def _read_prompt(chat: AsyncChat, digest: str | None) -> str | None:
         return None
 
 
-async def _format_turn(chat: AsyncChat, turn: TurnRecord, shape: ResponseShape) -> dict[str, Any]:
+async def _format_turn(session: Session, chat: AsyncChat, turn: TurnRecord, shape: ResponseShape) -> dict[str, Any]:
     """Return the response of a stored turn."""
     if turn.state == "completed":
-        async with chat.follow(turn.id) as stream:
-            async for _ in stream:
-                pass
+        reply = await session.gateway.running.follow(chat, turn.id).wait_for_reply()
         ended = turn.ended_at or turn.started_at
-        return await _format_reply(chat, shape, stream.reply, int(ended.timestamp()))
+        return await _format_reply(chat, shape, reply, int(ended.timestamp()))
     output: list[dict[str, Any]] = []
     if turn.reply is not None and chat.id is not None:
-        message = await read_message(chat, parse_seq(turn.reply))
+        message = await read_message(chat, _parse_seq(chat, turn.reply))
         output = await inline_binaries(chat, format_items(chat.id, message, is_reply=True))
     status = _STATUS.get(turn.state, "failed")
     if turn.worker == "gone":
@@ -224,17 +232,17 @@ async def delete_response(session: Session) -> Response:
 
 
 async def cancel_response(session: Session) -> Response:
-    """End a running response: `POST /responses/{id}/cancel`. What came of it is kept."""
+    """End a running response: `POST /responses/{id}/cancel`. The partial reply is kept."""
     chat, turn, shape = await _find_response(session)
     await chat.cancel(turn.id)
-    return JSONResponse(await _format_turn(chat, await chat.turn(turn.id), shape))
+    return JSONResponse(await _format_turn(session, chat, await chat.turn(turn.id), shape))
 
 
 async def list_input_items(session: Session) -> Response:
     """List the messages that a response answers: `GET /responses/{id}/input_items`."""
     chat, turn, _ = await _find_response(session)
     window = turn.calls[-1].window
-    seq = window.messages[-1] if window is not None and window.messages else parse_seq(turn.question)
+    seq = window.messages[-1] if window is not None and window.messages else _parse_seq(chat, turn.question)
     return JSONResponse(await read_item_page(session, chat, last=seq))
 
 
