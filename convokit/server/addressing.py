@@ -29,7 +29,9 @@ Kind = Literal["new", "append", "branch", "regenerate", "window", "detached", "d
 _WALK = 64
 """How many stored messages are compared one by one behind the last anchor, or looked through for a client's window."""
 _PAGE = 500
+"""Messages of one read along the main path."""
 _FEW = 8
+"""So many messages are looked for one by one. More are read along the main path first."""
 _LEAVES = 8
 """Of so many conversations with the same beginning, one that nothing follows is preferred."""
 _FIRST_RETRY = timedelta(minutes=15)
@@ -38,7 +40,7 @@ _FIRST_RETRY = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a request says of its conversation, besides its messages."""
+    """The conversation that a request names, or the scope in which its history is matched."""
 
     thread: str | None = None
     """The name of the conversation: its key, or `conv_` and its id."""
@@ -55,7 +57,7 @@ class Address:
 
 @dataclass(slots=True)
 class Place:
-    """Where a turn goes."""
+    """The conversation and the message that a turn continues."""
 
     chat: AsyncChat
     kind: Kind
@@ -68,7 +70,7 @@ class Place:
     turn: Turn | None = None
     """For `attach`: the turn to return to."""
     leaves_main: bool = False
-    """Whether the turn makes a branch of its own. The main branch follows it if the client continues there."""
+    """Whether the turn makes a new branch. The main branch follows it if the client continues there."""
     start: int = 1
     """The seq of the first message that the client sent."""
     digests: Sequence[bytes] = ()
@@ -149,7 +151,7 @@ class Addressing:
     async def _is_at_head(self, chat: AsyncChat, seq: int, head: int) -> bool:
         """Return whether the main branch ends with a message or with a reply to it.
 
-        Elsewhere, another reply is on a branch of its own: the message may be a title request that the client repeats.
+        Elsewhere, another reply starts a new branch: the message may be a title request that the client repeats.
         """
         return seq == head or any(child.seq == head for child in await chat.children(seq, limit=_WALK))
 
@@ -213,9 +215,9 @@ class Addressing:
         return same[0] if same else None
 
     async def _walk(self, chat: AsyncChat, match: _Match, sent: Sequence[Mapping[str, Any]]) -> _Match:
-        """Go on from a match while what is stored is what was sent: first along the main path, then on any branch.
+        """Extend a match while stored messages equal the sent ones: first along the main path, then on any branch.
 
-        It heals the anchors that were lost, and finds questions, which have none.
+        The walk replaces lost anchors, and finds questions, which have none.
         """
         while len(sent) - match.count > _FEW:
             page = await _read_behind(chat, match.seq)
@@ -280,7 +282,7 @@ async def find_turn(chat: AsyncChat, answered: Message) -> Turn | None:
 
 
 async def fork(place: Place) -> Place:
-    """Return the same place on a branch of its own."""
+    """Return the same place on a new branch."""
     return replace(place, chat=await place.chat.fork(place.after), after=None)
 
 

@@ -46,7 +46,7 @@ def parse_turn_id(given: str, prefix: str, kind: str) -> tuple[UUID, UUID]:
 
 @dataclass(frozen=True, slots=True)
 class ItemName:
-    """What the id of an item names: the reply of a turn, or the message with a seq."""
+    """The parts of an item's id: a conversation, and a turn (for its reply) or the seq of a message."""
 
     conversation_id: UUID
     turn_id: UUID | None

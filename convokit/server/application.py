@@ -19,8 +19,9 @@ from convokit.async_kit import AsyncConvokit
 from convokit.errors import StoreError
 from convokit.server import chat_routes, conversation_routes, response_routes
 from convokit.server.gateway import Gateway, Session
-from convokit.server.gateway_settings import CHAT, READ, Authenticate, GatewaySettings
+from convokit.server.gateway_settings import Authenticate, GatewaySettings
 from convokit.server.refusals import Refusal, to_refusal
+from convokit.store.keys import CHAT, READ
 
 access_log = logging.getLogger("convokit.access")
 Handler = Callable[[Session], Awaitable[Response]]
@@ -136,7 +137,7 @@ def _make_ready(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
 
 
 class _Frame:
-    """What holds for every request: the check of its host, its id, the log, and the refusal while the process ends."""
+    """Give each request an id, log it, and refuse it for a foreign host or while the process ends."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -49,7 +48,7 @@ async def create_completion(session: Session) -> Response:
         return EventStreamResponse(chunks, headers, settings.write_timeout_s)
     reply = await turn.wait_for_reply()
     headers = {**session.format_headers(started, address), **format_left_out(request, started, reply)}
-    completion = chat_shapes.format_completion(reply, turn.conversation_id, name, int(time.time()))
+    completion = chat_shapes.format_completion(reply, turn.conversation_id, name)
     if metadata:
         completion["metadata"] = metadata
     return JSONResponse(completion, headers=headers)
@@ -64,7 +63,7 @@ async def read_completion(session: Session) -> Response:
     reply = await session.gateway.running.follow(chat, turn.id).wait_for_reply()
     model = turn.calls[-1].model
     assert chat.id is not None
-    completion = chat_shapes.format_completion(reply, chat.id, model, int(turn.started_at.timestamp()))
+    completion = chat_shapes.format_completion(reply, chat.id, model)
     completion["metadata"] = kept.get("metadata") or {}
     return JSONResponse(completion)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -66,12 +65,11 @@ def format_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def format_completion(reply: Reply, conversation_id: UUID, model: str, created: int) -> dict[str, Any]:
+def format_completion(reply: Reply, conversation_id: UUID, model: str) -> dict[str, Any]:
     """Return a whole reply as a `chat.completion`."""
-    text = reply.message.text if reply.refusal is None else None
-    message: dict[str, Any] = {"role": ASSISTANT, "content": text or None, "refusal": reply.refusal}
-    if not reply.tool_calls and reply.refusal is None:
-        message["content"] = text
+    has_no_text = reply.refusal is not None or (reply.tool_calls and not reply.text)
+    content = None if has_no_text else reply.text
+    message: dict[str, Any] = {"role": ASSISTANT, "content": content, "refusal": reply.refusal}
     if reply.reasoning:
         message["reasoning_content"] = reply.reasoning
     if reply.tool_calls:
@@ -85,7 +83,7 @@ def format_completion(reply: Reply, conversation_id: UUID, model: str, created: 
     return {
         "id": format_completion_id(conversation_id, reply.turn_id),
         "object": "chat.completion",
-        "created": created,
+        "created": int(reply.message.created_at.timestamp()),
         "model": model,
         "choices": [choice],
         "usage": format_usage(reply.usage),
@@ -161,4 +159,4 @@ async def stream_chunks(turn: RunningTurn, model: str, *, include_usage: bool, p
                 yield data or PING
         yield writer.write_end(await turn.wait_for_reply())
     except Exception as error:
-        yield b"data: " + json.dumps(to_refusal(error, turn.base_url).body).encode() + b"\n\n"
+        yield dump_event(to_refusal(error, turn.base_url).body)

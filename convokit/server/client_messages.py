@@ -14,7 +14,7 @@ _MAX_PARTS = 10_000
 _LISTS = ("content", "tool_calls", "output")
 """The fields of messages and items that hold them."""
 _KEPT = ("role", "content", "tool_calls", "tool_call_id", "name", "refusal")
-"""What is stored of a message. Clients echo further keys of replies, such as `annotations`."""
+"""The stored keys of a message. Clients echo further keys of replies, such as `annotations`."""
 
 
 def check_count(param: str, messages: list[Any]) -> None:

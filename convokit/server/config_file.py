@@ -22,7 +22,7 @@ from convokit.async_kit import AsyncConvokit
 from convokit.errors import SettingsError
 from convokit.runtime.tokenizer import TokenizeCounter
 from convokit.server.application import create_app
-from convokit.server.gateway_settings import CONVERSATION_HEADERS, GatewayModel, GatewaySettings, allow_anyone
+from convokit.server.gateway_settings import GatewayModel, GatewaySettings, allow_anyone
 from convokit.settings import Budget
 
 
@@ -47,6 +47,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 HeaderName = Annotated[str, AfterValidator(_check_header)]
 ServerUrl = Annotated[str, AfterValidator(_check_url)]
+_DEFAULTS = GatewaySettings()
 _SECRETS = {"api_key", "base_url", "database"}
 """Keys whose values are never shown: URLs may contain passwords."""
 _PROBLEMS = {
@@ -126,11 +127,11 @@ class ModelConfig(_Section):
 class LimitsConfig(_Section):
     """The limits of a client."""
 
-    max_body_bytes: Annotated[int, Field(gt=0)] = 10 * 1024 * 1024
-    body_timeout_s: Seconds = 30.0
-    write_timeout_s: Seconds = 60.0
-    hold_s: Seconds = 2.0
-    ping_s: Seconds = 15.0
+    max_body_bytes: Annotated[int, Field(gt=0)] = _DEFAULTS.max_body_bytes
+    body_timeout_s: Seconds = _DEFAULTS.body_timeout_s
+    write_timeout_s: Seconds = _DEFAULTS.write_timeout_s
+    hold_s: Seconds = _DEFAULTS.hold_s
+    ping_s: Seconds = _DEFAULTS.ping_s
     keep_alive_s: Annotated[int, Field(gt=0)] = 5
     """After so many seconds without a request, a connection is closed."""
 
@@ -149,7 +150,7 @@ class GatewayConfig(_Section):
     allowed_hosts: list[Name] | None = None
     forward: list[Name] = []
     match_history: bool = True
-    conversation_headers: list[HeaderName] = list(CONVERSATION_HEADERS)
+    conversation_headers: list[HeaderName] = list(_DEFAULTS.conversation_headers)
     drain_timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     log_level: LogLevel = "info"
     limits: LimitsConfig = LimitsConfig()
@@ -195,17 +196,12 @@ class GatewayConfig(_Section):
             name: GatewayModel(kits[self.find_upstream(name)], model.name, model.context_tokens)
             for name, model in self.models.items()
         }
-        limits = self.limits
         return GatewaySettings(
             models=models,
             forward=tuple(self.forward),
             match_history=self.match_history,
             conversation_headers=tuple(name.lower() for name in self.conversation_headers),
-            max_body_bytes=limits.max_body_bytes,
-            body_timeout_s=limits.body_timeout_s,
-            write_timeout_s=limits.write_timeout_s,
-            hold_s=limits.hold_s,
-            ping_s=limits.ping_s,
+            **self.limits.model_dump(exclude={"keep_alive_s"}),
             allowed_hosts=None if self.allowed_hosts is None else tuple(name.lower() for name in self.allowed_hosts),
         )
 

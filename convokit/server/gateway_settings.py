@@ -9,13 +9,13 @@ from starlette.requests import Request
 
 from convokit.async_kit import AsyncConvokit
 from convokit.errors import SettingsError
+from convokit.store.keys import CHAT, READ
 
 CONVERSATION_HEADERS = ("x-openwebui-chat-id", "x-session-id", "x-litellm-session-id")
 """Headers in which other programs name a conversation. `X-Conversation-Id` has precedence over all of them."""
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
-CHAT, READ = "chat", "read"
 SCOPES = frozenset({CHAT, READ})
-"""What a caller may do: ask the model and write, or only read."""
+"""All scopes of a caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class GatewaySettings:
     write_timeout_s: float = 60.0
     """For a client to take a part of a stream. A client that stalls longer is disconnected; its turn goes on."""
     hold_s: float = 2.0
-    """How long the status of a stream is held back for the first chunk, so that an early error has a status of its own."""
+    """The longest wait for the first chunk before the status of a stream is sent. An error until then gets its own status."""
     ping_s: float = 15.0
     """After so many seconds without a chunk, a stream sends a comment, which keeps proxies from closing it."""
     allowed_hosts: tuple[str, ...] | None = None

@@ -27,10 +27,9 @@ _API_NAMES = {
 }
 """Names of the library's arguments, and the fields of the API that they come from."""
 _KEPT = re.compile(r"turn_metadata\.gateway\.(?:response\.)?")
-"""What stands before the names of fields that are kept with a turn."""
-
+"""The prefix of the names of fields that are kept with a turn."""
 _HEAD = re.compile(r"^HTTP \d+(?: [^:]*)?: ")
-"""What the library puts before the text of an upstream's error."""
+"""The prefix that the library puts before the text of an upstream's error."""
 
 
 class Refusal(Exception):
@@ -70,7 +69,7 @@ def unsupported(param: str, problem: str) -> Refusal:
 
 
 def to_refusal(error: BaseException, base_url: str | None = None) -> Refusal:
-    """Return what a client is told of an error. No text of it names the upstream's key, or its address `base_url`."""
+    """Return the answer for an error. Its text names neither the upstream's key nor the upstream's address, `base_url`."""
     match error:
         case Refusal():
             return error

@@ -9,7 +9,6 @@ stored reply, and a reader continues behind any number without a log of events.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from convokit.domain.events import RefusalDelta, StreamEvent, TextDelta, ToolCal
 from convokit.domain.message import ASSISTANT
 from convokit.server.event_stream import PING, dump_event
 from convokit.server.refusals import Refusal, to_refusal
-from convokit.server.response_shapes import ResponseShape, find_outcome
+from convokit.server.response_shapes import ResponseShape
 from convokit.server.running_turns import RunningTurn
 
 
@@ -51,7 +50,6 @@ class EventWriter:
         self._number = -1
         self._items: list[dict[str, Any]] = []
         self._open: _OpenItem | None = None
-        self._calls: set[int] = set()
 
     def write_start(self) -> bytes:
         """Return the first two events."""
@@ -129,10 +127,7 @@ class EventWriter:
     def write_end(self, reply: Reply) -> bytes:
         """Return the last events, after the reply was saved."""
         data = self._close()
-        status, reason = find_outcome(reply)
-        response = self._shape.format(
-            status, output=self._items, usage=reply.usage, incomplete=reason, completed_at=int(time.time())
-        )
+        status, response = self._shape.format_reply(reply, self._items)
         return data + self._write_last(f"response.{status}", response)
 
     def write_failure(self, refusal: Refusal) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -26,7 +25,7 @@ from convokit.server.item_shapes import Item, format_items, inline_binaries, is_
 from convokit.server.refusals import Refusal, not_found
 from convokit.server.request_body import check_metadata, read_flag, require_text
 from convokit.server.response_events import stream_events
-from convokit.server.response_shapes import ResponseShape, find_outcome, read_options
+from convokit.server.response_shapes import ResponseShape, read_options
 from convokit.server.stored_items import ItemFinder, read_item_page
 from convokit.server.turn_requests import StartedTurn, TurnRequest, format_left_out
 from convokit.tokens import choose_counter, count_message, count_tools
@@ -68,7 +67,7 @@ async def create_response(session: Session) -> Response:
     reply = await turn.wait_for_reply()
     headers |= format_left_out(request, started, reply)
     shape = shape.with_turn(turn.conversation_id, reply.turn_id)
-    return JSONResponse(await _format_reply(turn.chat, shape, reply, int(time.time())), headers=headers)
+    return JSONResponse(await _format_reply(turn.chat, shape, reply), headers=headers)
 
 
 async def _read_input(session: Session, body: dict[str, Any]) -> tuple[str | None, list[dict[str, Any]]]:
@@ -93,7 +92,7 @@ async def _read_input(session: Session, body: dict[str, Any]) -> tuple[str | Non
 
 
 async def _start(session: Session, request: TurnRequest, address: Address) -> StartedTurn:
-    """Start the turn at the place that the body names, or else where the history leads (rows 2 and 3)."""
+    """Start the turn at the place that the body names (rows 2 and 3), else at the one that the history matches."""
     body = request.body
     conversation, previous = body.get("conversation"), body.get("previous_response_id")
     if conversation is None and previous is None:
@@ -140,7 +139,7 @@ def _parse_seq(chat: AsyncChat, message_id: str) -> int:
 
 
 async def _leave_main(place: Place, head: int | None) -> Place:
-    """Return a place on a branch of its own where the main branch went on, or is busy, so that nobody is refused."""
+    """Return a place on a new branch if the main branch went on or is busy. So this request is never refused."""
     if place.kind != "delta" or place.after is None:
         return place
     newest = await place.chat.turns(limit=1)
@@ -182,12 +181,11 @@ async def _find_response(session: Session) -> tuple[AsyncChat, TurnRecord, Respo
     window = turn.calls[-1].window or RequestWindow()
     prompt = await _read_prompt(chat, window.prompt)
     tools = await _read_prompt(chat, window.tools)
-    length = echo.get("instructions")
+    length = echo.get("instructions_chars")  # the prompt may go on with instructions from the input
     instructions = prompt[:length] if prompt is not None and isinstance(length, int) else None
     model = turn.calls[-1].model
     known = [tool for tool in json.loads(tools or "[]") if isinstance(tool.get("function"), dict)]
-    created_at = int(turn.started_at.timestamp())
-    return chat, turn, ResponseShape(model, echo, instructions, known, created_at, chat.id, turn.id)
+    return chat, turn, ResponseShape(model, echo, instructions, known, chat.id, turn.id)
 
 
 async def _read_prompt(chat: AsyncChat, digest: str | None) -> str | None:
@@ -203,8 +201,7 @@ async def _format_turn(session: Session, chat: AsyncChat, turn: TurnRecord, shap
     """Return the response of a stored turn."""
     if turn.state == "completed":
         reply = await session.gateway.running.follow(chat, turn.id).wait_for_reply()
-        ended = turn.ended_at or turn.started_at
-        return await _format_reply(chat, shape, reply, int(ended.timestamp()))
+        return await _format_reply(chat, shape, reply)
     output: list[dict[str, Any]] = []
     if turn.reply is not None and chat.id is not None:
         message = await read_message(chat, _parse_seq(chat, turn.reply))
@@ -216,12 +213,11 @@ async def _format_turn(session: Session, chat: AsyncChat, turn: TurnRecord, shap
     return shape.format(status, output=output, error=error)
 
 
-async def _format_reply(chat: AsyncChat, shape: ResponseShape, reply: Reply, completed_at: int) -> dict[str, Any]:
+async def _format_reply(chat: AsyncChat, shape: ResponseShape, reply: Reply) -> dict[str, Any]:
     """Return the response of a saved reply."""
     assert chat.id is not None
-    status, reason = find_outcome(reply)
     output = await inline_binaries(chat, format_items(chat.id, reply.message, is_reply=True))
-    return shape.format(status, output=output, usage=reply.usage, incomplete=reason, completed_at=completed_at)
+    return shape.format_reply(reply, output)[1]
 
 
 async def delete_response(session: Session) -> Response:

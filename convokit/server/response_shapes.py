@@ -118,8 +118,9 @@ def make_echo(body: Mapping[str, Any]) -> dict[str, Any]:
     Instructions and tools are not among it: they are stored with the call that they were sent with.
     """
     echo = {name: body[name] for name in _ECHOED if body.get(name) is not None}
+    echo["created_at"] = int(time.time())
     if isinstance(body.get("instructions"), str):
-        echo["instructions"] = len(body["instructions"])
+        echo["instructions_chars"] = len(body["instructions"])
     for name in ("background", "store"):
         if isinstance(body.get(name), bool):
             echo[name] = body[name]
@@ -129,14 +130,13 @@ def make_echo(body: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ResponseShape:
-    """What the response of a turn repeats from its request."""
+    """The response of a turn without its output: the fields that repeat the request."""
 
     model: str
     echo: Mapping[str, Any]
     instructions: str | None
     tools: Sequence[Mapping[str, Any]]
     """Function tools in the shape of Chat Completions."""
-    created_at: int
     conversation_id: UUID | None = None
     turn_id: UUID | None = None
 
@@ -144,7 +144,7 @@ class ResponseShape:
     def from_request(cls, body: Mapping[str, Any], options: Mapping[str, Any], model: str) -> ResponseShape:
         """Return the shape of a new response."""
         instructions = body.get("instructions") if isinstance(body.get("instructions"), str) else None
-        return cls(model, make_echo(body), instructions, options.get("tools", ()), int(time.time()))
+        return cls(model, make_echo(body), instructions, options.get("tools", ()))
 
     def with_turn(self, conversation_id: UUID, turn_id: UUID) -> ResponseShape:
         """Return the shape with the ids of its turn."""
@@ -160,6 +160,14 @@ class ResponseShape:
     def name_item(self, prefix: str) -> str:
         """Return the id of an item of the response."""
         return f"{prefix}_{self.id.removeprefix('resp_')}"
+
+    def format_reply(self, reply: Reply, output: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+        """Return the status of a saved reply, and the response object with these items."""
+        reason = _INCOMPLETE.get(reply.finish_reason or "")
+        status = "completed" if reason is None else "incomplete"
+        completed_at = int(reply.message.created_at.timestamp())
+        response = self.format(status, output=output, usage=reply.usage, incomplete=reason, completed_at=completed_at)
+        return status, response
 
     def format(
         self,
@@ -178,7 +186,7 @@ class ResponseShape:
         response = {
             "id": self.id,
             "object": "response",
-            "created_at": self.created_at,
+            "created_at": self.echo["created_at"],
             "status": status,
             "completed_at": completed_at,
             "error": error,
@@ -221,9 +229,3 @@ def format_usage(usage: Usage | None) -> dict[str, Any]:
         },
         "output_tokens_details": {"reasoning_tokens": counts.reasoning_tokens or 0},
     }
-
-
-def find_outcome(reply: Reply) -> tuple[str, str | None]:
-    """Return the status of a saved reply, and why it is incomplete."""
-    reason = _INCOMPLETE.get(reply.finish_reason or "")
-    return ("completed", None) if reason is None else ("incomplete", reason)

@@ -125,7 +125,7 @@ class RunningTurn:
     async def wait_for_content(self, seconds: float) -> None:
         """Wait for the first chunk, the end, or some seconds. Raises: the error of a turn that ended before its first chunk.
 
-        So an error that comes at once is answered with a status of its own.
+        So an error that comes at once is answered with its own status.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds

@@ -51,7 +51,7 @@ class TurnRequest:
     """Whether convokit chooses the window although the client sends its history."""
     context_tokens: int | None = None
     metadata: dict[str, Any] | None = None
-    """What the gateway keeps with the turn."""
+    """JSON that the gateway keeps with the turn."""
 
     @property
     def fingerprint(self) -> str:
@@ -201,7 +201,7 @@ class TurnStarter:
 
 
 def get_kept(turn: Turn) -> dict[str, Any]:
-    """Return what the gateway keeps with a turn."""
+    """Return the JSON that the gateway keeps with a turn."""
     kept = turn.metadata.get(METADATA_KEY) if isinstance(turn.metadata, dict) else None
     return kept if isinstance(kept, dict) else {}
 

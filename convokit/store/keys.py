@@ -18,6 +18,8 @@ from convokit.store.dialects import dialect_of
 from convokit.store.schema import key, key_window
 
 PREFIX = "ck-"
+CHAT, READ = "chat", "read"
+"""The scopes: a key with `chat` asks the model and writes, one with `read` reads."""
 _KEPT_WINDOWS = 10
 """A process with a late clock must find what others took of its window. Without the row it would get the limit again."""
 _SELECT = select(key)

@@ -74,6 +74,14 @@ def test_import_convokit_loads_no_command_line() -> None:
     assert ran.stdout == "[]\n"
 
 
+def test_the_command_line_loads_no_gateway() -> None:
+    """`convokit serve` imports it and the model of its demo when it runs."""
+    script = "import sys, convokit.cli.app; print([name for name in sys.modules if name.startswith(%r)])"
+    packages = ("starlette", "uvicorn", "convokit.server", "convokit.testing")
+    ran = subprocess.run([sys.executable, "-c", script % (packages,)], capture_output=True, check=True, text=True)
+    assert ran.stdout == "[]\n"
+
+
 def test_wrong_options_exit_with_2(cli: CommandLine) -> None:
     assert "No such option" in cli("ls", "--nonsense", code=2).stderr
     assert "exclude each other" in cli("chat", "--key", "k", "--continue", "hi", code=2).stderr

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 from convokit.testing import RecordedRequest, ScriptedCall, ScriptedReply
 from tests.support.gateway import RunningGateway
 
@@ -57,6 +60,19 @@ def assert_weather_turns(gateway: RunningGateway) -> None:
     assert len(gateway.model.requests) == 4
     last = gateway.model.last_request.messages
     assert [each["role"] for each in last if each["role"] not in ("system", "developer")] == conversation.roles[:-1]
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Questions, the replies to them, and the check of the stored conversation."""
+
+    texts: Sequence[str]
+    replies: Sequence[str]
+    check: Callable[..., None]
+
+
+PLAIN = Dialogue(TEXTS, REPLIES, assert_three_turns)
+WEATHER = Dialogue(WEATHER_TEXTS, WEATHER_REPLIES, assert_weather_turns)
 
 
 def _read_text(message: dict[str, object]) -> object:

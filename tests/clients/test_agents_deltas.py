@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.clients.answers import (
-    REPLIES,
-    TEXTS,
-    WEATHER_REPLIES,
-    WEATHER_TEXTS,
-    assert_three_turns,
-    assert_weather_turns,
-)
+from tests.clients.answers import PLAIN, REPLIES, TEXTS, WEATHER, Dialogue
 from tests.clients.installed import ClientProgram
 from tests.support.gateway import RunningGateway
 
@@ -27,7 +20,7 @@ def test_a_conversation_id_continues_a_conversation(
     )
     assert result["replies"] == REPLIES
     assert result["items"] == ["message"] * 6
-    assert_three_turns(gateway)
+    PLAIN.check(gateway)
 
 
 def test_a_conversation_id_continues_after_tool_calls(
@@ -35,28 +28,23 @@ def test_a_conversation_id_continues_after_tool_calls(
 ) -> None:
     """The second request of a question holds the result of the call alone."""
     result = openai_agents.run(
-        "ask_by_conversation_id", base_url=gateway.base_url, headers={}, texts=WEATHER_TEXTS, stream=stream
+        "ask_by_conversation_id", base_url=gateway.base_url, headers={}, texts=WEATHER.texts, stream=stream
     )
-    assert (result["replies"], result["items"]) == (WEATHER_REPLIES, WEATHER_ITEMS)
+    assert (result["replies"], result["items"]) == (WEATHER.replies, WEATHER_ITEMS)
     sent = [each.sent for each in gateway.exchanges if each.path.endswith("/responses")]
     assert [each["type"] for each in sent[1]["input"]] == ["function_call_output"]
-    assert_weather_turns(gateway)
+    WEATHER.check(gateway)
 
 
-@pytest.mark.parametrize(
-    ("texts", "replies"), [(TEXTS, REPLIES), (WEATHER_TEXTS, WEATHER_REPLIES)], ids=["plain", "tool"]
-)
+@pytest.mark.parametrize("dialogue", [PLAIN, WEATHER], ids=["text", "tool"])
 def test_a_previous_response_continues_a_conversation(
-    gateway: RunningGateway, openai_agents: ClientProgram, stream: bool, texts: list[str], replies: list[str]
+    gateway: RunningGateway, openai_agents: ClientProgram, stream: bool, dialogue: Dialogue
 ) -> None:
     result = openai_agents.run(
-        "ask_by_previous_response", base_url=gateway.base_url, headers={}, texts=texts, stream=stream
+        "ask_by_previous_response", base_url=gateway.base_url, headers={}, texts=dialogue.texts, stream=stream
     )
-    assert result["replies"] == replies
-    if texts is TEXTS:
-        assert_three_turns(gateway)
-    else:
-        assert_weather_turns(gateway)
+    assert result["replies"] == dialogue.replies
+    dialogue.check(gateway)
 
 
 def test_a_session_of_conversations_keeps_its_items(

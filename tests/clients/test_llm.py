@@ -9,16 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.answers import (
-    KINDS_OF_ADDRESS,
-    REPLIES,
-    TEXTS,
-    WEATHER_REPLIES,
-    WEATHER_TEXTS,
-    assert_three_turns,
-    assert_weather_turns,
-    make_headers,
-)
+from tests.clients.answers import KINDS_OF_ADDRESS, PLAIN, WEATHER, make_headers
 from tests.clients.installed import make_environment
 from tests.support.gateway import MODEL, RunningGateway
 
@@ -58,13 +49,13 @@ def run_llm(request: pytest.FixtureRequest, gateway: RunningGateway, python_prog
 
 
 def test_llm_continues_a_conversation(gateway: RunningGateway, run_llm: RunLlm) -> None:
-    replies = [run_llm(TEXTS[0]), *(run_llm("-c", text) for text in TEXTS[1:])]
-    assert replies == REPLIES
-    assert_three_turns(gateway, system=None)
+    first, *others = PLAIN.texts
+    assert [run_llm(first), *(run_llm("-c", text) for text in others)] == PLAIN.replies
+    PLAIN.check(gateway, system=None)
 
 
 def test_llm_runs_tools(gateway: RunningGateway, run_llm: RunLlm) -> None:
-    first, second = WEATHER_TEXTS
+    first, second = WEATHER.texts
     tool = ("--functions", TOOL, "--no-stream")
-    assert [run_llm(*tool, first), run_llm("-c", *tool, second)] == WEATHER_REPLIES
-    assert_weather_turns(gateway)
+    assert [run_llm(*tool, first), run_llm("-c", *tool, second)] == WEATHER.replies
+    WEATHER.check(gateway)

@@ -11,14 +11,7 @@ from pydantic import BaseModel
 
 from convokit.server import GatewaySettings
 from convokit.testing import ScriptedReply
-from tests.clients.answers import (
-    REPLIES,
-    TEXTS,
-    WEATHER_REPLIES,
-    WEATHER_TEXTS,
-    assert_three_turns,
-    assert_weather_turns,
-)
+from tests.clients.answers import KINDS_OF_ADDRESS, PLAIN, REPLIES, TEXTS, WEATHER, make_headers
 from tests.clients.chat_history import TOOLS, ChatHistory
 from tests.clients.conftest import Connect, StartGateway
 from tests.support.gateway import MODEL, RunningGateway
@@ -37,7 +30,7 @@ def test_three_turns_are_one_conversation(
     history = ChatHistory(connect(url, headers), system="Answer briefly.", stream=stream)
     assert [history.ask(text) for text in TEXTS] == REPLIES
     assert history.places == ["new", "append", "append"]
-    assert_three_turns(gateway)
+    PLAIN.check(gateway)
     (conversation,) = gateway.list_stored()
     assert conversation.key == {"header": "kyoto/1", "path": "京都", "history": None}[address]
 
@@ -66,12 +59,11 @@ def test_without_matching_each_request_is_a_conversation(start_gateway: StartGat
 
 
 @in_both_ways
-@pytest.mark.parametrize("address", ["header", "history"])
+@pytest.mark.parametrize("address", KINDS_OF_ADDRESS)
 def test_tools_run_in_one_conversation(gateway: RunningGateway, connect: Connect, address: str, stream: bool) -> None:
-    headers = {"X-Conversation-Id": "kyoto"} if address == "header" else {}
-    history = ChatHistory(connect(gateway.base_url, headers), stream=stream, tools=TOOLS)
-    assert [history.ask(text) for text in WEATHER_TEXTS] == WEATHER_REPLIES
-    assert_weather_turns(gateway)
+    history = ChatHistory(connect(gateway.base_url, make_headers(address)), stream=stream, tools=TOOLS)
+    assert [history.ask(text) for text in WEATHER.texts] == WEATHER.replies
+    WEATHER.check(gateway)
 
 
 def test_two_users_with_the_same_words_have_two_conversations(gateway: RunningGateway, connect: Connect) -> None:

@@ -37,8 +37,8 @@ _MAX_REQUESTS = 2**31 - 1
 class Scope(StrEnum):
     """The values of `--scope`. typer takes no list of a Literal."""
 
-    CHAT = "chat"
-    READ = "read"
+    CHAT = key_store.CHAT
+    READ = key_store.READ
 
 
 keys = typer.Typer(

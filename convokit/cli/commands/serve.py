@@ -16,7 +16,6 @@ from rich.text import Text
 
 from convokit.cli import output, shared_options
 from convokit.cli.connect import DatabaseOption, ModelSource, open_kit, read_database, warn_if_readable
-from convokit.cli.demo.model import make_demo_model
 from convokit.cli.gateway_extra import import_gateway
 from convokit.cli.invocation import format_command
 from convokit.domain.message import USER
@@ -120,10 +119,13 @@ def serve(
         upstreams={"default": _drop_missing(base_url=upstream, profile=profile)} if upstream or profile else None,
         models={name: {} for name in model} if model else None,
     )
-    config_file, server_process = import_gateway()
+    config_file, server_process, demo_model = import_gateway()
     with ExitStack() as stack:
-        if demo or local:
-            given["upstreams"] = {"default": stack.enter_context(_serve_model(demo=demo, gguf=gguf))}
+        if demo:
+            url = stack.enter_context(demo_model.make_demo_model().serve())
+            given["upstreams"] = {"default": {"base_url": url, "api_key": "demo", "default_model": _DEMO_MODEL}}
+        elif local:
+            given["upstreams"] = {"default": stack.enter_context(_serve_local_model(gguf))}
         if demo and database is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="convokit-demo-"))
             given["database"] = str(Path(folder) / "demo.db")
@@ -161,12 +163,8 @@ def _check_exclusive(**given: Any) -> None:
 
 
 @contextmanager
-def _serve_model(*, demo: bool, gguf: Path | None) -> Iterator[dict[str, Any]]:
-    """Yield the upstream of a model on this machine. It runs in this process or below it, and workers reach it by its URL."""
-    if demo:
-        with make_demo_model().serve() as url:
-            yield {"base_url": url, "api_key": "demo", "default_model": _DEMO_MODEL}
-        return
+def _serve_local_model(gguf: Path | None) -> Iterator[dict[str, Any]]:
+    """Yield the upstream of a model on this machine. Workers reach it by its URL."""
     with ModelSource(local=True, gguf=gguf).serve() as settings:
         yield {
             **{name: settings[name] for name in ("base_url", "api_key", "profile")},
