@@ -1,4 +1,4 @@
-"""Install the clients of the gateway, and run their programs in processes of their own.
+"""Install the clients of the gateway, and run their programs in separate processes.
 
 The clients need exact versions, and packages that the project's own settings leave out. So Python clients get an environment,
 and JavaScript clients a folder, below pytest's cache. Both are made once for the versions in `requirements.txt` and
@@ -91,7 +91,7 @@ def _install(command: Sequence[str], what: str) -> None:
 
 
 def make_environment(home: str, further: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the variables of a client's process: no keys, no tracing, and a home of its own."""
+    """Return the variables of a client's process: no keys, no tracing, and a separate home folder."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE") if name in os.environ}
     silent = {"OPENAI_AGENTS_DISABLE_TRACING": "1", "LANGSMITH_TRACING": "false", "NO_PROXY": "127.0.0.1"}
     return {**kept, **silent, "PYTHONIOENCODING": "utf-8", "HOME": home, **(further or {})}

@@ -98,7 +98,7 @@ def answer_slowly(request: RecordedRequest) -> ScriptedReply:
 def test_a_client_with_its_history_is_answered_while_the_conversation_is_busy(
     start_gateway: StartGateway, connect: Connect
 ) -> None:
-    """The second question is a branch of its own. The main branch follows the one that is continued."""
+    """The second question starts a new branch. The main branch follows the one that is continued."""
     gateway = start_gateway(answer_slowly)
     client = connect(gateway.base_url, {"X-Conversation-Id": "kyoto"})
     first, second = ChatHistory(client), ChatHistory(client)

@@ -1,4 +1,4 @@
-"""Serve a gateway in a process of its own, which a test may kill: `python -m tests.server.killable_gateway DATABASE URL`."""
+"""Serve a gateway in a process that a test may kill: `python -m tests.server.killable_gateway DATABASE URL`."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def ask_for_weather(request: Any) -> Any:
 
 @NAMED
 def test_tools_with_arguments_that_are_written_anew(sqlite_file: str, thread: str | None) -> None:
-    """Calls are compared by their parsed arguments. The results start a turn of their own, and can be sent again."""
+    """Calls are compared by their parsed arguments. The results start a new turn, and can be sent again."""
     with running_gateway(sqlite_file, ask_for_weather) as gateway:
         tools = [
             {

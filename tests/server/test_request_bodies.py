@@ -1,4 +1,4 @@
-"""Odd, large and slow bodies get an answer of their own, and stop nobody else."""
+"""Odd, large and slow bodies are refused, and delay no other request."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_an_idempotency_key_of_a_response_makes_one_turn(slow: AsgiGateway) -> N
 
 @NAMED
 def test_two_requests_at_once_are_both_answered(slow: AsgiGateway, name: dict[str, str]) -> None:
-    """The second one goes to a branch of its own. The main branch follows the one that the client continues."""
+    """The second one goes to a new branch. The main branch follows the one that the client continues."""
     first = read_reply(slow.ask("hi", headers=name))[1]
     answers = slow.gather(*(slow.complete("hi", first, text, headers=name) for text in ("a", "b", "c")))
     assert [read_reply(answer)[1] for answer in answers] == [first] * 3

@@ -63,7 +63,7 @@ def test_a_background_response_is_polled(slow: AsgiGateway) -> None:
 
 
 def test_a_background_response_is_cancelled(database: str) -> None:
-    """By another instance. Its readers learn of the end, and what came of it is kept."""
+    """By another instance. Its readers learn of the end, and the partial reply is kept."""
     long = ScriptedReply(["one ", *["more "] * 500], pause_s=0.03)
     with serving(database, [long]) as slow, serving(database, loop=slow.loop) as other:
         made = slow.send("POST", RESPONSES, {**INPUT, "background": True}).json()["id"]
