@@ -61,8 +61,8 @@ def list_siblings_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Fl
     seq = yield from resolve_seq_flow(kit, chat, message)
 
     def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
-        start_point = find_path_end(connection, row.id, seq)
-        parent = find_seq_before_passages(connection, row.id, start_point)
+        found = find_path_end(connection, row.id, seq)
+        parent = find_seq_before_passages(connection, row.id, found)
         children = message_tree.list_children(connection, row.id, parent)
         return _skip_passages(connection, row.id, children)
 
