@@ -94,7 +94,7 @@ def test_edited_reply(gateway: RunningGateway, thread: str | None) -> None:
 
 
 def test_edited_first_question(gateway: RunningGateway) -> None:
-    """Row 11, then row 9: it starts a new branch at the root first, and becomes the main branch when the client continues it."""
+    """Row 11, then row 9: it starts a branch at the root, which becomes the main branch when the client continues it."""
     client = ConversationClient(gateway, "k")
     client.talk("one", "two")
     edited = client.send([user("eins")])
