@@ -19,8 +19,10 @@ from convokit.domain.events import (
     TextDelta,
     ToolCallDelta,
 )
+from convokit.domain.history import History, Run
 from convokit.domain.message import Message, NewMessage
 from convokit.domain.paging import Page
+from convokit.domain.past_window import PastPart, PastWindow
 from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
 from convokit.domain.reply import Usage
@@ -70,6 +72,7 @@ __all__ = [
     "Diff",
     "Exported",
     "Finished",
+    "History",
     "HistoryGap",
     "Hit",
     "HttpxClient",
@@ -80,6 +83,8 @@ __all__ = [
     "MovedHead",
     "NewMessage",
     "Page",
+    "PastPart",
+    "PastWindow",
     "Price",
     "Prices",
     "Profile",
@@ -94,6 +99,7 @@ __all__ = [
     "RequestWindow",
     "Retry",
     "Retrying",
+    "Run",
     "SearchPage",
     "Started",
     "StoredBlob",

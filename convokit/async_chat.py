@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 from uuid import UUID
@@ -17,7 +17,9 @@ from convokit.completion.state import ChatRef, KitState, require_writable
 from convokit.completion.tool_results import list_open_calls_flow
 from convokit.context.report import Context
 from convokit.domain.conversation import Branch, Conversation
+from convokit.domain.history import History, Run
 from convokit.domain.message import Message, NewMessage
+from convokit.domain.past_window import PastWindow
 from convokit.domain.removal import Receipt
 from convokit.domain.stored_records import ChainEntry, StoredBlob, SummaryRecord, TurnRecord
 from convokit.domain.stored_request import Diff, Replay
@@ -459,12 +461,54 @@ class AsyncChat:
         )
         return await self._runtime.run(flow)
 
+    async def history(
+        self,
+        *,
+        limit: int = 50,
+        before: Message | str | int | None = None,
+        after: Message | str | int | None = None,
+        around: Message | str | int | None = None,
+    ) -> History:
+        """Return a page of messages with what a screen shows beside them, in one snapshot: turns, calls and removals.
+
+        `limit`, `before`, `after` and `around` are those of `messages`; passages are included and counted. No turn is closed.
+
+        Raises: NotFound for a conversation, branch or message that does not exist; InvalidInput.
+        """
+        flow = history.history_pages.read_history_flow(
+            self._state, self._ref, limit=limit, before=before, after=after, around=around
+        )
+        return await self._runtime.run(flow)
+
+    async def runs(self, *, limit: int = 200, before: Message | str | int | None = None) -> list[Run]:
+        """Return the newest `limit` runs of messages on all branches, oldest first: the shape of the conversation.
+
+        Only the first message of each run is read. `before` (the `first` of a run) goes further back.
+        """
+        flow = history.records.list_runs_flow(self._state, self._ref, limit=limit, before=before)
+        return await self._runtime.run(flow)
+
     async def turn(self, turn: Turn | UUID | str) -> TurnRecord:
         """Return a turn with its API calls, the stored parts of their requests, and the Python functions that it ran.
 
         `chat.replay(turn, call=...)` builds the requests again. Raises: NotFound.
         """
         return await self._runtime.run(history.records.read_turn_flow(self._state, self._ref, turn))
+
+    async def turn_records(self, turns: Iterable[Turn | UUID | str]) -> list[TurnRecord]:
+        """Return several turns with their API calls, in the order of their start. Their tool runs are not read.
+
+        Args:
+            turns: Turns or their ids, at most 1,000.
+
+        Raises: NotFound, InvalidInput.
+        """
+        return await self._runtime.run(history.records.read_turn_records_flow(self._state, self._ref, turns))
+
+    async def removals(self, *, limit: int = 50, before: int | None = None) -> list[ChainEntry]:
+        """Return the newest `limit` redactions and erasures, oldest first; `before` (a number) goes further back."""
+        flow = history.records.list_removals_flow(self._state, self._ref, limit=limit, before=before)
+        return await self._runtime.run(flow)
 
     async def entries(self, *, limit: int = 50, before: int | None = None) -> list[ChainEntry]:
         """Return the newest `limit` entries of the hash chain, oldest first; `before` (a number) goes further back."""
@@ -574,6 +618,13 @@ class AsyncChat:
         Raises: NotFound.
         """
         return await self._runtime.run(audit.replay.replay_flow(self._state, self._ref, turn, call))
+
+    async def window(self, turn: TurnLike | None = None, *, call: int | None = None) -> PastWindow:
+        """Return what the model saw in an API call, and why other messages of its path stayed out, from stored rows.
+
+        `turn` and `call` are those of `replay`. `context` shows what a next call would send. Raises: NotFound.
+        """
+        return await self._runtime.run(audit.past_window.read_window_flow(self._state, self._ref, turn, call))
 
     async def diff(self, a: TurnLike, b: TurnLike) -> Diff:
         """Return where the request of `b` first differs from that of `a` (turns or replays), and why."""

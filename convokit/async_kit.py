@@ -125,6 +125,11 @@ class AsyncConvokit:
         name = self._state.database.name
         self._runtime = AsyncRuntime(url, name, durability, http_client, search=search, read_only=read_only)
 
+    @property
+    def read_only(self) -> bool:
+        """Whether every method that writes raises `ReadOnly`."""
+        return self._state.read_only
+
     async def migrate(self) -> None:
         """Create or upgrade the tables. A SQLite file that does not exist is created. Many processes may call it at once."""
         require_writable(self._state, "migrate")

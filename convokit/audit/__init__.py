@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from convokit.audit import consistency as consistency
     from convokit.audit import diff as diff
     from convokit.audit import flows as flows
+    from convokit.audit import past_window as past_window
     from convokit.audit import references as references
     from convokit.audit import removal_checks as removal_checks
     from convokit.audit import replay as replay
@@ -23,6 +24,7 @@ else:
         "consistency",
         "diff",
         "flows",
+        "past_window",
         "references",
         "removal_checks",
         "replay",

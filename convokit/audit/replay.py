@@ -7,7 +7,7 @@ code that rendered the request renders it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -58,6 +58,8 @@ class RebuiltRequest:
     prompt: str | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
+    seqs: list[int | None] = field(default_factory=list)
+    """The seq of each of `messages`; None for the developer prompt. Empty if messages were merged."""
     parameters: dict[str, Any] = field(default_factory=dict)
     body: bytes | None = None
     removals: list[str] = field(default_factory=list)
@@ -76,6 +78,7 @@ class RebuiltRequest:
             started_at=to_datetime(self.call.started_at),
             body=self.body if self.status == "exact" else None,
             messages=self.messages,
+            seqs=self.seqs,
             parameters=self.parameters,
             problem=None if self.status == "exact" else _join_problems(problems),
         )
@@ -121,9 +124,9 @@ def find_selected_call(connection: Connection, row: ConversationRow, branch: int
     turn_id, number = selector
     if turn_id is None:
         turn_id = _find_newest_turn(connection, row, branch)
-    elif turns.find(connection, row.id, turn_id) is None:
-        raise NotFound("turn", turn_id)
     calls = api_calls.list_calls(connection, row.id, turn_id)
+    if not calls and turns.find(connection, row.id, turn_id) is None:
+        raise NotFound("turn", turn_id)
     if not calls:
         raise NotFound("API call", f"of turn {turn_id}", "the turn made no call, or the call is no longer stored")
     if number is None:  # the call that brought the reply, rather than a failed one
@@ -182,10 +185,12 @@ def _read_parts(connection: Connection, row: ConversationRow, request: RebuiltRe
     request.rows = [rows[seq] for seq in seqs if seq in rows]
     request.mismatches += [f"message {seq} is missing" for seq in seqs if seq not in rows]
     _check_redactions(connection, row.id, request)
-    request.prompt = _read_prompt(connection, row.tenant, manifest.prompt, "the developer prompt", request)
+    digests = [digest for digest in (manifest.prompt, manifest.tools) if digest is not None]
+    prompts = blobs.find_prompts(connection, row.tenant, digests) if digests else {}
+    request.prompt = _check_prompt(prompts, manifest.prompt, "the developer prompt", request)
     if request.prompt is None and manifest.prompt is not None:
         request.prompt = "[redacted: developer prompt]"
-    tools = _read_prompt(connection, row.tenant, manifest.tools, "the set of tools", request)
+    tools = _check_prompt(prompts, manifest.tools, "the set of tools", request)
     request.tools = json.loads(tools) if tools else []
     _read_blobs(connection, row.id, request)
 
@@ -200,12 +205,11 @@ def _check_redactions(connection: Connection, conversation_id: UUID, request: Re
             request.mismatches.append(f"message {seq} is marked as redacted, but the chain has no redaction of it")
 
 
-def _read_prompt(
-    connection: Connection, tenant: str, digest: bytes | None, name: str, request: RebuiltRequest
-) -> str | None:
+def _check_prompt(prompts: Mapping[bytes, str], digest: bytes | None, name: str, request: RebuiltRequest) -> str | None:
+    """Return the text under a digest, and report if it was erased or altered."""
     if digest is None:
         return None
-    text = blobs.find_prompt(connection, tenant, digest)
+    text = prompts.get(digest)
     if text is None:
         request.removals.append(f"{name} of this request was erased")
     elif compute_prompt_digest(text) != digest:
@@ -238,7 +242,7 @@ def _render(request: RebuiltRequest) -> RenderedRequest | None:
         if manifest.transcript:  # the request of a summary sends its messages as one text
             text = format_transcript([item.shape for item in items])
             items = [Item(0, {"role": USER, "content": text}, 0, 0)]
-        shapes, _, _ = arrange_messages(items, request.prompt, manifest.profile, manifest.partial)
+        shapes, kept, _ = arrange_messages(items, request.prompt, manifest.profile, manifest.partial)
         request.messages = to_wire_messages(
             inline_blobs(shapes, request.blobs),
             manifest.profile,
@@ -246,6 +250,8 @@ def _render(request: RebuiltRequest) -> RenderedRequest | None:
             now=now,
             renderer=manifest.renderer,
         )
+        if not manifest.profile.alternate:
+            request.seqs = [*[None] * (len(shapes) - len(kept)), *(item.key or None for item in kept)]
         rendered = render_request(
             model=call.requested_model,
             messages=request.messages,

@@ -37,16 +37,12 @@ from rich.text import Text
 
 from convokit.cli.invocation import format_command
 from convokit.domain.message import ASSISTANT, TOOL, USER
+from convokit.domain.text import UNSAFE_TEXT
 from convokit.errors import ContextOverflow, ConversationBusy, ConvokitError, NotFound, SettingsError, Unreachable
 
 _ROLE_STYLES = {USER: "bold cyan", ASSISTANT: "bold green", TOOL: "bold yellow"}
 # Wide enough that a program or a file gets whole lines.
 _PIPE_WIDTH = 1000
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and line feed
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional formatting
-    "\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"  # separators, annotations, tags, lone surrogates
-)
 _CONTROL_PICTURES = 0x2400
 _SETTING_HINTS = {
     "model": "name a model with --model or CONVOKIT_MODEL; `--local` runs a small model on this machine, without a key",
@@ -57,7 +53,7 @@ _SETTING_HINTS = {
 
 def make_safe(text: str) -> str:
     """Return `text` with every character that could steer a terminal made visible; line feeds and tabs stay."""
-    return _UNSAFE.sub(_to_visible, text.replace("\r\n", "\n"))
+    return UNSAFE_TEXT.sub(_to_visible, text.replace("\r\n", "\n"))
 
 
 def _to_visible(match: re.Match[str]) -> str:
@@ -128,7 +124,7 @@ def write_text(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print one JSON value, with every character that could steer a terminal as an escape."""
     encoded = json.dumps(value, ensure_ascii=not _is_unicode(sys.stdout), indent=2, default=str)
-    print(_UNSAFE.sub(_to_escape, encoded))
+    print(UNSAFE_TEXT.sub(_to_escape, encoded))
 
 
 def _to_escape(match: re.Match[str]) -> str:

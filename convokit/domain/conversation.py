@@ -47,6 +47,8 @@ class ConversationRow:
 
 
 PREVIEW_CHARS = 200
+MAX_PARTS_CHARS = 4096
+"""For a preview, content parts, which may be long, are read to here."""
 _PART_TEXT = re.compile(r'"text": ?("(?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)')
 """The text of a content part, also in JSON that was cut. A quotation mark inside of a text is escaped, so no text matches."""
 

@@ -174,6 +174,9 @@ class Replay(BaseModel):
     """The bytes of the request's body. None unless `status` is "exact"."""
     messages: list[dict[str, Any]] = Field(default_factory=list, repr=False)
     """The messages of the body. The content of a redacted message says that it was redacted."""
+    seqs: list[int | None] = Field(default_factory=list)
+    """For each message of the body, the seq of the stored message; None for the developer prompt. Empty if the server gets
+    several messages as one."""
     parameters: dict[str, Any] = Field(default_factory=dict, repr=False)
     """All other keys of the body except the model."""
     problem: str | None = None

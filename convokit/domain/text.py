@@ -16,6 +16,13 @@ from convokit.errors import InvalidInput, TooLarge
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+UNSAFE_TEXT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and line feed
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional formatting
+    "\u200b\u2060-\u2064\ufeff"  # zero width; joiners belong to emoji and to scripts
+    "\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"  # separators, annotations, tags, lone surrogates
+)
+"""Characters that steer a terminal or a page, or that nobody sees. Whoever shows text makes them visible."""
 MAX_DEPTH = 32
 MAX_NUMBER = 2**53
 

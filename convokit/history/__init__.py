@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from convokit.history import branches as branches
     from convokit.history import conversation_flows as conversation_flows
     from convokit.history import copies as copies
+    from convokit.history import history_pages as history_pages
     from convokit.history import message_pages as message_pages
     from convokit.history import pages as pages
     from convokit.history import pins as pins
@@ -20,6 +21,7 @@ else:
         "branches",
         "conversation_flows",
         "copies",
+        "history_pages",
         "message_pages",
         "pages",
         "pins",

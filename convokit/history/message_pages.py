@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow
-from convokit.completion.start_point import MessageLike, resolve_seq_flow
+from convokit.completion.start_point import MessageLike
 from convokit.completion.state import ChatRef, KitState, identify_flow, is_unused_key, not_found
 from convokit.domain.conversation import ConversationRow
+from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import SUMMARY, Message, MessageRow
 from convokit.domain.paging import validate_limit
 from convokit.errors import InvalidInput, NotFound
@@ -33,6 +35,30 @@ class MessageQuery:
         return bool(self.before or self.after) or self.around is not None
 
 
+def parse_message_query(
+    conversation_id: UUID,
+    limit: int | None,
+    *,
+    before: MessageLike | None,
+    after: MessageLike | None,
+    around: MessageLike | None,
+    passages: bool,
+) -> MessageQuery:
+    """Return the part of a path that a caller asked for. Raises: InvalidInput."""
+    if limit is not None:
+        validate_limit(limit)
+    given = {
+        name: each for name, each in (("before", before), ("after", after), ("around", around)) if each is not None
+    }
+    if len(given) > 1:
+        raise InvalidInput(list(given)[1], f"pass only one of before, after and around, not {' and '.join(given)}")
+    seqs = {
+        name: parse_message_seq(conversation_id, each.id if isinstance(each, Message) else each)
+        for name, each in given.items()
+    }
+    return MessageQuery(limit, **seqs, passages=passages)
+
+
 def list_messages_flow(
     kit: KitState,
     chat: ChatRef,
@@ -44,18 +70,8 @@ def list_messages_flow(
     passages: bool,
 ) -> Flow[list[Message]]:
     """Return a page of the chat's path, or all of it. Raises: InvalidInput, NotFound."""
-    if limit is not None:
-        validate_limit(limit)
-    given = {
-        name: each for name, each in (("before", before), ("after", after), ("around", around)) if each is not None
-    }
-    if len(given) > 1:
-        raise InvalidInput(list(given)[1], f"pass only one of before, after and around, not {' and '.join(given)}")
     conversation_id = yield from identify_flow(kit, chat)
-    seqs = {}
-    for name, each in given.items():
-        seqs[name] = yield from resolve_seq_flow(kit, chat, each)
-    query = MessageQuery(limit, **seqs, passages=passages)
+    query = parse_message_query(conversation_id, limit, before=before, after=after, around=around, passages=passages)
 
     def read(connection: Connection) -> list[Message] | None:
         row = conversations.find(connection, kit.tenant, conversation_id)
@@ -73,25 +89,26 @@ def list_messages_flow(
 def _read_path_page(connection: Connection, row: ConversationRow, branch: int, query: MessageQuery) -> PathPage:
     head = message_tree.read_head(connection, row, branch)
     if query.after is not None:
-        return _read_after(connection, row, head, query.after, query)
+        return read_after(connection, row, head, query.after, query)
     if query.around is not None:
         return _read_around(connection, row, head, query.around, query)
     if query.before is not None:
-        head = _find_message(connection, row, "before", query.before).parent_seq if query.before else None
+        head = find_page_message(connection, row, "before", query.before).parent_seq if query.before else None
     if query.limit is None:
         return path_pages.read_whole(connection, row.id, head, passages=query.passages) or PathPage([])
     return path_pages.read_before(connection, row.id, head, query.limit, passages=query.passages)
 
 
-def _read_after(
+def read_after(
     connection: Connection, row: ConversationRow, head: int | None, after: int, query: MessageQuery
 ) -> PathPage:
+    """Return the messages that follow `after`. Raises: NotFound, InvalidInput if it is not on the path to `head`."""
     if query.limit is None:
         page = path_pages.read_whole(connection, row.id, head, after=after, passages=query.passages)
     else:
         page = path_pages.read_after(connection, row.id, head, after, query.limit, passages=query.passages)
     if page is None:
-        _find_message(connection, row, "after", after)
+        find_page_message(connection, row, "after", after)
         problem = (
             f"message {after} is not on this branch; around={after} reads the path through it, and "
             f"fork(after={after}) makes a branch of it"
@@ -103,7 +120,7 @@ def _read_after(
 def _read_around(
     connection: Connection, row: ConversationRow, head: int | None, around: int, query: MessageQuery
 ) -> PathPage:
-    target = _find_message(connection, row, "around", around)
+    target = find_page_message(connection, row, "around", around)
     end = path_pages.find_path_through(connection, row, head, target)
     passages = query.passages
     if query.limit is None:
@@ -121,7 +138,7 @@ def _read_around(
     return page
 
 
-def _find_message(connection: Connection, row: ConversationRow, name: str, seq: int) -> MessageRow:
+def find_page_message(connection: Connection, row: ConversationRow, name: str, seq: int) -> MessageRow:
     """Return the message that a page starts from. Raises: NotFound, InvalidInput for a summary."""
     found = messages.find(connection, row.id, seq)
     if found is None:

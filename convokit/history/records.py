@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Iterable
+from itertools import islice
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow
+from convokit.completion.start_point import MessageLike, resolve_seq_flow
 from convokit.completion.state import (
     ChatRef,
     KitState,
@@ -16,15 +19,27 @@ from convokit.completion.state import (
     find_listed_conversation_flow,
 )
 from convokit.domain.content import BLOB_SCHEME
+from convokit.domain.history import Run
 from convokit.domain.ids import MAX_SEQ, parse_id
 from convokit.domain.message import SUMMARY
-from convokit.domain.paging import validate_limit
+from convokit.domain.paging import MAX_PAGE, validate_limit
 from convokit.domain.stored_records import Call, ChainEntry, RequestWindow, StoredBlob, SummaryRecord, TurnRecord
 from convokit.domain.stored_request import DIGEST_BYTES, Manifest
 from convokit.domain.turn import CallRow, ToolCallRow, Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.history.pages import find_gone_workers_flow
-from convokit.store import api_calls, blobs, chain, messages, removal_records, summaries, tool_calls, turns
+from convokit.store import (
+    api_calls,
+    blobs,
+    chain,
+    message_tree,
+    messages,
+    removal_records,
+    summaries,
+    tool_calls,
+    turn_pages,
+    turns,
+)
 
 _BLOB_DIGEST_BYTES = 32
 
@@ -69,6 +84,61 @@ def _make_calls(connection: Connection, conversation_id: UUID, rows: list[CallRo
         for manifest in manifests
     ]
     return [Call.from_row(row, window) for row, window in zip(rows, windows, strict=True)]
+
+
+def read_turn_records_flow(
+    kit: KitState, chat: ChatRef, turns_or_ids: Iterable[Turn | UUID | str]
+) -> Flow[list[TurnRecord]]:
+    """Return turns with their calls, in the order of their start. Raises: InvalidInput, NotFound."""
+    given = [each.id if isinstance(each, Turn) else parse_id(each, "turns") for each in turns_or_ids]
+    turn_ids = list(dict.fromkeys(given))
+    if len(turn_ids) > MAX_PAGE:
+        raise InvalidInput("turns", f"has {len(turn_ids):,} turns; the limit is {MAX_PAGE:,}")
+    conversation = yield from find_conversation_flow(kit, chat)
+    if not turn_ids:
+        return []
+    found = yield from read_flow(_read_turns, conversation.id, turn_ids)
+    missing = set(turn_ids) - {row.id for row, _ in found}
+    if missing:
+        raise NotFound("turn", min(missing))
+    gone = yield from find_gone_workers_flow(kit, conversation.id, [row for row, _ in found])
+    return [
+        TurnRecord.from_rows(conversation.id, row, calls, (), worker="gone" if row.id in gone else None)
+        for row, calls in found
+    ]
+
+
+def _read_turns(
+    connection: Connection, conversation_id: UUID, turn_ids: list[UUID]
+) -> list[tuple[TurnRow, list[Call]]]:
+    found = turn_pages.read_with_calls(connection, conversation_id, turn_ids)
+    calls = iter(_make_calls(connection, conversation_id, [call for _, rows in found for call in rows]))
+    return [(row, list(islice(calls, len(rows)))) for row, rows in found]
+
+
+def list_removals_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[ChainEntry]]:
+    """Return the newest redactions and erasures of the conversation, oldest first."""
+    validate_limit(limit)
+    end = _validate_number("before", before)
+    conversation = yield from find_listed_conversation_flow(kit, chat)
+    return [] if conversation is None else (yield from read_flow(_read_removals, conversation.id, end, limit))
+
+
+def _read_removals(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[ChainEntry]:
+    found = removal_records.list_page(connection, conversation_id, before, limit)
+    return [ChainEntry.from_entry(conversation_id, entry, removal) for entry, removal in found]
+
+
+def list_runs_flow(kit: KitState, chat: ChatRef, *, limit: int, before: MessageLike | None) -> Flow[list[Run]]:
+    """Return the newest runs of the conversation, oldest first."""
+    validate_limit(limit)
+    end = MAX_SEQ if before is None else (yield from resolve_seq_flow(kit, chat, before))
+    conversation = yield from find_listed_conversation_flow(kit, chat)
+    if conversation is None:
+        return []
+    found = yield from read_flow(message_tree.list_runs, conversation, end, limit)
+    last_seqs = [row.seq - 1 for row, _ in found[1:]] + [min(end - 1, conversation.last_seq)]
+    return [Run.from_row(row, parent_seq, last) for (row, parent_seq), last in zip(found, last_seqs, strict=False)]
 
 
 def list_entries_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[ChainEntry]]:

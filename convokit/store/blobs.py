@@ -19,6 +19,9 @@ from convokit.store.schema import blob, prompt, prompt_use
 _SELECT_BLOBS = select(blob.c.digest, blob.c.media_type, blob.c.data).where(
     blob.c.conversation_id == bindparam("id"), blob.c.digest.in_(bindparam("digests", expanding=True))
 )
+_SELECT_PROMPTS = select(prompt.c.digest, prompt.c.body).where(
+    prompt.c.tenant == bindparam("tenant"), prompt.c.digest.in_(bindparam("digests", expanding=True))
+)
 _SELECT_PROMPT = select(prompt.c.body).where(
     prompt.c.tenant == bindparam("tenant"), prompt.c.digest == bindparam("digest")
 )
@@ -95,3 +98,9 @@ def find_prompt(connection: Connection, tenant: str, digest: bytes) -> str | Non
     """Return the developer prompt or tool set under a digest, or None."""
     body: str | None = connection.execute(_SELECT_PROMPT, {"tenant": tenant, "digest": digest}).scalar_one_or_none()
     return body
+
+
+def find_prompts(connection: Connection, tenant: str, digests: Sequence[bytes]) -> dict[bytes, str]:
+    """Return those of the developer prompts and tool sets that exist, by digest."""
+    rows = connection.execute(_SELECT_PROMPTS, {"tenant": tenant, "digests": list(digests)})
+    return {bytes(row[0]): row[1] for row in rows}

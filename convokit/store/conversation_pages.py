@@ -9,15 +9,21 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Select, bindparam, func, select, tuple_
 
-from convokit.domain.conversation import PREVIEW_CHARS, Conversation, ConversationRow, ListedConversation, PreviewRow
+from convokit.domain.conversation import (
+    MAX_PARTS_CHARS,
+    PREVIEW_CHARS,
+    Conversation,
+    ConversationRow,
+    ListedConversation,
+    PreviewRow,
+)
+from convokit.domain.removal import RemovalRow
 from convokit.store import removal_records
 from convokit.store.dialects import dialect_of
 from convokit.store.schema import conversation, message, turn
 
 Position = tuple[int, UUID] | str
 """The last conversation of a page: its `updated_at` and id, or its key in a listing by key."""
-_MAX_PARTS_CHARS = 4096
-"""Content parts, which may be long, are read to here."""
 _COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slots__)
 # `claim >= 0` instead of IS NOT NULL: a condition that both databases look up in the index.
 _IS_OPEN = select(turn.c.claim).where(turn.c.claim >= 0)
@@ -26,7 +32,7 @@ _PREVIEW = (
     message.c.role,
     message.c.status,
     func.substr(message.c.content, 1, PREVIEW_CHARS + 1),
-    func.substr(message.c.parts, 1, _MAX_PARTS_CHARS),
+    func.substr(message.c.parts, 1, MAX_PARTS_CHARS),
     func.substr(message.c.refusal, 1, PREVIEW_CHARS + 1),
     message.c.created_at,
 )
@@ -67,12 +73,22 @@ class ListingFilter:
 
 def find_with_preview(connection: Connection, tenant: str, conversation_id: UUID) -> Conversation | None:
     """Return the tenant's conversation with its last message, or None."""
+    listed = find_listed(connection, tenant, conversation_id)
+    return None if listed is None else Conversation.from_row(listed, find_erasure(connection, listed))
+
+
+def find_listed(connection: Connection, tenant: str, conversation_id: UUID) -> ListedConversation | None:
+    """Return the row of the tenant's conversation with its last message, or None."""
     row = connection.execute(_SELECT_ONE, {"id": conversation_id, "tenant": tenant}).one_or_none()
-    if row is None:
+    return None if row is None else _to_listed(row)
+
+
+def find_erasure(connection: Connection, listed: ListedConversation) -> RemovalRow | None:
+    """Return the erasure of a conversation that is erased now, or None."""
+    # An erasure redacts every message. So a last message with text tells that there was none since.
+    if listed.preview is not None and listed.preview.status != "redacted":
         return None
-    listed = _to_listed(row)
-    erasure = removal_records.find_erasure(connection, conversation_id, listed.row.last_entry)
-    return Conversation.from_row(listed, erasure)
+    return removal_records.find_erasure(connection, listed.row.id, listed.row.last_entry)
 
 
 def list_with_previews(

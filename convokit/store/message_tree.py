@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, and_, bindparam, insert, not_, select, union, union_all, update
+from sqlalchemy import Connection, Integer, and_, bindparam, func, insert, not_, select, union, union_all, update
 
-from convokit.domain.conversation import MAIN, BranchRow, ConversationRow
+from convokit.domain.conversation import MAIN, MAX_PARTS_CHARS, PREVIEW_CHARS, BranchRow, ConversationRow, PreviewRow
 from convokit.domain.ids import MAX_SEQ
 from convokit.domain.message import SUMMARY, USER, MessageRow
 from convokit.store.schema import branch, conversation, message
@@ -25,6 +25,9 @@ _SELECT_PAGE = (
     .order_by(branch.c.number.desc())
     .limit(bindparam("limit"))
 )
+_SELECT_ANY_BRANCH = select(*(getattr(branch.c, name) for name in BranchRow.__slots__)).where(_IN_CONVERSATION)
+_SELECT_BRANCH = _SELECT_ANY_BRANCH.where(branch.c.number == bindparam("wanted"))
+_SELECT_BRANCH_BY_NAME = _SELECT_ANY_BRANCH.where(branch.c.name == bindparam("wanted"))
 _SELECT_NUMBER = select(branch.c.number).where(_IN_CONVERSATION, branch.c.number == bindparam("number"))
 _SELECT_NUMBER_BY_NAME = select(branch.c.number).where(_IN_CONVERSATION, branch.c.name == bindparam("name"))
 _SELECT_NAME_CREATED_AT = select(branch.c.name).where(
@@ -67,6 +70,21 @@ _BEHIND_PARTING = (
     .limit(bindparam("limit"))
 )
 _SELECT_ROOTS = _BEHIND_PARTING.where(message.c.parent_seq.is_(None))
+_SELECT_RUNS = (
+    select(
+        message.c.seq,
+        message.c.role,
+        message.c.status,
+        func.substr(message.c.content, 1, PREVIEW_CHARS + 1),
+        func.substr(message.c.parts, 1, MAX_PARTS_CHARS),
+        func.substr(message.c.refusal, 1, PREVIEW_CHARS + 1),
+        message.c.created_at,
+        message.c.parent_seq,
+    )
+    .where(_MESSAGE_IN_CONVERSATION, PARTS, message.c.seq < bindparam("before"))
+    .order_by((message.c.seq + 0).desc())
+    .limit(bindparam("limit"))
+)
 _IS_CHILD = message.c.parent_seq == bindparam("parent")
 _IS_NEXT = message.c.seq == bindparam("parent") + 1
 _SELECT_CHILDREN = union_all(
@@ -146,6 +164,15 @@ def list_branches(connection: Connection, row: ConversationRow, before: int, lim
     return found if len(found) == limit else [BranchRow(0, MAIN, row.head_seq, row.created_at), *found]
 
 
+def find_branch(connection: Connection, row: ConversationRow, wanted: int | str) -> BranchRow | None:
+    """Return the branch with this number or name, or None."""
+    if wanted in (0, MAIN):
+        return BranchRow(0, MAIN, row.head_seq, row.created_at)
+    statement = _SELECT_BRANCH_BY_NAME if isinstance(wanted, str) else _SELECT_BRANCH
+    found = connection.execute(statement, {"id": row.id, "wanted": wanted}).one_or_none()
+    return None if found is None else BranchRow(*found)
+
+
 def find_branch_number(connection: Connection, conversation_id: UUID, wanted: int | str) -> int | None:
     """Return the number of the branch with this number or name, or None."""
     if wanted in (0, MAIN):
@@ -190,3 +217,12 @@ def list_leaves(connection: Connection, row: ConversationRow, before: int, limit
     """Return the newest `limit` messages below seq `before` that have no children, newest first."""
     values = {"id": row.id, "last": row.last_seq, "before": before, "limit": limit}
     return [MessageRow(*each) for each in connection.execute(_SELECT_LEAVES, values)]
+
+
+def list_runs(
+    connection: Connection, row: ConversationRow, before: int, limit: int
+) -> list[tuple[PreviewRow, int | None]]:
+    """Return the first messages of the newest `limit` runs below seq `before` with their parents, by seq."""
+    values = {"id": row.id, "before": before, "limit": limit}
+    found = [tuple(each) for each in connection.execute(_SELECT_RUNS, values)]
+    return [(PreviewRow(*each[:-1]), each[-1]) for each in reversed(found)]

@@ -194,16 +194,19 @@ def read_backwards(
     head: int | None,
     enough: Callable[[list[MessageRow]], int],
     *,
+    first_page: int = FIRST_PAGE,
+    crosses_runs: bool = False,
     with_items: bool = False,
 ) -> MessagePath:
-    """Return the end of the path to `head`, which is read backwards in pages.
+    """Return the end of the path to `head`, which is read backwards in pages, the first of `first_page` messages.
 
     After each page, `enough` receives all rows so far, newest first, and returns how many more to read. 0 stops.
+    With `crosses_runs`, one statement reads the first page also where it lies in several runs.
     """
     end_of_run, walk = _READ_BACKWARDS[with_items]
     rows: list[MessageRow] = []
-    wanted = FIRST_PAGE
-    last, crosses_runs = head, False
+    wanted = first_page
+    last = head
     while last is not None and wanted > 0:
         values = {"id": conversation_id, "last": last, "limit": wanted}
         page = [MessageRow(*row) for row in connection.execute(walk if crosses_runs else end_of_run, values)]

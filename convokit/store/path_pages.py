@@ -246,10 +246,31 @@ def find_partings(connection: Connection, conversation_id: UUID, page: PathPage)
     return {seq: at for seq, at in followed.items() if at in parted}
 
 
+def read_path_after(
+    connection: Connection, conversation: ConversationRow, head: int | None, row: MessageRow, limit: int
+) -> tuple[list[MessageRow], int]:
+    """Return the messages that follow a message on the path through it, passages included, and the end of that path.
+
+    It is the path to `head` if the message is on it, else the path to the newest leaf behind the message.
+    """
+    end, runs = head, []
+    if end is not None:
+        runs = _list_oldest_runs(connection, conversation.id, end, row.seq, limit + 1)
+    if end is None or not runs or not runs[0][0] <= row.seq <= runs[0][1]:
+        end = _find_newest_leaf(connection, conversation, row)
+        runs = _list_oldest_runs(connection, conversation.id, end, row.seq, limit + 1)
+    seqs = list(islice(_list_seqs(runs, row.seq), limit))
+    return (_read_seqs(connection, conversation.id, seqs) if seqs else []), end
+
+
 def find_path_through(connection: Connection, conversation: ConversationRow, head: int | None, row: MessageRow) -> int:
     """Return the end of a path through a message: `head` if the message is on its path, else the newest leaf behind it."""
     if head is not None and _is_on_path(connection, conversation.id, head, row.seq):
         return head
+    return _find_newest_leaf(connection, conversation, row)
+
+
+def _find_newest_leaf(connection: Connection, conversation: ConversationRow, row: MessageRow) -> int:
     values = {"id": conversation.id, "first": row.seq}
     partings = sorted(tuple(each) for each in connection.execute(_SELECT_LATER_PARTINGS, values))
     # The runs behind the message, by their first seqs. A run starts behind a run that was found before it.

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, and_, bindparam, insert, select
 
+from convokit.domain.hashchain import Entry
 from convokit.domain.removal import EVERYTHING, RemovalRow
-from convokit.store.schema import conversation, removal
+from convokit.store.schema import conversation, entry, removal
 
 PAGE = 1000
 _INSERT = insert(removal)
@@ -24,6 +25,17 @@ _SELECT_NEWEST = (
     .order_by(removal.c.number.desc())
     .limit(bindparam("limit"))
 )
+_SELECT_WITH_ENTRIES = select(*(getattr(entry.c, name) for name in Entry.__slots__), *_COLUMNS).join_from(
+    removal, entry, and_(entry.c.conversation_id == bindparam("id"), entry.c.number == removal.c.number)
+)
+_SELECT_PAGE = (
+    _SELECT_WITH_ENTRIES.where(removal.c.conversation_id == bindparam("id"), removal.c.number < bindparam("before"))
+    .order_by(removal.c.number.desc())
+    .limit(bindparam("limit"))
+)
+_SELECT_OF_REFS = _SELECT_WITH_ENTRIES.where(
+    removal.c.conversation_id == bindparam("id"), removal.c.ref.in_(bindparam("refs", expanding=True))
+).order_by(removal.c.number)
 _SELECT_BETWEEN = select(*_COLUMNS).where(
     removal.c.conversation_id == bindparam("id"),
     removal.c.number >= bindparam("first"),
@@ -65,6 +77,23 @@ def list_newest(connection: Connection, conversation_id: UUID, limit: int = PAGE
     """Return the newest removals of a conversation, the newest first."""
     values = {"id": conversation_id, "limit": limit}
     return [RemovalRow(*row) for row in connection.execute(_SELECT_NEWEST, values)]
+
+
+def list_page(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[tuple[Entry, RemovalRow]]:
+    """Return the newest `limit` removals below number `before` with their chain entries, in order."""
+    values = {"id": conversation_id, "before": before, "limit": limit}
+    return [_split(row) for row in connection.execute(_SELECT_PAGE, values)][::-1]
+
+
+def list_of_refs(connection: Connection, conversation_id: UUID, refs: Sequence[str]) -> list[tuple[Entry, RemovalRow]]:
+    """Return the removals of these refs, such as `message:7`, with their chain entries, in order."""
+    values = {"id": conversation_id, "refs": list(refs)}
+    return [_split(row) for row in connection.execute(_SELECT_OF_REFS, values)]
+
+
+def _split(row: Any) -> tuple[Entry, RemovalRow]:
+    count = len(Entry.__slots__)
+    return Entry(*row[:count]), RemovalRow(*row[count:])
 
 
 def list_between(connection: Connection, conversation_id: UUID, first: int, last: int) -> list[RemovalRow]:

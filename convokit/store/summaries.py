@@ -41,6 +41,9 @@ _SELECT_NEWEST = (
     .order_by(summary.c.number.desc())
     .limit(bindparam("limit"))
 )
+_SELECT_OF_MESSAGE = select(*(getattr(summary.c, field.name) for field in fields(SummaryRow))).where(
+    summary.c.conversation_id == bindparam("id"), summary.c.message_seq == bindparam("seq")
+)
 _SELECT_LAST_NUMBER = select(func.coalesce(func.max(summary.c.number), 0)).where(
     summary.c.conversation_id == bindparam("id")
 )
@@ -61,6 +64,12 @@ def list_newest(connection: Connection, conversation_id: UUID, below: int, limit
     """Return the newest `limit` summaries below a number, of all paths, in order. Those without text are among them."""
     values = {"id": conversation_id, "below": below, "limit": limit}
     return [SummaryRow(*row) for row in connection.execute(_SELECT_NEWEST, values)][::-1]
+
+
+def find_of_message(connection: Connection, conversation_id: UUID, message_seq: int) -> SummaryRow | None:
+    """Return the summary whose text is a message, or None."""
+    row = connection.execute(_SELECT_OF_MESSAGE, {"id": conversation_id, "seq": message_seq}).one_or_none()
+    return None if row is None else SummaryRow(*row)
 
 
 def list_path_summaries(connection: Connection, conversation_id: UUID, head: int | None) -> list[StoredSummary]:

@@ -7,15 +7,15 @@ from itertools import pairwise
 from typing import Any, TypeGuard, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, Uuid, bindparam, select, tuple_
+from sqlalchemy import Connection, Integer, Uuid, and_, bindparam, select, tuple_
 
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import MAX_SEQ
 from convokit.domain.message import TOOL, USER, MessageRow
-from convokit.domain.turn import TurnRow
+from convokit.domain.turn import CallRow, TurnRow
 from convokit.store import message_tree, messages, path_pages, turns
 from convokit.store.messages import FIRST_PAGE
-from convokit.store.schema import message, turn
+from convokit.store.schema import completion, message, turn
 
 # A range: without statistics, SQLite takes the primary key for an equality, and reads all turns of the conversation.
 _IS_OF_QUESTION = turn.c.question_seq.between(bindparam("question"), bindparam("question"))
@@ -57,6 +57,18 @@ _SELECT_OF_QUESTION = select(turn.c.after_seq, turn.c.reply_seq).where(
     turn.c.conversation_id == bindparam("id"),
     _IS_OF_QUESTION,
     turn.c.after_entry.is_not(None),
+)
+_TURN_COLUMNS = tuple(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls")
+_SELECT_WITH_CALLS = (
+    select(*_TURN_COLUMNS, *(getattr(completion.c, name) for name in CallRow.__slots__))
+    .join_from(
+        turn,
+        completion,
+        and_(completion.c.conversation_id == bindparam("id"), completion.c.turn_id == turn.c.id),
+        isouter=True,
+    )
+    .where(turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True)))
+    .order_by(turn.c.started_at, turn.c.id, completion.c.number)
 )
 
 
@@ -194,3 +206,20 @@ def list_turns_of_question(
         return later
     first = turns.find(connection, conversation_id, question.turn_id)
     return later if first is None else [first, *later]
+
+
+def read_with_calls(
+    connection: Connection, conversation_id: UUID, turn_ids: Sequence[UUID]
+) -> list[tuple[TurnRow, list[CallRow]]]:
+    """Return the turns of these ids that exist with their API calls, in the order of their start, by one statement."""
+    values = {"id": conversation_id, "turns": list(turn_ids)}
+    found: dict[UUID, tuple[TurnRow, list[CallRow]]] = {}
+    for row in map(tuple, connection.execute(_SELECT_WITH_CALLS, values)):
+        turn_row = TurnRow(*cast("Any", (*row[: len(_TURN_COLUMNS)], 0)))
+        _, calls = found.setdefault(turn_row.id, (turn_row, []))
+        call = row[len(_TURN_COLUMNS) :]
+        if call[0] is not None:
+            calls.append(CallRow(*cast("Any", call)))
+    for turn_row, calls in found.values():
+        turn_row.calls = calls[-1].number if calls else 0
+    return list(found.values())

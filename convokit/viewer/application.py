@@ -5,26 +5,63 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from convokit.async_kit import AsyncConvokit
+from convokit import AsyncConvokit
 from convokit.errors import ConvokitError, InvalidInput, NotFound, SettingsError, StoreError, StoreUnavailable
+from convokit.viewer import files, live
 from convokit.viewer.access import Authenticate, Viewer
-from convokit.viewer.language import choose_language
+from convokit.viewer.language import LANGUAGE_COOKIE, LANGUAGES, choose_language
+from convokit.viewer.message_text import RenderedTexts
 from convokit.viewer.page_request import Links, PageRequest
-from convokit.viewer.pages import conversations
+from convokit.viewer.pages import conversation, conversations, proof, search, tree, turns, usage, versions
 from convokit.viewer.rendering import answer_json, load_static, render_page, render_template
 
 log = logging.getLogger("convokit.viewer")
 Read = Callable[[PageRequest], Awaitable[Any]]
 _JSON = ".json"
-_PAGES: tuple[tuple[str, str, Read], ...] = (("/conversations", "conversations", conversations.read_conversations),)
+_CONVERSATION = "/c/{id:uuid}"
+_CALL = _CONVERSATION + "/t/{turn:uuid}/{call:int}"
+_PAGES: tuple[tuple[str, str, Read], ...] = (
+    ("/conversations", "conversations", conversations.read_conversations),
+    ("/search", "search", search.read_search),
+    ("/usage", "usage", usage.read_usage),
+    (_CONVERSATION, "conversation", conversation.read_branch),
+    (_CONVERSATION + "/b/{branch:int}", "conversation", conversation.read_branch),
+    (_CONVERSATION + "/m/{seq:int}", "conversation", conversation.read_message),
+    (_CONVERSATION + "/m/{seq:int}/versions", "versions", versions.read_versions),
+    (_CONVERSATION + "/log", "log", conversation.read_log),
+    (_CONVERSATION + "/tree", "tree", tree.read_tree),
+    (_CONVERSATION + "/t/{turn:uuid}", "turn", turns.read_turn),
+    (_CALL, "request", turns.read_request),
+    (_CALL + "/window", "window", turns.read_window),
+    (_CONVERSATION + "/diff", "diff", turns.read_diff),
+    (_CONVERSATION + "/next", "next", turns.read_next),
+    (_CONVERSATION + "/b/{branch:int}/next", "next", turns.read_next),
+    (_CONVERSATION + "/proof", "proof", proof.read_proof),
+    (_CONVERSATION + "/verify", "proof", proof.verify),
+    (_CONVERSATION + "/removals", "removals", proof.read_removals),
+)
 """Path, template, and the function that reads what the page shows. Each page is also there as JSON, under `<path>.json`."""
+_FILES: tuple[tuple[str, Read], ...] = (
+    ("/k/{key:path}", conversation.find_key),
+    ("/usage.csv", usage.download_usage),
+    ("/export.{suffix}", files.export_all),
+    (_CONVERSATION + "/export.{suffix}", files.export_conversation),
+    (_CONVERSATION + "/blob/{digest}", files.answer_blob),
+    (_CONVERSATION + "/m/{seq:int}/raw", conversation.answer_raw),
+    (_CALL + "/body.json", turns.download_request),
+    (_CONVERSATION + "/live", live.stream_changes),
+    (_CONVERSATION + "/b/{branch:int}/live", live.stream_changes),
+    (_CONVERSATION + "/verify/events", live.stream_check),
+)
+"""Path, and the function that answers with something other than a page."""
 
 
 def create_app(kit: AsyncConvokit, *, auth: Authenticate) -> Starlette:
@@ -42,45 +79,62 @@ def create_app(kit: AsyncConvokit, *, auth: Authenticate) -> Starlette:
 
         app.mount("/history", create_app(kit, auth=find_viewer))
     """
-    if not kit._state.read_only:
+    if not kit.read_only:
         raise SettingsError("kit", "the viewer takes a kit that cannot write: pass AsyncConvokit(..., read_only=True)")
-    routes = [Route("/", _make_endpoint(kit, auth, *_PAGES[0][1:], as_json=False))]
+    state = _State(kit, auth, proof.Checks(), RenderedTexts())
+    routes = [Route("/", state.make_endpoint(_PAGES[0][2], _PAGES[0][1]))]
     for path, template, read in _PAGES:
-        routes += [
-            Route(path + _JSON, _make_endpoint(kit, auth, template, read, as_json=True)),
-            Route(path, _make_endpoint(kit, auth, template, read, as_json=False)),
-        ]
+        routes.append(Route(path + _JSON, state.make_endpoint(read, None)))
+        routes.append(Route(path, state.make_endpoint(read, template)))
+    routes += [Route(path, state.make_endpoint(answer, "error")) for path, answer in _FILES]
     routes.append(Route("/-/static/{name}", _answer_static))
-    routes.append(Route("/{rest:path}", _make_endpoint(kit, auth, "error", _refuse_unknown, as_json=False)))
+    routes.append(Route("/{rest:path}", state.make_endpoint(_refuse_unknown, "error")))
     return Starlette(routes=routes)
 
 
-def _make_endpoint(
-    kit: AsyncConvokit, auth: Authenticate, template: str, read: Read, *, as_json: bool
-) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint that authenticates a request, reads a page and answers errors."""
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the requests of one application share."""
 
-    async def answer(request: Request) -> Response:
-        try:
-            viewer = await auth(request)
-            if viewer is None:
-                return _answer_error(request, 401, "error_sign_in", as_json=as_json)
-            page = make_page_request(kit, request, viewer)
-            value = await read(page)
-            if isinstance(value, Response):
-                return value
-            return answer_json(value) if as_json else await render_page(page, template, value)
-        except Exception as error:
-            return _answer_exception(request, error, as_json=as_json)
+    kit: AsyncConvokit
+    auth: Authenticate
+    checks: proof.Checks
+    texts: RenderedTexts
 
-    return answer
+    def make_endpoint(self, read: Read, template: str | None) -> Callable[[Request], Awaitable[Response]]:
+        """Return an endpoint that authenticates a request, reads a page and answers errors. Without a template it is JSON."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                viewer = await self.auth(request)
+                if viewer is None:
+                    return _answer_error(request, 401, "error_sign_in", as_json=template is None)
+                page = self._make_page_request(request, viewer)
+                chosen = request.query_params.get("lang")
+                if chosen in LANGUAGES and template is not None:
+                    return _change_language(page, chosen)
+                value = await read(page)
+                if isinstance(value, Response):
+                    return value
+                return answer_json(value) if template is None else await render_page(page, template, value, self.texts)
+            except Exception as error:
+                return _answer_exception(request, error, as_json=template is None)
+
+        return answer
+
+    def _make_page_request(self, request: Request, viewer: Viewer) -> PageRequest:
+        root: str = request.scope.get("root_path", "")
+        path = request.scope["path"].removeprefix(root)
+        kit = self.kit.tenant(viewer.tenant)
+        return PageRequest(request, viewer, kit, choose_language(request), Links(root), path, self.checks)
 
 
-def make_page_request(kit: AsyncConvokit, request: Request, viewer: Viewer) -> PageRequest:
-    """Return the request of a page, with the kit of the viewer's tenant."""
-    root: str = request.scope.get("root_path", "")
-    path = request.scope["path"].removeprefix(root)
-    return PageRequest(request, viewer, kit.tenant(viewer.tenant), choose_language(request), Links(root), path)
+def _change_language(page: PageRequest, code: str) -> Response:
+    """Keep the language in a cookie, and return to the page."""
+    response = RedirectResponse(page.with_query(lang=None), 303)
+    path = page.links.root or "/"
+    response.set_cookie(LANGUAGE_COOKIE, code, max_age=31536000, path=path, httponly=True, samesite="strict")
+    return response
 
 
 async def _refuse_unknown(page: PageRequest) -> Any:

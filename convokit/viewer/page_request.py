@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -14,6 +14,9 @@ from convokit import AsyncChat, AsyncConvokit
 from convokit.errors import InvalidInput, NotFound
 from convokit.viewer.access import Viewer
 from convokit.viewer.language import Language
+
+if TYPE_CHECKING:
+    from convokit.viewer.pages.proof import Checks
 
 PAGE_SIZE = 50
 MAX_NUMBER = 2**31 - 1
@@ -36,7 +39,11 @@ class Links:
 
     def message(self, id: UUID | str, seq: int) -> str:
         """Return the permalink of a message, with the fragment that scrolls to it."""
-        return f"{self(f'/c/{id}/m/{seq}')}#m{seq}"
+        return f"{self.message_page(id, seq)}#m{seq}"
+
+    def message_page(self, id: UUID | str, seq: int) -> str:
+        """Return the permalink of a message without its fragment."""
+        return self(f"/c/{id}/m/{seq}")
 
     def message_id(self, message_id: str) -> str:
         """Return the permalink of a message's id."""
@@ -60,12 +67,20 @@ class PageRequest:
     links: Links
     path: str
     """The path below the mount point."""
+    checks: Checks
+    """The verifications that this process ran."""
+    can_sign_out: bool = False
 
     @property
     def conversation_id(self) -> UUID:
         """The conversation in the path."""
         found: UUID = self.request.path_params["id"]
         return found
+
+    @property
+    def show_source(self) -> bool:
+        """Whether the page shows texts as they are stored, without Markdown."""
+        return self.read_text("source") == "yes"
 
     def open_chat(self) -> AsyncChat:
         """Return the chat on the conversation and the branch in the path."""
@@ -112,3 +127,7 @@ class PageRequest:
     def with_query(self, **changed: Any) -> str:
         """Return the path of this page with other parameters. None removes one."""
         return self.links(self.path, **{**dict(self.request.query_params), **changed})
+
+    def query_with(self, **changed: Any) -> str:
+        """Return the query of this page with other parameters."""
+        return urlencode({**dict(self.request.query_params), **changed})

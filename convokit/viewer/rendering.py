@@ -16,9 +16,17 @@ from markupsafe import Markup
 from pydantic_core import to_json
 from starlette.responses import HTMLResponse, Response
 
+from convokit import Hit
 from convokit.viewer.language import LANGUAGES, Language, format_cost, format_number
+from convokit.viewer.markdown import make_visible
+from convokit.viewer.message_text import PageTexts, RenderedTexts
+from convokit.viewer.message_view import view_messages
 from convokit.viewer.page_request import Links, PageRequest
+from convokit.viewer.pages.turns import format_body
 
+_MAX_CHARS = 64 * 1024
+"""Of a text on a page that shows no Markdown."""
+_MAX_PART_CHARS = 300
 STATIC_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
@@ -55,6 +63,15 @@ def _make_environment() -> Environment:
         "number": format_number,
         "cost": format_cost,
         "pretty": dump_pretty,
+        "visible": make_visible,
+        "cut": cut_text,
+    }
+    environment.globals |= {
+        "view_messages": view_messages,
+        "sent_text": extract_sent_text,
+        "format_body": format_body,
+        "split_marks": split_marks,
+        "languages": LANGUAGES,
     }
     return environment
 
@@ -85,17 +102,45 @@ def render_template(name: str, language: Language, links: Links, **values: Any) 
         .render(
             t=language,
             links=links,
-            languages=LANGUAGES,
             static=lambda file: links(f"/-/static/{_find_static_name(file)}"),
             **values,
         )
     )
 
 
-async def render_page(page: PageRequest, template: str, value: Any) -> Response:
+async def render_page(page: PageRequest, template: str, value: Any, kept: RenderedTexts) -> Response:
     """Return the HTML of a page. A thread renders it, so that other requests go on."""
-    text = await asyncio.to_thread(render_template, template, page.language, page.links, page=page, value=value)
-    return HTMLResponse(text)
+    given = {"page": page, "value": value, "texts": PageTexts(kept, page.links), "show_source": page.show_source}
+    return HTMLResponse(await asyncio.to_thread(render_template, template, page.language, page.links, **given))
+
+
+def cut_text(text: str) -> str:
+    """Return the beginning of a long text."""
+    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}\n… ({len(text):,})"
+
+
+def extract_sent_text(sent: Mapping[str, Any]) -> str:
+    """Return the text of a message of a request. Its binaries are named by their type and size."""
+    content = sent.get("content")
+    if isinstance(content, list):
+        return "\n".join(_describe_sent_part(part) for part in content)
+    return cut_text(content or str(sent.get("refusal") or ""))
+
+
+def _describe_sent_part(part: Mapping[str, Any]) -> str:
+    if part.get("type") == "text":
+        return cut_text(str(part.get("text", "")))
+    encoded = dump_pretty(part)
+    return encoded if len(encoded) <= _MAX_PART_CHARS else f"{encoded[:_MAX_PART_CHARS]}… ({len(encoded):,})"
+
+
+def split_marks(hit: Hit) -> list[tuple[str, bool]]:
+    """Return the snippet of a hit in parts, with whether each is a word of the query."""
+    parts, last = [], 0
+    for start, end in hit.marks:
+        parts += [(hit.snippet[last:start], False), (hit.snippet[start:end], True)]
+        last = end
+    return [*parts, (hit.snippet[last:], False)]
 
 
 def answer_json(value: Any, status: int = 200) -> Response:

@@ -1,0 +1,181 @@
+"""Read what the model saw in a past call, and why other messages stayed out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.audit.replay import CallSelector, find_selected_call, select_call
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.options import Options
+from convokit.completion.saved_reply import TurnLike
+from convokit.completion.state import ChatRef, KitState, identify_flow, not_found, resolve_options
+from convokit.context.report import make_excerpt
+from convokit.domain.conversation import ConversationRow, SummaryRow
+from convokit.domain.message import SUMMARY, MessageRow, extract_row_text
+from convokit.domain.past_window import LeftOutReason, PastPart, PastWindow, SentReason
+from convokit.domain.stored_request import Manifest
+from convokit.domain.turn import CallRow
+from convokit.errors import NotFound, SettingsError
+from convokit.store import blobs, conversations, messages, summaries
+from convokit.tokens.counter import Counter, choose_counter, count_message, count_tools
+
+_BEFORE = 50
+"""Messages before the first that was sent."""
+_MAX_PARTS = 2_000
+_LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What a window is made of."""
+
+    conversation: ConversationRow
+    call: CallRow
+    manifest: Manifest
+    sent: list[int]
+    """The seqs of the messages that were sent, in the order of the request."""
+    path: list[MessageRow] = field(default_factory=list)
+    others: list[MessageRow] = field(default_factory=list)
+    """Messages that were sent from before the path that was read: pins, and a summary."""
+    has_earlier: bool = False
+    summary: SummaryRow | None = None
+    prompts: dict[bytes, str] = field(default_factory=dict)
+
+    @property
+    def start(self) -> int | None:
+        """The seq at which the window starts."""
+        return self.manifest.start if self.manifest.start is not None else next(iter(self.sent), None)
+
+
+def read_window_flow(kit: KitState, chat: ChatRef, turn: TurnLike | None, call: int | None) -> Flow[PastWindow]:
+    """Return what the model saw in a call; without `turn`, of the branch's newest turn. Raises: InvalidInput, NotFound."""
+    selector = select_call(turn, call)
+    conversation_id = yield from identify_flow(kit, chat)
+    rows = yield from read_flow(_read_rows, kit.tenant, conversation_id, chat.branch, selector)
+    if rows is None:
+        raise not_found(chat)
+    counter = choose_counter(rows.manifest.profile)
+    return _build(rows, counter, _find_context_tokens(kit, chat, rows))
+
+
+def _read_rows(
+    connection: Connection, tenant: str, conversation_id: UUID, branch: int, selector: CallSelector
+) -> _Rows | None:
+    conversation = conversations.find(connection, tenant, conversation_id)
+    if conversation is None:
+        return None
+    call = find_selected_call(connection, conversation, branch, selector)
+    try:
+        manifest = Manifest.from_json(call.manifest)
+        sent = manifest.list_seqs(conversation.last_seq)
+    except ValueError as error:
+        raise NotFound("window", f"of call {call.number}", f"its manifest cannot be read: {error}") from None
+    rows = _Rows(conversation, call, manifest, sent)
+    digests = [digest for digest in (manifest.prompt, manifest.tools) if digest is not None]
+    if digests:
+        rows.prompts = blobs.find_prompts(connection, tenant, digests)
+    if sent:
+        _read_path(connection, rows)
+    return rows
+
+
+def _read_path(connection: Connection, rows: _Rows) -> None:
+    """Read the path to the last message that was sent, back to some messages before the window."""
+    start = rows.start or 0
+
+    def count_missing(found: list[MessageRow]) -> int:
+        if found[-1].seq >= start:
+            return min(len(found) + _BEFORE, _MAX_PARTS - len(found))
+        return max(_BEFORE - sum(row.seq < start for row in found), 0)
+
+    expected = min(sum(seq >= start for seq in rows.sent) + _BEFORE, _MAX_PARTS)
+    path = messages.read_backwards(connection, rows.conversation.id, rows.sent[-1], count_missing, first_page=expected)
+    before = [row for row in path.rows if row.seq < start]
+    rows.path = [*before[-_BEFORE:], *path.rows[len(before) :]]
+    rows.has_earlier = bool(rows.path) and rows.path[0].parent_seq is not None
+    missing = set(rows.sent) - {row.seq for row in rows.path}
+    if missing:
+        rows.others = messages.read_many(connection, rows.conversation.id, sorted(missing)[:_MAX_PARTS])
+        rows.others.sort(key=lambda row: row.seq)
+    summary_seqs = [row.seq for row in rows.others if row.status == SUMMARY]
+    if summary_seqs:
+        rows.summary = summaries.find_of_message(connection, rows.conversation.id, summary_seqs[0])
+
+
+def _build(rows: _Rows, counter: Counter, context_tokens: int | None) -> PastWindow:
+    manifest, call = rows.manifest, rows.call
+    start, sent = rows.start, set(rows.sent)
+    parts = [_build_part(rows, row, start or 0, is_sent=row.seq in sent) for row in [*rows.others, *rows.path]]
+    tools = None if manifest.tools is None else rows.prompts.get(manifest.tools)
+    prompt = None if manifest.prompt is None else rows.prompts.get(manifest.prompt)
+    return PastWindow.model_construct(
+        turn_id=call.turn_id,
+        call=call.number,
+        model=call.requested_model,
+        start=None if manifest.transcript else start,
+        parts=parts,
+        has_earlier=rows.has_earlier,
+        is_summary_request=manifest.transcript,
+        prompt=None if manifest.prompt is None else manifest.prompt.hex(),
+        tools=None if manifest.tools is None else manifest.tools.hex(),
+        prompt_tokens=None if prompt is None else count_message(counter, {"role": "system", "content": prompt}),
+        tools_tokens=None if tools is None else count_tools(counter, json.loads(tools)),
+        stable_tokens=manifest.stable,
+        usage=call.usage,
+        reply_limit=next((_to_int(manifest.params.get(name)) for name in _LIMITS if name in manifest.params), None),
+        context_tokens=context_tokens,
+    )
+
+
+def _to_int(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _build_part(rows: _Rows, row: MessageRow, start: int, *, is_sent: bool) -> PastPart:
+    reason = _explain_sent(row, start) if is_sent else _explain_left_out(rows, row, start)
+    return PastPart.model_construct(
+        seq=row.seq,
+        role=row.role,
+        status=row.status,
+        tokens=row.tokens,
+        included=is_sent,
+        reason=reason,
+        excerpt=make_excerpt(extract_row_text(row.content, row.parts, row.refusal)),
+    )
+
+
+def _explain_sent(row: MessageRow, start: int) -> SentReason:
+    if row.status == SUMMARY:
+        return "summary"
+    if row.is_passage:
+        return "passage"
+    return "pinned" if row.seq < start else "window"
+
+
+def _explain_left_out(rows: _Rows, row: MessageRow, start: int) -> LeftOutReason:
+    """Return the reason that the rows tell. Nothing else about it is stored."""
+    if row.is_note:
+        return "note"
+    if row.is_passage:
+        return "passage_of_other_turn"
+    if row.seq < start:
+        summary = rows.summary
+        is_summarized = summary is not None and summary.from_seq <= row.seq <= summary.to_seq
+        return "summarized" if is_summarized else "before_window"
+    if row.status == "redacted":
+        return "redacted"
+    if row.status == "partial" and rows.manifest.partial == "leave_out":
+        return "partial_left_out"
+    return "unknown"
+
+
+def _find_context_tokens(kit: KitState, chat: ChatRef, rows: _Rows) -> int | None:
+    try:
+        options = resolve_options(kit, chat, Options(model=rows.call.requested_model), rows.conversation)
+    except SettingsError:
+        return None
+    return options.builder.budget.context_tokens or options.profile.window_tokens

@@ -1,0 +1,151 @@
+"""Read a page of a conversation with what a screen shows beside its messages.
+
+Everything is read in one transaction, so that messages, turns and removals agree. The cost does not depend on the length of the
+conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from convokit.completion.effects import Flow, read_flow
+from convokit.completion.state import ChatRef, KitState, check_schema_flow, not_found
+from convokit.domain.conversation import Branch, BranchRow, Conversation, ConversationRow, ListedConversation
+from convokit.domain.history import History
+from convokit.domain.ids import derive_conversation_id
+from convokit.domain.message import SUMMARY, Message, MessageRow
+from convokit.domain.removal import EVERYTHING, RemovalRow
+from convokit.domain.stored_records import Call, ChainEntry, TurnRecord
+from convokit.domain.turn import CallRow, TurnRow
+from convokit.errors import NotFound
+from convokit.history.message_pages import MessageQuery, find_page_message, parse_message_query, read_after
+from convokit.history.pages import find_gone_workers_flow
+from convokit.store import conversation_pages, message_tree, messages, path_pages, removal_records, turn_pages
+from convokit.store.path_pages import PathPage
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of a page."""
+
+    listed: ListedConversation
+    branch: BranchRow
+    page: PathPage
+    partings: dict[int, int]
+    erasure: RemovalRow | None
+    turns: list[tuple[TurnRow, list[CallRow]]] = field(default_factory=list)
+    removals: list[ChainEntry] = field(default_factory=list)
+    has_later: bool = False
+
+
+def read_history_flow(
+    kit: KitState,
+    chat: ChatRef,
+    *,
+    limit: int,
+    before: Message | str | int | None,
+    after: Message | str | int | None,
+    around: Message | str | int | None,
+) -> Flow[History]:
+    """Return a page of the chat's path. Raises: InvalidInput, NotFound."""
+    database_id = yield from check_schema_flow(kit)
+    if chat.id is None:
+        assert chat.key is not None
+        chat.id = derive_conversation_id(database_id, kit.tenant, chat.key)
+    query = parse_message_query(chat.id, limit, before=before, after=after, around=around, passages=True)
+    rows = yield from read_flow(_read_rows, kit.tenant, chat, chat.id, query)
+    chat.branch, chat.unresolved_branch = rows.branch.number, None
+    conversation_id = rows.listed.row.id
+    gone = yield from find_gone_workers_flow(kit, conversation_id, [row for row, _ in rows.turns])
+    found = rows.page.rows
+    return History.model_construct(
+        conversation=Conversation.from_row(rows.listed, rows.erasure),
+        branch=Branch.from_row(conversation_id, rows.branch),
+        messages=Message.from_rows(conversation_id, found, rows.partings),
+        turns=[_make_record(conversation_id, row, calls, gone) for row, calls in rows.turns],
+        removals=rows.removals,
+        has_earlier=bool(found) and found[0].parent_seq is not None,
+        has_later=rows.has_later,
+    )
+
+
+def _make_record(conversation_id: UUID, row: TurnRow, calls: Sequence[CallRow], gone: set[UUID]) -> TurnRecord:
+    made = [Call.from_row(call, None) for call in calls]
+    return TurnRecord.from_rows(conversation_id, row, made, (), worker="gone" if row.id in gone else None)
+
+
+def _read_rows(connection: Connection, tenant: str, chat: ChatRef, conversation_id: UUID, query: MessageQuery) -> _Rows:
+    listed = conversation_pages.find_listed(connection, tenant, conversation_id)
+    if listed is None:
+        raise not_found(chat)
+    wanted = chat.branch if chat.unresolved_branch is None else chat.unresolved_branch
+    branch = message_tree.find_branch(connection, listed.row, wanted)
+    if branch is None:
+        raise NotFound("branch", f"{wanted!r} of {chat.name}", "`fork` makes one")
+    page, has_later = _read_page(connection, listed.row, branch.head_seq, query)
+    partings = path_pages.find_partings(connection, conversation_id, page)
+    found = _Rows(listed, branch, page, partings, conversation_pages.find_erasure(connection, listed))
+    found.has_later = has_later
+    turn_ids = list({row.turn_id for row in page.rows if row.turn_id is not None})
+    if turn_ids:
+        found.turns = turn_pages.read_with_calls(connection, conversation_id, turn_ids)
+    found.removals = _read_removals(connection, conversation_id, page.rows)
+    return found
+
+
+def _read_page(
+    connection: Connection, row: ConversationRow, head: int | None, query: MessageQuery
+) -> tuple[PathPage, bool]:
+    """Return the messages of a page, and whether the path has messages after them."""
+    assert query.limit is not None
+    if query.after is not None:
+        page = read_after(connection, row, head, query.after, query)
+        return page, bool(page.rows) and page.rows[-1].seq != head
+    if query.around is not None:
+        return _read_around(connection, row, head, query.around, query.limit)
+    if query.before is None:
+        return _read_before(connection, row.id, head, query.limit), False
+    last = find_page_message(connection, row, "before", query.before).parent_seq if query.before else None
+    return _read_before(connection, row.id, last, query.limit), True
+
+
+def _read_before(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> PathPage:
+    """Return the last `limit` messages of the path to `last`."""
+
+    def count_missing(found: list[MessageRow]) -> int:
+        return max(limit + 1 - len(found), 0)
+
+    # One more: the message that the first one follows.
+    found = messages.read_backwards(
+        connection, conversation_id, last, count_missing, first_page=limit + 1, crosses_runs=True, with_items=True
+    ).rows
+    earlier, rows = found[:-limit], found[-limit:]
+    if not earlier:
+        return PathPage(rows)
+    previous = earlier[-1]
+    if previous.is_passage:
+        return PathPage(rows, path_pages.find_before_passages(connection, conversation_id, previous.parent_seq) or 0)
+    return PathPage(rows, previous.seq)
+
+
+def _read_around(
+    connection: Connection, row: ConversationRow, head: int | None, around: int, limit: int
+) -> tuple[PathPage, bool]:
+    page = _read_before(connection, row.id, around, max(limit // 2, 1))
+    if not page.rows or page.rows[-1].status == SUMMARY:
+        find_page_message(connection, row, "around", around)
+    following, end = path_pages.read_path_after(connection, row, head, page.rows[-1], limit - len(page.rows))
+    page.rows += following
+    return page, page.rows[-1].seq != end
+
+
+def _read_removals(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> list[ChainEntry]:
+    refs = [f"message:{row.seq}" for row in rows if row.status == "redacted"]
+    if not refs:
+        return []
+    found = removal_records.list_of_refs(connection, conversation_id, [*refs, EVERYTHING])
+    return [ChainEntry.from_entry(conversation_id, entry, removal) for entry, removal in found]

@@ -1,0 +1,100 @@
+"""Read the hash chain of a conversation, verify it, and list removals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from convokit import ChainEntry, Conversation, Verified
+from convokit.errors import ChainBroken
+from convokit.viewer.page_request import PageRequest
+from convokit.viewer.pages.conversation import read_conversation
+
+_ENTRIES = 100
+_MAX_KEPT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The result of a verification that this process ran."""
+
+    at: datetime
+    by: str
+    """The name of the viewer who asked for it."""
+    last_entry: int
+    """The last entry of the chain when it ran."""
+    verified: Verified | None
+    """None: the chain is broken."""
+    problem: str | None = None
+    """The first row that differs. None: the chain is whole."""
+
+
+class Checks:
+    """The last check of each conversation. They are kept in memory, and run one at a time."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, UUID], Check] = OrderedDict()
+        self._lock = asyncio.Lock()
+
+    def find(self, page: PageRequest) -> Check | None:
+        """Return the last check of the conversation in the path, or None."""
+        return self._kept.get((page.viewer.tenant, page.conversation_id))
+
+    async def run(self, page: PageRequest, progress: Callable[[int, int], object] | None = None) -> Check:
+        """Verify the conversation in the path, and keep the result. Raises: NotFound, StoreError."""
+        conversation = await read_conversation(page)
+        async with self._lock:  # each check takes a core
+            verified, problem = None, None
+            try:
+                verified = await page.open_chat().verify(progress=progress)
+            except ChainBroken as error:
+                problem = str(error)
+        check = Check(datetime.now(UTC), page.viewer.name, conversation.last_entry, verified, problem)
+        place = page.viewer.tenant, page.conversation_id
+        self._kept[place] = check
+        self._kept.move_to_end(place)
+        if len(self._kept) > _MAX_KEPT:
+            self._kept.popitem(last=False)
+        return check
+
+
+@dataclass(frozen=True, slots=True)
+class ProofPage:
+    """Entries of the hash chain, and the last check."""
+
+    conversation: Conversation
+    entries: list[ChainEntry]
+    check: Check | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalsPage:
+    """The redactions and erasures of a conversation."""
+
+    conversation: Conversation
+    removals: list[ChainEntry]
+
+
+async def read_proof(page: PageRequest) -> ProofPage:
+    """Read entries of the hash chain."""
+    conversation = await read_conversation(page)
+    entries = await page.open_chat().entries(limit=_ENTRIES, before=page.read_number("before"))
+    return ProofPage(conversation, entries, page.checks.find(page))
+
+
+async def verify(page: PageRequest) -> ProofPage:
+    """Verify the conversation, and read the newest entries of its chain."""
+    check = await page.checks.run(page)
+    return ProofPage(await read_conversation(page), await page.open_chat().entries(limit=_ENTRIES), check)
+
+
+async def read_removals(page: PageRequest) -> RemovalsPage:
+    """Read the redactions and erasures of a conversation."""
+    conversation = await read_conversation(page)
+    return RemovalsPage(
+        conversation, await page.open_chat().removals(limit=_ENTRIES, before=page.read_number("before"))
+    )

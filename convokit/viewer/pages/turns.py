@@ -1,0 +1,125 @@
+"""Read a turn, the requests of its calls, and what a next request would be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from starlette.responses import Response
+
+from convokit import Context, Diff, PastWindow, Replay, TurnRecord
+from convokit.errors import ContextOverflow, InvalidInput, NotFound, SettingsError
+from convokit.viewer.page_request import PageRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPage:
+    """A turn with its calls and tool runs."""
+
+    conversation_id: UUID
+    turn: TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPage:
+    """What was sent with a call."""
+
+    conversation_id: UUID
+    replay: Replay
+    view: str
+    """"messages", "json" or "bytes"."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPage:
+    """What the model saw in a call, and why the rest stayed out."""
+
+    conversation_id: UUID
+    turn_id: UUID
+    call: int
+    window: PastWindow
+
+
+@dataclass(frozen=True, slots=True)
+class DiffPage:
+    """The first difference of two requests."""
+
+    conversation_id: UUID
+    diff: Diff
+
+
+@dataclass(frozen=True, slots=True)
+class NextPage:
+    """What would be sent with a next question."""
+
+    conversation_id: UUID
+    context: Context | None
+    problem: str | None = None
+    """Why no request can be built. None: there is one."""
+
+
+_VIEWS = ("messages", "json", "bytes")
+
+
+async def read_turn(page: PageRequest) -> TurnPage:
+    """Read a turn."""
+    turn = await page.open_chat().turn(page.request.path_params["turn"])
+    return TurnPage(page.conversation_id, turn)
+
+
+async def read_request(page: PageRequest) -> RequestPage:
+    """Build the request of a call again."""
+    view = page.read_text("view") or _VIEWS[0]
+    if view not in _VIEWS:
+        raise InvalidInput("view", f"must be one of {', '.join(_VIEWS)}, not {view[:40]!r}")
+    replay = await page.open_chat().replay(page.request.path_params["turn"], call=page.read_path_number("call"))
+    return RequestPage(page.conversation_id, replay, view)
+
+
+async def download_request(page: PageRequest) -> Response:
+    """Return the bytes of a request as they were sent. Raises: NotFound if they are not known any more."""
+    replay = (await read_request(page)).replay
+    if replay.body is None:
+        raise NotFound("request", "as it was sent")
+    name = f"request-{str(replay.turn_id)[:8]}-{replay.call}.json"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(replay.body, media_type="application/json", headers=headers)
+
+
+async def read_window(page: PageRequest) -> WindowPage:
+    """Read what the model saw in a call."""
+    turn_id, call = page.request.path_params["turn"], page.read_path_number("call")
+    window = await page.open_chat().window(turn_id, call=call)
+    return WindowPage(page.conversation_id, turn_id, call, window)
+
+
+async def read_diff(page: PageRequest) -> DiffPage:
+    """Compare the requests of two turns."""
+    turns = []
+    for name in ("a", "b"):
+        text = page.read_text(name) or ""
+        try:
+            turns.append(UUID(text))
+        except ValueError:
+            raise InvalidInput(name, f"must be the id of a turn, not {text[:40]!r}") from None
+    return DiffPage(page.conversation_id, await page.open_chat().diff(*turns))
+
+
+async def read_next(page: PageRequest) -> NextPage:
+    """Build the request that a next question would send."""
+    try:
+        return NextPage(page.conversation_id, await page.open_chat().context())
+    except (SettingsError, ContextOverflow) as error:  # such as no model: the program that sends may name one
+        return NextPage(page.conversation_id, None, str(error))
+
+
+def format_body(replay: Replay) -> str:
+    """Return the request as JSON on several lines, in the order of the bytes that were sent where they are known."""
+    body: Any
+    if replay.body is not None:
+        body = json.loads(replay.body)
+    else:
+        body = {"model": replay.model, "messages": replay.messages, **replay.parameters}
+    return json.dumps(body, ensure_ascii=False, indent=2)
