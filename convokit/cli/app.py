@@ -35,6 +35,7 @@ from convokit.cli.commands.serve import serve
 from convokit.cli.commands.show import show
 from convokit.cli.commands.usage import usage
 from convokit.cli.commands.verify import verify
+from convokit.cli.commands.view import view
 from convokit.cli.interrupts import exit_on_sigterm
 from convokit.cli.output import leave_closed_pipe, print_error, replace_unencodable, report_error
 from convokit.cli.shared_options import LocalModelCommand
@@ -86,6 +87,7 @@ app.command(cls=LocalModelCommand)(chat)
 app.command(cls=LocalModelCommand)(serve)
 app.command()(ls)
 app.command()(show)
+app.command()(view)
 app.command()(append)
 app.command()(rename)
 app.command()(archive)

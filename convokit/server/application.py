@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from convokit._hosts import LOGGED, read_header, strip_port
 from convokit.async_kit import AsyncConvokit
 from convokit.errors import StoreError
 from convokit.server import chat_routes, conversation_routes, response_routes
@@ -149,6 +150,7 @@ class _Frame:
             return
         start, request_id = time.perf_counter(), f"req_{uuid.uuid4().hex}"
         status = 500
+        scope[LOGGED] = True
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -165,32 +167,23 @@ class _Frame:
                 await _answer_refusal(refusal)(scope, receive, send_with_id)
         finally:
             route = scope.get("route")
-            path = route.path if isinstance(route, Route) else "-"  # the path itself may hold names of conversations
+            path = (
+                f"{scope.get('root_path', '')}{route.path}" if isinstance(route, Route) else "-"
+            )  # the path itself may hold names of conversations
             took_ms = (time.perf_counter() - start) * 1000
             access_log.info("%s %s %d %.1f ms %s", scope["method"], path, status, took_ms, request_id)
 
     def _find_refusal(self, scope: Scope) -> Refusal | None:
         allowed = self._gateway.allowed_hosts
         if allowed is not None:
-            if _strip_port(_read_header(scope, b"host") or "").lower() not in allowed:
+            if strip_port(read_header(scope["headers"], b"host") or "").lower() not in allowed:
                 return Refusal("the Host header names another host", status=421, code="unknown_host")
-            origin = _read_header(scope, b"origin")
+            origin = read_header(scope["headers"], b"origin")
             # A browser sends a plain POST for the page of any site, and does not ask first.
-            if origin is not None and _strip_port(origin.partition("://")[2]).lower() not in allowed:
+            if origin is not None and strip_port(origin.partition("://")[2]).lower() not in allowed:
                 return Refusal("the Origin header names another site", status=403, code="unknown_origin")
         if self._gateway.is_draining and scope["path"].rpartition("/")[2] != "health":
             problem = "the server is about to end: send the request again"
             headers = {"retry-after": "1", "connection": "close"}
             return Refusal(problem, status=503, code="draining", type="server_error", headers=headers)
         return None
-
-
-def _read_header(scope: Scope, name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
-
-
-def _strip_port(host: str) -> str:
-    """Return the name in a Host or Origin header, an IPv6 address without its brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if ":" in host else host

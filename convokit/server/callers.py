@@ -44,7 +44,10 @@ class KeyAuthentication:
         key = read_key(request)
         if key is None:
             return None
-        digest = keys.digest_key(key)
+        return await self.find_caller(keys.digest_key(key))
+
+    async def find_caller(self, digest: bytes) -> Caller | None:
+        """Return the caller of a key's digest; None for one that is unknown, revoked or expired."""
         until, caller = self._known.get(digest, (0.0, None))
         if time.monotonic() >= until:
             row = await self._database.read(keys.find_key, digest)
@@ -67,6 +70,7 @@ def _make_caller(row: ApiKeyRow) -> Caller | None:
         None if row.models is None else frozenset(row.models),
         row.requests_per_minute,
         row.digest,
+        row.name,
     )
 
 

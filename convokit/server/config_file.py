@@ -23,6 +23,7 @@ from convokit.errors import SettingsError
 from convokit.runtime.tokenizer import TokenizeCounter
 from convokit.server.application import create_app
 from convokit.server.gateway_settings import GatewayModel, GatewaySettings, allow_anyone
+from convokit.server.viewer_mount import mount_viewer
 from convokit.settings import Budget
 
 
@@ -94,7 +95,7 @@ class UpstreamConfig(_Section):
             raise SettingsError("api_key_env", f"the environment variable {self.api_key_env} is not set: export it")
         return key
 
-    def open_kit(self, database: str | Path) -> AsyncConvokit:
+    def open_kit(self, database: str | Path, *, read_only: bool = False) -> AsyncConvokit:
         """Return a kit for this server. Raises: SettingsError."""
         settings: dict[str, Any] = {
             "base_url": self.base_url,
@@ -110,7 +111,10 @@ class UpstreamConfig(_Section):
             settings["counter"] = TokenizeCounter(self.base_url, api_key=settings["api_key"])
         # The gateway's clients know what their model accepts. A parameter that the server rejects is the server's error.
         return AsyncConvokit(
-            database, mode="pass", **{key: value for key, value in settings.items() if value is not None}
+            database,
+            mode="pass",
+            read_only=read_only,
+            **{key: value for key, value in settings.items() if value is not None},
         )
 
 
@@ -153,6 +157,8 @@ class GatewayConfig(_Section):
     conversation_headers: list[HeaderName] = list(_DEFAULTS.conversation_headers)
     drain_timeout_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     log_level: LogLevel = "info"
+    viewer: bool = True
+    """Whether the pages of `convokit view` are served under `/view`."""
     limits: LimitsConfig = LimitsConfig()
     upstreams: dict[str, UpstreamConfig] = {}
     models: dict[str, ModelConfig] = {}
@@ -216,7 +222,12 @@ async def open_application(config: GatewayConfig) -> AsyncIterator[Starlette]:
             name: await stack.enter_async_context(upstream.open_kit(database)) for name, upstream in upstreams.items()
         }
         auth = None if config.require_keys else allow_anyone
-        yield create_app(next(iter(kits.values())), settings=config.make_settings(kits), auth=auth)
+        app = create_app(next(iter(kits.values())), settings=config.make_settings(kits), auth=auth)
+        if config.viewer:
+            upstream = next(iter(upstreams.values()))
+            kit = await stack.enter_async_context(upstream.open_kit(database, read_only=True))
+            mount_viewer(app, kit, require_keys=config.require_keys)
+        yield app
 
 
 def read_config(file: Path | None, given: Mapping[str, Any]) -> GatewayConfig:

@@ -76,6 +76,8 @@ class Caller:
     requests_per_minute: int | None = None
     key_digest: bytes | None = None
     """The digest of the API key. `requests_per_minute` is counted by it, in the database; without it, it is not counted."""
+    name: str = ""
+    """The name of the API key, for people."""
 
 
 Authenticate = Callable[[Request], Awaitable[Caller | None]]

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from convokit import AsyncConvokit
-from convokit.errors import ConvokitError, InvalidInput, NotFound, SettingsError, StoreError, StoreUnavailable
+from convokit.errors import InvalidInput, NotFound, SettingsError, StoreError, StoreUnavailable
 from convokit.viewer import files, live
 from convokit.viewer.access import Authenticate, Viewer
+from convokit.viewer.guard import Guard
 from convokit.viewer.language import LANGUAGE_COOKIE, LANGUAGES, choose_language
 from convokit.viewer.message_text import RenderedTexts
 from convokit.viewer.page_request import Links, PageRequest
 from convokit.viewer.pages import conversation, conversations, proof, search, tree, turns, usage, versions
 from convokit.viewer.rendering import answer_json, load_static, render_page, render_template
+from convokit.viewer.sign_in import SignIn, answer_sign_in, answer_sign_out, ask_to_sign_in
 
 log = logging.getLogger("convokit.viewer")
 Read = Callable[[PageRequest], Awaitable[Any]]
@@ -64,12 +68,14 @@ _FILES: tuple[tuple[str, Read], ...] = (
 """Path, and the function that answers with something other than a page."""
 
 
-def create_app(kit: AsyncConvokit, *, auth: Authenticate) -> Starlette:
+def create_app(kit: AsyncConvokit, *, auth: Authenticate, allowed_hosts: Collection[str] | None = None) -> Starlette:
     """Return the viewer as an ASGI application. It may be mounted in an application of FastAPI or Starlette at any path.
 
     Args:
         kit: A kit with `read_only=True`. It stays open when the application ends.
         auth: Returns the viewer of a request, or None, which is answered with 401.
+        allowed_hosts: The names that the `Host` header may have, without ports. Default: any. An application that a
+            browser on the same machine reaches without signing in must name them (`LOOPBACK_HOSTS`).
 
     Raises: SettingsError for a kit that can write.
 
@@ -87,9 +93,28 @@ def create_app(kit: AsyncConvokit, *, auth: Authenticate) -> Starlette:
         routes.append(Route(path + _JSON, state.make_endpoint(read, None)))
         routes.append(Route(path, state.make_endpoint(read, template)))
     routes += [Route(path, state.make_endpoint(answer, "error")) for path, answer in _FILES]
+    if isinstance(auth, SignIn):
+        routes += _make_sign_in_routes(auth)
     routes.append(Route("/-/static/{name}", _answer_static))
+    routes.append(Route("/-/health", _answer_health))
     routes.append(Route("/{rest:path}", state.make_endpoint(_refuse_unknown, "error")))
-    return Starlette(routes=routes)
+    return Starlette(routes=routes, middleware=[Middleware(Guard, allowed_hosts=allowed_hosts)])
+
+
+def _make_sign_in_routes(access: SignIn) -> list[Route]:
+    async def sign_in(request: Request) -> Response:
+        try:
+            return await answer_sign_in(request, access)
+        except Exception as error:
+            return _answer_exception(request, error, as_json=False)
+
+    async def sign_out(request: Request) -> Response:
+        return await answer_sign_out(request, access)
+
+    return [
+        Route("/-/in", sign_in, methods=["GET", "POST"]),
+        Route("/-/out", sign_out, methods=["POST"]),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +132,8 @@ class _State:
         async def answer(request: Request) -> Response:
             try:
                 viewer = await self.auth(request)
+                if viewer is None and isinstance(self.auth, SignIn) and template is not None:
+                    return ask_to_sign_in(request, self.auth)
                 if viewer is None:
                     return _answer_error(request, 401, "error_sign_in", as_json=template is None)
                 page = self._make_page_request(request, viewer)
@@ -126,7 +153,16 @@ class _State:
         root: str = request.scope.get("root_path", "")
         path = request.scope["path"].removeprefix(root)
         kit = self.kit.tenant(viewer.tenant)
-        return PageRequest(request, viewer, kit, choose_language(request), Links(root), path, self.checks)
+        return PageRequest(
+            request,
+            viewer,
+            kit,
+            choose_language(request),
+            Links(root),
+            path,
+            self.checks,
+            isinstance(self.auth, SignIn),
+        )
 
 
 def _change_language(page: PageRequest, code: str) -> Response:
@@ -154,8 +190,11 @@ def _answer_exception(request: Request, error: Exception, *, as_json: bool) -> R
         return response
     if isinstance(error, StoreError):
         return _answer_error(request, 500, "error_store", str(error), as_json=as_json)
-    reference = secrets.token_hex(4)
-    log.error("error %s on a page", reference, exc_info=None if isinstance(error, ConvokitError) else error)
+    if isinstance(error, SettingsError):
+        return _answer_error(request, 400, "error_search", str(error), as_json=as_json)
+    reference, place = secrets.token_hex(4), traceback.extract_tb(error.__traceback__)[-1]
+    # The text of the exception may quote a message.
+    log.error("a page failed (%s): %s in %s, line %s", reference, type(error).__name__, place.filename, place.lineno)
     return _answer_error(request, 500, "error_internal", reference, as_json=as_json)
 
 
@@ -164,6 +203,10 @@ def _answer_error(request: Request, status: int, key: str, detail: str = "", *, 
     if as_json:
         return answer_json({"error": {"status": status, "message": str(language(key, detail=detail))}}, status)
     return HTMLResponse(render_template("error", language, links, status=status, key=key, detail=detail), status)
+
+
+async def _answer_health(request: Request) -> Response:
+    return answer_json({"status": "ok"})
 
 
 async def _answer_static(request: Request) -> Response:

@@ -71,6 +71,7 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"] | None,
     typer.Option("--log-level", help="Lowest level of the log on stderr; default: info, which has every request."),
 ]
+NoViewer = Annotated[bool, typer.Option("--no-viewer", help="Do not serve the pages of `convokit view` under /view.")]
 ServedDatabase = Annotated[
     str | None,
     typer.Option(
@@ -99,6 +100,7 @@ def serve(
     trusted_proxy: TrustedProxies = None,
     drain_timeout: DrainTimeout = None,
     log_level: LogLevel = None,
+    no_viewer: NoViewer = False,
     database: ServedDatabase = None,
 ) -> None:
     """Serve conversations to any client of OpenAI's API.
@@ -116,6 +118,7 @@ def serve(
         trusted_proxies=trusted_proxy or None,
         drain_timeout_s=drain_timeout,
         log_level=log_level,
+        viewer=False if no_viewer else None,
         upstreams={"default": _drop_missing(base_url=upstream, profile=profile)} if upstream or profile else None,
         models={name: {} for name in model} if model else None,
     )
@@ -220,6 +223,7 @@ def _print_start(address: str, target: DatabaseOption, settings: Any, server: st
     keys = "required" if settings.require_keys else "not required: only this machine can connect"
     facts: Mapping[str, str] = {
         "base URL": f"{address}/v1",
+        **({"viewer": f"{address}/view"} if settings.viewer else {}),
         "database": describe_url(target.url),
         "upstream": server or ", ".join(upstreams),
         "models": ", ".join(settings.models) or "all of the upstream",
