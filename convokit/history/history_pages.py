@@ -135,7 +135,7 @@ def _read_before(connection: Connection, conversation_id: UUID, last: int | None
 def _read_around(
     connection: Connection, row: ConversationRow, head: int | None, around: int, limit: int
 ) -> tuple[PathPage, bool]:
-    page = _read_before(connection, row.id, around, max(limit // 2, 1))
+    page = _read_before(connection, row.id, around, min(limit // 2 + 1, limit))
     if not page.rows or page.rows[-1].status == SUMMARY:
         find_page_message(connection, row, "around", around)
     following, end = path_pages.read_path_after(connection, row, head, page.rows[-1], limit - len(page.rows))

@@ -28,7 +28,8 @@ EVENTS = (
 )  # fmt: skip
 VALUES = (
     "Conversation", "MessagePreview", "Message", "NewMessage", "Page", "Hit", "SearchPage", "Reply", "Turn", "TurnRecord",
-    "Call", "RequestWindow", "ToolRun", "ChainEntry", "Removal", "StoredBlob", "SummaryRecord", "Branch", "Usage",
+    "History", "Run", "Call", "RequestWindow", "PastWindow", "PastPart",
+    "ToolRun", "ChainEntry", "Removal", "StoredBlob", "SummaryRecord", "Branch", "Usage",
     "Verified", "VerifiedAll", "MovedHead", "Checkpoint",
     "Replay", "Diff", "Receipt", "Recovered", "Exported", "Imported", "UsageReport", "Price", "Prices",
     "tool", "Tool", "HttpxClient", "AsyncHttpxClient", "TokenizeCounter",
@@ -47,6 +48,7 @@ PACKAGES: dict[str, str] = {
     "telemetry": "[Trace turns with OpenTelemetry](../how-to/opentelemetry.md) shows the observer in use.",
     "testing": "[Test your application](../how-to/test-your-application.md) shows the scripted model and the fixtures in use.",
     "tokens": "[Counting tokens](../how-to/token-counting.md) shows the counters in use.",
+    "viewer": "[Look at conversations](../how-to/view.md#mount-it-in-an-application) shows the pages in use.",
     "wire": "[One part alone](../how-to/parts.md) shows the codec in use.",
 }
 """Public packages, each with the sentence below its title. A page describes exactly the public names of the package."""

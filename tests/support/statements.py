@@ -1,4 +1,4 @@
-"""Let all engines of a test process share their compiled SQL statements.
+"""Count SQL statements, and let all engines of a test process share their compiled statements.
 
 A kit makes an engine, and an engine compiles each statement anew. A test makes a kit or two for a few turns, so most of its
 time would go into compiling. With `--matrix` each engine compiles for itself, as in a program.
@@ -6,9 +6,11 @@ time would go into compiling. With `--matrix` each engine compiles for itself, a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, event
 from sqlalchemy.engine import Engine
 
 from convokit.store import fast_execute
@@ -48,3 +50,19 @@ class _Engines(dict[Any, Any]):
 
     def __setitem__(self, dialect: Any, statements: Any) -> None:
         super().__setitem__(_kind(dialect), statements)
+
+
+@contextmanager
+def count_statements() -> Iterator[list[str]]:
+    """Collect the statements that all engines execute while the block runs, without those that begin a transaction."""
+    found: list[str] = []
+
+    def take(*given: Any) -> None:
+        if not given[2].startswith("BEGIN"):
+            found.append(given[2])
+
+    event.listen(Engine, "before_cursor_execute", take)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", take)

@@ -1,0 +1,121 @@
+"""What the model saw in a past call, and why other messages stayed out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from convokit import Budget
+from convokit.errors import NotFound
+from tests.completion.summaries import BUDGET, ONCE, SUMMARY, Writer, talk_until
+from tests.history.helpers import change
+from tests.support.faces import Face
+from tests.support.server import LoopbackServer
+from tests.support.statements import count_statements
+
+
+def reasons(window: Any) -> dict[int, str]:
+    return {part.seq: part.reason for part in window.parts}
+
+
+def test_each_message_of_the_path_has_a_reason(face: Face, database: str, server: LoopbackServer) -> None:
+    """The window, a pin from before it, passages of this turn and of another one, and what is before the window."""
+    kit = face.kit(
+        database,
+        model="m",
+        base_url=server.url,
+        developer_prompt="短く答える",
+        budget=Budget(context_tokens=400, reply_tokens=50, step_tokens=60),
+    )
+    chat = kit.chat("k")
+    face.settle(chat.send("忘れないで"))
+    face.settle(chat.pin(1))
+    for number in range(9):
+        face.settle(chat.send(f"質問 {number} " + "長い文 " * 8, passages=["資料"] if number in (7, 8) else []))
+    turn = face.settle(chat.turns())[-1]
+    window = face.settle(chat.window(turn.id))
+    found = reasons(window)
+    seqs = face.settle(chat.turn(turn)).calls[-1].window
+    sent = [part.seq for part in window.parts if part.included]
+    assert sorted(sent) == sorted(seqs.messages)
+    assert window.start == seqs.start
+    assert found[1] == "pinned"
+    assert {found[seq] for seq in range(2, window.start)} == {"before_window"}
+    assert [part.reason for part in window.parts if part.status == "passage"] == ["passage_of_other_turn", "passage"]
+    assert set(found.values()) == {"pinned", "before_window", "window", "passage", "passage_of_other_turn"}
+    assert list(found) == sorted(found)
+    assert not window.has_earlier
+    replay = face.settle(chat.replay(turn.id))
+    assert replay.seqs == [None, *seqs.messages]
+    assert window.sent_tokens == sum(part.tokens for part in window.parts if part.included)
+    assert window.prompt_tokens > 0
+    assert window.tools_tokens is None
+    assert window.usage == face.settle(chat.turn(turn)).calls[-1].usage
+    assert window.context_tokens == 400
+
+
+def test_messages_that_a_summary_stood_for(face: Face, database: str, server: LoopbackServer) -> None:
+    """The summary is sent, what it sums up is out, and the call that wrote it is marked."""
+    server.answer = Writer()
+    kit = face.kit(database, model="m", base_url=server.url, budget=BUDGET, summary=SUMMARY, retry=ONCE)
+    chat = kit.chat("k")
+    number = talk_until(face, server, chat)
+    face.settle(chat.send(f"turn number {number} and more"))
+    turn = face.settle(chat.turns())[-1]
+    window = face.settle(chat.window(turn))
+    found = reasons(window)
+    (record,) = face.settle(chat.summaries())
+    assert [part.seq for part in window.parts if part.reason == "summary"] == [record.message.seq]
+    summarized = [seq for seq, reason in found.items() if reason == "summarized"]
+    assert summarized == list(range(record.from_seq, record.to_seq + 1))
+    calls = [
+        (each.id, call.number)
+        for each in face.settle(chat.turn_records(face.settle(chat.turns())))
+        for call in each.calls
+        if call.window.is_summary_request
+    ]
+    written = face.settle(chat.window(calls[0][0], call=calls[0][1]))
+    assert (written.is_summary_request, written.start, written.model) == (True, None, "mini")
+
+
+def test_reasons_that_are_not_stored_are_unknown(face: Face, kit: Any, database: str) -> None:
+    """A redacted message, one that broke off under the policy, and one that only a strategy left out."""
+    chat = kit.chat("k")
+    for number in range(4):
+        face.settle(chat.send(f"質問 {number}"))
+    turn = face.settle(chat.turns())[-1]
+    manifest = face.settle(chat.turn(turn)).calls[-1].window
+    assert manifest.messages == [1, 2, 3, 4, 5, 6, 7]
+    change(
+        database,
+        "UPDATE convokit_completion SET manifest = replace(manifest, '[[1,7]]', '[[1,1],[7,7]]') WHERE turn_id = "
+        "(SELECT turn_id FROM convokit_message WHERE seq = 8)",
+    )
+    change(database, "UPDATE convokit_message SET status = 'redacted' WHERE seq = 3")
+    found = reasons(face.settle(chat.window(turn)))
+    assert found == {1: "window", 2: "unknown", 3: "redacted", 4: "unknown", 5: "unknown", 6: "unknown", 7: "window"}
+
+
+def test_a_window_takes_few_statements(face: Face, kit: Any) -> None:
+    """At most six for a window of many messages, and 50 messages before it are shown."""
+    chat = kit.chat("k")
+    face.settle(chat.append([{"role": "user", "content": f"{number}"} for number in range(300)]))
+    reply = face.settle(chat.send("?", window="exact", start=200))
+    with count_statements() as statements:
+        window = face.settle(chat.window(reply.turn_id))
+    assert len(statements) <= 6, statements
+    assert (window.start, window.parts[0].seq, window.has_earlier) == (200, 150, True)
+    assert len(window.parts) == 152
+    with count_statements() as statements:
+        face.settle(chat.replay(reply.turn_id))
+    assert len(statements) <= 6, statements
+
+
+def test_a_window_of_nothing(face: Face, kit: Any) -> None:
+    chat = kit.chat("k")
+    with pytest.raises(NotFound):
+        face.settle(chat.window())
+    reply = face.settle(chat.send("?"))
+    with pytest.raises(NotFound, match="API call 7"):
+        face.settle(chat.window(reply.turn_id, call=7))
