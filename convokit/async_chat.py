@@ -496,7 +496,9 @@ class AsyncChat:
         return await self._runtime.run(history.records.read_turn_flow(self._state, self._ref, turn))
 
     async def turn_records(self, turns: Iterable[Turn | UUID | str]) -> list[TurnRecord]:
-        """Return several turns with their API calls, in the order of their start. Their tool runs are not read.
+        """Return several turns with their API calls, in the order of their start.
+
+        Their tool runs and the windows of their calls are not read.
 
         Args:
             turns: Turns or their ids, at most 1,000.
@@ -624,7 +626,7 @@ class AsyncChat:
 
         `turn` and `call` are those of `replay`. `context` shows what a next call would send. Raises: NotFound.
         """
-        return await self._runtime.run(audit.past_window.read_window_flow(self._state, self._ref, turn, call))
+        return await self._runtime.run(audit.window_parts.read_window_flow(self._state, self._ref, turn, call))
 
     async def diff(self, a: TurnLike, b: TurnLike) -> Diff:
         """Return where the request of `b` first differs from that of `a` (turns or replays), and why."""

@@ -497,7 +497,9 @@ class Chat:
         return self._runtime.run(history.records.read_turn_flow(self._state, self._ref, turn))
 
     def turn_records(self, turns: Iterable[Turn | UUID | str]) -> list[TurnRecord]:
-        """Return several turns with their API calls, in the order of their start. Their tool runs are not read.
+        """Return several turns with their API calls, in the order of their start.
+
+        Their tool runs and the windows of their calls are not read.
 
         Args:
             turns: Turns or their ids, at most 1,000.
@@ -625,7 +627,7 @@ class Chat:
 
         `turn` and `call` are those of `replay`. `context` shows what a next call would send. Raises: NotFound.
         """
-        return self._runtime.run(audit.past_window.read_window_flow(self._state, self._ref, turn, call))
+        return self._runtime.run(audit.window_parts.read_window_flow(self._state, self._ref, turn, call))
 
     def diff(self, a: TurnLike, b: TurnLike) -> Diff:
         """Return where the request of `b` first differs from that of `a` (turns or replays), and why."""

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from convokit.audit import consistency as consistency
     from convokit.audit import diff as diff
     from convokit.audit import flows as flows
-    from convokit.audit import past_window as past_window
     from convokit.audit import references as references
     from convokit.audit import removal_checks as removal_checks
     from convokit.audit import replay as replay
     from convokit.audit import sql as sql
     from convokit.audit import verify as verify
+    from convokit.audit import window_parts as window_parts
 else:
     __getattr__ = import_on_use(
         __name__,
@@ -24,7 +24,7 @@ else:
         "consistency",
         "diff",
         "flows",
-        "past_window",
+        "window_parts",
         "references",
         "removal_checks",
         "replay",

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.audit.replay import CallSelector, RebuiltRequest, find_selected_call, rebuild_request, select_call
+from convokit.audit.replay import CallSelector, RebuiltRequest, find_selected_call, rebuild_requests, select_call
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.saved_reply import TurnLike
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
@@ -58,8 +58,8 @@ def _read_diff(
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    first = rebuild_request(connection, row, find_selected_call(connection, row, 0, a))
-    second = rebuild_request(connection, row, find_selected_call(connection, row, 0, b))
+    calls = [find_selected_call(connection, row, 0, selector) for selector in (a, b)]
+    first, second = rebuild_requests(connection, row, calls)
     common = _count_common_messages(first.messages, second.messages)
     difference = _find_difference(connection, row, first, second, common)
     excerpts = _shorten_pair(*difference.values)
@@ -74,6 +74,7 @@ def _read_diff(
         b=excerpts[1],
         common_messages=common,
         common_tokens=_count_common_tokens(first, difference, common),
+        cached_tokens=second.call.cached_tokens,
     )
 
 

@@ -7,7 +7,7 @@ code that rendered the request renders it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -53,6 +53,8 @@ class RebuiltRequest:
     call: CallRow
     status: ReplayStatus = "mismatch"
     manifest: Manifest | None = None
+    sent: list[int] = field(default_factory=list)
+    """The seqs of the messages that were sent, in order."""
     rows: list[MessageRow] = field(default_factory=list)
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     prompt: str | None = None
@@ -66,6 +68,13 @@ class RebuiltRequest:
     """A sentence for each part that was redacted or erased."""
     mismatches: list[str] = field(default_factory=list)
     """A sentence for each part that differs from what was sent."""
+
+    def parse_manifest(self, last_seq: int) -> None:
+        """Parse the stored manifest. Raises: ValueError."""
+        manifest = Manifest.from_json(self.call.manifest)
+        if not 1 <= manifest.renderer <= RENDERER:
+            raise ValueError(f"it has version {manifest.renderer}, this code renders versions 1 to {RENDERER}")
+        self.manifest, self.sent = manifest, manifest.list_seqs(last_seq)
 
     def to_replay(self) -> Replay:
         """Return the value that users see."""
@@ -152,12 +161,32 @@ def _find_newest_turn(connection: Connection, row: ConversationRow, branch: int)
 
 def rebuild_request(connection: Connection, row: ConversationRow, call: CallRow) -> RebuiltRequest:
     """Return the request that the stored rows give; its status tells whether it is the one that was sent."""
-    request = RebuiltRequest(call)
+    return rebuild_requests(connection, row, [call])[0]
+
+
+def rebuild_requests(connection: Connection, row: ConversationRow, calls: Sequence[CallRow]) -> list[RebuiltRequest]:
+    """Return the requests of several calls. Their parts are read together."""
+    requests = [RebuiltRequest(call) for call in calls]
+    for request in requests:
+        try:
+            request.parse_manifest(row.last_seq)
+        except ValueError as error:  # an altered row may hold anything
+            request.mismatches.append(f"the call's manifest cannot be read: {error}")
+    parts = _read_parts(connection, row, [request for request in requests if not request.mismatches])
+    for request in requests:
+        if not request.mismatches:
+            _rebuild(connection, row, request, parts)
+    return requests
+
+
+def _rebuild(connection: Connection, row: ConversationRow, request: RebuiltRequest, parts: _Parts) -> None:
+    """Build a request from its parts, and compare it with what was sent."""
+    call = request.call
     try:
-        _read_parts(connection, row, request)
-    except ValueError as error:  # an altered row may hold anything
+        _assign_parts(request, parts)
+    except ValueError as error:
         request.mismatches.append(f"the call's manifest cannot be read: {error}")
-        return request
+        return
     if call.body_salt is None:
         request.removals.append("the salt of the request's digest was erased, so the request cannot be checked")
     rendered = _render(request)
@@ -165,40 +194,59 @@ def rebuild_request(connection: Connection, row: ConversationRow, call: CallRow)
         digest = hashchain.compute_salted_digest(bytes(call.body_salt), rendered.data)
         if digest == bytes(call.body_digest):
             request.status, request.body = "exact", rendered.data
-            return request
+            return
     if request.removals and not request.mismatches:
         request.status = "redacted"
     elif not request.mismatches:
         request.mismatches.append(_explain_mismatch(connection, row))
-    return request
 
 
-def _read_parts(connection: Connection, row: ConversationRow, request: RebuiltRequest) -> None:
-    """Read the rows that the manifest names. Raises: ValueError."""
-    manifest = request.manifest = Manifest.from_json(request.call.manifest)
-    if not 1 <= manifest.renderer <= RENDERER:
-        raise ValueError(f"it has version {manifest.renderer}, this code renders versions 1 to {RENDERER}")
-    seqs = manifest.list_seqs(row.last_seq)
-    rows: dict[int, MessageRow] = {}
+@dataclass(slots=True, repr=False)
+class _Parts:
+    """The stored parts of several requests."""
+
+    rows: dict[int, MessageRow] = field(default_factory=dict)
+    removed_refs: set[str] = field(default_factory=set)
+    prompts: dict[bytes, str] = field(default_factory=dict)
+    blobs: dict[bytes, Blob] = field(default_factory=dict)
+
+
+def _read_parts(connection: Connection, row: ConversationRow, requests: Sequence[RebuiltRequest]) -> _Parts:
+    """Read the rows that the manifests name."""
+    parts = _Parts()
+    seqs = sorted({seq for request in requests for seq in request.sent})
     for start in range(0, len(seqs), _PAGE):
-        rows |= {each.seq: each for each in messages.read_many(connection, row.id, seqs[start : start + _PAGE])}
-    request.rows = [rows[seq] for seq in seqs if seq in rows]
-    request.mismatches += [f"message {seq} is missing" for seq in seqs if seq not in rows]
-    _check_redactions(connection, row.id, request)
-    digests = [digest for digest in (manifest.prompt, manifest.tools) if digest is not None]
-    prompts = blobs.find_prompts(connection, row.tenant, digests) if digests else {}
-    request.prompt = _check_prompt(prompts, manifest.prompt, "the developer prompt", request)
+        rows = messages.read_many(connection, row.id, seqs[start : start + _PAGE])
+        parts.rows |= {each.seq: each for each in rows}
+    if any(each.status == "redacted" for each in parts.rows.values()):
+        parts.removed_refs = removal_records.read_removed_refs(connection, row.id)
+    manifests = [request.manifest for request in requests if request.manifest is not None]
+    digests = {digest for each in manifests for digest in (each.prompt, each.tools) if digest is not None}
+    if digests:
+        parts.prompts = blobs.find_prompts(connection, row.tenant, sorted(digests))
+    references = {digest for each in parts.rows.values() if each.parts for digest in find_blob_digests(each.parts)}
+    if references:
+        parts.blobs = blobs.read_blobs(connection, row.id, sorted(references))
+    return parts
+
+
+def _assign_parts(request: RebuiltRequest, parts: _Parts) -> None:
+    """Give a request its parts, and report those that are missing or altered. Raises: ValueError."""
+    manifest = request.manifest
+    assert manifest is not None
+    request.rows = [parts.rows[seq] for seq in request.sent if seq in parts.rows]
+    request.mismatches += [f"message {seq} is missing" for seq in request.sent if seq not in parts.rows]
+    _check_redactions(request, parts.removed_refs)
+    request.prompt = _check_prompt(parts.prompts, manifest.prompt, "the developer prompt", request)
     if request.prompt is None and manifest.prompt is not None:
         request.prompt = "[redacted: developer prompt]"
-    tools = _check_prompt(prompts, manifest.tools, "the set of tools", request)
+    tools = _check_prompt(parts.prompts, manifest.tools, "the set of tools", request)
     request.tools = json.loads(tools) if tools else []
-    _read_blobs(connection, row.id, request)
+    _assign_blobs(request, parts.blobs)
 
 
-def _check_redactions(connection: Connection, conversation_id: UUID, request: RebuiltRequest) -> None:
-    seqs = [each.seq for each in request.rows if each.status == "redacted"]
-    refs = removal_records.read_removed_refs(connection, conversation_id) if seqs else set()
-    for seq in seqs:
+def _check_redactions(request: RebuiltRequest, refs: Collection[str]) -> None:
+    for seq in (each.seq for each in request.rows if each.status == "redacted"):
         if EVERYTHING in refs or f"message:{seq}" in refs:
             request.removals.append(f"message {seq} was redacted")
         else:  # a row can be emptied by anybody; a lawful redaction has an entry in the chain
@@ -218,11 +266,11 @@ def _check_prompt(prompts: Mapping[bytes, str], digest: bytes | None, name: str,
     return text
 
 
-def _read_blobs(connection: Connection, conversation_id: UUID, request: RebuiltRequest) -> None:
+def _assign_blobs(request: RebuiltRequest, stored: Mapping[bytes, Blob]) -> None:
     seqs = {
         digest: each.seq for each in request.rows if each.parts is not None for digest in find_blob_digests(each.parts)
     }
-    request.blobs = blobs.read_blobs(connection, conversation_id, seqs) if seqs else {}
+    request.blobs = {digest: stored[digest] for digest in seqs if digest in stored}
     for digest, blob in request.blobs.items():
         if Blob.from_bytes(blob.media_type, blob.data).digest != digest:
             request.mismatches.append(f"an attachment of message {seqs[digest]} is not what was sent")

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection
-
 from convokit.completion.effects import Clock, Flow, read_flow, read_once_flow
 from convokit.completion.notifier import Notifier
 from convokit.completion.options import NO_OPTIONS, Options
@@ -110,16 +108,13 @@ def identify_flow(kit: KitState, chat: ChatRef) -> Flow[UUID]:
         assert chat.key is not None
         chat.id = derive_conversation_id(database_id, kit.tenant, chat.key)
     if chat.unresolved_branch is not None:
-        number = yield from read_flow(_find_branch, kit.tenant, chat.id, chat.unresolved_branch)
+        number = yield from read_flow(
+            message_tree.find_tenant_branch_number, kit.tenant, chat.id, chat.unresolved_branch
+        )
         if number is None:
             raise NotFound("branch", f"{chat.unresolved_branch!r} of {chat.name}", "`fork` makes one")
         chat.branch, chat.unresolved_branch = number, None
     return chat.id
-
-
-def _find_branch(connection: Connection, tenant: str, conversation_id: UUID, name: int | str) -> int | None:
-    row = conversations.find(connection, tenant, conversation_id)
-    return None if row is None else message_tree.find_branch_number(connection, row.id, name)
 
 
 def find_conversation_flow(kit: KitState, chat: ChatRef) -> Flow[ConversationRow]:

@@ -78,6 +78,7 @@ class PreviewRow:
     parts: str | None
     refusal: str | None
     created_at: int
+    run_start_seq: int = 0
 
     @property
     def text(self) -> str:

@@ -103,7 +103,7 @@ class Call(BaseModel):
     details: dict[str, Any] | None = None
     """Values that the server reported beyond these. None after a redaction of the reply."""
     window: RequestWindow | None = None
-    """None where it is not read (`History.turns`), and if the stored manifest cannot be read: the row was altered."""
+    """None where it is not read (`history`, `turn_records`), and if the stored manifest cannot be read: the row was altered."""
 
     @classmethod
     def from_row(cls, row: CallRow, window: RequestWindow | None) -> Call:

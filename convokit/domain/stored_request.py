@@ -225,3 +225,5 @@ class Diff(BaseModel):
     """The number of messages that both requests start with."""
     common_tokens: int = 0
     """Tokens of the common start, tools included, as convokit counts them. 0 if tools, response format or model differ."""
+    cached_tokens: int | None = None
+    """Tokens of `b` that its server reported as served from the prompt cache. None: it reported none."""

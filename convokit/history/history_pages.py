@@ -1,4 +1,4 @@
-"""Read a page of a conversation with what a screen shows beside its messages.
+"""Read a page of messages with their turns, calls and removals.
 
 Everything is read in one transaction, so that messages, turns and removals agree. The cost does not depend on the length of the
 conversation.
@@ -14,22 +14,23 @@ from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.state import ChatRef, KitState, check_schema_flow, not_found
-from convokit.domain.conversation import Branch, BranchRow, Conversation, ConversationRow, ListedConversation
+from convokit.domain.conversation import Branch, BranchRow, Conversation, ListedConversation
 from convokit.domain.history import History
 from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import SUMMARY, Message, MessageRow
 from convokit.domain.removal import EVERYTHING, RemovalRow
-from convokit.domain.stored_records import Call, ChainEntry, TurnRecord
+from convokit.domain.stored_records import ChainEntry
 from convokit.domain.turn import CallRow, TurnRow
 from convokit.errors import NotFound
 from convokit.history.message_pages import MessageQuery, find_page_message, parse_message_query, read_after
 from convokit.history.pages import find_gone_workers_flow
+from convokit.history.records import make_turn_record
 from convokit.store import conversation_pages, message_tree, messages, path_pages, removal_records, turn_pages
 from convokit.store.path_pages import PathPage
 
 
 @dataclass(slots=True)
-class _Rows:
+class _HistoryRows:
     """The rows of a page."""
 
     listed: ListedConversation
@@ -66,19 +67,16 @@ def read_history_flow(
         conversation=Conversation.from_row(rows.listed, rows.erasure),
         branch=Branch.from_row(conversation_id, rows.branch),
         messages=Message.from_rows(conversation_id, found, rows.partings),
-        turns=[_make_record(conversation_id, row, calls, gone) for row, calls in rows.turns],
+        turns=[make_turn_record(conversation_id, row, calls, gone) for row, calls in rows.turns],
         removals=rows.removals,
         has_earlier=bool(found) and found[0].parent_seq is not None,
         has_later=rows.has_later,
     )
 
 
-def _make_record(conversation_id: UUID, row: TurnRow, calls: Sequence[CallRow], gone: set[UUID]) -> TurnRecord:
-    made = [Call.from_row(call, None) for call in calls]
-    return TurnRecord.from_rows(conversation_id, row, made, (), worker="gone" if row.id in gone else None)
-
-
-def _read_rows(connection: Connection, tenant: str, chat: ChatRef, conversation_id: UUID, query: MessageQuery) -> _Rows:
+def _read_rows(
+    connection: Connection, tenant: str, chat: ChatRef, conversation_id: UUID, query: MessageQuery
+) -> _HistoryRows:
     listed = conversation_pages.find_listed(connection, tenant, conversation_id)
     if listed is None:
         raise not_found(chat)
@@ -86,9 +84,9 @@ def _read_rows(connection: Connection, tenant: str, chat: ChatRef, conversation_
     branch = message_tree.find_branch(connection, listed.row, wanted)
     if branch is None:
         raise NotFound("branch", f"{wanted!r} of {chat.name}", "`fork` makes one")
-    page, has_later = _read_page(connection, listed.row, branch.head_seq, query)
+    page, has_later = _read_page(connection, listed, branch, query)
     partings = path_pages.find_partings(connection, conversation_id, page)
-    found = _Rows(listed, branch, page, partings, conversation_pages.find_erasure(connection, listed))
+    found = _HistoryRows(listed, branch, page, partings, conversation_pages.find_erasure(connection, listed))
     found.has_later = has_later
     turn_ids = list({row.turn_id for row in page.rows if row.turn_id is not None})
     if turn_ids:
@@ -98,15 +96,16 @@ def _read_rows(connection: Connection, tenant: str, chat: ChatRef, conversation_
 
 
 def _read_page(
-    connection: Connection, row: ConversationRow, head: int | None, query: MessageQuery
+    connection: Connection, listed: ListedConversation, branch: BranchRow, query: MessageQuery
 ) -> tuple[PathPage, bool]:
     """Return the messages of a page, and whether the path has messages after them."""
     assert query.limit is not None
+    row, head = listed.row, branch.head_seq
     if query.after is not None:
         page = read_after(connection, row, head, query.after, query)
         return page, bool(page.rows) and page.rows[-1].seq != head
     if query.around is not None:
-        return _read_around(connection, row, head, query.around, query.limit)
+        return _read_around(connection, listed, branch, query.around, query.limit)
     if query.before is None:
         return _read_before(connection, row.id, head, query.limit), False
     last = find_page_message(connection, row, "before", query.before).parent_seq if query.before else None
@@ -133,12 +132,17 @@ def _read_before(connection: Connection, conversation_id: UUID, last: int | None
 
 
 def _read_around(
-    connection: Connection, row: ConversationRow, head: int | None, around: int, limit: int
+    connection: Connection, listed: ListedConversation, branch: BranchRow, around: int, limit: int
 ) -> tuple[PathPage, bool]:
+    row = listed.row
     page = _read_before(connection, row.id, around, min(limit // 2 + 1, limit))
     if not page.rows or page.rows[-1].status == SUMMARY:
         find_page_message(connection, row, "around", around)
-    following, end = path_pages.read_path_after(connection, row, head, page.rows[-1], limit - len(page.rows))
+    # The last message of the main branch was read with the conversation.
+    head_run = listed.preview.run_start_seq if listed.preview is not None and branch.number == 0 else None
+    following, end = path_pages.read_path_after(
+        connection, row, branch.head_seq, page.rows[-1], limit - len(page.rows), head_run=head_run
+    )
     page.rows += following
     return page, page.rows[-1].seq != end
 

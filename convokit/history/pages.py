@@ -100,6 +100,8 @@ def _skip_passages(connection: Connection, conversation_id: UUID, rows: Sequence
         found += [row for row in rows if not row.is_passage]
         # A passage is written together with the message behind it, so that one has the next seq.
         passages = [row.seq for row in rows if row.is_passage]
+        if not passages:
+            break
         following = messages.read_many(connection, conversation_id, [seq + 1 for seq in passages], with_items=True)
         rows = [row for row in following if row.parent_seq == row.seq - 1]
     return sorted(found, key=lambda row: row.seq)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Iterable
-from itertools import islice
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -97,23 +96,18 @@ def read_turn_records_flow(
     conversation = yield from find_conversation_flow(kit, chat)
     if not turn_ids:
         return []
-    found = yield from read_flow(_read_turns, conversation.id, turn_ids)
+    found = yield from read_flow(turn_pages.read_with_calls, conversation.id, turn_ids)
     missing = set(turn_ids) - {row.id for row, _ in found}
     if missing:
         raise NotFound("turn", min(missing))
     gone = yield from find_gone_workers_flow(kit, conversation.id, [row for row, _ in found])
-    return [
-        TurnRecord.from_rows(conversation.id, row, calls, (), worker="gone" if row.id in gone else None)
-        for row, calls in found
-    ]
+    return [make_turn_record(conversation.id, row, calls, gone) for row, calls in found]
 
 
-def _read_turns(
-    connection: Connection, conversation_id: UUID, turn_ids: list[UUID]
-) -> list[tuple[TurnRow, list[Call]]]:
-    found = turn_pages.read_with_calls(connection, conversation_id, turn_ids)
-    calls = iter(_make_calls(connection, conversation_id, [call for _, rows in found for call in rows]))
-    return [(row, list(islice(calls, len(rows)))) for row, rows in found]
+def make_turn_record(conversation_id: UUID, row: TurnRow, calls: Iterable[CallRow], gone: set[UUID]) -> TurnRecord:
+    """Convert a turn and its calls, without the windows of the calls and without tool runs."""
+    made = [Call.from_row(call, None) for call in calls]
+    return TurnRecord.from_rows(conversation_id, row, made, (), worker="gone" if row.id in gone else None)
 
 
 def list_removals_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[ChainEntry]]:

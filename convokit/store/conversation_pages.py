@@ -35,6 +35,7 @@ _PREVIEW = (
     func.substr(message.c.parts, 1, MAX_PARTS_CHARS),
     func.substr(message.c.refusal, 1, PREVIEW_CHARS + 1),
     message.c.created_at,
+    message.c.run_start_seq,
 )
 _SELECT = select(
     *_COLUMNS, _IS_OPEN.where(turn.c.conversation_id == conversation.c.id).exists().label("is_open"), *_PREVIEW

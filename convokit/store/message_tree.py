@@ -30,6 +30,14 @@ _SELECT_BRANCH = _SELECT_ANY_BRANCH.where(branch.c.number == bindparam("wanted")
 _SELECT_BRANCH_BY_NAME = _SELECT_ANY_BRANCH.where(branch.c.name == bindparam("wanted"))
 _SELECT_NUMBER = select(branch.c.number).where(_IN_CONVERSATION, branch.c.number == bindparam("number"))
 _SELECT_NUMBER_BY_NAME = select(branch.c.number).where(_IN_CONVERSATION, branch.c.name == bindparam("name"))
+_SELECT_ANY_TENANT_NUMBER = select(branch.c.number).where(
+    _IN_CONVERSATION,
+    select(conversation.c.id)
+    .where(conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant"))
+    .exists(),
+)
+_SELECT_TENANT_NUMBER = _SELECT_ANY_TENANT_NUMBER.where(branch.c.number == bindparam("wanted"))
+_SELECT_TENANT_NUMBER_BY_NAME = _SELECT_ANY_TENANT_NUMBER.where(branch.c.name == bindparam("wanted"))
 _SELECT_NAME_CREATED_AT = select(branch.c.name).where(
     _IN_CONVERSATION, branch.c.number == bindparam("number"), branch.c.created_at == bindparam("at")
 )
@@ -185,6 +193,16 @@ def find_branch_number(connection: Connection, conversation_id: UUID, wanted: in
     return number
 
 
+def find_tenant_branch_number(
+    connection: Connection, tenant: str, conversation_id: UUID, wanted: int | str
+) -> int | None:
+    """Return the number of the branch with this number or name of the tenant's conversation, or None."""
+    statement = _SELECT_TENANT_NUMBER_BY_NAME if isinstance(wanted, str) else _SELECT_TENANT_NUMBER
+    found = connection.execute(statement, {"id": conversation_id, "tenant": tenant, "wanted": wanted})
+    number: int | None = found.scalar_one_or_none()
+    return number
+
+
 def create_branch(connection: Connection, conversation_id: UUID, row: BranchRow) -> None:
     """Insert a branch and set its number in `row`. The conversation's row must be locked."""
     row.number = (connection.execute(_SELECT_LAST_NUMBER, {"id": conversation_id}).scalar_one_or_none() or 0) + 1
@@ -224,5 +242,5 @@ def list_runs(
 ) -> list[tuple[PreviewRow, int | None]]:
     """Return the first messages of the newest `limit` runs below seq `before` with their parents, by seq."""
     values = {"id": row.id, "before": before, "limit": limit}
-    found = [tuple(each) for each in connection.execute(_SELECT_RUNS, values)]
+    found: list[Any] = [tuple(each) for each in connection.execute(_SELECT_RUNS, values)]
     return [(PreviewRow(*each[:-1]), each[-1]) for each in reversed(found)]

@@ -247,14 +247,24 @@ def find_partings(connection: Connection, conversation_id: UUID, page: PathPage)
 
 
 def read_path_after(
-    connection: Connection, conversation: ConversationRow, head: int | None, row: MessageRow, limit: int
+    connection: Connection,
+    conversation: ConversationRow,
+    head: int | None,
+    row: MessageRow,
+    limit: int,
+    *,
+    head_run: int | None = None,
 ) -> tuple[list[MessageRow], int]:
     """Return the messages that follow a message on the path through it, passages included, and the end of that path.
 
-    It is the path to `head` if the message is on it, else the path to the newest leaf behind the message.
+    It is the path to `head` if the message is on it, else the path to the newest leaf behind the message. A `head_run`, the
+    start of the run of `head`, saves a statement if the message is in the same run.
     """
-    end, runs = head, []
-    if end is not None:
+    end = head
+    runs: list[tuple[int, int]] = []
+    if end is not None and row.run_start_seq == head_run and row.seq <= end:
+        runs = [(row.run_start_seq, end)]
+    elif end is not None:
         runs = _list_oldest_runs(connection, conversation.id, end, row.seq, limit + 1)
     if end is None or not runs or not runs[0][0] <= row.seq <= runs[0][1]:
         end = _find_newest_leaf(connection, conversation, row)

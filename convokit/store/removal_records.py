@@ -25,9 +25,10 @@ _SELECT_NEWEST = (
     .order_by(removal.c.number.desc())
     .limit(bindparam("limit"))
 )
-_SELECT_WITH_ENTRIES = select(*(getattr(entry.c, name) for name in Entry.__slots__), *_COLUMNS).join_from(
-    removal, entry, and_(entry.c.conversation_id == bindparam("id"), entry.c.number == removal.c.number)
-)
+_ENTRY_COLUMNS = 5
+_SELECT_WITH_ENTRIES = select(
+    entry.c.number, entry.c.kind, entry.c.ref, entry.c.commitment, entry.c.hash, *_COLUMNS
+).join_from(removal, entry, and_(entry.c.conversation_id == bindparam("id"), entry.c.number == removal.c.number))
 _SELECT_PAGE = (
     _SELECT_WITH_ENTRIES.where(removal.c.conversation_id == bindparam("id"), removal.c.number < bindparam("before"))
     .order_by(removal.c.number.desc())
@@ -92,8 +93,7 @@ def list_of_refs(connection: Connection, conversation_id: UUID, refs: Sequence[s
 
 
 def _split(row: Any) -> tuple[Entry, RemovalRow]:
-    count = len(Entry.__slots__)
-    return Entry(*row[:count]), RemovalRow(*row[count:])
+    return Entry(*row[:_ENTRY_COLUMNS]), RemovalRow(*row[_ENTRY_COLUMNS:])
 
 
 def list_between(connection: Connection, conversation_id: UUID, first: int, last: int) -> list[RemovalRow]:

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from convokit.errors import InvalidInput
 from convokit.viewer.page_request import PageRequest
-from convokit.viewer.pages.conversation import read_conversation
+from convokit.viewer.pages.conversation_page import read_conversation
 
 _SHOWN: dict[str, tuple[bytes, ...]] = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from convokit import ReasoningDelta, TextDelta
 from convokit.errors import ConvokitError
 from convokit.viewer.page_request import PageRequest
-from convokit.viewer.pages.conversation import read_conversation
+from convokit.viewer.pages.conversation_page import read_conversation
 
 _POLL_S = 1.0
 _IDLE_AFTER_S = 60.0

@@ -213,27 +213,25 @@ def _shift_headings(state: Any) -> None:
 class _Renderer(RendererHTML):
     """Writes tokens that browsers must not take as they are."""
 
-    def text(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
-        return make_visible(tokens[index].content)
+    def text(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
+        return make_visible(tokens[idx].content)
 
     def code_inline(
-        self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
+        self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]
     ) -> str:
-        return f"<code>{make_visible(tokens[index].content)}</code>"
+        return f"<code>{make_visible(tokens[idx].content)}</code>"
 
-    def code_block(
-        self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
-    ) -> str:
-        return f"<pre><code>{make_visible(tokens[index].content)}</code></pre>\n"
+    def code_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
+        return f"<pre><code>{make_visible(tokens[idx].content)}</code></pre>\n"
 
-    def fence(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
-        token = tokens[index]
+    def fence(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
+        token = tokens[idx]
         language = make_visible(token.info.strip())
         label = f'<div class="code-language">{language}</div>' if language else ""
         return f"{label}<pre><code>{make_visible(token.content)}</code></pre>\n"
 
-    def image(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
-        token = tokens[index]
+    def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
+        token = tokens[idx]
         url = str(token.attrs.get("src", ""))
         alt = self.renderInlineAsText(token.children, options, env) if token.children else ""
         path = env["find_blob"](url.removeprefix(_BLOB)) if url.startswith(_BLOB) else None
@@ -248,38 +246,32 @@ class _Renderer(RendererHTML):
         link = f'<a href="{escapeHtml(url)}">{make_visible(alt or url)}</a>'
         return f"{link}{_write_title(token)}{_write_host(url)}"
 
-    def link_open(
-        self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
-    ) -> str:
-        url = str(tokens[index].attrs.get("href", ""))
+    def link_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
+        url = str(tokens[idx].attrs.get("href", ""))
         return f'<a href="{escapeHtml(url)}">' if is_link(url) else ""
 
-    def link_close(
-        self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
-    ) -> str:
-        start = _find_opening(tokens, index)
+    def link_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
+        start = _find_opening(tokens, idx)
         url = str(tokens[start].attrs.get("href", ""))
         if not is_link(url):
             return f" ({make_visible(url)})"
         note = _write_title(tokens[start])
-        text = "".join(token.content for token in tokens[start + 1 : index])
+        text = "".join(token.content for token in tokens[start + 1 : idx])
         return f"</a>{note}{'' if _find_host(url) in text.lower() else _write_host(url)}"
 
-    def table_open(
-        self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
-    ) -> str:
+    def table_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
         return f'<div class="table" tabindex="0" role="region" aria-label="{escapeHtml(env["table_label"])}"><table>\n'
 
     def table_close(
-        self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
+        self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]
     ) -> str:
         return "</table></div>\n"
 
-    def th_open(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
-        return _open_cell("th", tokens[index])
+    def th_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
+        return _open_cell("th", tokens[idx])
 
-    def td_open(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
-        return _open_cell("td", tokens[index])
+    def td_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
+        return _open_cell("td", tokens[idx])
 
 
 def _open_cell(tag: str, token: Token) -> str:

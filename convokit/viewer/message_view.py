@@ -50,6 +50,8 @@ class MessageView:
     call: Call | None = None
     """The call that brought this reply. None if that is not known for sure."""
     removal: ChainEntry | None = None
+    compared_turn: UUID | None = None
+    """The turn before it on the page, whose request can be compared with that of this reply."""
 
     @property
     def is_folded(self) -> bool:
@@ -65,8 +67,10 @@ def view_messages(
     by_ref = {removal.ref: removal for removal in removals}
     asking, results = _link_tool_calls(messages)
     views = []
+    previous: UUID | None = None
     for message in messages:
         turn = by_id.get(message.turn_id) if message.turn_id is not None else None
+        call = find_call(message, turn)
         views.append(
             MessageView(
                 message,
@@ -74,10 +78,13 @@ def view_messages(
                 [_view_call(call, results) for call in message.tool_calls or ()],
                 asking.get(message.seq),
                 turn,
-                find_call(message, turn),
+                call,
                 by_ref.get(message.id) or by_ref.get("*") if message.status == "redacted" else None,
+                previous if call is not None else None,
             )
         )
+        if turn is not None and call is not None:
+            previous = turn.id
     return views
 
 
@@ -143,15 +150,3 @@ def _view_part(part: dict[str, Any]) -> PartView:
             return PartView("file", name, data.removeprefix(_BLOB))
         return PartView("file", name)
     return PartView("other", json.dumps(part, ensure_ascii=False, indent=2))
-
-
-def find_turns_to_compare(views: Sequence[MessageView]) -> dict[UUID, UUID]:
-    """Return, by a turn's id, the turn before it on the page: their requests can be compared."""
-    pairs: dict[UUID, UUID] = {}
-    previous: UUID | None = None
-    for view in views:
-        if view.turn is not None and view.turn.calls and view.turn.id != previous:
-            if previous is not None:
-                pairs[view.turn.id] = previous
-            previous = view.turn.id
-    return pairs

@@ -16,7 +16,7 @@ from convokit.viewer.access import Viewer
 from convokit.viewer.language import Language
 
 if TYPE_CHECKING:
-    from convokit.viewer.pages.proof import Checks
+    from convokit.viewer.pages.proof_page import ChainChecks
 
 PAGE_SIZE = 50
 MAX_NUMBER = 2**31 - 1
@@ -67,7 +67,7 @@ class PageRequest:
     links: Links
     path: str
     """The path below the mount point."""
-    checks: Checks
+    checks: ChainChecks
     """The verifications that this process ran."""
     can_sign_out: bool = False
 

@@ -22,7 +22,7 @@ from convokit.viewer.markdown import make_visible
 from convokit.viewer.message_text import PageTexts, RenderedTexts
 from convokit.viewer.message_view import view_messages
 from convokit.viewer.page_request import Links, PageRequest
-from convokit.viewer.pages.turns import format_body
+from convokit.viewer.pages.turn_page import format_body
 
 _MAX_CHARS = 64 * 1024
 """Of a text on a page that shows no Markdown."""

@@ -16,30 +16,30 @@ _MAX_LINES = 3_000
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class TextChange:
     """A part of two texts."""
 
     kind: Literal["same", "removed", "added"]
     text: str
 
 
-def compare_texts(a: str, b: str) -> list[Change]:
+def compare_texts(a: str, b: str) -> list[TextChange]:
     """Return the parts that lead from `a` to `b`. Long texts are compared by lines, very long ones not at all."""
     for pattern, limit in ((_TOKEN, _MAX_TOKENS), (_LINE, _MAX_LINES)):
         one, other = pattern.findall(a), pattern.findall(b)
         if max(len(one), len(other)) <= limit:
             return _compare(one, other)
-    return [Change("removed", a), Change("added", b)]
+    return [TextChange("removed", a), TextChange("added", b)]
 
 
-def _compare(a: list[str], b: list[str]) -> list[Change]:
+def _compare(a: list[str], b: list[str]) -> list[TextChange]:
     changes = []
     for kind, first, last, start, end in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
         if kind == "equal":
-            changes.append(Change("same", "".join(a[first:last])))
+            changes.append(TextChange("same", "".join(a[first:last])))
             continue
         if last > first:
-            changes.append(Change("removed", "".join(a[first:last])))
+            changes.append(TextChange("removed", "".join(a[first:last])))
         if end > start:
-            changes.append(Change("added", "".join(b[start:end])))
+            changes.append(TextChange("added", "".join(b[start:end])))
     return changes

@@ -14,8 +14,8 @@ import uvicorn
 from convokit import AsyncConvokit
 from convokit.errors import SettingsError
 from convokit.viewer.access import Viewer
-from convokit.viewer.application import create_app
 from convokit.viewer.guard import LOOPBACK_HOSTS
+from convokit.viewer.routes import create_app
 from convokit.viewer.sign_in import OneTimeLink
 
 _CLOSE_S = 1

@@ -71,8 +71,8 @@ def test_messages_that_a_summary_stood_for(face: Face, database: str, server: Lo
     assert summarized == list(range(record.from_seq, record.to_seq + 1))
     calls = [
         (each.id, call.number)
-        for each in face.settle(chat.turn_records(face.settle(chat.turns())))
-        for call in each.calls
+        for each in face.settle(chat.turns())
+        for call in face.settle(chat.turn(each)).calls
         if call.window.is_summary_request
     ]
     written = face.settle(chat.window(calls[0][0], call=calls[0][1]))

@@ -12,14 +12,14 @@ from uuid import UUID
 from convokit import ChainEntry, Conversation, Verified
 from convokit.errors import ChainBroken
 from convokit.viewer.page_request import PageRequest
-from convokit.viewer.pages.conversation import read_conversation
+from convokit.viewer.pages.conversation_page import read_conversation
 
 _ENTRIES = 100
 _MAX_KEPT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ChainCheck:
     """The result of a verification that this process ran."""
 
     at: datetime
@@ -33,18 +33,18 @@ class Check:
     """The first row that differs. None: the chain is whole."""
 
 
-class Checks:
+class ChainChecks:
     """The last check of each conversation. They are kept in memory, and run one at a time."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, UUID], Check] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, UUID], ChainCheck] = OrderedDict()
         self._lock = asyncio.Lock()
 
-    def find(self, page: PageRequest) -> Check | None:
+    def find(self, page: PageRequest) -> ChainCheck | None:
         """Return the last check of the conversation in the path, or None."""
         return self._kept.get((page.viewer.tenant, page.conversation_id))
 
-    async def run(self, page: PageRequest, progress: Callable[[int, int], object] | None = None) -> Check:
+    async def run(self, page: PageRequest, progress: Callable[[int, int], object] | None = None) -> ChainCheck:
         """Verify the conversation in the path, and keep the result. Raises: NotFound, StoreError."""
         conversation = await read_conversation(page)
         async with self._lock:  # each check takes a core
@@ -53,7 +53,7 @@ class Checks:
                 verified = await page.open_chat().verify(progress=progress)
             except ChainBroken as error:
                 problem = str(error)
-        check = Check(datetime.now(UTC), page.viewer.name, conversation.last_entry, verified, problem)
+        check = ChainCheck(datetime.now(UTC), page.viewer.name, conversation.last_entry, verified, problem)
         place = page.viewer.tenant, page.conversation_id
         self._kept[place] = check
         self._kept.move_to_end(place)
@@ -68,7 +68,7 @@ class ProofPage:
 
     conversation: Conversation
     entries: list[ChainEntry]
-    check: Check | None
+    check: ChainCheck | None
 
 
 @dataclass(frozen=True, slots=True)

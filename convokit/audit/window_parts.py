@@ -1,4 +1,4 @@
-"""Read what the model saw in a past call, and why other messages stayed out."""
+"""Find what a past call sent, and why the rest stayed out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
 @dataclass(slots=True)
-class _Rows:
+class _WindowRows:
     """What a window is made of."""
 
     conversation: ConversationRow
@@ -64,7 +64,7 @@ def read_window_flow(kit: KitState, chat: ChatRef, turn: TurnLike | None, call: 
 
 def _read_rows(
     connection: Connection, tenant: str, conversation_id: UUID, branch: int, selector: CallSelector
-) -> _Rows | None:
+) -> _WindowRows | None:
     conversation = conversations.find(connection, tenant, conversation_id)
     if conversation is None:
         return None
@@ -74,7 +74,7 @@ def _read_rows(
         sent = manifest.list_seqs(conversation.last_seq)
     except ValueError as error:
         raise NotFound("window", f"of call {call.number}", f"its manifest cannot be read: {error}") from None
-    rows = _Rows(conversation, call, manifest, sent)
+    rows = _WindowRows(conversation, call, manifest, sent)
     digests = [digest for digest in (manifest.prompt, manifest.tools) if digest is not None]
     if digests:
         rows.prompts = blobs.find_prompts(connection, tenant, digests)
@@ -83,7 +83,7 @@ def _read_rows(
     return rows
 
 
-def _read_path(connection: Connection, rows: _Rows) -> None:
+def _read_path(connection: Connection, rows: _WindowRows) -> None:
     """Read the path to the last message that was sent, back to some messages before the window."""
     start = rows.start or 0
 
@@ -106,7 +106,7 @@ def _read_path(connection: Connection, rows: _Rows) -> None:
         rows.summary = summaries.find_of_message(connection, rows.conversation.id, summary_seqs[0])
 
 
-def _build(rows: _Rows, counter: Counter, context_tokens: int | None) -> PastWindow:
+def _build(rows: _WindowRows, counter: Counter, context_tokens: int | None) -> PastWindow:
     manifest, call = rows.manifest, rows.call
     start, sent = rows.start, set(rows.sent)
     parts = [_build_part(rows, row, start or 0, is_sent=row.seq in sent) for row in [*rows.others, *rows.path]]
@@ -135,7 +135,7 @@ def _to_int(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _build_part(rows: _Rows, row: MessageRow, start: int, *, is_sent: bool) -> PastPart:
+def _build_part(rows: _WindowRows, row: MessageRow, start: int, *, is_sent: bool) -> PastPart:
     reason = _explain_sent(row, start) if is_sent else _explain_left_out(rows, row, start)
     return PastPart.model_construct(
         seq=row.seq,
@@ -156,7 +156,7 @@ def _explain_sent(row: MessageRow, start: int) -> SentReason:
     return "pinned" if row.seq < start else "window"
 
 
-def _explain_left_out(rows: _Rows, row: MessageRow, start: int) -> LeftOutReason:
+def _explain_left_out(rows: _WindowRows, row: MessageRow, start: int) -> LeftOutReason:
     """Return the reason that the rows tell. Nothing else about it is stored."""
     if row.is_note:
         return "note"
@@ -173,7 +173,7 @@ def _explain_left_out(rows: _Rows, row: MessageRow, start: int) -> LeftOutReason
     return "unknown"
 
 
-def _find_context_tokens(kit: KitState, chat: ChatRef, rows: _Rows) -> int | None:
+def _find_context_tokens(kit: KitState, chat: ChatRef, rows: _WindowRows) -> int | None:
     try:
         options = resolve_options(kit, chat, Options(model=rows.call.requested_model), rows.conversation)
     except SettingsError:

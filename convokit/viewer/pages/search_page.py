@@ -10,11 +10,12 @@ from uuid import UUID
 from starlette.responses import RedirectResponse, Response
 
 from convokit import SearchPage
+from convokit.domain.message import ASSISTANT, TOOL, USER
 from convokit.errors import InvalidInput
 from convokit.viewer.page_request import PageRequest
 
 _HITS = 20
-ROLES = ("user", "assistant", "tool")
+ROLES = (USER, ASSISTANT, TOOL)
 _MESSAGE_ID = re.compile(r"([0-9a-fA-F-]{36}):([0-9]{1,9})", re.ASCII)
 
 

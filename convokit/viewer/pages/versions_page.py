@@ -7,7 +7,7 @@ from uuid import UUID
 
 from convokit import Message, TurnRecord
 from convokit.viewer.page_request import PageRequest
-from convokit.viewer.text_diff import Change, compare_texts
+from convokit.viewer.text_diff import TextChange, compare_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class VersionsPage:
     """The turns of the versions, with their calls."""
     a: Message
     b: Message
-    changes: list[Change]
+    changes: list[TextChange]
     """What leads from the text of `a` to that of `b`. Empty for equal texts and for a single version."""
 
 

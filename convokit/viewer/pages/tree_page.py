@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from convokit import Branch, Conversation, Run
 from convokit.viewer.page_request import PageRequest
-from convokit.viewer.pages.conversation import read_conversation
+from convokit.viewer.pages.conversation_page import read_conversation
 
 _RUNS = 200
 _BRANCHES = 200

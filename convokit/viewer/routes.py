@@ -23,7 +23,16 @@ from convokit.viewer.guard import Guard
 from convokit.viewer.language import LANGUAGE_COOKIE, LANGUAGES, choose_language
 from convokit.viewer.message_text import RenderedTexts
 from convokit.viewer.page_request import Links, PageRequest
-from convokit.viewer.pages import conversation, conversations, proof, search, tree, turns, usage, versions
+from convokit.viewer.pages import (
+    conversation_list,
+    conversation_page,
+    proof_page,
+    search_page,
+    tree_page,
+    turn_page,
+    usage_page,
+    versions_page,
+)
 from convokit.viewer.rendering import answer_json, load_static, render_page, render_template
 from convokit.viewer.sign_in import SignIn, answer_sign_in, answer_sign_out, ask_to_sign_in
 
@@ -33,34 +42,34 @@ _JSON = ".json"
 _CONVERSATION = "/c/{id:uuid}"
 _CALL = _CONVERSATION + "/t/{turn:uuid}/{call:int}"
 _PAGES: tuple[tuple[str, str, Read], ...] = (
-    ("/conversations", "conversations", conversations.read_conversations),
-    ("/search", "search", search.read_search),
-    ("/usage", "usage", usage.read_usage),
-    (_CONVERSATION, "conversation", conversation.read_branch),
-    (_CONVERSATION + "/b/{branch:int}", "conversation", conversation.read_branch),
-    (_CONVERSATION + "/m/{seq:int}", "conversation", conversation.read_message),
-    (_CONVERSATION + "/m/{seq:int}/versions", "versions", versions.read_versions),
-    (_CONVERSATION + "/log", "log", conversation.read_log),
-    (_CONVERSATION + "/tree", "tree", tree.read_tree),
-    (_CONVERSATION + "/t/{turn:uuid}", "turn", turns.read_turn),
-    (_CALL, "request", turns.read_request),
-    (_CALL + "/window", "window", turns.read_window),
-    (_CONVERSATION + "/diff", "diff", turns.read_diff),
-    (_CONVERSATION + "/next", "next", turns.read_next),
-    (_CONVERSATION + "/b/{branch:int}/next", "next", turns.read_next),
-    (_CONVERSATION + "/proof", "proof", proof.read_proof),
-    (_CONVERSATION + "/verify", "proof", proof.verify),
-    (_CONVERSATION + "/removals", "removals", proof.read_removals),
+    ("/conversations", "conversations", conversation_list.read_conversations),
+    ("/search", "search", search_page.read_search),
+    ("/usage", "usage", usage_page.read_usage),
+    (_CONVERSATION, "conversation", conversation_page.read_branch),
+    (_CONVERSATION + "/b/{branch:int}", "conversation", conversation_page.read_branch),
+    (_CONVERSATION + "/m/{seq:int}", "conversation", conversation_page.read_message),
+    (_CONVERSATION + "/m/{seq:int}/versions", "versions", versions_page.read_versions),
+    (_CONVERSATION + "/log", "log", conversation_page.read_log),
+    (_CONVERSATION + "/tree", "tree", tree_page.read_tree),
+    (_CONVERSATION + "/t/{turn:uuid}", "turn", turn_page.read_turn),
+    (_CALL, "request", turn_page.read_request),
+    (_CALL + "/window", "window", turn_page.read_window),
+    (_CONVERSATION + "/diff", "diff", turn_page.read_diff),
+    (_CONVERSATION + "/next", "next", turn_page.read_next),
+    (_CONVERSATION + "/b/{branch:int}/next", "next", turn_page.read_next),
+    (_CONVERSATION + "/proof", "proof", proof_page.read_proof),
+    (_CONVERSATION + "/verify", "proof", proof_page.verify),
+    (_CONVERSATION + "/removals", "removals", proof_page.read_removals),
 )
 """Path, template, and the function that reads what the page shows. Each page is also there as JSON, under `<path>.json`."""
 _FILES: tuple[tuple[str, Read], ...] = (
-    ("/k/{key:path}", conversation.find_key),
-    ("/usage.csv", usage.download_usage),
+    ("/k/{key:path}", conversation_page.find_key),
+    ("/usage.csv", usage_page.download_usage),
     ("/export.{suffix}", files.export_all),
     (_CONVERSATION + "/export.{suffix}", files.export_conversation),
     (_CONVERSATION + "/blob/{digest}", files.answer_blob),
-    (_CONVERSATION + "/m/{seq:int}/raw", conversation.answer_raw),
-    (_CALL + "/body.json", turns.download_request),
+    (_CONVERSATION + "/m/{seq:int}/raw", conversation_page.answer_raw),
+    (_CALL + "/body.json", turn_page.download_request),
     (_CONVERSATION + "/live", live.stream_changes),
     (_CONVERSATION + "/b/{branch:int}/live", live.stream_changes),
     (_CONVERSATION + "/verify/events", live.stream_check),
@@ -75,7 +84,7 @@ def create_app(kit: AsyncConvokit, *, auth: Authenticate, allowed_hosts: Collect
         kit: A kit with `read_only=True`. It stays open when the application ends.
         auth: Returns the viewer of a request, or None, which is answered with 401.
         allowed_hosts: The names that the `Host` header may have, without ports. Default: any. An application that a
-            browser on the same machine reaches without signing in must name them (`LOOPBACK_HOSTS`).
+            browser on the same machine reaches without signing in must name them: "localhost", "127.0.0.1".
 
     Raises: SettingsError for a kit that can write.
 
@@ -87,7 +96,7 @@ def create_app(kit: AsyncConvokit, *, auth: Authenticate, allowed_hosts: Collect
     """
     if not kit.read_only:
         raise SettingsError("kit", "the viewer takes a kit that cannot write: pass AsyncConvokit(..., read_only=True)")
-    state = _State(kit, auth, proof.Checks(), RenderedTexts())
+    state = _State(kit, auth, proof_page.ChainChecks(), RenderedTexts())
     routes = [Route("/", state.make_endpoint(_PAGES[0][2], _PAGES[0][1]))]
     for path, template, read in _PAGES:
         routes.append(Route(path + _JSON, state.make_endpoint(read, None)))
@@ -123,7 +132,7 @@ class _State:
 
     kit: AsyncConvokit
     auth: Authenticate
-    checks: proof.Checks
+    checks: proof_page.ChainChecks
     texts: RenderedTexts
 
     def make_endpoint(self, read: Read, template: str | None) -> Callable[[Request], Awaitable[Response]]:

@@ -10,7 +10,7 @@ from convokit.viewer.page_request import PAGE_SIZE, PageRequest
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationFilter:
+class ListFilter:
     """The filters of the list, as the reader set them. None is no filter."""
 
     subject: str | None
@@ -32,7 +32,7 @@ class ConversationFilter:
 class ConversationList:
     """One page of the tenant's conversations."""
 
-    filter: ConversationFilter
+    filter: ListFilter
     conversations: list[Conversation]
     next: str | None
     """The cursor of the next page."""
@@ -40,7 +40,7 @@ class ConversationList:
 
 async def read_conversations(page: PageRequest) -> ConversationList:
     """Read a page of conversations: the last used first, or by key with `prefix`."""
-    wanted = ConversationFilter(
+    wanted = ListFilter(
         page.read_text("subject"),
         page.read_text("prefix"),
         page.read_flag("archived"),
