@@ -1,0 +1,40 @@
+"""Texts that try to run a script, to load something remote, or to leave the page. A browser test uses them too."""
+
+from __future__ import annotations
+
+HOST = "evil.example"
+PAYLOADS = {
+    "script": "<script>alert(1)</script>",
+    "image_error": f'<img src=x onerror="alert(2)"><img src="http://{HOST}/a.png">',
+    "svg": '<svg onload="alert(3)"><script>alert(3)</script></svg>',
+    "math": '<math><mtext></form><form><mglyph><style></math><img src onerror="alert(4)">',
+    "xmp": '<xmp><p title="</xmp><img src onerror=alert(5)>">',
+    "frame": f'<iframe src="http://{HOST}/" srcdoc="<script>alert(6)</script>"></iframe>',
+    "form": f'<form action="http://{HOST}/"><input name=key autofocus onfocus=alert(7)><button>OK</button></form>',
+    "base": f'<base href="http://{HOST}/"><a href="x">x</a>',
+    "refresh": f'<meta http-equiv="refresh" content="0;url=http://{HOST}/">',
+    "style": f"<style>*{{background:url(http://{HOST}/s)}}</style><p style=\"background:url('http://{HOST}/t')\">t</p>",
+    "link_element": f'<link rel="stylesheet" href="http://{HOST}/c.css"><object data="http://{HOST}/o"></object>',
+    "javascript": "[a](javascript:alert(8)) [b](JaVaScRiPt:alert(8)) [c](java\tscript:alert(8)) [d](&#106;avascript:alert(8))",
+    "vbscript": "[a](vbscript:msgbox(1)) [b](data:text/html,<script>alert(9)</script>) [c](file:///etc/passwd)",
+    "autolink": f"<javascript:alert(10)> <http://{HOST}/auto> <data:text/html,x>",
+    "remote_image": f'![alt](http://{HOST}/p.png) ![alt](//{HOST}/p.png) ![x](https://{HOST}/q.png "title")',
+    "reference_image": f"![alt][1] [text][1]\n\n[1]: http://{HOST}/r.png",
+    "data_image": "![x](data:image/svg+xml;base64,PHN2Zy8+) ![y](data:image/png;base64,iVBORw0KGgo=)",
+    "relative": f"[x](/-/out) [y](//{HOST}/z) [z](../../-/out) [w](?lang=ja)",
+    "credentials": f"[bank](https://bank.example@{HOST}/) <https://user:pass@{HOST}/>",
+    "attribute": f'[x](https://{HOST}/" onmouseover="alert(11)) ![a" onerror="alert(11)](https://{HOST}/b)',
+    "title": f"[x](https://{HOST}/ '\" onclick=alert(12) x=\"')",
+    "fence": "```<img src=x onerror=alert(13)>\ncode </code></pre><script>alert(13)</script>\n```",
+    "inline_code": "`</code><script>alert(14)</script>`",
+    "comment": "<!-- --!><script>alert(15)</script> --> <![CDATA[<script>alert(15)</script>]]> <?php alert(15) ?>",
+    "table": f"| a | b |\n|---|---|\n| <img src=x onerror=alert(16)> | ![p](http://{HOST}/t.png) |",
+    "textarea": "</textarea></title></noscript></template><script>alert(17)</script>",
+    "heading": "# <script>alert(18)</script>\n\n<h1 id=main onclick=alert(18)>x</h1>",
+    "entities": "&lt;script&gt;alert(19)&lt;/script&gt; &#60;script&#62;alert(19)&#60;/script&#62;",
+    "bidi": "moc.live\u202e//:ptth \u2066hidden\u2069 \u200bzero\ufeffwidth \U000e0041\U000e0042 \x07bell",
+    "nested": "> " * 40 + "[" * 50 + f"](http://{HOST}/n)" + "**" * 30,
+    "jinja": "{{ 7*7 }} {% include '/etc/passwd' %} ${7*7} #{7*7}",
+    "japanese": f"**「重要」**です。[クリック](https://{HOST}/日本語) ![画像](https://{HOST}/絵.png)",
+    "blob": "![x](blob:../../../-/out) ![y](blob:" + "0" * 64 + ") [z](blob:" + "0" * 64 + ")",
+}
