@@ -49,6 +49,7 @@ _ATTRIBUTES = {
     "ol": {"start"},
     "span": {"class", "title"},
     "div": {"class", "tabindex", "role", "aria-label"},
+    "pre": {"tabindex"},
     "th": {"class"},
     "td": {"class"},
 }
@@ -222,13 +223,13 @@ class _Renderer(RendererHTML):
         return f"<code>{make_visible(tokens[idx].content)}</code>"
 
     def code_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
-        return f"<pre><code>{make_visible(tokens[idx].content)}</code></pre>\n"
+        return f'<pre tabindex="0"><code>{make_visible(tokens[idx].content)}</code></pre>\n'
 
     def fence(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
         token = tokens[idx]
         language = make_visible(token.info.strip())
         label = f'<div class="code-language">{language}</div>' if language else ""
-        return f"{label}<pre><code>{make_visible(token.content)}</code></pre>\n"
+        return f'{label}<pre tabindex="0"><code>{make_visible(token.content)}</code></pre>\n'
 
     def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: MutableMapping[str, Any]) -> str:
         token = tokens[idx]

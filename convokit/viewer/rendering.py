@@ -27,6 +27,8 @@ from convokit.viewer.pages.turn_page import format_body
 _MAX_CHARS = 64 * 1024
 """Of a text on a page that shows no Markdown."""
 _MAX_PART_CHARS = 300
+_MAX_PARTS = 400
+"""Parts of a window on one page: each takes 250 bytes."""
 STATIC_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
@@ -72,6 +74,7 @@ def _make_environment() -> Environment:
         "format_body": format_body,
         "split_marks": split_marks,
         "languages": LANGUAGES,
+        "max_parts": _MAX_PARTS,
     }
     return environment
 

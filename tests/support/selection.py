@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 _BACKENDS = {"sqlite", "postgresql"}
 _APIS = {"sync", "async"}
 _PAIRS = {("sqlite", "sync"), ("postgresql", "async")}
-_ON_REQUEST = ("cluster", "clients")
+_ON_REQUEST = ("browser", "cluster", "clients")
 """Marks of tests that run only with the option of the same name."""
 Effort = Literal["quick", "sample", "soak"]
 Point = TypeVar("Point")
@@ -33,6 +33,10 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--cluster", action="store_true", help="also run tests/cluster, which needs a Citus cluster")
     group.addoption(
         "--clients", action="store_true", help="also run tests/clients, which installs clients of the gateway"
+    )
+    group.addoption("--browser", action="store_true", help="also run tests/browser, which needs Chromium")
+    group.addoption(
+        "--write-pictures", action="store_true", help="let the tests in tests/browser write the pictures of the docs"
     )
     group.addoption("--skip-default", action="store_true", help="leave out what a run without options has tested")
 

@@ -22,6 +22,7 @@ _ALLOWED = {
     "ol": {"start"},
     "span": {"class", "title"},
     "div": {"class", "tabindex", "role", "aria-label"},
+    "pre": {"tabindex"},
     "th": {"class"},
     "td": {"class"},
 }
@@ -107,7 +108,10 @@ def test_blocks() -> None:
     assert html("# 一\n## 二\n##### 三") == "<h3>一</h3>\n<h4>二</h4>\n<h6>三</h6>"
     assert html("一行\n二行\n\n三行") == "<p>一行<br>\n二行</p>\n<p>三行</p>"
     assert html("*一*\n二") == "<p><em>一</em><br>\n二</p>"
-    assert html("```python\nx < 1\n```") == '<div class="code-language">python</div><pre><code>x &lt; 1\n</code></pre>'
+    assert (
+        html("```python\nx < 1\n```")
+        == '<div class="code-language">python</div><pre tabindex="0"><code>x &lt; 1\n</code></pre>'
+    )
     assert html("It costs $5 and $6_a_") == "<p>It costs $5 and $6_a_</p>"
     table = html("| a | b |\n|---|--:|\n| 1 | 2 |")
     assert table.startswith('<div class="table" tabindex="0" role="region" aria-label="表"><table>')
