@@ -112,17 +112,21 @@ def _read_path(connection: Connection, rows: _WindowRows) -> None:
 
 
 def _read_others(connection: Connection, rows: _WindowRows) -> None:
-    """Read what was sent from before the path that was read, and the reply of the call, by one statement."""
+    """Read what was sent from before the path that was read, and the reply of the call."""
     missing = set(rows.sent) - {row.seq for row in rows.path}
     last = rows.sent[-1]
     replies = {last + 1} if rows.turn.reply_seq is None else {last + 1, rows.turn.reply_seq}
     wanted = [*sorted(missing)[:_MAX_OTHERS], *sorted(replies - missing)]
-    for row, summary in summaries.read_messages_with_summaries(connection, rows.conversation.id, wanted):
+    found = messages.read_many(connection, rows.conversation.id, wanted)
+    for row in sorted(found, key=lambda row: row.seq):
         if row.seq in missing:
             rows.others.append(row)
-            rows.summary = summary or rows.summary
         elif row.parent_seq == last and row.turn_id == rows.turn.id and row.role == ASSISTANT:
             rows.reply = rows.reply or row
+    # A redacted summary looks like a redacted passage.
+    summary_seqs = [row.seq for row in rows.others if row.status == SUMMARY or row.is_passage]
+    if summary_seqs:
+        rows.summary = next(iter(summaries.find_of_messages(connection, rows.conversation.id, summary_seqs)), None)
 
 
 def _build(rows: _WindowRows, counter: Counter, context_tokens: int | None) -> PastWindow:

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from convokit.domain.conversation import StoredSummary, SummaryRow
-from convokit.domain.message import SUMMARY, MessageRow
+from convokit.domain.message import SUMMARY
 from convokit.store import messages
-from convokit.store.message_tree import WAS_PASSAGE_OR_SUMMARY
 from convokit.store.schema import message, summary
 
 MAX_SUMMARIES = 4
@@ -43,22 +42,10 @@ _SELECT_NEWEST = (
     .order_by(summary.c.number.desc())
     .limit(bindparam("limit"))
 )
-_SUMMARY_COLUMNS = tuple(getattr(summary.c, field.name) for field in fields(SummaryRow))
-# A summary that was redacted is recognized too. Of other messages, no summary is looked up.
-_SELECT_MESSAGES_WITH_SUMMARIES = (
-    select(*messages.COLUMNS, *_SUMMARY_COLUMNS)
-    .join_from(
-        message,
-        summary,
-        and_(
-            summary.c.conversation_id == bindparam("id"),
-            summary.c.message_seq == message.c.seq,
-            or_(message.c.status == SUMMARY, WAS_PASSAGE_OR_SUMMARY),
-        ),
-        isouter=True,
-    )
-    .where(message.c.conversation_id == bindparam("id"), message.c.seq.in_(bindparam("seqs", expanding=True)))
-    .order_by(message.c.seq)
+_SELECT_OF_MESSAGES = (
+    select(*(getattr(summary.c, field.name) for field in fields(SummaryRow)))
+    .where(summary.c.conversation_id == bindparam("id"), summary.c.message_seq.in_(bindparam("seqs", expanding=True)))
+    .order_by(summary.c.number)
 )
 _SELECT_LAST_NUMBER = select(func.coalesce(func.max(summary.c.number), 0)).where(
     summary.c.conversation_id == bindparam("id")
@@ -82,15 +69,10 @@ def list_newest(connection: Connection, conversation_id: UUID, below: int, limit
     return [SummaryRow(*row) for row in connection.execute(_SELECT_NEWEST, values)][::-1]
 
 
-def read_messages_with_summaries(
-    connection: Connection, conversation_id: UUID, seqs: Sequence[int]
-) -> list[tuple[MessageRow, SummaryRow | None]]:
-    """Return the messages of these seqs that exist, by seq, each with the summary whose text it is."""
-    rows = connection.execute(_SELECT_MESSAGES_WITH_SUMMARIES, {"id": conversation_id, "seqs": list(seqs)})
-    count = len(messages.COLUMNS)
-    return [
-        (MessageRow(*row[:count]), None if row[count] is None else SummaryRow(*row[count:])) for row in map(tuple, rows)
-    ]
+def find_of_messages(connection: Connection, conversation_id: UUID, message_seqs: Sequence[int]) -> list[SummaryRow]:
+    """Return the summaries whose texts are these messages, in order. Those without text are among them."""
+    rows = connection.execute(_SELECT_OF_MESSAGES, {"id": conversation_id, "seqs": list(message_seqs)})
+    return [SummaryRow(*row) for row in rows]
 
 
 def list_path_summaries(connection: Connection, conversation_id: UUID, head: int | None) -> list[StoredSummary]:

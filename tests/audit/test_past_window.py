@@ -86,8 +86,8 @@ def test_messages_that_a_summary_stood_for(face: Face, database: str, server: Lo
     assert (written.counted_tokens, written.factor) == (None, None)
     with count_statements() as statements:
         assert face.settle(chat.window()) == window
-    # conversation, turn with calls, path, summary with reply
-    assert len(statements) == 4, statements
+    # conversation, turn with calls, path, text of the summary with the reply, summary
+    assert len(statements) == 5, statements
     face.settle(chat.redact(record.message.seq))
     again = face.settle(chat.window(turn))
     assert reasons(again) == found
