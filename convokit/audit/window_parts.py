@@ -108,7 +108,6 @@ def _read_path(connection: Connection, rows: _WindowRows) -> None:
     )
     before = [row for row in path.rows if row.seq < start]
     rows.path = [*before[-_BEFORE:], *path.rows[len(before) :]]
-    rows.has_earlier = bool(rows.path) and rows.path[0].parent_seq is not None
 
 
 def _read_others(connection: Connection, rows: _WindowRows) -> None:
@@ -123,6 +122,10 @@ def _read_others(connection: Connection, rows: _WindowRows) -> None:
             rows.others.append(row)
         elif row.parent_seq == last and row.turn_id == rows.turn.id and row.role == ASSISTANT:
             rows.reply = rows.reply or row
+    # A window of more messages than a path may have starts among the others.
+    lowest = rows.path[0].seq if rows.path else 0
+    first = next(iter([*(row for row in rows.others if (rows.start or 0) <= row.seq < lowest), *rows.path]), None)
+    rows.has_earlier = first is not None and first.parent_seq is not None
     # A redacted summary looks like a redacted passage.
     summary_seqs = [row.seq for row in rows.others if row.status == SUMMARY or row.is_passage]
     if summary_seqs:

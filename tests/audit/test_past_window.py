@@ -8,9 +8,11 @@ import pytest
 
 from convokit import Budget
 from convokit.errors import NotFound
+from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.completion.summaries import BUDGET, ONCE, SUMMARY, Writer, talk_until
 from tests.history.helpers import change
 from tests.support.faces import Face
+from tests.support.large_databases import grow
 from tests.support.server import LoopbackServer
 from tests.support.statements import count_statements
 
@@ -163,3 +165,21 @@ def test_a_window_of_nothing(face: Face, kit: Any) -> None:
     reply = face.settle(chat.send("?"))
     with pytest.raises(NotFound, match="API call 7"):
         face.settle(chat.window(reply.turn_id, call=7))
+
+
+@pytest.mark.once
+def test_every_message_that_was_sent_is_there(face: Face, kit: Any, database: str) -> None:
+    """Also of a window of more messages than are read as a path."""
+    chat = kit.chat("k")
+    face.settle(chat.send("first"))
+    engine = open_engine(parse_database_url(database))
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        grow(connection, chat.id, 5_000)
+    engine.dispose()
+    reply = face.settle(chat.send("?", window="exact", start=1))
+    with count_statements() as statements:
+        window = face.settle(chat.window(reply.turn_id))
+    assert [part.seq for part in window.parts if part.included] == list(range(1, 5_002))
+    assert {part.reason for part in window.parts} == {"window"}
+    assert not window.has_earlier
+    assert len(statements) == 4, statements
