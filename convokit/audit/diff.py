@@ -13,7 +13,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.audit.replay import CallSelector, RebuiltRequest, find_selected_call, rebuild_requests, select_call
+from convokit.audit.call_selection import CallSelector, find_selected_calls, select_call
+from convokit.audit.replay import RebuiltRequest, rebuild_requests
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.saved_reply import TurnLike
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
@@ -58,7 +59,7 @@ def _read_diff(
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    calls = [find_selected_call(connection, row, 0, selector) for selector in (a, b)]
+    calls = [each.call for each in find_selected_calls(connection, row, [a, b])]
     first, second = rebuild_requests(connection, row, calls)
     common = _count_common_messages(first.messages, second.messages)
     difference = _find_difference(connection, row, first, second, common)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
 
+from convokit.audit.call_selection import CallSelector, find_selected_call, select_call
 from convokit.audit.verify import verify_conversation
 from convokit.completion.effects import Flow, read_flow
-from convokit.completion.saved_reply import Reply, TurnLike
+from convokit.completion.saved_reply import TurnLike
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found
 from convokit.context.arrange import arrange_messages
 from convokit.context.strategy import Item
@@ -25,25 +26,18 @@ from convokit.context.validity import mark_partial
 from convokit.domain import hashchain
 from convokit.domain.content import Blob, find_blob_digests, inline_blobs
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.ids import parse_id
 from convokit.domain.message import ASSISTANT, TOOL, USER, MessageRow, to_datetime
 from convokit.domain.removal import EVERYTHING
 from convokit.domain.stored_request import Manifest, Replay, ReplayStatus, compute_prompt_digest
-from convokit.domain.turn import CallRow, Turn
-from convokit.errors import ChainBroken, ConvokitError, InvalidInput, NotFound
-from convokit.store import api_calls, blobs, conversations, message_tree, messages, removal_records, turns
+from convokit.domain.turn import CallRow
+from convokit.errors import ChainBroken, ConvokitError
+from convokit.store import blobs, conversations, messages, removal_records
 from convokit.wire.message_encoding import to_wire_messages
 from convokit.wire.request import RENDERER, RenderedRequest, render_request
 
-_PAGE = 500
+_PAGE = 10_000
+"""SQLite takes at most 32,766 values for a statement."""
 _MAX_LISTED = 5  # problems in one text: of an erased conversation, every message was redacted
-
-
-class CallSelector(NamedTuple):
-    """Names an API call: by its turn (None: the newest), and by its number (None: the last call that was answered)."""
-
-    turn_id: UUID | None
-    number: int | None
 
 
 @dataclass(slots=True, repr=False)
@@ -114,49 +108,7 @@ def _read_replay(
     row = conversations.find(connection, tenant, conversation_id)
     if row is None:
         return None
-    return rebuild_request(connection, row, find_selected_call(connection, row, branch, selector)).to_replay()
-
-
-def select_call(turn: TurnLike | None, call: int | None = None) -> CallSelector:
-    """Return the selector of a call. Raises: InvalidInput."""
-    if call is not None and (isinstance(call, bool) or not isinstance(call, int) or call < 1):
-        raise InvalidInput("call", f"must be the number of a call, 1 or more, not {call!r}")
-    if isinstance(turn, Replay):
-        return CallSelector(turn.turn_id, turn.call if call is None else call)
-    if isinstance(turn, Turn | Reply):
-        return CallSelector(turn.id if isinstance(turn, Turn) else turn.turn_id, call)
-    return CallSelector(None if turn is None else parse_id(turn, "turn"), call)
-
-
-def find_selected_call(connection: Connection, row: ConversationRow, branch: int, selector: CallSelector) -> CallRow:
-    """Return the call that a selector names. Raises: NotFound."""
-    turn_id, number = selector
-    if turn_id is None:
-        turn_id = _find_newest_turn(connection, row, branch)
-    calls = api_calls.list_calls(connection, row.id, turn_id)
-    if not calls and turns.find(connection, row.id, turn_id) is None:
-        raise NotFound("turn", turn_id)
-    if not calls:
-        raise NotFound("API call", f"of turn {turn_id}", "the turn made no call, or the call is no longer stored")
-    if number is None:  # the call that brought the reply, rather than a failed one
-        answered = [call for call in calls if call.state == "ok"]
-        return (answered or calls)[-1]
-    for call in calls:
-        if call.number == number:
-            return call
-    raise NotFound("API call", number, f"the turn has {', '.join(str(call.number) for call in calls)}")
-
-
-def _find_newest_turn(connection: Connection, row: ConversationRow, branch: int) -> UUID:
-    def rows_still_needed(rows: list[MessageRow]) -> int:
-        return 0 if any(each.turn_id is not None for each in rows) else len(rows)
-
-    head = message_tree.read_head(connection, row, branch)
-    path = messages.read_backwards(connection, row.id, head, rows_still_needed)
-    for each in reversed(path.rows):
-        if each.turn_id is not None:
-            return each.turn_id
-    raise NotFound("turn", "to replay", "no message of this chat belongs to a turn")
+    return rebuild_request(connection, row, find_selected_call(connection, row, branch, selector).call).to_replay()
 
 
 def rebuild_request(connection: Connection, row: ConversationRow, call: CallRow) -> RebuiltRequest:

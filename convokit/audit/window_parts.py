@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import takewhile
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from convokit.audit.replay import CallSelector, find_selected_call, select_call
+from convokit.audit.call_selection import CallSelector, find_selected_call, select_call
 from convokit.completion.effects import Flow, read_flow
 from convokit.completion.options import Options
 from convokit.completion.saved_reply import TurnLike
 from convokit.completion.state import ChatRef, KitState, identify_flow, not_found, resolve_options
 from convokit.context.report import make_excerpt
 from convokit.domain.conversation import ConversationRow, SummaryRow
-from convokit.domain.message import SUMMARY, MessageRow, extract_row_text
+from convokit.domain.message import ASSISTANT, SUMMARY, MessageRow, extract_row_text
 from convokit.domain.past_window import LeftOutReason, PastPart, PastWindow, SentReason
 from convokit.domain.stored_request import Manifest
-from convokit.domain.turn import CallRow
+from convokit.domain.turn import CallRow, TurnRow
 from convokit.errors import NotFound, SettingsError
 from convokit.store import blobs, conversations, messages, summaries
 from convokit.tokens.counter import Counter, choose_counter, count_message, count_tools
 
 _BEFORE = 50
 """Messages before the first that was sent."""
-_MAX_PARTS = 2_000
+_BETWEEN = 16
+"""Messages that are expected to stay out between those that were sent. More than that take one more statement."""
+_MAX_PATH = 2_000
+_MAX_OTHERS = 10_000
+"""SQLite takes at most 32,766 values for a statement."""
 _LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
@@ -34,6 +39,7 @@ class _WindowRows:
     """What a window is made of."""
 
     conversation: ConversationRow
+    turn: TurnRow
     call: CallRow
     manifest: Manifest
     sent: list[int]
@@ -43,6 +49,8 @@ class _WindowRows:
     """Messages that were sent from before the path that was read: pins, and a summary."""
     has_earlier: bool = False
     summary: SummaryRow | None = None
+    reply: MessageRow | None = None
+    """The message that the call brought."""
     prompts: dict[bytes, str] = field(default_factory=dict)
 
     @property
@@ -68,18 +76,19 @@ def _read_rows(
     conversation = conversations.find(connection, tenant, conversation_id)
     if conversation is None:
         return None
-    call = find_selected_call(connection, conversation, branch, selector)
+    turn, call = find_selected_call(connection, conversation, branch, selector)
     try:
         manifest = Manifest.from_json(call.manifest)
         sent = manifest.list_seqs(conversation.last_seq)
     except ValueError as error:
         raise NotFound("window", f"of call {call.number}", f"its manifest cannot be read: {error}") from None
-    rows = _WindowRows(conversation, call, manifest, sent)
+    rows = _WindowRows(conversation, turn, call, manifest, sent)
     digests = [digest for digest in (manifest.prompt, manifest.tools) if digest is not None]
     if digests:
         rows.prompts = blobs.find_prompts(connection, tenant, digests)
     if sent:
         _read_path(connection, rows)
+        _read_others(connection, rows)
     return rows
 
 
@@ -88,28 +97,46 @@ def _read_path(connection: Connection, rows: _WindowRows) -> None:
     start = rows.start or 0
 
     def count_missing(found: list[MessageRow]) -> int:
+        room = _MAX_PATH - len(found)
         if found[-1].seq >= start:
-            return min(len(found) + _BEFORE, _MAX_PARTS - len(found))
-        return max(_BEFORE - sum(row.seq < start for row in found), 0)
+            return min(len(found) + _BEFORE, room)
+        return max(min(_BEFORE - sum(row.seq < start for row in found), room), 0)
 
-    expected = min(sum(seq >= start for seq in rows.sent) + _BEFORE, _MAX_PARTS)
-    path = messages.read_backwards(connection, rows.conversation.id, rows.sent[-1], count_missing, first_page=expected)
+    expected = min(sum(seq >= start for seq in rows.sent) + _BETWEEN + _BEFORE, _MAX_PATH)
+    path = messages.read_backwards(
+        connection, rows.conversation.id, rows.sent[-1], count_missing, first_page=expected, crosses_runs=True
+    )
     before = [row for row in path.rows if row.seq < start]
     rows.path = [*before[-_BEFORE:], *path.rows[len(before) :]]
-    rows.has_earlier = bool(rows.path) and rows.path[0].parent_seq is not None
+
+
+def _read_others(connection: Connection, rows: _WindowRows) -> None:
+    """Read what was sent from before the path that was read, and the reply of the call."""
     missing = set(rows.sent) - {row.seq for row in rows.path}
-    if missing:
-        rows.others = messages.read_many(connection, rows.conversation.id, sorted(missing)[:_MAX_PARTS])
-        rows.others.sort(key=lambda row: row.seq)
-    summary_seqs = [row.seq for row in rows.others if row.status == SUMMARY]
+    last = rows.sent[-1]
+    replies = {last + 1} if rows.turn.reply_seq is None else {last + 1, rows.turn.reply_seq}
+    wanted = [*sorted(missing)[:_MAX_OTHERS], *sorted(replies - missing)]
+    found = messages.read_many(connection, rows.conversation.id, wanted)
+    for row in sorted(found, key=lambda row: row.seq):
+        if row.seq in missing:
+            rows.others.append(row)
+        elif row.parent_seq == last and row.turn_id == rows.turn.id and row.role == ASSISTANT:
+            rows.reply = rows.reply or row
+    # A window of more messages than a path may have starts among the others.
+    lowest = rows.path[0].seq if rows.path else 0
+    first = next(iter([*(row for row in rows.others if (rows.start or 0) <= row.seq < lowest), *rows.path]), None)
+    rows.has_earlier = first is not None and first.parent_seq is not None
+    # A redacted summary looks like a redacted passage.
+    summary_seqs = [row.seq for row in rows.others if row.status == SUMMARY or row.is_passage]
     if summary_seqs:
-        rows.summary = summaries.find_of_message(connection, rows.conversation.id, summary_seqs[0])
+        rows.summary = next(iter(summaries.find_of_messages(connection, rows.conversation.id, summary_seqs)), None)
 
 
 def _build(rows: _WindowRows, counter: Counter, context_tokens: int | None) -> PastWindow:
     manifest, call = rows.manifest, rows.call
     start, sent = rows.start, set(rows.sent)
-    parts = [_build_part(rows, row, start or 0, is_sent=row.seq in sent) for row in [*rows.others, *rows.path]]
+    own = _list_own_passages(rows)
+    parts = [_build_part(rows, row, own, is_sent=row.seq in sent) for row in [*rows.others, *rows.path]]
     tools = None if manifest.tools is None else rows.prompts.get(manifest.tools)
     prompt = None if manifest.prompt is None else rows.prompts.get(manifest.prompt)
     return PastWindow.model_construct(
@@ -126,6 +153,7 @@ def _build(rows: _WindowRows, counter: Counter, context_tokens: int | None) -> P
         tools_tokens=None if tools is None else count_tools(counter, json.loads(tools)),
         stable_tokens=manifest.stable,
         usage=call.usage,
+        counted_tokens=rows.reply.window_counted if rows.reply is not None and call.state == "ok" else None,
         reply_limit=next((_to_int(manifest.params.get(name)) for name in _LIMITS if name in manifest.params), None),
         context_tokens=context_tokens,
     )
@@ -135,8 +163,14 @@ def _to_int(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _build_part(rows: _WindowRows, row: MessageRow, start: int, *, is_sent: bool) -> PastPart:
-    reason = _explain_sent(row, start) if is_sent else _explain_left_out(rows, row, start)
+def _list_own_passages(rows: _WindowRows) -> set[int]:
+    """Return the passages of the path that belong to the question of the call's turn: those right before it."""
+    before = (row for row in reversed(rows.path) if row.seq < rows.turn.question_seq)
+    return {row.seq for row in takewhile(lambda row: row.is_passage, before)}
+
+
+def _build_part(rows: _WindowRows, row: MessageRow, own: set[int], *, is_sent: bool) -> PastPart:
+    reason = _explain_sent(rows, row) if is_sent else _explain_left_out(rows, row, own)
     return PastPart.model_construct(
         seq=row.seq,
         role=row.role,
@@ -148,21 +182,23 @@ def _build_part(rows: _WindowRows, row: MessageRow, start: int, *, is_sent: bool
     )
 
 
-def _explain_sent(row: MessageRow, start: int) -> SentReason:
-    if row.status == SUMMARY:
+def _explain_sent(rows: _WindowRows, row: MessageRow) -> SentReason:
+    if row.status == SUMMARY or (rows.summary is not None and rows.summary.message_seq == row.seq):
         return "summary"
     if row.is_passage:
         return "passage"
-    return "pinned" if row.seq < start else "window"
+    return "pinned" if row.seq < (rows.start or 0) else "window"
 
 
-def _explain_left_out(rows: _WindowRows, row: MessageRow, start: int) -> LeftOutReason:
+def _explain_left_out(rows: _WindowRows, row: MessageRow, own: set[int]) -> LeftOutReason:
     """Return the reason that the rows tell. Nothing else about it is stored."""
     if row.is_note:
         return "note"
     if row.is_passage:
-        return "passage_of_other_turn"
-    if row.seq < start:
+        return "unknown" if row.seq in own else "passage_of_other_turn"
+    if row.status == "late":
+        return "late"
+    if row.seq < (rows.start or 0):
         summary = rows.summary
         is_summarized = summary is not None and summary.from_seq <= row.seq <= summary.to_seq
         return "summarized" if is_summarized else "before_window"

@@ -22,7 +22,7 @@ class History(BaseModel):
     turns: list[TurnRecord] = []
     """The turns of these messages with their calls. Their tool runs and the windows of the calls are not read."""
     removals: list[ChainEntry] = []
-    """The redactions and erasures that removed text of these messages."""
+    """The redactions and erasures that removed text of these messages, and the erasure of an erased conversation."""
     has_earlier: bool = False
     """Whether the path has messages before these."""
     has_later: bool = False

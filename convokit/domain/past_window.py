@@ -11,7 +11,7 @@ from convokit.domain.reply import Usage
 
 SentReason = Literal["window", "pinned", "passage", "summary"]
 LeftOutReason = Literal[
-    "before_window", "summarized", "passage_of_other_turn", "partial_left_out", "redacted", "note", "unknown"
+    "before_window", "summarized", "passage_of_other_turn", "partial_left_out", "late", "redacted", "note", "unknown"
 ]
 
 
@@ -28,9 +28,10 @@ class PastPart(BaseModel):
     or why it was not sent:
 
     - "before_window": the window started behind it
-    - "summarized": the same, and a summary was sent in its place
+    - "summarized": the same, and a summary was sent in its place: the part whose reason is "summary"
     - "passage_of_other_turn": passages are sent with their own question only
     - "partial_left_out": it broke off, and the policy left such replies out
+    - "late": the reply came after its turn was over, so no request has it
     - "redacted": it is redacted now, so nothing more is known
     - "note": another program's instruction, which is never sent
     - "unknown": the stored rows do not tell
@@ -61,9 +62,12 @@ class PastWindow(BaseModel):
     start: int | None
     """The seq at which the window started. None: the call sent no message, or it made a summary."""
     parts: list[PastPart]
-    """Messages of the path in order: those that were sent, all between them, and at most 50 before them."""
+    """Messages of the path in order: those that were sent, all between them, and at most 50 before them.
+
+    Of the path, the newest 2,000 messages before the reply are read. Of earlier ones, only those are here that were sent.
+    """
     has_earlier: bool
-    """Whether the path has messages before `parts`. None of them was sent."""
+    """Whether the path has messages before `parts` that were not sent."""
     is_summary_request: bool = False
     """Whether the call had the messages summarized. They were sent as one text."""
     prompt: str | None = None
@@ -77,6 +81,8 @@ class PastWindow(BaseModel):
     """Tokens at the beginning of the request that the next request repeats, as they were counted."""
     usage: Usage = Usage()
     """What the server reported of the call, or what was estimated."""
+    counted_tokens: int | None = None
+    """Tokens of the whole request as they were counted before it was sent. None: they are stored with a reply only."""
     reply_limit: int | None = None
     """The largest reply that the request allowed, in tokens. None: it set no limit."""
     context_tokens: int | None = None
@@ -86,3 +92,9 @@ class PastWindow(BaseModel):
     def sent_tokens(self) -> int:
         """Tokens of the messages that were sent, as they were counted when they were stored."""
         return sum(part.tokens for part in self.parts if part.included)
+
+    @property
+    def factor(self) -> float | None:
+        """The prompt tokens that the server reported, divided by `counted_tokens`. None: one of them is not known."""
+        reported = self.usage.prompt_tokens if self.usage.source == "reported" else None
+        return reported / self.counted_tokens if reported and self.counted_tokens else None

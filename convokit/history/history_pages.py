@@ -6,13 +6,13 @@ conversation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow
+from convokit.completion.recovery import is_worker_gone
 from convokit.completion.state import ChatRef, KitState, check_schema_flow, not_found
 from convokit.domain.conversation import Branch, BranchRow, Conversation, ListedConversation
 from convokit.domain.history import History
@@ -20,13 +20,16 @@ from convokit.domain.ids import derive_conversation_id
 from convokit.domain.message import SUMMARY, Message, MessageRow
 from convokit.domain.removal import EVERYTHING, RemovalRow
 from convokit.domain.stored_records import ChainEntry
-from convokit.domain.turn import CallRow, TurnRow
+from convokit.domain.turn import CallRow, OpenTurn, TurnRow
 from convokit.errors import NotFound
 from convokit.history.message_pages import MessageQuery, find_page_message, parse_message_query, read_after
-from convokit.history.pages import find_gone_workers_flow
+from convokit.history.pages import read_open_turns
 from convokit.history.records import make_turn_record
 from convokit.store import conversation_pages, message_tree, messages, path_pages, removal_records, turn_pages
 from convokit.store.path_pages import PathPage
+
+_BEFORE_PAGE = 4
+"""Messages read before a page, to find the one that its first question follows. More than three passages take a statement."""
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class _HistoryRows:
     partings: dict[int, int]
     erasure: RemovalRow | None
     turns: list[tuple[TurnRow, list[CallRow]]] = field(default_factory=list)
+    open_turns: list[OpenTurn] = field(default_factory=list)
     removals: list[ChainEntry] = field(default_factory=list)
     has_later: bool = False
 
@@ -61,7 +65,7 @@ def read_history_flow(
     rows = yield from read_flow(_read_rows, kit.tenant, chat, chat.id, query)
     chat.branch, chat.unresolved_branch = rows.branch.number, None
     conversation_id = rows.listed.row.id
-    gone = yield from find_gone_workers_flow(kit, conversation_id, [row for row, _ in rows.turns])
+    gone = {turn.id for turn in rows.open_turns if is_worker_gone(kit, turn)}
     found = rows.page.rows
     return History.model_construct(
         conversation=Conversation.from_row(rows.listed, rows.erasure),
@@ -85,14 +89,22 @@ def _read_rows(
     if branch is None:
         raise NotFound("branch", f"{wanted!r} of {chat.name}", "`fork` makes one")
     page, has_later = _read_page(connection, listed, branch, query)
-    partings = path_pages.find_partings(connection, conversation_id, page)
+    partings = {} if _is_one_run(listed) else path_pages.find_partings(connection, conversation_id, page)
     found = _HistoryRows(listed, branch, page, partings, conversation_pages.find_erasure(connection, listed))
     found.has_later = has_later
     turn_ids = list({row.turn_id for row in page.rows if row.turn_id is not None})
     if turn_ids:
         found.turns = turn_pages.read_with_calls(connection, conversation_id, turn_ids)
-    found.removals = _read_removals(connection, conversation_id, page.rows)
+    found.open_turns = read_open_turns(connection, conversation_id, [row for row, _ in found.turns])
+    found.removals = _read_removals(connection, conversation_id, found)
     return found
+
+
+def _is_one_run(listed: ListedConversation) -> bool:
+    """Return whether each message of the conversation follows the one written before it, so that no path parts."""
+    return (
+        listed.preview is not None and listed.preview.run_start_seq == 1 and listed.row.head_seq == listed.row.last_seq
+    )
 
 
 def _read_page(
@@ -107,49 +119,57 @@ def _read_page(
     if query.around is not None:
         return _read_around(connection, listed, branch, query.around, query.limit)
     if query.before is None:
-        return _read_before(connection, row.id, head, query.limit), False
-    last = find_page_message(connection, row, "before", query.before).parent_seq if query.before else None
-    return _read_before(connection, row.id, last, query.limit), True
+        return _read_to(connection, row.id, head, query.limit), False
+    if not query.before:
+        return PathPage([]), True
+    # The message itself is read with those before it, and is not part of the page.
+    page = _read_to(connection, row.id, query.before, query.limit + 1)
+    if not page.rows or page.rows[-1].status == SUMMARY:
+        find_page_message(connection, row, "before", query.before)
+    return PathPage(page.rows[:-1], page.previous), True
 
 
-def _read_before(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> PathPage:
-    """Return the last `limit` messages of the path to `last`."""
+def _read_to(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> PathPage:
+    """Return the last `limit` messages of the path to `last`, which is the last of them."""
 
     def count_missing(found: list[MessageRow]) -> int:
         return max(limit + 1 - len(found), 0)
 
-    # One more: the message that the first one follows.
     found = messages.read_backwards(
-        connection, conversation_id, last, count_missing, first_page=limit + 1, crosses_runs=True, with_items=True
-    ).rows
-    earlier, rows = found[:-limit], found[-limit:]
-    if not earlier:
-        return PathPage(rows)
-    previous = earlier[-1]
-    if previous.is_passage:
-        return PathPage(rows, path_pages.find_before_passages(connection, conversation_id, previous.parent_seq) or 0)
-    return PathPage(rows, previous.seq)
+        connection,
+        conversation_id,
+        last,
+        count_missing,
+        first_page=limit + _BEFORE_PAGE,
+        crosses_runs=True,
+        with_items=True,
+    )
+    earlier, rows = found.rows[:-limit], found.rows[-limit:]
+    previous = next((row.seq for row in reversed(earlier) if not row.is_passage), None)
+    if previous is None and earlier:
+        previous = path_pages.find_before_passages(connection, conversation_id, earlier[0].parent_seq)
+    return PathPage(rows, previous or 0)
 
 
 def _read_around(
     connection: Connection, listed: ListedConversation, branch: BranchRow, around: int, limit: int
 ) -> tuple[PathPage, bool]:
     row = listed.row
-    page = _read_before(connection, row.id, around, min(limit // 2 + 1, limit))
+    page = _read_to(connection, row.id, around, min(limit // 2 + 1, limit))
     if not page.rows or page.rows[-1].status == SUMMARY:
         find_page_message(connection, row, "around", around)
     # The last message of the main branch was read with the conversation.
     head_run = listed.preview.run_start_seq if listed.preview is not None and branch.number == 0 else None
-    following, end = path_pages.read_path_after(
+    following, has_later = path_pages.read_path_after(
         connection, row, branch.head_seq, page.rows[-1], limit - len(page.rows), head_run=head_run
     )
     page.rows += following
-    return page, page.rows[-1].seq != end
+    return page, has_later
 
 
-def _read_removals(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> list[ChainEntry]:
-    refs = [f"message:{row.seq}" for row in rows if row.status == "redacted"]
-    if not refs:
+def _read_removals(connection: Connection, conversation_id: UUID, rows: _HistoryRows) -> list[ChainEntry]:
+    refs = [f"message:{row.seq}" for row in rows.page.rows if row.status == "redacted"]
+    if not refs and rows.erasure is None:
         return []
     found = removal_records.list_of_refs(connection, conversation_id, [*refs, EVERYTHING])
     return [ChainEntry.from_entry(conversation_id, entry, removal) for entry, removal in found]

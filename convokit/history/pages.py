@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -32,6 +33,8 @@ from convokit.domain.turn import OpenTurn, Turn, TurnRow, hash_key
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import conversations, message_tree, messages, turns
 from convokit.store.turn_pages import list_turns_of_question, read_turns_page
+
+_Value = TypeVar("_Value")
 
 
 def list_log_flow(kit: KitState, chat: ChatRef, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
@@ -116,15 +119,29 @@ def _read_messages_flow(
 ) -> Flow[list[Message]]:
     """Read messages of the chat's conversation in one transaction. A listing of an unused key is empty. Raises: NotFound."""
 
-    def read_conversation(connection: Connection) -> list[Message] | None:
+    def read_messages(connection: Connection, row: ConversationRow) -> list[Message]:
+        return Message.from_rows(row.id, read(connection, row))
+
+    return (yield from read_conversation_flow(kit, chat, read_messages, is_listing=is_listing)) or []
+
+
+def read_conversation_flow(
+    kit: KitState, chat: ChatRef, read: Callable[[Connection, ConversationRow], _Value], *, is_listing: bool = True
+) -> Flow[_Value | None]:
+    """Read the chat's conversation and what `read` returns of it in one transaction.
+
+    A listing of an unused key gives None. Raises: NotFound.
+    """
+
+    def read_both(connection: Connection) -> tuple[_Value] | None:
         row = conversations.find(connection, kit.tenant, conversation_id)
-        return None if row is None else Message.from_rows(row.id, read(connection, row))
+        return None if row is None else (read(connection, row),)
 
     conversation_id = yield from identify_flow(kit, chat)
-    found = yield from read_flow(read_conversation)
+    found = yield from read_flow(read_both)
     if found is None and not (is_listing and is_unused_key(chat)):
         raise not_found(chat)
-    return found or []
+    return None if found is None else found[0]
 
 
 def list_turns_flow(
@@ -174,17 +191,21 @@ def find_gone_workers_flow(
     kit: KitState, conversation_id: UUID, rows: Sequence[TurnRow], known: OpenTurn | None = None
 ) -> Flow[set[UUID]]:
     """Return the ids of those of the turns that are open and whose worker is gone. `known` was read already."""
-    open_turns = [] if known is None else [known]
-    branches = [row.branch for row in rows if row.state == "open" and (known is None or row.id != known.id)]
-    if branches:
-        open_turns += yield from read_flow(_read_open_turns, conversation_id, branches)
-    open_ids = {row.id for row in rows if row.state == "open"}
-    return {turn.id for turn in open_turns if turn.id in open_ids and is_worker_gone(kit, turn)}
+    is_known = known is not None and any(row.id == known.id and row.state == "open" for row in rows)
+    open_turns = [known] if known is not None and is_known else []
+    others = [row for row in rows if row.state == "open" and (known is None or row.id != known.id)]
+    if others:
+        open_turns += yield from read_flow(read_open_turns, conversation_id, others)
+    return {turn.id for turn in open_turns if is_worker_gone(kit, turn)}
 
 
-def _read_open_turns(connection: Connection, conversation_id: UUID, branches: Sequence[int]) -> list[OpenTurn]:
-    found = (turns.find_open(connection, conversation_id, branch) for branch in branches)
-    return [turn for turn in found if turn is not None]
+def read_open_turns(connection: Connection, conversation_id: UUID, rows: Sequence[TurnRow]) -> list[OpenTurn]:
+    """Return those of the turns that are open, with their workers, by one statement for each."""
+    open_rows = [row for row in rows if row.state == "open"]
+    found = [turns.find_open(connection, conversation_id, row.branch) for row in open_rows]
+    # Another turn of the branch may be open by now, if the rows are of an earlier transaction.
+    ids = {row.id for row in open_rows}
+    return [turn for turn in found if turn is not None and turn.id in ids]
 
 
 def _read_turns_of_question(

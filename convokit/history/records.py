@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Iterable
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow
+from convokit.completion.recovery import is_worker_gone
 from convokit.completion.start_point import MessageLike, resolve_seq_flow
 from convokit.completion.state import (
     ChatRef,
@@ -18,15 +20,16 @@ from convokit.completion.state import (
     find_listed_conversation_flow,
 )
 from convokit.domain.content import BLOB_SCHEME
+from convokit.domain.conversation import ConversationRow
 from convokit.domain.history import Run
 from convokit.domain.ids import MAX_SEQ, parse_id
 from convokit.domain.message import SUMMARY
 from convokit.domain.paging import MAX_PAGE, validate_limit
 from convokit.domain.stored_records import Call, ChainEntry, RequestWindow, StoredBlob, SummaryRecord, TurnRecord
 from convokit.domain.stored_request import DIGEST_BYTES, Manifest
-from convokit.domain.turn import CallRow, ToolCallRow, Turn, TurnRow
+from convokit.domain.turn import CallRow, OpenTurn, ToolCallRow, Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
-from convokit.history.pages import find_gone_workers_flow
+from convokit.history.pages import find_gone_workers_flow, read_conversation_flow, read_open_turns
 from convokit.store import (
     api_calls,
     blobs,
@@ -41,6 +44,12 @@ from convokit.store import (
 )
 
 _BLOB_DIGEST_BYTES = 32
+
+
+class _TurnRows(NamedTuple):
+    conversation_id: UUID
+    turns: list[tuple[TurnRow, list[CallRow]]]
+    open_turns: list[OpenTurn]
 
 
 def read_turn_flow(kit: KitState, chat: ChatRef, turn: Turn | UUID | str) -> Flow[TurnRecord]:
@@ -93,15 +102,19 @@ def read_turn_records_flow(
     turn_ids = list(dict.fromkeys(given))
     if len(turn_ids) > MAX_PAGE:
         raise InvalidInput("turns", f"has {len(turn_ids):,} turns; the limit is {MAX_PAGE:,}")
-    conversation = yield from find_conversation_flow(kit, chat)
-    if not turn_ids:
-        return []
-    found = yield from read_flow(turn_pages.read_with_calls, conversation.id, turn_ids)
-    missing = set(turn_ids) - {row.id for row, _ in found}
-    if missing:
-        raise NotFound("turn", min(missing))
-    gone = yield from find_gone_workers_flow(kit, conversation.id, [row for row, _ in found])
-    return [make_turn_record(conversation.id, row, calls, gone) for row, calls in found]
+
+    def read(connection: Connection, conversation: ConversationRow) -> _TurnRows:
+        found = turn_pages.read_with_calls(connection, conversation.id, turn_ids) if turn_ids else []
+        missing = set(turn_ids) - {row.id for row, _ in found}
+        if missing:
+            raise NotFound("turn", min(missing))
+        open_turns = read_open_turns(connection, conversation.id, [row for row, _ in found])
+        return _TurnRows(conversation.id, found, open_turns)
+
+    rows = yield from read_conversation_flow(kit, chat, read, is_listing=False)
+    assert rows is not None
+    gone = {turn.id for turn in rows.open_turns if is_worker_gone(kit, turn)}
+    return [make_turn_record(rows.conversation_id, row, calls, gone) for row, calls in rows.turns]
 
 
 def make_turn_record(conversation_id: UUID, row: TurnRow, calls: Iterable[CallRow], gone: set[UUID]) -> TurnRecord:
@@ -114,25 +127,25 @@ def list_removals_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int 
     """Return the newest redactions and erasures of the conversation, oldest first."""
     validate_limit(limit)
     end = _validate_number("before", before)
-    conversation = yield from find_listed_conversation_flow(kit, chat)
-    return [] if conversation is None else (yield from read_flow(_read_removals, conversation.id, end, limit))
 
+    def read(connection: Connection, conversation: ConversationRow) -> list[ChainEntry]:
+        found = removal_records.list_page(connection, conversation.id, end, limit)
+        return [ChainEntry.from_entry(conversation.id, entry, removal) for entry, removal in found]
 
-def _read_removals(connection: Connection, conversation_id: UUID, before: int, limit: int) -> list[ChainEntry]:
-    found = removal_records.list_page(connection, conversation_id, before, limit)
-    return [ChainEntry.from_entry(conversation_id, entry, removal) for entry, removal in found]
+    return (yield from read_conversation_flow(kit, chat, read)) or []
 
 
 def list_runs_flow(kit: KitState, chat: ChatRef, *, limit: int, before: MessageLike | None) -> Flow[list[Run]]:
     """Return the newest runs of the conversation, oldest first."""
     validate_limit(limit)
     end = MAX_SEQ if before is None else (yield from resolve_seq_flow(kit, chat, before))
-    conversation = yield from find_listed_conversation_flow(kit, chat)
-    if conversation is None:
-        return []
-    found = yield from read_flow(message_tree.list_runs, conversation, end, limit)
-    last_seqs = [row.seq - 1 for row, _ in found[1:]] + [min(end - 1, conversation.last_seq)]
-    return [Run.from_row(row, parent_seq, last) for (row, parent_seq), last in zip(found, last_seqs, strict=False)]
+
+    def read(connection: Connection, conversation: ConversationRow) -> list[Run]:
+        found = message_tree.list_runs(connection, conversation, end, limit)
+        last_seqs = [row.seq - 1 for row, _ in found[1:]] + [min(end - 1, conversation.last_seq)]
+        return [Run.from_row(row, parent_seq, last) for (row, parent_seq), last in zip(found, last_seqs, strict=False)]
+
+    return (yield from read_conversation_flow(kit, chat, read)) or []
 
 
 def list_entries_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[ChainEntry]]:

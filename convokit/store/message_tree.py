@@ -65,14 +65,14 @@ PARTS = message.c.run_start_seq == message.c.seq
 _IS_NOT_SUMMARY = message.c.status != SUMMARY
 # `MessageRow.is_passage` in SQL. A redacted passage or summary is recognized by its zero tokens.
 WAS_PASSAGE_OR_SUMMARY = and_(message.c.status == "redacted", message.c.role == USER, message.c.tokens == 0)
-# `+ 0` in ORDER BY: SQLite would otherwise read the whole conversation in the order of its primary key.
+# `+ 0`: SQLite would otherwise read the whole conversation by its primary key, for the order or the range of seqs.
 _BEHIND_PARTING = (
     select(*_MESSAGE_COLUMNS)
     .where(
         _MESSAGE_IN_CONVERSATION,
         PARTS,
         _IS_NOT_SUMMARY,
-        message.c.seq < bindparam("before"),
+        message.c.seq + 0 < bindparam("before"),
     )
     .order_by((message.c.seq + 0).desc())
     .limit(bindparam("limit"))
@@ -89,7 +89,7 @@ _SELECT_RUNS = (
         message.c.created_at,
         message.c.parent_seq,
     )
-    .where(_MESSAGE_IN_CONVERSATION, PARTS, message.c.seq < bindparam("before"))
+    .where(_MESSAGE_IN_CONVERSATION, PARTS, message.c.seq + 0 < bindparam("before"))
     .order_by((message.c.seq + 0).desc())
     .limit(bindparam("limit"))
 )

@@ -26,7 +26,7 @@ COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)
 # No request sends an item, and an item may be larger than its message. It is the row's last column.
 _WINDOW_COLUMNS = COLUMNS[:-1]
 _IN_CONVERSATION = message.c.conversation_id == bindparam("id")
-_run_start_of_last = (
+RUN_START_OF_LAST = (
     select(message.c.run_start_seq).where(_IN_CONVERSATION, message.c.seq == bindparam("last")).scalar_subquery()
 )
 
@@ -35,7 +35,7 @@ def _build_end_of_run(columns: Sequence[Any]) -> Any:
     """Return the statement that reads the end of a run backwards."""
     return (
         select(*columns)
-        .where(_IN_CONVERSATION, message.c.seq <= bindparam("last"), message.c.seq >= _run_start_of_last)
+        .where(_IN_CONVERSATION, message.c.seq <= bindparam("last"), message.c.seq >= RUN_START_OF_LAST)
         .order_by(message.c.seq.desc())
         .limit(bindparam("limit"))
     )

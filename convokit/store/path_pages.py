@@ -136,16 +136,40 @@ def read_after(
 
     An `after` of 0 returns the first messages of the path.
     """
-    rows = read_rows_after(connection, conversation_id, head, after, limit, passages=passages)
-    return None if rows is None else PathPage(rows, _find_previous(connection, conversation_id, after))
+    found = _read_rows_from(connection, conversation_id, head, after, limit, passages=passages, with_start=True)
+    if found is None:
+        return None
+    start, rows = found
+    if start is None or not start.is_passage:
+        return PathPage(rows, after)
+    return PathPage(rows, find_before_passages(connection, conversation_id, start.parent_seq) or 0)
 
 
 def read_rows_after(
     connection: Connection, conversation_id: UUID, head: int | None, after: int, limit: int, *, passages: bool = False
 ) -> list[MessageRow] | None:
     """Return the messages of `read_after`."""
+    found = _read_rows_from(connection, conversation_id, head, after, limit, passages=passages, with_start=False)
+    return None if found is None else found[1]
+
+
+def _read_rows_from(
+    connection: Connection,
+    conversation_id: UUID,
+    head: int | None,
+    after: int,
+    limit: int,
+    *,
+    passages: bool,
+    with_start: bool,
+) -> tuple[MessageRow | None, list[MessageRow]] | None:
+    """Return message `after` and the messages of `read_after`.
+
+    `after` is None without `with_start`, before the first message, and if no message follows it.
+    """
     if head is None:
-        return None if after else []
+        return None if after else (None, [])
+    start: MessageRow | None = None
     rows: list[MessageRow] = []
     at = after
     while len(rows) < limit:
@@ -155,11 +179,15 @@ def read_rows_after(
         seqs = list(islice(_list_seqs(runs, at), limit - len(rows)))
         if not seqs:
             break
-        rows += [row for row in _read_seqs(connection, conversation_id, seqs) if passages or not row.is_passage]
+        reads_start = with_start and at == after and after > 0
+        found = _read_seqs(connection, conversation_id, [after, *seqs] if reads_start else seqs)
+        if reads_start:
+            start = found.pop(0)
+        rows += [row for row in found if passages or not row.is_passage]
         at = seqs[-1]
         if at == head:
             break
-    return rows
+    return start, rows
 
 
 def _list_oldest_runs(
@@ -254,23 +282,26 @@ def read_path_after(
     limit: int,
     *,
     head_run: int | None = None,
-) -> tuple[list[MessageRow], int]:
-    """Return the messages that follow a message on the path through it, passages included, and the end of that path.
+) -> tuple[list[MessageRow], bool]:
+    """Return the messages that follow a message on the path through it, passages included, and whether more follow them.
 
     It is the path to `head` if the message is on it, else the path to the newest leaf behind the message. A `head_run`, the
     start of the run of `head`, saves a statement if the message is in the same run.
     """
-    end = head
     runs: list[tuple[int, int]] = []
-    if end is not None and row.run_start_seq == head_run and row.seq <= end:
-        runs = [(row.run_start_seq, end)]
-    elif end is not None:
-        runs = _list_oldest_runs(connection, conversation.id, end, row.seq, limit + 1)
-    if end is None or not runs or not runs[0][0] <= row.seq <= runs[0][1]:
-        end = _find_newest_leaf(connection, conversation, row)
-        runs = _list_oldest_runs(connection, conversation.id, end, row.seq, limit + 1)
-    seqs = list(islice(_list_seqs(runs, row.seq), limit))
-    return (_read_seqs(connection, conversation.id, seqs) if seqs else []), end
+    if head is not None and row.run_start_seq == head_run and row.seq <= head:
+        runs = [(row.run_start_seq, head)]
+    elif head is not None:
+        # The message may be the last of its run, and one more message tells whether the page is the last.
+        runs = _list_oldest_runs(connection, conversation.id, head, row.seq, limit + 2)
+    if not runs or not runs[0][0] <= row.seq <= runs[0][1]:
+        runs = _list_runs_to_newest_leaf(connection, conversation, row)
+    seqs = list(islice(_list_seqs(runs, row.seq), limit + 1))
+    rows = _read_seqs(connection, conversation.id, seqs) if seqs else []
+    # Only the rows tell where the run of the newest leaf ends.
+    starts = {first for first, _ in runs}
+    rows = [each for each in rows if each.run_start_seq in starts]
+    return rows[:limit], len(rows) > limit
 
 
 def find_path_through(connection: Connection, conversation: ConversationRow, head: int | None, row: MessageRow) -> int:
@@ -281,13 +312,28 @@ def find_path_through(connection: Connection, conversation: ConversationRow, hea
 
 
 def _find_newest_leaf(connection: Connection, conversation: ConversationRow, row: MessageRow) -> int:
+    newest = _list_runs_to_newest_leaf(connection, conversation, row)[-1][0]
+    following = connection.execute(_SELECT_NEXT_RUN, {"id": conversation.id, "after": max(newest, row.seq)}).scalar()
+    return conversation.last_seq if following is None else int(following) - 1
+
+
+def _list_runs_to_newest_leaf(
+    connection: Connection, conversation: ConversationRow, row: MessageRow
+) -> list[tuple[int, int]]:
+    """Return the runs of the path from a message to the newest leaf behind it, oldest first.
+
+    The last one ends with the conversation, although other runs may start before that.
+    """
     values = {"id": conversation.id, "first": row.seq}
     partings = sorted(tuple(each) for each in connection.execute(_SELECT_LATER_PARTINGS, values))
     # The runs behind the message, by their first seqs. A run starts behind a run that was found before it.
-    runs = {row.run_start_seq}
+    previous: dict[int, tuple[int, int]] = {}
     for seq, parent_seq, parent_run in partings:
-        if parent_run in runs and parent_seq >= row.seq:
-            runs.add(seq)
-    newest = max(runs)
-    following = connection.execute(_SELECT_NEXT_RUN, {"id": conversation.id, "after": max(newest, row.seq)}).scalar()
-    return conversation.last_seq if following is None else int(following) - 1
+        if parent_seq >= row.seq and (parent_run == row.run_start_seq or parent_run in previous):
+            previous[seq] = (parent_run, parent_seq)
+    at, end = max(previous, default=row.run_start_seq), conversation.last_seq
+    runs = [(at, end)]
+    while at != row.run_start_seq:
+        at, end = previous[at]
+        runs.append((at, end))
+    return runs[::-1]

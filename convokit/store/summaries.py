@@ -6,6 +6,7 @@ summary; a branch that forks above does not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from uuid import UUID
 
@@ -41,8 +42,10 @@ _SELECT_NEWEST = (
     .order_by(summary.c.number.desc())
     .limit(bindparam("limit"))
 )
-_SELECT_OF_MESSAGE = select(*(getattr(summary.c, field.name) for field in fields(SummaryRow))).where(
-    summary.c.conversation_id == bindparam("id"), summary.c.message_seq == bindparam("seq")
+_SELECT_OF_MESSAGES = (
+    select(*(getattr(summary.c, field.name) for field in fields(SummaryRow)))
+    .where(summary.c.conversation_id == bindparam("id"), summary.c.message_seq.in_(bindparam("seqs", expanding=True)))
+    .order_by(summary.c.number)
 )
 _SELECT_LAST_NUMBER = select(func.coalesce(func.max(summary.c.number), 0)).where(
     summary.c.conversation_id == bindparam("id")
@@ -66,10 +69,10 @@ def list_newest(connection: Connection, conversation_id: UUID, below: int, limit
     return [SummaryRow(*row) for row in connection.execute(_SELECT_NEWEST, values)][::-1]
 
 
-def find_of_message(connection: Connection, conversation_id: UUID, message_seq: int) -> SummaryRow | None:
-    """Return the summary whose text is a message, or None."""
-    row = connection.execute(_SELECT_OF_MESSAGE, {"id": conversation_id, "seq": message_seq}).one_or_none()
-    return None if row is None else SummaryRow(*row)
+def find_of_messages(connection: Connection, conversation_id: UUID, message_seqs: Sequence[int]) -> list[SummaryRow]:
+    """Return the summaries whose texts are these messages, in order. Those without text are among them."""
+    rows = connection.execute(_SELECT_OF_MESSAGES, {"id": conversation_id, "seqs": list(message_seqs)})
+    return [SummaryRow(*row) for row in rows]
 
 
 def list_path_summaries(connection: Connection, conversation_id: UUID, head: int | None) -> list[StoredSummary]:

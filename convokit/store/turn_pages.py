@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeGuard, cast
 from uuid import UUID
@@ -14,7 +14,7 @@ from convokit.domain.ids import MAX_SEQ
 from convokit.domain.message import TOOL, USER, MessageRow
 from convokit.domain.turn import CallRow, TurnRow
 from convokit.store import message_tree, messages, path_pages, turns
-from convokit.store.messages import FIRST_PAGE
+from convokit.store.messages import FIRST_PAGE, RUN_START_OF_LAST
 from convokit.store.schema import completion, message, turn
 
 # A range: without statistics, SQLite takes the primary key for an equality, and reads all turns of the conversation.
@@ -59,7 +59,7 @@ _SELECT_OF_QUESTION = select(turn.c.after_seq, turn.c.reply_seq).where(
     turn.c.after_entry.is_not(None),
 )
 _TURN_COLUMNS = tuple(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls")
-_SELECT_WITH_CALLS = (
+_SELECT_ANY_WITH_CALLS = (
     select(*_TURN_COLUMNS, *(getattr(completion.c, name) for name in CallRow.__slots__))
     .join_from(
         turn,
@@ -67,8 +67,22 @@ _SELECT_WITH_CALLS = (
         and_(completion.c.conversation_id == bindparam("id"), completion.c.turn_id == turn.c.id),
         isouter=True,
     )
-    .where(turn.c.conversation_id == bindparam("id"), turn.c.id.in_(bindparam("turns", expanding=True)))
+    .where(turn.c.conversation_id == bindparam("id"))
     .order_by(turn.c.started_at, turn.c.id, completion.c.number)
+)
+_SELECT_WITH_CALLS = _SELECT_ANY_WITH_CALLS.where(turn.c.id.in_(bindparam("turns", expanding=True)))
+_SELECT_NEWEST_WITH_CALLS = _SELECT_ANY_WITH_CALLS.where(
+    turn.c.id
+    == select(message.c.turn_id)
+    .where(
+        message.c.conversation_id == bindparam("id"),
+        message.c.seq <= bindparam("last"),
+        message.c.seq >= RUN_START_OF_LAST,
+        message.c.turn_id.is_not(None),
+    )
+    .order_by(message.c.seq.desc())
+    .limit(1)
+    .scalar_subquery()
 )
 
 
@@ -212,9 +226,20 @@ def read_with_calls(
     connection: Connection, conversation_id: UUID, turn_ids: Sequence[UUID]
 ) -> list[tuple[TurnRow, list[CallRow]]]:
     """Return the turns of these ids that exist with their API calls, in the order of their start, by one statement."""
-    values = {"id": conversation_id, "turns": list(turn_ids)}
+    return _group_calls(connection.execute(_SELECT_WITH_CALLS, {"id": conversation_id, "turns": list(turn_ids)}))
+
+
+def read_newest_with_calls(
+    connection: Connection, conversation_id: UUID, head: int
+) -> tuple[TurnRow, list[CallRow]] | None:
+    """Return the turn of the last message of the run of `head` that has a turn, with its calls, by one statement."""
+    rows = connection.execute(_SELECT_NEWEST_WITH_CALLS, {"id": conversation_id, "last": head})
+    return next(iter(_group_calls(rows)), None)
+
+
+def _group_calls(rows: Iterable[Any]) -> list[tuple[TurnRow, list[CallRow]]]:
     found: dict[UUID, tuple[TurnRow, list[CallRow]]] = {}
-    for row in map(tuple, connection.execute(_SELECT_WITH_CALLS, values)):
+    for row in map(tuple, rows):
         turn_row = TurnRow(*cast("Any", (*row[: len(_TURN_COLUMNS)], 0)))
         _, calls = found.setdefault(turn_row.id, (turn_row, []))
         call = row[len(_TURN_COLUMNS) :]

@@ -10,10 +10,11 @@ import pytest
 from convokit import History, TurnRecord
 from convokit.errors import InvalidInput, ModelError, NotFound
 from convokit.store.engine import WRITE, open_engine, parse_database_url
+from tests.history.helpers import change
 from tests.support.faces import Face
 from tests.support.large_databases import grow
 from tests.support.server import LoopbackServer, completion, failure
-from tests.support.statements import count_statements
+from tests.support.statements import count_statements, count_transactions
 
 
 def _talk(face: Face, kit: Any, server: LoopbackServer) -> Any:
@@ -67,7 +68,8 @@ def test_a_page_tells_who_removed_its_texts(face: Face, kit: Any, server: Loopba
     assert face.settle(chat.removals(before=removal.number))[-1].removal.reason == "第2号"
     face.settle(chat.erase(author="監査人"))
     page = face.settle(chat.history(limit=2))
-    assert (page.conversation.erased_by, page.messages, page.removals) == ("監査人", [], [])
+    assert (page.conversation.erased_by, page.messages) == ("監査人", [])
+    assert [(entry.ref, entry.removal.author) for entry in page.removals] == [("*", "監査人")]
     assert [entry.ref for entry in face.settle(chat.history(around=7, limit=2)).removals] == ["*"]
     assert kit.chat("other").id is None
     assert face.settle(kit.chat("other").removals()) == []
@@ -122,7 +124,7 @@ def test_a_branch_is_found_by_number_and_name(face: Face, kit: Any, server: Loop
 
 
 def test_an_open_turn_of_a_dead_worker_stays_open(face: Face, kit: Any, server: LoopbackServer, database: str) -> None:
-    """A page shows it and writes nothing; the question of a failed turn is shown with its error."""
+    """A page and `turn_records` show it and write nothing; the question of a failed turn is shown with its error."""
     chat = kit.chat("k")
     server.script(failure(400, "no"))
     with pytest.raises(ModelError):
@@ -130,6 +132,20 @@ def test_an_open_turn_of_a_dead_worker_stays_open(face: Face, kit: Any, server: 
     (turn,) = face.settle(chat.history()).turns
     assert (turn.state, turn.reply, turn.worker) == ("failed", None, None)
     assert turn.error is not None
+    # The lease of a worker of another host has run out.
+    change(
+        database,
+        "UPDATE convokit_turn SET state = 'open', claim = 0, lease_until = 5, ended_at = NULL, "
+        """owner = '["elsewhere","b",1,"2"]'""",
+    )
+    for _ in range(2):
+        with count_statements() as statements, count_transactions() as transactions:
+            (turn,) = face.settle(chat.history()).turns
+        assert (turn.state, turn.worker) == ("open", "gone")
+        # conversation, messages, turns with calls, worker
+        assert (len(statements), len(transactions)) == (4, 1)
+        (record,) = face.settle(chat.turn_records([turn.id]))
+        assert record == turn
 
 
 def test_runs_are_the_shape_of_the_conversation(face: Face, kit: Any, server: LoopbackServer) -> None:
@@ -158,9 +174,40 @@ def test_several_turns_at_once(face: Face, kit: Any, server: LoopbackServer) -> 
         face.settle(chat.turn_records(["00000000-0000-0000-0000-000000000000"]))
 
 
+def test_a_page_is_one_transaction(face: Face, kit: Any, server: LoopbackServer) -> None:
+    """So messages, turns and removals agree, whatever others write meanwhile."""
+    chat = _talk(face, kit, server)
+    face.settle(chat.redact(4, author="監査人"))
+    turns = face.settle(chat.turns())
+    for read in (chat.history, lambda: chat.turn_records(turns), chat.runs, chat.removals):
+        with count_transactions() as transactions:
+            face.settle(read())
+        assert len(transactions) == 1, read
+
+
+@pytest.mark.parametrize("passages", [1, 6])
+def test_partings_behind_passages_are_found(face: Face, kit: Any, server: LoopbackServer, passages: int) -> None:
+    """A page that starts with a question or among its passages has the `parts_at` of the question, and few statements."""
+    chat = kit.chat("k")
+    for number in range(3):
+        face.settle(chat.send(f"{number}", passages=["資料"] * passages))
+    face.settle(chat.edit(2 * passages + 3, "別の質問", passages=["資料"] * passages))
+    face.settle(chat.send("終わり"))
+    path = face.settle(chat.messages(limit=None, passages=True))
+    face.settle(chat.redact(path[-3].seq))
+    for limit in range(1, 2 * passages + 4):
+        for seq in [each.seq for each in path]:
+            for given in ({}, {"before": seq}, {"around": seq}, {"after": seq}):
+                with count_statements() as statements:
+                    page = face.settle(chat.history(limit=limit, **given))
+                assert page.messages == face.settle(chat.messages(limit=limit, passages=True, **given))
+                # One more statement: behind a redaction, or to find the message before more than three passages.
+                assert len(statements) <= 6 + any(each.status == "redacted" for each in page.messages) + (passages > 3)
+
+
 @pytest.mark.parametrize("run", [None, 7])
 def test_a_page_takes_few_statements_at_any_length(face: Face, kit: Any, database: str, run: int | None) -> None:
-    """At most six, and nine around a message off the branch, of 1,000 and of 10,000 messages."""
+    """At most six, and seven around a message off the branch, of 1,000 and of 10,000 messages."""
     for key, count in (("short", 1_000), ("long", 10_000)):
         chat = kit.chat(key)
         face.settle(chat.send("first"))
@@ -170,13 +217,14 @@ def test_a_page_takes_few_statements_at_any_length(face: Face, kit: Any, databas
         engine.dispose()
         path = face.settle(chat.history(limit=20)).messages
         seq, off_branch = path[0].seq, count - 1
+        is_parted = run is not None
         pages: list[tuple[dict[str, int], int]] = [
-            ({}, 5),
-            ({"before": seq}, 6),
-            ({"after": 2}, 6),
-            ({"around": seq}, 6),
+            ({}, 3 + is_parted),
+            ({"before": seq}, 3 + is_parted),
+            ({"after": 2}, 4 + is_parted),
+            ({"around": seq}, 4 + 2 * is_parted),
         ]
-        for given, most in [*pages, ({"around": off_branch}, 9)]:
+        for given, most in [*pages, ({"around": off_branch}, 7)]:
             with count_statements() as statements:
                 page = face.settle(chat.history(limit=50, **given))
             assert len(statements) <= most, (given, statements)

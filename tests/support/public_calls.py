@@ -36,14 +36,19 @@ CHAT_READS: Mapping[str, Method] = {
     "children": lambda chat, folder: chat.children(2),
     "turns": lambda chat, folder: chat.turns(),
     "messages": lambda chat, folder: chat.messages(),
+    "history": lambda chat, folder: chat.history(),
+    "runs": lambda chat, folder: chat.runs(),
     "log": lambda chat, folder: chat.log(),
     "turn": lambda chat, folder: chat.turn(chat.first),
+    "turn_records": lambda chat, folder: chat.turn_records([chat.first, chat.second]),
+    "removals": lambda chat, folder: chat.removals(),
     "entries": lambda chat, folder: chat.entries(),
     "blob": lambda chat, folder: chat.blob(chat.digest),
     "summaries": lambda chat, folder: chat.summaries(),
     "prompt": lambda chat, folder: chat.prompt(chat.prompt_digest),
     "context": lambda chat, folder: chat.context("and now?"),
     "replay": lambda chat, folder: chat.replay(),
+    "window": lambda chat, folder: chat.window(),
     "verify": lambda chat, folder: chat.verify(),
     "follow": lambda chat, folder: chat.follow(),
     "diff": lambda chat, folder: chat.diff(chat.first, chat.second),
@@ -131,6 +136,9 @@ def run_chat_reads(face: Face, chat: Any, folder: Path) -> None:
     for name, call in CHAT_READS.items():
         answer = call(chat, folder)
         assert (face.collect if name == "follow" else face.settle)(answer) is not None, name
+    # Each kind of page has statements of its own. Message 5 is a reply that no branch has any more.
+    for page in ({"before": 4}, {"after": 2}, {"around": 3}, {"around": 5}):
+        assert face.settle(chat.history(**page)).messages, page
 
 
 def run_reads(face: Face, kit: Any, folder: Path) -> None:
@@ -140,6 +148,7 @@ def run_reads(face: Face, kit: Any, folder: Path) -> None:
     run_chat_reads(face, kit.chat("a"), folder)
     gone = kit.chat("gone")
     assert [(turn.state, turn.worker) for turn in face.settle(gone.turns())] == [("open", "gone")]
+    assert [turn.worker for turn in face.settle(gone.history()).turns] == ["gone"]
     for name in ("messages", "log", "context", "verify"):
         face.settle(CHAT_READS[name](gone, folder))
 

@@ -66,3 +66,18 @@ def count_statements() -> Iterator[list[str]]:
         yield found
     finally:
         event.remove(Engine, "before_cursor_execute", take)
+
+
+@contextmanager
+def count_transactions() -> Iterator[list[Any]]:
+    """Collect the connections of all engines that begin a transaction while the block runs."""
+    found: list[Any] = []
+
+    def take(connection: Any) -> None:
+        found.append(connection)
+
+    event.listen(Engine, "begin", take)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "begin", take)

@@ -24,18 +24,21 @@ from convokit import (
     Conversation,
     Diff,
     Exported,
+    History,
     Hit,
     Imported,
     Message,
     MessagePreview,
     NewMessage,
     Page,
+    PastWindow,
     Price,
     Receipt,
     Recovered,
     Replay,
     Reply,
     Report,
+    Run,
     SearchPage,
     SummaryRecord,
     Turn,
@@ -77,6 +80,7 @@ async def open_kits(database: Path) -> None:
         assert_type(kit, AsyncConvokit)
         await kit.migrate()
         assert_type(kit.tenant("other"), AsyncConvokit)
+        assert_type(kit.read_only, bool)
         chat = kit.chat("key", subject="s", title="題", metadata={"plan": "pro"}, seed=3)
         assert_type(chat, AsyncChat)
         assert_type(chat.id, UUID | None)
@@ -180,6 +184,12 @@ async def read(chat: AsyncChat) -> None:
     assert_type(record, TurnRecord)
     assert_type(record.calls[0].usage, Usage)
     assert_type(await chat.entries(), list[ChainEntry])
+    assert_type(await chat.removals(limit=5), list[ChainEntry])
+    assert_type(await chat.turn_records([record.id]), list[TurnRecord])
+    page = await chat.history(limit=5, around=messages[0])
+    assert_type(page, History)
+    assert_type(page.turns, list[TurnRecord])
+    assert_type(await chat.runs(before=messages[0]), list[Run])
     assert_type((await chat.blob("00")).data, bytes)
     assert_type(await chat.summaries(), list[SummaryRecord])
     assert_type(await chat.prompt("00"), str)
@@ -194,6 +204,9 @@ async def read(chat: AsyncChat) -> None:
     replay = await chat.replay(turns[0], call=1)
     assert_type(replay, Replay)
     assert_type(await chat.diff(turns[0], replay), Diff)
+    window = await chat.window(turns[0], call=1)
+    assert_type(window, PastWindow)
+    assert_type(window.factor, float | None)
     assert_type(await chat.verify(progress=print_progress), Verified)
 
 

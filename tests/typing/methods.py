@@ -24,18 +24,21 @@ from convokit import (
     Convokit,
     Diff,
     Exported,
+    History,
     Hit,
     Imported,
     Message,
     MessagePreview,
     NewMessage,
     Page,
+    PastWindow,
     Price,
     Receipt,
     Recovered,
     Replay,
     Reply,
     Report,
+    Run,
     SearchPage,
     Stream,
     SummaryRecord,
@@ -78,6 +81,7 @@ def open_kits(database: Path) -> None:
         assert_type(kit, Convokit)
         kit.migrate()
         assert_type(kit.tenant("other"), Convokit)
+        assert_type(kit.read_only, bool)
         chat = kit.chat("key", subject="s", title="題", metadata={"plan": "pro"}, seed=3)
         assert_type(chat, Chat)
         assert_type(chat.id, UUID | None)
@@ -181,6 +185,12 @@ def read(chat: Chat) -> None:
     assert_type(record, TurnRecord)
     assert_type(record.calls[0].usage, Usage)
     assert_type(chat.entries(), list[ChainEntry])
+    assert_type(chat.removals(limit=5), list[ChainEntry])
+    assert_type(chat.turn_records([record.id]), list[TurnRecord])
+    page = chat.history(limit=5, around=messages[0])
+    assert_type(page, History)
+    assert_type(page.turns, list[TurnRecord])
+    assert_type(chat.runs(before=messages[0]), list[Run])
     assert_type((chat.blob("00")).data, bytes)
     assert_type(chat.summaries(), list[SummaryRecord])
     assert_type(chat.prompt("00"), str)
@@ -195,6 +205,9 @@ def read(chat: Chat) -> None:
     replay = chat.replay(turns[0], call=1)
     assert_type(replay, Replay)
     assert_type(chat.diff(turns[0], replay), Diff)
+    window = chat.window(turns[0], call=1)
+    assert_type(window, PastWindow)
+    assert_type(window.factor, float | None)
     assert_type(chat.verify(progress=print_progress), Verified)
 
 
