@@ -1,4 +1,4 @@
-"""Refuse requests of foreign pages and hosts, and add headers that limit what a browser does with a response."""
+"""Refuse requests of foreign hosts, and limit browsers by headers."""
 
 from __future__ import annotations
 
