@@ -1,4 +1,4 @@
-"""Stream server-sent events: changes of a conversation, the text of an open turn, and the progress of a check."""
+"""Stream changes, open replies and the progress of checks as events."""
 
 from __future__ import annotations
 
