@@ -27,6 +27,7 @@ PUBLIC = (
     "wire",
     "local",
     "observers",
+    "viewer",
     "server",
     "telemetry",
     "testing",
