@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
+
+from convokit.errors import CheckpointError
 
 
 class MovedHead(BaseModel):
@@ -105,3 +108,24 @@ class Checkpoint(BaseModel):
     signature: str
     path: str | None = None
     text: str | None = None
+
+    @classmethod
+    def from_text(cls, text: str) -> Checkpoint:
+        """Return the checkpoint that a text is. Its signature is checked where it is used.
+
+        Raises: CheckpointError for another text.
+        """
+        first, _, rest = text.strip().partition("\n")
+        try:
+            head, end = json.loads(first), json.loads(rest.rpartition("\n")[2])
+            return cls(
+                database_id=head["database"],
+                tenant=head["tenant"],
+                created_at=head["created_at"],
+                conversations=end["conversations"],
+                entries=0,
+                signature=end["hmac_sha256"],
+                text=text.strip() + "\n",
+            )
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise CheckpointError("the checkpoint", "is not a checkpoint, or cut off", "format") from None

@@ -10,8 +10,6 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, bindparam, func, select, tuple_
 
 from convokit.domain.conversation import (
-    MAX_PARTS_CHARS,
-    PREVIEW_CHARS,
     Conversation,
     ConversationRow,
     ListedConversation,
@@ -20,6 +18,7 @@ from convokit.domain.conversation import (
 from convokit.domain.removal import RemovalRow
 from convokit.store import removal_records
 from convokit.store.dialects import dialect_of
+from convokit.store.message_tree import PREVIEW_COLUMNS
 from convokit.store.schema import conversation, message, turn
 
 Position = tuple[int, UUID] | str
@@ -27,18 +26,8 @@ Position = tuple[int, UUID] | str
 _COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slots__)
 # `claim >= 0` instead of IS NOT NULL: a condition that both databases look up in the index.
 _IS_OPEN = select(turn.c.claim).where(turn.c.claim >= 0)
-_PREVIEW = (
-    message.c.seq,
-    message.c.role,
-    message.c.status,
-    func.substr(message.c.content, 1, PREVIEW_CHARS + 1),
-    func.substr(message.c.parts, 1, MAX_PARTS_CHARS),
-    func.substr(message.c.refusal, 1, PREVIEW_CHARS + 1),
-    message.c.created_at,
-    message.c.run_start_seq,
-)
 _SELECT = select(
-    *_COLUMNS, _IS_OPEN.where(turn.c.conversation_id == conversation.c.id).exists().label("is_open"), *_PREVIEW
+    *_COLUMNS, _IS_OPEN.where(turn.c.conversation_id == conversation.c.id).exists().label("is_open"), *PREVIEW_COLUMNS
 ).join_from(
     conversation,
     message,
@@ -46,7 +35,9 @@ _SELECT = select(
     isouter=True,
 )
 _SELECT_ONE = (
-    select(*_COLUMNS, _IS_OPEN.where(turn.c.conversation_id == bindparam("id")).exists().label("is_open"), *_PREVIEW)
+    select(
+        *_COLUMNS, _IS_OPEN.where(turn.c.conversation_id == bindparam("id")).exists().label("is_open"), *PREVIEW_COLUMNS
+    )
     .join_from(
         conversation,
         message,

@@ -78,17 +78,19 @@ _BEHIND_PARTING = (
     .limit(bindparam("limit"))
 )
 _SELECT_ROOTS = _BEHIND_PARTING.where(message.c.parent_seq.is_(None))
+PREVIEW_COLUMNS = (
+    message.c.seq,
+    message.c.role,
+    message.c.status,
+    func.substr(message.c.content, 1, PREVIEW_CHARS + 1),
+    func.substr(message.c.parts, 1, MAX_PARTS_CHARS),
+    func.substr(message.c.refusal, 1, PREVIEW_CHARS + 1),
+    message.c.created_at,
+    message.c.run_start_seq,
+)
+"""The columns of a `PreviewRow`, in their order."""
 _SELECT_RUNS = (
-    select(
-        message.c.seq,
-        message.c.role,
-        message.c.status,
-        func.substr(message.c.content, 1, PREVIEW_CHARS + 1),
-        func.substr(message.c.parts, 1, MAX_PARTS_CHARS),
-        func.substr(message.c.refusal, 1, PREVIEW_CHARS + 1),
-        message.c.created_at,
-        message.c.parent_seq,
-    )
+    select(*PREVIEW_COLUMNS, message.c.parent_seq)
     .where(_MESSAGE_IN_CONVERSATION, PARTS, message.c.seq + 0 < bindparam("before"))
     .order_by((message.c.seq + 0).desc())
     .limit(bindparam("limit"))

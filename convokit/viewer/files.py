@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
-from typing import Any, Literal, cast
+from typing import Any, cast
 from urllib.parse import quote
-from uuid import UUID
 
 from starlette.responses import Response, StreamingResponse
 
@@ -27,7 +26,6 @@ _SHOWN: dict[str, tuple[bytes, ...]] = {
 _FORMS = {"image/webp": b"WEBP", "audio/wav": b"WAVE"}
 """The bytes 8 to 12 of a RIFF file."""
 _BLOB_POLICY = "default-src 'none'; sandbox"
-ExportSuffix = Literal["jsonl", "md", "openai.jsonl"]
 _FORMATS = {"jsonl": "jsonl", "md": "markdown", "openai.jsonl": "openai"}
 _QUEUE_CHUNKS = 8
 _CHUNK_CHARS = 64 * 1024
@@ -37,10 +35,8 @@ _WRITE_S = 60.0
 async def answer_blob(page: PageRequest) -> Response:
     """Return a binary of the conversation: a picture or sound to show, anything else for download."""
     blob = await page.open_chat().blob(page.request.path_params["digest"])
-    headers = {
-        "content-security-policy": _BLOB_POLICY,
-        "cache-control": "private, max-age=31536000, immutable",
-    }
+    # No cache: a later erasure should reach the binary.
+    headers = {"content-security-policy": _BLOB_POLICY}
     if is_shown(blob.media_type, blob.data):
         return Response(blob.data, media_type=blob.media_type, headers=headers)
     headers["content-disposition"] = f'attachment; filename="{blob.digest[:16]}.bin"'
@@ -124,8 +120,3 @@ class _QueueFile(io.TextIOBase):
         """Return what was written since the last chunk."""
         text, self._parts, self._chars = "".join(self._parts), [], 0
         return text
-
-
-def make_blob_link(page: PageRequest, conversation_id: UUID, digest: str) -> str:
-    """Return the path of a binary."""
-    return page.links(f"/c/{conversation_id}/blob/{digest}")

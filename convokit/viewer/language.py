@@ -34,10 +34,6 @@ class Language:
         # The texts are part of the package. The values are not.
         return Markup(text).format(**{name: _format_value(value) for name, value in values.items()})  # noqa: S704
 
-    def has(self, key: str) -> bool:
-        """Return whether there is a text of this key, such as one for a code that the database may not know yet."""
-        return key in self.texts
-
     def name(self, group: str, code: str) -> str:
         """Return the text for a code that is stored, such as a role or a state; the code itself if it is unknown."""
         return self.texts.get(f"{group}_{code}", code)

@@ -19,6 +19,7 @@ _POLL_S = 1.0
 _IDLE_AFTER_S = 60.0
 _IDLE_POLL_S = 5.0
 _LONGEST_S = 600.0
+_ACCESS_S = 5.0
 _MAX_STREAMS = 200
 """Of one process. Each stream reads from the database about once a second."""
 _streams = 0
@@ -27,7 +28,7 @@ _streams = 0
 async def stream_changes(page: PageRequest) -> Response:
     """Answer with events: `changed` after each write to the conversation, and `text` of the branch's open turn."""
     await read_conversation(page)
-    return _answer_events(_follow_conversation(page))
+    return _answer_events(_while_allowed(page, _follow_conversation(page)))
 
 
 async def stream_check(page: PageRequest) -> Response:
@@ -50,6 +51,17 @@ async def _count(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield event
     finally:
         _streams -= 1
+
+
+async def _while_allowed(page: PageRequest, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield events until the viewer's access ends. An open stream brings a comment every few seconds."""
+    checked = time.monotonic()
+    async for event in events:
+        if time.monotonic() - checked > _ACCESS_S:
+            if not await page.is_still_allowed():
+                return
+            checked = time.monotonic()
+        yield event
 
 
 def _dump_event(name: str, value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Write the text of messages, within a budget of time for each page."""
+"""Write the text of messages, within a time for each page."""
 
 from __future__ import annotations
 

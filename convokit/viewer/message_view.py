@@ -1,4 +1,4 @@
-"""Prepare messages for the page: their parts, tool calls and results, and the call that brought a reply."""
+"""Prepare messages for a page, with their calls and results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from uuid import UUID
 from convokit import Call, ChainEntry, Message, TurnRecord
 
 _BLOB = "blob:"
-_SUMMARY = "summary"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 from uuid import UUID
 
 from starlette.requests import Request
 
 from convokit import AsyncChat, AsyncConvokit
 from convokit.errors import InvalidInput, NotFound
-from convokit.viewer.access import Viewer
+from convokit.viewer.access import Authenticate, Viewer
 from convokit.viewer.language import Language
 
 if TYPE_CHECKING:
@@ -50,10 +50,6 @@ class Links:
         conversation_id, _, seq = message_id.rpartition(":")
         return self.message(conversation_id, int(seq))
 
-    def key(self, key: str) -> str:
-        """Return the path that leads to the conversation under a key."""
-        return self(f"/k/{quote(key, safe='')}")
-
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
@@ -69,6 +65,7 @@ class PageRequest:
     """The path below the mount point."""
     checks: ChainChecks
     """The verifications that this process ran."""
+    auth: Authenticate
     can_sign_out: bool = False
 
     @property
@@ -81,6 +78,10 @@ class PageRequest:
     def show_source(self) -> bool:
         """Whether the page shows texts as they are stored, without Markdown."""
         return self.read_text("source") == "yes"
+
+    async def is_still_allowed(self) -> bool:
+        """Return whether the viewer may still look: a key may be revoked while a stream is open."""
+        return await self.auth(self.request) == self.viewer
 
     def open_chat(self) -> AsyncChat:
         """Return the chat on the conversation and the branch in the path."""

@@ -16,13 +16,12 @@ from markupsafe import Markup
 from pydantic_core import to_json
 from starlette.responses import HTMLResponse, Response
 
-from convokit import Hit
+from convokit import Hit, Replay
 from convokit.viewer.language import LANGUAGES, Language, format_cost, format_number
 from convokit.viewer.markdown import make_visible
 from convokit.viewer.message_text import PageTexts, RenderedTexts
 from convokit.viewer.message_view import view_messages
 from convokit.viewer.page_request import Links, PageRequest
-from convokit.viewer.pages.turn_page import format_body
 
 _MAX_CHARS = 64 * 1024
 """Of a text on a page that shows no Markdown."""
@@ -115,6 +114,16 @@ async def render_page(page: PageRequest, template: str, value: Any, kept: Render
     """Return the HTML of a page. A thread renders it, so that other requests go on."""
     given = {"page": page, "value": value, "texts": PageTexts(kept, page.links), "show_source": page.show_source}
     return HTMLResponse(await asyncio.to_thread(render_template, template, page.language, page.links, **given))
+
+
+def format_body(replay: Replay) -> str:
+    """Return the request as JSON on several lines, in the order of the bytes that were sent where they are known."""
+    body: Any
+    if replay.body is not None:
+        body = json.loads(replay.body)
+    else:
+        body = {"model": replay.model, "messages": replay.messages, **replay.parameters}
+    return json.dumps(body, ensure_ascii=False, indent=2)
 
 
 def cut_text(text: str) -> str:

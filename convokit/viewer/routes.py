@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from convokit import AsyncConvokit
-from convokit.errors import InvalidInput, NotFound, SettingsError, StoreError, StoreUnavailable
+from convokit.errors import InvalidInput, NotFound, SchemaOutdated, SettingsError, StoreUnavailable
 from convokit.viewer import files, live
 from convokit.viewer.access import Authenticate, Viewer
 from convokit.viewer.guard import Guard
@@ -101,6 +101,7 @@ def create_app(kit: AsyncConvokit, *, auth: Authenticate, allowed_hosts: Collect
     for path, template, read in _PAGES:
         routes.append(Route(path + _JSON, state.make_endpoint(read, None)))
         routes.append(Route(path, state.make_endpoint(read, template)))
+    routes.append(Route(_CONVERSATION + "/proof", state.make_endpoint(proof_page.compare, "proof"), methods=["POST"]))
     routes += [Route(path, state.make_endpoint(answer, "error")) for path, answer in _FILES]
     if isinstance(auth, SignIn):
         routes += _make_sign_in_routes(auth)
@@ -170,6 +171,7 @@ class _State:
             Links(root),
             path,
             self.checks,
+            self.auth,
             isinstance(self.auth, SignIn),
         )
 
@@ -197,10 +199,10 @@ def _answer_exception(request: Request, error: Exception, *, as_json: bool) -> R
         response = _answer_error(request, 503, "error_database", as_json=as_json)
         response.headers["retry-after"] = "5"
         return response
-    if isinstance(error, StoreError):
+    if isinstance(error, SchemaOutdated):
         return _answer_error(request, 500, "error_store", str(error), as_json=as_json)
     if isinstance(error, SettingsError):
-        return _answer_error(request, 400, "error_search", str(error), as_json=as_json)
+        return _answer_error(request, 400, "error_settings", str(error), as_json=as_json)
     reference, place = secrets.token_hex(4), traceback.extract_tb(error.__traceback__)[-1]
     # The text of the exception may quote a message.
     log.error("a page failed (%s): %s in %s, line %s", reference, type(error).__name__, place.filename, place.lineno)

@@ -1,4 +1,4 @@
-"""Sign in by a link or a key, and keep a session in a cookie."""
+"""Sign in by a link or a key, and keep a session."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 import secrets
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from convokit.viewer.access import Viewer
+from convokit.viewer.forms import read_form
 from convokit.viewer.language import choose_language
 from convokit.viewer.page_request import Links
 from convokit.viewer.rendering import render_template
@@ -76,7 +76,7 @@ async def answer_sign_in(request: Request, access: SignIn) -> Response:
     """Answer the sign-in page: exchange the token of a link or the key of the form for a cookie, and go on to the pages."""
     links = Links(request.scope.get("root_path", ""))
     if request.method == "POST":
-        form = await _read_form(request)
+        form = await read_form(request, _MAX_BODY_BYTES)
         cookie = await access.sign_in(form.get("key", "").strip()) if access.has_form else None
         following = form.get("next", "")
     else:
@@ -128,13 +128,3 @@ def _show(request: Request, access: SignIn, problem: str, following: str | None)
     language, links = choose_language(request), Links(request.scope.get("root_path", ""))
     html = render_template("sign_in", language, links, access=access, problem=problem, following=following or "")
     return HTMLResponse(html, 401 if problem else 200)
-
-
-async def _read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form. A body that is too long counts as empty."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            return {}
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace"), max_num_fields=10).items()}

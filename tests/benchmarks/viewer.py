@@ -76,16 +76,15 @@ def list_paths(viewer: AsgiViewer, small: str, long: str, messages: int) -> dict
 
 def measure(viewer: AsgiViewer, path: str) -> tuple[float, int, int]:
     """Return the milliseconds, the statements and the bytes of a page."""
-    times = []
+    times, count, size = [], 0, 0
     for _ in range(_REPEATS + 2):
         start = time.perf_counter()
         with count_statements() as statements:
             response = viewer.get(path)
         times.append((time.perf_counter() - start) * 1000)
-        if response.status_code != 200:
-            print(f"{path}: {response.status_code}", file=sys.stderr)
-            return 0.0, 0, 0
-    return statistics.median(times[2:]), len(statements), len(response.content)
+        count, size = len(statements), len(response.content)
+        assert response.status_code == 200, f"{path}: {response.status_code}"
+    return statistics.median(times[2:]), count, size
 
 
 def run(conversations: int = 10_000, messages: int = 100_000) -> str:

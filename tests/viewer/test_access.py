@@ -129,6 +129,13 @@ def test_a_link_works_once(sqlite_file: str) -> None:
         assert viewer.get("/-/out", headers=session).status_code == 404
 
 
+def test_a_cookie_of_https_is_secure(sqlite_file: str) -> None:
+    access = OneTimeLink(Viewer(), 1)
+    with viewing(sqlite_file, auth=access) as viewer:
+        response = viewer.get(f"https://localhost/-/in?token={access.token}")
+        assert "Secure" in response.headers["set-cookie"]
+
+
 def test_a_link_of_another_site_is_loaded_again(sqlite_file: str) -> None:
     """A strict cookie does not come with a link in a mail; it comes with the reload."""
     with viewing(sqlite_file, auth=OneTimeLink(Viewer(), 1)) as viewer:

@@ -108,6 +108,19 @@ def test_a_check_reports_its_progress(viewer: AsgiViewer, story: Story) -> None:
     assert "by 監査人" in page
 
 
+@pytest.mark.usefixtures("fast")
+def test_a_stream_ends_with_the_access_of_its_reader(
+    viewer: AsgiViewer, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that is revoked while a page is open."""
+    monkeypatch.setattr(live, "_ACCESS_S", 0.0)
+    events = Events(viewer, f"/c/{story.id}/live")
+    assert events.read("changed")["last_seq"] == 14
+    assert not events.task.done()
+    viewer.viewer = None
+    viewer.wait(events.task)
+
+
 def test_a_process_has_a_limit_of_streams(viewer: AsgiViewer, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_MAX_STREAMS", 0)
     response = viewer.get(f"/c/{story.id}/live")

@@ -166,6 +166,29 @@ def test_a_chain_is_verified_on_request_alone(viewer: AsgiViewer, story: Story, 
     assert "監査人" in removals
 
 
+def test_a_chain_is_compared_with_a_checkpoint(viewer: AsgiViewer, story: Story, database: str) -> None:
+    """One that agrees, another key, no checkpoint, and a chain that was cut off since. Nothing of the form is shown again."""
+    key = "k" * 32
+    with Convokit(database, read_only=True) as kit:
+        text = kit.checkpoint(key=key).text
+    path = f"/c/{story.id}/proof"
+
+    def compare(checkpoint: str | None, key: str) -> str:
+        response = viewer.request("POST", path, data={"checkpoint": checkpoint, "key": key})
+        assert response.status_code == 200
+        assert key not in response.text
+        return response.text
+
+    assert "The chain continues the one in the checkpoint." in compare(text, key)
+    assert "its signature does not match" in compare(text, "x" * 32)
+    assert "is not a checkpoint, or cut off" in compare("nothing", key)
+    assert "use a random secret" in compare(text, "short")
+    assert viewer.request("POST", path, headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    change(database, "DELETE FROM convokit_entry WHERE number = 22")
+    change(database, "UPDATE convokit_conversation SET last_entry = 21")
+    assert "The chain is broken." in compare(text, key)
+
+
 def test_search_finds_two_japanese_characters(viewer: AsgiViewer, story: Story) -> None:
     """Marks, filters, no hits, and queries that name a message, a conversation or a key go straight there."""
     assert "<mark>重要</mark>" in viewer.get("/search", params={"q": "重要"}).text

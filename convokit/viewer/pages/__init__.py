@@ -1,1 +1,4 @@
-"""Read what each page shows. A page is a function from its request to a value."""
+"""Read what each page shows.
+
+A page is a function from its request to a value.
+"""

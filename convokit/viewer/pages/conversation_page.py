@@ -1,4 +1,4 @@
-"""Read a page of a conversation: of a branch, around a message, or of all branches."""
+"""Read messages of a branch, around a message, or of all branches."""
 
 from __future__ import annotations
 

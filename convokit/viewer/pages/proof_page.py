@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from convokit import ChainEntry, Conversation, Verified
-from convokit.errors import ChainBroken
+from convokit import ChainEntry, Checkpoint, Conversation, Verified
+from convokit.errors import ChainBroken, CheckpointError, SettingsError
+from convokit.viewer.forms import read_form
 from convokit.viewer.page_request import PageRequest
 from convokit.viewer.pages.conversation_page import read_conversation
 
 _ENTRIES = 100
 _MAX_KEPT = 1_000
+_MAX_CHECKPOINT_BYTES = 32 * 1024 * 1024
+"""About 100,000 conversations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class ChainCheck:
     """None: the chain is broken."""
     problem: str | None = None
     """The first row that differs. None: the chain is whole."""
+    compared: bool = False
+    """Whether the chain was compared with a checkpoint."""
 
 
 class ChainChecks:
@@ -44,16 +49,24 @@ class ChainChecks:
         """Return the last check of the conversation in the path, or None."""
         return self._kept.get((page.viewer.tenant, page.conversation_id))
 
-    async def run(self, page: PageRequest, progress: Callable[[int, int], object] | None = None) -> ChainCheck:
-        """Verify the conversation in the path, and keep the result. Raises: NotFound, StoreError."""
+    async def run(
+        self,
+        page: PageRequest,
+        progress: Callable[[int, int], object] | None = None,
+        *,
+        against: Checkpoint | None = None,
+        key: str | None = None,
+    ) -> ChainCheck:
+        """Verify the conversation in the path, and keep the result. Raises: NotFound, StoreError, CheckpointError."""
         conversation = await read_conversation(page)
         async with self._lock:  # each check takes a core
             verified, problem = None, None
             try:
-                verified = await page.open_chat().verify(progress=progress)
+                verified = await page.open_chat().verify(against=against, key=key, progress=progress)
             except ChainBroken as error:
                 problem = str(error)
-        check = ChainCheck(datetime.now(UTC), page.viewer.name, conversation.last_entry, verified, problem)
+        at, by = datetime.now(UTC), page.viewer.name
+        check = ChainCheck(at, by, conversation.last_entry, verified, problem, compared=against is not None)
         place = page.viewer.tenant, page.conversation_id
         self._kept[place] = check
         self._kept.move_to_end(place)
@@ -69,6 +82,8 @@ class ProofPage:
     conversation: Conversation
     entries: list[ChainEntry]
     check: ChainCheck | None
+    refusal: str | None = None
+    """Why the chain was not compared with the checkpoint that was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,17 @@ async def verify(page: PageRequest) -> ProofPage:
     """Verify the conversation, and read the newest entries of its chain."""
     check = await page.checks.run(page)
     return ProofPage(await read_conversation(page), await page.open_chat().entries(limit=_ENTRIES), check)
+
+
+async def compare(page: PageRequest) -> ProofPage:
+    """Verify the conversation against a checkpoint that is sent in a form. Neither it nor its key is kept."""
+    form = await read_form(page.request, _MAX_CHECKPOINT_BYTES)
+    try:
+        checkpoint = Checkpoint.from_text(form.get("checkpoint", ""))
+        await page.checks.run(page, against=checkpoint, key=form.get("key", "").strip())
+    except (CheckpointError, SettingsError) as error:
+        return replace(await read_proof(page), refusal=str(error))
+    return await read_proof(page)
 
 
 async def read_removals(page: PageRequest) -> RemovalsPage:

@@ -1,4 +1,4 @@
-"""Read the tree of a conversation, one line for each run of messages."""
+"""Read the tree of a conversation, run by run."""
 
 from __future__ import annotations
 

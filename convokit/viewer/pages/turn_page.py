@@ -1,10 +1,8 @@
-"""Read a turn, the requests of its calls, and what a next request would be."""
+"""Read a turn, the requests of its calls, and the next request."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from starlette.responses import Response
@@ -113,13 +111,3 @@ async def read_next(page: PageRequest) -> NextPage:
         return NextPage(page.conversation_id, await page.open_chat().context())
     except (SettingsError, ContextOverflow) as error:  # such as no model: the program that sends may name one
         return NextPage(page.conversation_id, None, str(error))
-
-
-def format_body(replay: Replay) -> str:
-    """Return the request as JSON on several lines, in the order of the bytes that were sent where they are known."""
-    body: Any
-    if replay.body is not None:
-        body = json.loads(replay.body)
-    else:
-        body = {"model": replay.model, "messages": replay.messages, **replay.parameters}
-    return json.dumps(body, ensure_ascii=False, indent=2)

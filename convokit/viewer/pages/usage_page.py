@@ -45,19 +45,24 @@ class UsagePage:
 
 async def read_usage(page: PageRequest) -> UsagePage:
     """Read a report: by default of the last 30 days, by day."""
-    since = page.read_time("since") or datetime.now(UTC) - timedelta(days=_DAYS)
-    until = page.read_time("until")
-    report = await page.kit.usage(by=_read_by(page), since=since, until=until, subject=page.read_text("subject"))
+    report = await _read_report(page)
+    assert report.since is not None
     most = max((row.prompt_tokens + row.completion_tokens for row in report.rows), default=0)
     shown = report.model_copy(update={"rows": report.rows[:_MAX_ROWS]})
-    return UsagePage(shown, since, until, most, len(report.rows) - len(shown.rows))
+    return UsagePage(shown, report.since, report.until, most, len(report.rows) - len(shown.rows))
+
+
+async def _read_report(page: PageRequest) -> UsageReport:
+    since = page.read_time("since") or datetime.now(UTC) - timedelta(days=_DAYS)
+    return await page.kit.usage(
+        by=_read_by(page), since=since, until=page.read_time("until"), subject=page.read_text("subject")
+    )
 
 
 async def download_usage(page: PageRequest) -> Response:
     """Return a report as CSV."""
-    since = page.read_time("since") or datetime.now(UTC) - timedelta(days=_DAYS)
-    by = _read_by(page)
-    report = await page.kit.usage(by=by, since=since, until=page.read_time("until"), subject=page.read_text("subject"))
+    report = await _read_report(page)
+    by = report.by
     text = io.StringIO()
     writer = csv.writer(text)
     names = ("conversation_id", "key") if by == "conversation" else (by,)

@@ -1,4 +1,4 @@
-"""Read the versions of a message: the messages that follow the same one."""
+"""Read the messages that follow the same message."""
 
 from __future__ import annotations
 
