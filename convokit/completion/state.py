@@ -108,9 +108,7 @@ def identify_flow(kit: KitState, chat: ChatRef) -> Flow[UUID]:
         assert chat.key is not None
         chat.id = derive_conversation_id(database_id, kit.tenant, chat.key)
     if chat.unresolved_branch is not None:
-        number = yield from read_flow(
-            message_tree.find_tenant_branch_number, kit.tenant, chat.id, chat.unresolved_branch
-        )
+        number = yield from read_flow(message_tree.find_branch_number, kit.tenant, chat.id, chat.unresolved_branch)
         if number is None:
             raise NotFound("branch", f"{chat.unresolved_branch!r} of {chat.name}", "`fork` makes one")
         chat.branch, chat.unresolved_branch = number, None

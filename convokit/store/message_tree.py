@@ -28,16 +28,14 @@ _SELECT_PAGE = (
 _SELECT_ANY_BRANCH = select(*(getattr(branch.c, name) for name in BranchRow.__slots__)).where(_IN_CONVERSATION)
 _SELECT_BRANCH = _SELECT_ANY_BRANCH.where(branch.c.number == bindparam("wanted"))
 _SELECT_BRANCH_BY_NAME = _SELECT_ANY_BRANCH.where(branch.c.name == bindparam("wanted"))
-_SELECT_NUMBER = select(branch.c.number).where(_IN_CONVERSATION, branch.c.number == bindparam("number"))
-_SELECT_NUMBER_BY_NAME = select(branch.c.number).where(_IN_CONVERSATION, branch.c.name == bindparam("name"))
-_SELECT_ANY_TENANT_NUMBER = select(branch.c.number).where(
+_SELECT_ANY_NUMBER = select(branch.c.number).where(
     _IN_CONVERSATION,
     select(conversation.c.id)
     .where(conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant"))
     .exists(),
 )
-_SELECT_TENANT_NUMBER = _SELECT_ANY_TENANT_NUMBER.where(branch.c.number == bindparam("wanted"))
-_SELECT_TENANT_NUMBER_BY_NAME = _SELECT_ANY_TENANT_NUMBER.where(branch.c.name == bindparam("wanted"))
+_SELECT_NUMBER = _SELECT_ANY_NUMBER.where(branch.c.number == bindparam("wanted"))
+_SELECT_NUMBER_BY_NAME = _SELECT_ANY_NUMBER.where(branch.c.name == bindparam("wanted"))
 _SELECT_NAME_CREATED_AT = select(branch.c.name).where(
     _IN_CONVERSATION, branch.c.number == bindparam("number"), branch.c.created_at == bindparam("at")
 )
@@ -183,23 +181,9 @@ def find_branch(connection: Connection, row: ConversationRow, wanted: int | str)
     return None if found is None else BranchRow(*found)
 
 
-def find_branch_number(connection: Connection, conversation_id: UUID, wanted: int | str) -> int | None:
-    """Return the number of the branch with this number or name, or None."""
-    if wanted in (0, MAIN):
-        return 0
-    if isinstance(wanted, str):
-        found = connection.execute(_SELECT_NUMBER_BY_NAME, {"id": conversation_id, "name": wanted})
-    else:
-        found = connection.execute(_SELECT_NUMBER, {"id": conversation_id, "number": wanted})
-    number: int | None = found.scalar_one_or_none()
-    return number
-
-
-def find_tenant_branch_number(
-    connection: Connection, tenant: str, conversation_id: UUID, wanted: int | str
-) -> int | None:
+def find_branch_number(connection: Connection, tenant: str, conversation_id: UUID, wanted: int | str) -> int | None:
     """Return the number of the branch with this number or name of the tenant's conversation, or None."""
-    statement = _SELECT_TENANT_NUMBER_BY_NAME if isinstance(wanted, str) else _SELECT_TENANT_NUMBER
+    statement = _SELECT_NUMBER_BY_NAME if isinstance(wanted, str) else _SELECT_NUMBER
     found = connection.execute(statement, {"id": conversation_id, "tenant": tenant, "wanted": wanted})
     number: int | None = found.scalar_one_or_none()
     return number
