@@ -35,6 +35,7 @@ from convokit.store import (
     conversation_pages,
     conversations,
     keys,
+    message_tree,
     migrations,
     search_index,
     search_query,
@@ -143,6 +144,7 @@ def _imports(side: Side) -> Calls:
 
 ATTACKS: dict[str, Attack] = {
     "Convokit.migrate": _on_the_kit(lambda side: side.kit.migrate()),
+    "Convokit.read_only": _on_the_kit(lambda side: side.kit.read_only),
     "Convokit.chat": _everywhere(lambda side, chat: repr(chat)),
     "Convokit.conversations": _on_the_kit(
         lambda side: side.kit.conversations(),
@@ -206,6 +208,16 @@ ATTACKS: dict[str, Attack] = {
         lambda chat, place: chat.messages(after=place),
         lambda chat, place: chat.messages(around=place, limit=None),
     ),
+    "Chat.history": _of_messages(
+        lambda chat, place: chat.history(),
+        lambda chat, place: chat.history(before=place),
+        lambda chat, place: chat.history(after=place),
+        lambda chat, place: chat.history(around=place),
+    ),
+    "Chat.runs": _of_messages(lambda chat, place: chat.runs(), lambda chat, place: chat.runs(before=place)),
+    "Chat.turn_records": _of_turns(lambda chat, turn: chat.turn_records([] if turn is None else [turn])),
+    "Chat.removals": _everywhere(lambda side, chat: chat.removals(), lambda side, chat: chat.removals(before=99)),
+    "Chat.window": _of_turns(lambda chat, turn: chat.window(turn), lambda chat, turn: chat.window(turn, call=1)),
     "Chat.turn": _of_turns(lambda chat, turn: chat.turn(turn)),
     "Chat.entries": _everywhere(lambda side, chat: chat.entries(), lambda side, chat: chat.entries(before=3)),
     "Chat.blob": _everywhere(lambda side, chat: chat.blob("0" * 64)),
@@ -423,6 +435,17 @@ TENANT = {
         blobs.find_prompt(connection, "rival", digest)
         for digest in connection.execute(select(prompt.c.digest)).scalars()
     ),
+    "store.conversation_pages.find_listed": lambda connection, wanted: conversation_pages.find_listed(
+        connection, "rival", wanted
+    ),
+    "store.message_tree.find_branch_number": lambda connection, wanted: [
+        number
+        for given in (1, 2, "of A")
+        if (number := message_tree.find_branch_number(connection, "rival", wanted, given)) is not None
+    ],
+    "store.blobs.find_prompts": lambda connection, wanted: blobs.find_prompts(
+        connection, "rival", list(connection.execute(select(prompt.c.digest)).scalars())
+    ),
     "store.blobs.insert_prompt": None,
     "store.blobs.insert_prompts": None,
     "erasure.sql.list_matching": lambda connection, wanted: erasure_sql.list_matching(
@@ -484,7 +507,11 @@ ROW = {
     "store.message_tree.set_head",
     "store.message_tree.list_branches",
     "store.message_tree.list_leaves",
+    "store.message_tree.find_branch",
+    "store.message_tree.list_runs",
     "store.path_pages.find_path_through",
+    "store.path_pages.read_path_after",
+    "store.conversation_pages.find_erasure",
     "history.copies.write_copy",
     "store.conversations.update_description",
     "store.turn_end.update_metadata",
