@@ -133,7 +133,7 @@ def offences(path: str, source: str) -> list[str]:
             found += [
                 f"{line} imports {name}"
                 for name in names
-                if name.partition(".")[0] in MODULES and (path, name) not in TEMPLATES
+                if name.partition(".")[0] in MODULES and (path, name) not in RENDERS_TEMPLATES
             ]
         if not isinstance(node, ast.Call):
             continue
