@@ -19,7 +19,7 @@ from convokit.viewer.routes import _FILES, _PAGES
 from convokit.viewer.sign_in import OneTimeLink
 from tests.viewer.in_process import AsgiViewer, Parsed, Story, tell_story, viewing
 
-LINK = "http://localhost"
+pytestmark = pytest.mark.once
 _ROUTES = [route for route, *_ in _PAGES if "{id" in route] + [route for route, _ in _FILES if "{id" in route]
 
 
