@@ -22,6 +22,10 @@ from convokit.settings import Summary
 from convokit.store.snapshot import Snapshot, read_snapshot
 from convokit.tokens.counter import count_message
 
+_FEWEST_ROWS = 8
+_GROWTH = 8
+"""How many times the rows that were read a next page has at most: earlier messages may be longer."""
+
 
 def read_snapshot_flow(
     kit: KitState, chat: ChatRef, call_options: Options, content: Content, at: int | None = None
@@ -69,8 +73,14 @@ class _RowsNeeded:
         if strategy.most_turns is not None and questions >= strategy.most_turns:
             return 0
         scale = compute_scale(rows[::-1], options.window_rule, options.counter)
-        counted = options.fixed.tokens + self._question_tokens + _count_rows(options, rows)
-        return 0 if counted * scale.sent > self._room else len(rows)
+        in_rows = _count_rows(options, rows)
+        free = self._room - (options.fixed.tokens + self._question_tokens + in_rows) * scale.sent
+        return 0 if free < 0 else _estimate_rows(len(rows), in_rows * scale.sent, free)
+
+
+def _estimate_rows(count: int, tokens: float, free: float) -> int:
+    """Return how many rows fill the free tokens, if they are as long as the `count` rows that were read, and a tenth more."""
+    return min(int(free * count / max(tokens, 1) * 1.1) + _FEWEST_ROWS, count * _GROWTH)
 
 
 def _ends_among_passages(rows: list[MessageRow]) -> bool:

@@ -25,8 +25,17 @@ from convokit.errors import NotFound
 from convokit.history.message_pages import MessageQuery, find_page_message, parse_message_query, read_after
 from convokit.history.pages import read_open_turns
 from convokit.history.records import make_turn_record
-from convokit.store import conversation_pages, message_tree, messages, path_pages, removal_records, turn_pages
+from convokit.store import (
+    conversation_pages,
+    message_tree,
+    messages,
+    path_pages,
+    path_through,
+    removal_records,
+    turn_pages,
+)
 from convokit.store.path_pages import PathPage
+from convokit.store.path_through import PathEnd, PageAround
 
 _BEFORE_PAGE = 4
 """Messages read before a page, to find the one that its first question follows. More than three passages take a statement."""
@@ -88,10 +97,12 @@ def _read_rows(
     branch = message_tree.find_branch(connection, listed.row, wanted)
     if branch is None:
         raise NotFound("branch", f"{wanted!r} of {chat.name}", "`fork` makes one")
-    page, has_later = _read_page(connection, listed, branch, query)
-    partings = {} if _is_one_run(listed) else path_pages.find_partings(connection, conversation_id, page)
-    found = _HistoryRows(listed, branch, page, partings, conversation_pages.find_erasure(connection, listed))
-    found.has_later = has_later
+    around = _read_page(connection, listed, branch, query)
+    page, partings = around.page, around.partings
+    if partings is None:
+        partings = {} if _is_one_run(listed) else path_pages.find_partings(connection, conversation_id, page)
+    erasure = conversation_pages.find_erasure(connection, listed)
+    found = _HistoryRows(listed, branch, page, partings, erasure, has_later=around.has_later)
     turn_ids = list({row.turn_id for row in page.rows if row.turn_id is not None})
     if turn_ids:
         found.turns = turn_pages.read_with_calls(connection, conversation_id, turn_ids)
@@ -109,24 +120,24 @@ def _is_one_run(listed: ListedConversation) -> bool:
 
 def _read_page(
     connection: Connection, listed: ListedConversation, branch: BranchRow, query: MessageQuery
-) -> tuple[PathPage, bool]:
+) -> PageAround:
     """Return the messages of a page, and whether the path has messages after them."""
     assert query.limit is not None
     row, head = listed.row, branch.head_seq
-    if query.after is not None:
-        page = read_after(connection, row, head, query.after, query)
-        return page, bool(page.rows) and page.rows[-1].seq != head
     if query.around is not None:
         return _read_around(connection, listed, branch, query.around, query.limit)
+    if query.after is not None:
+        page = read_after(connection, row, head, query.after, query)
+        return PageAround(page, bool(page.rows) and page.rows[-1].seq != head, None)
     if query.before is None:
-        return _read_to(connection, row.id, head, query.limit), False
+        return PageAround(_read_to(connection, row.id, head, query.limit), has_later=False, partings=None)
     if not query.before:
-        return PathPage([]), True
+        return PageAround(PathPage([]), has_later=True, partings=None)
     # The message itself is read with those before it, and is not part of the page.
     page = _read_to(connection, row.id, query.before, query.limit + 1)
     if not page.rows or page.rows[-1].status == SUMMARY:
         find_page_message(connection, row, "before", query.before)
-    return PathPage(page.rows[:-1], page.previous), True
+    return PageAround(PathPage(page.rows[:-1], page.previous), has_later=True, partings=None)
 
 
 def _read_to(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> PathPage:
@@ -153,18 +164,21 @@ def _read_to(connection: Connection, conversation_id: UUID, last: int | None, li
 
 def _read_around(
     connection: Connection, listed: ListedConversation, branch: BranchRow, around: int, limit: int
-) -> tuple[PathPage, bool]:
-    row = listed.row
-    page = _read_to(connection, row.id, around, min(limit // 2 + 1, limit))
+) -> PageAround:
+    page = _read_to(connection, listed.row.id, around, min(limit // 2 + 1, limit))
     if not page.rows or page.rows[-1].status == SUMMARY:
-        find_page_message(connection, row, "around", around)
-    # The last message of the main branch was read with the conversation.
-    head_run = listed.preview.run_start_seq if listed.preview is not None and branch.number == 0 else None
-    following, has_later = path_pages.read_path_after(
-        connection, row, branch.head_seq, page.rows[-1], limit - len(page.rows), head_run=head_run
-    )
-    page.rows += following
-    return page, has_later
+        find_page_message(connection, listed.row, "around", around)
+    return path_through.read_around(connection, listed.row, _find_end(connection, listed, branch), page, limit)
+
+
+def _find_end(connection: Connection, listed: ListedConversation, branch: BranchRow) -> PathEnd:
+    """Return the end of a branch. The last message of the main branch was read with the conversation."""
+    if branch.head_seq is None:
+        return PathEnd(None, None)
+    if branch.number == 0 and listed.preview is not None:
+        return PathEnd(branch.head_seq, listed.preview.run_start_seq)
+    head = messages.find(connection, listed.row.id, branch.head_seq)
+    return PathEnd(branch.head_seq, None if head is None else head.run_start_seq)
 
 
 def _read_removals(connection: Connection, conversation_id: UUID, rows: _HistoryRows) -> list[ChainEntry]:

@@ -15,7 +15,7 @@ from convokit.domain.ids import parse_message_seq
 from convokit.domain.message import SUMMARY, Message, MessageRow
 from convokit.domain.paging import validate_limit
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import conversations, message_tree, messages, path_pages
+from convokit.store import conversations, message_tree, messages, path_pages, path_through
 from convokit.store.path_pages import PathPage
 
 
@@ -121,7 +121,7 @@ def _read_around(
     connection: Connection, row: ConversationRow, head: int | None, around: int, query: MessageQuery
 ) -> PathPage:
     target = find_page_message(connection, row, "around", around)
-    end = path_pages.find_path_through(connection, row, head, target)
+    end = path_through.find_path_through(connection, row, head, target)
     passages = query.passages
     if query.limit is None:
         return path_pages.read_whole(connection, row.id, end, passages=passages) or PathPage([])

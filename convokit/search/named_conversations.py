@@ -25,18 +25,21 @@ def find_named(connection: Connection, tenant: str, query: SearchQuery) -> list[
     since, until = wanted.since, wanted.until
     filters = ListingFilter(subject=wanted.subject, since=since, until=until, metadata=wanted.metadata)
     id_ = _parse_owner(given)
-    ids = [] if id_ is None else [id_]
-    ids += conversation_pages.list_ids_by_prefix(connection, tenant, replace(filters, prefix=given), limit=MAX_NAMED)
-    ids += search_query.list_ids_by_title(
+    found = [] if id_ is None else _list(connection, tenant, replace(filters, ids=[id_]))
+    found += _list(connection, tenant, replace(filters, prefix=given))
+    titled = search_query.list_ids_by_title(
         connection, tenant, wanted, query.text.is_in, since=since, until=until, limit=MAX_NAMED
     )
-    places = {each: place for place, each in enumerate(dict.fromkeys(ids))}
-    if not places:
-        return []
-    found = conversation_pages.list_with_previews(
-        connection, tenant, replace(filters, ids=list(places)), limit=len(places)
-    )
-    return sorted(found, key=lambda each: places[each.id])[:MAX_NAMED]
+    named = {each.id for each in found}
+    places = {each: place for place, each in enumerate(titled) if each not in named}
+    if places:
+        by_title = _list(connection, tenant, replace(filters, ids=list(places)))
+        found += sorted(by_title, key=lambda each: places[each.id])
+    return list({each.id: each for each in found}.values())[:MAX_NAMED]
+
+
+def _list(connection: Connection, tenant: str, wanted: ListingFilter) -> list[Conversation]:
+    return conversation_pages.list_with_previews(connection, tenant, wanted, limit=MAX_NAMED)
 
 
 def _parse_owner(text: str) -> UUID | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, bindparam, func, select, tuple_
+from sqlalchemy import Connection, bindparam, func, select, tuple_
 
 from convokit.domain.conversation import (
     Conversation,
@@ -77,10 +77,14 @@ def find_listed(connection: Connection, tenant: str, conversation_id: UUID) -> L
 
 def find_erasure(connection: Connection, listed: ListedConversation) -> RemovalRow | None:
     """Return the erasure of a conversation that is erased now, or None."""
-    # An erasure redacts every message. So a last message with text tells that there was none since.
-    if listed.preview is not None and listed.preview.status != "redacted":
+    if not _may_be_erased(listed):
         return None
     return removal_records.find_erasure(connection, listed.row.id, listed.row.last_entry)
+
+
+def _may_be_erased(listed: ListedConversation) -> bool:
+    # An erasure redacts every message. So a last message with text tells that there was none since.
+    return listed.preview is None or listed.preview.status == "redacted"
 
 
 def list_with_previews(
@@ -99,15 +103,8 @@ def list_with_previews(
             query = query.where(key > after)
         query = query.order_by(key)
     found = [_to_listed(row) for row in connection.execute(query.limit(limit))]
-    erasures = removal_records.find_erasures(connection, [each.row.id for each in found])
+    erasures = removal_records.find_erasures(connection, [each.row.id for each in found if _may_be_erased(each)])
     return [Conversation.from_row(each, erasures.get(each.row.id)) for each in found]
-
-
-def list_ids_by_prefix(connection: Connection, tenant: str, wanted: ListingFilter, *, limit: int) -> list[UUID]:
-    """Return the ids of the conversations whose keys begin with `wanted.prefix`, in the order of the keys."""
-    key = conversation.c.key.collate(dialect_of(connection).code_point_collation)
-    query: Select[UUID] = select(conversation.c.id).where(*_build_conditions(connection, tenant, wanted))
-    return list(connection.execute(query.order_by(key).limit(limit)).scalars())
 
 
 def _build_conditions(connection: Connection, tenant: str, wanted: ListingFilter) -> list[Any]:

@@ -19,7 +19,7 @@ from convokit.store import search_index
 from convokit.store.schema import message
 
 FIRST_PAGE = 32
-"""Rows of the first page, before the window is known. A turn reads at most twice the rows it sends, plus these."""
+"""Rows of the first page, before the window is known."""
 _MAX_LISTED = 10_000
 """SQLite takes at most 32,766 values for a statement."""
 COLUMNS = tuple(getattr(message.c, name) for name in MessageRow.__slots__)

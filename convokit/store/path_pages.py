@@ -14,7 +14,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, and_, bindparam, func, not_, or_, select, union_all
 
-from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import SUMMARY, MessageRow
 from convokit.store import messages
 from convokit.store.message_tree import PARTS, WAS_PASSAGE_OR_SUMMARY
@@ -41,7 +40,6 @@ _SELECT_WHOLE = select(*COLUMNS).join_from(
         message.c.seq > bindparam("after"),
     ),
 )
-_parent = message.alias("parent")
 _next = message.alias("next")
 _HAS_NEXT = (
     select(_next.c.seq)
@@ -50,7 +48,7 @@ _HAS_NEXT = (
     .exists()
 )
 # A redacted passage still leads to its question. A redacted summary leads nowhere, and is recognized by that.
-_IS_OF_TREE = and_(message.c.status != SUMMARY, or_(not_(WAS_PASSAGE_OR_SUMMARY), _HAS_NEXT))
+IS_OF_TREE = and_(message.c.status != SUMMARY, or_(not_(WAS_PASSAGE_OR_SUMMARY), _HAS_NEXT))
 _COUNT_NEXT = (
     select(func.count())
     .select_from(_next)
@@ -60,13 +58,13 @@ _COUNT_NEXT = (
 )
 _SELECT_PARTED = (
     select(message.c.parent_seq)
-    .where(_IN_CONVERSATION, PARTS, _IS_OF_TREE, message.c.parent_seq.is_not(None))
+    .where(_IN_CONVERSATION, PARTS, IS_OF_TREE, message.c.parent_seq.is_not(None))
     .group_by(message.c.parent_seq)
     .having(func.count() + _COUNT_NEXT > 1)
 )
 _SELECT_PARTED_ROOT = (
     select(message.c.parent_seq)
-    .where(_IN_CONVERSATION, PARTS, _IS_OF_TREE, message.c.parent_seq.is_(None))
+    .where(_IN_CONVERSATION, PARTS, IS_OF_TREE, message.c.parent_seq.is_(None))
     .group_by(message.c.parent_seq)
     .having(func.count() > 1)
 )
@@ -77,15 +75,6 @@ _SELECT_PARTED_OF_PAGE = {
 }
 """By whether the page reaches the first message of the path."""
 _SELECT_PARTED_OF_ALL = union_all(_SELECT_PARTED, _SELECT_PARTED_ROOT)
-_SELECT_LATER_PARTINGS = (
-    select(message.c.seq, message.c.parent_seq, _parent.c.run_start_seq)
-    .join(_parent, and_(_parent.c.conversation_id == bindparam("id"), _parent.c.seq == message.c.parent_seq))
-    .where(_IN_CONVERSATION, PARTS, _IS_OF_TREE, message.c.parent_seq >= bindparam("first"))
-)
-# `+ 0`: SQLite would otherwise read the messages of the run, in the order of its primary key.
-_SELECT_NEXT_RUN = select(func.min(message.c.seq + 0)).where(
-    _IN_CONVERSATION, PARTS, message.c.seq + 0 > bindparam("after")
-)
 _MAX_LISTED = 1000
 
 
@@ -176,11 +165,11 @@ def _read_rows_from(
         runs = _list_oldest_runs(connection, conversation_id, head, at, limit + 1)
         if at and not (runs and runs[0][0] <= at <= runs[0][1]):
             return None
-        seqs = list(islice(_list_seqs(runs, at), limit - len(rows)))
+        seqs = list(islice(list_seqs(runs, at), limit - len(rows)))
         if not seqs:
             break
         reads_start = with_start and at == after and after > 0
-        found = _read_seqs(connection, conversation_id, [after, *seqs] if reads_start else seqs)
+        found = read_seqs(connection, conversation_id, [after, *seqs] if reads_start else seqs)
         if reads_start:
             start = found.pop(0)
         rows += [row for row in found if passages or not row.is_passage]
@@ -198,17 +187,20 @@ def _list_oldest_runs(
     return [(row[0], row[1]) for row in connection.execute(_SELECT_OLDEST_RUNS, values)]
 
 
-def _is_on_path(connection: Connection, conversation_id: UUID, head: int, seq: int) -> bool:
+def is_on_path(connection: Connection, conversation_id: UUID, head: int, seq: int) -> bool:
+    """Return whether a message is on the path to `head`."""
     runs = _list_oldest_runs(connection, conversation_id, head, seq, 1)
     return bool(runs) and runs[0][0] <= seq <= runs[0][1]
 
 
-def _list_seqs(runs: Sequence[tuple[int, int]], after: int) -> Iterator[int]:
+def list_seqs(runs: Sequence[tuple[int, int]], after: int) -> Iterator[int]:
+    """Yield the seqs of runs, oldest first, that are higher than `after`."""
     for first, last in runs:
         yield from range(max(first, after + 1), last + 1)
 
 
-def _read_seqs(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[MessageRow]:
+def read_seqs(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> list[MessageRow]:
+    """Return the messages of ascending seqs that exist, in order."""
     if seqs[-1] - seqs[0] == len(seqs) - 1:
         values = {"id": conversation_id, "first": seqs[0], "last": seqs[-1]}
         return [MessageRow(*row) for row in connection.execute(_SELECT_RANGE, values)]
@@ -226,7 +218,7 @@ def read_whole(
     """Return all messages that follow message `after` on the path to `head`; None if it is not on the path."""
     if head is None:
         return None if after else PathPage([])
-    if after and not _is_on_path(connection, conversation_id, head, after):
+    if after and not is_on_path(connection, conversation_id, head, after):
         return None
     values = {"id": conversation_id, "last": head, "lowest": after, "after": after}
     rows = [MessageRow(*row) for row in connection.execute(_SELECT_WHOLE, values)]
@@ -257,12 +249,7 @@ def find_partings(connection: Connection, conversation_id: UUID, page: PathPage)
 
     A question follows the message before its passages. One statement reads the partial index of partings.
     """
-    followed: dict[int, int] = {}
-    at = page.previous
-    for row in page.rows:
-        if not row.is_passage:
-            followed[row.seq] = at
-            at = row.seq
+    followed = list_followed(page)
     if not followed:
         return {}
     statement: Any = _SELECT_PARTED_OF_ALL
@@ -274,66 +261,12 @@ def find_partings(connection: Connection, conversation_id: UUID, page: PathPage)
     return {seq: at for seq, at in followed.items() if at in parted}
 
 
-def read_path_after(
-    connection: Connection,
-    conversation: ConversationRow,
-    head: int | None,
-    row: MessageRow,
-    limit: int,
-    *,
-    head_run: int | None = None,
-) -> tuple[list[MessageRow], bool]:
-    """Return the messages that follow a message on the path through it, passages included, and whether more follow them.
-
-    It is the path to `head` if the message is on it, else the path to the newest leaf behind the message. A `head_run`, the
-    start of the run of `head`, saves a statement if the message is in the same run.
-    """
-    runs: list[tuple[int, int]] = []
-    if head is not None and row.run_start_seq == head_run and row.seq <= head:
-        runs = [(row.run_start_seq, head)]
-    elif head is not None:
-        # The message may be the last of its run, and one more message tells whether the page is the last.
-        runs = _list_oldest_runs(connection, conversation.id, head, row.seq, limit + 2)
-    if not runs or not runs[0][0] <= row.seq <= runs[0][1]:
-        runs = _list_runs_to_newest_leaf(connection, conversation, row)
-    seqs = list(islice(_list_seqs(runs, row.seq), limit + 1))
-    rows = _read_seqs(connection, conversation.id, seqs) if seqs else []
-    # Only the rows tell where the run of the newest leaf ends.
-    starts = {first for first, _ in runs}
-    rows = [each for each in rows if each.run_start_seq in starts]
-    return rows[:limit], len(rows) > limit
-
-
-def find_path_through(connection: Connection, conversation: ConversationRow, head: int | None, row: MessageRow) -> int:
-    """Return the end of a path through a message: `head` if the message is on its path, else the newest leaf behind it."""
-    if head is not None and _is_on_path(connection, conversation.id, head, row.seq):
-        return head
-    return _find_newest_leaf(connection, conversation, row)
-
-
-def _find_newest_leaf(connection: Connection, conversation: ConversationRow, row: MessageRow) -> int:
-    newest = _list_runs_to_newest_leaf(connection, conversation, row)[-1][0]
-    following = connection.execute(_SELECT_NEXT_RUN, {"id": conversation.id, "after": max(newest, row.seq)}).scalar()
-    return conversation.last_seq if following is None else int(following) - 1
-
-
-def _list_runs_to_newest_leaf(
-    connection: Connection, conversation: ConversationRow, row: MessageRow
-) -> list[tuple[int, int]]:
-    """Return the runs of the path from a message to the newest leaf behind it, oldest first.
-
-    The last one ends with the conversation, although other runs may start before that.
-    """
-    values = {"id": conversation.id, "first": row.seq}
-    partings = sorted(tuple(each) for each in connection.execute(_SELECT_LATER_PARTINGS, values))
-    # The runs behind the message, by their first seqs. A run starts behind a run that was found before it.
-    previous: dict[int, tuple[int, int]] = {}
-    for seq, parent_seq, parent_run in partings:
-        if parent_seq >= row.seq and (parent_run == row.run_start_seq or parent_run in previous):
-            previous[seq] = (parent_run, parent_seq)
-    at, end = max(previous, default=row.run_start_seq), conversation.last_seq
-    runs = [(at, end)]
-    while at != row.run_start_seq:
-        at, end = previous[at]
-        runs.append((at, end))
-    return runs[::-1]
+def list_followed(page: PathPage) -> dict[int, int]:
+    """Return the seq of the message that each message of a page follows, passages apart; 0 for the first of the path."""
+    followed: dict[int, int] = {}
+    at = page.previous
+    for row in page.rows:
+        if not row.is_passage:
+            followed[row.seq] = at
+            at = row.seq
+    return followed

@@ -77,7 +77,10 @@ def read_snapshot(
         return Snapshot(None)
     head = message_tree.read_head(connection, row, branch)
     end = head if at is None else at or None
-    path = messages.read_backwards(connection, row.id, end, lambda rows: rows_needed(row, rows))
+    # The run of a new branch is short: one statement also reads what lies before it.
+    path = messages.read_backwards(
+        connection, row.id, end, lambda rows: rows_needed(row, rows), crosses_runs=bool(branch)
+    )
     pinned = _read_pinned(connection, row, path)
     wanted = {
         digest for each in (*pinned, *path.rows) if each.parts is not None for digest in find_blob_digests(each.parts)

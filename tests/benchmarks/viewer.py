@@ -3,6 +3,9 @@
 `python -m tests.benchmarks.viewer [CONVERSATIONS] [MESSAGES]` (10,000 conversations of 100 messages, and one conversation of
 100,000) on SQLite and PostgreSQL. Each page is asked for in the process, without a socket: reading, rendering and encoding.
 Medians of 7 after two first requests, wall time. Statements and bytes are those of the last request.
+
+Messages have 150 (Japanese) or 400 (English) characters, so that some 900 of them fill a window of 128,000 tokens. In a third
+conversation they have one line, and many thousands fill it.
 """
 
 from __future__ import annotations
@@ -27,46 +30,57 @@ _REPEATS = 7
 _TENANT = "large"
 
 
-def fill(database: str, conversations: int, messages: int) -> tuple[str, str]:
-    """Fill a database. Return the ids of a small and of the long conversation, as they are in addresses."""
+def fill(database: str, conversations: int, messages: int) -> dict[str, str]:
+    """Fill a database. Return the ids of a small, of the long and of a conversation of one-line messages, as in addresses."""
     key = million.fill(database, {_TENANT: conversations})[_TENANT][0]
-    model = ScriptedModel(["一つ目の返事です。", "二つ目の返事です。"])
+    japanese, english = (text for text, _ in million.said()[:2])
+    model = ScriptedModel([english, english, "一つ目の返事です。", "二つ目の返事です。"])
+    ids = {}
     with Convokit(database, tenant=_TENANT, model="gpt-4o", api_key="x", http_client=model.client()) as kit:
-        small, long = kit.conversation(key), kit.chat("long")
-        long.send("長い会話")
+        small = kit.conversation(key)
         assert small is not None
-        assert long.id is not None
+        ids["small"] = str(small.id)
         engine = open_engine(parse_database_url(database))
-        with engine.execution_options(**{WRITE: True}).begin() as connection:
-            grow(connection, long.id, messages)
+        for name, question, count in (("long", japanese, messages), ("lines", "長い会話", messages // 5)):
+            chat = kit.chat(name)
+            chat.send(question)
+            assert chat.id is not None
+            with engine.execution_options(**{WRITE: True}).begin() as connection:
+                grow(connection, chat.id, count)
+            chat.send(question)
+            ids[name] = str(chat.id)
         with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.execute(text("ANALYZE"))
         engine.dispose()
-    return str(small.id), str(long.id)
+    return ids
 
 
-def list_paths(viewer: AsgiViewer, small: str, long: str, messages: int) -> dict[str, str]:
+def list_paths(viewer: AsgiViewer, ids: dict[str, str], messages: int) -> dict[str, str]:
     """Return the pages."""
     english, japanese = million.common()
     middle = messages // 2
-    turn, first = (
-        viewer.get(f"/c/{path}.json").json()["history"]["turns"][-1]["id"] for path in (small, f"{long}/m/2")
+    small, long, lines = (f"/c/{ids[name]}" for name in ("small", "long", "lines"))
+    turn, first, large, lines_turn = (
+        viewer.get(f"{path}.json").json()["history"]["turns"][-1]["id"] for path in (small, f"{long}/m/2", long, lines)
     )
     return {
         "conversations": "/conversations",
-        "a conversation of 100": f"/c/{small}",
-        "the long conversation": f"/c/{long}",
-        "the same, in the middle": f"/c/{long}/m/{middle}",
-        "the same, an older page": f"/c/{long}?before={middle}",
-        "all branches": f"/c/{long}/log",
-        "tree": f"/c/{long}/tree",
-        "versions": f"/c/{long}/m/{middle}/versions",
-        "turn": f"/c/{small}/t/{turn}",
-        "what was sent": f"/c/{long}/t/{first}/1",
-        "what the model saw": f"/c/{long}/t/{first}/1/window",
-        "next request": f"/c/{long}/next",
-        "proof": f"/c/{long}/proof",
-        "removals": f"/c/{long}/removals",
+        "a conversation of 100": small,
+        "the long conversation": long,
+        "the same, in the middle": f"{long}/m/{middle}",
+        "the same, an older page": f"{long}?before={middle}",
+        "all branches": f"{long}/log",
+        "tree": f"{long}/tree",
+        "versions": f"{long}/m/{middle}/versions",
+        "turn": f"{small}/t/{turn}",
+        "what was sent": f"{long}/t/{first}/1",
+        "what was sent, a full window": f"{long}/t/{large}/1",
+        "what the model saw": f"{long}/t/{large}/1/window",
+        "what the model saw, of one-line messages": f"{lines}/t/{lines_turn}/1/window",
+        "next request": f"{long}/next",
+        "next request, of one-line messages": f"{lines}/next",
+        "proof": f"{long}/proof",
+        "removals": f"{long}/removals",
         "usage of 30 days": "/usage",
         "search, a common word": f"/search?q={quote(english)}",
         "search, two characters": f"/search?q={quote(japanese)}",
@@ -92,11 +106,11 @@ def run(conversations: int = 10_000, messages: int = 100_000) -> str:
     files, postgres = Files(), Postgres()
     columns: list[dict[str, tuple[float, int, int]]] = []
     for database in (files.migrated(), postgres.migrated()):
-        small, long = fill(database, conversations, messages)
+        ids = fill(database, conversations, messages)
         with viewing(database) as viewer:
             assert viewer.viewer is not None
             viewer.viewer = type(viewer.viewer)(_TENANT)
-            found = list_paths(viewer, small, long, messages)
+            found = list_paths(viewer, ids, messages)
             columns.append({name: measure(viewer, path) for name, path in found.items()})
     postgres.close()
     files.close()

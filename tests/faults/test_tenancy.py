@@ -408,9 +408,6 @@ TENANT = {
     "store.search_query.list_ids_by_title": lambda connection, wanted: search_query.list_ids_by_title(
         connection, "rival", SearchFilter(["secret"]), lambda title: True, since=None, until=None, limit=1000
     ),
-    "store.conversation_pages.list_ids_by_prefix": lambda connection, wanted: conversation_pages.list_ids_by_prefix(
-        connection, "rival", ListingFilter(prefix="n"), limit=1000
-    ),
     "store.conversations.derive_ids": lambda connection, wanted: [
         conversations.find(connection, "rival", each)
         for each in conversations.derive_ids(connection, "rival", ["nobody's", SECRET]).values()
@@ -509,8 +506,8 @@ ROW = {
     "store.message_tree.list_leaves",
     "store.message_tree.find_branch",
     "store.message_tree.list_runs",
-    "store.path_pages.find_path_through",
-    "store.path_pages.read_path_after",
+    "store.path_through.find_path_through",
+    "store.path_through.read_around",
     "store.conversation_pages.find_erasure",
     "history.copies.write_copy",
     "store.conversations.update_description",

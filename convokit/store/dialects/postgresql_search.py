@@ -7,6 +7,7 @@ and periods of time. GIN returns matches in no order, so a search asks for the n
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -52,6 +53,7 @@ from convokit.store.search_query import build_column_conditions
 
 SORT_AT_ONCE = 16_384
 """Up to this number of messages, sorting all matches is faster than counting the matches of recent periods."""
+_KEPT, _KEPT_S = "convokit_search_is_small", 60.0
 # ON CONFLICT: two processes may run `index_missing` at the same time.
 _INSERT_ROWS = insert(search).on_conflict_do_nothing()
 _SELECT_NEWEST = select(func.max(conversation.c.updated_at)).where(conversation.c.tenant == bindparam("tenant"))
@@ -161,13 +163,23 @@ def _find_end(connection: Connection, tenant: str, conversation_id: UUID | None)
     if conversation_id is not None:
         row: Any = connection.execute(_SELECT_EXTENT, {"tenant": tenant, "id": conversation_id}).one_or_none()
         return None if row is None or row.last_seq <= SORT_AT_ONCE else int(row.updated_at)
-    # PostgreSQL's last estimate, for all tenants: -1 if it has never analysed the table. Citus has no rows, and so no
-    # estimate, in the table that it distributed.
-    estimate, has_citus = connection.execute(_SELECT_ESTIMATE).one()
-    if estimate <= SORT_AT_ONCE and not (has_citus and estimate <= 0):
+    if _is_small(connection):
         return None
     newest: int | None = connection.execute(_SELECT_NEWEST, {"tenant": tenant}).scalar_one()
     return newest
+
+
+def _is_small(connection: Connection) -> bool:
+    """Return whether the index has few messages. The answer is kept with the connection for a minute."""
+    kept: tuple[float, bool] = connection.info.get(_KEPT, (0.0, False))
+    until, is_small = kept
+    if time.monotonic() >= until:
+        # PostgreSQL's last estimate, for all tenants: -1 if it has never analysed the table. Citus has no rows, and so no
+        # estimate, in the table that it distributed.
+        estimate, has_citus = connection.execute(_SELECT_ESTIMATE).one()
+        is_small = bool(estimate <= SORT_AT_ONCE and not (has_citus and estimate <= 0))
+        connection.info[_KEPT] = time.monotonic() + _KEPT_S, is_small
+    return is_small
 
 
 def hash_key(key: str) -> int:
