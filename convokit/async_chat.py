@@ -621,12 +621,13 @@ class AsyncChat:
         """
         return await self._runtime.run(audit.replay.replay_flow(self._state, self._ref, turn, call))
 
-    async def window(self, turn: TurnLike | None = None, *, call: int | None = None) -> PastWindow:
+    async def window(self, turn: TurnLike | None = None, *, call: int | None = None, limit: int = 1000) -> PastWindow:
         """Return what the model saw in an API call, and why other messages of its path stayed out, from stored rows.
 
-        `turn` and `call` are those of `replay`. `context` shows what a next call would send. Raises: NotFound.
+        `turn` and `call` are those of `replay`. `limit` is the number of messages of the path that are read, at most 1,000.
+        `context` shows what a next call would send. Raises: InvalidInput, NotFound.
         """
-        return await self._runtime.run(audit.window_parts.read_window_flow(self._state, self._ref, turn, call))
+        return await self._runtime.run(audit.window_parts.read_window_flow(self._state, self._ref, turn, call, limit))
 
     async def diff(self, a: TurnLike, b: TurnLike) -> Diff:
         """Return where the request of `b` first differs from that of `a` (turns or replays), and why."""

@@ -82,6 +82,7 @@ class RebuiltRequest:
             body=self.body if self.status == "exact" else None,
             messages=self.messages,
             seqs=self.seqs,
+            prompt=None if self.manifest is None or self.manifest.prompt is None else self.manifest.prompt.hex(),
             parameters=self.parameters,
             problem=None if self.status == "exact" else _join_problems(problems),
         )

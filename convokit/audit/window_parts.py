@@ -17,6 +17,7 @@ from convokit.completion.state import ChatRef, KitState, identify_flow, not_foun
 from convokit.context.report import make_excerpt
 from convokit.domain.conversation import ConversationRow, SummaryRow
 from convokit.domain.message import ASSISTANT, SUMMARY, MessageRow, extract_row_text
+from convokit.domain.paging import validate_limit
 from convokit.domain.past_window import LeftOutReason, PastPart, PastWindow, SentReason
 from convokit.domain.stored_request import Manifest
 from convokit.domain.turn import CallRow, TurnRow
@@ -28,9 +29,6 @@ _BEFORE = 50
 """Messages before the first that was sent."""
 _BETWEEN = 16
 """Messages that are expected to stay out between those that were sent. More than that take one more statement."""
-_MAX_PATH = 2_000
-_MAX_OTHERS = 10_000
-"""SQLite takes at most 32,766 values for a statement."""
 _LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
@@ -44,9 +42,13 @@ class _WindowRows:
     manifest: Manifest
     sent: list[int]
     """The seqs of the messages that were sent, in the order of the request."""
+    limit: int
+    """The number of messages of the path that are read."""
     path: list[MessageRow] = field(default_factory=list)
     others: list[MessageRow] = field(default_factory=list)
-    """Messages that were sent from before the path that was read: pins, and a summary."""
+    """Messages that were sent from before the window: pins, and a summary."""
+    unread_tokens: int = 0
+    """Tokens of the messages of the window that are not read."""
     has_earlier: bool = False
     summary: SummaryRow | None = None
     reply: MessageRow | None = None
@@ -59,11 +61,14 @@ class _WindowRows:
         return self.manifest.start if self.manifest.start is not None else next(iter(self.sent), None)
 
 
-def read_window_flow(kit: KitState, chat: ChatRef, turn: TurnLike | None, call: int | None) -> Flow[PastWindow]:
+def read_window_flow(
+    kit: KitState, chat: ChatRef, turn: TurnLike | None, call: int | None, limit: int
+) -> Flow[PastWindow]:
     """Return what the model saw in a call; without `turn`, of the branch's newest turn. Raises: InvalidInput, NotFound."""
     selector = select_call(turn, call)
+    validate_limit(limit)
     conversation_id = yield from identify_flow(kit, chat)
-    rows = yield from read_flow(_read_rows, kit.tenant, conversation_id, chat.branch, selector)
+    rows = yield from read_flow(_read_rows, kit.tenant, conversation_id, chat.branch, selector, limit)
     if rows is None:
         raise not_found(chat)
     counter = choose_counter(rows.manifest.profile)
@@ -71,7 +76,7 @@ def read_window_flow(kit: KitState, chat: ChatRef, turn: TurnLike | None, call: 
 
 
 def _read_rows(
-    connection: Connection, tenant: str, conversation_id: UUID, branch: int, selector: CallSelector
+    connection: Connection, tenant: str, conversation_id: UUID, branch: int, selector: CallSelector, limit: int
 ) -> _WindowRows | None:
     conversation = conversations.find(connection, tenant, conversation_id)
     if conversation is None:
@@ -82,7 +87,7 @@ def _read_rows(
         sent = manifest.list_seqs(conversation.last_seq)
     except ValueError as error:
         raise NotFound("window", f"of call {call.number}", f"its manifest cannot be read: {error}") from None
-    rows = _WindowRows(conversation, turn, call, manifest, sent)
+    rows = _WindowRows(conversation, turn, call, manifest, sent, limit)
     digests = [digest for digest in (manifest.prompt, manifest.tools) if digest is not None]
     if digests:
         rows.prompts = blobs.find_prompts(connection, tenant, digests)
@@ -97,12 +102,12 @@ def _read_path(connection: Connection, rows: _WindowRows) -> None:
     start = rows.start or 0
 
     def count_missing(found: list[MessageRow]) -> int:
-        room = _MAX_PATH - len(found)
+        room = rows.limit - len(found)
         if found[-1].seq >= start:
             return min(len(found) + _BEFORE, room)
         return max(min(_BEFORE - sum(row.seq < start for row in found), room), 0)
 
-    expected = min(sum(seq >= start for seq in rows.sent) + _BETWEEN + _BEFORE, _MAX_PATH)
+    expected = min(sum(seq >= start for seq in rows.sent) + _BETWEEN + _BEFORE, rows.limit)
     path = messages.read_backwards(
         connection, rows.conversation.id, rows.sent[-1], count_missing, first_page=expected, crosses_runs=True
     )
@@ -112,31 +117,45 @@ def _read_path(connection: Connection, rows: _WindowRows) -> None:
 
 def _read_others(connection: Connection, rows: _WindowRows) -> None:
     """Read what was sent from before the path that was read, and the reply of the call."""
-    missing = set(rows.sent) - {row.seq for row in rows.path}
+    not_read = set(rows.sent) - {row.seq for row in rows.path}
+    unread = [seq for seq in _list_window(rows) if seq in not_read]
+    if unread:
+        rows.unread_tokens = messages.sum_tokens(connection, rows.conversation.id, unread)
+    missing = not_read.difference(unread)
     last = rows.sent[-1]
     replies = {last + 1} if rows.turn.reply_seq is None else {last + 1, rows.turn.reply_seq}
-    wanted = [*sorted(missing)[:_MAX_OTHERS], *sorted(replies - missing)]
-    found = messages.read_many(connection, rows.conversation.id, wanted)
+    found = messages.read_many(connection, rows.conversation.id, sorted(missing | replies))
     for row in sorted(found, key=lambda row: row.seq):
         if row.seq in missing:
             rows.others.append(row)
         elif row.parent_seq == last and row.turn_id == rows.turn.id and row.role == ASSISTANT:
             rows.reply = rows.reply or row
-    # A window of more messages than a path may have starts among the others.
-    lowest = rows.path[0].seq if rows.path else 0
-    first = next(iter([*(row for row in rows.others if (rows.start or 0) <= row.seq < lowest), *rows.path]), None)
-    rows.has_earlier = first is not None and first.parent_seq is not None
+    rows.has_earlier = bool(rows.path) and rows.path[0].parent_seq is not None
     # A redacted summary looks like a redacted passage.
     summary_seqs = [row.seq for row in rows.others if row.status == SUMMARY or row.is_passage]
     if summary_seqs:
         rows.summary = next(iter(summaries.find_of_messages(connection, rows.conversation.id, summary_seqs)), None)
 
 
+def _list_window(rows: _WindowRows) -> list[int]:
+    """Return the seqs that were sent from the start of the window on.
+
+    They ascend. Pins and summaries come before them in the request, and a summary may have a higher seq.
+    """
+    start, found = rows.start or 0, rows.sent[-1:]
+    for seq in reversed(rows.sent[:-1]):
+        if not start <= seq < found[-1]:
+            break
+        found.append(seq)
+    return found[::-1]
+
+
 def _build(rows: _WindowRows, counter: Counter, context_tokens: int | None) -> PastWindow:
     manifest, call = rows.manifest, rows.call
     start, sent = rows.start, set(rows.sent)
     own = _list_own_passages(rows)
-    parts = [_build_part(rows, row, own, is_sent=row.seq in sent) for row in [*rows.others, *rows.path]]
+    read = [*rows.others, *rows.path]
+    parts = [_build_part(rows, row, own, is_sent=row.seq in sent) for row in read]
     tools = None if manifest.tools is None else rows.prompts.get(manifest.tools)
     prompt = None if manifest.prompt is None else rows.prompts.get(manifest.prompt)
     return PastWindow.model_construct(
@@ -146,6 +165,8 @@ def _build(rows: _WindowRows, counter: Counter, context_tokens: int | None) -> P
         start=None if manifest.transcript else start,
         parts=parts,
         has_earlier=rows.has_earlier,
+        sent_messages=len(sent),
+        sent_tokens=rows.unread_tokens + sum(row.tokens for row in read if row.seq in sent),
         is_summary_request=manifest.transcript,
         prompt=None if manifest.prompt is None else manifest.prompt.hex(),
         tools=None if manifest.tools is None else manifest.tools.hex(),
@@ -171,6 +192,7 @@ def _list_own_passages(rows: _WindowRows) -> set[int]:
 
 def _build_part(rows: _WindowRows, row: MessageRow, own: set[int], *, is_sent: bool) -> PastPart:
     reason = _explain_sent(rows, row) if is_sent else _explain_left_out(rows, row, own)
+    summary = rows.summary if reason == "summary" else None
     return PastPart.model_construct(
         seq=row.seq,
         role=row.role,
@@ -179,6 +201,7 @@ def _build_part(rows: _WindowRows, row: MessageRow, own: set[int], *, is_sent: b
         included=is_sent,
         reason=reason,
         excerpt=make_excerpt(extract_row_text(row.content, row.parts, row.refusal)),
+        stands_for=None if summary is None else (summary.from_seq, summary.to_seq),
     )
 
 

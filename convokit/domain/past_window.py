@@ -48,6 +48,8 @@ class PastPart(BaseModel):
     reason: SentReason | LeftOutReason
     excerpt: str
     """The beginning of its text as it is now, at most 60 characters."""
+    stands_for: tuple[int, int] | None = None
+    """The seqs of the first and the last message that a summary was sent for. None: the part is no summary."""
 
 
 class PastWindow(BaseModel):
@@ -64,10 +66,14 @@ class PastWindow(BaseModel):
     parts: list[PastPart]
     """Messages of the path in order: those that were sent, all between them, and at most 50 before them.
 
-    Of the path, the newest 2,000 messages before the reply are read. Of earlier ones, only those are here that were sent.
+    Of the path, the newest `limit` messages before the reply are read. Of earlier ones, only pins and summaries are here.
     """
     has_earlier: bool
-    """Whether the path has messages before `parts` that were not sent."""
+    """Whether the path has messages before those that were read."""
+    sent_messages: int
+    """The number of messages that were sent. It is larger than that in `parts` if the window has more than `limit`."""
+    sent_tokens: int
+    """Tokens of the messages that were sent, as they were counted when they were stored."""
     is_summary_request: bool = False
     """Whether the call had the messages summarized. They were sent as one text."""
     prompt: str | None = None
@@ -87,11 +93,6 @@ class PastWindow(BaseModel):
     """The largest reply that the request allowed, in tokens. None: it set no limit."""
     context_tokens: int | None = None
     """The size of the model's window as this kit knows it now. None: it does not know it. It is not stored with a call."""
-
-    @property
-    def sent_tokens(self) -> int:
-        """Tokens of the messages that were sent, as they were counted when they were stored."""
-        return sum(part.tokens for part in self.parts if part.included)
 
     @property
     def factor(self) -> float | None:

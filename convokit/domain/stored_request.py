@@ -177,6 +177,8 @@ class Replay(BaseModel):
     seqs: list[int | None] = Field(default_factory=list)
     """For each message of the body, the seq of the stored message; None for the developer prompt. Empty if the server gets
     several messages as one."""
+    prompt: str | None = None
+    """The digest of the developer prompt: `chat.prompt(digest)` returns its text. None: there was none."""
     parameters: dict[str, Any] = Field(default_factory=dict, repr=False)
     """All other keys of the body except the model."""
     problem: str | None = None

@@ -35,7 +35,7 @@ from convokit.store import (
     turn_pages,
 )
 from convokit.store.path_pages import PathPage
-from convokit.store.path_through import PathEnd, PageAround
+from convokit.store.path_through import PageAround, PathEnd
 
 _BEFORE_PAGE = 4
 """Messages read before a page, to find the one that its first question follows. More than three passages take a statement."""

@@ -82,6 +82,9 @@ _SELECT_MANY = {
     with_items: select(*columns).where(_IN_CONVERSATION, message.c.seq.in_(bindparam("seqs", expanding=True)))
     for with_items, columns in ((False, _WINDOW_COLUMNS), (True, COLUMNS))
 }
+_SUM_TOKENS = select(func.coalesce(func.sum(message.c.tokens), 0)).where(_IN_CONVERSATION)
+_SUM_TOKENS_OF_MANY = _SUM_TOKENS.where(message.c.seq.in_(bindparam("seqs", expanding=True)))
+_SUM_TOKENS_BETWEEN = _SUM_TOKENS.where(message.c.seq.between(bindparam("first"), bindparam("last")))
 _SELECT_PASSAGES_AND_SUMMARIES = select(
     message.c.seq,
     case((message.c.status != "redacted", message.c.status), (_is_followed.exists(), PASSAGE), else_=SUMMARY),
@@ -155,6 +158,18 @@ def read_many(
     """Return the messages of these seqs that exist, in no particular order."""
     values = {"id": conversation_id, "seqs": list(seqs)}
     return [MessageRow(*row) for row in connection.execute(_SELECT_MANY[with_items], values)]
+
+
+def sum_tokens(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> int:
+    """Return the sum of the tokens of messages. `seqs` ascend."""
+    if seqs and seqs[-1] - seqs[0] == len(seqs) - 1:
+        values = {"id": conversation_id, "first": seqs[0], "last": seqs[-1]}
+        return int(connection.execute(_SUM_TOKENS_BETWEEN, values).scalar_one())
+    total = 0
+    for start in range(0, len(seqs), _MAX_LISTED):
+        listed = {"id": conversation_id, "seqs": seqs[start : start + _MAX_LISTED]}
+        total += connection.execute(_SUM_TOKENS_OF_MANY, listed).scalar_one()
+    return total
 
 
 def list_passages_and_summaries(connection: Connection, conversation_id: UUID, seqs: Sequence[int]) -> dict[int, str]:

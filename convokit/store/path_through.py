@@ -1,7 +1,7 @@
 """Read the path through a message that may be on no branch.
 
-Behind the message it goes to the branch's end, or else to the newest leaf. The tree behind a message is known from its partings:
-each is the first message of a run, and tells which run it left where.
+Behind the message it goes to the branch's end, or else to the newest leaf. The tree behind a message is known from its
+partings: each is the first message of a run, and tells which run it left where.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ from uuid import UUID
 from convokit import Call, ChainEntry, Message, TurnRecord
 
 _BLOB = "blob:"
+_MAX_CHARS = 64 * 1024
+"""Of a text that is shown without Markdown."""
+_MAX_PART_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +152,28 @@ def _view_part(part: dict[str, Any]) -> PartView:
             return PartView("file", name, data.removeprefix(_BLOB))
         return PartView("file", name)
     return PartView("other", json.dumps(part, ensure_ascii=False, indent=2))
+
+
+def cut_text(text: str) -> str:
+    """Return the beginning of a long text."""
+    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}\n… ({len(text):,})"
+
+
+def extract_sent_text(sent: Mapping[str, Any]) -> str:
+    """Return the text of a message of a request. Its binaries are named by their type and size."""
+    content = sent.get("content")
+    if isinstance(content, list):
+        return "\n".join(_describe_sent_part(part) for part in content)
+    return cut_text(content or str(sent.get("refusal") or ""))
+
+
+def _describe_sent_part(part: Mapping[str, Any]) -> str:
+    if part.get("type") == "text":
+        return cut_text(str(part.get("text", "")))
+    encoded = dump_pretty(part)
+    return encoded if len(encoded) <= _MAX_PART_CHARS else f"{encoded[:_MAX_PART_CHARS]}… ({len(encoded):,})"
+
+
+def dump_pretty(value: Any) -> str:
+    """Return JSON on several lines. Characters of other scripts stay as they are."""
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)

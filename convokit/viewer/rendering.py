@@ -20,12 +20,9 @@ from convokit import Hit, Replay
 from convokit.viewer.language import LANGUAGES, Language, format_cost, format_number
 from convokit.viewer.markdown import make_visible
 from convokit.viewer.message_text import PageTexts, RenderedTexts
-from convokit.viewer.message_view import view_messages
+from convokit.viewer.message_view import cut_text, dump_pretty, extract_sent_text, view_messages
 from convokit.viewer.page_request import Links, PageRequest
 
-_MAX_CHARS = 64 * 1024
-"""Of a text on a page that shows no Markdown."""
-_MAX_PART_CHARS = 300
 _MAX_PARTS = 400
 """Parts of a window on one page: each takes 250 bytes."""
 STATIC_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
@@ -42,11 +39,6 @@ def format_duration(duration: timedelta) -> str:
     """Return a duration in seconds, with milliseconds below ten."""
     seconds = duration.total_seconds()
     return f"{seconds:.3f} s" if seconds < 10 else f"{seconds:,.0f} s"
-
-
-def dump_pretty(value: Any) -> str:
-    """Return JSON on several lines. Characters of other scripts stay as they are."""
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
 
 
 @cache
@@ -124,26 +116,6 @@ def format_body(replay: Replay) -> str:
     else:
         body = {"model": replay.model, "messages": replay.messages, **replay.parameters}
     return json.dumps(body, ensure_ascii=False, indent=2)
-
-
-def cut_text(text: str) -> str:
-    """Return the beginning of a long text."""
-    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}\n… ({len(text):,})"
-
-
-def extract_sent_text(sent: Mapping[str, Any]) -> str:
-    """Return the text of a message of a request. Its binaries are named by their type and size."""
-    content = sent.get("content")
-    if isinstance(content, list):
-        return "\n".join(_describe_sent_part(part) for part in content)
-    return cut_text(content or str(sent.get("refusal") or ""))
-
-
-def _describe_sent_part(part: Mapping[str, Any]) -> str:
-    if part.get("type") == "text":
-        return cut_text(str(part.get("text", "")))
-    encoded = dump_pretty(part)
-    return encoded if len(encoded) <= _MAX_PART_CHARS else f"{encoded[:_MAX_PART_CHARS]}… ({len(encoded):,})"
 
 
 def split_marks(hit: Hit) -> list[tuple[str, bool]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convokit import Budget
-from convokit.errors import NotFound
+from convokit.errors import InvalidInput, NotFound
 from convokit.store.engine import WRITE, open_engine, parse_database_url
 from tests.completion.summaries import BUDGET, ONCE, SUMMARY, Writer, talk_until
 from tests.history.helpers import change
@@ -74,7 +74,8 @@ def test_messages_that_a_summary_stood_for(face: Face, database: str, server: Lo
     window = face.settle(chat.window(turn))
     found = reasons(window)
     (record,) = face.settle(chat.summaries())
-    assert [part.seq for part in window.parts if part.reason == "summary"] == [record.message.seq]
+    (part,) = (part for part in window.parts if part.reason == "summary")
+    assert (part.seq, part.stands_for) == (record.message.seq, (record.from_seq, record.to_seq))
     summarized = [seq for seq, reason in found.items() if reason == "summarized"]
     assert summarized == list(range(record.from_seq, record.to_seq + 1))
     calls = [
@@ -168,18 +169,29 @@ def test_a_window_of_nothing(face: Face, kit: Any) -> None:
 
 
 @pytest.mark.once
-def test_every_message_that_was_sent_is_there(face: Face, kit: Any, database: str) -> None:
-    """Also of a window of more messages than are read as a path."""
+def test_a_window_of_more_messages_than_the_limit(face: Face, kit: Any, database: str) -> None:
+    """The newest are read. Numbers and tokens are those of all that was sent, also where the window has gaps."""
     chat = kit.chat("k")
     face.settle(chat.send("first"))
     engine = open_engine(parse_database_url(database))
     with engine.execution_options(**{WRITE: True}).begin() as connection:
-        grow(connection, chat.id, 5_000)
+        grow(connection, chat.id, 3_000)
     engine.dispose()
-    reply = face.settle(chat.send("?", window="exact", start=1))
-    with count_statements() as statements:
-        window = face.settle(chat.window(reply.turn_id))
-    assert [part.seq for part in window.parts if part.included] == list(range(1, 5_002))
-    assert {part.reason for part in window.parts} == {"window"}
-    assert not window.has_earlier
-    assert len(statements) == 4, statements
+    reply = face.settle(chat.send("?", window="exact", start=101))
+    each = face.settle(chat.messages(around=200, limit=1))[0].tokens
+    for limit in (1000, 10, 3):
+        with count_statements() as statements:
+            window = face.settle(chat.window(reply.turn_id, limit=limit))
+        assert [part.seq for part in window.parts] == list(range(3_002 - limit, 3_002))
+        assert {part.reason for part in window.parts} == {"window"}
+        assert (window.sent_messages, window.start, window.has_earlier) == (2_901, 101, True)
+        tokens = [part.tokens for part in window.parts]
+        assert window.sent_tokens == sum(tokens) + (2_901 - limit) * each
+        assert len(statements) == 5, statements
+    change(database, "UPDATE convokit_completion SET manifest = replace(manifest, '[[101,', '[[101,110],[121,')")
+    window = face.settle(chat.window(reply.turn_id))
+    assert (len(window.parts), window.sent_messages) == (1000, 2_891)
+    assert window.sent_tokens == sum(part.tokens for part in window.parts) + 1_891 * each
+    for bad in (0, 1001, True):
+        with pytest.raises(InvalidInput, match="limit"):
+            face.settle(chat.window(reply.turn_id, limit=bad))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from starlette.responses import Response
 
 from convokit import Context, Diff, PastWindow, Replay, TurnRecord
 from convokit.errors import ContextOverflow, InvalidInput, NotFound, SettingsError
+from convokit.viewer.message_view import extract_sent_text
 from convokit.viewer.page_request import PageRequest
 
 
@@ -28,6 +31,10 @@ class RequestPage:
     replay: Replay
     view: str
     """"messages", "json" or "bytes"."""
+    first: int
+    """The index of the first message on the page."""
+    end: int
+    """The index behind the last message on the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,10 @@ class NextPage:
 
 
 _VIEWS = ("messages", "json", "bytes")
+_MAX_MESSAGES = 100
+_MAX_PARTS = 300
+_MAX_CHARS = 60_000
+"""Of all messages of a request on one page. A single message may be longer."""
 
 
 async def read_turn(page: PageRequest) -> TurnPage:
@@ -73,7 +84,18 @@ async def read_request(page: PageRequest) -> RequestPage:
     if view not in _VIEWS:
         raise InvalidInput("view", f"must be one of {', '.join(_VIEWS)}, not {view[:40]!r}")
     replay = await page.open_chat().replay(page.request.path_params["turn"], call=page.read_path_number("call"))
-    return RequestPage(page.conversation_id, replay, view)
+    end = min(page.read_number("before") or len(replay.messages), len(replay.messages))
+    return RequestPage(page.conversation_id, replay, view, _find_first(replay.messages, end), end)
+
+
+def _find_first(messages: Sequence[Mapping[str, Any]], end: int) -> int:
+    """Return the index of the first message of the page that ends before `end`."""
+    chars = 0
+    for index in range(end - 1, -1, -1):
+        chars += len(extract_sent_text(messages[index]))
+        if index < end - 1 and (chars > _MAX_CHARS or end - index > _MAX_MESSAGES):
+            return index + 1
+    return 0
 
 
 async def download_request(page: PageRequest) -> Response:
@@ -89,7 +111,7 @@ async def download_request(page: PageRequest) -> Response:
 async def read_window(page: PageRequest) -> WindowPage:
     """Read what the model saw in a call."""
     turn_id, call = page.request.path_params["turn"], page.read_path_number("call")
-    window = await page.open_chat().window(turn_id, call=call)
+    window = await page.open_chat().window(turn_id, call=call, limit=_MAX_PARTS)
     return WindowPage(page.conversation_id, turn_id, call, window)
 
 
