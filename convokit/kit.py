@@ -23,7 +23,8 @@ from convokit.domain.paging import Page, Progress
 from convokit.domain.params import RequestParams
 from convokit.domain.profiles import Profile
 from convokit.domain.removal import Receipt
-from convokit.domain.turn import Recovered
+from convokit.domain.stored_records import TurnRecord
+from convokit.domain.turn import Recovered, Turn
 from convokit.domain.verification import Checkpoint, VerifiedAll
 from convokit.errors import ChainBroken, InvalidInput
 from convokit.observers import Observer
@@ -197,6 +198,13 @@ class Convokit:
             raise InvalidInput("key", "pass a key or an id")
         ref = make_chat_ref(self._state, key, id, subject=None, title=None, metadata=None, options=NO_OPTIONS)
         return self._runtime.run(history.conversation_flows.read_conversation_flow(self._state, ref))
+
+    def turn(self, turn: Turn | UUID | str) -> TurnRecord:
+        """Return a turn of any conversation by its id, with its API calls and tool runs: `conversation_id` says where it is.
+
+        Raises: InvalidInput, NotFound.
+        """
+        return self._runtime.run(history.records.find_turn_flow(self._state, turn))
 
     def conversations(
         self,

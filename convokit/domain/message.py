@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -134,6 +134,13 @@ FOREIGN_COLUMNS = ("kind", "item")
 CHAINED_COLUMNS = tuple(name for name in MessageRow.__slots__ if name not in (*_UNCHAINED, *FOREIGN_COLUMNS))
 
 
+class Parting(NamedTuple):
+    """A place where a path parts: the fields `parts_at` and `version_seqs` of a message."""
+
+    parts_at: int
+    version_seqs: tuple[int, ...]
+
+
 class Message(BaseModel):
     """One stored message. `text` is its text in any case, `content` what was sent; `created_at` is UTC.
 
@@ -147,7 +154,11 @@ class Message(BaseModel):
     parent_seq: int | None = None
     parts_at: int | None = None
     """The seq of the message that this one and at least one other message follow; 0 is before the first message.
-    `chat.children(message.parts_at)` lists these versions. None: there is no other version. Only `chat.messages` fills it."""
+    `chat.children(message.parts_at)` lists these versions. None: there is no other version. Only `messages` and `history` fill
+    it."""
+    version_seqs: tuple[int, ...] = ()
+    """The seqs of these versions in the order of writing, this one among them. A question with passages has the seq of its
+    first passage. Empty where `parts_at` is None."""
     turn_id: UUID | None = None
     role: str
     content: str | list[dict[str, Any]] | None = None
@@ -173,22 +184,23 @@ class Message(BaseModel):
 
     @classmethod
     def from_rows(
-        cls, conversation_id: UUID, rows: Sequence[MessageRow], partings: Mapping[int, int] | None = None
+        cls, conversation_id: UUID, rows: Sequence[MessageRow], partings: Mapping[int, Parting] | None = None
     ) -> list[Message]:
-        """Convert stored rows. `partings` has `parts_at` by the seqs of the messages where the path parts."""
+        """Convert stored rows. `partings` is by the seqs of the messages where the path parts."""
         prefix = format_message_id(conversation_id, 0)[:-1]  # formatting a UUID costs more than the rest of the id
         found = partings or {}
         return [cls._construct(f"{prefix}{row.seq}", row, found.get(row.seq)) for row in rows]
 
     @classmethod
-    def _construct(cls, id_: str, row: MessageRow, parts_at: int | None) -> Message:
+    def _construct(cls, id_: str, row: MessageRow, parting: Parting | None) -> Message:
         # `model_construct` does the same with a loop over the fields, which takes four times as long.
         message = object.__new__(cls)
         values = {
             "id": id_,
             "seq": row.seq,
             "parent_seq": row.parent_seq,
-            "parts_at": parts_at,
+            "parts_at": None if parting is None else parting.parts_at,
+            "version_seqs": () if parting is None else parting.version_seqs,
             "turn_id": row.turn_id,
             "role": row.role,
             "content": row.content if row.parts is None else json.loads(row.parts),

@@ -123,6 +123,7 @@ class Turn(BaseModel):
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     id: UUID
+    conversation_id: UUID
     state: TurnState
     question: str
     reply: str | None = None
@@ -141,6 +142,7 @@ class Turn(BaseModel):
         """Convert a stored row."""
         return cls.model_construct(
             id=row.id,
+            conversation_id=conversation_id,
             state=row.state,
             question=format_message_id(conversation_id, row.question_seq),
             reply=None if row.reply_seq is None else format_message_id(conversation_id, row.reply_seq),

@@ -17,7 +17,7 @@ from convokit.completion.state import ChatRef, KitState, check_schema_flow, not_
 from convokit.domain.conversation import Branch, BranchRow, Conversation, ListedConversation
 from convokit.domain.history import History
 from convokit.domain.ids import derive_conversation_id
-from convokit.domain.message import SUMMARY, Message, MessageRow
+from convokit.domain.message import SUMMARY, Message, MessageRow, Parting
 from convokit.domain.removal import EVERYTHING, RemovalRow
 from convokit.domain.stored_records import ChainEntry
 from convokit.domain.turn import CallRow, OpenTurn, TurnRow
@@ -48,7 +48,7 @@ class _HistoryRows:
     listed: ListedConversation
     branch: BranchRow
     page: PathPage
-    partings: dict[int, int]
+    partings: dict[int, Parting]
     erasure: RemovalRow | None
     turns: list[tuple[TurnRow, list[CallRow]]] = field(default_factory=list)
     open_turns: list[OpenTurn] = field(default_factory=list)

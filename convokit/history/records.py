@@ -34,6 +34,7 @@ from convokit.store import (
     api_calls,
     blobs,
     chain,
+    conversations,
     message_tree,
     messages,
     removal_records,
@@ -59,6 +60,16 @@ def read_turn_flow(kit: KitState, chat: ChatRef, turn: Turn | UUID | str) -> Flo
     row, calls, runs = yield from read_flow(_read_turn, conversation.id, turn_id)
     gone = yield from find_gone_workers_flow(kit, conversation.id, [row])
     return TurnRecord.from_rows(conversation.id, row, calls, runs, worker="gone" if row.id in gone else None)
+
+
+def find_turn_flow(kit: KitState, turn: Turn | UUID | str) -> Flow[TurnRecord]:
+    """Return a turn of any of the tenant's conversations. Raises: InvalidInput, NotFound."""
+    turn_id = turn.id if isinstance(turn, Turn) else parse_id(turn, "turn")
+    yield from check_schema_flow(kit)
+    conversation_id = yield from read_flow(conversations.find_id_by_turn, kit.tenant, turn_id)
+    if conversation_id is None:
+        raise NotFound("turn", turn_id)
+    return (yield from read_turn_flow(kit, ChatRef(id=conversation_id, must_exist=True), turn_id))
 
 
 def _read_turn(

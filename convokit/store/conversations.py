@@ -12,7 +12,7 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import derive_conversation_id
 from convokit.store import search_index
 from convokit.store.dialects import dialect_of
-from convokit.store.schema import conversation, schema_
+from convokit.store.schema import conversation, schema_, turn
 
 _COLUMNS = tuple(getattr(conversation.c, name) for name in ConversationRow.__slots__)
 _DESCRIPTION = ("settings", "subject", "title", "metadata", "archived_at")
@@ -51,6 +51,11 @@ _FILL_DESCRIPTION = _UPDATE.values(
     },
 )
 _SET_PINS = _UPDATE.values(pins=bindparam("new_pins"))
+_SELECT_ID_BY_TURN = (
+    select(turn.c.conversation_id)
+    .join(conversation, conversation.c.id == turn.c.conversation_id)
+    .where(turn.c.id == bindparam("turn"), conversation.c.tenant == bindparam("tenant"))
+)
 
 
 def find(connection: Connection, tenant: str, conversation_id: UUID) -> ConversationRow | None:
@@ -63,6 +68,13 @@ def find_by_key(connection: Connection, tenant: str, key: str) -> ConversationRo
     """Return the tenant's conversation with this key, or None."""
     database_id = cast("UUID", connection.execute(_SELECT_DATABASE_ID).scalar_one())
     return find(connection, tenant, derive_conversation_id(database_id, tenant, key))
+
+
+def find_id_by_turn(connection: Connection, tenant: str, turn_id: UUID) -> UUID | None:
+    """Return the id of the tenant's conversation that has a turn, or None."""
+    values = {"tenant": tenant, "turn": turn_id}
+    found: UUID | None = connection.execute(_SELECT_ID_BY_TURN, values).scalar_one_or_none()
+    return found
 
 
 def derive_ids(connection: Connection, tenant: str, keys: Sequence[str]) -> dict[str, UUID]:

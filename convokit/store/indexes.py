@@ -54,6 +54,7 @@ _add_index(schema.turn, "claim", "conversation_id", "claim", unique=True, where=
 _add_index(
     schema.turn, "idempotency", "conversation_id", "idempotency_hash", unique=True, where="idempotency_hash IS NOT NULL"
 )
+_add_index(schema.turn, "id", "id")
 _add_index(schema.turn, "again", "conversation_id", "question_seq", where="after_entry IS NOT NULL")
 _add_index(schema.turn, "open", "lease_until", where="claim IS NOT NULL")
 _add_index(schema.prompt_use, "digest", "digest")

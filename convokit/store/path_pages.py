@@ -6,15 +6,15 @@ The database walks over the runs between them; it reads the messages of the page
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, bindparam, func, not_, or_, select, union_all
+from sqlalchemy import Connection, and_, bindparam, func, literal, not_, or_, select, union_all
 
-from convokit.domain.message import SUMMARY, MessageRow
+from convokit.domain.message import SUMMARY, MessageRow, Parting
 from convokit.store import messages
 from convokit.store.message_tree import PARTS, WAS_PASSAGE_OR_SUMMARY
 from convokit.store.messages import COLUMNS, build_runs
@@ -49,32 +49,26 @@ _HAS_NEXT = (
 )
 # A redacted passage still leads to its question. A redacted summary leads nowhere, and is recognized by that.
 IS_OF_TREE = and_(message.c.status != SUMMARY, or_(not_(WAS_PASSAGE_OR_SUMMARY), _HAS_NEXT))
-_COUNT_NEXT = (
+_continuing = message.alias("continuing")
+COUNT_CONTINUING = (
     select(func.count())
-    .select_from(_next)
-    .where(_next.c.conversation_id == bindparam("id"), _next.c.seq == message.c.parent_seq + 1)
-    .where(_next.c.parent_seq == message.c.parent_seq, _next.c.run_start_seq != _next.c.seq)
+    .select_from(_continuing)
+    .where(_continuing.c.conversation_id == bindparam("id"), _continuing.c.seq == message.c.parent_seq + 1)
+    .where(_continuing.c.parent_seq == message.c.parent_seq, _continuing.c.run_start_seq != _continuing.c.seq)
     .scalar_subquery()
 )
-_SELECT_PARTED = (
-    select(message.c.parent_seq)
-    .where(_IN_CONVERSATION, PARTS, IS_OF_TREE, message.c.parent_seq.is_not(None))
-    .group_by(message.c.parent_seq)
-    .having(func.count() + _COUNT_NEXT > 1)
+"""1 if the run of a parting's parent goes on behind the parent, else 0."""
+IS_PARTING = and_(_IN_CONVERSATION, PARTS, IS_OF_TREE)
+_SELECT_BEHIND = select(message.c.seq, message.c.parent_seq, COUNT_CONTINUING).where(
+    IS_PARTING, message.c.parent_seq.is_not(None)
 )
-_SELECT_PARTED_ROOT = (
-    select(message.c.parent_seq)
-    .where(_IN_CONVERSATION, PARTS, IS_OF_TREE, message.c.parent_seq.is_(None))
-    .group_by(message.c.parent_seq)
-    .having(func.count() > 1)
+_SELECT_ROOTS = select(message.c.seq, message.c.parent_seq, literal(0)).where(
+    IS_PARTING, message.c.parent_seq.is_(None)
 )
-_IS_ONE_OF = message.c.parent_seq.in_(bindparam("seqs", expanding=True))
-_SELECT_PARTED_OF_PAGE = {
-    False: _SELECT_PARTED.where(_IS_ONE_OF),
-    True: union_all(_SELECT_PARTED.where(_IS_ONE_OF), _SELECT_PARTED_ROOT),
-}
+_SELECT_BEHIND_PAGE = _SELECT_BEHIND.where(message.c.parent_seq.in_(bindparam("seqs", expanding=True)))
+_SELECT_BEHIND_ALL = union_all(_SELECT_BEHIND, _SELECT_ROOTS)
+_SELECT_OF_PAGE = {False: _SELECT_BEHIND_PAGE, True: union_all(_SELECT_BEHIND_PAGE, _SELECT_ROOTS)}
 """By whether the page reaches the first message of the path."""
-_SELECT_PARTED_OF_ALL = union_all(_SELECT_PARTED, _SELECT_PARTED_ROOT)
 _MAX_LISTED = 1000
 
 
@@ -244,21 +238,34 @@ def find_before_passages(connection: Connection, conversation_id: UUID, seq: int
     return next((row.seq for row in reversed(rows) if not row.is_passage), None)
 
 
-def find_partings(connection: Connection, conversation_id: UUID, page: PathPage) -> dict[int, int]:
-    """Return where the path parts: by the seq of a message, the seq of the message that it and others follow.
+def find_partings(connection: Connection, conversation_id: UUID, page: PathPage) -> dict[int, Parting]:
+    """Return where the path of a page parts, by the seqs of its messages.
 
     A question follows the message before its passages. One statement reads the partial index of partings.
     """
     followed = list_followed(page)
     if not followed:
         return {}
-    statement: Any = _SELECT_PARTED_OF_ALL
+    statement: Any = _SELECT_BEHIND_ALL
     values: dict[str, Any] = {"id": conversation_id}
     seqs = [seq for seq in followed.values() if seq]
     if len(followed) <= _MAX_LISTED:
-        statement, values["seqs"] = _SELECT_PARTED_OF_PAGE[len(seqs) < len(followed)], seqs
-    parted = {row[0] or 0 for row in connection.execute(statement, values)}
-    return {seq: at for seq, at in followed.items() if at in parted}
+        statement, values["seqs"] = _SELECT_OF_PAGE[len(seqs) < len(followed)], seqs
+    return select_partings(followed, (tuple(row) for row in connection.execute(statement, values)))
+
+
+def select_partings(followed: Mapping[int, int], starts: Iterable[tuple[int, int | None, int]]) -> dict[int, Parting]:
+    """Return where a path parts.
+
+    `followed` is what `list_followed` returns. `starts` are the first seqs of runs with the seqs of their parents, and whether
+    the run of the parent goes on behind it.
+    """
+    versions: dict[int, set[int]] = {}
+    for seq, parent_seq, continues in starts:
+        at = parent_seq or 0
+        versions.setdefault(at, set()).update({seq, at + 1} if continues else {seq})
+    parted = {at: Parting(at, tuple(sorted(seqs))) for at, seqs in versions.items() if len(seqs) > 1}
+    return {seq: parted[at] for seq, at in followed.items() if at in parted}
 
 
 def list_followed(page: PathPage) -> dict[int, int]:

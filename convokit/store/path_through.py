@@ -6,39 +6,38 @@ partings: each is the first message of a run, and tells which run it left where.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Integer, and_, bindparam, cast, func, literal, null, select, union_all
+from sqlalchemy import Connection, and_, bindparam, func, literal, select, union_all
 
 from convokit.domain.conversation import ConversationRow
-from convokit.domain.message import MessageRow
+from convokit.domain.message import MessageRow, Parting
 from convokit.store.message_tree import PARTS
-from convokit.store.path_pages import IS_OF_TREE, PathPage, is_on_path, list_followed, list_seqs, read_seqs
+from convokit.store.path_pages import (
+    COUNT_CONTINUING,
+    IS_PARTING,
+    PathPage,
+    is_on_path,
+    list_followed,
+    list_seqs,
+    read_seqs,
+    select_partings,
+)
 from convokit.store.schema import message
 
 _IN_CONVERSATION = message.c.conversation_id == bindparam("id")
 _parent = message.alias("parent")
-_continuing = message.alias("continuing")
-_COUNT_CONTINUING = (
-    select(func.count())
-    .select_from(_continuing)
-    .where(_continuing.c.conversation_id == bindparam("id"), _continuing.c.seq == message.c.parent_seq + 1)
-    .where(_continuing.c.parent_seq == message.c.parent_seq, _continuing.c.run_start_seq != _continuing.c.seq)
-    .scalar_subquery()
-)
 _SELECT_PARTINGS = (
-    select(message.c.seq, message.c.parent_seq, _parent.c.run_start_seq, _COUNT_CONTINUING)
+    select(message.c.seq, message.c.parent_seq, COUNT_CONTINUING, _parent.c.run_start_seq)
     .join(_parent, and_(_parent.c.conversation_id == bindparam("id"), _parent.c.seq == message.c.parent_seq))
-    .where(_IN_CONVERSATION, PARTS, IS_OF_TREE, message.c.parent_seq >= bindparam("first"))
+    .where(IS_PARTING, message.c.parent_seq >= bindparam("first"))
 )
-_NO_PARENT = cast(null(), Integer)
-_SELECT_ROOTS = select(message.c.seq, _NO_PARENT, _NO_PARENT, literal(0)).where(
-    _IN_CONVERSATION, PARTS, IS_OF_TREE, message.c.parent_seq.is_(None)
+_SELECT_ROOTS = select(message.c.seq, message.c.parent_seq, literal(0), literal(0)).where(
+    IS_PARTING, message.c.parent_seq.is_(None)
 )
 _SELECT_PARTINGS_AND_ROOTS = union_all(_SELECT_PARTINGS, _SELECT_ROOTS)
 # `+ 0`: SQLite would otherwise read the messages of the run, in the order of its primary key.
@@ -47,15 +46,15 @@ _SELECT_NEXT_RUN = select(func.min(message.c.seq + 0)).where(
 )
 
 
-class _Parting(NamedTuple):
+class _RunStart(NamedTuple):
     """The first message of a run."""
 
     seq: int
     parent_seq: int | None
-    parent_run: int | None
-    """The first seq of the run that it left."""
     continues: int
-    """1 if that run goes on behind the parent, else 0."""
+    """1 if the run that it left goes on behind the parent, else 0."""
+    parent_run: int
+    """The first seq of that run; 0 without a parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class PageAround:
     page: PathPage
     has_later: bool
     """Whether the path has messages after the page."""
-    partings: dict[int, int] | None
+    partings: dict[int, Parting] | None
     """See `path_pages.find_partings`. None: they were not read, because the page is in the branch's last run."""
 
 
@@ -85,48 +84,45 @@ def read_around(
     They are on the path to `end` if the last message is, else on the path to the newest leaf behind it.
     """
     row = page.rows[-1]
-    partings: list[_Parting] = []
+    starts: list[_RunStart] = []
     is_in_last_run = end.seq is not None and row.run_start_seq == end.run_start_seq and row.seq <= end.seq
     if is_in_last_run:
         runs = [(row.run_start_seq, end.seq or 0)]
     else:
         statement = _SELECT_PARTINGS if page.previous else _SELECT_PARTINGS_AND_ROOTS
         first = page.previous or page.rows[0].seq
-        partings = _read_partings(connection, statement, conversation.id, first)
-        runs = _list_runs_behind(row, partings, end, conversation.last_seq)
+        starts = _read_run_starts(connection, statement, conversation.id, first)
+        runs = _list_runs_behind(row, starts, end, conversation.last_seq)
     seqs = list(islice(list_seqs(runs, row.seq), limit - len(page.rows) + 1))
     following = read_seqs(connection, conversation.id, seqs) if seqs else []
     # Only the rows tell where the run of the newest leaf ends.
-    starts = {first for first, _ in runs}
-    rows = [*page.rows, *(each for each in following if each.run_start_seq in starts)]
+    firsts = {first for first, _ in runs}
+    rows = [*page.rows, *(each for each in following if each.run_start_seq in firsts)]
     found = PathPage(rows[:limit], page.previous)
-    return PageAround(found, len(rows) > limit, None if is_in_last_run else _select_parted(found, partings))
-
-
-def _select_parted(page: PathPage, partings: Sequence[_Parting]) -> dict[int, int]:
-    counted = Counter(each.parent_seq or 0 for each in partings)
-    counted.update({each.parent_seq: 1 for each in partings if each.continues and each.parent_seq})
-    return {seq: at for seq, at in list_followed(page).items() if counted[at] > 1}
+    partings = None
+    if not is_in_last_run:
+        partings = select_partings(list_followed(found), (each[:3] for each in starts))
+    return PageAround(found, len(rows) > limit, partings)
 
 
 def find_path_through(connection: Connection, conversation: ConversationRow, head: int | None, row: MessageRow) -> int:
     """Return the end of a path through a message: `head` if the message is on its path, else the newest leaf behind it."""
     if head is not None and is_on_path(connection, conversation.id, head, row.seq):
         return head
-    partings = _read_partings(connection, _SELECT_PARTINGS, conversation.id, row.seq)
-    newest = _list_runs_behind(row, partings, PathEnd(None, None), conversation.last_seq)[-1][0]
+    starts = _read_run_starts(connection, _SELECT_PARTINGS, conversation.id, row.seq)
+    newest = _list_runs_behind(row, starts, PathEnd(None, None), conversation.last_seq)[-1][0]
     following = connection.execute(_SELECT_NEXT_RUN, {"id": conversation.id, "after": max(newest, row.seq)}).scalar()
     return conversation.last_seq if following is None else int(following) - 1
 
 
-def _read_partings(connection: Connection, statement: Any, conversation_id: UUID, first: int) -> list[_Parting]:
-    """Return the partings behind the messages from `first` on."""
+def _read_run_starts(connection: Connection, statement: Any, conversation_id: UUID, first: int) -> list[_RunStart]:
+    """Return the first messages of the runs that leave the messages from `first` on, by seq."""
     rows = connection.execute(statement, {"id": conversation_id, "first": first})
-    return sorted((_Parting(*row) for row in rows), key=lambda parting: parting.seq)
+    return sorted((_RunStart(*row) for row in rows), key=lambda start: start.seq)
 
 
 def _list_runs_behind(
-    row: MessageRow, partings: Sequence[_Parting], end: PathEnd, last_seq: int
+    row: MessageRow, starts: Sequence[_RunStart], end: PathEnd, last_seq: int
 ) -> list[tuple[int, int]]:
     """Return the first and last seqs of the runs from a message to `end`, else to the newest leaf behind it, oldest first.
 
@@ -134,8 +130,8 @@ def _list_runs_behind(
     """
     # The runs behind the message, by their first seqs. A run starts behind a run that was found before it.
     previous: dict[int, tuple[int, int]] = {}
-    for each in partings:
-        if each.parent_seq is None or each.parent_run is None or each.parent_seq < row.seq:
+    for each in starts:
+        if each.parent_seq is None or each.parent_seq < row.seq:
             continue
         if each.parent_run == row.run_start_seq or each.parent_run in previous:
             previous[each.seq] = (each.parent_run, each.parent_seq)

@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 PREFIX = "convokit_"
 VERSION_TABLE = "convokit_alembic_version"
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration that this code knows. It needs this revision or a later one."""
 GENERATION = 3
 """Compared with `convokit_schema.oldest_code`. A release raises it so that a migration can exclude the code before it."""

@@ -25,6 +25,9 @@ _SHOWN: dict[str, tuple[bytes, ...]] = {
 """The types that a browser shows, with the first bytes of their files. Everything else is for download."""
 _FORMS = {"image/webp": b"WEBP", "audio/wav": b"WAVE"}
 """The bytes 8 to 12 of a RIFF file."""
+_INSIDE_PAGES = ("image", "audio")
+_MAX_INSIDE_BYTES = 5 * 1024 * 1024
+"""A page shows a larger picture by its text alone. The picture is a link to itself."""
 _BLOB_POLICY = "default-src 'none'; sandbox"
 _FORMATS = {"jsonl": "jsonl", "md": "markdown", "openai.jsonl": "openai"}
 _QUEUE_CHUNKS = 8
@@ -35,6 +38,8 @@ _WRITE_S = 60.0
 async def answer_blob(page: PageRequest) -> Response:
     """Return a binary of the conversation: a picture or sound to show, anything else for download."""
     blob = await page.open_chat().blob(page.request.path_params["digest"])
+    if page.request.headers.get("sec-fetch-dest") in _INSIDE_PAGES and len(blob.data) > _MAX_INSIDE_BYTES:
+        return Response(b"", 413)
     # No cache: a later erasure should reach the binary.
     headers = {"content-security-policy": _BLOB_POLICY}
     if is_shown(blob.media_type, blob.data):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from convokit import Call, ChainEntry, Message, TurnRecord
@@ -39,6 +40,15 @@ class PartView:
     """The digest of the binary."""
 
 
+class Version(NamedTuple):
+    """The place of a message among its versions, from 1, with the seqs of the version before and after it."""
+
+    number: int
+    total: int
+    previous: int | None
+    following: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class MessageView:
     """A message as the page shows it."""
@@ -54,6 +64,17 @@ class MessageView:
     removal: ChainEntry | None = None
     compared_turn: UUID | None = None
     """The turn before it on the page, whose request can be compared with that of this reply."""
+
+    @property
+    def version(self) -> Version | None:
+        """The place of the message among its versions. None: there is no other version."""
+        seqs = self.message.version_seqs
+        if not seqs:
+            return None
+        # The passages of a question are written right before it.
+        index = bisect_right(seqs, self.message.seq) - 1
+        following = seqs[index + 1] if index + 1 < len(seqs) else None
+        return Version(index + 1, len(seqs), seqs[index - 1] if index else None, following)
 
     @property
     def is_folded(self) -> bool:

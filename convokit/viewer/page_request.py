@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from convokit.viewer.language import Language
 
 if TYPE_CHECKING:
     from convokit.viewer.pages.proof_page import ChainChecks
+    from convokit.viewer.pending_reports import PendingReports
 
 PAGE_SIZE = 50
 MAX_NUMBER = 2**31 - 1
@@ -45,6 +46,10 @@ class Links:
         """Return the permalink of a message without its fragment."""
         return self(f"/c/{id}/m/{seq}")
 
+    def turn(self, id: UUID | str, turn: UUID | str) -> str:
+        """Return the path of a turn."""
+        return self(f"/c/{id}/t/{turn}")
+
     def message_id(self, message_id: str) -> str:
         """Return the permalink of a message's id."""
         conversation_id, _, seq = message_id.rpartition(":")
@@ -65,14 +70,22 @@ class PageRequest:
     """The path below the mount point."""
     checks: ChainChecks
     """The verifications that this process ran."""
+    reports: PendingReports
     auth: Authenticate
     can_sign_out: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers that the HTML of the page is sent with."""
 
     @property
     def conversation_id(self) -> UUID:
         """The conversation in the path."""
         found: UUID = self.request.path_params["id"]
         return found
+
+    @property
+    def is_json(self) -> bool:
+        """Whether a program asks for the values of the page."""
+        return self.path.endswith(".json")
 
     @property
     def show_source(self) -> bool:

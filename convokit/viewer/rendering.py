@@ -105,7 +105,8 @@ def render_template(name: str, language: Language, links: Links, **values: Any) 
 async def render_page(page: PageRequest, template: str, value: Any, kept: RenderedTexts) -> Response:
     """Return the HTML of a page. A thread renders it, so that other requests go on."""
     given = {"page": page, "value": value, "texts": PageTexts(kept, page.links), "show_source": page.show_source}
-    return HTMLResponse(await asyncio.to_thread(render_template, template, page.language, page.links, **given))
+    html = await asyncio.to_thread(render_template, template, page.language, page.links, **given)
+    return HTMLResponse(html, headers=page.headers)
 
 
 def format_body(replay: Replay) -> str:

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from convokit.store.conversation_pages import ListingFilter
 from convokit.store.dialects.protocol import SearchFilter
 from convokit.store.engine import WRITE
 from convokit.store.schema import conversation, prompt
+from convokit.store.schema import turn as turn_table
 from convokit.transfer import sql as transfer_sql
 from convokit.usage import sql as usage_sql
 from tests.faults.tenant_pair import ANCHOR, API_KEY_NAME, KEYS, ONCE, SECRET, SUBJECT, Attack, Pair, Side, paired
@@ -159,6 +161,7 @@ ATTACKS: dict[str, Attack] = {
         *(lambda side, key=key: side.kit.conversation(key) for key in KEYS),
         *(lambda side, at=at: side.kit.conversation(id=side.known.ids[at]) for at in range(len(KEYS))),
     ),
+    "Convokit.turn": lambda side: (partial(side.kit.turn, turn) for turn in dict.fromkeys(side.known.turns)),
     "Convokit.export": _exports,
     "Convokit.import_": _imports,
     "Convokit.usage": _on_the_kit(
@@ -414,6 +417,10 @@ TENANT = {
     ],
     "store.conversations.filter_existing": lambda connection, wanted: conversations.filter_existing(
         connection, "rival", [wanted]
+    ),
+    "store.conversations.find_id_by_turn": lambda connection, wanted: any(
+        conversations.find_id_by_turn(connection, "rival", turn_id)
+        for turn_id in connection.execute(select(turn_table.c.id)).scalars()
     ),
     "store.turns.find_by_idempotency_key": lambda connection, wanted: turns.find_by_idempotency_key(
         connection, "rival", wanted, sha256(ONCE.encode()).digest()

@@ -222,6 +222,10 @@ def test_pages_of_mixed_messages_agree_with_the_rows(face: Face, kit: Any, serve
             versions = seqs(face.settle(chat.children(at, limit=1000)))
             assert message.seq in versions
             assert message.parts_at == (at if len(versions) > 1 else None)
+            # The first message of a version is a passage of its question, or the message itself.
+            assert len(message.version_seqs) == (len(versions) if len(versions) > 1 else 0)
+            firsts = zip(message.version_seqs, versions, strict=False)
+            assert all(first <= seq and (parents[first] or 0) == at for first, seq in firsts)
             at = message.seq
         for place, seq in enumerate(listed):
             limit = chance.choice([1, 2, 5])

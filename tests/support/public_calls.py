@@ -22,6 +22,7 @@ Method = Callable[[Any, Path], Any]
 KIT_READS: Mapping[str, Method] = {
     "conversations": lambda kit, folder: kit.conversations(subject="anna"),
     "conversation": lambda kit, folder: kit.conversation("a"),
+    "turn": lambda kit, folder: kit.turn((folder / "turn").read_text("utf-8")),
     "search": lambda kit, folder: kit.search("hello"),
     "usage": lambda kit, folder: kit.usage(by="conversation"),
     "export": lambda kit, folder: kit.export(folder / "again.jsonl"),
@@ -116,6 +117,7 @@ def write_history(face: Face, database: str, server: LoopbackServer, folder: Pat
     face.settle(chat.send("hello 東京", passages=["a passage"], developer_prompt="Be brief."))
     face.settle(chat.send("and now?"))
     face.settle(chat.regenerate())
+    (folder / "turn").write_text(str(face.settle(chat.turns(limit=1))[0].id), "utf-8")
     face.settle(face.settle(chat.fork(name="other")).send("once more"))
     face.settle(chat.pin(2))
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}

@@ -98,6 +98,7 @@ async def manage(kit: AsyncConvokit) -> None:
     assert_type(page[0], Conversation)
     assert_type(page[:2], list[Conversation])
     assert_type(await kit.conversation("key"), Conversation | None)
+    assert_type(await kit.turn("01890a5d-ac96-774b-bcce-b302099a8057"), TurnRecord)
     assert_type(page[0].preview, MessagePreview | None)
     hits = await kit.search("京都", role="user", since=datetime.now(UTC), limit=5)
     assert_type(hits, SearchPage)

@@ -123,8 +123,11 @@ class AsgiViewer:
         return self.loop.run_until_complete(limit())
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        """Send a GET request."""
-        return self.request("GET", path, **options)
+        """Send a GET request, and again as long as the page says that it waits for a report."""
+        response = self.request("GET", path, **options)
+        while "refresh" in response.headers:
+            response = self.request("GET", path, **options)
+        return response
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -19,8 +20,20 @@ def test_few_modules_make_html() -> None:
 
 
 def test_the_script_and_the_code_stay_small() -> None:
-    """At most 300 lines of plain JavaScript, without a library, and 2,500 lines of Python."""
+    """At most 300 lines of plain JavaScript, without a library, and 2,000 of Python without docstrings and blank lines."""
     script = (VIEWER / "static" / "view.js").read_text("utf-8")
     assert len(script.splitlines()) <= 300
     assert not re.search(r"https?://|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", script)
-    assert sum(len(path.read_text("utf-8").splitlines()) for path in VIEWER.rglob("*.py")) <= 2_500
+    assert sum(_count_code(path.read_text("utf-8")) for path in VIEWER.rglob("*.py")) <= 2_000
+
+
+def _count_code(source: str) -> int:
+    """Return the number of lines that are not blank, and not part of a comment or a docstring."""
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            docstrings.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate(source.splitlines(), 1)
+    return sum(
+        number not in docstrings and bool(line.strip()) and not line.strip().startswith("#") for number, line in lines
+    )

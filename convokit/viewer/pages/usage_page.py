@@ -34,7 +34,9 @@ _COLUMNS = (
 class UsagePage:
     """A report of tokens and costs."""
 
-    report: UsageReport
+    by: UsageBy
+    report: UsageReport | None
+    """None: it is still being added up."""
     since: datetime
     until: datetime | None
     most_tokens: int
@@ -45,18 +47,29 @@ class UsagePage:
 
 async def read_usage(page: PageRequest) -> UsagePage:
     """Read a report: by default of the last 30 days, by day."""
-    report = await _read_report(page)
-    assert report.since is not None
+    by, since, until = _read_by(page), _read_since(page), page.read_time("until")
+    asked = page.viewer.tenant, str(page.request.query_params)
+    report: UsageReport | None = None
+    if page.is_json:
+        report = await _read_report(page)
+    else:
+        report = await page.reports.read(asked, lambda: _read_report(page))
+    if report is None:
+        page.headers["refresh"] = "1"
+        return UsagePage(by, None, since, until, 0, 0)
     most = max((row.prompt_tokens + row.completion_tokens for row in report.rows), default=0)
     shown = report.model_copy(update={"rows": report.rows[:_MAX_ROWS]})
-    return UsagePage(shown, report.since, report.until, most, len(report.rows) - len(shown.rows))
+    return UsagePage(by, shown, since, until, most, len(report.rows) - len(shown.rows))
 
 
 async def _read_report(page: PageRequest) -> UsageReport:
-    since = page.read_time("since") or datetime.now(UTC) - timedelta(days=_DAYS)
     return await page.kit.usage(
-        by=_read_by(page), since=since, until=page.read_time("until"), subject=page.read_text("subject")
+        by=_read_by(page), since=_read_since(page), until=page.read_time("until"), subject=page.read_text("subject")
     )
+
+
+def _read_since(page: PageRequest) -> datetime:
+    return page.read_time("since") or datetime.now(UTC) - timedelta(days=_DAYS)
 
 
 async def download_usage(page: PageRequest) -> Response:

@@ -67,6 +67,23 @@ async function copyPermalink() {
   try { await navigator.clipboard.writeText(url); say(url); } catch { location.hash = new URL(url).hash; }
 }
 
+// The text of a message, as it is stored.
+async function copyText(button) {
+  const response = await fetch(button.closest(".message").querySelector("a.raw").href);
+  if (!response.ok) { location.reload(); return; }
+  await navigator.clipboard.writeText(await response.text());
+  say(button.dataset.done);
+}
+
+function addCopying() {
+  if (!navigator.clipboard) return;  // browsers have none for a page without TLS from another computer
+  document.body.classList.add("copies");
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button.copy");
+    if (button) copyText(button).catch(() => undefined);
+  });
+}
+
 let firstKey = "";
 
 function handleKey(event) {
@@ -174,6 +191,7 @@ function addCheck(link) {
 
 addZoneSwitch();
 addKeys();
+addCopying();
 writeTimes(document);
 const list = document.querySelector("#messages[data-live]");
 if (list) followConversation(list);

@@ -1,0 +1,63 @@
+"""Reports that take longer than a page may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from convokit import UsageReport
+from convokit.errors import StoreUnavailable
+from convokit.viewer import Viewer, pending_reports
+from convokit.viewer.pending_reports import PendingReports
+from tests.viewer.in_process import AsgiViewer, Story
+
+
+def test_a_page_waits_for_its_report(viewer: AsgiViewer, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It loads itself again. JSON and CSV are complete at once, and another tenant has its own report."""
+    monkeypatch.setattr(pending_reports, "_WAIT_S", 0)
+    for language, text in (("en", "being added up"), ("ja", "集計しています")):
+        first = viewer.request("GET", "/usage?by=model", headers={"accept-language": language})
+        assert (first.status_code, first.headers["refresh"]) == (200, "1")
+        assert text in first.text
+        assert "gpt-4o" not in first.text
+        assert '<option value="model" selected>' in first.text
+        page = viewer.get("/usage?by=model", headers={"accept-language": language})
+        assert text not in page.text
+        assert "gpt-4o" in page.text
+    assert viewer.request("GET", "/usage.json?by=model").json()["report"]["rows"][0]["model"] == "gpt-4o"
+    assert "gpt-4o" in viewer.request("GET", "/usage.csv?by=model").text
+    viewer.request("GET", "/usage?by=model")
+    viewer.viewer = Viewer(tenant="other")
+    assert "gpt-4o" not in viewer.get("/usage?by=model").text
+
+
+def test_reports_are_bounded_and_their_errors_are_raised() -> None:
+    reports, started = PendingReports(), []
+
+    def start(number: int) -> Callable[[], Awaitable[UsageReport]]:
+        async def read() -> UsageReport:
+            started.append(number)
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        return read
+
+    async def fail() -> UsageReport:
+        await asyncio.sleep(0.1)
+        raise StoreUnavailable("db", "gone")
+
+    async def check() -> None:
+        for number in range(12):
+            assert await reports.read((str(number),), start(number)) is None
+        assert await reports.read(("11",), start(11)) is None
+        assert started == list(range(12))
+        await asyncio.sleep(0)
+        assert len([each for each in asyncio.all_tasks() if each is not asyncio.current_task()]) == 8
+        assert await reports.read(("x",), fail) is None
+        await asyncio.sleep(0.1)
+        with pytest.raises(StoreUnavailable):
+            await reports.read(("x",), fail)
+
+    asyncio.run(check())
