@@ -260,10 +260,11 @@ def select_partings(followed: Mapping[int, int], starts: Iterable[tuple[int, int
     `followed` is what `list_followed` returns. `starts` are the first seqs of runs with the seqs of their parents, and whether
     the run of the parent goes on behind it.
     """
-    versions: dict[int, set[int]] = {}
+    versions: dict[int, set[int]] = {at: set() for at in followed.values()}
     for seq, parent_seq, continues in starts:
         at = parent_seq or 0
-        versions.setdefault(at, set()).update({seq, at + 1} if continues else {seq})
+        if at in versions:
+            versions[at].update({seq, at + 1} if continues else {seq})
     parted = {at: Parting(at, tuple(sorted(seqs))) for at, seqs in versions.items() if len(seqs) > 1}
     return {seq: parted[at] for seq, at in followed.items() if at in parted}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, bindparam, func, literal, select, union_all
@@ -46,15 +46,9 @@ _SELECT_NEXT_RUN = select(func.min(message.c.seq + 0)).where(
 )
 
 
-class _RunStart(NamedTuple):
-    """The first message of a run."""
-
-    seq: int
-    parent_seq: int | None
-    continues: int
-    """1 if the run that it left goes on behind the parent, else 0."""
-    parent_run: int
-    """The first seq of that run; 0 without a parent."""
+_RunStart = tuple[int, int | None, int, int]
+"""The first message of a run: its seq and its parent's, 1 if the run that it left goes on behind the parent (else 0), and the
+first seq of that run (0 without a parent). A plain tuple, because a conversation may have ten thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +112,7 @@ def find_path_through(connection: Connection, conversation: ConversationRow, hea
 def _read_run_starts(connection: Connection, statement: Any, conversation_id: UUID, first: int) -> list[_RunStart]:
     """Return the first messages of the runs that leave the messages from `first` on, by seq."""
     rows = connection.execute(statement, {"id": conversation_id, "first": first})
-    return sorted((_RunStart(*row) for row in rows), key=lambda start: start.seq)
+    return sorted(tuple(row) for row in rows)
 
 
 def _list_runs_behind(
@@ -130,11 +124,11 @@ def _list_runs_behind(
     """
     # The runs behind the message, by their first seqs. A run starts behind a run that was found before it.
     previous: dict[int, tuple[int, int]] = {}
-    for each in starts:
-        if each.parent_seq is None or each.parent_seq < row.seq:
+    for seq, parent_seq, _, parent_run in starts:
+        if parent_seq is None or parent_seq < row.seq:
             continue
-        if each.parent_run == row.run_start_seq or each.parent_run in previous:
-            previous[each.seq] = (each.parent_run, each.parent_seq)
+        if parent_run == row.run_start_seq or parent_run in previous:
+            previous[seq] = (parent_run, parent_seq)
     at, last = max(previous, default=row.run_start_seq), last_seq
     if end.seq is not None and end.run_start_seq in previous:
         at, last = end.run_start_seq, end.seq

@@ -31,6 +31,8 @@ def test_a_page_waits_for_its_report(viewer: AsgiViewer, story: Story, monkeypat
     viewer.request("GET", "/usage?by=model")
     viewer.viewer = Viewer(tenant="other")
     assert "gpt-4o" not in viewer.get("/usage?by=model").text
+    viewer.viewer = Viewer()
+    assert "gpt-4o" in viewer.get("/usage?by=model").text
 
 
 def test_reports_are_bounded_and_their_errors_are_raised() -> None:
