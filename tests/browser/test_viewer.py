@@ -65,6 +65,16 @@ def test_back_keeps_the_place(open_page: OpenPage, story: Story, sqlite_file: st
     wait_until(page, f"Math.abs(scrollY - {before}) < 60")
 
 
+def test_a_text_is_copied_as_it_is_stored(open_page: OpenPage, story: Story) -> None:
+    page = open_page(f"/c/{story.id}", permissions=["clipboard-read", "clipboard-write"])
+    page.locator("#m2 button.copy").click()
+    wait_until(page, "document.getElementById('announce').textContent === 'The text of message 2 is copied.'")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("**「重要」**です。\n\n| 駅 | 分 |")
+    page.locator("#m12 .version a[aria-label='Previous version']").click()
+    page.wait_for_url("**/m/11#m11")
+
+
 def test_keys(open_page: OpenPage, story: Story) -> None:
     """j, k, o, v, g l, ?; nothing in a field, while an input method composes, or when they are off."""
     page = open_page(f"/c/{story.id}")
