@@ -4,7 +4,7 @@
 100,000) on SQLite and PostgreSQL. Each page is asked for in the process, without a socket: reading, rendering and encoding.
 Medians of 7 after two first requests, wall time. Statements and bytes are those of the last request.
 
-Messages have 150 (Japanese) or 400 (English) characters, so that some 900 of them fill a window of 128,000 tokens. In a third
+Messages have 150 (Japanese) or 400 (English) characters, so that some 600 of them fill a window of 128,000 tokens. In a third
 conversation they have one line, and many thousands fill it.
 """
 

@@ -191,6 +191,7 @@ def _abandon(face: Face, open_stream: Callable[[], Any], recorder: Recorder) -> 
     gc.collect()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("way", ["cancel", "supersede"])
 def test_a_turn_that_is_closed_by_another_worker(
     face: Face, observed: Any, database: str, server: LoopbackServer, recorder: Recorder, way: str
@@ -282,6 +283,7 @@ def test_every_method_that_runs_a_turn(face: Face, observed: Any, server: Loopba
     assert recorder.take() == PLAIN * 2
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_summary_is_a_call_of_its_turn(
     face: Face, database: str, server: LoopbackServer, recorder: Recorder, fails: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import typer.main
@@ -12,6 +13,7 @@ from convokit.cli.app import app
 NAME = "convokit"
 
 
+@cache
 def root() -> Any:
     """Return the command line's root command."""
     return typer.main.get_command(app)

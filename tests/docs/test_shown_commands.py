@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_a_command_that_is_shown_exists(call: str) -> None:
     """The program is one we know of; a call of convokit parses; groups and extras are those of pyproject.toml."""
     words = shlex.split(call)
     assert words[0] in KNOWN, call
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
+    project = _load_project()
     if words[:2] == ["uv", "run"]:
         words = words[2:]
         if words[0] == "--group":
@@ -58,6 +59,11 @@ def test_a_command_that_is_shown_exists(call: str) -> None:
         _check_install(words, project)
     if words[0] == "convokit":
         commands.parse(words[1:])
+
+
+@cache
+def _load_project() -> dict[str, Any]:
+    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
 
 
 def _check_install(words: list[str], project: dict[str, Any]) -> None:

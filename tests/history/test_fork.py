@@ -42,6 +42,7 @@ def test_two_branches_never_move_each_other(face: Face, kit: Any, server: Loopba
     face.settle(main.verify())
 
 
+@pytest.mark.once
 def test_a_fork_copies_nothing(face: Face, kit: Any, database: str) -> None:
     """One row, whatever it begins at and however long the path to it."""
     chat = kit.chat("k")

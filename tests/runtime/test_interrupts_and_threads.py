@@ -32,6 +32,7 @@ with kit.chat("k").stream("count") as events:
 """
 
 
+@pytest.mark.soak(sample=True)
 @pytest.mark.once
 def test_after_kill_9_the_next_send_goes_through_at_once(database: str, server: LoopbackServer) -> None:
     """A worker killed mid-stream leaves a turn that the next send takes over; what was stored of its reply is kept."""

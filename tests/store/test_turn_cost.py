@@ -216,6 +216,7 @@ def test_tool_results_cost_what_a_question_costs(database: str, server: Loopback
             assert count(*content, tool_results={call["id"]: "paid"}) == plain
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("count", [50, 5000])
 def test_rows_read_do_not_depend_on_the_history(
     sync_kit: Convokit, database: str, server: LoopbackServer, count: int, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,7 @@ def database(postgres: Postgres) -> Iterator[str]:
     postgres.drop(url)
 
 
+@pytest.mark.soak(sample=True)
 def test_a_message_takes_at_most_6_kb_of_the_log(database: str) -> None:
     """Questions and replies of 529 bytes of English, and their part of a merge of the search index.
 

@@ -391,6 +391,7 @@ def test_only_one_module_spells_names(checkout: Path) -> None:
                 assert path.name == "names.py" or not node.value.startswith(("gen_ai.", "server.")), path
 
 
+@pytest.mark.soak(sample=True)
 def test_the_extra_needs_the_api_alone_and_says_so() -> None:
     """`convokit.telemetry` imports no SDK and no semantic conventions. Without the API, the error names the extra."""
     code = (

@@ -61,6 +61,9 @@ class Events:
         self.viewer.wait(self.task)
 
 
+pytestmark = pytest.mark.once
+
+
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_POLL_S", 0.02)

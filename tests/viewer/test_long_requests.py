@@ -9,6 +9,7 @@ from convokit.testing import ScriptedModel
 from tests.support.statements import count_statements
 from tests.viewer.in_process import AsgiViewer, Parsed
 
+pytestmark = pytest.mark.once
 COUNT = 600
 
 

@@ -13,6 +13,8 @@ from convokit.viewer import Viewer, pending_reports
 from convokit.viewer.pending_reports import PendingReports
 from tests.viewer.in_process import AsgiViewer, Story
 
+pytestmark = pytest.mark.once
+
 
 def test_a_page_waits_for_its_report(viewer: AsgiViewer, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """It loads itself again. JSON and CSV are complete at once, and another tenant has its own report."""
