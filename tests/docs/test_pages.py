@@ -16,17 +16,9 @@ from tests.docs.pages import Story, blocks, name, pages
 from tests.support.selection import keep
 
 PAGES = [page for page in pages() if blocks(page, "python") or blocks(page, "sh")]
-SLOW = (
-    "test-your-application.md",
-    "command-line.md",
-    "logging.md",
-    "resuming.md",
-    "summaries.md",
-    "README.ja.md",
-    "tutorial.ja.md",
-)
+SLOW = ("test-your-application", "command-line", "logging", "resuming", "summaries", "README.ja", "tutorial.ja")
 """Pages that take a second or more. The Japanese ones have the blocks of the English ones."""
-FAST = [page for page in PAGES if page.name not in SLOW]
+FAST = [page for page in PAGES if page.stem not in SLOW]
 
 
 @pytest.fixture

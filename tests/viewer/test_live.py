@@ -13,6 +13,8 @@ from convokit.testing import ScriptedModel
 from convokit.viewer import live
 from tests.viewer.in_process import AsgiViewer, Story
 
+pytestmark = pytest.mark.once
+
 
 class Events:
     """A stream of the application, read event by event. httpx's transport gives a response when it has ended."""
@@ -59,9 +61,6 @@ class Events:
     def leave(self) -> None:
         self.left.set()
         self.viewer.wait(self.task)
-
-
-pytestmark = pytest.mark.once
 
 
 @pytest.fixture
