@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from convokit import UsageReport
+from convokit import Convokit, UsageReport
 from convokit.errors import StoreUnavailable
+from convokit.testing import ScriptedModel
 from convokit.viewer import Viewer, pending_reports
 from convokit.viewer.pending_reports import PendingReports
 from tests.viewer.in_process import AsgiViewer, Story
@@ -35,6 +36,32 @@ def test_a_page_waits_for_its_report(viewer: AsgiViewer, story: Story, monkeypat
     assert "gpt-4o" not in viewer.get("/usage?by=model").text
     viewer.viewer = Viewer()
     assert "gpt-4o" in viewer.get("/usage?by=model").text
+
+
+def test_a_report_that_nobody_took_up_is_not_shown_later(
+    viewer: AsgiViewer, story: Story, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page takes up a report of this minute. Later it is added up anew."""
+    monkeypatch.setattr(pending_reports, "_WAIT_S", 0)
+
+    def wait_for_report() -> None:
+        assert "refresh" in viewer.request("GET", "/usage?by=model").headers
+        viewer.wait(asyncio.sleep(0.5))
+
+    wait_for_report()
+    model = ScriptedModel(["はい。"])
+    with Convokit(database, model="gpt-5-mini", api_key="x", http_client=model.client()) as kit:
+        kit.chat("later").send("？")
+    assert "gpt-5-mini" not in viewer.get("/usage?by=model").text
+    wait_for_report()
+    assert "gpt-5-mini" in viewer.get("/usage?by=model").text
+    wait_for_report()
+    with Convokit(database, model="gpt-5-nano", api_key="x", http_client=ScriptedModel(["はい。"]).client()) as kit:
+        kit.chat("later").send("？")
+    monkeypatch.setattr(pending_reports, "_KEPT_S", 0)
+    assert "refresh" in viewer.request("GET", "/usage?by=model").headers
+    monkeypatch.setattr(pending_reports, "_KEPT_S", 60)
+    assert "gpt-5-nano" in viewer.get("/usage?by=model").text
 
 
 def test_reports_are_bounded_and_their_errors_are_raised() -> None:

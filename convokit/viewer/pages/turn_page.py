@@ -68,6 +68,7 @@ class NextPage:
 _VIEWS = ("messages", "json", "bytes")
 _MAX_MESSAGES = 100
 _MAX_PARTS = 300
+"""Of a window on one page: each takes 250 bytes."""
 _MAX_CHARS = 60_000
 """Of all messages of a request on one page. A single message may be longer."""
 
