@@ -36,6 +36,8 @@ from tests.support.background_reader import Running
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, Script, calls, completion, failure, stream
 
+pytestmark = pytest.mark.once
+
 CALL = ["call_started", "call_ended ok"]
 PLAIN = ["turn_started", *CALL, "turn_ended completed"]
 STREAMED = ["turn_started", "call_started", "first_chunk", "call_ended ok", "turn_ended completed"]
@@ -191,7 +193,6 @@ def _abandon(face: Face, open_stream: Callable[[], Any], recorder: Recorder) -> 
     gc.collect()
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("way", ["cancel", "supersede"])
 def test_a_turn_that_is_closed_by_another_worker(
     face: Face, observed: Any, database: str, server: LoopbackServer, recorder: Recorder, way: str
@@ -283,7 +284,6 @@ def test_every_method_that_runs_a_turn(face: Face, observed: Any, server: Loopba
     assert recorder.take() == PLAIN * 2
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_summary_is_a_call_of_its_turn(
     face: Face, database: str, server: LoopbackServer, recorder: Recorder, fails: bool
@@ -345,7 +345,6 @@ def test_an_end_that_cannot_be_saved(
     assert recorder.take() == [*PLAIN[:3], "turn_ended unsaved"]
 
 
-@pytest.mark.once
 def test_a_killed_process_reports_nothing(database: str, server: LoopbackServer, recorder: Recorder) -> None:
     """The killed worker reports no end. The process that closes its turn does."""
     code = (
@@ -409,7 +408,6 @@ def test_events_come_after_the_commit(face: Face, database: str, server: Loopbac
     ]
 
 
-@pytest.mark.once
 def test_content_only_for_those_who_ask(face: Face, database: str, server: LoopbackServer) -> None:
     """Text, keys and parameters reach an observer with `include_content` and no other one, and no repr shows them."""
     without, with_content = Recorder(), Recorder(include_content=True)
@@ -453,7 +451,6 @@ def test_content_only_for_those_who_ask(face: Face, database: str, server: Loopb
     assert ended[-1].replies == [{"role": "assistant", "content": f"half {SECRET}"}]
 
 
-@pytest.mark.once
 def test_names_of_a_server_are_short(face: Face, observed: Any, server: LoopbackServer, recorder: Recorder) -> None:
     """A server may send anything as a model's name, a finish reason or an id. Events hold the first 200 characters."""
     answer = json.loads(str(completion("yes", model="m" * 500).pieces[0], "utf-8"))  # type: ignore[arg-type]
@@ -465,7 +462,6 @@ def test_names_of_a_server_are_short(face: Face, observed: Any, server: Loopback
     assert len(recorder.last("turn_ended").finish_reason) == 200
 
 
-@pytest.mark.once
 def test_a_closed_turn_has_its_key_for_those_who_ask(face: Face, database: str, server: LoopbackServer) -> None:
     """`turn_closed` obeys `include_content` too."""
     told = [Recorder(), Recorder(include_content=True)]
@@ -557,7 +553,6 @@ class Awaited(Observer):
         """Do nothing."""
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
@@ -575,7 +570,6 @@ def test_what_is_no_observer_is_refused(sqlite_file: str, given: Any, problem: s
             make(sqlite_file, model="m", observers=given)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("observers", [[], [Observer()]])
 def test_a_turn_without_observers_does_nothing_more(
     face: Face, database: str, server: LoopbackServer, observers: list[Observer]
@@ -599,7 +593,6 @@ def test_a_turn_without_observers_does_nothing_more(
     assert bool(called) == bool(observers), called
 
 
-@pytest.mark.once
 def test_a_tenants_kit_has_the_same_observers(face: Face, observed: Any, recorder: Recorder) -> None:
     """`kit.tenant` shares them, and the events name the tenant."""
     face.settle(observed.tenant("other").chat("k").send("hello"))

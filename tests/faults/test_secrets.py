@@ -27,6 +27,7 @@ from convokit.settings import Environment
 from tests.cli.conftest import CommandLine
 from tests.faults.shared_kit import EACH_ONCE, Stage, staged
 from tests.support.faces import Face
+from tests.support.selection import keep
 from tests.support.server import Script, chunk, completion, event, failure, stream
 
 stage = staged(EACH_ONCE)
@@ -162,12 +163,7 @@ def _logged(logs: pytest.LogCaptureFixture, *, ours: bool = False, but: str = "\
 @pytest.mark.once
 @pytest.mark.parametrize("form", ["text", "function"])
 @pytest.mark.parametrize(
-    "name",
-    [
-        *QUIET,
-        *ECHOING,
-        *REPEATING,
-    ],
+    "name", keep([*QUIET, *ECHOING, *REPEATING], "answered", "streamed", "401 echo", "401 header", sample=True)
 )
 def test_the_key_is_nowhere(
     stage: Stage, logs: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], name: str, form: str
