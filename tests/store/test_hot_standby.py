@@ -51,6 +51,7 @@ def test_a_read_only_kit_reads_everything_on_a_standby(
     kit = face.kit(standby.url, model="m", base_url=server.url, read_only=True)
     reader = kit.chat(face.name)
     reader.first, reader.second = (turn.id for turn in face.settle(reader.turns(limit=2)))
+    (tmp_path / "turn").write_text(str(reader.first), "utf-8")
     reader.prompt_digest = face.settle(reader.turn(reader.first)).calls[0].window.prompt
     reader.digest = face.settle(reader.messages())[0].content[0]["image_url"]["url"]
     for call in KIT_READS.values():
