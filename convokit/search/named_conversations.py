@@ -27,14 +27,9 @@ def find_named(connection: Connection, tenant: str, query: SearchQuery) -> list[
     id_ = _parse_owner(given)
     found = [] if id_ is None else _list(connection, tenant, replace(filters, ids=[id_]))
     found += _list(connection, tenant, replace(filters, prefix=given))
-    titled = search_query.list_ids_by_title(
+    found += search_query.list_by_title(
         connection, tenant, wanted, query.text.is_in, since=since, until=until, limit=MAX_NAMED
     )
-    named = {each.id for each in found}
-    places = {each: place for place, each in enumerate(titled) if each not in named}
-    if places:
-        by_title = _list(connection, tenant, replace(filters, ids=list(places)))
-        found += sorted(by_title, key=lambda each: places[each.id])
     return list({each.id: each for each in found}.values())[:MAX_NAMED]
 
 

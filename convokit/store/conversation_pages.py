@@ -102,7 +102,18 @@ def list_with_previews(
         if after is not None:
             query = query.where(key > after)
         query = query.order_by(key)
-    found = [_to_listed(row) for row in connection.execute(query.limit(limit))]
+    return _list(connection, query.limit(limit))
+
+
+def list_matches(connection: Connection, tenant: str, matches: Any, order: Sequence[Any]) -> list[Conversation]:
+    """Return the tenant's conversations in a subquery with the column `conversation_id`, each with its last message."""
+    query = _SELECT.join(matches, matches.c.conversation_id == conversation.c.id)
+    query = query.where(conversation.c.tenant == tenant)
+    return _list(connection, query.order_by(*order))
+
+
+def _list(connection: Connection, query: Any) -> list[Conversation]:
+    found = [_to_listed(row) for row in connection.execute(query)]
     erasures = removal_records.find_erasures(connection, [each.row.id for each in found if _may_be_erased(each)])
     return [Conversation.from_row(each, erasures.get(each.row.id)) for each in found]
 

@@ -14,9 +14,11 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
 
+from convokit.domain.conversation import Conversation
 from convokit.domain.message import MessageRow, extract_row_text
 from convokit.domain.search_periods import PeriodSpan
 from convokit.domain.search_words import MAX_INDEXED_CHARS
+from convokit.store import conversation_pages
 from convokit.store.dialects import dialect_of
 from convokit.store.dialects.protocol import TITLE_SEQ, MessageRef, SearchDialect, SearchFilter, SortKey, SortRange
 from convokit.store.schema import conversation, message
@@ -114,7 +116,7 @@ def build_column_conditions(index: SearchDialect, wanted: SearchFilter) -> list[
     return [compare(column, value) for value, compare, column in conditions if value is not None]
 
 
-def list_ids_by_title(
+def list_by_title(
     connection: Connection,
     tenant: str,
     wanted: SearchFilter,
@@ -123,7 +125,7 @@ def list_ids_by_title(
     since: int | None,
     until: int | None,
     limit: int,
-) -> list[UUID]:
+) -> list[Conversation]:
     """Return the tenant's conversations whose titles have the keys and satisfy `is_match`, the newest first.
 
     `since` and `until` are limits of the last use.
@@ -131,7 +133,7 @@ def list_ids_by_title(
     index, wanted = dialect_of(connection).search, replace(wanted, titles=True, since=None, until=None)
     order = index.match_sort_columns
     query = (
-        select(index.rows.c.conversation_id, conversation.c.title)
+        select(*dict.fromkeys([*order, index.rows.c.conversation_id]))
         .join_from(index.rows, conversation, conversation.c.id == index.rows.c.conversation_id)
         .where(
             index.match_tenant(tenant, wanted),
@@ -144,8 +146,9 @@ def list_ids_by_title(
         if bound is not None:
             query = query.where(compare(conversation.c.updated_at, bound))
     # The keys of an index may be not exact, and a phrase is more than its keys.
-    rows: Any = connection.execute(query.order_by(*(each.desc() for each in order)).limit(limit * _TITLES_FOR_ONE))
-    return [row[0] for row in rows if row[1] is not None and is_match(row[1])][:limit]
+    likely = query.order_by(*(each.desc() for each in order)).limit(limit * _TITLES_FOR_ONE).subquery("likely")
+    found = conversation_pages.list_matches(connection, tenant, likely, [likely.c[each.name].desc() for each in order])
+    return [each for each in found if each.title is not None and is_match(each.title)][:limit]
 
 
 def find_sort_key(connection: Connection, tenant: str, ref: MessageRef) -> SortKey | None:

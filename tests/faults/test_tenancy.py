@@ -408,7 +408,10 @@ TENANT = {
         conversation_pages.list_with_previews(connection, "rival", each, limit=1000)
         for each in (ListingFilter(), ListingFilter(open=True), ListingFilter(prefix="n"), ListingFilter(ids=[wanted]))
     ],
-    "store.search_query.list_ids_by_title": lambda connection, wanted: search_query.list_ids_by_title(
+    "store.conversation_pages.list_matches": lambda connection, wanted: conversation_pages.list_matches(
+        connection, "rival", select(conversation.c.id.label("conversation_id")).subquery(), []
+    ),
+    "store.search_query.list_by_title": lambda connection, wanted: search_query.list_by_title(
         connection, "rival", SearchFilter(["secret"]), lambda title: True, since=None, until=None, limit=1000
     ),
     "store.conversations.derive_ids": lambda connection, wanted: [

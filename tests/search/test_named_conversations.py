@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from convokit import NewMessage
+from convokit.store.dialects import postgresql_search
 from convokit.store.engine import open_engine, parse_database_url
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer
+from tests.support.statements import count_statements
 
 HELLO = NewMessage("assistant", "東京 hello")
 TITLES = {
@@ -146,3 +148,13 @@ def test_reindex_adds_titles(face: Face, database: str, server: LoopbackServer, 
     assert _keys(face, kit, "題名") == ["known"]
     assert face.settle(kit.reindex()) == 1
     assert _keys(face, kit, "改題") == ["bare"]
+
+
+def test_a_search_takes_six_statements(face: Face, titled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With titles and keys that match, and where PostgreSQL is asked how far back to look."""
+    monkeypatch.setattr(postgresql_search, "SORT_AT_ONCE", -2)
+    for query in ("東京", "a-", "hello"):
+        _keys(face, titled, query)  # PostgreSQL is asked for the size of the index once a minute
+        with count_statements() as statements:
+            _keys(face, titled, query)
+        assert len(statements) <= 6, statements

@@ -273,8 +273,8 @@ def test_a_search_uses_the_index(engine: Engine, kit: Convokit, monkeypatch: pyt
     )
     assert len(plans) > 10
     sqlite = engine.dialect.name == "sqlite"
-    # A search also looks for titles and keys: these plans read no message by its words.
-    of_messages = [plan for plan in plans if not sqlite or "convokit_message" in plan]
+    # A search also looks for titles and keys: these plans read the last message of each conversation.
+    of_messages = [plan for plan in plans if not sqlite or ("convokit_message" in plan and "LEFT-JOIN" not in plan)]
     asking = [
         plan for plan in of_messages if ("convokit_search_words VIRTUAL" if sqlite else "convokit_search_found") in plan
     ]
