@@ -25,9 +25,8 @@ _SHOWN: dict[str, tuple[bytes, ...]] = {
 """The types that a browser shows, with the first bytes of their files. Everything else is for download."""
 _FORMS = {"image/webp": b"WEBP", "audio/wav": b"WAVE"}
 """The bytes 8 to 12 of a RIFF file."""
-_INSIDE_PAGES = ("image", "audio")
-_MAX_INSIDE_BYTES = 5 * 1024 * 1024
-"""A page shows a larger picture by its text alone. The picture is a link to itself."""
+_MAX_IMAGE_BYTES = 5 * 1024 * 1024
+"""A page shows the alternative text of a larger picture. The text is a link to the file."""
 _BLOB_POLICY = "default-src 'none'; sandbox"
 _FORMATS = {"jsonl": "jsonl", "md": "markdown", "openai.jsonl": "openai"}
 _QUEUE_CHUNKS = 8
@@ -38,7 +37,8 @@ _WRITE_S = 60.0
 async def answer_blob(page: PageRequest) -> Response:
     """Return a binary of the conversation: a picture or sound to show, anything else for download."""
     blob = await page.open_chat().blob(page.request.path_params["digest"])
-    if page.request.headers.get("sec-fetch-dest") in _INSIDE_PAGES and len(blob.data) > _MAX_INSIDE_BYTES:
+    # Browsers name what asks for the file. Sound needs no limit: it is loaded when the reader starts it.
+    if page.request.headers.get("sec-fetch-dest") == "image" and len(blob.data) > _MAX_IMAGE_BYTES:
         return Response(b"", 413)
     # No cache: a later erasure should reach the binary.
     headers = {"content-security-policy": _BLOB_POLICY}

@@ -214,10 +214,11 @@ def test_binaries_are_shown_only_if_they_are_harmless(
         assert response.headers["cross-origin-resource-policy"] == "same-origin"
     inside = viewer.get(f"/c/{story.id}/blob/{story.png}", headers={"sec-fetch-dest": "image"})
     assert inside.content == make_png()
-    monkeypatch.setattr(files, "_MAX_INSIDE_BYTES", 10)
+    monkeypatch.setattr(files, "_MAX_IMAGE_BYTES", 10)
     inside = viewer.get(f"/c/{story.id}/blob/{story.png}", headers={"sec-fetch-dest": "image"})
     assert (inside.status_code, inside.content) == (413, b"")
-    assert viewer.get(f"/c/{story.id}/blob/{story.png}").content == make_png()
+    for headers in ({}, {"sec-fetch-dest": "document"}, {"sec-fetch-dest": "audio"}):
+        assert viewer.get(f"/c/{story.id}/blob/{story.png}", headers=headers).content == make_png()
     assert viewer.get(f"/c/{story.id}/blob/{'0' * 64}").status_code == 404
     assert viewer.get(f"/c/{story.id}/blob/x").status_code == 400
 
