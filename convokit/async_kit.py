@@ -199,9 +199,9 @@ class AsyncConvokit:
         return await self._runtime.run(history.conversation_flows.read_conversation_flow(self._state, ref))
 
     async def turn(self, turn: Turn | UUID | str) -> TurnRecord:
-        """Return a turn of any conversation by its id, with its API calls and tool runs: `conversation_id` says where it is.
+        """Return a turn of any conversation by its id, with its API calls and tool runs.
 
-        Raises: InvalidInput, NotFound.
+        `TurnRecord.conversation_id` names the conversation. Raises: InvalidInput, NotFound.
         """
         return await self._runtime.run(history.records.find_turn_flow(self._state, turn))
 

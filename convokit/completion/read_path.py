@@ -22,9 +22,10 @@ from convokit.settings import Summary
 from convokit.store.snapshot import Snapshot, read_snapshot
 from convokit.tokens.counter import count_message
 
-_FEWEST_ROWS = 8
-_GROWTH = 8
-"""How many times the rows that were read a next page has at most: earlier messages may be longer."""
+_SPARE_ROWS = 8
+"""Rows that a page has beyond the estimate, so that a small error does not take another statement."""
+_MAX_GROWTH = 8
+"""A page has at most this many times the rows that were read: if earlier messages are longer, fewer of them are needed."""
 
 
 def read_snapshot_flow(
@@ -79,8 +80,8 @@ class _RowsNeeded:
 
 
 def _estimate_rows(count: int, tokens: float, free: float) -> int:
-    """Return how many rows fill the free tokens, if they are as long as the `count` rows that were read, and a tenth more."""
-    return min(int(free * count / max(tokens, 1) * 1.1) + _FEWEST_ROWS, count * _GROWTH)
+    """Return the number of rows that fill the `free` tokens, if they are as long as the `count` rows with `tokens` tokens."""
+    return min(int(1.1 * free * count / max(tokens, 1)) + _SPARE_ROWS, count * _MAX_GROWTH)
 
 
 def _ends_among_passages(rows: list[MessageRow]) -> bool:

@@ -35,7 +35,7 @@ from convokit.store import (
     turn_pages,
 )
 from convokit.store.path_pages import PathPage
-from convokit.store.path_through import PageAround, PathEnd
+from convokit.store.path_through import PartedPage, PathEnd
 
 _BEFORE_PAGE = 4
 """Messages read before a page, to find the one that its first question follows. More than three passages take a statement."""
@@ -97,12 +97,12 @@ def _read_rows(
     branch = message_tree.find_branch(connection, listed.row, wanted)
     if branch is None:
         raise NotFound("branch", f"{wanted!r} of {chat.name}", "`fork` makes one")
-    around = _read_page(connection, listed, branch, query)
-    page, partings = around.page, around.partings
+    parted = _read_page(connection, listed, branch, query)
+    page, partings = parted.page, parted.partings
     if partings is None:
         partings = {} if _is_one_run(listed) else path_pages.find_partings(connection, conversation_id, page)
     erasure = conversation_pages.find_erasure(connection, listed)
-    found = _HistoryRows(listed, branch, page, partings, erasure, has_later=around.has_later)
+    found = _HistoryRows(listed, branch, page, partings, erasure, has_later=parted.has_later)
     turn_ids = list({row.turn_id for row in page.rows if row.turn_id is not None})
     if turn_ids:
         found.turns = turn_pages.read_with_calls(connection, conversation_id, turn_ids)
@@ -120,24 +120,24 @@ def _is_one_run(listed: ListedConversation) -> bool:
 
 def _read_page(
     connection: Connection, listed: ListedConversation, branch: BranchRow, query: MessageQuery
-) -> PageAround:
+) -> PartedPage:
     """Return the messages of a page, and whether the path has messages after them."""
     assert query.limit is not None
     row, head = listed.row, branch.head_seq
-    if query.around is not None:
-        return _read_around(connection, listed, branch, query.around, query.limit)
     if query.after is not None:
         page = read_after(connection, row, head, query.after, query)
-        return PageAround(page, bool(page.rows) and page.rows[-1].seq != head, None)
+        return PartedPage(page, has_later=bool(page.rows) and page.rows[-1].seq != head, partings=None)
+    if query.around is not None:
+        return _read_around(connection, listed, branch, query.around, query.limit)
     if query.before is None:
-        return PageAround(_read_to(connection, row.id, head, query.limit), has_later=False, partings=None)
+        return PartedPage(_read_to(connection, row.id, head, query.limit), has_later=False, partings=None)
     if not query.before:
-        return PageAround(PathPage([]), has_later=True, partings=None)
+        return PartedPage(PathPage([]), has_later=True, partings=None)
     # The message itself is read with those before it, and is not part of the page.
     page = _read_to(connection, row.id, query.before, query.limit + 1)
     if not page.rows or page.rows[-1].status == SUMMARY:
         find_page_message(connection, row, "before", query.before)
-    return PageAround(PathPage(page.rows[:-1], page.previous), has_later=True, partings=None)
+    return PartedPage(PathPage(page.rows[:-1], page.previous), has_later=True, partings=None)
 
 
 def _read_to(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> PathPage:
@@ -164,7 +164,7 @@ def _read_to(connection: Connection, conversation_id: UUID, last: int | None, li
 
 def _read_around(
     connection: Connection, listed: ListedConversation, branch: BranchRow, around: int, limit: int
-) -> PageAround:
+) -> PartedPage:
     page = _read_to(connection, listed.row.id, around, min(limit // 2 + 1, limit))
     if not page.rows or page.rows[-1].status == SUMMARY:
         find_page_message(connection, listed.row, "around", around)

@@ -48,9 +48,9 @@ _HAS_NEXT = (
     .exists()
 )
 # A redacted passage still leads to its question. A redacted summary leads nowhere, and is recognized by that.
-IS_OF_TREE = and_(message.c.status != SUMMARY, or_(not_(WAS_PASSAGE_OR_SUMMARY), _HAS_NEXT))
+_IS_OF_TREE = and_(message.c.status != SUMMARY, or_(not_(WAS_PASSAGE_OR_SUMMARY), _HAS_NEXT))
 _continuing = message.alias("continuing")
-COUNT_CONTINUING = (
+_COUNT_CONTINUING = (
     select(func.count())
     .select_from(_continuing)
     .where(_continuing.c.conversation_id == bindparam("id"), _continuing.c.seq == message.c.parent_seq + 1)
@@ -58,16 +58,18 @@ COUNT_CONTINUING = (
     .scalar_subquery()
 )
 """1 if the run of a parting's parent goes on behind the parent, else 0."""
-IS_PARTING = and_(_IN_CONVERSATION, PARTS, IS_OF_TREE)
-_SELECT_BEHIND = select(message.c.seq, message.c.parent_seq, COUNT_CONTINUING).where(
-    IS_PARTING, message.c.parent_seq.is_not(None)
+_IS_PARTING = and_(_IN_CONVERSATION, PARTS, _IS_OF_TREE)
+SELECT_BEHIND = select(message.c.seq, message.c.parent_seq, _COUNT_CONTINUING).where(
+    _IS_PARTING, message.c.parent_seq.is_not(None)
 )
-_SELECT_ROOTS = select(message.c.seq, message.c.parent_seq, literal(0)).where(
-    IS_PARTING, message.c.parent_seq.is_(None)
+"""The partings behind messages: first seq of the new run, seq of its parent, and `_COUNT_CONTINUING`."""
+SELECT_ROOTS = select(message.c.seq, message.c.parent_seq, literal(0)).where(
+    _IS_PARTING, message.c.parent_seq.is_(None)
 )
-_SELECT_BEHIND_PAGE = _SELECT_BEHIND.where(message.c.parent_seq.in_(bindparam("seqs", expanding=True)))
-_SELECT_BEHIND_ALL = union_all(_SELECT_BEHIND, _SELECT_ROOTS)
-_SELECT_OF_PAGE = {False: _SELECT_BEHIND_PAGE, True: union_all(_SELECT_BEHIND_PAGE, _SELECT_ROOTS)}
+"""The same for the first messages of paths, which have no parent."""
+_SELECT_BEHIND_PAGE = SELECT_BEHIND.where(message.c.parent_seq.in_(bindparam("seqs", expanding=True)))
+_SELECT_ALL = union_all(SELECT_BEHIND, SELECT_ROOTS)
+_SELECT_OF_PAGE = {False: _SELECT_BEHIND_PAGE, True: union_all(_SELECT_BEHIND_PAGE, SELECT_ROOTS)}
 """By whether the page reaches the first message of the path."""
 _MAX_LISTED = 1000
 
@@ -246,7 +248,7 @@ def find_partings(connection: Connection, conversation_id: UUID, page: PathPage)
     followed = list_followed(page)
     if not followed:
         return {}
-    statement: Any = _SELECT_BEHIND_ALL
+    statement: Any = _SELECT_ALL
     values: dict[str, Any] = {"id": conversation_id}
     seqs = [seq for seq in followed.values() if seq]
     if len(followed) <= _MAX_LISTED:

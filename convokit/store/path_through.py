@@ -18,8 +18,8 @@ from convokit.domain.conversation import ConversationRow
 from convokit.domain.message import MessageRow, Parting
 from convokit.store.message_tree import PARTS
 from convokit.store.path_pages import (
-    COUNT_CONTINUING,
-    IS_PARTING,
+    SELECT_BEHIND,
+    SELECT_ROOTS,
     PathPage,
     is_on_path,
     list_followed,
@@ -32,14 +32,11 @@ from convokit.store.schema import message
 _IN_CONVERSATION = message.c.conversation_id == bindparam("id")
 _parent = message.alias("parent")
 _SELECT_PARTINGS = (
-    select(message.c.seq, message.c.parent_seq, COUNT_CONTINUING, _parent.c.run_start_seq)
+    SELECT_BEHIND.add_columns(_parent.c.run_start_seq)
     .join(_parent, and_(_parent.c.conversation_id == bindparam("id"), _parent.c.seq == message.c.parent_seq))
-    .where(IS_PARTING, message.c.parent_seq >= bindparam("first"))
+    .where(message.c.parent_seq >= bindparam("first"))
 )
-_SELECT_ROOTS = select(message.c.seq, message.c.parent_seq, literal(0), literal(0)).where(
-    IS_PARTING, message.c.parent_seq.is_(None)
-)
-_SELECT_PARTINGS_AND_ROOTS = union_all(_SELECT_PARTINGS, _SELECT_ROOTS)
+_SELECT_PARTINGS_AND_ROOTS = union_all(_SELECT_PARTINGS, SELECT_ROOTS.add_columns(literal(0)))
 # `+ 0`: SQLite would otherwise read the messages of the run, in the order of its primary key.
 _SELECT_NEXT_RUN = select(func.min(message.c.seq + 0)).where(
     _IN_CONVERSATION, PARTS, message.c.seq + 0 > bindparam("after")
@@ -60,8 +57,8 @@ class PathEnd:
 
 
 @dataclass(slots=True)
-class PageAround:
-    """A page around a message."""
+class PartedPage:
+    """A page of a path, with what follows it and where it parts."""
 
     page: PathPage
     has_later: bool
@@ -72,7 +69,7 @@ class PageAround:
 
 def read_around(
     connection: Connection, conversation: ConversationRow, end: PathEnd, page: PathPage, limit: int
-) -> PageAround:
+) -> PartedPage:
     """Return a page with the messages that follow its last one, passages included: at most `limit` in all.
 
     They are on the path to `end` if the last message is, else on the path to the newest leaf behind it.
@@ -96,7 +93,7 @@ def read_around(
     partings = None
     if not is_in_last_run:
         partings = select_partings(list_followed(found), (each[:3] for each in starts))
-    return PageAround(found, len(rows) > limit, partings)
+    return PartedPage(found, len(rows) > limit, partings)
 
 
 def find_path_through(connection: Connection, conversation: ConversationRow, head: int | None, row: MessageRow) -> int:

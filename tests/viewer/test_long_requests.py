@@ -49,7 +49,7 @@ def test_a_long_request_is_shown_from_its_end(viewer: AsgiViewer, request_path: 
         pages += 1
     assert seen == [str(seq) for seq in range(1, COUNT + 2)]
     assert pages == 7
-    assert "Messages 503 to 602 of 602" in viewer.get(request_path).text
+    assert "Messages 503 to 602 of the 602 in the request." in viewer.get(request_path).text
     digest = viewer.get(f"{request_path}.json").json()["replay"]["prompt"]
     assert f"<code>{digest[:12]}</code>" in viewer.get(request_path).text
 

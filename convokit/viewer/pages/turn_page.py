@@ -36,6 +36,12 @@ class RequestPage:
     end: int
     """The index behind the last message on the page."""
 
+    @property
+    def has_prompt(self) -> bool:
+        """Whether the first message of the request is the developer prompt."""
+        messages = self.replay.messages
+        return self.replay.prompt is not None and bool(messages) and messages[0]["role"] in ("system", "developer")
+
 
 @dataclass(frozen=True, slots=True)
 class WindowPage:

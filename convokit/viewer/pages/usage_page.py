@@ -49,7 +49,7 @@ async def read_usage(page: PageRequest) -> UsagePage:
     """Read a report: by default of the last 30 days, by day."""
     by, since, until = _read_by(page), _read_since(page), page.read_time("until")
     asked = page.viewer.tenant, str(page.request.query_params)
-    report: UsageReport | None = None
+    report: UsageReport | None
     if page.is_json:
         report = await _read_report(page)
     else:
