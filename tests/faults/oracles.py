@@ -96,14 +96,22 @@ def check_request(messages: Sequence[Row]) -> None:
         raise Broken(f"the array is not valid: {'; '.join(found)}")
 
 
-def check_calls(found: Iterable[Found], bodies: Iterable[bytes]) -> None:
-    """Check that every request the server saw has an API call's row of its own, with the digest of those very bytes."""
-    rows = [(bytes(call["body_salt"]), bytes(call["body_digest"])) for each in found for call in each.completions]
+def check_calls(found: Iterable[Found], bodies: Iterable[bytes]) -> list[Row]:
+    """Check that every request the server saw has an API call's row of its own, with the digest of those very bytes.
+
+    Returns the rows that are left, whose requests the server did not see.
+    """
+    rows = [call for each in found for call in each.completions]
     for body in bodies:
-        match = next((pair for pair in rows if compute_salted_digest(pair[0], body) == pair[1]), None)
+        match = next((call for call in rows if _is_digest_of(call, body)), None)
         if match is None:
             raise Broken(f"a request that was sent has no row: {body[-120:]!r}")
         rows.remove(match)
+    return rows
+
+
+def _is_digest_of(call: Row, body: bytes) -> bool:
+    return compute_salted_digest(bytes(call["body_salt"]), body) == bytes(call["body_digest"])
 
 
 def check_acknowledged(found: Found, questions: Iterable[str], replies: Iterable[str]) -> None:

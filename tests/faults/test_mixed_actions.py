@@ -65,9 +65,14 @@ def _run_round(backend: str, database: str, server: LoopbackServer, seed: int, s
         kit.recover()
         kit.chat("k").verify()
     found = oracles.check_conversation(database, "k")
-    late = [call for call in found.completions if call["state"] == "late"]
-    assert len(found.completions) - len(late) == len(server.requests)
-    oracles.check_calls([found], [request.raw for request in server.requests])
+    unseen = oracles.check_calls([found], [request.raw for request in server.requests])
+    states = {turn["id"]: turn["state"] for turn in found.turns}
+    # A late reply has a second row. A task that was cancelled after its call was stored may not have sent it.
+    assert [
+        call
+        for call in unseen
+        if call["state"] != "late" and (call["state"], states[call["turn_id"]]) != ("error", "interrupted")
+    ] == []
     stored = {(str(row["turn_id"]), row["content"]) for row in found.messages if row["status"] == "complete"}
     assert [each for each in replies if (each["turn"], each["text"]) not in stored] == []
     by_key = {(each["turn"], each["text"]) for each in replies if each["action"] == "repeat"}
