@@ -16,6 +16,7 @@ from convokit.domain.stored_request import Replay
 from convokit.domain.turn import CallRow, Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
 from convokit.store import message_tree, messages, turn_pages
+from convokit.store.turn_pages import TurnWithCalls
 
 
 class CallSelector(NamedTuple):
@@ -54,7 +55,7 @@ def find_selected_call(
     if newest is None:  # the run of the head has no turn, or the branch is empty
         turn_id = _find_newest_turn(connection, row.id, head)
         return find_selected_calls(connection, row, [CallSelector(turn_id, selector.number)])[0]
-    return _select(*newest, selector.number)
+    return _select(newest, selector.number)
 
 
 def find_selected_calls(
@@ -62,14 +63,15 @@ def find_selected_calls(
 ) -> list[SelectedCall]:
     """Return the calls that selectors with turns name, by one statement. Raises: NotFound."""
     turn_ids = [each.turn_id for each in selectors if each.turn_id is not None]
-    found = {each.id: (each, calls) for each, calls in turn_pages.read_with_calls(connection, row.id, turn_ids)}
+    found = {each.row.id: each for each in turn_pages.read_with_calls(connection, row.id, turn_ids)}
     for turn_id in turn_ids:
         if turn_id not in found:
             raise NotFound("turn", turn_id)
-    return [_select(*found[turn_id], each.number) for turn_id, each in zip(turn_ids, selectors, strict=True)]
+    return [_select(found[turn_id], each.number) for turn_id, each in zip(turn_ids, selectors, strict=True)]
 
 
-def _select(turn: TurnRow, calls: Sequence[CallRow], number: int | None) -> SelectedCall:
+def _select(found: TurnWithCalls, number: int | None) -> SelectedCall:
+    turn, calls = found.row, found.calls
     if not calls:
         raise NotFound("API call", f"of turn {turn.id}", "the turn made no call, or the call is no longer stored")
     if number is None:  # the call that brought the reply, rather than a failed one

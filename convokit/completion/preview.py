@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from convokit.completion.effects import Flow, read_flow
+from convokit.completion.effects import Flow, read_flow, thread_flow
 from convokit.completion.options import Options
 from convokit.completion.prepare import assemble_path
 from convokit.completion.read_path import find_last_reply, read_snapshot_flow
@@ -28,7 +28,8 @@ def preview_flow(
     if snapshot.conversation is None and content is None:
         raise not_found(chat)
     options = resolve_options(kit, chat, call_options, snapshot.conversation)
-    context = assemble_path(options, snapshot, content)
+    # A window of thousands of messages takes a tenth of a second and more. Nothing is written, so a thread may take it.
+    context = yield from thread_flow(assemble_path, options=options, snapshot=snapshot, content=content)
     if content is not None:
         context = announce_summary(options, snapshot, context)
     reply = find_last_reply(reversed(snapshot.path.rows))

@@ -12,22 +12,18 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from convokit.completion.effects import Flow, read_flow
-from convokit.completion.recovery import is_worker_gone
 from convokit.completion.state import ChatRef, KitState, check_schema_flow, not_found
 from convokit.domain.conversation import Branch, BranchRow, Conversation, ListedConversation
 from convokit.domain.history import History
 from convokit.domain.ids import derive_conversation_id
-from convokit.domain.message import SUMMARY, Message, MessageRow, Parting
+from convokit.domain.message import SUMMARY, Message, Parting
 from convokit.domain.removal import EVERYTHING, RemovalRow
 from convokit.domain.stored_records import ChainEntry
-from convokit.domain.turn import CallRow, OpenTurn, TurnRow
 from convokit.errors import NotFound
 from convokit.history.message_pages import MessageQuery, find_page_message, parse_message_query, read_after
-from convokit.history.pages import read_open_turns
 from convokit.history.records import make_turn_record
 from convokit.store import (
     conversation_pages,
-    message_tree,
     messages,
     path_pages,
     path_through,
@@ -36,9 +32,7 @@ from convokit.store import (
 )
 from convokit.store.path_pages import PathPage
 from convokit.store.path_through import PartedPage, PathEnd
-
-_BEFORE_PAGE = 4
-"""Messages read before a page, to find the one that its first question follows. More than three passages take a statement."""
+from convokit.store.turn_pages import TurnWithCalls
 
 
 @dataclass(slots=True)
@@ -49,9 +43,8 @@ class _HistoryRows:
     branch: BranchRow
     page: PathPage
     partings: dict[int, Parting]
-    erasure: RemovalRow | None
-    turns: list[tuple[TurnRow, list[CallRow]]] = field(default_factory=list)
-    open_turns: list[OpenTurn] = field(default_factory=list)
+    erasure: RemovalRow | None = None
+    turns: list[TurnWithCalls] = field(default_factory=list)
     removals: list[ChainEntry] = field(default_factory=list)
     has_later: bool = False
 
@@ -74,13 +67,12 @@ def read_history_flow(
     rows = yield from read_flow(_read_rows, kit.tenant, chat, chat.id, query)
     chat.branch, chat.unresolved_branch = rows.branch.number, None
     conversation_id = rows.listed.row.id
-    gone = {turn.id for turn in rows.open_turns if is_worker_gone(kit, turn)}
     found = rows.page.rows
     return History.model_construct(
         conversation=Conversation.from_row(rows.listed, rows.erasure),
         branch=Branch.from_row(conversation_id, rows.branch),
         messages=Message.from_rows(conversation_id, found, rows.partings),
-        turns=[make_turn_record(conversation_id, row, calls, gone) for row, calls in rows.turns],
+        turns=[make_turn_record(kit, conversation_id, each) for each in rows.turns],
         removals=rows.removals,
         has_earlier=bool(found) and found[0].parent_seq is not None,
         has_later=rows.has_later,
@@ -90,24 +82,21 @@ def read_history_flow(
 def _read_rows(
     connection: Connection, tenant: str, chat: ChatRef, conversation_id: UUID, query: MessageQuery
 ) -> _HistoryRows:
-    listed = conversation_pages.find_listed(connection, tenant, conversation_id)
+    wanted = chat.branch if chat.unresolved_branch is None else chat.unresolved_branch
+    listed, branch = conversation_pages.find_listed_branch(connection, tenant, conversation_id, wanted)
     if listed is None:
         raise not_found(chat)
-    wanted = chat.branch if chat.unresolved_branch is None else chat.unresolved_branch
-    branch = message_tree.find_branch(connection, listed.row, wanted)
     if branch is None:
         raise NotFound("branch", f"{wanted!r} of {chat.name}", "`fork` makes one")
     parted = _read_page(connection, listed, branch, query)
     page, partings = parted.page, parted.partings
     if partings is None:
         partings = {} if _is_one_run(listed) else path_pages.find_partings(connection, conversation_id, page)
-    erasure = conversation_pages.find_erasure(connection, listed)
-    found = _HistoryRows(listed, branch, page, partings, erasure, has_later=parted.has_later)
+    found = _HistoryRows(listed, branch, page, partings, has_later=parted.has_later)
     turn_ids = list({row.turn_id for row in page.rows if row.turn_id is not None})
     if turn_ids:
         found.turns = turn_pages.read_with_calls(connection, conversation_id, turn_ids)
-    found.open_turns = read_open_turns(connection, conversation_id, [row for row, _ in found.turns])
-    found.removals = _read_removals(connection, conversation_id, found)
+    _read_removals(connection, conversation_id, found)
     return found
 
 
@@ -130,42 +119,20 @@ def _read_page(
     if query.around is not None:
         return _read_around(connection, listed, branch, query.around, query.limit)
     if query.before is None:
-        return PartedPage(_read_to(connection, row.id, head, query.limit), has_later=False, partings=None)
+        return PartedPage(path_pages.read_to(connection, row.id, head, query.limit), has_later=False, partings=None)
     if not query.before:
         return PartedPage(PathPage([]), has_later=True, partings=None)
     # The message itself is read with those before it, and is not part of the page.
-    page = _read_to(connection, row.id, query.before, query.limit + 1)
+    page = path_pages.read_to(connection, row.id, query.before, query.limit + 1)
     if not page.rows or page.rows[-1].status == SUMMARY:
         find_page_message(connection, row, "before", query.before)
     return PartedPage(PathPage(page.rows[:-1], page.previous), has_later=True, partings=None)
 
 
-def _read_to(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> PathPage:
-    """Return the last `limit` messages of the path to `last`, which is the last of them."""
-
-    def count_missing(found: list[MessageRow]) -> int:
-        return max(limit + 1 - len(found), 0)
-
-    found = messages.read_backwards(
-        connection,
-        conversation_id,
-        last,
-        count_missing,
-        first_page=limit + _BEFORE_PAGE,
-        crosses_runs=True,
-        with_items=True,
-    )
-    earlier, rows = found.rows[:-limit], found.rows[-limit:]
-    previous = next((row.seq for row in reversed(earlier) if not row.is_passage), None)
-    if previous is None and earlier:
-        previous = path_pages.find_before_passages(connection, conversation_id, earlier[0].parent_seq)
-    return PathPage(rows, previous or 0)
-
-
 def _read_around(
     connection: Connection, listed: ListedConversation, branch: BranchRow, around: int, limit: int
 ) -> PartedPage:
-    page = _read_to(connection, listed.row.id, around, min(limit // 2 + 1, limit))
+    page = path_pages.read_to(connection, listed.row.id, around, min(limit // 2 + 1, limit))
     if not page.rows or page.rows[-1].status == SUMMARY:
         find_page_message(connection, listed.row, "around", around)
     return path_through.read_around(connection, listed.row, _find_end(connection, listed, branch), page, limit)
@@ -181,9 +148,12 @@ def _find_end(connection: Connection, listed: ListedConversation, branch: Branch
     return PathEnd(branch.head_seq, None if head is None else head.run_start_seq)
 
 
-def _read_removals(connection: Connection, conversation_id: UUID, rows: _HistoryRows) -> list[ChainEntry]:
+def _read_removals(connection: Connection, conversation_id: UUID, rows: _HistoryRows) -> None:
+    """Read the removals of the page's messages, and the erasure of a conversation that is erased now."""
     refs = [f"message:{row.seq}" for row in rows.page.rows if row.status == "redacted"]
-    if not refs and rows.erasure is None:
-        return []
+    if not refs and not conversation_pages.may_be_erased(rows.listed):
+        return
     found = removal_records.list_of_refs(connection, conversation_id, [*refs, EVERYTHING])
-    return [ChainEntry.from_entry(conversation_id, entry, removal) for entry, removal in found]
+    rows.erasure = removal_records.find_last_erasure(found, rows.listed.row.last_entry)
+    if refs or rows.erasure is not None:
+        rows.removals = [ChainEntry.from_entry(conversation_id, entry, removal) for entry, removal in found]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -12,8 +12,8 @@ from convokit.completion.effects import Flow, read_flow
 from convokit.completion.recovery import close_turn_flow, find_open_turn, is_worker_gone, resolve_counter
 from convokit.completion.start_point import (
     MessageLike,
+    check_path_end,
     find_path_end,
-    find_seq_before_passages,
     resolve_seq_flow,
 )
 from convokit.completion.state import (
@@ -31,10 +31,12 @@ from convokit.domain.message import Message, MessageRow
 from convokit.domain.paging import validate_limit
 from convokit.domain.turn import OpenTurn, Turn, TurnRow, hash_key
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import conversations, message_tree, messages, turns
+from convokit.store import conversations, message_tree, messages, path_pages, turns
 from convokit.store.turn_pages import list_turns_of_question, read_turns_page
 
 _Value = TypeVar("_Value")
+_BEHIND_PASSAGE = 4
+"""Messages read behind a passage, to find its question. More than three passages of a question take another statement."""
 
 
 def list_log_flow(kit: KitState, chat: ChatRef, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
@@ -64,9 +66,11 @@ def list_siblings_flow(kit: KitState, chat: ChatRef, message: MessageLike) -> Fl
     seq = yield from resolve_seq_flow(kit, chat, message)
 
     def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
-        found = find_path_end(connection, row.id, seq)
-        parent = find_seq_before_passages(connection, row.id, found)
-        children = message_tree.list_children(connection, row.id, parent)
+        page = path_pages.read_to(connection, row.id, seq, 1)
+        if not page.rows:
+            raise NotFound("message", seq)
+        check_path_end(page.rows[-1])
+        children = message_tree.list_children(connection, row.id, page.previous or None)
         return _skip_passages(connection, row.id, children)
 
     return (yield from _read_messages_flow(kit, chat, read, is_listing=False))
@@ -97,17 +101,26 @@ def list_children_flow(
 
 
 def _skip_passages(connection: Connection, conversation_id: UUID, rows: Sequence[MessageRow]) -> list[MessageRow]:
-    """Replace each passage by the question that it belongs to. The statements depend on the passages of one question."""
-    found: list[MessageRow] = []
-    while rows:
-        found += [row for row in rows if not row.is_passage]
+    """Replace each passage by the question that it belongs to. One statement reads the next messages of all of them."""
+    found = [row for row in rows if not row.is_passage]
+    passages = [row.seq for row in rows if row.is_passage]
+    while passages:
         # A passage is written together with the message behind it, so that one has the next seq.
-        passages = [row.seq for row in rows if row.is_passage]
-        if not passages:
-            break
-        following = messages.read_many(connection, conversation_id, [seq + 1 for seq in passages], with_items=True)
-        rows = [row for row in following if row.parent_seq == row.seq - 1]
+        seqs = [seq + step for seq in passages for step in range(1, _BEHIND_PASSAGE + 1)]
+        following = {row.seq: row for row in messages.read_many(connection, conversation_id, seqs, with_items=True)}
+        ends = [_follow_passages(following, seq) for seq in passages]
+        found += [row for row in ends if row is not None and not row.is_passage]
+        passages = [row.seq for row in ends if row is not None and row.is_passage]
     return sorted(found, key=lambda row: row.seq)
+
+
+def _follow_passages(following: Mapping[int, MessageRow], seq: int) -> MessageRow | None:
+    """Return the first message behind passage `seq` that is no passage, else the last passage among the following ones."""
+    row: MessageRow | None = None
+    while (row is None or row.is_passage) and seq + 1 in following and following[seq + 1].parent_seq == seq:
+        seq += 1
+        row = following[seq]
+    return row
 
 
 def _read_messages_flow(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Iterable
-from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -27,9 +26,9 @@ from convokit.domain.message import SUMMARY
 from convokit.domain.paging import MAX_PAGE, validate_limit
 from convokit.domain.stored_records import Call, ChainEntry, RequestWindow, StoredBlob, SummaryRecord, TurnRecord
 from convokit.domain.stored_request import DIGEST_BYTES, Manifest
-from convokit.domain.turn import CallRow, OpenTurn, ToolCallRow, Turn, TurnRow
+from convokit.domain.turn import CallRow, ToolCallRow, Turn, TurnRow
 from convokit.errors import InvalidInput, NotFound
-from convokit.history.pages import find_gone_workers_flow, read_conversation_flow, read_open_turns
+from convokit.history.pages import find_gone_workers_flow, read_conversation_flow
 from convokit.store import (
     api_calls,
     blobs,
@@ -43,14 +42,9 @@ from convokit.store import (
     turn_pages,
     turns,
 )
+from convokit.store.turn_pages import TurnWithCalls
 
 _BLOB_DIGEST_BYTES = 32
-
-
-class _TurnRows(NamedTuple):
-    conversation_id: UUID
-    turns: list[tuple[TurnRow, list[CallRow]]]
-    open_turns: list[OpenTurn]
 
 
 def read_turn_flow(kit: KitState, chat: ChatRef, turn: Turn | UUID | str) -> Flow[TurnRecord]:
@@ -114,24 +108,24 @@ def read_turn_records_flow(
     if len(turn_ids) > MAX_PAGE:
         raise InvalidInput("turns", f"has {len(turn_ids):,} turns; the limit is {MAX_PAGE:,}")
 
-    def read(connection: Connection, conversation: ConversationRow) -> _TurnRows:
+    def read(connection: Connection, conversation: ConversationRow) -> tuple[UUID, list[TurnWithCalls]]:
         found = turn_pages.read_with_calls(connection, conversation.id, turn_ids) if turn_ids else []
-        missing = set(turn_ids) - {row.id for row, _ in found}
+        missing = set(turn_ids) - {each.row.id for each in found}
         if missing:
             raise NotFound("turn", min(missing))
-        open_turns = read_open_turns(connection, conversation.id, [row for row, _ in found])
-        return _TurnRows(conversation.id, found, open_turns)
+        return conversation.id, found
 
     rows = yield from read_conversation_flow(kit, chat, read, is_listing=False)
     assert rows is not None
-    gone = {turn.id for turn in rows.open_turns if is_worker_gone(kit, turn)}
-    return [make_turn_record(rows.conversation_id, row, calls, gone) for row, calls in rows.turns]
+    conversation_id, found = rows
+    return [make_turn_record(kit, conversation_id, each) for each in found]
 
 
-def make_turn_record(conversation_id: UUID, row: TurnRow, calls: Iterable[CallRow], gone: set[UUID]) -> TurnRecord:
+def make_turn_record(kit: KitState, conversation_id: UUID, found: TurnWithCalls) -> TurnRecord:
     """Convert a turn and its calls, without the windows of the calls and without tool runs."""
-    made = [Call.from_row(call, None) for call in calls]
-    return TurnRecord.from_rows(conversation_id, row, made, (), worker="gone" if row.id in gone else None)
+    calls = [Call.from_row(call, None) for call in found.calls]
+    is_gone = found.open_turn is not None and is_worker_gone(kit, found.open_turn)
+    return TurnRecord.from_rows(conversation_id, found.row, calls, (), worker="gone" if is_gone else None)
 
 
 def list_removals_flow(kit: KitState, chat: ChatRef, *, limit: int, before: int | None) -> Flow[list[ChainEntry]]:

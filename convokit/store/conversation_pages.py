@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, select, tuple_
+from sqlalchemy import Connection, and_, bindparam, func, select, tuple_
 
 from convokit.domain.conversation import (
+    MAIN,
+    BranchRow,
     Conversation,
     ConversationRow,
     ListedConversation,
@@ -19,7 +21,7 @@ from convokit.domain.removal import RemovalRow
 from convokit.store import removal_records
 from convokit.store.dialects import dialect_of
 from convokit.store.message_tree import PREVIEW_COLUMNS
-from convokit.store.schema import conversation, message, turn
+from convokit.store.schema import branch, conversation, message, turn
 
 Position = tuple[int, UUID] | str
 """The last conversation of a page: its `updated_at` and id, or its key in a listing by key."""
@@ -46,6 +48,18 @@ _SELECT_ONE = (
     )
     .where(conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant"))
 )
+_BRANCH_COLUMNS = len(BranchRow.__slots__)
+_SELECT_ONE_WITH_BRANCH = {
+    is_name: _SELECT_ONE.add_columns(*(getattr(branch.c, name) for name in BranchRow.__slots__)).outerjoin(
+        branch,
+        and_(
+            branch.c.conversation_id == bindparam("id"),
+            (branch.c.name if is_name else branch.c.number) == bindparam("wanted"),
+        ),
+    )
+    for is_name in (False, True)
+}
+"""By whether the branch is wanted by its name or by its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +89,30 @@ def find_listed(connection: Connection, tenant: str, conversation_id: UUID) -> L
     return None if row is None else _to_listed(row)
 
 
+def find_listed_branch(
+    connection: Connection, tenant: str, conversation_id: UUID, wanted: int | str
+) -> tuple[ListedConversation | None, BranchRow | None]:
+    """Return the row of the tenant's conversation with its last message, and its branch with this number or name, or None."""
+    if wanted in (0, MAIN):
+        listed = find_listed(connection, tenant, conversation_id)
+        return listed, None if listed is None else BranchRow(0, MAIN, listed.row.head_seq, listed.row.created_at)
+    statement = _SELECT_ONE_WITH_BRANCH[isinstance(wanted, str)]
+    row = connection.execute(statement, {"id": conversation_id, "tenant": tenant, "wanted": wanted}).one_or_none()
+    if row is None:
+        return None, None
+    found, branch_row = row[:-_BRANCH_COLUMNS], row[-_BRANCH_COLUMNS:]
+    return _to_listed(found), None if branch_row[0] is None else BranchRow(*branch_row)
+
+
 def find_erasure(connection: Connection, listed: ListedConversation) -> RemovalRow | None:
     """Return the erasure of a conversation that is erased now, or None."""
-    if not _may_be_erased(listed):
+    if not may_be_erased(listed):
         return None
     return removal_records.find_erasure(connection, listed.row.id, listed.row.last_entry)
 
 
-def _may_be_erased(listed: ListedConversation) -> bool:
+def may_be_erased(listed: ListedConversation) -> bool:
+    """Return whether the removals of a conversation must be asked for its erasure."""
     # An erasure redacts every message. So a last message with text tells that there was none since.
     return listed.preview is None or listed.preview.status == "redacted"
 
@@ -114,7 +144,7 @@ def list_matches(connection: Connection, tenant: str, matches: Any, order: Seque
 
 def _list(connection: Connection, query: Any) -> list[Conversation]:
     found = [_to_listed(row) for row in connection.execute(query)]
-    erasures = removal_records.find_erasures(connection, [each.row.id for each in found if _may_be_erased(each)])
+    erasures = removal_records.find_erasures(connection, [each.row.id for each in found if may_be_erased(each)])
     return [Conversation.from_row(each, erasures.get(each.row.id)) for each in found]
 
 

@@ -72,6 +72,8 @@ _SELECT_ALL = union_all(SELECT_BEHIND, SELECT_ROOTS)
 _SELECT_OF_PAGE = {False: _SELECT_BEHIND_PAGE, True: union_all(_SELECT_BEHIND_PAGE, SELECT_ROOTS)}
 """By whether the page reaches the first message of the path."""
 _MAX_LISTED = 1000
+_BEFORE_PAGE = 4
+"""Messages read before a page, to find the one that its first question follows. More than three passages take a statement."""
 
 
 @dataclass(slots=True)
@@ -107,6 +109,32 @@ def read_before(
     return PathPage(rows, find_before_passages(connection, conversation_id, rows[0].parent_seq) or 0)
 
 
+def read_to(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> PathPage:
+    """Return the last `limit` messages of the path to `last`, passages included, by one statement but for many passages."""
+
+    def count_missing(found: list[MessageRow]) -> int:
+        return max(limit + 1 - len(found), 0)
+
+    found = messages.read_backwards(
+        connection,
+        conversation_id,
+        last,
+        count_missing,
+        first_page=limit + _BEFORE_PAGE,
+        crosses_runs=True,
+        with_items=True,
+    )
+    return PathPage(found.rows[-limit:], _find_previous_among(connection, conversation_id, found.rows[:-limit]))
+
+
+def _find_previous_among(connection: Connection, conversation_id: UUID, earlier: list[MessageRow]) -> int:
+    """Return the last of the messages before a page that is no passage, or the one that they follow; 0 if there is none."""
+    found = next((row.seq for row in reversed(earlier) if not row.is_passage), None)
+    if found is None and earlier:
+        found = find_before_passages(connection, conversation_id, earlier[0].parent_seq)
+    return found or 0
+
+
 def read_page(
     connection: Connection, conversation_id: UUID, last: int | None, limit: int, *, passages: bool = False
 ) -> list[MessageRow]:
@@ -125,9 +153,12 @@ def read_after(
     if found is None:
         return None
     start, rows = found
-    if start is None or not start.is_passage:
+    if not start or not start[-1].is_passage:
         return PathPage(rows, after)
-    return PathPage(rows, find_before_passages(connection, conversation_id, start.parent_seq) or 0)
+    # The first message of a run follows no passage: a question is written together with its passages.
+    if start[0].run_start_seq == start[0].seq and all(row.is_passage for row in start):
+        return PathPage(rows, start[0].parent_seq or 0)
+    return PathPage(rows, _find_previous_among(connection, conversation_id, start))
 
 
 def read_rows_after(
@@ -147,14 +178,14 @@ def _read_rows_from(
     *,
     passages: bool,
     with_start: bool,
-) -> tuple[MessageRow | None, list[MessageRow]] | None:
-    """Return message `after` and the messages of `read_after`.
+) -> tuple[list[MessageRow], list[MessageRow]] | None:
+    """Return the messages of a run up to `after`, and the messages of `read_after`.
 
-    `after` is None without `with_start`, before the first message, and if no message follows it.
+    The first list is empty without `with_start`, before the first message, and if no message follows `after`.
     """
     if head is None:
-        return None if after else (None, [])
-    start: MessageRow | None = None
+        return None if after else ([], [])
+    start: list[MessageRow] = []
     rows: list[MessageRow] = []
     at = after
     while len(rows) < limit:
@@ -165,9 +196,9 @@ def _read_rows_from(
         if not seqs:
             break
         reads_start = with_start and at == after and after > 0
-        found = read_seqs(connection, conversation_id, [after, *seqs] if reads_start else seqs)
-        if reads_start:
-            start = found.pop(0)
+        before = range(max(runs[0][0], after - _BEFORE_PAGE), after + 1) if reads_start else ()
+        found = read_seqs(connection, conversation_id, [*before, *seqs])
+        start, found = [*start, *found[: len(before)]], found[len(before) :]
         rows += [row for row in found if passages or not row.is_passage]
         at = seqs[-1]
         if at == head:

@@ -92,6 +92,13 @@ def list_of_refs(connection: Connection, conversation_id: UUID, refs: Sequence[s
     return [_split(row) for row in connection.execute(_SELECT_OF_REFS, values)]
 
 
+def find_last_erasure(found: Sequence[tuple[Entry, RemovalRow]], last_entry: int) -> RemovalRow | None:
+    """Return the erasure among removals in order that is the last chain entry of its conversation, or None."""
+    removal_row = found[-1][1] if found else None
+    is_erasure = removal_row is not None and removal_row.ref == EVERYTHING and removal_row.number == last_entry
+    return removal_row if is_erasure else None
+
+
 def _split(row: Any) -> tuple[Entry, RemovalRow]:
     return Entry(*row[:_ENTRY_COLUMNS]), RemovalRow(*row[_ENTRY_COLUMNS:])
 

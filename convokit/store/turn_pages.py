@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeGuard, cast
 from uuid import UUID
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, Integer, Uuid, and_, bindparam, select, tuple
 from convokit.domain.conversation import ConversationRow
 from convokit.domain.ids import MAX_SEQ
 from convokit.domain.message import TOOL, USER, MessageRow
-from convokit.domain.turn import CallRow, TurnRow
+from convokit.domain.turn import CallRow, OpenTurn, TurnRow
 from convokit.store import message_tree, messages, path_pages, turns
 from convokit.store.messages import FIRST_PAGE, RUN_START_OF_LAST
 from convokit.store.schema import completion, message, turn
@@ -59,8 +60,9 @@ _SELECT_OF_QUESTION = select(turn.c.after_seq, turn.c.reply_seq).where(
     turn.c.after_entry.is_not(None),
 )
 _TURN_COLUMNS = tuple(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls")
+_CALLS_FROM = len(_TURN_COLUMNS) + len(turns.WORKER_COLUMNS)
 _SELECT_ANY_WITH_CALLS = (
-    select(*_TURN_COLUMNS, *(getattr(completion.c, name) for name in CallRow.__slots__))
+    select(*_TURN_COLUMNS, *turns.WORKER_COLUMNS, *(getattr(completion.c, name) for name in CallRow.__slots__))
     .join_from(
         turn,
         completion,
@@ -84,6 +86,16 @@ _SELECT_NEWEST_WITH_CALLS = _SELECT_ANY_WITH_CALLS.where(
     .limit(1)
     .scalar_subquery()
 )
+
+
+@dataclass(slots=True)
+class TurnWithCalls:
+    """A turn with its API calls, by number."""
+
+    row: TurnRow
+    open_turn: OpenTurn | None
+    """The turn with its worker, if it is open."""
+    calls: list[CallRow] = field(default_factory=list)
 
 
 def read_turns_page(
@@ -222,29 +234,36 @@ def list_turns_of_question(
     return later if first is None else [first, *later]
 
 
-def read_with_calls(
-    connection: Connection, conversation_id: UUID, turn_ids: Sequence[UUID]
-) -> list[tuple[TurnRow, list[CallRow]]]:
+def read_with_calls(connection: Connection, conversation_id: UUID, turn_ids: Sequence[UUID]) -> list[TurnWithCalls]:
     """Return the turns of these ids that exist with their API calls, in the order of their start, by one statement."""
     return _group_calls(connection.execute(_SELECT_WITH_CALLS, {"id": conversation_id, "turns": list(turn_ids)}))
 
 
-def read_newest_with_calls(
-    connection: Connection, conversation_id: UUID, head: int
-) -> tuple[TurnRow, list[CallRow]] | None:
+def read_newest_with_calls(connection: Connection, conversation_id: UUID, head: int) -> TurnWithCalls | None:
     """Return the turn of the last message of the run of `head` that has a turn, with its calls, by one statement."""
     rows = connection.execute(_SELECT_NEWEST_WITH_CALLS, {"id": conversation_id, "last": head})
     return next(iter(_group_calls(rows)), None)
 
 
-def _group_calls(rows: Iterable[Any]) -> list[tuple[TurnRow, list[CallRow]]]:
-    found: dict[UUID, tuple[TurnRow, list[CallRow]]] = {}
+def _group_calls(rows: Iterable[Any]) -> list[TurnWithCalls]:
+    found: dict[UUID, TurnWithCalls] = {}
     for row in map(tuple, rows):
         turn_row = TurnRow(*cast("Any", (*row[: len(_TURN_COLUMNS)], 0)))
-        _, calls = found.setdefault(turn_row.id, (turn_row, []))
-        call = row[len(_TURN_COLUMNS) :]
-        if call[0] is not None:
-            calls.append(CallRow(*cast("Any", call)))
-    for turn_row, calls in found.values():
-        turn_row.calls = calls[-1].number if calls else 0
+        turn = found.get(turn_row.id)
+        if turn is None:
+            turn = found[turn_row.id] = TurnWithCalls(
+                turn_row, _make_open_turn(turn_row, *row[len(_TURN_COLUMNS) : _CALLS_FROM])
+            )
+        if row[_CALLS_FROM] is not None:
+            turn.calls.append(CallRow(*cast("Any", row[_CALLS_FROM:])))
+    for turn in found.values():
+        turn.row.calls = turn.calls[-1].number if turn.calls else 0
+        if turn.open_turn is not None and turn.calls and turn.calls[-1].ended_at is None:
+            turn.open_turn.calls = turn.calls[-1].number
     return list(found.values())
+
+
+def _make_open_turn(row: TurnRow, owner: str | None, is_expired: int, age_us: int) -> OpenTurn | None:
+    if row.state != "open":
+        return None
+    return OpenTurn(row.id, row.question_seq, row.epoch, owner, bool(is_expired), age_us, 0, row.after_seq)

@@ -34,14 +34,16 @@ def _select_last_call(conversation_id: Any) -> Any:
     )
 
 
+WORKER_COLUMNS = (turn.c.owner, case((turn.c.lease_until < now_us(), True), else_=False), now_us() - turn.c.started_at)
+"""The owner of an open turn, whether its lease has run out, and its age, by the clock of the database."""
+
+
 def _build_open_columns(conversation_id: Any) -> tuple[Any, ...]:
     return (
         turn.c.id,
         turn.c.question_seq,
         turn.c.epoch,
-        turn.c.owner,
-        case((turn.c.lease_until < now_us(), True), else_=False),
-        now_us() - turn.c.started_at,
+        *WORKER_COLUMNS,
         _select_last_call(conversation_id).where(completion.c.ended_at.is_(None)).scalar_subquery(),
         turn.c.after_seq,
     )

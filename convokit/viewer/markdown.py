@@ -26,8 +26,6 @@ from markupsafe import Markup
 from convokit.domain.text import UNSAFE_TEXT
 from convokit.viewer.cjk_emphasis import CjkInlineParser
 
-MAX_BYTES = 16 * 1024
-"""Of a message that are rendered as Markdown. Some texts take the square of their length."""
 _MAX_BRACKETS = 200
 _MAX_CELLS = 2_000
 _MAX_MARKS = 4_000
@@ -65,10 +63,6 @@ class Rendered:
     html: Markup
     is_plain: bool
     """Whether the text is shown without Markdown, because it might take too long."""
-    is_cut: bool
-    """Whether the end of the text is left out."""
-    shown_bytes: int
-    total_bytes: int
 
 
 def make_visible(text: object) -> Markup:
@@ -108,35 +102,25 @@ def render_markdown(text: str, *, find_blob: FindBlob, table_label: str) -> Rend
     """Render a message.
 
     Args:
-        text: Markdown of anyone.
+        text: Markdown of anyone, at most 16 KiB: some texts take the square of their length.
         find_blob: Returns the path of a binary of this conversation. Only such images are shown.
         table_label: The name of a table for screen readers.
     """
-    total = len(text.encode("utf-8", "replace"))
-    shown, is_cut = (text, False) if total <= MAX_BYTES else (_cut(text), True)
-    size = len(shown.encode("utf-8", "replace")) if is_cut else total
-    if not _SYNTAX.search(shown):
-        return Rendered(_render_paragraphs(shown), False, is_cut, size, total)
-    if _is_expensive(shown):
-        return Rendered(render_plain(shown), True, is_cut, size, total)
+    if not _SYNTAX.search(text):
+        return Rendered(_render_paragraphs(text), False)
+    if _is_expensive(text):
+        return Rendered(render_plain(text), True)
     images: set[str] = set()
     env = {"find_blob": find_blob, "table_label": table_label, "images": images}
     parser = _make_parser()
     try:
-        tokens = parser.parse(shown, env)
-        if not _is_complete(shown, tokens):
-            return Rendered(render_plain(shown), True, is_cut, size, total)
+        tokens = parser.parse(text, env)
+        if not _is_complete(text, tokens):
+            return Rendered(render_plain(text), True)
         html = _clean(parser.renderer.render(tokens, parser.options, env), images)
     except Exception:  # a message must not make its page unreadable, whatever the libraries think of it
-        return Rendered(render_plain(shown), True, is_cut, size, total)
-    return Rendered(html, False, is_cut, size, total)
-
-
-def _cut(text: str) -> str:
-    """Return the beginning of a long text, up to the end of a line where there is one."""
-    cut = text.encode("utf-8", "replace")[:MAX_BYTES].decode("utf-8", "ignore")
-    line_end = cut.rfind("\n")
-    return cut[:line_end] if line_end > MAX_BYTES // 4 else cut
+        return Rendered(render_plain(text), True)
+    return Rendered(html, False)
 
 
 def _render_paragraphs(text: str) -> Markup:

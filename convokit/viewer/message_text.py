@@ -12,6 +12,7 @@ from markupsafe import Markup
 from convokit.viewer.language import Language
 from convokit.viewer.markdown import Rendered, describe_link, render_markdown, render_plain
 from convokit.viewer.page_request import Links
+from convokit.viewer.page_size import CutText, cut_text
 
 _PAGE_BUDGET_S = 0.5
 _MAX_KEPT = 256
@@ -56,28 +57,35 @@ class PageTexts:
             is_digest = len(digest) == _DIGEST_CHARS and digest.isalnum() and digest.isascii()
             return self._links(f"/c/{conversation_id}/blob/{digest}") if is_digest else None
 
+        cut = cut_text(text)
         if self._spent_s > _PAGE_BUDGET_S:
-            return Markup('<div class="plain" dir="auto">{}</div><p class="note">{}</p>').format(
-                render_plain(text), language("not_rendered")
-            )
-        key = str(conversation_id), language.code + self._links.root, text
+            note = Markup('<p class="note">{}</p>').format(language("not_rendered"))
+            return _write_text("plain", render_plain(cut.text)) + note + _note_cut(cut, language)
+        key = str(conversation_id), language.code + self._links.root, cut.text
         rendered = self._kept.find(key)
         if rendered is None:
             start = time.perf_counter()
-            rendered = render_markdown(text, find_blob=find_blob, table_label=str(language("table")))
+            rendered = render_markdown(cut.text, find_blob=find_blob, table_label=str(language("table")))
             self._spent_s += time.perf_counter() - start
             self._kept.keep(key, rendered)
-        kind = Markup("plain") if rendered.is_plain else Markup("markdown")
-        html = Markup('<div class="{}" dir="auto">{}</div>').format(kind, rendered.html)
-        if rendered.is_cut:
-            note = language("cut_text", shown=rendered.shown_bytes, total=rendered.total_bytes)
-            html += Markup('<p class="note">{}</p>').format(note)
-        return html
+        return _write_text("plain" if rendered.is_plain else "markdown", rendered.html) + _note_cut(cut, language)
 
-    def render_source(self, text: str) -> Markup:
-        """Return a text as it is stored."""
-        return Markup('<div class="plain" dir="auto">{}</div>').format(render_plain(text))
+    def render_source(self, text: str, language: Language) -> Markup:
+        """Return a text as it is stored, and a note if it is not complete."""
+        cut = cut_text(text)
+        return _write_text("plain", render_plain(cut.text)) + _note_cut(cut, language)
 
     def link(self, url: str) -> Markup:
         """Return a link to a remote file, with its host written out."""
         return describe_link(url)
+
+
+def _write_text(kind: str, html: Markup) -> Markup:
+    return Markup('<div class="{}" dir="auto">{}</div>').format(kind, html)
+
+
+def _note_cut(cut: CutText, language: Language) -> Markup:
+    if not cut.is_cut:
+        return Markup("")
+    note = language("cut_text", shown=cut.shown_bytes, total=cut.total_bytes)
+    return Markup('<p class="note">{}</p>').format(note)

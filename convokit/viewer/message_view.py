@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from convokit import Call, ChainEntry, Message, TurnRecord
+from convokit.viewer.page_size import measure, shorten
 
 _BLOB = "blob:"
-_MAX_CHARS = 64 * 1024
-"""Of a text that is shown without Markdown."""
 _MAX_PART_CHARS = 300
 
 
@@ -175,9 +174,17 @@ def _view_part(part: dict[str, Any]) -> PartView:
     return PartView("other", json.dumps(part, ensure_ascii=False, indent=2))
 
 
-def cut_text(text: str) -> str:
-    """Return the beginning of a long text."""
-    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}\n… ({len(text):,})"
+def measure_message(message: Message) -> int:
+    """Return how many bytes of texts a message has on a page."""
+    texts = [part.text for part in list_parts(message.content)]
+    texts += [_view_call(call, {}).arguments for call in message.tool_calls or ()]
+    texts += [message.refusal or "", dump_pretty(message.item) if message.kind else ""]
+    return sum(measure(text) for text in texts)
+
+
+def measure_sent_message(sent: Mapping[str, Any]) -> int:
+    """Return how many bytes of texts a message of a request has on a page."""
+    return sum(measure(text) for text in (extract_sent_text(sent), *map(dump_pretty, sent.get("tool_calls") or ())))
 
 
 def extract_sent_text(sent: Mapping[str, Any]) -> str:
@@ -185,12 +192,12 @@ def extract_sent_text(sent: Mapping[str, Any]) -> str:
     content = sent.get("content")
     if isinstance(content, list):
         return "\n".join(_describe_sent_part(part) for part in content)
-    return cut_text(content or str(sent.get("refusal") or ""))
+    return shorten(content or str(sent.get("refusal") or ""))
 
 
 def _describe_sent_part(part: Mapping[str, Any]) -> str:
     if part.get("type") == "text":
-        return cut_text(str(part.get("text", "")))
+        return shorten(str(part.get("text", "")))
     encoded = dump_pretty(part)
     return encoded if len(encoded) <= _MAX_PART_CHARS else f"{encoded[:_MAX_PART_CHARS]}… ({len(encoded):,})"
 

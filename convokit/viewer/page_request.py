@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -17,8 +18,9 @@ from convokit.viewer.language import Language
 
 if TYPE_CHECKING:
     from convokit.viewer.pages.proof_page import ChainChecks
-    from convokit.viewer.pending_reports import PendingReports
+    from convokit.viewer.pending_reads import PendingReads
 
+Result = TypeVar("Result")
 PAGE_SIZE = 50
 MAX_NUMBER = 2**31 - 1
 
@@ -70,7 +72,7 @@ class PageRequest:
     """The path below the mount point."""
     checks: ChainChecks
     """The verifications that this process ran."""
-    reports: PendingReports
+    pending: PendingReads
     auth: Authenticate
     can_sign_out: bool = False
     headers: dict[str, str] = field(default_factory=dict)
@@ -95,6 +97,16 @@ class PageRequest:
     async def is_still_allowed(self) -> bool:
         """Return whether the viewer may still look: a key may be revoked while a stream is open."""
         return await self.auth(self.request) == self.viewer
+
+    async def read_in_time(self, start: Callable[[], Awaitable[Result]]) -> Result | None:
+        """Return what `start` reads. A page returns None, and loads itself again, if that takes longer than a page may."""
+        if self.is_json:
+            return await start()
+        asked = self.viewer.tenant, self.path, str(self.request.query_params)
+        result = await self.pending.read(asked, start)
+        if result is None:
+            self.headers["refresh"] = "1"
+        return result
 
     def open_chat(self) -> AsyncChat:
         """Return the chat on the conversation and the branch in the path."""

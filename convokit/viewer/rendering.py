@@ -20,8 +20,9 @@ from convokit import Hit, Replay
 from convokit.viewer.language import LANGUAGES, Language, format_cost, format_number
 from convokit.viewer.markdown import make_visible
 from convokit.viewer.message_text import PageTexts, RenderedTexts
-from convokit.viewer.message_view import cut_text, dump_pretty, extract_sent_text, view_messages
+from convokit.viewer.message_view import dump_pretty, extract_sent_text, view_messages
 from convokit.viewer.page_request import Links, PageRequest
+from convokit.viewer.page_size import MAX_BODY_BYTES, shorten
 
 _MAX_PARTS = 400
 """Parts of a window on one page: each takes 250 bytes."""
@@ -57,7 +58,7 @@ def _make_environment() -> Environment:
         "cost": format_cost,
         "pretty": dump_pretty,
         "visible": make_visible,
-        "cut": cut_text,
+        "shorten": shorten,
     }
     environment.globals |= {
         "view_messages": view_messages,
@@ -66,6 +67,7 @@ def _make_environment() -> Environment:
         "split_marks": split_marks,
         "languages": LANGUAGES,
         "max_parts": _MAX_PARTS,
+        "max_body": MAX_BODY_BYTES,
     }
     return environment
 

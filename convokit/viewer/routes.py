@@ -33,7 +33,7 @@ from convokit.viewer.pages import (
     usage_page,
     versions_page,
 )
-from convokit.viewer.pending_reports import PendingReports
+from convokit.viewer.pending_reads import PendingReads
 from convokit.viewer.rendering import answer_json, load_static, render_page, render_template
 from convokit.viewer.sign_in import SignIn, answer_sign_in, answer_sign_out, ask_to_sign_in
 
@@ -97,7 +97,7 @@ def create_app(kit: AsyncConvokit, *, auth: Authenticate, allowed_hosts: Collect
     """
     if not kit.read_only:
         raise SettingsError("kit", "the viewer takes a kit that cannot write: pass AsyncConvokit(..., read_only=True)")
-    state = _State(kit, auth, proof_page.ChainChecks(), PendingReports(), RenderedTexts())
+    state = _State(kit, auth, proof_page.ChainChecks(), PendingReads(), RenderedTexts())
     routes = [Route("/", state.make_endpoint(_PAGES[0][2], _PAGES[0][1]))]
     for path, template, read in _PAGES:
         routes.append(Route(path + _JSON, state.make_endpoint(read, None)))
@@ -135,7 +135,7 @@ class _State:
     kit: AsyncConvokit
     auth: Authenticate
     checks: proof_page.ChainChecks
-    reports: PendingReports
+    pending: PendingReads
     texts: RenderedTexts
 
     def make_endpoint(self, read: Read, template: str | None) -> Callable[[Request], Awaitable[Response]]:
@@ -173,7 +173,7 @@ class _State:
             Links(root),
             path,
             self.checks,
-            self.reports,
+            self.pending,
             self.auth,
             isinstance(self.auth, SignIn),
         )

@@ -445,6 +445,9 @@ TENANT = {
     "store.conversation_pages.find_listed": lambda connection, wanted: conversation_pages.find_listed(
         connection, "rival", wanted
     ),
+    "store.conversation_pages.find_listed_branch": lambda connection, wanted: [
+        conversation_pages.find_listed_branch(connection, "rival", wanted, given) for given in (0, 1, 2, "of A")
+    ],
     "store.message_tree.find_branch_number": lambda connection, wanted: [
         number
         for given in (1, 2, "of A")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convokit.viewer import markdown
-from convokit.viewer.markdown import MAX_BYTES, Rendered, describe_link, make_visible, render_markdown, render_plain
+from convokit.viewer.markdown import Rendered, describe_link, make_visible, render_markdown, render_plain
 from tests.support.selection import examples
 from tests.viewer.hostile import PAYLOADS
 from tests.viewer.in_process import Parsed
@@ -159,14 +159,6 @@ def test_characters_that_nobody_sees_are_marked() -> None:
 def test_a_text_that_would_lose_a_part_or_take_long_is_plain(text: str) -> None:
     assert render(text).is_plain
     assert html(text) == str(render_plain(text)).strip()
-
-
-def test_a_long_text_is_cut_at_a_line() -> None:
-    rendered = render("一行目です。\n" * 2_000)
-    assert rendered.is_cut
-    assert rendered.shown_bytes <= MAX_BYTES < rendered.total_bytes == 2_000 * len("一行目です。\n".encode())
-    assert str(rendered.html).endswith("一行目です。</p>\n")
-    assert not render("短い").is_cut
 
 
 def test_a_fault_of_the_parser_shows_the_text(monkeypatch: pytest.MonkeyPatch) -> None:

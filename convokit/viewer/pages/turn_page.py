@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from convokit import Context, Diff, PastWindow, Replay, TurnRecord
 from convokit.errors import ContextOverflow, InvalidInput, NotFound, SettingsError
-from convokit.viewer.message_view import extract_sent_text
+from convokit.viewer.message_view import measure_sent_message
 from convokit.viewer.page_request import PageRequest
+from convokit.viewer.page_size import find_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +68,15 @@ class NextPage:
 
     conversation_id: UUID
     context: Context | None
+    """None: it is being built, or there is a problem."""
     problem: str | None = None
-    """Why no request can be built. None: there is one."""
+    """Why no request can be built."""
 
 
 _VIEWS = ("messages", "json", "bytes")
 _MAX_MESSAGES = 100
 _MAX_PARTS = 300
 """Of a window on one page: each takes 250 bytes."""
-_MAX_CHARS = 60_000
-"""Of all messages of a request on one page. A single message may be longer."""
 
 
 async def read_turn(page: PageRequest) -> TurnPage:
@@ -97,12 +97,9 @@ async def read_request(page: PageRequest) -> RequestPage:
 
 def _find_first(messages: Sequence[Mapping[str, Any]], end: int) -> int:
     """Return the index of the first message of the page that ends before `end`."""
-    chars = 0
-    for index in range(end - 1, -1, -1):
-        chars += len(extract_sent_text(messages[index]))
-        if index < end - 1 and (chars > _MAX_CHARS or end - index > _MAX_MESSAGES):
-            return index + 1
-    return 0
+    start = max(0, end - _MAX_MESSAGES)
+    sizes = [measure_sent_message(message) for message in messages[start:end]]
+    return start + find_page(sizes, len(sizes) - 1)[0] if sizes else 0
 
 
 async def download_request(page: PageRequest) -> Response:
@@ -137,6 +134,6 @@ async def read_diff(page: PageRequest) -> DiffPage:
 async def read_next(page: PageRequest) -> NextPage:
     """Build the request that a next question would send."""
     try:
-        return NextPage(page.conversation_id, await page.open_chat().context())
+        return NextPage(page.conversation_id, await page.read_in_time(page.open_chat().context))
     except (SettingsError, ContextOverflow) as error:  # such as no model: the program that sends may name one
         return NextPage(page.conversation_id, None, str(error))

@@ -48,14 +48,8 @@ class UsagePage:
 async def read_usage(page: PageRequest) -> UsagePage:
     """Read a report: by default of the last 30 days, by day."""
     by, since, until = _read_by(page), _read_since(page), page.read_time("until")
-    asked = page.viewer.tenant, str(page.request.query_params)
-    report: UsageReport | None
-    if page.is_json:
-        report = await _read_report(page)
-    else:
-        report = await page.reports.read(asked, lambda: _read_report(page))
+    report = await page.read_in_time(lambda: _read_report(page))
     if report is None:
-        page.headers["refresh"] = "1"
         return UsagePage(by, None, since, until, 0, 0)
     most = max((row.prompt_tokens + row.completion_tokens for row in report.rows), default=0)
     shown = report.model_copy(update={"rows": report.rows[:_MAX_ROWS]})

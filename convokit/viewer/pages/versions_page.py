@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from uuid import UUID
 
 from convokit import Message, TurnRecord
 from convokit.viewer.page_request import PageRequest
+from convokit.viewer.page_size import MAX_BODY_BYTES, cut_text
 from convokit.viewer.text_diff import TextChange, compare_texts
 
 
@@ -23,6 +25,8 @@ class VersionsPage:
     b: Message
     changes: list[TextChange]
     """What leads from the text of `a` to that of `b`. Empty for equal texts and for a single version."""
+    is_cut: bool
+    """Whether only the beginnings of the texts were compared."""
 
 
 async def read_versions(page: PageRequest) -> VersionsPage:
@@ -36,5 +40,8 @@ async def read_versions(page: PageRequest) -> VersionsPage:
     by_seq = {message.seq: message for message in versions}
     a = by_seq.get(page.read_number("a") or 0, versions[min(other, index)])
     b = by_seq.get(page.read_number("b") or 0, versions[max(other, index)])
-    changes = compare_texts(a.text, b.text) if a.text != b.text else []
-    return VersionsPage(page.conversation_id, seq, versions, turns, a, b, changes)
+    cut = [cut_text(message.text, sys.maxsize if page.is_json else MAX_BODY_BYTES) for message in (a, b)]
+    texts = [each.text for each in cut]
+    changes = compare_texts(*texts) if texts[0] != texts[1] else []
+    is_cut = any(each.is_cut for each in cut)
+    return VersionsPage(page.conversation_id, seq, versions, turns, a, b, changes, is_cut)
