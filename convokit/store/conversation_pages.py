@@ -48,9 +48,9 @@ _SELECT_ONE = (
     )
     .where(conversation.c.id == bindparam("id"), conversation.c.tenant == bindparam("tenant"))
 )
-_BRANCH_COLUMNS = len(BranchRow.__slots__)
+_BRANCH_COLUMNS = tuple(getattr(branch.c, name) for name in BranchRow.__slots__)
 _SELECT_ONE_WITH_BRANCH = {
-    is_name: _SELECT_ONE.add_columns(*(getattr(branch.c, name) for name in BranchRow.__slots__)).outerjoin(
+    is_name: _SELECT_ONE.add_columns(*_BRANCH_COLUMNS).outerjoin(
         branch,
         and_(
             branch.c.conversation_id == bindparam("id"),
@@ -100,8 +100,9 @@ def find_listed_branch(
     row = connection.execute(statement, {"id": conversation_id, "tenant": tenant, "wanted": wanted}).one_or_none()
     if row is None:
         return None, None
-    found, branch_row = row[:-_BRANCH_COLUMNS], row[-_BRANCH_COLUMNS:]
-    return _to_listed(found), None if branch_row[0] is None else BranchRow(*branch_row)
+    start = len(row) - len(_BRANCH_COLUMNS)
+    branch_row: Any = row[start:]
+    return _to_listed(row[:start]), None if branch_row[0] is None else BranchRow(*branch_row)
 
 
 def find_erasure(connection: Connection, listed: ListedConversation) -> RemovalRow | None:
