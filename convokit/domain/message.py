@@ -159,6 +159,8 @@ class Message(BaseModel):
     version_seqs: tuple[int, ...] = ()
     """The seqs of these versions in the order of writing, this one among them. A question with passages has the seq of its
     first passage. Empty where `parts_at` is None."""
+    stands_for: tuple[int, int] | None = None
+    """Of a summary: the first and the last seq of the messages that it replaces in later windows. Only `log` fills it."""
     turn_id: UUID | None = None
     role: str
     content: str | list[dict[str, Any]] | None = None
@@ -180,19 +182,25 @@ class Message(BaseModel):
     @classmethod
     def from_row(cls, conversation_id: UUID, row: MessageRow) -> Message:
         """Convert a stored row. The values are not validated again."""
-        return cls._construct(format_message_id(conversation_id, row.seq), row, None)
+        return cls._construct(format_message_id(conversation_id, row.seq), row)
 
     @classmethod
     def from_rows(
-        cls, conversation_id: UUID, rows: Sequence[MessageRow], partings: Mapping[int, Parting] | None = None
+        cls,
+        conversation_id: UUID,
+        rows: Sequence[MessageRow],
+        partings: Mapping[int, Parting] | None = None,
+        spans: Mapping[int, tuple[int, int]] | None = None,
     ) -> list[Message]:
-        """Convert stored rows. `partings` is by the seqs of the messages where the path parts."""
+        """Convert stored rows. `partings` and `spans` are by seq: where the path parts, and what summaries stand for."""
         prefix = format_message_id(conversation_id, 0)[:-1]  # formatting a UUID costs more than the rest of the id
-        found = partings or {}
-        return [cls._construct(f"{prefix}{row.seq}", row, found.get(row.seq)) for row in rows]
+        parted, summed = partings or {}, spans or {}
+        return [cls._construct(f"{prefix}{row.seq}", row, parted.get(row.seq), summed.get(row.seq)) for row in rows]
 
     @classmethod
-    def _construct(cls, id_: str, row: MessageRow, parting: Parting | None) -> Message:
+    def _construct(
+        cls, id_: str, row: MessageRow, parting: Parting | None = None, span: tuple[int, int] | None = None
+    ) -> Message:
         # `model_construct` does the same with a loop over the fields, which takes four times as long.
         message = object.__new__(cls)
         values = {
@@ -201,6 +209,7 @@ class Message(BaseModel):
             "parent_seq": row.parent_seq,
             "parts_at": None if parting is None else parting.parts_at,
             "version_seqs": () if parting is None else parting.version_seqs,
+            "stands_for": span,
             "turn_id": row.turn_id,
             "role": row.role,
             "content": row.content if row.parts is None else json.loads(row.parts),

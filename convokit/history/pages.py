@@ -27,11 +27,11 @@ from convokit.completion.state import (
 )
 from convokit.domain.conversation import Branch, ConversationRow
 from convokit.domain.ids import MAX_SEQ, parse_id, parse_message_seq
-from convokit.domain.message import Message, MessageRow
+from convokit.domain.message import SUMMARY, Message, MessageRow
 from convokit.domain.paging import validate_limit
 from convokit.domain.turn import OpenTurn, Turn, TurnRow, hash_key
 from convokit.errors import InvalidInput, NotFound
-from convokit.store import conversations, message_tree, messages, path_pages, turns
+from convokit.store import conversations, message_tree, messages, path_pages, summaries, turns
 from convokit.store.turn_pages import list_turns_of_question, read_turns_page
 
 _Value = TypeVar("_Value")
@@ -42,12 +42,16 @@ _BEHIND_PASSAGE = 4
 def list_log_flow(kit: KitState, chat: ChatRef, *, limit: int, before: str | int | None) -> Flow[list[Message]]:
     """Return the newest messages of all branches, in the order of writing."""
 
-    def read(connection: Connection, row: ConversationRow) -> list[MessageRow]:
-        return messages.list_newest(connection, row.id, end, limit)
+    def read(connection: Connection, row: ConversationRow) -> list[Message]:
+        rows = messages.list_newest(connection, row.id, end, limit)
+        seqs = [each.seq for each in rows if each.status == SUMMARY]
+        found = summaries.find_of_messages(connection, row.id, seqs) if seqs else []
+        spans = {each.message_seq: (each.from_seq, each.to_seq) for each in found}
+        return Message.from_rows(row.id, rows, spans=spans)
 
     validate_limit(limit)
     end = MAX_SEQ if before is None else parse_message_seq((yield from identify_flow(kit, chat)), before)
-    return (yield from _read_messages_flow(kit, chat, read))
+    return (yield from read_conversation_flow(kit, chat, read)) or []
 
 
 def list_leaves_flow(kit: KitState, chat: ChatRef, *, limit: int, before: str | int | None) -> Flow[list[Message]]:

@@ -26,6 +26,7 @@ from tests.completion.summaries import (
 )
 from tests.support.faces import Face
 from tests.support.server import LoopbackServer, calls, completion
+from tests.support.statements import count_statements
 from tests.support.token_counts import count_request
 
 # The rules of this module depend on neither database nor API.
@@ -69,6 +70,27 @@ def test_it_is_made_when_the_start_moves_and_no_other_time(
         starts.append(reply.context.start)
     assert writer.made > 5
     assert starts == sorted(starts)
+
+
+def test_the_log_says_what_a_summary_stands_for(face: Face, summed: Any, server: LoopbackServer) -> None:
+    """One statement reads it for all summaries of a page. Without one, and for a removed one, nothing is read."""
+    chat = summed.chat("k")
+    with count_statements() as statements:
+        face.settle(chat.send("turn number 0 and more"))
+        before = len(statements)
+        assert [each.stands_for for each in face.settle(chat.log())] == [None, None]
+    assert len(statements) - before == 2
+    talk_until(face, server, chat, until=2, first=1)
+    made = face.settle(chat.summaries())
+    with count_statements() as statements:
+        logged = face.settle(chat.log(limit=1000))
+    assert len(statements) == 3, statements
+    spans = {each.seq: each.stands_for for each in logged if each.stands_for}
+    assert spans == {each.message.seq: (each.from_seq, each.to_seq) for each in made}
+    face.settle(chat.redact(made[0].message.seq))
+    assert [each.stands_for for each in face.settle(chat.log(limit=1000)) if each.stands_for] == [
+        (made[1].from_seq, made[1].to_seq)
+    ]
 
 
 def test_the_next_summary_is_made_of_the_last_one_and_what_followed(

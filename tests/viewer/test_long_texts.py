@@ -26,7 +26,7 @@ look_up.__doc__ = f"Look up a subject. {LONG}"
 
 @pytest.fixture
 def conversation(viewer: AsgiViewer, database: str) -> UUID:
-    """60 messages of 25 kB, and a turn with long arguments, parameters, metadata and replies."""
+    """20 messages of 25 kB, and a turn with long arguments, parameters, metadata and replies."""
     long_call: Any = ScriptedCall("look_up", {"subject": LONG})
     model = ScriptedModel([long_call, LONG, LONG + "別の終わり", LONG.replace("話", "物語")])
     budget = Budget(context_tokens=1_000_000, reply_tokens=1_000)
@@ -34,12 +34,12 @@ def conversation(viewer: AsgiViewer, database: str) -> UUID:
         database, model="gpt-4o", api_key="x", http_client=model.client(), developer_prompt=LONG, budget=budget
     ) as kit:
         chat, roles = kit.chat("long"), ("user", "assistant")
-        chat.append([NewMessage(roles[number % 2], LONG[:9_000]) for number in range(60)])
+        chat.append([NewMessage(roles[number % 2], LONG[:9_000]) for number in range(20)])
         chat.send(LONG, tools=[look_up], turn_metadata={"note": LONG[:20_000]})
         chat.regenerate(tools=[look_up])
         chat.regenerate(
             tools=[look_up]
-        )  # 61 is the question, 62 to 64 are the first reply, 65 and 66 its other versions
+        )  # 21 is the question, 22 to 24 are the first reply, 25 and 26 its other versions
         assert chat.id is not None
         return chat.id
 
@@ -49,8 +49,8 @@ def test_each_page_is_small(viewer: AsgiViewer, conversation: UUID) -> None:
     turns = [each["turn_id"] for each in viewer.get(f"{path}/log.json").json()["messages"] if each["turn_id"]]
     call = f"{path}/t/{turns[0]}/1"
     pages = [
-        *(path, f"{path}?before=30", f"{path}?after=3", f"{path}?source=yes", f"{path}/m/20", f"{path}/log"),
-        *(f"{path}/m/64", f"{path}/m/66/versions", f"{path}/m/66/versions?a=65&b=66", f"{path}/tree", f"{path}/next"),
+        *(path, f"{path}?before=15", f"{path}?after=3", f"{path}?source=yes", f"{path}/m/10", f"{path}/log"),
+        *(f"{path}/m/24", f"{path}/m/26/versions", f"{path}/m/26/versions?a=25&b=26", f"{path}/tree", f"{path}/next"),
         *(f"{path}/t/{turns[0]}", f"{call}", f"{path}/t/{turns[0]}/2", f"{call}/window"),
         *(f"{call}?view=json", f"{call}?view=bytes"),
         *(f"{path}/diff?a={turns[0]}&b={turns[-1]}", f"{path}/proof", "/", "/search?q=長い話"),
@@ -60,7 +60,7 @@ def test_each_page_is_small(viewer: AsgiViewer, conversation: UUID) -> None:
 
 
 def test_long_messages_are_spread_over_pages(viewer: AsgiViewer, conversation: UUID) -> None:
-    """Going back or on shows each message once. A permalink has its message. JSON has 50 messages whatever their length."""
+    """Going back or on shows each message once. A permalink has its message. JSON has all of them."""
     first = f"/c/{conversation}"
     for start, rel in ((first, "prev"), (f"{first}?after=1", "next")):
         seen: list[int] = []
@@ -69,9 +69,9 @@ def test_long_messages_are_spread_over_pages(viewer: AsgiViewer, conversation: U
             page = Parsed(viewer.get(path).text)
             seen += _list_seqs(page)
             path = next((str(each["href"]) for each in page.find("a") if each.get("rel") == rel), None)
-        assert sorted(seen) == [*range(1 if rel == "prev" else 2, 62), 66]
-    assert 30 in _list_seqs(Parsed(viewer.get(f"{first}/m/30").text))
-    assert len(viewer.get(f"{first}.json").json()["history"]["messages"]) == 50
+        assert sorted(seen) == [*range(1 if rel == "prev" else 2, 22), 26]
+    assert 10 in _list_seqs(Parsed(viewer.get(f"{first}/m/10").text))
+    assert len(viewer.get(f"{first}.json").json()["history"]["messages"]) == 22
 
 
 def _list_seqs(page: Parsed) -> list[int]:
@@ -100,7 +100,7 @@ def test_a_page_has_a_message_of_any_length() -> None:
 
 def test_only_the_beginnings_of_long_versions_are_compared(viewer: AsgiViewer, conversation: UUID) -> None:
     """JSON compares all of them."""
-    path = f"/c/{conversation}/m/66/versions"
+    path = f"/c/{conversation}/m/26/versions"
     assert "Only the first 65,536 bytes of each text are compared here." in viewer.get(path).text
     changes = viewer.get(f"{path}.json").json()["changes"]
     assert "".join(each["text"] for each in changes if each["kind"] != "removed") == LONG.replace("話", "物語")
