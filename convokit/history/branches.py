@@ -103,7 +103,7 @@ def _write_fork(connection: Connection, tenant: str, chat: ChatRef, branch: Bran
             raise NotFound("message", "to fork from", "the branch has no message yet; pass after=0")
         find_path_end(connection, conversation_id, branch.head_seq)
     name = branch.name
-    if name is not None and message_tree.find_branch(connection, row, name) is not None:
+    if name is not None and message_tree.find_branch_number(connection, tenant, conversation_id, name) is not None:
         raise InvalidInput("name", f"there is a branch named {name!r} already: open it, or use another name")
     message_tree.create_branch(connection, conversation_id, branch)
     return branch.number

@@ -25,9 +25,6 @@ _SELECT_PAGE = (
     .order_by(branch.c.number.desc())
     .limit(bindparam("limit"))
 )
-_SELECT_ANY_BRANCH = select(*(getattr(branch.c, name) for name in BranchRow.__slots__)).where(_IN_CONVERSATION)
-_SELECT_BRANCH = _SELECT_ANY_BRANCH.where(branch.c.number == bindparam("wanted"))
-_SELECT_BRANCH_BY_NAME = _SELECT_ANY_BRANCH.where(branch.c.name == bindparam("wanted"))
 _SELECT_ANY_NUMBER = select(branch.c.number).where(
     _IN_CONVERSATION,
     select(conversation.c.id)
@@ -170,15 +167,6 @@ def list_branches(connection: Connection, row: ConversationRow, before: int, lim
     values = {"id": row.id, "before": before, "limit": limit}
     found = [BranchRow(*each) for each in connection.execute(_SELECT_PAGE, values)][::-1]
     return found if len(found) == limit else [BranchRow(0, MAIN, row.head_seq, row.created_at), *found]
-
-
-def find_branch(connection: Connection, row: ConversationRow, wanted: int | str) -> BranchRow | None:
-    """Return the branch with this number or name, or None."""
-    if wanted in (0, MAIN):
-        return BranchRow(0, MAIN, row.head_seq, row.created_at)
-    statement = _SELECT_BRANCH_BY_NAME if isinstance(wanted, str) else _SELECT_BRANCH
-    found = connection.execute(statement, {"id": row.id, "wanted": wanted}).one_or_none()
-    return None if found is None else BranchRow(*found)
 
 
 def find_branch_number(connection: Connection, tenant: str, conversation_id: UUID, wanted: int | str) -> int | None:

@@ -110,7 +110,7 @@ def read_before(
 
 
 def read_to(connection: Connection, conversation_id: UUID, last: int | None, limit: int) -> PathPage:
-    """Return the last `limit` messages of the path to `last`, passages included, by one statement but for many passages."""
+    """Return the last `limit` messages of the path to `last`, passages included. Four passages or more take more statements."""
 
     def count_missing(found: list[MessageRow]) -> int:
         return max(limit + 1 - len(found), 0)
@@ -128,10 +128,15 @@ def read_to(connection: Connection, conversation_id: UUID, last: int | None, lim
 
 
 def _find_previous_among(connection: Connection, conversation_id: UUID, earlier: list[MessageRow]) -> int:
-    """Return the last of the messages before a page that is no passage, or the one that they follow; 0 if there is none."""
+    """Return the last message before a page that is not a passage; 0 for the first page. `earlier` are messages before it."""
     found = next((row.seq for row in reversed(earlier) if not row.is_passage), None)
     if found is None and earlier:
-        found = find_before_passages(connection, conversation_id, earlier[0].parent_seq)
+        first = earlier[0]
+        # A run never starts behind a passage: a question is written together with its passages.
+        is_run_start = first.seq == first.run_start_seq
+        found = (
+            first.parent_seq if is_run_start else find_before_passages(connection, conversation_id, first.parent_seq)
+        )
     return found or 0
 
 
@@ -155,9 +160,6 @@ def read_after(
     start, rows = found
     if not start or not start[-1].is_passage:
         return PathPage(rows, after)
-    # The first message of a run follows no passage: a question is written together with its passages.
-    if start[0].run_start_seq == start[0].seq and all(row.is_passage for row in start):
-        return PathPage(rows, start[0].parent_seq or 0)
     return PathPage(rows, _find_previous_among(connection, conversation_id, start))
 
 
@@ -198,7 +200,8 @@ def _read_rows_from(
         reads_start = with_start and at == after and after > 0
         before = range(max(runs[0][0], after - _BEFORE_PAGE), after + 1) if reads_start else ()
         found = read_seqs(connection, conversation_id, [*before, *seqs])
-        start, found = [*start, *found[: len(before)]], found[len(before) :]
+        if reads_start:
+            start, found = found[: len(before)], found[len(before) :]
         rows += [row for row in found if passages or not row.is_passage]
         at = seqs[-1]
         if at == head:

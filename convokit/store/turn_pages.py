@@ -60,7 +60,8 @@ _SELECT_OF_QUESTION = select(turn.c.after_seq, turn.c.reply_seq).where(
     turn.c.after_entry.is_not(None),
 )
 _TURN_COLUMNS = tuple(getattr(turn.c, name) for name in TurnRow.__slots__ if name != "calls")
-_CALLS_FROM = len(_TURN_COLUMNS) + len(turns.WORKER_COLUMNS)
+_FIRST_OF_CALL = len(_TURN_COLUMNS) + len(turns.WORKER_COLUMNS)
+"""The index of the first column of the call in a row."""
 _SELECT_ANY_WITH_CALLS = (
     select(*_TURN_COLUMNS, *turns.WORKER_COLUMNS, *(getattr(completion.c, name) for name in CallRow.__slots__))
     .join_from(
@@ -252,10 +253,10 @@ def _group_calls(rows: Iterable[Any]) -> list[TurnWithCalls]:
         turn = found.get(turn_row.id)
         if turn is None:
             turn = found[turn_row.id] = TurnWithCalls(
-                turn_row, _make_open_turn(turn_row, *row[len(_TURN_COLUMNS) : _CALLS_FROM])
+                turn_row, _make_open_turn(turn_row, *row[len(_TURN_COLUMNS) : _FIRST_OF_CALL])
             )
-        if row[_CALLS_FROM] is not None:
-            turn.calls.append(CallRow(*cast("Any", row[_CALLS_FROM:])))
+        if row[_FIRST_OF_CALL] is not None:
+            turn.calls.append(CallRow(*cast("Any", row[_FIRST_OF_CALL:])))
     for turn in found.values():
         turn.row.calls = turn.calls[-1].number if turn.calls else 0
         if turn.open_turn is not None and turn.calls and turn.calls[-1].ended_at is None:

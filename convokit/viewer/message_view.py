@@ -175,7 +175,7 @@ def _view_part(part: dict[str, Any]) -> PartView:
 
 
 def measure_message(message: Message) -> int:
-    """Return how many bytes of texts a message has on a page."""
+    """Return the bytes that the texts of a message take on a page."""
     texts = [part.text for part in list_parts(message.content)]
     texts += [_view_call(call, {}).arguments for call in message.tool_calls or ()]
     texts += [message.refusal or "", dump_pretty(message.item) if message.kind else ""]
@@ -183,7 +183,7 @@ def measure_message(message: Message) -> int:
 
 
 def measure_sent_message(sent: Mapping[str, Any]) -> int:
-    """Return how many bytes of texts a message of a request has on a page."""
+    """Return the bytes that the texts of a message of a request take on a page."""
     return sum(measure(text) for text in (extract_sent_text(sent), *map(dump_pretty, sent.get("tool_calls") or ())))
 
 

@@ -1,12 +1,14 @@
 """Cut long texts, and choose the messages that fit on a page.
 
-Pages stay below 200 kB, except for a single message of many long parts.
+Pages stay below 200 kB, except for a message of many long parts, and for several long texts that are almost only Markdown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from convokit.viewer.markdown import make_visible
 
 MAX_TEXT_BYTES = 16 * 1024
 """Of a text on a page with other texts, in UTF-8. As Markdown, some texts take the square of their length."""
@@ -41,20 +43,20 @@ def cut_text(text: str, limit: int = MAX_TEXT_BYTES) -> CutText:
 
 
 def measure(text: str) -> int:
-    """Return how many bytes of a text are shown on a page with other texts."""
-    return min(len(text.encode("utf-8", "replace")), MAX_TEXT_BYTES)
+    """Return the bytes that a text takes on a page with other texts, without Markdown. A mark takes more than its character."""
+    return len(make_visible(cut_text(text).text).encode())
 
 
 def shorten(text: str, limit: int = MAX_TEXT_BYTES) -> str:
-    """Return a text, or the beginning of a longer one with the number of its bytes."""
+    """Return a text, or the beginning of a longer one with the bytes of the whole."""
     cut = cut_text(text, limit)
-    return f"{cut.text}\n… ({cut.total_bytes:,} bytes)" if cut.is_cut else text
+    return f"{cut.text}\n… ({cut.total_bytes:,} B)" if cut.is_cut else text
 
 
 def find_page(sizes: Sequence[int], index: int) -> tuple[int, int]:
-    """Return the first and the end index of the messages that fit on a page with the message at `index`, on both sides of it.
+    """Return the first and the end index of a page with the message at `index`, and with as many on both sides of it as fit.
 
-    `sizes` are the bytes that each message shows.
+    `sizes` are the bytes that each message takes.
     """
     first, end = index, index + 1
     free = _MAX_PAGE_BYTES - sizes[index]

@@ -517,7 +517,6 @@ ROW = {
     "store.message_tree.set_head",
     "store.message_tree.list_branches",
     "store.message_tree.list_leaves",
-    "store.message_tree.find_branch",
     "store.message_tree.list_runs",
     "store.path_through.find_path_through",
     "store.path_through.read_around",

@@ -15,31 +15,30 @@ from tests.viewer.in_process import AsgiViewer, Parsed
 pytestmark = pytest.mark.once
 LONG = "長い話の続きです。\n" * 3_000
 """84 kB."""
+LONGER = LONG * 3
+"""A page with all of it is too large."""
 
 
 def look_up(subject: str) -> str:
     return LONG
 
 
-look_up.__doc__ = f"Look up a subject. {LONG}"
+look_up.__doc__ = f"Look up a subject. {LONGER}"
 
 
 @pytest.fixture
 def conversation(viewer: AsgiViewer, database: str) -> UUID:
     """20 messages of 25 kB, and a turn with long arguments, parameters, metadata and replies."""
-    long_call: Any = ScriptedCall("look_up", {"subject": LONG})
+    long_call: Any = ScriptedCall("look_up", {"subject": LONGER})
     model = ScriptedModel([long_call, LONG, LONG + "別の終わり", LONG.replace("話", "物語")])
     budget = Budget(context_tokens=1_000_000, reply_tokens=1_000)
-    with Convokit(
-        database, model="gpt-4o", api_key="x", http_client=model.client(), developer_prompt=LONG, budget=budget
-    ) as kit:
-        chat, roles = kit.chat("long"), ("user", "assistant")
+    with Convokit(database, model="gpt-4o", api_key="x", http_client=model.client(), budget=budget) as kit:
+        chat, roles = kit.chat("long", developer_prompt=LONGER), ("user", "assistant")
         chat.append([NewMessage(roles[number % 2], LONG[:9_000]) for number in range(20)])
         chat.send(LONG, tools=[look_up], turn_metadata={"note": LONG[:20_000]})
         chat.regenerate(tools=[look_up])
-        chat.regenerate(
-            tools=[look_up]
-        )  # 21 is the question, 22 to 24 are the first reply, 25 and 26 its other versions
+        # 21 is the question, 22 to 24 are the first reply, 25 and 26 its other versions.
+        chat.regenerate(tools=[look_up])
         assert chat.id is not None
         return chat.id
 
@@ -85,7 +84,7 @@ def test_a_text_is_cut_at_a_line() -> None:
     assert cut.text.endswith("一行目です。")
     assert cut_text("短い") == ("短い", 6, 6)
     assert len(cut_text("字" * 10_000).text) == MAX_TEXT_BYTES // 3
-    assert shorten("字" * 10, 8) == "字字\n… (30 bytes)"
+    assert shorten("字" * 10, 8) == "字字\n… (30 B)"
 
 
 @pytest.mark.parametrize(("index", "expected"), [(0, (0, 5)), (9, (5, 10)), (4, (2, 7)), (1, (0, 5)), (8, (5, 10))])
@@ -101,6 +100,6 @@ def test_a_page_has_a_message_of_any_length() -> None:
 def test_only_the_beginnings_of_long_versions_are_compared(viewer: AsgiViewer, conversation: UUID) -> None:
     """JSON compares all of them."""
     path = f"/c/{conversation}/m/26/versions"
-    assert "Only the first 65,536 bytes of each text are compared here." in viewer.get(path).text
+    assert "At most the first 65,536 bytes of each text are compared here." in viewer.get(path).text
     changes = viewer.get(f"{path}.json").json()["changes"]
     assert "".join(each["text"] for each in changes if each["kind"] != "removed") == LONG.replace("話", "物語")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -40,8 +39,7 @@ async def read_versions(page: PageRequest) -> VersionsPage:
     by_seq = {message.seq: message for message in versions}
     a = by_seq.get(page.read_number("a") or 0, versions[min(other, index)])
     b = by_seq.get(page.read_number("b") or 0, versions[max(other, index)])
-    cut = [cut_text(message.text, sys.maxsize if page.is_json else MAX_BODY_BYTES) for message in (a, b)]
-    texts = [each.text for each in cut]
-    changes = compare_texts(*texts) if texts[0] != texts[1] else []
-    is_cut = any(each.is_cut for each in cut)
-    return VersionsPage(page.conversation_id, seq, versions, turns, a, b, changes, is_cut)
+    whole = [a.text, b.text]
+    compared = whole if page.is_json else [cut_text(text, MAX_BODY_BYTES).text for text in whole]
+    changes = compare_texts(*compared) if compared[0] != compared[1] else []
+    return VersionsPage(page.conversation_id, seq, versions, turns, a, b, changes, is_cut=compared != whole)
