@@ -9,7 +9,7 @@ import pytest
 
 from convokit import Budget, Convokit, NewMessage
 from convokit.testing import ScriptedCall, ScriptedModel
-from convokit.viewer.page_size import MAX_TEXT_BYTES, cut_text, find_page, shorten
+from convokit.viewer.page_size import MAX_TEXT_BYTES, cut_text, find_page, measure, shorten
 from tests.viewer.in_process import AsgiViewer, Parsed
 
 pytestmark = pytest.mark.once
@@ -85,6 +85,12 @@ def test_a_text_is_cut_at_a_line() -> None:
     assert cut_text("短い") == ("短い", 6, 6)
     assert len(cut_text("字" * 10_000).text) == MAX_TEXT_BYTES // 3
     assert shorten("字" * 10, 8) == "字字\n… (30 B)"
+
+
+def test_marks_take_more_than_the_characters_that_they_stand_for() -> None:
+    assert measure("字" * 10) == 30
+    assert measure("\u200b" * 1_000) > 10_000
+    assert measure("字" * 100_000) <= MAX_TEXT_BYTES
 
 
 @pytest.mark.parametrize(("index", "expected"), [(0, (0, 5)), (9, (5, 10)), (4, (2, 7)), (1, (0, 5)), (8, (5, 10))])
